@@ -1,0 +1,1 @@
+"""The DAG, its stages as Prefect flows, and the command."""

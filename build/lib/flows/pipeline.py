@@ -1,0 +1,133 @@
+"""The pipeline: the whole DAG on one page, and the flow that runs it.
+
+Reads a recipe, writes every stage's artifact. In one process each stage is a subflow; deployed, each is a run of its own
+deployment behind a small task with a persisted result, so that a retry of the pipeline keeps what is finished.
+
+    python -m flows.pipeline tiny      # the same as: crawl2chat run tiny
+"""
+
+import sys
+from typing import Any, Literal
+
+from prefect import flow, task
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from tasks.dedup import dedup
+from tasks.filter import filter
+from tasks.tokenize import tokenize
+from tasks.tokenizer import tokenizer as train_tokenizer
+
+from flows.recipes import STAGE_NAMES, Recipe, RecipeName, StageName, make_recipe
+from flows.stages import FLOWS, Summary
+from tasks.artifacts import Artifact, DamagedArtifact, Step, Store
+from tasks.evaluate import evaluate
+from tasks.export import export
+from tasks.ingest import ingest
+from tasks.pretrain import pretrain
+from tasks.reward import reward
+from tasks.rlhf import rlhf
+from tasks.sft import sft
+from tasks.stage import up_to_date
+
+Steps = dict[StageName, Step[Artifact]]
+
+
+def dag(recipe: Recipe) -> Steps:
+    """The steps of a recipe, in order. Nothing runs here: a step names what it would make."""
+    raw = ingest(recipe.ingest)  # WARC bytes -> Documents
+    clean = filter(raw, recipe.filter)  # URL, language, quality, PII
+    unique = dedup(clean, recipe.dedup)  # exact and MinHash
+    tokenizer = train_tokenizer(unique, recipe.tokenizer)  # byte-level BPE
+    tokens = tokenize(unique, tokenizer, recipe.tokenize)  # sharded Arrow
+    base = pretrain(tokens, tokenizer, recipe.pretrain)  # DeepSpeed
+    assistant = sft(base, tokenizer, recipe.sft)  # conversations
+    judge = reward(assistant, tokenizer, recipe.reward)  # preference pairs
+    policy = rlhf(assistant, judge, tokenizer, recipe.rlhf)  # GRPO
+    report = evaluate(raw, clean, unique, tokens, tokenizer, base, assistant, judge, policy, recipe.evaluate)
+    bundle = export(policy, tokenizer, report, recipe.export)
+    steps = (raw, clean, unique, tokenizer, tokens, base, assistant, judge, policy, report, bundle)
+    return dict(zip(STAGE_NAMES, steps, strict=True))
+
+
+def select(start: str, until: str, only: str) -> tuple[StageName, ...]:
+    """The stages from `start` to `until`, or `only` one; an empty name sets no bound. Raises ValueError."""
+    for name in (start, until, only):
+        if name and name not in STAGE_NAMES:
+            raise ValueError(f"there is no stage {name!r}: take one of {', '.join(STAGE_NAMES)}")
+    names: tuple[str, ...] = STAGE_NAMES
+    first = names.index(only or start) if only or start else 0
+    last = names.index(only or until) if only or until else len(names) - 1
+    if last < first:
+        raise ValueError(f"stage {until} comes before {start}: there is nothing to run from {start} until {until}")
+    return STAGE_NAMES[first : last + 1]
+
+
+def state(step: Step[Artifact], recipe_name: str, store: Store) -> Literal["up to date", "stale", "missing", "damaged"]:
+    """Whether the artifact of a step is there. Stale: there is one, of another config, version or input."""
+    try:
+        if up_to_date(step, store):
+            return "up to date"
+        store.latest(recipe_name, step.stage)
+    except DamagedArtifact:
+        return "damaged"
+    except ValueError:
+        return "missing"
+    return "stale"
+
+
+def parameters(step: Step[Artifact], recipe_name: str, force: bool) -> dict[str, Any]:
+    """What the flow of a step's stage is called with. Sources are left out: the stage makes them from its config."""
+    inputs = {role: given.id for role, given in step.inputs.items() if not given.is_source}
+    return {"recipe": recipe_name, **inputs, "config": step.config.model_dump(mode="json"), "force": force}
+
+
+@task(task_run_name="{stage}", persist_result=True, result_serializer="json")
+def launch(stage: str, parameters: dict[str, Any], upstream: list[Summary]) -> Summary:
+    """Run the deployment of a stage to its end. `upstream` is what the UI draws arrows from."""
+    run = run_deployment(f"{stage}/{stage}", parameters=parameters)
+    assert isinstance(run, FlowRun)
+    if run.state is None or not run.state.is_completed():
+        raise RuntimeError(f"stage {stage} ended as {run.state and run.state.name}: see its flow run {run.name}")
+    artifact_id = Store.default().latest(parameters["recipe"], stage)
+    return {"artifact": artifact_id}
+
+
+@flow(flow_run_name="pipeline-{recipe}")
+def pipeline(
+    recipe: RecipeName = "tiny",
+    inputs: list[str] = [],  # noqa: B006 - Prefect draws the default in its form
+    max_files: int = 0,
+    settings: list[str] = [],  # noqa: B006
+    start: Literal["", StageName] = "",
+    until: Literal["", StageName] = "",
+    only: Literal["", StageName] = "",
+    force: list[StageName] = [],  # noqa: B006
+    runs_deployments: bool = True,
+) -> dict[str, Summary]:
+    """Run the stages of a recipe, in order. What is up to date is skipped.
+
+    Args:
+        recipe: The recipe.
+        inputs: Web archive files instead of the recipe's: paths, globs, URLs, cc:CRAWL.
+        max_files: Read at most so many files; 0 reads all.
+        settings: Changes to the recipe, as STAGE.FIELD=VALUE.
+        start: The first stage to run; what is before it must be there.
+        until: The last stage to run.
+        only: The one stage to run.
+        force: Stages to run also where they are up to date.
+        runs_deployments: Run each stage through its deployment; else here, in this process.
+    """
+    steps = dag(make_recipe(recipe, inputs, max_files, settings))
+    done: dict[str, Summary] = {}
+    for name in select(start, until, only):
+        step = steps[name]
+        told = parameters(step, recipe, name in force)
+        upstream = [done[given.stage] for given in step.inputs.values() if given.stage in done]
+        done[name] = launch(name, told, upstream) if runs_deployments else FLOWS[name](**told)
+    return done
+
+
+if __name__ == "__main__":
+    from flows.cli import main
+
+    main(["run", *sys.argv[1:]])

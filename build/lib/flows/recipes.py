@@ -1,0 +1,152 @@
+"""Recipes: a whole run as one frozen, typed value, a config for each stage.
+
+Reads nothing, writes nothing. The defaults of the configs are `tiny`, so that a stage's form in the Prefect UI starts from it.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any, Literal, Self, get_args
+
+from pydantic import Field, ValidationError, model_validator
+from tasks.dedup import DedupConfig
+from tasks.filter import FilterConfig
+from tasks.tokenize import TokenizeConfig
+from tasks.tokenizer import TokenizerConfig
+
+from model.config import ModelConfig, OptimConfig, TrainConfig
+from tasks.artifacts import Config
+from tasks.evaluate import EvaluateConfig
+from tasks.export import ExportConfig
+from tasks.ingest import IngestConfig
+from tasks.pretrain import PretrainConfig
+from tasks.reward import RewardConfig
+from tasks.rlhf import RLHFConfig
+from tasks.sft import SFTConfig
+
+StageName = Literal[
+    "ingest", "filter", "dedup", "tokenizer", "tokenize", "pretrain", "sft", "reward", "rlhf", "evaluate", "export"
+]
+STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
+RecipeName = Literal["tiny", "small", "gpt2"]
+
+
+class Recipe(Config):
+    """What every stage is told."""
+
+    ingest: IngestConfig = Field(IngestConfig())
+    filter: FilterConfig = Field(FilterConfig())
+    dedup: DedupConfig = Field(DedupConfig())
+    tokenizer: TokenizerConfig = Field(TokenizerConfig())
+    tokenize: TokenizeConfig = Field(TokenizeConfig())
+    pretrain: PretrainConfig = Field(PretrainConfig())
+    sft: SFTConfig = Field(SFTConfig())
+    reward: RewardConfig = Field(RewardConfig())
+    rlhf: RLHFConfig = Field(RLHFConfig())
+    evaluate: EvaluateConfig = Field(EvaluateConfig())
+    export: ExportConfig = Field(ExportConfig())
+
+    @model_validator(mode="after")
+    def _one_world(self) -> Self:
+        seeds = {
+            self.ingest.sample.seed,
+            self.sft.world_seed,
+            self.reward.world_seed,
+            self.rlhf.world_seed,
+            self.evaluate.world_seed,
+        }
+        if len(seeds) > 1:
+            raise ValueError(
+                f"ingest.sample.seed and the world_seed of sft, reward, rlhf and evaluate differ ({sorted(seeds)}): set all to one"
+            )
+        return self
+
+
+def tiny() -> Recipe:
+    """A laptop, a quarter of an hour: the sample web, a model of some 2 M parameters."""
+    return Recipe()
+
+
+def small() -> Recipe:
+    """One GPU, some hours: two Common Crawl files, a model of some 30 M parameters."""
+    return Recipe(
+        ingest=IngestConfig(inputs=["cc:CC-MAIN-2024-22"], max_files=2),
+        tokenizer=TokenizerConfig(vocab_size=16_384),
+        pretrain=PretrainConfig(
+            model=ModelConfig(num_layers=8, width=512, num_heads=8, num_kv_heads=8, head_width=64, ff_width=1408),
+            train=TrainConfig(
+                num_steps=10_000, batch_tokens=65_536, sequence_tokens=1024, dtype="bfloat16", is_compiled=True
+            ),
+            optim=OptimConfig(learning_rate=1e-3),
+        ),
+    )
+
+
+def gpt2() -> Recipe:
+    """One node of 8 GPUs: a hundred Common Crawl files, GPT-2's 124 M parameters in Qwen3's layout."""
+    return Recipe(
+        ingest=IngestConfig(inputs=["cc:CC-MAIN-2024-22"], max_files=100),
+        tokenizer=TokenizerConfig(vocab_size=50_304),
+        pretrain=PretrainConfig(
+            model=ModelConfig(num_layers=12, width=768, num_heads=12, num_kv_heads=12, head_width=64, ff_width=2048),
+            train=TrainConfig(
+                num_steps=19_000,
+                batch_tokens=524_288,
+                sequence_tokens=1024,
+                dtype="bfloat16",
+                is_compiled=True,
+                zero_stage=1,
+                num_ranks=8,
+            ),
+            optim=OptimConfig(learning_rate=6e-4),
+        ),
+    )
+
+
+RECIPES = {"tiny": tiny, "small": small, "gpt2": gpt2}
+
+
+def make_recipe(name: str, inputs: Iterable[str] = (), max_files: int = 0, settings: Iterable[str] = ()) -> Recipe:
+    """The recipe of that name with other inputs and `STAGE.FIELD=VALUE` settings.
+
+    Raises ValueError with the stage, field, value and what is allowed.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}: take one of {', '.join(RECIPES)}")
+    values = RECIPES[name]().model_dump()
+    if inputs := list(inputs):
+        values["ingest"] |= {"inputs": inputs, "max_files": max_files}
+    elif max_files:
+        values["ingest"]["max_files"] = max_files
+    for setting in settings:
+        _set(values, setting)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise ValueError("; ".join(_explain(detail) for detail in error.errors())) from None
+
+
+def _set(values: dict[str, Any], setting: str) -> None:
+    path, equals, text = setting.partition("=")
+    *parents, field = path.split(".")
+    if not equals or not parents:
+        raise ValueError(
+            f"setting {setting!r} is not of the form STAGE.FIELD=VALUE, such as filter.language_threshold=0.7"
+        )
+    for number, name in enumerate(parents):
+        if not isinstance(values.get(name), dict):
+            raise ValueError(
+                f"setting {setting!r}: there is no {'.'.join(parents[: number + 1])}: there are {', '.join(values)}"
+            )
+        values = values[name]
+    if field not in values:
+        raise ValueError(f"setting {setting!r}: {'.'.join(parents)} has no field {field!r}: it has {', '.join(values)}")
+    try:
+        values[field] = json.loads(text)
+    except json.JSONDecodeError:
+        values[field] = text
+
+
+def _explain(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} (given: {detail['input']!r})" if where else message

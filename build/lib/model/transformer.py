@@ -1,0 +1,231 @@
+"""The model: a decoder-only transformer whose weights are Qwen3's, name by name.
+
+RMSNorm before each block (Zhang & Sennrich 2019), rotary positions (Su et al. 2021) in the half-rotation layout, RMSNorm on
+queries and keys (Dehghani et al. 2023), grouped-query attention (Ainslie et al. 2023), SwiGLU (Shazeer 2020), no biases.
+A state dict of `Transformer` loads into transformers' Qwen3ForCausalLM as it is, and one of `RewardModel` into
+Qwen3ForSequenceClassification with one label.
+
+Shapes: B batch, T sequence, S cached positions, D width, H heads, J key and value heads, K head width, F feed-forward
+width, V vocabulary, L layers.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import ModelConfig
+
+
+class KVCache:
+    """Keys and values of tokens already seen, for rows whose lengths differ.
+
+    Slot s of a row holds the token at position s. A query at position p attends to slots 0 to p, so what padding has
+    left in later slots is never seen, and is overwritten when the row gets there.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_rows: int,
+        max_tokens: int,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        shape = (config.num_layers, num_rows, config.num_kv_heads, max_tokens, config.head_width)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)  # [L, B, J, S, K]
+        self.values = torch.zeros(shape, dtype=dtype, device=device)  # [L, B, J, S, K]
+
+    def update(self, layer: int, key: Tensor, value: Tensor, positions: Tensor, span: int) -> tuple[Tensor, Tensor]:
+        """Store key, value [B, J, T, K] at positions [B, T]; give the layer's first `span` slots [B, J, span, K]."""
+        rows = torch.arange(key.shape[0], device=key.device)[:, None]
+        self.keys[layer].transpose(1, 2)[rows, positions] = key.transpose(1, 2)
+        self.values[layer].transpose(1, 2)[rows, positions] = value.transpose(1, 2)
+        return self.keys[layer][:, :, :span], self.values[layer][:, :, :span]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep rows [N] in this order; a row may be taken several times (to branch) or never (to leave the batch)."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+
+
+class Context(NamedTuple):
+    """What attention needs beside the hidden states; the same for every layer."""
+
+    cos: Tensor  # [B, 1, T, K]
+    sin: Tensor  # [B, 1, T, K]
+    positions: Tensor  # [B, T]
+    cache: KVCache | None
+    mask: Tensor | None  # [B, 1, T, S], true where a query may look; None without a cache: plainly causal
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, the mean square in float32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., width] -> [..., width], in the dtype of x."""
+        y = x.float()
+        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * y.to(x.dtype)
+
+
+def rotary(positions: Tensor, head_width: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [B, 1, T, K] in float32 of positions [B, T]; the frequencies repeat in the second half of K."""
+    exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device=positions.device) / head_width
+    angles = positions[:, None, :, None].float() * (base**-exponents)  # [B, 1, T, K/2]
+    angles = torch.cat((angles, angles), -1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn x [B, H, T, K] by its positions: channel k is paired with channel k + K/2."""
+    low, high = x.chunk(2, -1)
+    return x * cos.to(x.dtype) + torch.cat((-high, low), -1) * sin.to(x.dtype)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_width = config.head_width
+        self.is_grouped = config.num_kv_heads < config.num_heads
+        self.q_proj = nn.Linear(config.width, config.num_heads * config.head_width, bias=False)
+        self.k_proj = nn.Linear(config.width, config.num_kv_heads * config.head_width, bias=False)
+        self.v_proj = nn.Linear(config.width, config.num_kv_heads * config.head_width, bias=False)
+        self.o_proj = nn.Linear(config.num_heads * config.head_width, config.width, bias=False)
+        self.q_norm = RMSNorm(config.head_width, config.norm_eps)
+        self.k_norm = RMSNorm(config.head_width, config.norm_eps)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """x [B, T, D] -> [B, T, D]."""
+        B, T, _ = x.shape
+        query, key, value = (
+            projection(x).view(B, T, -1, self.head_width).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )  # [B, H, T, K], [B, J, T, K], [B, J, T, K]
+        query = rotate(self.q_norm(query), context.cos, context.sin)
+        key = rotate(self.k_norm(key), context.cos, context.sin)
+        mask = context.mask
+        if context.cache is not None and mask is not None:
+            key, value = context.cache.update(self.layer, key, value, context.positions, mask.shape[-1])
+        y = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=self.is_grouped
+        )
+        out: Tensor = self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
+        return out
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.width, config.ff_width, bias=False)
+        self.up_proj = nn.Linear(config.width, config.ff_width, bias=False)
+        self.down_proj = nn.Linear(config.ff_width, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, D] -> [B, T, D]."""
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class Layer(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.mlp = FeedForward(config)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """x [B, T, D] -> [B, T, D]."""
+        x = x + self.self_attn(self.input_layernorm(x), context)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
+
+
+class Backbone(nn.Module):
+    """Everything below the head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
+        self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.num_layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None, positions: Tensor | None = None) -> Tensor:
+        """tokens [B, T] -> hidden states [B, T, D]; see Transformer.forward."""
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        mask = None
+        if cache is not None:
+            slots = torch.arange(int(positions.max()) + 1, device=tokens.device)
+            mask = slots <= positions[:, None, :, None]
+        cos, sin = rotary(positions, self.config.head_width, self.config.rope_base)
+        x: Tensor = self.embed_tokens(tokens)
+        for layer in self.layers:
+            x = layer(x, Context(cos, sin, positions, cache, mask))
+        x = self.norm(x)
+        return x
+
+
+class Transformer(nn.Module):
+    """A language model: logits of the next token at every position."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Backbone(config)
+        if not config.tie_embeddings:
+            self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None, positions: Tensor | None = None) -> Tensor:
+        """tokens [B, T] -> logits [B, T, V].
+
+        Without a cache, tokens stand at positions 0 to T-1, and rows may be padded on the right. With a cache,
+        positions [B, T] say where each token stands in its row (default: 0 to T-1), and it attends to all cached
+        tokens up to there.
+        """
+        return self.head(self.model(tokens, cache, positions))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """hidden states [..., D] -> logits [..., V]."""
+        weight = self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
+        return F.linear(hidden, weight)
+
+
+class RewardModel(nn.Module):
+    """A scalar for a whole sequence, read at its last token."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Backbone(config)
+        self.score = nn.Linear(config.width, 1, bias=False)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """tokens [B, T] padded on the right, lengths [B] of their rows -> rewards [B] in float32."""
+        hidden = self.model(tokens)
+        rows = torch.arange(tokens.shape[0], device=tokens.device)
+        rewards: Tensor = self.score(hidden[rows, lengths - 1]).squeeze(-1).float()
+        return rewards
+
+
+def initialize(model: Transformer | RewardModel, seed: int) -> None:
+    """Draw all weights: normal with deviation 0.02 at width 512, as 1/sqrt(D) for others; what writes to the residual
+    stream is divided by sqrt(2 L) (Radford et al. 2019). Norms stay 1 and a reward head starts at 0."""
+    generator = torch.Generator().manual_seed(seed)
+    deviation = 0.02 * math.sqrt(512 / model.config.width)
+    for name, parameter in model.named_parameters():
+        if name == "score.weight":
+            nn.init.zeros_(parameter)
+        elif parameter.dim() == 2:
+            is_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+            scale = 1 / math.sqrt(2 * model.config.num_layers) if is_residual else 1.0
+            nn.init.normal_(parameter, std=deviation * scale, generator=generator)

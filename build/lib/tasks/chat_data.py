@@ -1,0 +1,136 @@
+"""Conversations, preference pairs, prompts and questions: what the stages after pretraining learn from and are asked.
+
+Reads JSON Lines files in the shapes of `tasks.records`, by path or glob, or composes them from the sample web's world
+("sample"). Writes `train.jsonl` and `validation.jsonl` (conversations, preferences), `prompts.jsonl` or `questions.jsonl`.
+
+A record is validation by the hash of its first user turn, so that two records with one question never lie on both sides.
+"""
+
+import glob
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field
+
+from tasks.artifacts import (
+    Artifact,
+    Config,
+    Conversations,
+    Outcome,
+    Preferences,
+    Prompts,
+    Questions,
+    Step,
+    runtime,
+    write_atomically,
+)
+from tasks.sample_chat import conversations as compose_conversations
+from tasks.sample_chat import preferences as compose_preferences
+from tasks.sample_chat import prompts as compose_prompts
+from tasks.sample_chat import questions as compose_questions
+from tasks.sample_world import World, build_world
+from tasks.stage import Run
+
+VERSION = 1
+SAMPLE = "sample"
+
+A = TypeVar("A", bound=Artifact)
+Record = Mapping[str, Any]
+Compose = Callable[[World, int], Iterable[Record]]
+
+
+class ChatDataConfig(Config):
+    """Where records come from: files, known by what is in them, or the world of a seed."""
+
+    paths: list[str] = runtime([])
+    sha256: list[str] = Field(default_factory=list)
+    num_records: int = 0
+    world_seed: int = 0
+    validation_fraction: float = 0.0
+
+
+def conversations(source: str, num_records: int, world_seed: int, validation_fraction: float) -> Step[Conversations]:
+    config = _config(source, num_records=num_records, world_seed=world_seed, validation_fraction=validation_fraction)
+    return _step(Conversations, config, partial(_run_split, compose_conversations, ("messages",)))
+
+
+def preferences(source: str, num_records: int, world_seed: int, validation_fraction: float) -> Step[Preferences]:
+    config = _config(source, num_records=num_records, world_seed=world_seed, validation_fraction=validation_fraction)
+    return _step(Preferences, config, partial(_run_split, compose_preferences, ("messages", "chosen", "rejected")))
+
+
+def prompts(source: str, num_records: int, world_seed: int) -> Step[Prompts]:
+    config = _config(source, num_records=num_records, world_seed=world_seed)
+    return _step(Prompts, config, partial(_run_whole, compose_prompts, ("messages",)))
+
+
+def questions(source: str, world_seed: int) -> Step[Questions]:
+    config = _config(source, world_seed=world_seed)
+    return _step(Questions, config, partial(_run_whole, _all_questions, ("question", "answer")))
+
+
+def _all_questions(world: World, _: int) -> Iterable[Record]:
+    return compose_questions(world)
+
+
+def _config(source: str, *, validation_fraction: float = 0.0, **composed: int) -> ChatDataConfig:
+    """Where files are given, how records would have been composed has no part in the identity."""
+    if source == SAMPLE:
+        return ChatDataConfig(validation_fraction=validation_fraction, **composed)
+    paths = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - a pattern may be absolute
+    if not paths:
+        raise ValueError(f"no file matches {source!r}: give a path or a glob of .jsonl files, or 'sample'")
+    sha256 = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]
+    return ChatDataConfig(paths=paths, sha256=sha256, validation_fraction=validation_fraction)
+
+
+def _step(kind: type[A], config: ChatDataConfig, run: Callable[..., Outcome]) -> Step[A]:
+    return Step(kind.__name__.lower(), VERSION, kind, config, {}, run=run, is_source=True)
+
+
+def _run_whole(compose: Compose, fields: tuple[str, ...], run: Run, config: ChatDataConfig) -> Outcome:
+    return Outcome({"records": _write(run.folder / f"{run.step.stage}.jsonl", _records(compose, fields, config))})
+
+
+def _run_split(compose: Compose, fields: tuple[str, ...], run: Run, config: ChatDataConfig) -> Outcome:
+    sides: dict[str, list[Record]] = {"train": [], "validation": []}
+    for record in _records(compose, fields, config):
+        asked = next((message["content"] for message in record["messages"] if message["role"] == "user"), "")
+        share = int.from_bytes(hashlib.sha256(asked.encode()).digest()[:4], "big") / 2**32
+        sides["validation" if share < config.validation_fraction else "train"].append(record)
+    counts = {f"{side}_records": _write(run.folder / f"{side}.jsonl", chosen) for side, chosen in sides.items()}
+    if not counts["train_records"]:
+        raise ValueError(f"no record is left to train on, from {config.paths or 'the sample world'}: give more records")
+    return Outcome(counts)
+
+
+def _records(compose: Compose, fields: tuple[str, ...], config: ChatDataConfig) -> Iterable[Record]:
+    if config.paths:
+        return _read_files(config.paths, fields)
+    return compose(build_world(config.world_seed), config.num_records)
+
+
+def _read_files(paths: list[str], fields: tuple[str, ...]) -> Iterator[Record]:
+    """Raises ValueError with file and line where a record is not of the shape."""
+    for path in paths:
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                record = json.loads(line)
+                missing = [name for name in fields if name not in record]
+            except (json.JSONDecodeError, TypeError) as error:
+                raise ValueError(f"{path}:{number} is no JSON object ({error}): write one record a line") from error
+            if missing:
+                raise ValueError(
+                    f"{path}:{number} has no field {', '.join(missing)}: see tasks/records.py for the shape"
+                )
+            yield record
+
+
+def _write(path: Path, records: Iterable[Record]) -> int:
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
+    write_atomically(path, "".join(f"{line}\n" for line in lines))
+    return len(lines)

@@ -1,0 +1,92 @@
+"""How a training process group starts: here, as a group of its own, watched through the metrics file it writes.
+
+Reads the metrics JSON Lines that rank 0 appends to, writes the group's output to a log file. One rank is started as a plain
+process, several through torchrun. Cancelling the stage ends the group with SIGTERM, on which it saves, then SIGKILL; the
+death of the stage's own process ends it too (PR_SET_PDEATHSIG), so that no rank trains on unseen.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+POLL_SECONDS = 0.5
+GRACE_SECONDS = 25.0  # Prefect kills a cancelled run after 30
+PR_SET_PDEATHSIG = 1
+TAIL_LINES = 15
+
+Metrics = dict[str, Any]
+
+
+def launch(
+    module: str, run_file: Path, *, num_ranks: int, metrics_file: Path, on_metrics: Callable[[Metrics], None]
+) -> None:
+    """Run `python -m module run_file` on `num_ranks` processes to its end, `on_metrics` called with each new line of metrics.
+
+    Raises RuntimeError with the end of the group's log where it fails.
+    """
+    log_file = run_file.with_suffix(".log")
+    metrics_file.touch()
+    with log_file.open("ab") as log, metrics_file.open() as metrics:
+        process = subprocess.Popen(
+            _command(module, run_file, num_ranks),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=_environment(num_ranks),
+            start_new_session=True,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, no locks are touched
+        )
+        try:
+            while process.poll() is None:
+                time.sleep(POLL_SECONDS)
+                _follow(metrics, on_metrics)
+            _follow(metrics, on_metrics)
+        finally:
+            _end(process)
+    if process.returncode != 0:
+        tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+        raise RuntimeError(f"{module} ended with status {process.returncode}; the end of {log_file}:\n{tail}")
+
+
+def _command(module: str, run_file: Path, num_ranks: int) -> list[str]:
+    if num_ranks == 1:
+        return [sys.executable, "-m", module, str(run_file)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"]
+    return [sys.executable, *torchrun, "-m", module, str(run_file)]
+
+
+def _environment(num_ranks: int) -> dict[str, str]:
+    threads = max(1, len(os.sched_getaffinity(0)) // num_ranks)
+    return {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **os.environ}
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _follow(metrics: Any, on_metrics: Callable[[Metrics], None]) -> None:
+    """Every whole line that was appended since the last call."""
+    while True:
+        position = metrics.tell()
+        line = metrics.readline()
+        if not line.endswith("\n"):
+            metrics.seek(position)
+            return
+        on_metrics(json.loads(line))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -1,0 +1,237 @@
+"""One captured page: from the bytes of an HTTP response to its main text.
+
+Reads the block of a response record as a crawler stored it, and believes what it finds there more than what the headers
+announce: bodies announced as chunked, compressed, HTML or Latin-1 often are not. Whatever is no text raises `Dropped` with the
+reason.
+
+Extraction is trafilatura's (Barbaresi 2021) with FineWeb's settings: precision before recall, no comments. Departs from FineWeb:
+the HTTP status is looked at, the charset is read from headers and <meta> too, and trafilatura's own deduplication is off,
+because it remembers the pages before and so makes the result depend on how files are spread over workers.
+"""
+
+import codecs
+import contextlib
+import logging
+import re
+import signal
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
+from typing import Any, Literal, NamedTuple
+
+import brotli
+
+Extractor = Literal["precise", "fast"]
+
+HTML_TYPES = ("text/html", "application/xhtml+xml")
+HTML_START = re.compile(
+    rb"\s*(<\?xml[^>]{0,200}>\s*)?(<!--.{0,2000}?-->\s*)*<(!doctype\s+html|html|head|body|title|meta|div)\b",
+    re.I | re.S,
+)
+BINARY_START = re.compile(
+    rb"%PDF|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|RIFF|OggS|ID3|\x7fELF|wOF[F2]|\x00\x00\x01\x00"
+)
+META_CHARSET = re.compile(rb"<meta[^>]{0,500}?charset\s*=\s*[\"']?\s*([\w:.-]{2,40})", re.I)
+CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(;[^\r\n]*)?\r?\n")
+MEDIA_TYPES = ("application", "audio", "font", "image", "text", "video")
+
+# Labels that mean a larger charset on the web than in the standards (https://encoding.spec.whatwg.org/#names-and-labels).
+WEB_CHARSETS = {
+    "ascii": "cp1252",
+    "us-ascii": "cp1252",
+    "iso-8859-1": "cp1252",
+    "iso8859-1": "cp1252",
+    "latin1": "cp1252",
+    "iso-8859-9": "cp1254",
+    "iso-8859-11": "cp874",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "x-gbk": "gb18030",
+    "big5": "big5hkscs",
+    "shift_jis": "cp932",
+    "shift-jis": "cp932",
+    "x-sjis": "cp932",
+    "euc-kr": "cp949",
+    "ks_c_5601-1987": "cp949",
+}
+BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+MAX_UNDECODED_FRACTION = 0.02
+
+for noisy in ("trafilatura", "htmldate", "charset_normalizer"):
+    logging.getLogger(noisy).setLevel(logging.CRITICAL)  # they warn of single pages, and quote them
+
+
+class Dropped(Exception):
+    """This is no page to keep. The message is the reason, as "family/rule"."""
+
+
+class Response(NamedTuple):
+    """An HTTP response as it was stored. `status` is None where it has none; names of `headers` are in lower case."""
+
+    status: int | None
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def html_of(block: bytes, max_bytes: int) -> str:
+    """The HTML of a stored HTTP response. Raises Dropped."""
+    response = parse_response(block)
+    if response.status != 200:
+        raise Dropped(f"status/{response.status or 'none'}")
+    body = response.body
+    if "chunked" in response.headers.get("transfer-encoding", "").lower():
+        body = dechunk(body)
+    for encoding in reversed(response.headers.get("content-encoding", "").lower().split(",")[:4]):
+        body = decompress(body, encoding.strip(), max_bytes)
+    content_type = response.headers.get("content-type", "")
+    if not body.strip():
+        raise Dropped("empty/body")
+    if not is_html(body, content_type):
+        raise Dropped(f"mime/{media_type(content_type)}")
+    return decode(body, content_type)
+
+
+def parse_response(block: bytes) -> Response:
+    """Split a block into status, headers and body. A status line may be doubled ("HTTP/1.1 HTTP/1.1 200 OK")."""
+    if not block.startswith(b"HTTP"):
+        return Response(None, {}, block)
+    end = re.search(rb"\r?\n\r?\n", block)
+    head, body = (block[: end.start()], block[end.end() :]) if end else (block, b"")
+    first, *lines = head.decode("latin-1").splitlines()
+    status = re.search(r"\s(\d{3})(?!\d)", first)
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return Response(int(status[1]) if status else None, headers, body)
+
+
+def dechunk(body: bytes) -> bytes:
+    """The body without the lengths that HTTP/1.1 puts between its pieces; as it is from where no such length stands."""
+    pieces: list[bytes] = []
+    position = 0
+    while size_line := CHUNK_SIZE.match(body, position):
+        size = int(size_line[1], 16)
+        if size == 0:
+            return b"".join(pieces)
+        pieces.append(body[size_line.end() : size_line.end() + size])
+        position = size_line.end() + size
+        position += 2 if body.startswith(b"\r\n", position) else body.startswith(b"\n", position)
+    return b"".join([*pieces, body[position:]])
+
+
+def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """The decompressed body, or the body where it is not compressed as announced. Raises Dropped where it grows over `max_bytes`."""
+    try:
+        if encoding in ("gzip", "x-gzip"):
+            plain = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(body, max_bytes + 1)
+        elif encoding == "deflate":  # with the zlib header, as the standard says, or without
+            window = zlib.MAX_WBITS if body[:1] == b"\x78" else -zlib.MAX_WBITS
+            plain = zlib.decompressobj(window).decompress(body, max_bytes + 1)
+        elif encoding == "br":
+            plain = brotli.Decompressor().process(body, output_buffer_limit=max_bytes + 1)
+        else:
+            return body
+    except (zlib.error, brotli.error):
+        return body
+    if len(plain) > max_bytes:
+        raise Dropped("empty/too_large")
+    return plain
+
+
+def is_html(body: bytes, content_type: str) -> bool:
+    """Whether a body is HTML: said so and not known to be something else, or found so."""
+    start = body[:4096].removeprefix(codecs.BOM_UTF8)
+    if BINARY_START.match(start):
+        return False
+    if content_type.partition(";")[0].strip().lower() in HTML_TYPES:
+        return b"\0" not in start or _bom_charset(body) is not None
+    return HTML_START.match(start) is not None
+
+
+def media_type(content_type: str) -> str:
+    """The first half of a media type, where it is one of the known."""
+    kind = content_type.partition("/")[0].strip().lower()
+    return kind if kind in MEDIA_TYPES else "other"
+
+
+def decode(body: bytes, content_type: str) -> str:
+    """A body as text. Raises Dropped where no charset fits.
+
+    Valid UTF-8 is UTF-8, whatever is announced: other text is not valid by chance. Then what the header announces, then
+    <meta>, then what the bytes look like.
+    """
+    if bom := _bom_charset(body):
+        return body.decode(bom, "replace")
+    announced = re.search(r"charset\s*=\s*[\"']?\s*([\w:.-]{2,40})", content_type, re.I)
+    meta = META_CHARSET.search(body[:4096])
+    names = [announced[1] if announced else "", meta[1].decode("ascii", "replace") if meta else ""]
+    charsets = [charset for name in names if (charset := web_charset(name))]
+    if b"\x1b$" not in body:  # ISO-2022-JP is ASCII to look at
+        charsets.insert(0, "utf-8")
+    for charset in charsets:
+        with contextlib.suppress(UnicodeDecodeError):
+            return body.decode(charset)
+    return _decode_by_looks(body, charsets)
+
+
+def web_charset(name: str) -> str:
+    """The codec that a charset's name on a web page means, or nothing where it means none of text."""
+    charset = WEB_CHARSETS.get(name.lower(), name.lower())
+    try:
+        return charset if codecs.lookup(charset)._is_text_encoding else ""
+    except (LookupError, ValueError):
+        return ""
+
+
+def _bom_charset(body: bytes) -> str | None:
+    return next((charset for bom, charset in BOMS.items() if body.startswith(bom)), None)
+
+
+def _decode_by_looks(body: bytes, charsets: list[str]) -> str:
+    """By detection; else by the charset that leaves the fewest bytes undecoded."""
+    from trafilatura.utils import detect_encoding
+
+    for charset in (web_charset(guess) for guess in detect_encoding(body)):
+        if charset:
+            with contextlib.suppress(UnicodeDecodeError):
+                return body.decode(charset)
+    texts = [body.decode(charset, "replace") for charset in {"utf-8": None} | dict.fromkeys(charsets)]
+    text = min(texts, key=lambda text: text.count("\ufffd"))
+    if text.count("\ufffd") > MAX_UNDECODED_FRACTION * len(text):
+        raise Dropped("empty/undecodable")
+    return text
+
+
+class OutOfTime(BaseException):
+    """A page took too long. No Exception: libraries catch those."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise OutOfTime in the block after `seconds`. In the main thread of a process only; C code ends first."""
+
+    def ring(signum: int, frame: FrameType | None) -> None:
+        raise OutOfTime
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def extract(html: str, extractor: Extractor, max_seconds: float) -> str:
+    """The main text of a page. Raises Dropped where there is none, or none in time."""
+    import trafilatura
+
+    call: Callable[..., Any] = trafilatura.extract
+    try:
+        with time_limit(max_seconds):
+            text = call(html, favor_precision=True, include_comments=False, fast=extractor == "fast")
+    except OutOfTime:
+        raise Dropped("empty/timeout") from None
+    except Exception:  # whatever a hostile page makes of a parser
+        raise Dropped("empty/error") from None
+    if not text or not text.strip():
+        raise Dropped("empty/text")
+    return str(text).strip()

@@ -1,0 +1,287 @@
+"""The command `crawl2chat`.
+
+Reads and writes the store that CRAWL2CHAT_STORE names (default: ./artifacts). Exit status: 0 done; 1 failed; 2 wrong use, with one line
+that says what, where and the remedy; 3 done, but some input file could not be read at all.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+
+from flows.recipes import STAGE_NAMES, make_recipe
+from tasks.artifacts import Artifact, Manifest, Step, Store, write_atomically
+from tasks.stage import listening
+
+if TYPE_CHECKING:
+    from model.chat import Chat
+
+FAILED, WRONG_USE, UNREADABLE_FILES = 1, 2, 3
+CARD_START, CARD_END = "<!-- card -->", "<!-- /card -->"
+QUIET = {  # a run of the pipeline from the command line is told by our own display, and phones nobody
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_LOGGERS_UVICORN_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
+)
+console = Console()
+errors = Console(stderr=True)
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe: tiny, small, gpt2.")]
+RecipeOption = Annotated[str, typer.Option(help="Whose latest artifacts are meant.")]
+InputOption = Annotated[
+    list[str],
+    typer.Option("--input", help="Web archive files: a path, glob, folder, URL or cc:CRAWL. May be repeated."),
+]
+SetOption = Annotated[list[str], typer.Option("--set", help="Change one setting: STAGE.FIELD=VALUE. May be repeated.")]
+MaxFilesOption = Annotated[int, typer.Option(min=0, help="Read at most so many files; 0 reads all.")]
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument = "tiny",
+    inputs: InputOption = [],  # noqa: B006 - typer reads the default
+    max_files: MaxFilesOption = 0,
+    start: Annotated[str, typer.Option("--from", help="The first stage to run; what is before it must be there.")] = "",
+    until: Annotated[str, typer.Option(help="The last stage to run.")] = "",
+    only: Annotated[str, typer.Option(help="The one stage to run.")] = "",
+    force: Annotated[list[str], typer.Option(help="Run this stage also where it is up to date. May be repeated.")] = [],  # noqa: B006
+    settings: SetOption = [],  # noqa: B006
+) -> None:
+    """Run the stages of a recipe. What is up to date is skipped."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    from flows.pipeline import dag, pipeline, select, state
+    from flows.terminal import Terminal
+
+    steps = dag(make_recipe(recipe, inputs, max_files, settings))
+    store = Store.default()
+    names = select(start, until, only)
+    if unknown := [name for name in force if name not in STAGE_NAMES]:
+        raise ValueError(f"there is no stage {unknown[0]!r} to force: take one of {', '.join(STAGE_NAMES)}")
+    states = {name: state(steps[name], recipe, store) for name in STAGE_NAMES}
+    _refuse_gaps(steps, states, names, force)
+    if not force and all(states[name] == "up to date" for name in names):
+        console.print(f"{len(names)} stages of recipe {recipe} are up to date, nothing to run.")
+    else:
+        with Terminal(console) as terminal, listening(terminal):
+            pipeline(recipe, inputs, max_files, settings, start, until, only, force, runs_deployments=False)
+    _finish(steps, names, recipe, store)
+
+
+def _refuse_gaps(
+    steps: dict[str, Step[Artifact]], states: dict[str, str], names: Sequence[str], force: Sequence[str]
+) -> None:
+    """Raises ValueError where a stage that is not to run has no artifact, or where a file of an artifact was changed."""
+    for name in names:
+        for given in steps[name].inputs.values():
+            if given.stage in states and given.stage not in names and states[given.stage] in ("missing", "stale"):
+                raise ValueError(
+                    f"stage {name} needs what {given.stage} makes, which is {states[given.stage]}: run without --only and --from, "
+                    f"or `--only {given.stage}` first"
+                )
+    damaged = [name for name in STAGE_NAMES if states[name] == "damaged" and name not in force]
+    for name in damaged:
+        Store.default().verify(_found(Store.default(), steps[name].id))
+
+
+def _found(store: Store, artifact_id: str) -> Manifest:
+    manifest = store.find(artifact_id)
+    if manifest is None:
+        raise ValueError(f"there is no artifact {artifact_id} in {store.url}: `crawl2chat stages` lists what is there")
+    return manifest
+
+
+def _finish(steps: dict[str, Step[Artifact]], names: Sequence[str], recipe: str, store: Store) -> None:
+    """Tell what came of it, and what to do next."""
+    for name in names:
+        store.set_latest(recipe, _found(store, steps[name].id))
+    if names[-1] in ("evaluate", "export"):
+        report = store.open(steps["evaluate"].id, Artifact).folder / "report.md"
+        console.print(Markdown(report.read_text(encoding="utf-8")))
+        console.print(NEXT.format(recipe=recipe), highlight=False)
+    else:
+        console.print(f"`crawl2chat show {steps[names[-1]].id}` shows what the last stage made.", highlight=False)
+    if names[0] == "ingest":
+        _tell_unreadable(_found(store, steps["ingest"].id))
+
+
+NEXT = """
+[bold]What to do next[/]
+  crawl2chat chat                              talk with the model
+  crawl2chat complete "The river"              let the base model go on
+  crawl2chat run {recipe} --force sft              run one stage again
+  crawl2chat run {recipe} --input 'my/*.warc.gz'   your own web archive files
+  prefect server start                         the UI of the runs, at http://127.0.0.1:4200
+"""
+
+
+def _tell_unreadable(manifest: Manifest) -> None:
+    num = manifest.counts.get("files_unreadable", 0)
+    if num:
+        errors.print(
+            f"{num} input files could not be read and were skipped: `crawl2chat show {manifest.id}` names them",
+            highlight=False,
+        )
+        raise typer.Exit(UNREADABLE_FILES)
+
+
+@app.command()
+def stages(
+    recipe: RecipeArgument = "tiny", inputs: InputOption = [], max_files: MaxFilesOption = 0, settings: SetOption = []  # noqa: B006
+) -> None:
+    """List the stages of a recipe and whether each is up to date."""
+    from flows.pipeline import dag, state
+    from flows.terminal import summary
+
+    store = Store.default()
+    table = Table("stage", "state", "artifact", "wall s", "what it holds", box=None)
+    for name, step in dag(make_recipe(recipe, inputs, max_files, settings)).items():
+        manifest = store.find(step.id)
+        seconds = f"{manifest.provenance['wall_seconds']:.1f}" if manifest else ""
+        table.add_row(
+            name, state(step, recipe, store), step.fingerprint, seconds, summary(manifest) if manifest else ""
+        )
+    console.print(table)
+
+
+@app.command()
+def show(
+    artifact: Annotated[str, typer.Argument(help="STAGE/FINGERPRINT, FINGERPRINT, or a stage, for its latest.")],
+    recipe: RecipeOption = "tiny",
+    num: Annotated[int, typer.Option(min=0, help="How many documents or tokens are shown.")] = 3,
+) -> None:
+    """Show an artifact: its manifest, its lineage up to the web archive files, and some of what it holds."""
+    from flows.show import lineage, manifest_table, peek
+
+    store = Store.default()
+    manifest = _found(store, _resolve(store, artifact, recipe))
+    console.print(manifest_table(manifest), lineage(manifest, store))
+    for shown in peek(store.open(manifest.id, Artifact), num):
+        console.print(shown)
+
+
+def _resolve(store: Store, name: str, recipe: str) -> str:
+    if "/" in name:
+        return name
+    if name in STAGE_NAMES:
+        return store.latest(recipe, name)
+    matches = [manifest.id for manifest in store.manifests() if manifest.fingerprint.startswith(name)]
+    if len(matches) != 1:
+        raise ValueError(
+            f"{len(matches)} artifacts in {store.url} are called {name!r}: `crawl2chat stages` lists what is there"
+        )
+    return matches[0]
+
+
+@app.command()
+def report(
+    recipe: RecipeOption = "tiny",
+    into: Annotated[str, typer.Option(help="Write it into this Markdown file, between <!-- card --> and <!-- /card -->.")] = "",
+) -> None:
+    """Print the report card of the last run."""
+    store = Store.default()
+    card = (store.open(store.latest(recipe, "evaluate"), Artifact).folder / "report.md").read_text(encoding="utf-8")
+    if not into:
+        console.print(Markdown(card))
+        return
+    before, opening, rest = Path(into).read_text(encoding="utf-8").partition(CARD_START)
+    _, closing, after = rest.partition(CARD_END)
+    if not opening or not closing:
+        raise ValueError(f"{into} has no lines {CARD_START} and {CARD_END}: put them where the card belongs")
+    write_atomically(Path(into), f"{before}{opening}\n\n{card.strip()}\n\n{closing}{after}")
+
+
+@app.command()
+def chat(
+    prompt: Annotated[str, typer.Option("-p", "--prompt", help="Say this, print the reply, and end.")] = "",
+    recipe: RecipeOption = "tiny",
+    temperature: Annotated[float, typer.Option(min=0.0, max=10.0, help="0 always says the likeliest.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
+) -> None:
+    """Talk with the model. Ends with an empty line or Ctrl-D."""
+    talk = _open_chat(recipe, "export", temperature, seed)
+    messages = []
+    while text := prompt or _ask():
+        messages.append({"role": "user", "content": text})
+        reply = "".join(_streamed(talk.reply(messages)))
+        messages.append({"role": "assistant", "content": reply})
+        if prompt:
+            return
+
+
+@app.command()
+def complete(
+    text: Annotated[str, typer.Argument(help="What the base model goes on from.")],
+    recipe: RecipeOption = "tiny",
+    temperature: Annotated[float, typer.Option(min=0.0, max=10.0)] = 0.7,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Let the base model complete a text."""
+    talk = _open_chat(recipe, "pretrain", temperature, seed)
+    print(text, end="")
+    list(_streamed(talk.complete(text)))
+
+
+def _open_chat(recipe: str, stage: str, temperature: float, seed: int) -> "Chat":
+    from model.chat import Chat
+
+    store = Store.default()
+    checkpoint = store.open(store.latest(recipe, stage), Artifact)
+    tokenizer = store.open(checkpoint.manifest.inputs["tokenizer"], Artifact)
+    return Chat(checkpoint.folder, tokenizer.folder / "tokenizer.json", temperature=temperature, seed=seed)
+
+
+def _ask() -> str:
+    try:
+        return console.input("[bold]you[/]  ").strip()
+    except EOFError:
+        return ""
+
+
+def _streamed(pieces: Iterable[str]) -> Iterator[str]:
+    """Print each piece as it comes."""
+    for piece in pieces:
+        print(piece, end="", flush=True)
+        yield piece
+    print()
+
+
+@app.command()
+def deploy(pool: Annotated[str, typer.Option(help="The work pool.")] = "crawl2chat") -> None:
+    """Register every stage as a deployment with the Prefect server that PREFECT_API_URL names."""
+    os.environ.update({"DO_NOT_TRACK": "1"})
+    from flows import deploy as deployment
+
+    deployment.deploy(pool)
+    console.print(
+        f"13 deployments are registered. Start a worker with: prefect worker start --pool {pool}", highlight=False
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; every error a user can cause is one line and a status of 2."""
+    logging.getLogger("crawl2chat").addHandler(logging.NullHandler())
+    try:
+        app(args=list(arguments) if arguments is not None else None)
+    except (ValueError, OSError) as error:
+        errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(WRONG_USE)
+    except RuntimeError as error:
+        errors.print(f"[red]failed:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

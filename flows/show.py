@@ -1,0 +1,100 @@
+"""What `crawl2chat show` prints of an artifact: its record, where it came from, and some of what it holds."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import RenderableType
+from rich.markdown import Markdown
+from rich.panel import Panel
+from rich.table import Table
+from rich.tree import Tree
+
+from tasks.artifacts import Artifact, Manifest, Store
+from tasks.shards import Document, read_documents
+
+SHOWN_CHARACTERS = 600
+SHOWN_TOKENS = 60
+SHOWN_FILES = 20
+
+
+def manifest_table(manifest: Manifest) -> Table:
+    """Kind, provenance, config, counts and metrics."""
+    table = Table(title=f"{manifest.kind} {manifest.id}", show_header=False, box=None, title_justify="left")
+    made = manifest.provenance
+    dirty = " with local changes" if made["is_dirty"] else ""
+    table.add_row(
+        "made",
+        f"{made['started']} on {made['host']} in {made['wall_seconds']:.1f} s, commit {made['commit'][:12]}{dirty}",
+    )
+    table.add_row("by", " ".join(made["argv"]))
+    table.add_row("size", f"{len(manifest.files)} files, {sum(file.bytes for file in manifest.files):,} bytes")
+    table.add_row("config", json.dumps(manifest.config, indent=1))
+    for name, value in (manifest.counts | manifest.metrics).items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.5g}")
+    return table
+
+
+def lineage(manifest: Manifest, store: Store) -> Tree:
+    """The artifacts it was made of, and theirs, up to the web archive files."""
+    tree = Tree(f"[bold]{manifest.id}[/]")
+    _climb(tree, manifest, store, seen=set())
+    return tree
+
+
+def _climb(tree: Tree, manifest: Manifest, store: Store, seen: set[str]) -> None:
+    for role, artifact_id in manifest.inputs.items():
+        if artifact_id in seen:
+            tree.add(f"{role}: {artifact_id} [dim](above)[/]")
+            continue
+        seen.add(artifact_id)
+        branch = tree.add(f"{role}: [bold]{artifact_id}[/]")
+        if found := store.find(artifact_id):
+            _climb(branch, found, store, seen)
+    if manifest.kind == "Crawl":
+        lines = (store.folder(manifest.id) / "inputs.jsonl").read_text(encoding="utf-8").splitlines()
+        for line in lines[:SHOWN_FILES]:
+            tree.add(f"[dim]{json.loads(line)['url']}[/]")
+        if len(lines) > SHOWN_FILES:
+            tree.add(f"[dim]and {len(lines) - SHOWN_FILES} more files[/]")
+
+
+def peek(artifact: Artifact, num: int) -> Iterator[RenderableType]:
+    """A few documents, tokens, records or the report itself."""
+    for name in ("documents/*.parquet", "dropped/*.parquet"):
+        yield from (_panel(document) for document in _first_documents(artifact.files(name), num))
+    for path in artifact.files("train/*.arrow")[:1]:
+        yield from _token_panels(path, num)
+    for path in artifact.files("*.jsonl"):
+        yield from (Panel(line[:SHOWN_CHARACTERS], title=path.name) for line in _first_lines(path, num))
+    for path in artifact.files("report.md"):
+        yield Markdown(path.read_text(encoding="utf-8"))
+
+
+def _first_documents(paths: list[Path], num: int) -> Iterator[Document]:
+    left = num
+    for path in paths:
+        for document in read_documents(path):
+            if left == 0:
+                return
+            left -= 1
+            yield document
+
+
+def _panel(document: Document) -> Panel:
+    reason = document.get("reason")
+    title = f"{document['url']}" + (f" [red]{reason}[/]" if reason else "")
+    return Panel(document["text"][:SHOWN_CHARACTERS] or "(no text)", title=title, title_align="left")
+
+
+def _first_lines(path: Path, num: int) -> list[str]:
+    with path.open(encoding="utf-8") as stream:
+        return [line.rstrip("\n") for line, _ in zip(stream, range(num), strict=False)]
+
+
+def _token_panels(path: Path, num: int) -> Iterator[Panel]:
+    with pa.memory_map(str(path)) as source:
+        documents = pa.ipc.open_file(source).get_batch(0)["tokens"]
+        for tokens in documents[:num].to_pylist():
+            yield Panel(" ".join(map(str, tokens[:SHOWN_TOKENS])), title=f"{path.name}: {len(tokens)} tokens")

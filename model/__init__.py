@@ -1,0 +1,1 @@
+"""The model: a library that knows neither stages nor Prefect."""

@@ -1,0 +1,425 @@
+"""Reinforcement learning from rewards: GRPO, through a DeepSpeed engine. `python -m model.rl RUN.json`.
+
+Reads an SFT model, a reward model, a tokenizer and prompts. Writes `metrics.jsonl` (a line a step), `rollouts.jsonl` (the best and the
+worst rollout of one prompt a step, for the eye) and, at the end, `model.safetensors`, `config.json` and `summary.json`.
+
+The algorithm is read downwards in `train`:
+
+1. G completions for each of P prompts are drawn from the policy as it is (GRPO, Shao et al. 2024, https://arxiv.org/abs/2402.03300).
+2. A completion is rewarded with the reward model's score, counted in standard deviations from the mean that the SFT model
+   reaches, plus a verifiable reward where the prompt has an answer, less a penalty where it was cut off.
+3. Its advantage is its reward less its group's mean, by the group's deviation; without the latter it is Dr. GRPO
+   (Liu et al. 2025, https://arxiv.org/abs/2503.20783). There is no value model.
+4. The log-probabilities of its tokens are taken under the policy that drew it and under the frozen reference, the SFT model.
+5. The rollouts are split over a few updates, each on PPO's clipped surrogate (Schulman et al. 2017, https://arxiv.org/abs/1707.06347)
+   with the upper clip set apart, and averaged over all tokens, not over completions first, which would favour long wrong ones
+   (both DAPO, Yu et al. 2025, https://arxiv.org/abs/2503.14476), plus the k3 estimate of the KL to the reference, as in GRPO.
+
+A step is a function of the seed, its number and the weights before it: a run that was killed goes on exactly.
+
+Metrics: reward/mean, reward/model (in deviations), reward/verifiable (share right, of prompts with an answer), completion/tokens_mean,
+completion/finished_fraction, policy/kl_k3 and policy/entropy_nats (per token), policy/clip_fraction (of tokens whose
+gradient the clip cuts), policy/learning_rate, phase/*_seconds, and the first five as validation/*: greedy, on held-out prompts.
+"""
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import deepspeed
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from model import losses, optim
+from model.checkpoint import load_checkpoint, load_reward_model, load_transformer, save_checkpoint, save_weights
+from model.config import GenerateConfig, num_parameters
+from model.dataloader import batch_indices, read_records
+from model.evaluation import holds, pad, rewards
+from model.generate import generate
+from model.rl_config import RLConfig, RLRun
+from model.tokenizer import Tokenizer
+from model.train import (
+    INTERRUPTED,
+    MetricsLog,
+    clip_gradient,
+    full_precision,
+    is_due,
+    start_process_group,
+    total,
+)
+from model.transformer import RewardModel, Transformer
+
+Metrics = dict[str, float]
+CALIBRATION_PROMPTS = 64
+LEAST_DEVIATION = 1e-3  # of the reward model's scores, which are divided by it
+
+
+class Prompt(NamedTuple):
+    """A conversation up to where the assistant has to speak."""
+
+    text: str  # of the last turn, for the eye
+    tokens: list[int]
+    answer: str | None
+
+
+class Environment(NamedTuple):
+    """What rewards a completion. The reward model's scores are counted from `mean` in units of `deviation`."""
+
+    config: RLConfig
+    tokenizer: Tokenizer
+    judge: RewardModel
+    mean: float = 0.0
+    deviation: float = 1.0
+
+
+class Rollouts(NamedTuple):
+    """N completions and what they are worth; those of one prompt lie side by side."""
+
+    prompts: list[Prompt]  # N
+    completions: list[list[int]]  # N
+    scores: Tensor  # [N] of the reward model, in deviations
+    is_right: Tensor  # [N] 1 or 0, nan where the prompt has no answer
+    is_finished: Tensor  # [N] 1 where the assistant ended its turn
+    rewards: Tensor  # [N]
+
+
+class Batch(NamedTuple):
+    """What the policy learns from."""
+
+    tokens: Tensor  # [N, T] int64, padded on the right
+    mask: Tensor  # [N, T - 1] 1 where the next token is one of the completion
+    advantages: Tensor  # [N]
+    old_logprobs: Tensor  # [N, T - 1] of the next token, under the policy that drew it
+    reference_logprobs: Tensor  # [N, T - 1]
+
+    def rows(self, rows: Tensor) -> "Batch":
+        return Batch(*(tensor[rows] for tensor in self))
+
+
+class Means:
+    """Means by metric, of sums that come in from microbatches."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, float] = defaultdict(float)
+
+    def add(self, name: str, values: Tensor, mask: Tensor | None = None) -> None:
+        """Add the values [...], those where mask [...] is 1; nan has no value."""
+        mask = (torch.ones_like(values) if mask is None else mask) * ~values.isnan()
+        self.sums[name] += float((values.nan_to_num() * mask).sum())
+        self.counts[name] += float(mask.sum())
+
+    def over_ranks(self, engine: Any) -> Metrics:
+        """The means over all ranks, which have added to the same metrics; all ranks call it."""
+        pairs = {
+            name: (total(engine, self.sums[name]), total(engine, self.counts[name])) for name in sorted(self.counts)
+        }
+        return {name: value / count for name, (value, count) in pairs.items() if count}
+
+
+def train(run: RLRun, checkpoints: Path, stop: threading.Event) -> None:
+    """Train to the end, or until `stop` is set on some rank (SystemExit). Every rank calls it.
+
+    Raises ValueError where no prompt is short enough.
+    """
+    config, output = run.config, Path(run.output)
+    start_process_group(config.num_ranks)
+    tokenizer = Tokenizer.load(run.tokenizer)
+    prompts, heldout = split_prompts(read_prompts(run.prompts, tokenizer, config), config)
+    engine = start_engine(run)
+    reference = load_transformer(Path(run.initial_weights)).to(engine.device)
+    judge = load_reward_model(Path(run.reward_model)).to(engine.device)
+    environment = calibrate(Environment(config, tokenizer, judge), reference, prompts)
+    before = validate(engine, reference, environment, heldout)
+    first_step = load_checkpoint(engine, checkpoints)
+    log = MetricsLog(output / "metrics.jsonl")
+    for step in range(first_step, config.num_steps):
+        done, is_last = step + 1, step + 1 == config.num_steps
+        rollouts, metrics = train_step(engine, run, environment, reference, prompts, step)
+        if is_last or is_due(done, config.eval_every_steps):
+            metrics |= validate(engine, engine.module, environment, heldout)
+        if engine.global_rank == 0:
+            log.append({"step": done, **metrics})
+            show(output / "rollouts.jsonl", rollouts, environment, done)
+        is_stopping = total(engine, float(stop.is_set())) > 0 and not is_last
+        if is_last or is_stopping or is_due(done, config.checkpoint_every_steps):
+            save_checkpoint(engine, checkpoints, done, config.keep_checkpoints)
+        if is_stopping:
+            raise SystemExit(INTERRUPTED)
+    finish(engine, run, log, before)
+
+
+def train_step(
+    engine: Any, run: RLRun, environment: Environment, reference: Transformer, prompts: Sequence[Prompt], step: int
+) -> tuple[Rollouts, Metrics]:
+    """One round of rollouts and the updates on them."""
+    config, seconds, means = run.config, Metrics(), Means()
+    with clocked(seconds, "phase/rollout_seconds"):  # 1 and 2
+        chosen = batch_indices(len(prompts), config.prompts_per_step, step, config.seed)
+        mine = [prompts[index] for index in chosen[engine.global_rank :: config.num_ranks]]
+        rollouts = roll_out(
+            engine.module, environment, repeat(mine, config), draw_seed(config, step, engine.global_rank)
+        )
+    with clocked(seconds, "phase/logprobs_seconds"):  # 3 and 4
+        batch = make_batch(rollouts, engine.module, reference, config)
+    measure(means, rollouts)
+    with clocked(seconds, "phase/update_seconds"):  # 5
+        for number in range(config.updates_per_step):
+            rate = set_learning_rate(engine, run, step * config.updates_per_step + number)
+            rows = torch.arange(number, len(batch.tokens), config.updates_per_step)
+            update(engine, run, batch.rows(rows), means)
+    return rollouts, means.over_ranks(engine) | seconds | {"policy/learning_rate": rate}
+
+
+@torch.no_grad()
+def roll_out(
+    policy: Transformer, environment: Environment, prompts: list[Prompt], seed: int, temperature: float | None = None
+) -> Rollouts:
+    """1 and 2: a completion of each of N prompts, and what it is worth. `temperature` 0 is greedy."""
+    config, tokenizer = environment.config, environment.tokenizer
+    drawn = GenerateConfig(
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature if temperature is None else temperature,
+        seed=seed,
+    )
+    completions = generate(policy, [prompt.tokens for prompt in prompts], drawn, tokenizer.assistant_end)
+    return reward(environment, prompts, completions)
+
+
+def reward(environment: Environment, prompts: list[Prompt], completions: list[list[int]]) -> Rollouts:
+    """2: the reward model's score, whether the answer is there, and whether the completion has an end.
+
+    A completion that was cut off is shown to the reward model as if it had ended there: it has seen no other.
+    """
+    config, tokenizer, end = environment.config, environment.tokenizer, environment.tokenizer.assistant_end
+    finished = [completion[-1:] == [end] for completion in completions]
+    whole = [done if is_done else [*done, end] for done, is_done in zip(completions, finished, strict=True)]
+    judged = rewards(environment.judge, [[*prompt.tokens, *done] for prompt, done in zip(prompts, whole, strict=True)])
+    scores = (judged - environment.mean) / environment.deviation
+    right = [
+        float("nan") if prompt.answer is None else float(holds(tokenizer.decode(done), [prompt.answer]))
+        for prompt, done in zip(prompts, completions, strict=True)
+    ]
+    is_right, is_finished = torch.tensor(right), torch.tensor(finished).float()
+    worth = config.model_weight * scores.clamp(-config.score_clip, config.score_clip)
+    worth = worth + config.verifiable_weight * is_right.nan_to_num() - config.unfinished_penalty * (1 - is_finished)
+    return Rollouts(prompts, completions, scores, is_right, is_finished, worth)
+
+
+def make_batch(rollouts: Rollouts, policy: Transformer, reference: Transformer, config: RLConfig) -> Batch:
+    """3 and 4: advantages within the groups, and the log-probabilities before any update."""
+    device = next(policy.parameters()).device
+    starts = torch.tensor([len(prompt.tokens) for prompt in rollouts.prompts])
+    sequences = [[*prompt.tokens, *done] for prompt, done in zip(rollouts.prompts, rollouts.completions, strict=True)]
+    tokens, lengths = pad(sequences)
+    targets = torch.arange(1, tokens.shape[1])
+    mask = (targets >= starts[:, None]) & (targets < lengths[:, None])
+    grouped = rollouts.rewards.view(-1, config.completions_per_prompt)
+    advantages = losses.group_advantages(grouped, config.is_advantage_scaled).flatten()
+    tokens = tokens.to(device)
+    old, of_reference = (logprobs(model, tokens, config) for model in (policy, reference))
+    return Batch(tokens, mask.float().to(device), advantages.to(device), old, of_reference)
+
+
+@torch.no_grad()
+def logprobs(model: Transformer, tokens: Tensor, config: RLConfig) -> Tensor:
+    """4: log p of each next token at the rollouts' temperature: tokens [N, T] -> [N, T - 1]."""
+    parts = torch.split(tokens, config.microbatch_sequences)
+    return torch.cat([losses.token_logprobs(model(part)[:, :-1], part[:, 1:], config.temperature) for part in parts])
+
+
+def update(engine: Any, run: RLRun, batch: Batch, means: Means) -> None:
+    """5: one optimizer update on some of the rollouts, in microbatches."""
+    config = run.config
+    num_tokens = total(engine, float(batch.mask.sum()))
+    for rows in torch.split(torch.arange(len(batch.tokens)), microbatch_rows(config)):
+        part = batch.rows(rows)
+        logits = engine(part.tokens)[:, :-1] / config.temperature
+        loss = surrogate(logits, part, config, means)
+        # DeepSpeed takes the mean over ranks and microbatches, and what is wanted is the sum.
+        engine.backward(loss * (config.num_ranks * engine.gradient_accumulation_steps() / num_tokens))
+        if engine.zero_optimization_stage() == 0 and engine.is_gradient_accumulation_boundary():
+            clip_gradient(engine, run.optim.gradient_clip)
+        engine.step()
+
+
+def surrogate(logits: Tensor, part: Batch, config: RLConfig, means: Means) -> Tensor:
+    """5: the clipped surrogate and the KL, summed over tokens: logits [n, T - 1, V] -> nats."""
+    now = losses.token_logprobs(logits, part.tokens[:, 1:])
+    advantages = part.advantages[:, None]
+    kl = losses.kl_k3(now, part.reference_logprobs)
+    loss = losses.policy_loss(now, part.old_logprobs, advantages, config.clip_low, config.clip_high)
+    with torch.no_grad():
+        ratio = (now - part.old_logprobs).exp()
+        is_clipped = torch.where(advantages > 0, ratio > 1 + config.clip_high, ratio < 1 - config.clip_low)
+        means.add("policy/kl_k3", kl, part.mask)
+        means.add("policy/entropy_nats", losses.entropy(logits), part.mask)
+        means.add("policy/clip_fraction", is_clipped.float(), part.mask)
+    return ((loss + config.kl_weight * kl) * part.mask).sum()
+
+
+def calibrate(environment: Environment, reference: Transformer, prompts: Sequence[Prompt]) -> Environment:
+    """Count scores from the mean that the SFT model's completions reach, in their standard deviations."""
+    drawn = roll_out(reference, environment, list(prompts[:CALIBRATION_PROMPTS]), environment.config.seed)
+    deviation = max(drawn.scores.std(correction=0).item(), LEAST_DEVIATION)
+    return environment._replace(mean=drawn.scores.mean().item(), deviation=deviation)
+
+
+def validate(engine: Any, policy: Transformer, environment: Environment, heldout: Sequence[Prompt]) -> Metrics:
+    """What greedy completions of held-out prompts are worth; nothing where none are held out."""
+    num_ranks = environment.config.num_ranks
+    even = heldout[: len(heldout) // num_ranks * num_ranks]
+    if not even:
+        return {}
+    means = Means()
+    mine = list(even[engine.global_rank :: num_ranks])
+    measure(means, roll_out(policy, environment, mine, seed=0, temperature=0.0))
+    return {f"validation/{name.replace('/', '_')}": value for name, value in means.over_ranks(engine).items()}
+
+
+def measure(means: Means, rollouts: Rollouts) -> None:
+    """Add what the rollouts are worth."""
+    means.add("reward/mean", rollouts.rewards)
+    means.add("reward/model", rollouts.scores)
+    means.add("reward/verifiable", rollouts.is_right)
+    means.add("completion/tokens_mean", torch.tensor([float(len(done)) for done in rollouts.completions]))
+    means.add("completion/finished_fraction", rollouts.is_finished)
+
+
+def read_prompts(paths: Sequence[str], tokenizer: Tokenizer, config: RLConfig) -> list[Prompt]:
+    """The prompts that are short enough. Raises ValueError where none is."""
+    records = read_records(paths)
+    prompts = [
+        Prompt(record["messages"][-1]["content"], tokenizer.render_prompt(record["messages"]), record.get("answer"))
+        for record in records
+    ]
+    fitting = [prompt for prompt in prompts if len(prompt.tokens) <= config.max_prompt_tokens]
+    if not fitting:
+        raise ValueError(
+            f"none of {len(prompts)} prompts in {list(paths)} has at most max_prompt_tokens={config.max_prompt_tokens} tokens; "
+            "make it larger or take other prompts"
+        )
+    return fitting
+
+
+def split_prompts(prompts: Sequence[Prompt], config: RLConfig) -> tuple[list[Prompt], list[Prompt]]:
+    """Prompts to train on, and held-out ones; the same prompt never lies on both sides."""
+    order = np.random.default_rng(config.seed).permutation(len(prompts))
+    num_heldout = min(round(config.validation_fraction * len(prompts)), config.max_validation_prompts)
+    heldout = [prompts[index] for index in order[:num_heldout]]
+    texts = {prompt.text for prompt in heldout}
+    return [prompts[index] for index in order[num_heldout:] if prompts[index].text not in texts], heldout
+
+
+def repeat(prompts: Sequence[Prompt], config: RLConfig) -> list[Prompt]:
+    """Every prompt G times, one after the other."""
+    return [prompt for prompt in prompts for _ in range(config.completions_per_prompt)]
+
+
+def draw_seed(config: RLConfig, step: int, rank: int) -> int:
+    """Of the rollouts of one step and rank."""
+    return int(np.random.default_rng((config.seed, step, rank)).integers(2**62))
+
+
+def start_engine(run: RLRun) -> Any:
+    """The policy with its optimizer, as a DeepSpeed engine that starts from the SFT model."""
+    policy = load_transformer(Path(run.initial_weights))
+    optimizer = optim.adamw(policy, run.optim)
+    engine, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=deepspeed_config(run))
+    return engine
+
+
+def deepspeed_config(run: RLRun) -> dict[str, Any]:
+    """What DeepSpeed is told; the departures are those of model/train.py."""
+    config, is_half = run.config, run.config.dtype == "bfloat16"
+    stage = max(config.zero_stage, int(is_half))
+    return {
+        "train_micro_batch_size_per_gpu": microbatch_rows(config),
+        "gradient_accumulation_steps": update_rows(config) // microbatch_rows(config),
+        "gradient_clipping": run.optim.gradient_clip if stage else 0.0,
+        "zero_optimization": {"stage": stage},
+        "bf16": {"enabled": is_half},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "steps_per_print": None,
+    }
+
+
+def update_rows(config: RLConfig) -> int:
+    """Rollouts of one rank in one update."""
+    return config.prompts_per_step * config.completions_per_prompt // config.num_ranks // config.updates_per_step
+
+
+def microbatch_rows(config: RLConfig) -> int:
+    """The largest divisor of a rank's share of an update that microbatch_sequences admits."""
+    most = min(config.microbatch_sequences, update_rows(config))
+    return max(size for size in range(1, most + 1) if update_rows(config) % size == 0)
+
+
+def set_learning_rate(engine: Any, run: RLRun, number: int) -> float:
+    """Of update `number`, from 0."""
+    rate = optim.learning_rate(run.optim, number, run.config.num_steps * run.config.updates_per_step)
+    for group in engine.optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+@contextmanager
+def clocked(seconds: Metrics, name: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - started
+
+
+def show(path: Path, rollouts: Rollouts, environment: Environment, done: int) -> None:
+    """Append the best and the worst completion of a step's first prompt."""
+    group = rollouts.rewards[: environment.config.completions_per_prompt]
+    with path.open("a", encoding="utf-8") as file:
+        for row in (int(group.argmax()), int(group.argmin())):
+            shown = {
+                "step": done,
+                "prompt": rollouts.prompts[row].text,
+                "completion": environment.tokenizer.decode(rollouts.completions[row]),
+                "reward": round(rollouts.rewards[row].item(), 4),
+                "score": round(rollouts.scores[row].item(), 4),
+            }
+            file.write(json.dumps(shown, ensure_ascii=False) + "\n")
+
+
+def finish(engine: Any, run: RLRun, log: MetricsLog, before: Metrics) -> None:
+    """Write the weights and, last, the summary."""
+    config, output = run.config, Path(run.output)
+    weights = {name: full_precision(parameter) for name, parameter in engine.module.named_parameters()}
+    if engine.global_rank != 0:
+        return
+    save_weights(output, engine.module, weights, config.max_prompt_tokens + config.max_new_tokens)
+    last = log.compact()[-1]
+    summary = {
+        "parameters": num_parameters(run.model),
+        "steps": config.num_steps,
+        "updates": config.num_steps * config.updates_per_step,
+        "rollouts": config.num_steps * config.prompts_per_step * config.completions_per_prompt,
+        **{name: value for name, value in last.items() if not name.startswith("phase/") and name != "step"},
+        **{name.replace("validation/", "before/"): value for name, value in before.items()},
+    }
+    (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def main() -> None:
+    run_file = Path(sys.argv[1])
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    train(RLRun.model_validate_json(run_file.read_text()), run_file.parent / "checkpoints", stop)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

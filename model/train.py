@@ -1,0 +1,249 @@
+"""The training loop of base model, SFT model and reward model, on a DeepSpeed engine: `python -m model.train RUN.json`.
+
+Reads RUN.json (a `TrainRun`) and the files it names. Writes into the run's output folder
+
+    metrics.jsonl      one JSON object a step, while it runs
+    model.safetensors  the weights after the last step, with config.json
+    summary.json       what came of it: counts are integers, measures are floats
+
+and checkpoints beside RUN.json. Started again on the same RUN.json after a kill, it goes on from the newest checkpoint with
+the losses that an undisturbed run has. SIGTERM: it saves a checkpoint and exits with status 143. Started alone it trains
+in this process; under torchrun every process is a rank.
+
+Metrics: step (steps done), train/loss_nats (per learned token or pair), train/learning_rate, train/gradient_norm (before
+clipping), train/tokens_per_second (padding included), train/seconds (since this process began to train), and where a
+validation was due validation/loss_nats with validation/bits_per_byte (of learned text) or validation/accuracy (of pairs).
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from model import optim
+from model.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
+from model.config import TrainConfig, TrainRun, num_parameters
+from model.dataloader import Dataset, Microbatch, batch_records, microbatch_records, microbatches, open_dataset
+from model.objectives import Objective, make_objective, num_learned
+from model.tokenizer import Tokenizer
+
+Metrics = dict[str, Any]
+INTERRUPTED = 128 + signal.SIGTERM
+
+
+def train(run: TrainRun, checkpoints: Path, stop: threading.Event) -> None:
+    """Train to the end, or until `stop` is set on some rank (SystemExit). Every rank calls it.
+
+    Raises ValueError where data, tokenizer, model and ranks do not fit together.
+    """
+    start_process_group(run.train.num_ranks)
+    config, tokenizer = run.train, Tokenizer.load(run.tokenizer)
+    dataset, validation = (
+        open_dataset(run.objective, paths, config.sequence_tokens, tokenizer) if paths else None
+        for paths in (run.train_paths, run.validation_paths)
+    )
+    assert dataset is not None
+    engine = start_engine(run, dataset, tokenizer)
+    first_step = load_checkpoint(engine, checkpoints)
+    log = MetricsLog(Path(run.output) / "metrics.jsonl")
+    started = time.monotonic()
+    for step in range(first_step, config.num_steps):
+        metrics = train_step(engine, run, dataset, step)
+        done, is_last = step + 1, step + 1 == config.num_steps
+        if validation is not None and (is_last or is_due(done, config.eval_every_steps)):
+            metrics |= validate(engine, config, validation)
+        if engine.global_rank == 0:
+            log.append({"step": done, **metrics, "train/seconds": time.monotonic() - started})
+        is_stopping = total(engine, float(stop.is_set())) > 0 and not is_last
+        if is_last or is_stopping or is_due(done, config.checkpoint_every_steps):
+            save_checkpoint(engine, checkpoints, done, config.keep_checkpoints)
+        if is_stopping:
+            raise SystemExit(INTERRUPTED)
+    finish(engine, run, dataset, log)
+
+
+def start_process_group(num_ranks: int) -> None:
+    """Join the ranks that torchrun started, or be the only one."""
+    if not dist.is_initialized():
+        os.environ.setdefault("LOCAL_RANK", "0")
+        if "RANK" in os.environ:
+            dist.init_process_group()
+        else:
+            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    if dist.get_world_size() != num_ranks:
+        raise ValueError(f"num_ranks={num_ranks}, but {dist.get_world_size()} processes were started")
+    # Else DeepSpeed compiles, with g++, a collective for CPUs that only its inference uses.
+    deepspeed.ops.__compatible_ops__ = {}
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+
+
+def start_engine(run: TrainRun, dataset: Dataset, tokenizer: Tokenizer) -> Any:
+    """The objective with its model, initial weights and optimizer, as a DeepSpeed engine."""
+    objective = make_objective(run, tokenizer)
+    if run.initial_weights is not None:
+        load_weights(objective.model, Path(run.initial_weights))
+    if run.train.is_compiled:
+        objective.compile(dynamic=False)
+    settings = deepspeed_config(run, dataset)
+    engine, *_ = deepspeed.initialize(model=objective, optimizer=optim.adamw(objective, run.optim), config=settings)
+    return engine
+
+
+def deepspeed_config(run: TrainRun, dataset: Dataset) -> Metrics:
+    """What DeepSpeed is told. The optimizer is torch's, since DeepSpeed's own would be compiled on the spot.
+
+    Two departures from the run's words: bfloat16 takes at least ZeRO 1, which is where the float32 masters are kept, and
+    without ZeRO the gradient is clipped here, since DeepSpeed then does not tell its norm.
+    """
+    is_half = run.train.dtype == "bfloat16"
+    stage = max(run.train.zero_stage, int(is_half))
+    size = microbatch_records(run.train, dataset)
+    return {
+        "train_micro_batch_size_per_gpu": size,
+        "gradient_accumulation_steps": batch_records(run.train, dataset) // run.train.num_ranks // size,
+        "gradient_clipping": run.optim.gradient_clip if stage else 0.0,
+        "zero_optimization": {"stage": stage},
+        "bf16": {"enabled": is_half},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "steps_per_print": None,
+    }
+
+
+def train_step(engine: Any, run: TrainRun, dataset: Dataset, step: int) -> Metrics:
+    """One optimizer step. The loss is divided by what the whole batch has to learn, however it is shared out."""
+    started = time.monotonic()
+    rate = optim.learning_rate(run.optim, step, run.train.num_steps)
+    for group in engine.optimizer.param_groups:
+        group["lr"] = rate
+    batch = list(microbatches(dataset, run.train, step, engine.global_rank))
+    num_all = total(engine, sum(map(num_learned, batch)))
+    nats = torch.zeros((), device=engine.device)
+    norm = 0.0
+    for microbatch in batch:
+        loss = engine(*on_device(engine, microbatch))
+        nats += loss.detach()
+        # DeepSpeed takes the mean over ranks and microbatches, and what is wanted is the sum.
+        engine.backward(loss * (run.train.num_ranks * len(batch) / num_all))
+        if engine.zero_optimization_stage() == 0 and engine.is_gradient_accumulation_boundary():
+            norm = clip_gradient(engine, run.optim.gradient_clip)
+        engine.step()
+    return {
+        "train/loss_nats": total(engine, float(nats)) / num_all,
+        "train/learning_rate": rate,
+        "train/gradient_norm": norm if engine.zero_optimization_stage() == 0 else float(engine.get_global_grad_norm()),
+        "train/tokens_per_second": run.train.batch_tokens / (time.monotonic() - started),
+    }
+
+
+def clip_gradient(engine: Any, most: float) -> float:
+    """Scale the gradient down to norm `most` (0: leave it) and give the norm that it had."""
+    return float(torch.nn.utils.clip_grad_norm_(engine.module.parameters(), most or float("inf")))
+
+
+@torch.no_grad()
+def validate(engine: Any, config: TrainConfig, dataset: Dataset) -> Metrics:
+    """The objective's report on the first validation records; an even share for each rank."""
+    objective: Objective = engine.module
+    num_records = min(len(dataset), config.eval_sequences // dataset.record_sequences)
+    mine = np.arange(num_records // config.num_ranks * config.num_ranks)[engine.global_rank :: config.num_ranks]
+    size = microbatch_records(config, dataset)
+    sums = np.zeros(3)  # nats, the objective's own measure, learned
+    for start in range(0, len(mine), size):
+        microbatch = dataset.fetch(mine[start : start + size])
+        # Not through __call__: it would compile a second, gradient-free graph for a few forwards.
+        nats, measure = objective.measure(*on_device(engine, microbatch))
+        sums += float(nats), float(measure), num_learned(microbatch)
+    return objective.report(*(total(engine, value) for value in sums)) if num_records else {}
+
+
+def finish(engine: Any, run: TrainRun, dataset: Dataset, log: "MetricsLog") -> None:
+    """Write the weights and, last, the summary."""
+    model = engine.module.model
+    weights = {name: full_precision(parameter) for name, parameter in model.named_parameters()}
+    if engine.global_rank != 0:
+        return
+    output = Path(run.output)
+    save_weights(output, model, weights, run.train.sequence_tokens)
+    last = log.compact()[-1]
+    summary = {
+        "parameters": num_parameters(run.model),
+        "steps": run.train.num_steps,
+        "tokens": run.train.num_steps * run.train.batch_tokens,
+        "records": len(dataset),
+        "epochs": run.train.num_steps * batch_records(run.train, dataset) / len(dataset),
+        **{
+            name: value
+            for name, value in last.items()
+            if name.startswith(("train/loss", "train/seconds", "validation/"))
+        },
+    }
+    (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def full_precision(parameter: torch.Tensor) -> torch.Tensor:
+    """A parameter in float32, gathered from the ranks that hold a part of it; all ranks call it."""
+    master = deepspeed.utils.safe_get_full_fp32_param(parameter)
+    whole = parameter.detach() if master is None else master
+    return whole.float().cpu().contiguous()
+
+
+class MetricsLog:
+    """Metrics by step, appended as JSON Lines.
+
+    A step that is done again after a kill gets a second line, which counts; at the end there is one line a step.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+        text = path.read_bytes()
+        os.truncate(path, text.rfind(b"\n") + 1)  # a line that a kill cut off
+
+    def append(self, metrics: Metrics) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(metrics) + "\n")
+
+    def compact(self) -> list[Metrics]:
+        """The last line of every step, which is what the file then holds."""
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        kept = sorted({line["step"]: line for line in lines}.values(), key=lambda line: line["step"])
+        compacted = self.path.with_suffix(".partial")
+        compacted.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        compacted.replace(self.path)
+        return kept
+
+
+def is_due(done: int, every: int) -> bool:
+    return every > 0 and done % every == 0
+
+
+def total(engine: Any, value: float) -> float:
+    """Sum over ranks; all of them call it."""
+    summed = torch.tensor(value, dtype=torch.float64, device=engine.device)
+    dist.all_reduce(summed)
+    return float(summed)
+
+
+def on_device(engine: Any, microbatch: Microbatch) -> tuple[torch.Tensor, ...]:
+    return tuple(tensor.to(engine.device) for tensor in microbatch)
+
+
+def main() -> None:
+    run_file = Path(sys.argv[1])
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    train(TrainRun.model_validate_json(run_file.read_text()), run_file.parent / "checkpoints", stop)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

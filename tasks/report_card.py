@@ -1,0 +1,225 @@
+"""The report card: what the manifests and the truth say of a pipeline's run, and all figures as one page of Markdown.
+
+Reads artifacts' manifests and the sample web's truth file, writes nothing. Figures are plain JSON values.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tasks import truth
+from tasks.artifacts import Artifact
+
+Figures = dict[str, Any]
+
+
+def data_figures(artifacts: Mapping[str, Artifact]) -> list[Figures]:
+    """What each stage of the data half was given, kept, and dropped for which reason."""
+    rows = []
+    for role in ("raw", "clean", "unique"):
+        manifest = artifacts[role].manifest
+        counts = manifest.counts
+        dropped = {name.removeprefix("dropped/"): num for name, num in counts.items() if name.startswith("dropped/")}
+        rows.append(
+            {
+                "stage": manifest.stage,
+                "documents_in": counts["documents"] + sum(dropped.values()),
+                "documents": counts["documents"],
+                "text_bytes": counts.get("text_bytes", 0),
+                "dropped": dict(sorted(dropped.items(), key=lambda reason: -reason[1])),
+            }
+        )
+    return rows
+
+
+def truth_figures(artifacts: Mapping[str, Any]) -> Figures:
+    """Precision and recall of every filter where the crawl says what should become of its pages, else nothing."""
+    raw, clean, unique = (artifacts[role] for role in ("raw", "clean", "unique"))
+    paths = artifacts["crawl"].files("truth.jsonl")
+    if not paths:
+        return {}
+    pages = truth.read_truth(paths[0])
+    scores = truth.score(pages, truth.fates((raw, clean, unique), unique))
+    families = {
+        family: {**score._asdict(), "precision": score.precision, "recall": score.recall}
+        for family, score in scores.items()
+    }
+    return {"families": families, "redaction": truth.redaction(pages, clean)}
+
+
+def language_figures(artifacts: Mapping[str, Artifact]) -> Figures:
+    """What tokenizer, tokens and base model say of themselves, by role and name."""
+    return {
+        f"{role}/{name}": value
+        for role in ("tokenizer", "tokens", "base")
+        for name, value in (artifacts[role].manifest.counts | artifacts[role].manifest.metrics).items()
+    }
+
+
+def cost_figures(artifacts: Mapping[str, Artifact]) -> list[Figures]:
+    """Wall seconds and bytes of every stage."""
+    return [
+        {
+            "stage": artifact.manifest.stage,
+            "wall_seconds": artifact.manifest.provenance["wall_seconds"],
+            "bytes": sum(file.bytes for file in artifact.manifest.files),
+        }
+        for artifact in artifacts.values()
+    ]
+
+
+def render(figures: Figures) -> str:
+    """The report card as Markdown."""
+    sections = (
+        data_section,
+        truth_section,
+        language_section,
+        fact_section,
+        chat_section,
+        reward_section,
+        words_section,
+        cost_section,
+    )
+    return "# Report card\n\n" + "\n".join(section for build in sections if (section := build(figures)))
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, numbers to the right."""
+    lines = [headings, [":---", *["---:"] * (len(headings) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.1f}%"
+
+
+def size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:,.1f} kB"
+
+
+def data_section(figures: Figures) -> str:
+    rows = [
+        [
+            stage["stage"],
+            f"{stage['documents_in']:,}",
+            f"{stage['documents']:,}",
+            percent(stage["documents"] / max(1, stage["documents_in"])),
+            size(stage["text_bytes"]),
+            ", ".join(f"{reason} {num:,}" for reason, num in list(stage["dropped"].items())[:4]),
+        ]
+        for stage in figures["data"]
+    ]
+    return "## Data\n\n" + table(["Stage", "In", "Kept", "Share", "Text", "Most dropped for"], rows)
+
+
+def truth_section(figures: Figures) -> str:
+    """Left out where nobody knows the truth."""
+    if not figures["truth"]:
+        return ""
+    rows = [
+        [family, f"{score['expected']:,}", f"{score['found']:,}", percent(score["precision"]), percent(score["recall"])]
+        for family, score in figures["truth"]["families"].items()
+    ]
+    seen = figures["truth"]["redaction"]
+    return (
+        "## Filters against the truth\n\n"
+        + table(["What becomes of a page", "Should", "Did", "Precision", "Recall"], rows)
+        + f"\nPersonal data redacted in kept pages: {seen['pii_redacted']:,} of {seen['pii']:,}; "
+        + f"look-alikes left alone: {seen['traps_kept']:,} of {seen['traps']:,}.\n"
+    )
+
+
+def language_section(figures: Figures) -> str:
+    known = figures["language"]
+    model_bits = known.get("base/validation/bits_per_byte")
+    bigram_bits = known.get("tokens/bigram/bits_per_byte")
+    rows = [
+        ["Tokenizer", f"{known['tokenizer/vocab_size']:,} tokens, {known['tokens/bytes_per_token']:.2f} bytes each"],
+        ["Text trained on", f"{known['tokens/train/tokens']:,} tokens, {size(known['tokens/train/text_bytes'])}"],
+        ["Base model", f"{known['base/parameters']:,} parameters, {known['base/tokens']:,} tokens seen"],
+    ]
+    if model_bits is not None and bigram_bits is not None:
+        rows += [
+            ["Bits per byte of held-out text", f"{model_bits:.3f}"],
+            [
+                "the same of a bigram model",
+                f"{bigram_bits:.3f}; the base model is {percent(1 - model_bits / bigram_bits)} below",
+            ],
+        ]
+    return "## Language\n\n" + table(["", "Figure"], rows)
+
+
+def fact_section(figures: Figures) -> str:
+    """Left out where no question was asked."""
+    if not figures["facts"]:
+        return ""
+    models = list(figures["facts"][0]["right_fraction"])
+    rows = [
+        [row["mentions"], str(row["facts"]), *(percent(row["right_fraction"].get(model)) for model in models)]
+        for row in figures["facts"]
+    ]
+    return "## Facts, by how often the web tells them\n\n" + table(["Mentions", "Questions", *models], rows)
+
+
+CHAT_ROWS = {
+    "seen_wording_right_fraction": "Right, asked in a wording seen in training",
+    "heldout_wording_right_fraction": "Right, asked in a held-out wording",
+    "heldout_fact_right_fraction": "Right, of facts told in no conversation",
+    "false_refusal_fraction": "Says it does not know, wrongly",
+    "unknown_right_fraction": "Says it does not know, where nobody can",
+    "finished_fraction": "Ends its answer by itself",
+}
+
+
+def chat_section(figures: Figures) -> str:
+    """Left out where no question was asked."""
+    chat = figures["chat"]
+    rows = [
+        [title, *(percent(said[name]) for said in chat.values())]
+        for name, title in CHAT_ROWS.items()
+        if all(name in said for said in chat.values())
+    ]
+    if not figures["exchange"]:
+        return ""
+    rows.append(["Tokens of an answer", *(f"{said['tokens_mean']:.1f}" for said in chat.values())])
+    return "## Answers, about facts that the web tells five times or more\n\n" + table(["", *chat], rows)
+
+
+def reward_section(figures: Figures) -> str:
+    known = figures["reward"]
+    pairs = [
+        [f"Prefers the better reply: {name.removeprefix('pair_accuracy/')}", "", percent(value)]
+        for name, value in known.items()
+        if name.startswith("pair_accuracy/")
+    ]
+    changes = [
+        [f"Held-out prompts: {name.removeprefix('before/').replace('_', ' ')}", f"{value:.2f}", f"{known[after]:.2f}"]
+        for name, value in known.items()
+        if name.startswith("before/") and (after := name.replace("before/", "validation/")) in known
+    ]
+    return "## Reward\n\n" + table(["", "Before RLHF", "After"], [*pairs, *changes])
+
+
+def words_section(figures: Figures) -> str:
+    """Texts of the base model, and questions with the policy's answers, each with what it is worth."""
+    texts = [f"> **{shown['opening']}**{one_line(shown['text'])}\n" for shown in figures["completions"]]
+    turns = [
+        f"> **{shown['question']}** {one_line(shown['said'])} *({'right' if shown['is_right'] else 'wrong'}, {shown['split'].replace('_', ' ')})*\n"
+        for shown in figures["exchange"]
+    ]
+    told = "## In its own words\n\nThe base model writes on:\n\n" + "\n".join(texts)
+    return told + ("\nThe policy answers:\n\n" + "\n".join(turns) if turns else "")
+
+
+def one_line(text: str) -> str:
+    """A model's text, which may hold anything, as one line without Markdown or HTML."""
+    plain = re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", text)
+    return re.sub(r"\s+", " ", plain)
+
+
+def cost_section(figures: Figures) -> str:
+    rows = [[row["stage"], f"{row['wall_seconds']:,.0f}", size(row["bytes"])] for row in figures["cost"]]
+    total_seconds, total_bytes = (sum(row[unit] for row in figures["cost"]) for unit in ("wall_seconds", "bytes"))
+    return "## Cost\n\n" + table(
+        ["Stage", "Seconds", "Size"], [*rows, ["all", f"{total_seconds:,.0f}", size(total_bytes)]]
+    )

@@ -1,0 +1,71 @@
+"""Files from elsewhere that shape what a stage makes: block lists, the model that tells languages.
+
+Reads a file or a folder, local or at any fsspec URL (`tar://blacklists::lists.tar.gz` reads inside an archive). Writes a copy.
+It is named by what the files hold and not by where they were: a changed list makes stale what was filtered with it, a
+moved one does not.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import fsspec
+from pydantic import Field
+
+from tasks.artifacts import Config, Outcome, Resource, Step, runtime
+from tasks.stage import Run
+
+VERSION = 1
+
+
+class ResourceConfig(Config):
+    """Where files are, and what they hold."""
+
+    name: str = Field(description="What they are for.")
+    sha256: str = Field(description="The hash over the names and bytes of all files.")
+    path: str = runtime("", description="A file or a folder, as a path or any fsspec URL.")
+    names: tuple[str, ...] = runtime((), description="Of a folder, only files of these names; none: every file.")
+
+
+def resource(name: str, path: str, names: tuple[str, ...] = ()) -> Step[Resource]:
+    """The step that copies `path` into the store. Raises ValueError where there is no such file."""
+    config = ResourceConfig(name=name, sha256=digest(read_files(name, path, names)), path=path, names=names)
+    return Step("resource", VERSION, Resource, config, {}, run=run, is_source=True)
+
+
+def digest(files: Iterable[tuple[str, bytes]]) -> str:
+    whole = hashlib.sha256()
+    for relative, content in files:
+        whole.update(f"{relative} {hashlib.sha256(content).hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def read_files(name: str, path: str, names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+    """The files at `path` in order of name: relative path and bytes."""
+    filesystem, root = _open(path)
+    found = sorted(filesystem.find(root))
+    if not found:
+        raise ValueError(f"there is no {name} at {path!r}: name a file, or a folder with files in it")
+    for file in found:
+        relative = file.removeprefix(root).lstrip("/") or file.rsplit("/", 1)[-1]
+        if file == root or not names or relative.rsplit("/", 1)[-1] in names:
+            yield relative, filesystem.cat_file(file)
+
+
+def _open(path: str) -> tuple[Any, str]:
+    filesystem, root = fsspec.core.url_to_fs(path)
+    return filesystem, root.rstrip("/")
+
+
+def run(run: Run, config: ResourceConfig) -> Outcome:
+    """Copies the files into `files/`. Raises ValueError where they are no longer what was named."""
+    files = list(read_files(config.name, config.path, config.names))
+    if digest(files) != config.sha256:
+        raise ValueError(
+            f"the {config.name} at {config.path!r} changed while the pipeline was being started: run it again"
+        )
+    for relative, content in files:
+        target = run.folder / "files" / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    return Outcome({"files": len(files), "bytes": sum(len(content) for _, content in files)})

@@ -1,0 +1,93 @@
+"""Shards of documents: Parquet files, written and read as a stream.
+
+A shard is written under a temporary name and renamed when it is whole, so that a reader never sees half of one.
+Parquet with zstd is what FineWeb ships and what `datasets.load_dataset("parquet")` opens.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NotRequired, Self, TypedDict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+GROUP_DOCUMENTS = 1_000
+
+
+class Document(TypedDict):
+    """One text and where it came from. `offset` is that of its record in the web archive `file`, in bytes.
+
+    `attributes` holds what was measured of it, by name; `reason` why it was dropped, as "family/rule".
+    """
+
+    id: str
+    url: str
+    date: str
+    file: str
+    offset: int
+    text: str
+    attributes: NotRequired[dict[str, float]]
+    language: NotRequired[str]
+    reason: NotRequired[str]
+
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("url", pa.string()),
+        ("date", pa.string()),
+        ("file", pa.string()),
+        ("offset", pa.int64()),
+        ("language", pa.string()),
+        ("reason", pa.string()),
+        ("attributes", pa.map_(pa.string(), pa.float64())),
+        ("text", pa.large_string()),
+    ]
+)
+
+
+class ShardWriter:
+    """Writes documents to one shard. Leaves nothing behind when the block ends with an error."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        self.pending: list[Document] = []
+        self.num_documents = 0
+
+    def __enter__(self) -> Self:
+        self.writer = pq.ParquetWriter(self.temporary, SCHEMA, compression="zstd")
+        return self
+
+    def write(self, document: Document) -> None:
+        self.pending.append(document)
+        self.num_documents += 1
+        if len(self.pending) >= GROUP_DOCUMENTS:
+            self._flush()
+
+    def _flush(self) -> None:
+        rows: list[Any] = list(self.pending)
+        self.writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+        self.pending.clear()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._flush()
+        self.writer.close()
+        if error is None:
+            self.temporary.replace(self.path)
+        else:
+            self.temporary.unlink(missing_ok=True)
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """The documents of one shard, in order, a row group in memory at a time."""
+    with pq.ParquetFile(path) as shard:
+        for group in range(shard.num_row_groups):
+            for row in shard.read_row_group(group).to_pylist(maps_as_pydicts="strict"):
+                yield {name: value for name, value in row.items() if value is not None}  # type: ignore[misc]

@@ -1,0 +1,110 @@
+"""What the training stages share: start a process group on a run file, follow its metrics, collect what it made.
+
+Reads a run's settings; the group writes `metrics.jsonl`, `summary.json`, `model.safetensors` and `config.json` into the stage's
+folder and its checkpoints into the stage's state, so that a stage that was killed goes on from the newest.
+"""
+
+import base64
+import io
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from model.config import ModelConfig
+from model.tokenizer import Tokenizer as TokenizerFile
+from tasks.artifacts import Artifact, Checkpoint, Outcome, Tokenizer
+from tasks.launcher import Metrics, launch
+from tasks.stage import Run
+
+PLOT_SECONDS = 60.0
+SHOWN = {"loss": "train/loss_nats", "tokens/s": "train/tokens_per_second"}
+
+
+def train(
+    run: Run, module: str, settings: BaseModel, *, num_steps: int, num_ranks: int, shown: dict[str, str] = SHOWN
+) -> Outcome:
+    """Train by `python -m module`, started with `settings` as JSON. `shown`: what the progress display shows, name to metric."""
+    run_file = run.state / "run.json"
+    run_file.write_text(settings.model_dump_json(indent=1))
+    follower = Follower(run, num_steps, shown)
+    launch(module, run_file, num_ranks=num_ranks, metrics_file=run.folder / "metrics.jsonl", on_metrics=follower)
+    follower.plot()
+    (run.folder / "run.json").write_text(run_file.read_text())
+    (run.folder / "run.log").write_bytes(run_file.with_suffix(".log").read_bytes())
+    summary = json.loads((run.folder / "summary.json").read_text())
+    counts = {name: value for name, value in summary.items() if isinstance(value, int)}
+    return Outcome(counts, {name: value for name, value in summary.items() if isinstance(value, float)})
+
+
+class Follower:
+    """Tells the run's listeners what each line of metrics says, and plots the loss now and then."""
+
+    def __init__(self, run: Run, num_steps: int, shown: dict[str, str]) -> None:
+        self.run, self.num_steps, self.shown = run, num_steps, shown
+        self.last_plot = time.monotonic()
+
+    def __call__(self, metrics: Metrics) -> None:
+        values = {name: metrics[metric] for name, metric in self.shown.items() if metric in metrics}
+        self.run.progress(metrics["step"], self.num_steps, "steps", **values)
+        if time.monotonic() - self.last_plot > PLOT_SECONDS:
+            self.plot()
+
+    def plot(self) -> None:
+        self.last_plot = time.monotonic()
+        lines = read_metrics(self.run.folder / "metrics.jsonl")
+        wanted = (next(iter(self.shown.values())), "validation/bits_per_byte")
+        curves = [name for name in wanted if any(name in line for line in lines)]
+        if lines:
+            self.run.markdown("curve", curve(lines, curves), "by step")
+
+
+def read_metrics(path: Path) -> list[Metrics]:
+    """One dict a step; of a step that was done again after a kill, the later line."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return list({line["step"]: line for line in lines}.values())
+
+
+def curve(lines: Sequence[Metrics], names: Sequence[str]) -> str:
+    """Metrics by step as a picture in Markdown: an SVG in a data URI, which both UIs of Prefect draw."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    for name in names:
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2)
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    picture = io.BytesIO()
+    figure.savefig(picture, format="svg")
+    return f"![{', '.join(names)}](data:image/svg+xml;base64,{base64.b64encode(picture.getvalue()).decode()})"
+
+
+def tokenizer_file(tokenizer: Tokenizer) -> str:
+    return str(tokenizer.folder / "tokenizer.json")
+
+
+def vocab_size(tokenizer: Tokenizer) -> int:
+    return TokenizerFile.load(tokenizer_file(tokenizer)).vocab_size
+
+
+def model_config(checkpoint: Checkpoint) -> ModelConfig:
+    """The shape of a trained model, as its run file has it."""
+    return ModelConfig.model_validate(json.loads((checkpoint.folder / "run.json").read_text())["model"])
+
+
+def check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+    """Raises ValueError where a tokenizer cannot be the one that a model was trained with."""
+    if model_config(checkpoint).vocab_size != vocab_size(tokenizer):
+        raise ValueError(
+            f"artifact {checkpoint.manifest.id} has a vocabulary of {model_config(checkpoint).vocab_size} tokens and "
+            f"{tokenizer.manifest.id} one of {vocab_size(tokenizer)}: give the tokenizer that the model was trained with"
+        )
+
+
+def paths(artifact: Artifact, pattern: str) -> tuple[str, ...]:
+    return tuple(str(path) for path in artifact.files(pattern))

@@ -1,0 +1,81 @@
+"""Training process groups: followed, told apart when they fail, and never left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.launcher import launch
+
+TRAINER = """
+    import json, os, sys, time
+    run = json.load(open(sys.argv[1]))
+    with open(run["metrics"], "a") as metrics:
+        for step in range(run["num_steps"]):
+            print(json.dumps({"step": step, "pid": os.getpid()}), file=metrics, flush=True)
+            time.sleep(run["seconds"])
+    print("the last words")
+    sys.exit(run["status"])
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "fake_trainer.py").write_text(textwrap.dedent(TRAINER))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return "fake_trainer"
+
+
+def settings(folder: Path, num_steps: int = 3, seconds: float = 0.0, status: int = 0) -> Path:
+    path = folder / "run.json"
+    path.write_text(
+        f'{{"metrics": "{folder}/metrics", "num_steps": {num_steps}, "seconds": {seconds}, "status": {status}}}'
+    )
+    return path
+
+
+def test_every_line_of_metrics_is_told_once(module: str, tmp_path: Path) -> None:
+    told: list[int] = []
+    launch(
+        module,
+        settings(tmp_path, num_steps=50),
+        num_ranks=1,
+        metrics_file=tmp_path / "metrics",
+        on_metrics=lambda line: told.append(line["step"]),
+    )
+    assert told == list(range(50))
+
+
+def test_a_group_that_fails_is_told_with_the_end_of_its_log(module: str, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"status 7.*(?s:.)*the last words"):
+        launch(
+            module,
+            settings(tmp_path, status=7),
+            num_ranks=1,
+            metrics_file=tmp_path / "metrics",
+            on_metrics=lambda line: None,
+        )
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_no_rank_outlives_its_stage(module: str, tmp_path: Path, kill: int) -> None:
+    run_file = settings(tmp_path, num_steps=1000, seconds=0.1)
+    code = f"""
+        from pathlib import Path
+        from tasks.launcher import launch
+        launch("{module}", Path("{run_file}"), num_ranks=1, metrics_file=Path("{tmp_path}/metrics"), on_metrics=lambda line: print(line["pid"], flush=True))
+    """
+    stage = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    assert stage.stdout is not None
+    rank = int(stage.stdout.readline())
+    os.kill(stage.pid, kill)
+    stage.wait()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{rank}").exists() and "Z" not in Path(f"/proc/{rank}/stat").read_text().split(")")[1][:3]:
+        assert time.monotonic() < deadline, f"rank {rank} lives on"
+        time.sleep(0.1)

@@ -1,0 +1,187 @@
+"""From stored responses to text: what is announced falsely, what is no HTML, charsets, bombs, and time."""
+
+import gzip
+import zlib
+from pathlib import Path
+
+import brotli
+import pytest
+
+from tasks.page import (
+    Dropped,
+    dechunk,
+    decode,
+    decompress,
+    extract,
+    html_of,
+    is_html,
+    parse_response,
+)
+from tests.archives import PARAGRAPH, html
+
+HTML = html(1).encode()
+MB = 2**20
+
+
+def stored(body: bytes, *headers: str, status: str = "HTTP/1.1 200 OK") -> bytes:
+    return "\r\n".join([status, "Content-Type: text/html", *headers, "", ""]).encode() + body
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("HTTP/1.1 200 OK", 200),
+        ("HTTP/1.1 HTTP/1.1 200 OK", 200),
+        ("HTTP/1.0 404", 404),
+        ("HTTP/2 301 ", 301),
+        ("HTTP/1.1 OK", None),
+        ("HTTP/1.1 20000", None),
+    ],
+)
+def test_the_status_is_the_first_number_of_three_digits(line: str, status: int | None) -> None:
+    assert parse_response(stored(HTML, status=line)).status == status
+
+
+def test_a_block_without_http_headers_is_a_body() -> None:
+    assert parse_response(HTML) == (None, {}, HTML)
+
+
+@pytest.mark.parametrize(
+    ("block", "reason"),
+    [
+        (stored(HTML, status="HTTP/1.1 301 Moved"), "status/301"),
+        (b"archive.org. IN A 207.241.224.2", "status/none"),
+        (stored(b" \r\n "), "empty/body"),
+        (stored(b"%PDF-1.4 ..."), "mime/text"),
+        (stored(b"{}").replace(b"text/html", b"application/json"), "mime/application"),
+        (stored(b"{}").replace(b"text/html", b"Jane/Roe"), "mime/other"),
+        (stored(b"a\0b\0c\0d"), "mime/text"),
+    ],
+)
+def test_what_is_no_page_is_dropped_with_the_reason(block: bytes, reason: str) -> None:
+    with pytest.raises(Dropped, match=f"^{reason}$"):
+        html_of(block, MB)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(HTML)),
+        ("x-gzip", gzip.compress(HTML)),
+        ("deflate", zlib.compress(HTML)),
+        ("deflate", zlib.compress(HTML)[2:-4]),
+        ("br", brotli.compress(HTML)),
+        ("gzip, br", brotli.compress(gzip.compress(HTML))),
+        ("identity", HTML),
+        ("gzip", HTML),
+        ("br", HTML),
+        ("deflate", HTML),
+        ("unheard-of", HTML),
+    ],
+)
+@pytest.mark.parametrize("transfer", ["none", "chunked", "said to be chunked"])
+def test_bodies_are_as_announced_or_not(encoding: str, body: bytes, transfer: str) -> None:
+    headers = [f"Content-Encoding: {encoding}", *(["Transfer-Encoding: chunked"] if transfer != "none" else [])]
+    block = stored(chunked(body, 100) if transfer == "chunked" else body, *headers)
+    assert html_of(block, MB) == HTML.decode()
+
+
+def test_chunks_that_stop_being_chunks_keep_what_there_is() -> None:
+    assert dechunk(b"3\r\nabc\r\nzzz def") == b"abczzz def"
+    assert dechunk(b"ff\r\nabc") == b"abc"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
+def test_a_bomb_costs_its_limit_and_no_more(encoding: str) -> None:
+    import tracemalloc
+
+    compress = {"gzip": gzip.compress, "deflate": zlib.compress, "br": lambda data: brotli.compress(data, quality=1)}
+    bomb = compress[encoding](bytes(300 * MB))
+    tracemalloc.start()
+    with pytest.raises(Dropped, match="empty/too_large"):
+        decompress(bomb, encoding, MB)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 10 * MB
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "expected"),
+    [
+        (b"<p>no doctype", "text/html", True),
+        (b"\x89PNG\r\n", "text/html", False),
+        (b"<!DOCTYPE html><p>", "", True),
+        (b"\xef\xbb\xbf  <!-- saved --> <HTML>", "text/plain", True),
+        (b'<?xml version="1.0"?>\n<html xmlns="http://www.w3.org/1999/xhtml">', "application/xml", True),
+        (b'<?xml version="1.0"?>\n<rss>', "text/xml", False),
+        (b"plain words", "text/plain", False),
+        ("<p>wide".encode("utf-16"), "text/html", True),
+    ],
+)
+def test_html_is_known_by_its_content_where_the_header_is_wrong(body: bytes, content_type: str, expected: bool) -> None:
+    assert is_html(body, content_type) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "charset", "content_type", "meta"),
+    [
+        ("Fußgängerübergänge", "utf-8", "text/html; charset=ISO-8859-1", ""),  # announced wrongly
+        ("Fußgängerübergänge", "latin-1", "text/html; charset=ISO-8859-1", ""),
+        ("“quoted” – dashed", "cp1252", "text/html; charset=iso-8859-1", ""),  # what browsers make of it
+        ("Привет, мир", "cp1251", "text/html", "windows-1251"),
+        ("Привет, мир", "koi8-r", "text/html; charset=KOI8-R", "utf-8"),
+        ("こんにちは世界", "shift_jis", "text/html; charset=no-such-thing", "Shift_JIS"),
+        ("こんにちは世界", "iso-2022-jp", "text/html; charset=iso-2022-jp", ""),
+        ("简体中文", "gb18030", "text/html; charset=gb2312", ""),
+        ("wide text", "utf-16", "text/html", ""),
+        ("signed text", "utf-8-sig", "text/html; charset=latin-1", ""),
+    ],
+)
+def test_charsets(text: str, charset: str, content_type: str, meta: str) -> None:
+    document = f'<html><head><meta charset="{meta}"></head><body>{text}</body></html>'
+    assert decode(document.encode(charset), content_type) == document
+
+
+def test_a_codec_that_is_no_charset_is_not_run() -> None:
+    assert decode(b"<p>\xe4\xe4</p>", "text/html; charset=zlib") != ""
+    assert decode(b"<p>text</p>", "text/html; charset=rot13") == "<p>text</p>"
+
+
+def test_noise_is_undecodable_and_not_text() -> None:
+    import random
+
+    noise = random.Random(1).randbytes(20_000)
+    with pytest.raises(Dropped, match="empty/undecodable"):
+        decode(b"<html>" + noise, "text/html; charset=utf-8")
+
+
+def test_extraction_leaves_out_what_is_not_the_article() -> None:
+    text = extract(html(1), "precise")
+    assert PARAGRAPH.format(1).strip() in text
+    assert "Imprint" not in text and "Section" not in text
+
+
+def test_many_comments_before_what_is_no_html_cost_no_time() -> None:
+    assert not is_html(b"<!---->" * 600 + b"words", "text/plain")
+
+
+def test_real_bodies_in_legacy_charsets(shared_data: Path) -> None:
+    import base64
+    import json
+
+    lines = gzip.decompress((shared_data / "encoding" / "chardet-samples.jsonl.gz").read_bytes()).splitlines()
+    assert len(lines) == 200
+    undecodable = 0
+    for line in lines:
+        sample = json.loads(line)
+        body = base64.b64decode(sample["bytes_b64"])
+        try:
+            decode(body, "text/html")
+        except Dropped:
+            undecodable += 1
+    assert undecodable < 10

@@ -1,0 +1,215 @@
+"""The whole pipeline, small: every stage runs, is skipped, goes on after a kill, and is told to a person.
+
+One run on a sample web of a few hundred pages is shared by all tests of this file; each command is the one of the README.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.recipes import STAGE_NAMES
+from tasks.artifacts import Artifact, Documents, Store
+from tasks.shards import read_documents
+
+SMALL = [
+    "ingest.sample.num_articles=160",
+    "ingest.sample.num_files=3",
+    "tokenizer.vocab_size=600",
+    "pretrain.model.width=32",
+    "pretrain.model.num_layers=2",
+    "pretrain.model.num_heads=2",
+    "pretrain.model.num_kv_heads=2",
+    "pretrain.model.head_width=16",
+    "pretrain.model.ff_width=64",
+    "pretrain.train.num_steps=12",
+    "pretrain.train.batch_tokens=512",
+    "pretrain.train.sequence_tokens=64",
+    "pretrain.train.microbatch_sequences=8",
+    "pretrain.train.checkpoint_every_steps=4",
+    "sft.num_conversations=200",
+    "sft.train.num_steps=4",
+    "sft.train.batch_tokens=1024",
+    "reward.num_pairs=100",
+    "reward.train.num_steps=3",
+    "reward.train.batch_tokens=1024",
+    "rlhf.num_prompts=40",
+    "rlhf.train.num_steps=2",
+    "rlhf.train.max_new_tokens=8",
+    "evaluate.max_questions=20",
+    "evaluate.max_preferences=20",
+]
+
+
+def settings(*more: str) -> list[str]:
+    return [word for setting in (*SMALL, *more) for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("pipeline")
+    return {**os.environ, "CRAWL2CHAT_STORE": str(folder / "store"), "PREFECT_HOME": str(folder / "prefect"), "COLUMNS": "160"}
+
+
+def crawl2chat(environment: dict[str, str], *arguments: str, status: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def finished(environment: dict[str, str]) -> str:
+    """What a whole run printed."""
+    return crawl2chat(environment, "run", "tiny", *settings())
+
+
+def store_of(environment: dict[str, str]) -> Store:
+    return Store(environment["CRAWL2CHAT_STORE"])
+
+
+def test_every_stage_leaves_its_artifact_and_the_run_ends_with_the_report_card(
+    finished: str, environment: dict[str, str]
+) -> None:
+    store = store_of(environment)
+    for name in STAGE_NAMES:
+        assert store.open(store.latest("tiny", name), Artifact).manifest.files
+        assert name in finished
+    assert "What to do next" in finished
+    assert "bits per byte" in finished
+
+
+def test_a_run_again_skips_every_stage(finished: str, environment: dict[str, str]) -> None:
+    start = time.monotonic()
+    printed = crawl2chat(environment, "run", "tiny", *settings())
+    assert "11 stages of recipe tiny are up to date" in printed
+    assert time.monotonic() - start < 60  # a bound on hangs; the speed is measured in tests/benchmarks
+
+
+def test_the_same_by_module(finished: str, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "flows.pipeline", "tiny", *settings()]
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "11 stages of recipe tiny are up to date" in printed
+
+
+def test_a_changed_threshold_runs_filter_and_what_is_after_it_and_the_old_one_nothing(
+    finished: str, environment: dict[str, str]
+) -> None:
+    changed = settings("filter.min_words=60")
+    printed = crawl2chat(environment, "run", "tiny", *changed, "--until", "dedup")
+    lines = {line.split()[1]: line for line in printed.splitlines() if line.startswith("✓")}
+    assert "up to date" in lines["ingest"]
+    assert "up to date" not in lines["filter"] + lines["dedup"]
+    again = crawl2chat(environment, "run", "tiny", *settings(), "--until", "dedup")
+    assert "3 stages of recipe tiny are up to date" in again
+
+
+def test_what_the_readme_shows_of_a_finished_run(finished: str, environment: dict[str, str]) -> None:
+    listed = crawl2chat(environment, "stages", "tiny", *settings())
+    assert listed.count("up to date") == len(STAGE_NAMES)
+    shown = crawl2chat(environment, "show", "dedup")
+    assert "sample-00000.warc.gz" in shown
+    assert "http" in crawl2chat(environment, "show", "filter")
+    assert "tokens" in crawl2chat(environment, "show", "tokenize")
+    assert crawl2chat(environment, "chat", "-p", "Who are you?").strip()
+    assert crawl2chat(environment, "complete", "The river").startswith("The river")
+    assert "Filters" in crawl2chat(environment, "report")
+
+
+def test_a_stage_is_run_again_alone(finished: str, environment: dict[str, str]) -> None:
+    printed = crawl2chat(environment, "run", "tiny", *settings(), "--only", "tokenizer", "--force", "tokenizer")
+    lines = [line for line in printed.splitlines() if line.startswith("✓")]
+    assert len(lines) == 1
+    assert "tokenizer" in lines[0]
+    assert "up to date" not in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "huge"], "no recipe 'huge'"),
+        (["run", "tiny", "--set", "filter.nothing=1"], "no field 'nothing'"),
+        (["run", "tiny", "--set", "filter.language_threshold=2"], "less than or equal to 1"),
+        (["run", "tiny", "--input", "/nowhere/*.warc.gz"], "/nowhere/*.warc.gz"),
+        (["run", "tiny", "--until", "nowhere"], "no stage 'nowhere'"),
+        (["show", "dedup/0123456789abcdef"], "no artifact dedup/0123456789abcdef"),
+        (["chat", "--recipe", "small"], "crawl2chat run small"),
+    ],
+)
+def test_wrong_use_is_one_line_with_the_remedy_and_a_status(
+    arguments: list[str], told: str, environment: dict[str, str]
+) -> None:
+    printed = crawl2chat(environment, *arguments, status=2).strip()
+    assert printed.startswith("error:")
+    assert told in printed
+    assert "\n" not in printed
+
+
+def test_a_file_that_is_no_archive_and_an_empty_folder_are_refused(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in crawl2chat(environment, "run", "tiny", "--input", str(tmp_path / "empty"), status=2)
+    (tmp_path / "page.warc.gz").write_bytes(b"<html>this is no archive</html>")
+    printed = crawl2chat(environment, "run", "tiny", "--input", str(tmp_path / "page.warc.gz"), "--only", "ingest", status=2)
+    assert "page.warc.gz" in printed
+
+
+def test_a_damaged_artifact_is_named(finished: str, environment: dict[str, str], tmp_path: Path) -> None:
+    copy = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store")}
+    shutil.copytree(environment["CRAWL2CHAT_STORE"], copy["CRAWL2CHAT_STORE"])
+    store = store_of(copy)
+    path = store.folder(store.latest("tiny", "tokenizer")) / "tokenizer.json"
+    path.write_text(path.read_text().replace("vocab", "bocav", 1))
+    printed = crawl2chat(copy, "run", "tiny", *settings(), status=2)
+    assert "tokenizer.json was changed" in printed
+    assert "--force tokenizer" in printed
+
+
+def kill_when(environment: dict[str, str], arguments: list[str], condition: str) -> None:
+    """Start a run, and SIGKILL its whole process group once a file of that pattern is in the store."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 200
+    while not list(Path(environment["CRAWL2CHAT_STORE"]).glob(condition)):
+        assert process.poll() is None, f"the run ended before {condition} was there"
+        assert time.monotonic() < deadline, f"{condition} did not come"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_in_ingest_and_in_pretrain_a_run_goes_on_to_the_same_result(
+    finished: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    killed = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store"), "PREFECT_HOME": str(tmp_path / "prefect")}
+    command = ["run", "tiny", *settings(), "--until", "pretrain"]
+    kill_when(killed, [*command, "--set", "ingest.num_workers=1"], "ingest/*/.state/shards/*.json")
+    kill_when(killed, command, "pretrain/*/.state/checkpoints/*")
+    crawl2chat(killed, *command)
+
+    def documents(store: Store) -> list[object]:
+        paths = store.open(store.latest("tiny", "dedup"), Documents).files("documents/*.parquet")
+        return [document for path in paths for document in read_documents(path)]
+
+    def losses(store: Store) -> list[tuple[int, float]]:
+        lines = (store.folder(store.latest("tiny", "pretrain")) / "metrics.jsonl").read_text().splitlines()
+        return [(line["step"], line["train/loss_nats"]) for line in map(json.loads, lines) if "train/loss_nats" in line]
+
+    assert documents(store_of(killed)) == documents(store_of(environment))
+    assert losses(store_of(killed)) == losses(store_of(environment))
