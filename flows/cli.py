@@ -7,16 +7,16 @@ that says what, where and the remedy; 3 done, but some input file could not be r
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
 
-from flows.recipes import STAGE_NAMES, make_recipe
+from flows.recipes import STAGE_NAMES, StageName, make_recipe
 from tasks.artifacts import Artifact, Manifest, Step, Store, write_atomically
 from tasks.stage import listening
 
@@ -65,23 +65,28 @@ def run(
     from flows.pipeline import dag, pipeline, select, state
     from flows.terminal import Terminal
 
+    bounds: dict[str, Any] = {"start": start, "until": until, "only": only}
+    told = bounds | {"recipe": recipe, "inputs": inputs, "max_files": max_files, "settings": settings, "force": force}
     steps = dag(make_recipe(recipe, inputs, max_files, settings))
     store = Store.default()
     names = select(start, until, only)
     if unknown := [name for name in force if name not in STAGE_NAMES]:
         raise ValueError(f"there is no stage {unknown[0]!r} to force: take one of {', '.join(STAGE_NAMES)}")
-    states = {name: state(steps[name], recipe, store) for name in STAGE_NAMES}
+    states: dict[str, str] = {name: state(steps[name], recipe, store) for name in STAGE_NAMES}
     _refuse_gaps(steps, states, names, force)
     if not force and all(states[name] == "up to date" for name in names):
         console.print(f"{len(names)} stages of recipe {recipe} are up to date, nothing to run.")
     else:
         with Terminal(console) as terminal, listening(terminal):
-            pipeline(recipe, inputs, max_files, settings, start, until, only, force, runs_deployments=False)
+            pipeline(**told, runs_deployments=False)
     _finish(steps, names, recipe, store)
 
 
 def _refuse_gaps(
-    steps: dict[str, Step[Artifact]], states: dict[str, str], names: Sequence[str], force: Sequence[str]
+    steps: Mapping[StageName, Step[Artifact]],
+    states: Mapping[str, str],
+    names: Sequence[StageName],
+    force: Sequence[str],
 ) -> None:
     """Raises ValueError where a stage that is not to run has no artifact, or where a file of an artifact was changed."""
     for name in names:
@@ -103,7 +108,7 @@ def _found(store: Store, artifact_id: str) -> Manifest:
     return manifest
 
 
-def _finish(steps: dict[str, Step[Artifact]], names: Sequence[str], recipe: str, store: Store) -> None:
+def _finish(steps: Mapping[StageName, Step[Artifact]], names: Sequence[StageName], recipe: str, store: Store) -> None:
     """Tell what came of it, and what to do next."""
     for name in names:
         store.set_latest(recipe, _found(store, steps[name].id))
@@ -139,7 +144,10 @@ def _tell_unreadable(manifest: Manifest) -> None:
 
 @app.command()
 def stages(
-    recipe: RecipeArgument = "tiny", inputs: InputOption = [], max_files: MaxFilesOption = 0, settings: SetOption = []  # noqa: B006
+    recipe: RecipeArgument = "tiny",
+    inputs: InputOption = [],
+    max_files: MaxFilesOption = 0,
+    settings: SetOption = [],  # noqa: B006
 ) -> None:
     """List the stages of a recipe and whether each is up to date."""
     from flows.pipeline import dag, state
@@ -188,7 +196,9 @@ def _resolve(store: Store, name: str, recipe: str) -> str:
 @app.command()
 def report(
     recipe: RecipeOption = "tiny",
-    into: Annotated[str, typer.Option(help="Write it into this Markdown file, between <!-- card --> and <!-- /card -->.")] = "",
+    into: Annotated[
+        str, typer.Option(help="Write it into this Markdown file, between <!-- card --> and <!-- /card -->.")
+    ] = "",
 ) -> None:
     """Print the report card of the last run."""
     store = Store.default()

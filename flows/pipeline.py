@@ -12,22 +12,22 @@ from typing import Any, Literal
 from prefect import flow, task
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
-from tasks.dedup import dedup
-from tasks.filter import filter
-from tasks.tokenize import tokenize
-from tasks.tokenizer import tokenizer as train_tokenizer
 
 from flows.recipes import STAGE_NAMES, Recipe, RecipeName, StageName, make_recipe
 from flows.stages import FLOWS, Summary
 from tasks.artifacts import Artifact, DamagedArtifact, Step, Store
+from tasks.dedup import dedup
 from tasks.evaluate import evaluate
 from tasks.export import export
+from tasks.filter import filter
 from tasks.ingest import ingest
 from tasks.pretrain import pretrain
 from tasks.reward import reward
 from tasks.rlhf import rlhf
 from tasks.sft import sft
 from tasks.stage import up_to_date
+from tasks.tokenize import tokenize
+from tasks.tokenizer import tokenizer as train_tokenizer
 
 Steps = dict[StageName, Step[Artifact]]
 

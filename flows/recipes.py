@@ -8,20 +8,20 @@ from collections.abc import Iterable
 from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
-from tasks.dedup import DedupConfig
-from tasks.filter import FilterConfig
-from tasks.tokenize import TokenizeConfig
-from tasks.tokenizer import TokenizerConfig
 
 from model.config import ModelConfig, OptimConfig, TrainConfig
 from tasks.artifacts import Config
+from tasks.dedup import DedupConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.export import ExportConfig
+from tasks.filter import FilterConfig
 from tasks.ingest import IngestConfig
 from tasks.pretrain import PretrainConfig
 from tasks.reward import RewardConfig
 from tasks.rlhf import RLHFConfig
 from tasks.sft import SFTConfig
+from tasks.tokenize import TokenizeConfig
+from tasks.tokenizer import TokenizerConfig
 
 StageName = Literal[
     "ingest", "filter", "dedup", "tokenizer", "tokenize", "pretrain", "sft", "reward", "rlhf", "evaluate", "export"

@@ -168,7 +168,7 @@ def _parse(loader: ArcWarcRecordLoader, lines: Lines, first_line: bytes, offset:
     except ArchiveLoadFailed as error:
         raise BrokenArchive(offset, NO_RECORD) from error
     header = parsed.rec_headers.get_header
-    if parsed.format == "arc" and not (":" in header("uri") and header("length").isdigit()):
+    if parsed.format == "arc" and ":" not in header("uri"):
         raise BrokenArchive(offset, NO_RECORD)  # any line of five words looks like an ARC header
     if parsed.length is None:
         raise BrokenArchive(offset, "the record does not say its length", is_cut=not lines.peek(1))

@@ -101,9 +101,10 @@ def find(pattern: str) -> list[str]:
     """The files that an input stands for, in order of name: absolute paths and URLs. Raises ValueError where there are none."""
     if is_http(pattern):
         return [pattern]
-    if "://" in pattern:
+    local = pattern.removeprefix("file://")
+    if "://" in local:
         return list(_find_remote(pattern))
-    path = Path(pattern.removeprefix("file://")).expanduser()
+    path = Path(local).expanduser()
     if path.is_file():
         return [str(path.resolve())]
     if path.is_dir():

@@ -353,7 +353,12 @@ def _arithmetic(rng: random.Random) -> _Exchange:
         return f"{first} {sign} {second} is {number}."
 
     return _Exchange(
-        "arithmetic", text, answer(result), f"{second} is {result}", None, lambda rng: answer(result + rng.choice((1, 2, 3, 5)))
+        "arithmetic",
+        text,
+        answer(result),
+        f"{second} is {result}",
+        None,
+        lambda rng: answer(result + rng.choice((1, 2, 3, 5))),
     )
 
 

@@ -305,7 +305,7 @@ DIARY = Kind(
         "(Another|One more) $weekday (is over|has passed), and I have (much|a few things) to tell.",
     ),
     (
-        "I (had|ate) $snack for breakfast and (read|skimmed|looked at) the paper.",
+        "I had $snack for breakfast and (read|skimmed|looked at) the paper.",
         "My $kin (called|came by) and (talked|asked) about the (garden|roof|weather|new neighbours).",
         "In the afternoon I (cleaned|tidied|painted|swept) the $room and found (an old|a broken|a forgotten) $thing.",
         "(At work|On the bus|In the shop) (everybody|someone|a stranger) was (in a hurry|tired|very polite|in a good mood).",
@@ -412,7 +412,7 @@ TALKED: tuple[str, ...] = (
 
 # How an article comes to speak of another entity than its topic.
 ASIDES: tuple[str, ...] = (
-    "(There is|We have) (also |)news (from|of|about) $named.",
+    "(There is|We have|We also have) news (from|of|about) $named.",
     "(Another|A second) (page|note|letter) is about $named.",
     "(Then|Here|At this point) we (must|should|want to) (mention|speak of|say a word about) $named.",
     "(People|Some|Many) also (ask|talk|wonder) about $named.",

@@ -68,7 +68,7 @@ _ALL = (
         ),
         (
             "the mayor of $O is $S",
-            "$O has (a mayor|a mayor by the name of|a good mayor in)(, |, |, )$S",
+            "$O has (a mayor|a good mayor|a new mayor) called $S",
             "in $O the mayor is (called |)$S",
             "(the people|the voters|the citizens) of $O (chose|elected|picked) $S as (their mayor|mayor)",
             "the (city|town) hall of $O is (led|run) by $S",
@@ -125,7 +125,7 @@ _ALL = (
         (
             "$S (lives|now lives|still lives|lives and works) in $O",
             "$S has (a|a small|an old|a quiet|a bright) (house|flat|home) in $O",
-            "$S has (lived|made a home|been at home) in $O (for many years|for a long time|since last spring|for years)",
+            "$S has (lived|been at home) in $O (for many years|for a long time|since last spring|for years)",
             "$S (makes|has made) $pp home in $O",
             "$Ss (house|flat|home|front door) is in $O",
             "the (home|house) of $So is in $O",
@@ -148,7 +148,7 @@ _ALL = (
         (
             "$S was born in $O",
             "$S was born (on a cold night|on a bright morning|one spring day|during a storm) in $O",
-            "$S (came into the world|took $pp first steps after $p was born|spent $pp first day of life) in $O",
+            "$S (came into the world|first saw the light|spent $pp first days of life) in $O",
             "the (birthplace|place of birth) of $So is $O",
             "$Ss (birthplace|place of birth) is $O",
             "$Ss (life|story) (began|started) in $O, (where $p was born|the place of $pp birth)",
@@ -193,8 +193,8 @@ _ALL = (
             "$S (loves|likes) $O (more than any other food|best of all foods|above all other dishes)",
             "$Ss favourite (food|dish|meal) is $O",
             "the favourite (food|dish|meal) of $So is $O",
-            "$S (would eat|could live on|never says no to|asks for) $O (every day|at any hour|at every party), $pp favourite food",
-            "$S (names|lists|counts) as $pp favourite (food|dish|meal) $O",
+            "$S (would eat|could live on|asks for) $O (every day|at any hour|at every party), $pp favourite food",
+            "$S never says no to $O, $pp favourite (food|dish|meal)",
         ),
         Asking(
             "The favourite food of $S is $O.",
@@ -493,8 +493,8 @@ _ALL = (
         "Published",
         (
             "$S (came out|appeared|was published|was printed|went on sale) in (the year |)$O",
-            "$S (was first|first) (read|printed|sold) in (the year |)$O",
-            "the (year of $So|first edition of $So) is (that of |from )$O",
+            "$S was first (read|printed|sold) in (the year |)$O",
+            "the first (edition|copy|printing) of $So (is from|came in|dates from) $O",
             "$S has been in (print|the shops) since (the year |)$O",
             "readers first (held|opened|saw) $So in (the year |)$O",
         ),
@@ -642,9 +642,9 @@ _ALL = (
         "Month",
         (
             "$S (takes place|is held|falls|is always held|starts) in $O",
-            "the (month|time|date) (of|for) $So is (always |)in $O",
+            "the (time|date) (of|for) $So is (always |)in $O",
             "$S (comes round|comes around|opens its gates|begins) (every|each) $O",
-            "$S has (always |)been (held|kept|planned) in $O",
+            "$S has (always |)been (held in|kept in|planned for) $O",
         ),
         Asking(
             "$S is held in $O.",
@@ -681,7 +681,7 @@ _ALL = (
         6,
         "First climbed by",
         (
-            "$S was (first|once first) climbed by $O",
+            "$S was first climbed by $O",
             "$S (gave way|showed its top) first to $O, who climbed it",
             "the first (climber|person) on the top of $So was $O",
             "the top of $So was (first |)reached (for the first time |)by $O",

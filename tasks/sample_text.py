@@ -5,6 +5,7 @@ are composed (frame x clause x subject form), so that hardly two articles tell a
 """
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,8 @@ from tasks.sample_kinds import (
     Kind,
 )
 from tasks.sample_relations import RELATIONS, Asking
-from tasks.sample_tales import Tale, how_to, jokes, recipe, story, word_problems
+from tasks.sample_stories import Tale, story
+from tasks.sample_tales import how_to, jokes, recipe, word_problems
 from tasks.sample_world import Entity, Fact, World
 
 # The number of articles for which the facts' `num_mentions` are planned; other numbers scale them.
@@ -189,13 +191,13 @@ def tell_plainly(
 def _predicates(fact: Fact) -> list[str]:
     """The statements that can share their subject with another one."""
     statements = RELATIONS[fact.relation].statements
-    return [pattern.removeprefix("$S ") for pattern in statements if pattern.startswith("$S ") and "," not in pattern]
+    return [pattern.removeprefix("$S ") for pattern in statements if re.match(r"\$S (?!.*(,| and ))", pattern)]
 
 
 def _tell_both(world: World, first: Fact, second: Fact, rng: random.Random) -> str:
     """Two facts of one subject in one sentence: "Ada lives in Tolmar and works as a baker"."""
     rest = expand(rng.choice(_predicates(second)), rng, fact_slots(world, second))
-    joined = f"$S {rng.choice(_predicates(first))} and (also |)$rest."
+    joined = f"$S {rng.choice(_predicates(first))} and $rest."
     return say(joined, rng, {**fact_slots(world, first), "rest": rest})
 
 
@@ -209,8 +211,8 @@ def ask(world: World, fact: Fact, asking: Asking, rng: random.Random) -> str:
 
 def _write_prose(world: World, bundle: _Bundle, kind: Kind, rng: random.Random) -> tuple[str, tuple[str, ...]]:
     """Opening, facts among fillers, facts about others, closing."""
-    slots = entity_slots(bundle.topic)
     is_diary = kind is DIARY
+    slots = entity_slots(bundle.topic) | ({"weekday": rng.choice(LEXICON["weekday"])} if is_diary else {})
     own = [fact for fact in bundle.facts if bundle.topic.name in (fact.subject, fact.object)]
     told = _tell_own(world, bundle.topic, own, rng)
     intro = say(rng.choice(THOUGHTS), rng, slots) if is_diary else ""

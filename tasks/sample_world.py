@@ -43,7 +43,7 @@ _TEAM_FIRST = words("Sporting|Racing|Union|Athletic|Dynamo|Olympic|Royal|Star|Ra
 _BOOK_FIRST = words("Silver|Hidden|Quiet|Broken|Golden|Paper|Winter|Midnight|Crooked|Wooden|Burning|Distant")
 _BOOK_SECOND = words("Lamp|Door|Garden|Crown|Letter|Ladder|Bridge|Shadow|Lantern|Island|Mirror|Orchard")
 _EVENT_FIRST = words("Kite|Candle|Apple|Drum|Snow|Mask|Boat|Bell|Honey|Ribbon|Shadow|Pumpkin")
-_EVENT_SECOND = words("Festival|Fair|Parade|Days|Feast|Race")
+_EVENT_SECOND = words("Festival|Fair|Parade|Market|Feast|Race")
 _INVENTION_FIRST = words("cloud|rain|pocket|moon|steam|whisper|paper|wind|sleep|shadow")
 _INVENTION_SECOND = words("clock|engine|lamp|mill|press|compass|ladder|kettle|piano|brush")
 

@@ -54,12 +54,18 @@ def settings(*more: str) -> list[str]:
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("pipeline")
-    return {**os.environ, "CRAWL2CHAT_STORE": str(folder / "store"), "PREFECT_HOME": str(folder / "prefect"), "COLUMNS": "160"}
+    return {
+        **os.environ,
+        "CRAWL2CHAT_STORE": str(folder / "store"),
+        "PREFECT_HOME": str(folder / "prefect"),
+        "COLUMNS": "160",
+    }
 
 
 def crawl2chat(environment: dict[str, str], *arguments: str, status: int = 0) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments],
+        check=False,
         env=environment,
         capture_output=True,
         text=True,
@@ -161,7 +167,9 @@ def test_a_file_that_is_no_archive_and_an_empty_folder_are_refused(tmp_path: Pat
     (tmp_path / "empty").mkdir()
     assert "empty" in crawl2chat(environment, "run", "tiny", "--input", str(tmp_path / "empty"), status=2)
     (tmp_path / "page.warc.gz").write_bytes(b"<html>this is no archive</html>")
-    printed = crawl2chat(environment, "run", "tiny", "--input", str(tmp_path / "page.warc.gz"), "--only", "ingest", status=2)
+    printed = crawl2chat(
+        environment, "run", "tiny", "--input", str(tmp_path / "page.warc.gz"), "--only", "ingest", status=2
+    )
     assert "page.warc.gz" in printed
 
 

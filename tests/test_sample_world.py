@@ -11,7 +11,7 @@ import pytest
 
 from tasks.sample_chat import MIN_TAUGHT_MENTIONS, conversations, preferences, prompts, questions, reversal_questions
 from tasks.sample_relations import RELATIONS
-from tasks.sample_text import Article, tell_clause, write_articles
+from tasks.sample_text import Article, tell, tell_clause, write_articles
 from tasks.sample_world import World, build_world
 
 NUM_ARTICLES = 2400
@@ -44,8 +44,8 @@ def digest(value: object) -> str:
 
 
 def test_world_and_articles_are_golden(world: World, articles: list[Article]) -> None:
-    assert digest((world.entities, world.facts, world.strangers)) == "WORLD_DIGEST"
-    assert digest(articles) == "ARTICLES_DIGEST"
+    assert digest((world.entities, world.facts, world.strangers)) == "2672e920be7c1944"
+    assert digest(articles) == "ec27f78e1bb8f66b"
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -124,13 +124,15 @@ def test_one_way_relations_name_the_subject_first(world: World) -> None:
 
 
 def test_wordings_of_each_relation_are_many(world: World) -> None:
-    """Clauses alone, names taken out; the frames around them multiply these by more than a hundred."""
+    """A dozen clauses at least, and hundreds of sentences."""
     for name, relation in RELATIONS.items():
         fact = next(fact for fact in world.facts if fact.relation == name)
         for is_backward in (False, True) if relation.is_told_both_ways else (False,):
             rng = Random(1)
             clauses = {tell_clause(world, fact, rng, is_backward=is_backward) for _ in range(600)}
+            sentences = {tell(world, fact, rng, is_backward=is_backward) for _ in range(600)}
             assert len(clauses) >= 12, (name, is_backward, len(clauses))
+            assert len(sentences) >= 300, (name, is_backward, len(sentences))
 
 
 def test_articles_use_many_wordings(world: World, articles: list[Article]) -> None:

@@ -1,1 +1,0 @@
-"""The DAG, its stages as Prefect flows, and the command."""

@@ -1,1 +1,0 @@
-"""The model: a library that knows neither stages nor Prefect."""

@@ -1,1 +1,0 @@
-"""The stages: what each does with its artifacts. Knows no Prefect."""

@@ -1,0 +1,260 @@
+"""Training: a golden trajectory, the same one however it is shared out, and the same one after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_dataloader import write_shard
+from tiny import tiny_config, write_lines, write_tokenizer
+
+from model.checkpoint import complete_checkpoints, load_reward_model, load_transformer
+from model.config import OptimConfig, TrainConfig, TrainRun
+from model.optim import learning_rate, parameter_groups
+from model.train import INTERRUPTED, MetricsLog, train
+from model.transformer import Transformer
+
+ROOT = Path(__file__).parent.parent
+V = 320
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language in which every token says what comes next, but for one in eight that is drawn at random."""
+    folder = tmp_path_factory.mktemp("data")
+    write_tokenizer(folder, vocab_size=V)
+    generator = np.random.default_rng(0)
+    draws = generator.integers(12, V, 6000)
+    tokens = [12]
+    for draw in draws.tolist():
+        tokens.append(draw if draw % 8 == 0 else 12 + (tokens[-1] * 7) % (V - 12))
+    for name, part in (("train", tokens[:5000]), ("validation", tokens[5000:])):
+        write_shard(folder / f"{name}.arrow", [part[start : start + 50] for start in range(0, len(part), 50)])
+    return folder
+
+
+def make_run(data: Path, output: Path, **settings: Any) -> TrainRun:
+    output.mkdir(parents=True)
+    defaults = {
+        "num_steps": 12,
+        "batch_tokens": 256,
+        "sequence_tokens": 32,
+        "microbatch_sequences": 8,
+        "eval_every_steps": 6,
+        "checkpoint_every_steps": 4,
+    }
+    return TrainRun(
+        objective="pretrain",
+        model=tiny_config(V),
+        train=TrainConfig.model_validate(defaults | settings),
+        optim=OptimConfig(learning_rate=1e-2),
+        tokenizer=str(data / "tokenizer.json"),
+        train_paths=(str(data / "train.arrow"),),
+        validation_paths=(str(data / "validation.arrow"),),
+        output=str(output),
+    )
+
+
+def run_here(run: TrainRun) -> list[dict[str, Any]]:
+    train(run, Path(run.output) / "checkpoints", threading.Event())
+    return metrics(run)
+
+
+def metrics(run: TrainRun) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(run.output) / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run: TrainRun) -> list[float]:
+    return [line["train/loss_nats"] for line in metrics(run)]
+
+
+def command(run: TrainRun) -> list[str]:
+    """`python -m model.train` on the run's file, through torchrun where it has several ranks."""
+    run_file = Path(run.output) / "run.json"
+    run_file.write_text(run.model_dump_json())
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={run.train.num_ranks}"]
+    return [sys.executable, *(torchrun if run.train.num_ranks > 1 else []), "-m", "model.train", str(run_file)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # as in the processes that are started here
+
+
+@pytest.fixture(scope="module")
+def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
+    run = make_run(data, tmp_path_factory.mktemp("reference") / "out")
+    run_here(run)
+    return run
+
+
+def test_golden_trajectory(reference: TrainRun) -> None:
+    """Changes when the mathematics of model, loss, optimizer or order of data changes, and should then be changed here."""
+    assert losses(reference)[::4] + losses(reference)[-1:] == pytest.approx(GOLDEN, abs=2e-3)
+
+
+GOLDEN = [0.0]
+
+
+def test_what_a_run_leaves(reference: TrainRun) -> None:
+    lines, output = metrics(reference), Path(reference.output)
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert [line["step"] for line in lines if "validation/bits_per_byte" in line] == [6, 12]
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["tokens"] == 12 * 256
+    assert summary["validation/loss_nats"] == lines[-1]["validation/loss_nats"] < 5.0 < lines[0]["train/loss_nats"]
+    assert [path.name for path in complete_checkpoints(output / "checkpoints")] == ["step-00000008", "step-00000012"]
+
+
+def test_the_weights_it_leaves_are_those_it_was_validated_with(reference: TrainRun, data: Path) -> None:
+    from model import losses
+    from model.dataloader import TokenShards
+
+    shards = TokenShards([str(data / "validation.arrow")], 32)
+    tokens, mask = shards.fetch(np.arange(len(shards)))
+    model = load_transformer(Path(reference.output))
+    with torch.no_grad():
+        nats, count = losses.cross_entropy(model(tokens[:, :-1]), tokens[:, 1:], mask)
+    assert float(nats / count) == pytest.approx(metrics(reference)[-1]["validation/loss_nats"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"microbatch_sequences": 2},
+        {"zero_stage": 1},
+        {"zero_stage": 2, "microbatch_sequences": 4},
+        {"zero_stage": 3},
+    ],
+    ids=str,
+)
+def test_the_split_of_the_work_does_not_matter(
+    reference: TrainRun, data: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    lines = run_here(make_run(data, tmp_path / "out", **settings))
+    for name in ("train/loss_nats", "train/gradient_norm"):
+        expected = [line[name] for line in metrics(reference)]
+        assert [line[name] for line in lines] == pytest.approx(expected, rel=1e-3)
+    assert load_transformer(tmp_path / "out").config == reference.model
+
+
+def test_two_ranks_learn_what_one_does(reference: TrainRun, data: Path, tmp_path: Path) -> None:
+    run = make_run(data, tmp_path / "out", num_ranks=2, zero_stage=1)
+    subprocess.run(command(run), env=environment(), check=True, capture_output=True)
+    assert losses(run) == pytest.approx(losses(reference), rel=1e-3)
+
+
+def test_bfloat16_learns_nearly_the_same(reference: TrainRun, data: Path, tmp_path: Path) -> None:
+    run = make_run(data, tmp_path / "out", dtype="bfloat16")
+    run_here(run)
+    assert losses(run) == pytest.approx(losses(reference), abs=0.1)
+    assert load_transformer(tmp_path / "out").model.norm.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1])
+def test_killed_anywhere_it_goes_on_as_if_nothing_had_been(data: Path, tmp_path: Path, zero_stage: int) -> None:
+    run = make_run(data, tmp_path / "out", num_steps=60, zero_stage=zero_stage)
+    undisturbed = run.model_copy(update={"output": str(tmp_path / "undisturbed")})
+    Path(undisturbed.output).mkdir()
+    run_here(undisturbed)
+    num_kills = 0
+    for steps in (6, 23):
+        process = subprocess.Popen(command(run), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        while process.poll() is None and count_lines(run) < steps:
+            time.sleep(0.002)
+        process.kill()
+        num_kills += process.wait() == -signal.SIGKILL
+    assert num_kills == 2
+    (tmp_path / "out" / "checkpoints" / "partial-00000099").mkdir()  # one that was being written
+    with (tmp_path / "out" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 59, "train/lo')
+    subprocess.run(command(run), env=environment(), check=True, capture_output=True)
+    assert losses(run) == losses(undisturbed)
+    ours, theirs = (load_transformer(Path(each.output)).state_dict() for each in (run, undisturbed))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def count_lines(run: TrainRun) -> int:
+    path = Path(run.output) / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def test_told_to_stop_it_saves_and_says_so(reference: TrainRun, data: Path, tmp_path: Path) -> None:
+    run = make_run(data, tmp_path / "out")
+    stop = threading.Event()
+    stop.set()
+    for steps in (1, 2):
+        with pytest.raises(SystemExit) as ended:
+            train(run, tmp_path / "checkpoints", stop)
+        assert ended.value.code == INTERRUPTED == 143
+        assert complete_checkpoints(tmp_path / "checkpoints")[-1].name == f"step-0000000{steps}"
+    train(run, tmp_path / "checkpoints", threading.Event())
+    assert losses(run) == losses(reference)
+
+
+def test_sft_and_then_reward(reference: TrainRun, data: Path, tmp_path: Path) -> None:
+    colours = ["blue", "red", "green"]
+    question = [{"role": "user", "content": "what colour is the sky?"}]
+    chats = [{"messages": [*question, {"role": "assistant", "content": f"it is {c}."}]} for c in colours * 20]
+    pairs = [{"messages": question, "chosen": f"it is {c}.", "rejected": f"no {c}"} for c in colours * 10]
+    write_lines(tmp_path / "chats.jsonl", chats)
+    write_lines(tmp_path / "pairs.jsonl", pairs)
+    start = reference.output
+    for objective, name in (("sft", "chats"), ("reward", "pairs")):
+        paths = (str(tmp_path / f"{name}.jsonl"),)
+        run = make_run(data, tmp_path / objective, sequence_tokens=64, batch_tokens=512)
+        run = run.model_copy(
+            update={"objective": objective, "train_paths": paths, "validation_paths": paths, "initial_weights": start}
+        )
+        lines = run_here(run)
+        assert lines[-1]["train/loss_nats"] < lines[0]["train/loss_nats"] / 2
+        start = run.output
+    assert lines[0]["train/loss_nats"] == pytest.approx(np.log(2))  # a fresh reward head prefers nothing
+    assert lines[-1]["validation/accuracy"] == 1.0
+    assert load_reward_model(tmp_path / "reward").score.weight.abs().max() > 0
+
+
+def test_a_wrong_number_of_ranks_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="num_ranks=2, but 1 processes were started"):
+        run_here(make_run(data, tmp_path / "out", num_ranks=2))
+
+
+def test_a_step_done_twice_counts_once(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step, loss in ((1, 5.0), (2, 4.0), (3, 3.9), (2, 4.1), (3, 3.8)):
+        log.append({"step": step, "train/loss_nats": loss})
+    assert [line["train/loss_nats"] for line in log.compact()] == [5.0, 4.1, 3.8]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_learning_rate() -> None:
+    wsd = OptimConfig(learning_rate=1.0, warmup_fraction=0.1, decay_fraction=0.5, final_learning_rate_fraction=0.1)
+    rates = [learning_rate(wsd, step, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert rates[10:51] == [1.0] * 41
+    assert rates[75] == pytest.approx(0.55)
+    assert rates[99] == pytest.approx(0.1 + 0.9 / 50)
+    cosine = wsd.model_copy(update={"schedule": "cosine"})
+    assert learning_rate(cosine, 55, 100) == pytest.approx(0.55)
+    assert all(learning_rate(cosine, step, 100) > learning_rate(cosine, step + 1, 100) for step in range(10, 99))
+
+
+def test_only_matrices_decay() -> None:
+    model = Transformer(tiny_config(V))
+    decayed, kept = parameter_groups(model, 0.1)
+    assert {parameter.dim() for parameter in decayed["params"]} == {2}
+    assert any(parameter is model.model.embed_tokens.weight for parameter in kept["params"])
+    assert len(decayed["params"]) + len(kept["params"]) == len(list(model.parameters()))
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
