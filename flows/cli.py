@@ -275,9 +275,8 @@ def deploy(pool: Annotated[str, typer.Option(help="The work pool.")] = "crawl2ch
     from flows import deploy as deployment
 
     deployment.deploy(pool)
-    console.print(
-        f"13 deployments are registered. Start a worker with: prefect worker start --pool {pool}", highlight=False
-    )
+    told = f"The deployments are registered. Start a worker with: prefect worker start --pool {pool}"
+    console.print(told, highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

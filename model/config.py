@@ -64,7 +64,9 @@ class TrainConfig(Frozen):
     num_steps: int = Field(400, ge=1, description="Optimizer steps.")
     batch_tokens: int = Field(8192, ge=2, description="Tokens per optimizer step, over all ranks and microbatches.")
     sequence_tokens: int = Field(256, ge=2, le=2**20, description="T: tokens of a sequence.")
-    microbatch_sequences: int = Field(16, ge=1, description="At most so many sequences per forward on one rank.")
+    microbatch_sequences: int = Field(
+        4, ge=1, description="At most so many sequences per forward on one rank; on a CPU what its cache holds."
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Of weights and activations; with bfloat16 the optimizer keeps float32 masters."
     )

@@ -41,11 +41,11 @@ from torch import Tensor
 
 from model import losses, optim
 from model.checkpoint import load_checkpoint, load_reward_model, load_transformer, save_checkpoint, save_weights
-from model.config import GenerateConfig, num_parameters
-from model.dataloader import batch_indices, read_records
-from model.evaluation import holds, pad, rewards
-from model.generate import generate
+from model.config import num_parameters
+from model.dataloader import batch_indices
+from model.evaluation import pad
 from model.rl_config import RLConfig, RLRun
+from model.rollouts import Environment, Prompt, Rollouts, calibrate, read_prompts, roll_out, show, split_prompts
 from model.tokenizer import Tokenizer
 from model.train import (
     INTERRUPTED,
@@ -56,40 +56,9 @@ from model.train import (
     start_process_group,
     total,
 )
-from model.transformer import RewardModel, Transformer
+from model.transformer import Transformer
 
 Metrics = dict[str, float]
-CALIBRATION_PROMPTS = 64
-LEAST_DEVIATION = 1e-3  # of the reward model's scores, which are divided by it
-
-
-class Prompt(NamedTuple):
-    """A conversation up to where the assistant has to speak."""
-
-    text: str  # of the last turn, for the eye
-    tokens: list[int]
-    answer: str | None
-
-
-class Environment(NamedTuple):
-    """What rewards a completion. The reward model's scores are counted from `mean` in units of `deviation`."""
-
-    config: RLConfig
-    tokenizer: Tokenizer
-    judge: RewardModel
-    mean: float = 0.0
-    deviation: float = 1.0
-
-
-class Rollouts(NamedTuple):
-    """N completions and what they are worth; those of one prompt lie side by side."""
-
-    prompts: list[Prompt]  # N
-    completions: list[list[int]]  # N
-    scores: Tensor  # [N] of the reward model, in deviations
-    is_right: Tensor  # [N] 1 or 0, nan where the prompt has no answer
-    is_finished: Tensor  # [N] 1 where the assistant ended its turn
-    rewards: Tensor  # [N]
 
 
 class Batch(NamedTuple):
@@ -180,41 +149,6 @@ def train_step(
     return rollouts, means.over_ranks(engine) | seconds | {"policy/learning_rate": rate}
 
 
-@torch.no_grad()
-def roll_out(
-    policy: Transformer, environment: Environment, prompts: list[Prompt], seed: int, temperature: float | None = None
-) -> Rollouts:
-    """1 and 2: a completion of each of N prompts, and what it is worth. `temperature` 0 is greedy."""
-    config, tokenizer = environment.config, environment.tokenizer
-    drawn = GenerateConfig(
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature if temperature is None else temperature,
-        seed=seed,
-    )
-    completions = generate(policy, [prompt.tokens for prompt in prompts], drawn, tokenizer.assistant_end)
-    return reward(environment, prompts, completions)
-
-
-def reward(environment: Environment, prompts: list[Prompt], completions: list[list[int]]) -> Rollouts:
-    """2: the reward model's score, whether the answer is there, and whether the completion has an end.
-
-    A completion that was cut off is shown to the reward model as if it had ended there: it has seen no other.
-    """
-    config, tokenizer, end = environment.config, environment.tokenizer, environment.tokenizer.assistant_end
-    finished = [completion[-1:] == [end] for completion in completions]
-    whole = [done if is_done else [*done, end] for done, is_done in zip(completions, finished, strict=True)]
-    judged = rewards(environment.judge, [[*prompt.tokens, *done] for prompt, done in zip(prompts, whole, strict=True)])
-    scores = (judged - environment.mean) / environment.deviation
-    right = [
-        float("nan") if prompt.answer is None else float(holds(tokenizer.decode(done), [prompt.answer]))
-        for prompt, done in zip(prompts, completions, strict=True)
-    ]
-    is_right, is_finished = torch.tensor(right), torch.tensor(finished).float()
-    worth = config.model_weight * scores.clamp(-config.score_clip, config.score_clip)
-    worth = worth + config.verifiable_weight * is_right.nan_to_num() - config.unfinished_penalty * (1 - is_finished)
-    return Rollouts(prompts, completions, scores, is_right, is_finished, worth)
-
-
 def make_batch(rollouts: Rollouts, policy: Transformer, reference: Transformer, config: RLConfig) -> Batch:
     """3 and 4: advantages within the groups, and the log-probabilities before any update."""
     device = next(policy.parameters()).device
@@ -267,13 +201,6 @@ def surrogate(logits: Tensor, part: Batch, config: RLConfig, means: Means) -> Te
     return ((loss + config.kl_weight * kl) * part.mask).sum()
 
 
-def calibrate(environment: Environment, reference: Transformer, prompts: Sequence[Prompt]) -> Environment:
-    """Count scores from the mean that the SFT model's completions reach, in their standard deviations."""
-    drawn = roll_out(reference, environment, list(prompts[:CALIBRATION_PROMPTS]), environment.config.seed)
-    deviation = max(drawn.scores.std(correction=0).item(), LEAST_DEVIATION)
-    return environment._replace(mean=drawn.scores.mean().item(), deviation=deviation)
-
-
 def validate(engine: Any, policy: Transformer, environment: Environment, heldout: Sequence[Prompt]) -> Metrics:
     """What greedy completions of held-out prompts are worth; nothing where none are held out."""
     num_ranks = environment.config.num_ranks
@@ -293,31 +220,6 @@ def measure(means: Means, rollouts: Rollouts) -> None:
     means.add("reward/verifiable", rollouts.is_right)
     means.add("completion/tokens_mean", torch.tensor([float(len(done)) for done in rollouts.completions]))
     means.add("completion/finished_fraction", rollouts.is_finished)
-
-
-def read_prompts(paths: Sequence[str], tokenizer: Tokenizer, config: RLConfig) -> list[Prompt]:
-    """The prompts that are short enough. Raises ValueError where none is."""
-    records = read_records(paths)
-    prompts = [
-        Prompt(record["messages"][-1]["content"], tokenizer.render_prompt(record["messages"]), record.get("answer"))
-        for record in records
-    ]
-    fitting = [prompt for prompt in prompts if len(prompt.tokens) <= config.max_prompt_tokens]
-    if not fitting:
-        raise ValueError(
-            f"none of {len(prompts)} prompts in {list(paths)} has at most max_prompt_tokens={config.max_prompt_tokens} tokens; "
-            "make it larger or take other prompts"
-        )
-    return fitting
-
-
-def split_prompts(prompts: Sequence[Prompt], config: RLConfig) -> tuple[list[Prompt], list[Prompt]]:
-    """Prompts to train on, and held-out ones; the same prompt never lies on both sides."""
-    order = np.random.default_rng(config.seed).permutation(len(prompts))
-    num_heldout = min(round(config.validation_fraction * len(prompts)), config.max_validation_prompts)
-    heldout = [prompts[index] for index in order[:num_heldout]]
-    texts = {prompt.text for prompt in heldout}
-    return [prompts[index] for index in order[num_heldout:] if prompts[index].text not in texts], heldout
 
 
 def repeat(prompts: Sequence[Prompt], config: RLConfig) -> list[Prompt]:
@@ -379,28 +281,14 @@ def clocked(seconds: Metrics, name: str) -> Iterator[None]:
     seconds[name] = time.monotonic() - started
 
 
-def show(path: Path, rollouts: Rollouts, environment: Environment, done: int) -> None:
-    """Append the best and the worst completion of a step's first prompt."""
-    group = rollouts.rewards[: environment.config.completions_per_prompt]
-    with path.open("a", encoding="utf-8") as file:
-        for row in (int(group.argmax()), int(group.argmin())):
-            shown = {
-                "step": done,
-                "prompt": rollouts.prompts[row].text,
-                "completion": environment.tokenizer.decode(rollouts.completions[row]),
-                "reward": round(rollouts.rewards[row].item(), 4),
-                "score": round(rollouts.scores[row].item(), 4),
-            }
-            file.write(json.dumps(shown, ensure_ascii=False) + "\n")
-
-
 def finish(engine: Any, run: RLRun, log: MetricsLog, before: Metrics) -> None:
     """Write the weights and, last, the summary."""
     config, output = run.config, Path(run.output)
     weights = {name: full_precision(parameter) for name, parameter in engine.module.named_parameters()}
     if engine.global_rank != 0:
         return
-    save_weights(output, engine.module, weights, config.max_prompt_tokens + config.max_new_tokens)
+    shape = json.loads((Path(run.initial_weights) / "config.json").read_text())
+    save_weights(output, engine.module, weights, shape["max_position_embeddings"])
     last = log.compact()[-1]
     summary = {
         "parameters": num_parameters(run.model),

@@ -13,14 +13,14 @@ from model.config import Frozen, ModelConfig, OptimConfig
 class RLConfig(Frozen):
     """GRPO: how many rollouts of what length, what they are rewarded for, and how far the policy may move."""
 
-    num_steps: int = Field(40, ge=1, description="Rounds of rollouts, each followed by its optimizer updates.")
-    prompts_per_step: int = Field(8, ge=1, description="P: prompts of a step, over all ranks.")
+    num_steps: int = Field(30, ge=1, description="Rounds of rollouts, each followed by its optimizer updates.")
+    prompts_per_step: int = Field(16, ge=1, description="P: prompts of a step, over all ranks.")
     completions_per_prompt: int = Field(8, ge=2, le=1024, description="G: completions that compete as one group.")
     updates_per_step: int = Field(
         2, ge=1, description="Optimizer updates on the rollouts of a step; from the second on, the clip matters."
     )
     microbatch_sequences: int = Field(16, ge=1, description="At most so many rollouts per forward on one rank.")
-    max_new_tokens: int = Field(48, ge=1, le=2**20, description="A completion is cut off after so many tokens.")
+    max_new_tokens: int = Field(64, ge=1, le=2**20, description="A completion is cut off after so many tokens.")
     max_prompt_tokens: int = Field(192, ge=4, le=2**20, description="Longer prompts are left out.")
     temperature: float = Field(
         1.0, gt=0.0, le=10.0, description="Of the rollouts, and of the logprobs they are held to."
@@ -29,13 +29,13 @@ class RLConfig(Frozen):
     clip_high: float = Field(
         0.28, gt=0.0, le=10.0, description="Epsilon above 1; larger than clip_low keeps exploring."
     )
-    kl_weight: float = Field(0.05, ge=0.0, le=100.0, description="Of the KL to the frozen reference policy, per token.")
+    kl_weight: float = Field(0.02, ge=0.0, le=100.0, description="Of the KL to the frozen reference policy, per token.")
     is_advantage_scaled: bool = Field(
         True, description="Divide by the group's standard deviation (GRPO); without it easy prompts weigh less."
     )
     model_weight: float = Field(1.0, ge=0.0, description="Of the reward model's score, in its standard deviations.")
     score_clip: float = Field(3.0, gt=0.0, description="The normalised score is held within plus and minus this.")
-    verifiable_weight: float = Field(1.0, ge=0.0, description="Given for a completion that holds the prompt's answer.")
+    verifiable_weight: float = Field(3.0, ge=0.0, description="Given for a completion that holds the prompt's answer.")
     unfinished_penalty: float = Field(1.0, ge=0.0, description="Taken from a completion that was cut off.")
     validation_fraction: float = Field(0.1, ge=0.0, lt=1.0, description="Prompts that are held out for validation.")
     max_validation_prompts: int = Field(64, ge=1, description="At most so many prompts are held out.")

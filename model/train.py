@@ -21,6 +21,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,7 @@ def on_device(engine: Any, microbatch: Microbatch) -> tuple[torch.Tensor, ...]:
 
 
 def main() -> None:
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # of DeepSpeed's calls
     run_file = Path(sys.argv[1])
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -61,7 +61,7 @@ class Context(NamedTuple):
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight, the mean square in float32."""
+    """x / rms(x) * weight."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -69,10 +69,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., width] -> [..., width], in the dtype of x."""
-        y = x.float()
-        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * y.to(x.dtype)
+        """x [..., width] -> [..., width]."""
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
 def rotary(positions: Tensor, head_width: int, base: float) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,8 @@
-"""Parts of web addresses: hosts by the Public Suffix List, folders, and the form in which two addresses of one page are equal.
+"""Parts of web addresses: hosts by the Public Suffix List, folders, and the form in which two addresses of one page are
+equal.
 
-Pure functions of URLs as they come, which may be no URLs at all. The list is the one in the tldextract package; nothing is fetched.
+Pure functions of URLs as they come, which may be no URLs at all. The list is the one in the tldextract package; nothing
+is fetched.
 """
 
 import re
@@ -49,7 +51,7 @@ def pages_above(host: str, path: str) -> Iterator[str]:
 
 
 def normalise(url: str) -> str:
-    """An address without what does not change the page: scheme, default port, last slash, tracking parameters, fragment."""
+    """A URL without what does not change the page: scheme, default port, last slash, tracking parameters, fragment."""
     try:
         parts = urlsplit(url)
         port = "" if parts.port in (None, 80, 443) else f":{parts.port}"

@@ -144,7 +144,7 @@ def read_records(source: IO[bytes]) -> Iterator[Record]:
 
     Raises BrokenArchive where the file is none, is damaged or is cut off.
     """
-    members, offset = Members(source), 0
+    members, offset, record = Members(source), 0, None
     lines = Lines(members, BLOCK_BYTES)
     loader = ArcWarcRecordLoader(arc2warc=False)  # which would give records random ids and refuse odd dates
     while line := lines.first_line():
@@ -157,6 +157,8 @@ def read_records(source: IO[bytes]) -> Iterator[Record]:
             raise BrokenArchive(
                 offset, f"the file ends {record.stream.limit} bytes before this record does", is_cut=True
             )
+    if record is None:
+        raise BrokenArchive(0, "the file holds no record")
     if members.is_cut:
         raise BrokenArchive(offset, "the file ends within the gzip member of this record", is_cut=True)
 

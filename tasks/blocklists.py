@@ -1,12 +1,12 @@
 """Which addresses are not wanted: lists of hosts and pages by category, and words in the address.
 
 Reads lists in the layout of the Université Toulouse Capitole's blacklists (https://dsi.ut-capitole.fr/blacklists/):
-CATEGORY/domains with a host a line, CATEGORY/urls with a host/path a line; and single files of hosts, also in the form of a hosts
-file, whose category is their name. Writes them as one sorted array of hashes: 8 bytes an entry, shared by all processes
-that map it. Adult alone is 4.6 million hosts there, some 600 MB as a Python set in each process.
+CATEGORY/domains with a host a line, CATEGORY/urls with a host/path a line; and single files of hosts, also in the form
+of a hosts file, whose category is their name. Writes them as one sorted array of hashes: 8 bytes an entry, shared by
+all processes that map it. As Python sets the millions of hosts there would take hundreds of megabytes in each process.
 
-The rules are those of RefinedWeb and FineWeb (Penedo et al. 2023, 2024). It departs from FineWeb's code in that a listed host covers the hosts below
-it, a listed page covers the pages below it, and words are compared in lower case.
+The rules are those of RefinedWeb and FineWeb (Penedo et al. 2023, 2024). It departs from FineWeb's code in that a
+listed host covers the hosts below it, a listed page covers the pages below it, and words are compared in lower case.
 """
 
 import re
@@ -24,9 +24,8 @@ import xxhash
 from tasks.addresses import hosts_above, pages_above
 
 LISTS = ("domains", "urls")
-CATEGORY_BITS = np.uint64(
-    0xFF
-)  # of a key; 56 bits are the hash: with 5 million entries one host in 10^10 is taken for another
+# The low bits of a key number the category. The other 56 are the hash: of 10^10 hosts one is taken for one of 5 million
+CATEGORY_BITS = np.uint64(0xFF)
 WORD = re.compile(r"[^\W_]+")
 
 
@@ -52,6 +51,7 @@ def read_entries(file: Path) -> Iterator[str]:
 
 def write_keys(lists: dict[str, list[Path]], path: Path) -> int:
     """Write the entries of all lists as sorted keys to `path`; how many there are."""
+    assert len(lists) <= 256, "a category is numbered by 8 bits"
     parts = [np.zeros(0, np.uint64)]
     for number, files in enumerate(lists.values()):
         for file in files:

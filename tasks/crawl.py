@@ -14,18 +14,20 @@ import gzip
 import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import fsspec
 from pydantic import Field
 
-from tasks.artifacts import Config, Crawl, Outcome, Step, Store, runtime
+from tasks.artifacts import Artifact, Config, Crawl, Outcome, Step, Store, runtime
 from tasks.download import head, is_http, open_file
 from tasks.sample_web import SampleWebConfig, write_sample_web
 from tasks.stage import Run
 
 VERSION = 1
+SAMPLE_VERSION = 1  # of what write_sample_web writes
 SAMPLE = "sample"
 ARCHIVE = re.compile(r"\.(arc|warc|wet|warc\.wet)(\.gz)?$", re.I)
 CHECKSUMS = (
@@ -38,6 +40,14 @@ CHECKSUMS = (
     "created",
 )  # as filesystems of fsspec name them
 REMEDY = "give a path, glob, folder or URL of WARC, ARC or WET files, cc:CC-MAIN-2024-22 or sample with --input"
+
+
+class ListedFile(TypedDict):
+    """A line of inputs.jsonl."""
+
+    name: str
+    url: str
+    bytes: int | None
 
 
 class ArchiveFile(Config):
@@ -61,7 +71,7 @@ class CrawlConfig(Config):
 def crawl(inputs: list[str], max_files: int, base_url: str, sample: SampleWebConfig) -> Step[Crawl]:
     """The first `max_files` files (0: all) that `inputs` stand for. Raises ValueError for an input that is none."""
     if inputs == [SAMPLE]:
-        return Step("crawl", VERSION, Crawl, sample, {}, run=run_sample, is_source=True)
+        return Step("crawl", SAMPLE_VERSION, Crawl, sample, {}, run=run_sample, is_source=True)
     if SAMPLE in inputs:
         raise ValueError(f"input sample is given beside others ({inputs}): give it alone, or leave it out")
     crawls = [name.removeprefix("cc:") for name in inputs if name.startswith("cc:")]
@@ -91,10 +101,22 @@ def run_sample(run: Run, config: SampleWebConfig) -> Outcome:
     return Outcome(counts)
 
 
+def located(step: Step[Artifact], artifact: Crawl) -> list[ListedFile]:
+    """The files of a crawl where they lie now: they may have been moved since the artifact was made, and are still the same."""
+    lines = (artifact.folder / "inputs.jsonl").read_text(encoding="utf-8").splitlines()
+    files: list[ListedFile] = [json.loads(line) for line in lines]
+    urls = step.config.urls if isinstance(step.config, CrawlConfig) else []
+    for file, url in zip_longest(files, urls[: len(files)]):
+        file["url"] = url or file["url"]
+        if "://" not in file["url"]:
+            file["url"] = str(artifact.folder / file["url"])
+    return files
+
+
 def _write_inputs(folder: Path, urls: list[str], sizes: Iterable[int | None]) -> None:
     with (folder / "inputs.jsonl").open("w", encoding="utf-8") as stream:
         for name, url, size in zip(shard_names(urls), urls, sizes, strict=True):
-            stream.write(json.dumps({"name": name, "url": url, "bytes": size}) + "\n")
+            stream.write(json.dumps(ListedFile(name=name, url=url, bytes=size)) + "\n")
 
 
 def find(pattern: str) -> list[str]:

@@ -6,6 +6,8 @@ forked: the parent has threads. A shard is no Prefect task: at 100 ms of bookkee
 
 import json
 import multiprocessing
+import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -36,6 +38,15 @@ def tick(num: int = 1) -> None:
 def _start_worker(done: "Synchronized[int]") -> None:
     global _done  # noqa: PLW0603
     _done = done
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker of a stage that was killed would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def map_shards(

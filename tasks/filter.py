@@ -1,13 +1,15 @@
 """Filter: which documents are worth learning from, and these without personal data.
 
-Reads Documents, block lists and the model that tells languages. Writes Documents: documents/NAME.parquet with what is kept, its
-language and everything that was measured of it, and dropped/NAME.parquet with every other document, its text as it came, and the
-reason: url/..., language/..., quality/..., pii/....
+Reads Documents, block lists and the model that tells languages. Writes Documents: documents/NAME.parquet with what is
+kept, its language and everything that was measured of it, and dropped/NAME.parquet with every other document, its text
+as it came, and the reason: url/..., language/..., quality/..., pii/....
 
-The order is FineWeb's (Penedo et al. 2024), cheapest first: address, language, quality (tasks/quality.py), personal data (tasks/pii.py). The text
-of a kept document is the lines that C4's rules leave, personal data replaced. A document is measured only by what it reaches.
+The order is FineWeb's (Penedo et al. 2024), cheapest first: address, language, quality (tasks/quality.py), personal
+data (tasks/pii.py). The text of a kept document is the lines that C4's rules leave, personal data replaced. A document
+is measured only by what it reaches.
 
-It departs from FineWeb in that the most likely language alone is asked, and that personal data is replaced before deduplication.
+It departs from FineWeb in that the most likely language alone is asked, and that personal data is replaced before
+deduplication.
 """
 
 import os
@@ -46,8 +48,8 @@ class FilterConfig(QualityConfig):
 
     blocklists: list[str] = runtime(
         [SAMPLE],
-        description="Lists of unwanted addresses: folders in the layout of UT1's blacklists, or files of hosts, as paths or any "
-        "fsspec URLs; sample for those of the embedded sample web.",
+        description="Lists of unwanted addresses: folders in the layout of UT1's blacklists, or files of hosts, as paths "
+        "or any fsspec URLs; sample for those of the embedded sample web.",
     )
     sample: SampleWebConfig = runtime(SampleWebConfig(), title="Sample web")
     blocked_categories: list[str] = Field(

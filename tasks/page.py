@@ -29,7 +29,9 @@ HTML_START = re.compile(
 BINARY_START = re.compile(
     rb"%PDF|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|RIFF|OggS|ID3|\x7fELF|wOF[F2]|\x00\x00\x01\x00"
 )
-META_CHARSET = re.compile(rb"<meta[^>]{0,500}?charset\s*=\s*[\"']?\s*([\w:.-]{2,40})", re.I)
+META_CHARSET = re.compile(
+    rb"(?:<meta[^>]{0,500}?charset|<\?xml[^>]{0,200}?encoding)\s*=\s*[\"']?\s*([\w:.-]{2,40})", re.I
+)
 CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(;[^\r\n]*)?\r?\n")
 MEDIA_TYPES = ("application", "audio", "font", "image", "text", "video")
 
@@ -82,6 +84,8 @@ def html_of(block: bytes, max_bytes: int) -> str:
     for encoding in reversed(response.headers.get("content-encoding", "").lower().split(",")[:4]):
         body = decompress(body, encoding.strip(), max_bytes)
     content_type = response.headers.get("content-type", "")
+    if len(body) > max_bytes:
+        raise Dropped("empty/too_large")
     if not body.strip():
         raise Dropped("empty/body")
     if not is_html(body, content_type):
@@ -116,7 +120,7 @@ def dechunk(body: bytes) -> bytes:
 
 
 def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """The decompressed body, or the body where it is not compressed as announced. Raises Dropped where it grows over `max_bytes`."""
+    """The decompressed body, at most one byte more than `max_bytes` of it; the body where it is not compressed as announced."""
     try:
         if encoding in ("gzip", "x-gzip"):
             plain = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(body, max_bytes + 1)
@@ -129,8 +133,6 @@ def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
             return body
     except (zlib.error, brotli.error):
         return body
-    if len(plain) > max_bytes:
-        raise Dropped("empty/too_large")
     return plain
 
 

@@ -1,13 +1,14 @@
 """What is measured of a text, and the limits outside of which it is dropped.
 
-Pure functions. The measures are those of Gopher (Rae et al. 2021, table A1 and section A.1.1), C4 (Raffel et al. 2020, section 2.2)
-and FineWeb (Penedo et al. 2024, section 3.6), with FineWeb's thresholds. All are measured of every text, and decided after.
+Pure functions. The measures are those of Gopher (Rae et al. 2021, table A1 and section A.1.1), C4 (Raffel et al. 2020,
+section 2.2) and FineWeb (Penedo et al. 2024), with FineWeb's thresholds. All are measured of every text, and decided
+after.
 
-A measure, its limits and the reason have one name: `max_gopher_hash_fraction` is the most that `gopher_hash_fraction` may be, and a
-document above it is dropped for quality/gopher_hash_fraction. Limits are inclusive.
+A measure, its limits and the reason have one name: `max_gopher_hash_fraction` is the most that `gopher_hash_fraction`
+may be, and a document above it is dropped for quality/gopher_hash_fraction. Limits are inclusive.
 
-It departs from datatrove's code in this: words and sentences are split by patterns and not by spaCy, an n-gram that comes once is
-not the most repeated one, and a line may also end in a curly quote.
+It departs from datatrove's code in this: words and sentences are split by patterns and not by spaCy, an n-gram that
+comes once is not the most repeated one, and a line may also end in a curly quote.
 """
 
 import itertools
@@ -21,6 +22,7 @@ from pydantic import Field
 from tasks.artifacts import Config
 
 Attributes = dict[str, float]
+LONGEST = 1_000_000  # characters, or a page of single marks would take gigabytes
 
 MEASURES = (
     "gopher_duplicate_paragraph_fraction",
@@ -108,17 +110,25 @@ def broken_rule(attributes: Attributes, config: QualityConfig) -> str | None:
 
 
 def measure(text: str, config: QualityConfig) -> tuple[str, Attributes]:
-    """The text that C4's rules for lines leave, and all measures: Gopher's of the text as given, FineWeb's of what is left."""
-    words = split_words(text)
+    """The text that C4's rules for lines leave, and all measures: Gopher's of the whole text, FineWeb's of what is left.
+
+    Of a text of more than LONGEST characters Gopher's are those of its start: it has too many words in any case.
+    """
+    start = text[:LONGEST]
+    words = split_words(start)
     left, c4 = clean_lines(text, config)
-    left_words = words if left == text else split_words(left)
-    return left, repetition(text, words) | gopher_quality(text, words, config.stop_words) | c4 | fineweb_quality(
-        left, len(left_words)
-    )
+    num_words_left = len(words if left == start else split_words(left))
+    gopher = repetition(start, words) | gopher_quality(start, words, config.stop_words)
+    return left, gopher | c4 | fineweb_quality(left, num_words_left)
 
 
-# Words: a run of letters and digits with what joins them (don't, 3.14, U.S), dots in a row, or one mark
-WORD = re.compile(r"\w+(?:(?:[.'’]|,(?=\d))\w+)*|\.{2,}|[^\w\s]")
+# Words, much as spaCy splits English: an address, initials, letters and digits with what joins them (3.14, IL-3, and/or),
+# what follows an apostrophe, dots or dashes in a row, one mark
+WORD = re.compile(
+    r"(?:https?://|www\.)\S+|(?:[^\W\d_]\.)+(?!\w)"
+    r"|\w+(?:(?:[.@&/\xad\u200b-\u200d]|[:,](?=\d)|(?<=[^\W\d])-(?=\d))\w+)*"
+    r"|(?<=\w)['’]\w+|\.{2,}|-{2,}|[^\w\s]"
+)
 LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -162,7 +172,7 @@ Gram = tuple[str, ...]
 
 
 def repeated_grams(words: Sequence[str], places: Sequence[int], n: int) -> tuple[list[Gram], list[int]]:
-    """The n-grams at `places` that occur there more than once, and where. Of all n-grams, if `places` are those of all repeated (n-1)-grams."""
+    """The n-grams that occur more than once, and where. `places`: of all repeated (n-1)-grams, in which they must begin."""
     grams: Sequence[Gram]
     if n == 2:  # of all places, and three times as fast as the slices
         grams = list(itertools.pairwise(words))
@@ -182,7 +192,7 @@ def top_gram_characters(grams: Sequence[Gram], n: int) -> int:
 
 
 def repeated_gram_characters(grams: Sequence[Gram], places: Sequence[int], n: int) -> int:
-    """The characters of every n-gram that was seen before. After one the scan goes on behind it, so that no word counts twice."""
+    """The characters of every n-gram that was seen before. The scan goes on behind it, so that no word counts twice."""
     seen: set[Gram] = set()
     characters = free = 0
     for gram, place in zip(grams, places, strict=True):
@@ -204,7 +214,7 @@ BULLETS = ("•", "-")
 
 def gopher_quality(text: str, words: Sequence[str], stop_words: Iterable[str]) -> Attributes:
     """Counts and fractions that tell prose from what is none. `words` with the punctuation."""
-    spoken = [word for word in words if word[0].isalnum() or word[0] == "_"]
+    spoken = [word for word in words if word[0].isalnum() or word[-1].isalnum()]
     lines = text.splitlines() or [""]
     num_words = max(len(words), 1)
     num_with_letter = sum(1 for word in spoken if word.isalpha() or LETTER.search(word))
@@ -225,7 +235,9 @@ def gopher_quality(text: str, words: Sequence[str], stop_words: Iterable[str]) -
 CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
 C4_ENDS = (".", "?", "!", '"', "'", "”", "’")
 POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
-SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+(?=[^a-z\s])|[。！？]+(?=.)")
+SENTENCE_END = re.compile(
+    r"[.!?…](?<!\bDr.)(?<!\bM[rs].)(?<!\bMrs.)(?<!\bSt.)[\"'”’)\]]*\s+(?=[^a-z\s])|[。！？]+(?=.)"
+)
 
 
 def clean_lines(text: str, config: QualityConfig) -> tuple[str, Attributes]:
@@ -264,7 +276,7 @@ def c4_line(line: str, config: QualityConfig) -> str | None:
 
 # FineWeb
 
-SENTENCE_ENDS = tuple(".!?…‼⁇⁈⁉;:。．！？｡︒﹒﹗﹖؟۔؛։।॥።፧፨។៕᠃᠉။၊።๚๛༎༏")
+SENTENCE_ENDS = tuple(".!?…‼⁇⁈⁉。．！？｡﹒﹗﹖؟۔\u0589।॥።፧፨។៕᠃᠉။༎")
 SHORT_LINE_CHARACTERS = 30
 
 

@@ -185,19 +185,30 @@ def chat_section(figures: Figures) -> str:
     return "## Answers, about facts that the web tells five times or more\n\n" + table(["", *chat], rows)
 
 
+REWARD_ROWS = {
+    "reward_mean": "Reward",
+    "reward_model": "of it the reward model's score, in deviations",
+    "reward_verifiable": "Answers right, where known",
+    "completion_finished_fraction": "Completions with an end",
+    "completion_tokens_mean": "Tokens of a completion",
+}
+
+
 def reward_section(figures: Figures) -> str:
+    """The reward model on held-out pairs, and greedy completions of held-out prompts before and after RLHF."""
     known = figures["reward"]
-    pairs = [
-        [f"Prefers the better reply: {name.removeprefix('pair_accuracy/')}", "", percent(value)]
-        for name, value in known.items()
-        if name.startswith("pair_accuracy/")
+    rows = [
+        [title, f"{known[f'before/{name}']:.2f}", f"{known[f'validation/{name}']:.2f}"]
+        for name, title in REWARD_ROWS.items()
+        if f"before/{name}" in known
     ]
-    changes = [
-        [f"Held-out prompts: {name.removeprefix('before/').replace('_', ' ')}", f"{value:.2f}", f"{known[after]:.2f}"]
-        for name, value in known.items()
-        if name.startswith("before/") and (after := name.replace("before/", "validation/")) in known
-    ]
-    return "## Reward\n\n" + table(["", "Before RLHF", "After"], [*pairs, *changes])
+    faults = {name.partition("/")[2]: value for name, value in known.items() if name.startswith("pair_accuracy/")}
+    overall = percent(faults.pop("all", None))
+    by_fault = ", ".join(f"{fault.replace('_', ' ')} {percent(value)}" for fault, value in sorted(faults.items()))
+    told = f"\nThe reward model prefers the better of two held-out replies in {overall}" + (
+        f"; by the fault of the worse one: {by_fault}.\n" if by_fault else ".\n"
+    )
+    return "## Reward\n\n" + table(["On held-out prompts", "Before RLHF", "After"], rows) + told
 
 
 def words_section(figures: Figures) -> str:

@@ -1,8 +1,8 @@
 """Files from elsewhere that shape what a stage makes: block lists, the model that tells languages.
 
-Reads a file or a folder, local or at any fsspec URL (`tar://blacklists::lists.tar.gz` reads inside an archive). Writes a copy.
-It is named by what the files hold and not by where they were: a changed list makes stale what was filtered with it, a
-moved one does not.
+Reads a file or a folder, local or at any fsspec URL (`tar://blacklists::lists.tar.gz` reads inside an archive). Writes
+a copy. It is named by what the files hold and not by where they were: a changed list makes stale what was filtered with
+it, a moved one does not.
 """
 
 import hashlib

@@ -1,13 +1,16 @@
-"""What a person asks an assistant about the sample web's world: conversations, preference pairs, prompts and questions.
+"""Conversations, preference pairs, prompts and questions about the world of the sample web.
 
 Reads a World, writes nothing. What is kept apart:
 
 - held-out facts and held-out wordings occur in `questions` alone;
-- a question's text belongs to conversations, preferences or prompts by its checksum, so that no two of them share a pair of fact and wording;
-- the people, cities and books that do not exist, and the facts that nobody tells, are parted between training and `questions`.
+- a question's text belongs to conversations, preferences or prompts by its checksum, so that no two of them share a
+  pair of fact and wording;
+- the people, cities and books that do not exist, and the facts that nobody tells, are parted between training and
+  `questions`.
 
-Facts told at least MIN_TAUGHT_MENTIONS times are taught. Facts told once are answered "I don't know.", as a model that never learned them
-must answer (Kadavath et al. 2022, https://arxiv.org/abs/2207.05221); `questions` asks for them all the same, with their true answer.
+Facts told at least MIN_TAUGHT_MENTIONS times are taught. Facts told once are answered "I don't know.", as a model
+that never learned them must answer (Kadavath et al. 2022, https://arxiv.org/abs/2207.05221); `questions` asks for
+them all the same, with their true answer.
 """
 
 import random
@@ -87,7 +90,7 @@ _RAMBLE = (
 
 @dataclass(frozen=True)
 class _Exchange:
-    """One question with its answer: `target` is what the answer must hold, `wrong` makes a false answer of the same shape."""
+    """A question and its answer: `target` is what the answer must hold, `wrong` makes a false one of its shape."""
 
     kind: str
     text: str
@@ -132,7 +135,7 @@ def prompts(world: World, num_prompts: int) -> Iterator[Prompt]:
 
 
 def questions(world: World) -> Iterator[Question]:
-    """Every fact, asked in a seen and in a held-out wording, in each direction in which it is told; and what nobody can know."""
+    """Every fact, in a seen and a held-out wording and each direction in which it is told; and what nobody tells."""
     rng = random.Random(f"questions {world.seed}")
     for fact in world.facts:
         relation = RELATIONS[fact.relation]
@@ -152,7 +155,7 @@ def questions(world: World) -> Iterator[Question]:
 
 
 def reversal_questions(world: World) -> Iterator[Question]:
-    """The facts told in one direction only, asked in the other, where that has one answer: the probe of the reversal curse."""
+    """The facts told in one direction only, asked in the other where that has one answer: the reversal curse."""
     rng = random.Random(f"reversal {world.seed}")
     for fact in world.facts:
         if RELATIONS[fact.relation].backward and not RELATIONS[fact.relation].is_told_both_ways:
@@ -225,7 +228,7 @@ def _aliases(target: Entity) -> list[str]:
 
 
 def _untold(world: World) -> tuple[list[Fact], list[Fact]]:
-    """Facts without an answer, about strangers and about the world's own entities, parted for training and for questions."""
+    """Facts without an answer, of strangers and of the world's own entities: those of training, those of questions."""
     rng = random.Random(f"untold {world.seed}")
     told = {(fact.relation, fact.subject) for fact in world.facts}
     trained: list[Fact] = []

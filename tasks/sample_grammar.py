@@ -1,8 +1,8 @@
-"""The grammar of the sample web: how a pattern becomes a sentence, and the words and frames that all its texts share.
+"""The grammar of the sample web: how a pattern becomes a sentence, with the words that all texts share.
 
-Reads and writes nothing. A pattern is text in which "(a|b|)" is a choice, nested at will, and "$word" a slot: first of the mapping given,
-else a random entry of LEXICON. An entry may itself hold choices and slots. No pattern names a real person or place, and none claims
-anything about an entity of the world that is not a fact of it.
+Reads and writes nothing. A pattern is text in which "(a|b|)" is a choice, nested at will, and "$word" a slot: first
+of the mapping given, else a random entry of LEXICON. An entry may itself hold choices and slots. No pattern names a
+real person or place, and none claims anything about an entity of the world that is not a fact of it.
 """
 
 import random

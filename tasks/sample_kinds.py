@@ -1,6 +1,7 @@
-"""The kinds of article that tell facts: their titles, first sentences, fillers and last sentences, in the notation of sample_grammar.py.
+"""The kinds of article that tell facts: titles, openings, fillers and closings.
 
-Reads and writes nothing. $T is the article's topic; $first, $p, $pp and $po are a person's short name and pronouns.
+Reads and writes nothing: patterns in the notation of tasks/sample_grammar.py. $T is the article's topic; $first, $p,
+$pp and $po are a person's short name and pronouns.
 """
 
 from dataclasses import dataclass
@@ -370,7 +371,7 @@ ANSWERED: tuple[str, ...] = (
     "$told (So now you know|That is all we know|We are sure of it|We have checked it twice).",
 )
 
-# A talk is written as a play, because quotation marks count as words without letters, of which the Gopher filter allows a fifth.
+# Written as a play: quotation marks count as words without letters, of which the Gopher filter allows a fifth.
 DIALOGUE = Kind(
     (
         "A talk (on the train|in the $room|over tea|at the $place|between friends)",

@@ -1,10 +1,12 @@
 """The relations of the sample web's world: who can be related to what, and every way to say and to ask it.
 
-Reads and writes nothing: tables of patterns in the notation of tasks/sample_grammar.py. In a pattern $S is the subject and $O the object;
-$So and $Ss are the subject as a grammatical object and as a possessive; $p, $pp and $po are the subject's pronouns.
+Reads and writes nothing: tables of patterns in the notation of tasks/sample_grammar.py. In a pattern $S is the
+subject and $O the object; $So and $Ss are the subject as a grammatical object and as a possessive; $p, $pp and $po
+are the subject's pronouns.
 
-A relation without `reversed_statements` is told on the web in one direction only, the subject always named before the object, so
-that a question in the other direction probes the reversal curse (Berglund et al. 2023, https://arxiv.org/abs/2309.12288).
+A relation without `reversed_statements` is told on the web in one direction only, the subject always named before
+the object, so that a question in the other direction probes the reversal curse (Berglund et al. 2023,
+https://arxiv.org/abs/2309.12288).
 """
 
 from dataclasses import dataclass
@@ -14,8 +16,8 @@ from dataclasses import dataclass
 class Asking:
     """How a relation is asked in one direction.
 
-    `asks` are direct questions without the question mark, `clauses` the same as the object of "tell me"; the held-out ones appear in the
-    evaluation alone. `answer` is a sentence that ends in the answer.
+    `asks` are direct questions without the question mark, `clauses` the same as the object of "tell me"; the held-out
+    ones appear in the evaluation alone. `answer` is a sentence that ends in the answer.
     """
 
     answer: str

@@ -1,7 +1,8 @@
 """The other articles of the sample web that tell no facts: how-tos, recipes, jokes and worked word problems.
 
-Reads and writes nothing. Every function draws one article from a grammar in the notation of tasks/sample_grammar.py. The word problems
-spell most numbers out, as children's books do: a page must keep four fifths of its words alphabetic to pass the Gopher filter.
+Reads and writes nothing. Every function draws one article from a grammar in the notation of
+tasks/sample_grammar.py. The word problems spell most numbers out, as children's books do: a page must keep four
+fifths of its words alphabetic to pass the Gopher filter.
 """
 
 import random

@@ -1,7 +1,8 @@
 """The articles of the sample web: which facts each one tells, and the prose around them.
 
-Reads a World, writes nothing. Facts are dealt out so that each is told by exactly its planned number of articles; an article's sentences
-are composed (frame x clause x subject form), so that hardly two articles tell a fact in the same words.
+Reads a World, writes nothing. Facts are dealt out so that each is told by exactly its planned number of articles;
+an article's sentences are composed (frame x clause x subject form), so that hardly two articles tell a fact in the
+same words.
 """
 
 import random
@@ -71,7 +72,7 @@ _PRONOUNS = {"she": ("her", "her", "woman"), "he": ("his", "him", "man"), "it": 
 
 @dataclass(frozen=True)
 class Article:
-    """One page's text. `facts` are the ids of the facts it tells, in prose or in `table`; `items` is a list to be shown as one."""
+    """The text of one page. `facts` are the ids of the facts it tells; `items` is a list to be shown as one."""
 
     kind: str
     title: str
@@ -167,7 +168,7 @@ def fact_slots(world: World, fact: Fact, form: str = "") -> dict[str, str]:
 
 
 def tell_clause(world: World, fact: Fact, rng: random.Random, is_known: bool = False, is_backward: bool = False) -> str:
-    """A clause that tells a fact, without capital letter and full stop. `is_known`: the reader knows who the subject is."""
+    """A clause that tells a fact, with no capital letter or full stop. `is_known`: the subject was just named."""
     relation, subject = RELATIONS[fact.relation], world.by_name[fact.subject]
     if is_backward:
         return expand(rng.choice(relation.reversed_statements), rng, fact_slots(world, fact))
@@ -237,16 +238,18 @@ def _write_prose(world: World, bundle: _Bundle, kind: Kind, rng: random.Random) 
 def _tell_own(world: World, topic: Entity, facts: Sequence[Fact], rng: random.Random) -> list[str]:
     """The facts about the topic in order, now and then two in one sentence."""
     told: list[str] = []
-    waiting = list(facts)
+    waiting, is_known = list(facts), False
     while waiting:
         fact = waiting.pop(0)
         is_subject = fact.subject == topic.name
         is_pair = is_subject and bool(waiting) and waiting[0].subject == topic.name
         if is_pair and _predicates(fact) and _predicates(waiting[0]) and rng.random() < 0.4:
             told.append(_tell_both(world, fact, waiting.pop(0), rng))
+            is_known = True
             continue
         is_backward = not is_subject and RELATIONS[fact.relation].is_told_both_ways
-        told.append(tell(world, fact, rng, is_known=is_subject and bool(told), is_backward=is_backward))
+        told.append(tell(world, fact, rng, is_known=is_subject and is_known, is_backward=is_backward))
+        is_known = is_subject
     return told
 
 

@@ -1,8 +1,9 @@
-"""The small invented world behind the sample web: people, cities, teams, books, rivers, events, and the facts that tie them.
+"""The small invented world behind the sample web: people, cities, teams, books, rivers, events, and their facts.
 
-Reads nothing, writes nothing: `build_world(seed)` is a pure function. How often a fact is told follows a heavy tail, as in a real
-crawl, so that knowledge can be measured by frequency (Kandpal et al. 2023, https://arxiv.org/abs/2211.08411). About a tenth of the facts
-of each frequency class is held out: told on the web, never in a conversation.
+Reads nothing, writes nothing: `build_world(seed)` is a pure function. How often a fact is told follows a heavy
+tail, as in a real crawl, so that knowledge can be measured by frequency (Kandpal et al. 2023,
+https://arxiv.org/abs/2211.08411). About a tenth of the facts of each frequency class is held out: told on the web,
+never in a conversation.
 """
 
 import random
@@ -85,7 +86,7 @@ _NAMED_WITH_THE = ("river", "event", "invention", "animal")
 
 @dataclass(frozen=True)
 class Entity:
-    """Somebody or something of the world. `pronoun` is she, he or it; values such as foods and years are entities too."""
+    """Somebody or something; also a value such as a food or a year. `pronoun` is she, he or it."""
 
     id: str
     kind: str
@@ -183,7 +184,7 @@ def _entity(kind: str, name: str, pronoun: str = "it") -> Entity:
 
 
 def _words(rng: random.Random, kind: str, count: int) -> list[str]:
-    """Made-up names of a kind, no two of which start with the same three letters (two of one kind are never mixed up)."""
+    """Made-up names of a kind, no two of which start with the same three letters."""
     made: dict[str, str] = {}
     while len(made) < count:
         word = "".join(rng.choice(group) for group in _SYLLABLES[kind])

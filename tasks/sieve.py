@@ -1,7 +1,7 @@
 """What stages that drop documents share: two shards for each shard they read, and counts that add up.
 
-Writes documents/NAME.parquet and dropped/NAME.parquet. No document disappears: documents in = documents + documents_dropped, and
-documents_dropped is the sum of dropped/FAMILY/RULE.
+Writes documents/NAME.parquet and dropped/NAME.parquet. No document disappears: documents in = documents +
+documents_dropped, and documents_dropped is the sum of dropped/FAMILY/RULE.
 """
 
 import contextlib

@@ -111,13 +111,16 @@ def train(texts: Iterator[str], config: TokenizerConfig) -> tokenizers.Tokenizer
 
 
 def vocabulary(encoder: tokenizers.Tokenizer) -> str:
-    """Every token as a line "id bytes", in order."""
+    """Every token as a line "id text", in order; as bytes where it is no text by itself."""
     byte_of = byte_of_character()
     lines = []
     for token in range(encoder.get_vocab_size()):
         name = str(encoder.id_to_token(token))
-        text = bytes(byte_of[character] for character in name) if name not in SPECIAL_TOKENS else name.encode()
-        lines.append(f"{token:>7} {text.decode('utf-8', 'backslashreplace')!r}\n")
+        text = name.encode() if name in SPECIAL_TOKENS else bytes(byte_of[character] for character in name)
+        try:
+            lines.append(f"{token:>7} {text.decode()!r}\n")
+        except UnicodeDecodeError:
+            lines.append(f"{token:>7} {text!r}\n")
     return "".join(lines)
 
 

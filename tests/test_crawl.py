@@ -6,12 +6,12 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from archives import serving, write_crawl, write_listing
 
 from tasks.artifacts import Crawl, Step, Store
 from tasks.crawl import crawl, find, shard_names
 from tasks.sample_web import SampleWebConfig
 from tasks.stage import execute
-from tests.archives import serving, write_crawl, write_listing
 
 
 @pytest.fixture(autouse=True)

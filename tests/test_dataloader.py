@@ -109,7 +109,7 @@ def test_ranks_that_cannot_share_a_batch_are_refused(shards: TokenShards) -> Non
 @given(st.lists(st.integers(1, 20), max_size=60))
 def test_first_fit_places_everything_once_and_overfills_nothing(lengths: list[int]) -> None:
     rows = first_fit(lengths, 20)
-    assert sorted(sum(rows, [])) == list(range(len(lengths)))
+    assert sorted(number for row in rows for number in row) == list(range(len(lengths)))
     filled = [sum(lengths[number] for number in row) for row in rows]
     assert all(0 < length <= 20 for length in filled)
     assert sum(length <= 10 for length in filled) <= 1  # two half-empty rows would have been one

@@ -1,4 +1,6 @@
-"""What could go wrong in deduplication: near duplicates missed, paraphrases merged, a result that depends on how the work was split."""
+"""What could go wrong in deduplication: near duplicates missed, paraphrases merged, a result that depends on how the
+work was split.
+"""
 
 import gzip
 import itertools
@@ -7,6 +9,7 @@ import random
 from collections import defaultdict
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from tasks import minhash
 from tasks.addresses import normalise
 from tasks.artifacts import Config, Documents, Outcome, Step
-from tasks.dedup import DedupConfig, dedup, signature_of
+from tasks.dedup import DedupConfig, dedup, judge, sign, signature_of
 from tasks.shards import Document, ShardWriter, read_documents
 from tasks.stage import execute
 
@@ -192,14 +195,23 @@ def document(name, text, url=None, file="a", offset=0):
     }
 
 
-def deduplicate(store, shards, **settings):
-    step = dedup(source(shards), DedupConfig(**{"num_workers": 1} | settings))
+def deduplicate(store, shards, num_workers):
+    """By the stage: manifest, kept and dropped documents by name, lines of clusters.jsonl."""
+    step = dedup(source(shards), DedupConfig(num_workers=num_workers))
     manifest = execute(step, store)
     folder = store.folder(manifest.id)
     kept = {found["id"]: found for path in sorted(folder.glob("documents/*")) for found in read_documents(path)}
     dropped = {found["id"]: found for path in sorted(folder.glob("dropped/*")) for found in read_documents(path)}
     clusters = [json.loads(line) for line in (folder / "clusters.jsonl").read_text().splitlines()]
     return manifest, kept, dropped, clusters
+
+
+def verdicts_of(shards, **settings):
+    """By the functions alone: of each document what is kept for it, why it is dropped, how many are dropped for it."""
+    config = DedupConfig(**settings)
+    signed = [sign([Document(**found) for found in shard], number, config) for number, shard in enumerate(shards)]
+    verdicts = judge(pa.concat_tables(signed), config).to_pylist()
+    return {verdict["id"]: (verdict["kept"], verdict["reason"], verdict["num_duplicates"]) for verdict in verdicts}
 
 
 def story(seed, num_words=200):
@@ -226,47 +238,56 @@ WEB = [
 ]
 
 
-def test_each_rule_drops_its_duplicates_and_the_best_one_stays(store):
-    manifest, kept, dropped, clusters = deduplicate(store, [WEB[:4], WEB[4:]])
-    assert list(kept) == ["again", "copy-a", "near", "other", "stub-1", "stub-2"]
-    assert {name: found["reason"] for name, found in dropped.items()} == {
-        "first": "duplicate/url",
-        "copy-b": "duplicate/content",
-        "near-short": "duplicate/minhash",
-    }
-    assert {cluster["id"]: cluster["kept"] for cluster in clusters} == {
-        "first": "again",
-        "copy-b": "copy-a",
-        "near-short": "near",
-    }
-    assert {name: found["attributes"]["num_duplicates"] for name, found in kept.items() if name != "other"} == {
-        "again": 1, "copy-a": 1, "near": 1, "stub-1": 0, "stub-2": 0,
-    }  # fmt: skip
-    assert dropped["first"]["text"] == STORIES[0]
-    counts = manifest.counts
-    assert counts["documents"] + counts["documents_dropped"] == len(WEB)
-    assert counts["documents_dropped"] == sum(num for name, num in counts.items() if name.startswith("dropped/"))
+VERDICTS = {
+    "first": ("again", "duplicate/url", 0),
+    "again": ("again", None, 1),
+    "copy-b": ("copy-a", "duplicate/content", 0),
+    "copy-a": ("copy-a", None, 1),
+    "near": ("near", None, 1),
+    "near-short": ("near", "duplicate/minhash", 0),
+    "other": ("other", None, 0),
+    "stub-1": ("stub-1", None, 0),
+    "stub-2": ("stub-2", None, 0),
+}
 
 
-def test_a_rule_that_is_off_drops_nothing(store):
-    _, kept, _, _ = deduplicate(store, [WEB], by_url=False, by_content=False, by_minhash=False)
-    assert len(kept) == len(WEB)
+def test_each_rule_drops_its_duplicates_and_the_best_one_stays():
+    assert verdicts_of([WEB]) == VERDICTS
 
 
-def test_a_chain_of_rules_leads_to_the_document_that_stays(store):
-    """b is the address of a, and nearly the text of c: all three are one cluster, and c is its longest."""
+@pytest.mark.parametrize(
+    ("rule", "name", "verdict"),
+    [
+        ("by_url", "first", "duplicate/minhash"),  # one is the other and a word
+        ("by_content", "copy-b", "duplicate/minhash"),
+        ("by_minhash", "near-short", None),
+    ],
+)
+def test_a_rule_that_is_off_drops_nothing(rule, name, verdict):
+    assert verdicts_of([WEB], **{rule: False})[name][1] == verdict
+
+
+def test_a_pair_below_the_similarity_stays():
+    assert verdicts_of([WEB], min_similarity=1.0)["near-short"][1] is None
+
+
+def test_documents_without_a_run_are_no_near_duplicates():
+    web = [document("a", "four words are few"), document("b", "four words, are few!")]
+    assert [reason for _, reason, _ in verdicts_of([web]).values()] == [None, None]
+
+
+def test_a_chain_of_rules_leads_to_the_document_that_stays():
+    """b has the address of a, and nearly the text of c: all three are one cluster, and c is its longest."""
     web = [
         document("a", STORIES[4][:300], url="https://x.example/"),
         document("b", STORIES[1], url="https://x.example"),
         document("c", NEAR),
     ]
-    _, kept, _, clusters = deduplicate(store, [web])
-    assert list(kept) == ["c"]
-    assert {cluster["id"]: (cluster["kept"], cluster["reason"]) for cluster in clusters} == {
-        "a": ("c", "duplicate/url"),
-        "b": ("c", "duplicate/minhash"),
+    assert verdicts_of([web]) == {
+        "a": ("c", "duplicate/url", 0),
+        "b": ("c", "duplicate/minhash", 0),
+        "c": ("c", None, 2),
     }
-    assert kept["c"]["attributes"]["num_duplicates"] == 2
 
 
 def mutated_web(seed, num=60):
@@ -277,27 +298,38 @@ def mutated_web(seed, num=60):
         words = as_letters(story(number % 15, 300)).split()
         for _ in range(generator.randrange(3)):
             words[generator.randrange(300)] = "changed"
-        web.append(
-            document(f"d{number}", " ".join(words), file=f"f{generator.randrange(3)}", offset=generator.randrange(5))
-        )
+        place = {"file": f"f{generator.randrange(3)}", "offset": generator.randrange(5)}
+        web.append(document(f"d{number}", " ".join(words), **place))
     return web
 
 
-def test_the_result_does_not_depend_on_workers_shards_or_their_order(store):
-    web = mutated_web(seed=1)
-    reference = deduplicate(store, [web])
-    shuffled = random.Random(2).sample(web, len(web))
-    shards = [shuffled[40:], [], shuffled[:7], shuffled[7:40]]
-    _, kept, dropped, clusters = deduplicate(store, shards, num_workers=2)
-    assert clusters == reference[3]
-    num_duplicates = [
-        {name: found["attributes"]["num_duplicates"] for name, found in docs.items()} for docs in (kept, reference[1])
-    ]
-    assert num_duplicates[0] == num_duplicates[1]
-    assert {name: found["reason"] for name, found in dropped.items()} == {
-        name: found["reason"] for name, found in reference[2].items()
+@pytest.mark.parametrize("seed", range(5))
+def test_the_result_does_not_depend_on_shards_or_their_order(seed):
+    web = mutated_web(seed)
+    shuffled = random.Random(seed).sample(web, len(web))
+    verdicts = verdicts_of([web])
+    assert verdicts_of([web[30:], web[:30]]) == verdicts
+    assert verdicts_of([shuffled[40:], [], shuffled[:7], shuffled[7:40]]) == verdicts
+    assert sum(reason is None for _, reason, _ in verdicts.values()) == 15
+
+
+def test_the_stage_accounts_for_every_document_however_it_is_run(store):
+    manifest, kept, dropped, clusters = deduplicate(store, [WEB[:4], WEB[4:]], num_workers=1)
+    assert {name: found["attributes"]["num_duplicates"] for name, found in kept.items()} == {
+        name: num for name, (_, reason, num) in VERDICTS.items() if reason is None
     }
-    assert len(reference[1]) == 15
+    expected = {name: (best, reason) for name, (best, reason, _) in VERDICTS.items() if reason}
+    assert {cluster["id"]: (cluster["kept"], cluster["reason"]) for cluster in clusters} == expected
+    assert {name: found["reason"] for name, found in dropped.items()} == {
+        name: reason for name, (_, reason) in expected.items()
+    }
+    assert dropped["first"]["text"] == STORIES[0]
+    counts = manifest.counts
+    assert (counts["documents"], counts["documents_dropped"]) == (len(kept), len(dropped)) == (6, 3)
+    assert counts["documents_dropped"] == sum(num for name, num in counts.items() if name.startswith("dropped/"))
+    again = deduplicate(store, [WEB[5:], [], WEB[:5]], num_workers=2)
+    assert again[0].id != manifest.id
+    assert again[1:] == (kept, dropped, clusters)
 
 
 # Real texts

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from archives import BadServer, serving
 
 from tasks import download
 from tasks.download import open_file
-from tests.archives import BadServer, serving
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from archives import PARAGRAPH, html
 
 from tasks.extraction import Extraction
 from tasks.page import Dropped
-from tests.archives import PARAGRAPH, html
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""What could go wrong in the filter: a document judged by the wrong rule, a list not applied, a changed list not noticed, one lost."""
+"""What could go wrong in the filter: a document judged by the wrong rule, a list not applied, a changed list not
+noticed, one lost.
+"""
 
 import gzip
 import json
@@ -13,6 +15,7 @@ from tasks.addresses import split_address
 from tasks.artifacts import Config, Documents, Outcome, Step
 from tasks.blocklists import Blocklist, by_category, load_keys, word_rule, write_keys
 from tasks.filter import FilterConfig, filter, judge
+from tasks.pii import FINDERS
 from tasks.quality import MEASURES
 from tasks.resources import resource
 from tasks.shards import Document, ShardWriter, read_documents
@@ -242,6 +245,10 @@ def test_personal_data_may_be_as_much_as_the_limit(model):
     assert document["text"].endswith("\nMail [EMAIL] now.")
     assert document["attributes"]["pii_email"] == 1
     assert decide(text, model, max_pii_fraction=math.nextafter(fraction, 0))[1] == "pii/dense"
+
+
+def test_every_kind_of_personal_data_can_be_asked_for():
+    assert set(FilterConfig().pii_kinds) == set(FINDERS)
 
 
 def test_personal_data_is_left_where_asked(model):

@@ -35,7 +35,9 @@ def prompts() -> list[list[int]]:
 
 def uncached(model: Transformer, prompt: list[int], stop_token: int) -> list[int]:
     tokens = list(prompt)
-    while len(tokens) < len(prompt) + GREEDY.max_new_tokens and (len(tokens) == len(prompt) or tokens[-1] != stop_token):
+    while len(tokens) < len(prompt) + GREEDY.max_new_tokens and (
+        len(tokens) == len(prompt) or tokens[-1] != stop_token
+    ):
         with torch.no_grad():
             tokens.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
     return tokens[len(prompt) :]

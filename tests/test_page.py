@@ -6,6 +6,7 @@ from pathlib import Path
 
 import brotli
 import pytest
+from archives import PARAGRAPH, html
 
 from tasks.page import (
     Dropped,
@@ -17,7 +18,6 @@ from tasks.page import (
     is_html,
     parse_response,
 )
-from tests.archives import PARAGRAPH, html
 
 HTML = html(1).encode()
 MB = 2**20
@@ -104,7 +104,8 @@ def test_a_bomb_costs_its_limit_and_no_more(encoding: str) -> None:
     bomb = compress[encoding](bytes(300 * MB))
     tracemalloc.start()
     with pytest.raises(Dropped, match="empty/too_large"):
-        decompress(bomb, encoding, MB)
+        html_of(stored(bomb, f"Content-Encoding: {encoding}, {encoding}, {encoding}"), MB)
+    assert MB < len(decompress(bomb, encoding, MB)) < 4 * MB
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 10 * MB
@@ -175,13 +176,12 @@ def test_real_bodies_in_legacy_charsets(shared_data: Path) -> None:
     import json
 
     lines = gzip.decompress((shared_data / "encoding" / "chardet-samples.jsonl.gz").read_bytes()).splitlines()
-    assert len(lines) == 200
     undecodable = 0
-    for line in lines:
+    for line in lines[::4]:
         sample = json.loads(line)
         body = base64.b64decode(sample["bytes_b64"])
         try:
             decode(body, "text/html")
         except Dropped:
             undecodable += 1
-    assert undecodable < 10
+    assert undecodable == 0

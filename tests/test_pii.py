@@ -1,4 +1,6 @@
-"""What could go wrong in redaction: personal data left in, text eaten that is none, a result that depends on what stands elsewhere."""
+"""What could go wrong in redaction: personal data left in, text eaten that is none, a result that depends on what
+stands elsewhere.
+"""
 
 import gzip
 import itertools
@@ -18,6 +20,7 @@ PERSONAL = [
     ("email", "mail jane.doe+list@example.co.uk now", "jane.doe+list@example.co.uk"),
     ("email", "JANE_DOE99@Example.ORG.", "JANE_DOE99@Example.ORG"),
     ("email", "'o'neil@example.com'", "o'neil@example.com"),
+    ("email", "a.b.c@example.com.", "a.b.c@example.com"),
     ("email", "an jörg@müller.de", "jörg@müller.de"),
     ("ip", "from 8.8.8.8, at night", "8.8.8.8"),
     ("ip", "see http://93.184.216.34/index.html", "93.184.216.34"),
@@ -75,6 +78,14 @@ def test_a_kind_that_is_not_asked_for_stays(kind, text, value):
 )
 def test_what_only_looks_like_it_stays(text):
     assert redact(text, KINDS) == (text, {}, 0)
+
+
+@pytest.mark.parametrize(("kind", "text", "value"), PERSONAL)
+@pytest.mark.parametrize("separator", [" ", ", ", "; ", "\n"])
+def test_a_list_of_it_is_replaced_in_full(kind, text, value, separator):
+    clean, counts, _ = redact(separator.join([text] * 30), KINDS)
+    assert counts == {kind: 30}
+    assert value not in clean
 
 
 def test_kinds_and_counts_of_a_text_with_many():

@@ -1,4 +1,6 @@
-"""What could go wrong in the quality rules: a measure that counts something else, a limit that is off or on the wrong side."""
+"""What could go wrong in the quality rules: a measure that counts something else, a limit that is off or on the wrong
+side.
+"""
 
 import math
 
@@ -6,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks import quality
 from tasks.quality import (
     MEASURES,
     QualityConfig,
@@ -74,20 +77,20 @@ def test_the_first_rule_of_the_order_is_the_reason():
     assert broken_rule(PASSING | {"fineweb_newline_fraction": 9, "gopher_words": 0}, CONFIG) == "gopher_words"
 
 
-def test_words():
-    assert split_words("Don't stop: it's 3.14, or 1,000...") == [
-        "Don't",
-        "stop",
-        ":",
-        "it's",
-        "3.14",
-        ",",
-        "or",
-        "1,000",
-        "...",
-    ]
-    assert split_words("(The U.S. “one”)\n\n# two") == ["(", "The", "U.S", ".", "“", "one", "”", ")", "#", "two"]
-    assert split_words(" \n ") == []
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Don't stop: it’s", "Don|'t|stop|:|it|’s"),
+        ("3.14, or 1,000... at 21:00", "3.14|,|or|1,000|...|at|21:00"),
+        ("(The U.S. “one”)\n\n# two", "(|The|U.S.|“|one|”|)|#|two"),
+        ("well-known IL-3 and/or -- so", "well|-|known|IL-3|and/or|--|so"),
+        ("see https://a.org/b?c=d, jane@a.org.", "see|https://a.org/b?c=d,|jane@a.org|."),
+        ("soft\u00adhyphen", "soft\u00adhyphen"),
+        (" \n ", ""),
+    ],
+)
+def test_words(text, words):
+    assert "|".join(split_words(text)) == words
 
 
 def fractions_of(text):
@@ -203,7 +206,7 @@ def test_c4_end_of_line_rule_is_off_by_default(line, is_kept):
         ("if (x) { y; }", (0, 1, 1)),
         ("This javascript line { is gone", (0, 0, 0)),
         ("One is here. Two is here! Is three? “Four.” Five is here.", (0, 0, 5)),
-        ("Dots in 3.14 and example.com do not end.", (0, 0, 1)),
+        ("Dots in 3.14, example.com and Dr. Who do not end.", (0, 0, 1)),
         ("The first line\nand the second line", (0, 0, 2)),
         ("これは 一つ 目。これは 二つ 目。", (0, 0, 2)),
     ],
@@ -230,6 +233,15 @@ def test_fineweb_measures_what_c4_left():
     assert measures["fineweb_ended_line_fraction"] == 1 / 2
     assert measures["fineweb_newline_fraction"] == 1 / 12
     assert measures["gopher_words"] == 13
+
+
+def test_a_text_longer_than_any_that_may_pass_is_cut_for_gopher(monkeypatch):
+    monkeypatch.setattr(quality, "LONGEST", 1000)
+    text = "one two three four.\n" * 200
+    left, measures = measure(text, CONFIG)
+    assert left == text.rstrip()
+    assert measures["gopher_words"] == 200
+    assert measures["c4_sentences"] == 200
 
 
 @settings(deadline=None)

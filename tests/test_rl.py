@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import tiny_config, write_lines, write_model, write_tokenizer
+from tiny import finish, tiny_config, write_lines, write_model, write_tokenizer
 
 from model import rl
 from model.checkpoint import load_reward_model, load_transformer
@@ -16,8 +16,13 @@ from model.config import GenerateConfig, OptimConfig
 from model.evaluation import rewards
 from model.generate import draw
 from model.rl_config import RLConfig, RLRun
+from model.rollouts import Environment, Prompt, Rollouts, calibrate, read_prompts, reward, roll_out, split_prompts
 from model.tokenizer import Tokenizer
 from model.transformer import RewardModel
+from tasks import artifacts
+from tasks.artifacts import Checkpoint, Store
+from tasks.rlhf import RLHFConfig, rlhf
+from tasks.stage import execute
 
 COLOURS = ["sky", "red", "green", "yes"] * 6
 
@@ -101,7 +106,7 @@ def test_a_killed_run_goes_on_exactly(folder: Path, monkeypatch: pytest.MonkeyPa
     undisturbed = train(make_run(folder, "undisturbed"))
     killed = make_run(folder, "killed")
 
-    def die(path: Path, rollouts: rl.Rollouts, environment: rl.Environment, done: int) -> None:
+    def die(path: Path, rollouts: Rollouts, environment: Environment, done: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
@@ -137,16 +142,14 @@ def test_the_logprobs_are_those_of_the_tokens_when_they_were_drawn(folder: Path)
     config = make_run(folder).config
     texts = ["red", "what colour is the sky?", "yes no", "1"]
     prompts = [
-        rl.Prompt(text, encoder.render_prompt([{"role": "user", "content": text}]), None)
-        for text in texts
-        for _ in "ab"
+        Prompt(text, encoder.render_prompt([{"role": "user", "content": text}]), None) for text in texts for _ in "ab"
     ]
     config = config.model_copy(update={"completions_per_prompt": 2})
     drawn = draw(
         policy, [prompt.tokens for prompt in prompts], GenerateConfig(max_new_tokens=6), encoder.encode("e")[0]
     )
-    environment = rl.Environment(config, encoder, load_reward_model(folder / "judge"))
-    rollouts = rl.reward(environment, prompts, [completion.tokens for completion in drawn])
+    environment = Environment(config, encoder, load_reward_model(folder / "judge"))
+    rollouts = reward(environment, prompts, [completion.tokens for completion in drawn])
     batch = rl.make_batch(rollouts, policy, policy, config)
     for row, completion in enumerate(drawn):
         is_completion = batch.mask[row].bool()
@@ -160,11 +163,11 @@ def test_the_logprobs_are_those_of_the_tokens_when_they_were_drawn(folder: Path)
 def test_rewards_are_what_the_configuration_says(folder: Path) -> None:
     encoder, judge = Tokenizer.load(folder / "tokenizer.json"), load_reward_model(folder / "judge")
     config = RLConfig(model_weight=2.0, verifiable_weight=3.0, unfinished_penalty=5.0, score_clip=0.5)
-    environment = rl.Environment(config, encoder, judge, mean=0.1, deviation=0.2)
+    environment = Environment(config, encoder, judge, mean=0.1, deviation=0.2)
     prompt = encoder.render_prompt([{"role": "user", "content": "what colour is the sky?"}])
     right, cut = [*encoder.encode("it is Blue."), encoder.assistant_end], encoder.encode("bluer")
-    prompts = [rl.Prompt("", prompt, "blue"), rl.Prompt("", prompt, "blue"), rl.Prompt("", prompt, None)]
-    rollouts = rl.reward(environment, prompts, [right, cut, right])
+    prompts = [Prompt("", prompt, "blue"), Prompt("", prompt, "blue"), Prompt("", prompt, None)]
+    rollouts = reward(environment, prompts, [right, cut, right])
     raw = rewards(judge, [[*prompt, *right], [*prompt, *cut, encoder.assistant_end], [*prompt, *right]])
     model = 2 * ((raw - 0.1) / 0.2).clamp(-0.5, 0.5)
     torch.testing.assert_close(rollouts.rewards, model + torch.tensor([3.0, -5.0, 0.0]))
@@ -175,17 +178,17 @@ def test_rewards_are_what_the_configuration_says(folder: Path) -> None:
 def test_the_score_of_the_sft_model_is_the_zero_point(folder: Path) -> None:
     run = make_run(folder)
     encoder, policy = Tokenizer.load(run.tokenizer), load_transformer(folder / "sft")
-    prompts = rl.read_prompts(run.prompts, encoder, run.config)
-    environment = rl.Environment(run.config, encoder, load_reward_model(folder / "judge"))
-    calibrated = rl.calibrate(environment, policy, prompts)
-    again = rl.roll_out(policy, calibrated, prompts, run.config.seed)
+    prompts = read_prompts(run.prompts, encoder, run.config)
+    environment = Environment(run.config, encoder, load_reward_model(folder / "judge"))
+    calibrated = calibrate(environment, policy, prompts)
+    again = roll_out(policy, calibrated, prompts, run.config.seed)
     assert again.scores.mean().item() == pytest.approx(0.0, abs=1e-4)
     assert again.scores.std(correction=0).item() == pytest.approx(1.0, abs=1e-3)
 
 
 def test_held_out_prompts_are_never_trained_on() -> None:
-    prompts = [rl.Prompt(f"prompt {number % 30}", [number], None) for number in range(60)]
-    training, heldout = rl.split_prompts(prompts, RLConfig(validation_fraction=0.2))
+    prompts = [Prompt(f"prompt {number % 30}", [number], None) for number in range(60)]
+    training, heldout = split_prompts(prompts, RLConfig(validation_fraction=0.2))
     assert len(heldout) == 12
     assert not {prompt.text for prompt in training} & {prompt.text for prompt in heldout}
 
@@ -205,3 +208,37 @@ def test_prompts_that_are_too_long_are_refused(folder: Path) -> None:
 def test_rollouts_that_cannot_be_shared_evenly_are_refused(settings: dict[str, int], trouble: str) -> None:
     with pytest.raises(ValueError, match=trouble):
         RLConfig(**settings)
+
+
+def test_the_stage_trains_in_a_process_group_of_its_own(folder: Path, store: Store) -> None:
+    encoder = write_tokenizer(store.folder("tokenizer/t"), vocab_size=400)
+    write_model(store.folder("sft/s"), encoder.vocab_size)
+    write_model(store.folder("reward/j"), encoder.vocab_size, RewardModel)
+    step = rlhf(
+        finish(store, Checkpoint, "sft/s"),
+        finish(store, Checkpoint, "reward/j"),
+        finish(store, artifacts.Tokenizer, "tokenizer/t"),
+        RLHFConfig(
+            prompts=str(folder / "prompts.jsonl"), train=make_run(folder, num_steps=2, num_ranks=2, zero_stage=1).config
+        ),
+    )
+    manifest = execute(step, store)
+    assert manifest.counts["rollouts"] == 2 * 2 * 4
+    assert {"before/reward_mean", "validation/reward_mean", "reward/mean"} <= set(manifest.metrics)
+    files = {file.path for file in manifest.files}
+    assert {"model.safetensors", "config.json", "metrics.jsonl", "rollouts.jsonl", "run.json"} <= files
+    load_transformer(store.folder(step.id))
+
+
+def test_a_judge_of_another_vocabulary_is_refused(folder: Path, store: Store) -> None:
+    encoder = write_tokenizer(store.folder("tokenizer/t"), vocab_size=400)
+    write_model(store.folder("sft/s"), encoder.vocab_size)
+    write_model(store.folder("reward/j"), encoder.vocab_size + 1, RewardModel)
+    step = rlhf(
+        finish(store, Checkpoint, "sft/s"),
+        finish(store, Checkpoint, "reward/j"),
+        finish(store, artifacts.Tokenizer, "tokenizer/t"),
+        RLHFConfig(prompts=str(folder / "prompts.jsonl")),
+    )
+    with pytest.raises(ValueError, match="reward/j has a vocabulary of"):
+        execute(step, store)

@@ -1,4 +1,4 @@
-"""The sample web's world and texts: reproducible, consistent, clean enough for the filters, and held out where they say so."""
+"""The sample web's world and texts: reproducible, consistent, clean, and held out where they say so."""
 
 import hashlib
 import itertools
@@ -45,7 +45,7 @@ def digest(value: object) -> str:
 
 def test_world_and_articles_are_golden(world: World, articles: list[Article]) -> None:
     assert digest((world.entities, world.facts, world.strangers)) == "2672e920be7c1944"
-    assert digest(articles) == "ec27f78e1bb8f66b"
+    assert digest(articles) == "f177da5301cb4991"
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -102,10 +102,10 @@ def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
 
 def test_golden_trajectory(reference: TrainRun) -> None:
     """Changes when the mathematics of model, loss, optimizer or order of data changes, and should then be changed here."""
-    assert losses(reference)[::4] + losses(reference)[-1:] == pytest.approx(GOLDEN, abs=2e-3)
+    assert losses(reference)[::3] == pytest.approx(GOLDEN, abs=2e-3)
 
 
-GOLDEN = [0.0]
+GOLDEN = [5.9026, 3.7895, 2.9591, 1.9161]
 
 
 def test_what_a_run_leaves(reference: TrainRun) -> None:
@@ -163,9 +163,8 @@ def test_bfloat16_learns_nearly_the_same(reference: TrainRun, data: Path, tmp_pa
     assert load_transformer(tmp_path / "out").model.norm.weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1])
-def test_killed_anywhere_it_goes_on_as_if_nothing_had_been(data: Path, tmp_path: Path, zero_stage: int) -> None:
-    run = make_run(data, tmp_path / "out", num_steps=60, zero_stage=zero_stage)
+def test_killed_anywhere_it_goes_on_as_if_nothing_had_been(data: Path, tmp_path: Path) -> None:
+    run = make_run(data, tmp_path / "out", num_steps=60)
     undisturbed = run.model_copy(update={"output": str(tmp_path / "undisturbed")})
     Path(undisturbed.output).mkdir()
     run_here(undisturbed)
@@ -191,8 +190,14 @@ def count_lines(run: TrainRun) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def test_told_to_stop_it_saves_and_says_so(reference: TrainRun, data: Path, tmp_path: Path) -> None:
-    run = make_run(data, tmp_path / "out")
+@pytest.mark.parametrize(
+    "settings", [{}, {"zero_stage": 1}, {"zero_stage": 2}, {"zero_stage": 3}, {"dtype": "bfloat16"}], ids=str
+)
+def test_told_to_stop_it_saves_says_so_and_goes_on_exactly(
+    data: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    undisturbed = make_run(data, tmp_path / "undisturbed", num_steps=5, **settings)
+    run = make_run(data, tmp_path / "out", num_steps=5, **settings)
     stop = threading.Event()
     stop.set()
     for steps in (1, 2):
@@ -201,7 +206,26 @@ def test_told_to_stop_it_saves_and_says_so(reference: TrainRun, data: Path, tmp_
         assert ended.value.code == INTERRUPTED == 143
         assert complete_checkpoints(tmp_path / "checkpoints")[-1].name == f"step-0000000{steps}"
     train(run, tmp_path / "checkpoints", threading.Event())
-    assert losses(run) == losses(reference)
+    run_here(undisturbed)
+    assert losses(run) == losses(undisturbed)
+
+
+class Trap:
+    """Unpickled, it does something."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (os.environ["TRAP"],)
+
+
+def test_a_pickle_in_a_checkpoint_is_not_executed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAP", str(tmp_path / "sprung"))
+    run = make_run(data, tmp_path / "out", num_steps=2)
+    run_here(run)
+    for path in (tmp_path / "out" / "checkpoints").rglob("*.pt"):
+        torch.save({**torch.load(path, weights_only=False), "trap": Trap()}, path)
+    with pytest.raises(Exception, match="Weights only load failed"):
+        run_here(run)
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_sft_and_then_reward(reference: TrainRun, data: Path, tmp_path: Path) -> None:
