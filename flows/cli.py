@@ -52,13 +52,13 @@ MaxFilesOption = Annotated[int, typer.Option(min=0, help="Read at most so many f
 @app.command()
 def run(
     recipe: RecipeArgument = "tiny",
-    inputs: InputOption = [],  # noqa: B006 - typer reads the default
+    inputs: InputOption = [],
     max_files: MaxFilesOption = 0,
     start: Annotated[str, typer.Option("--from", help="The first stage to run; what is before it must be there.")] = "",
     until: Annotated[str, typer.Option(help="The last stage to run.")] = "",
     only: Annotated[str, typer.Option(help="The one stage to run.")] = "",
-    force: Annotated[list[str], typer.Option(help="Run this stage also where it is up to date. May be repeated.")] = [],  # noqa: B006
-    settings: SetOption = [],  # noqa: B006
+    force: Annotated[list[str], typer.Option(help="Run this stage also where it is up to date. May be repeated.")] = [],
+    settings: SetOption = [],
 ) -> None:
     """Run the stages of a recipe. What is up to date is skipped."""
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
@@ -115,7 +115,7 @@ def _finish(steps: Mapping[StageName, Step[Artifact]], names: Sequence[StageName
     if names[-1] in ("evaluate", "export"):
         report = store.open(steps["evaluate"].id, Artifact).folder / "report.md"
         console.print(Markdown(report.read_text(encoding="utf-8")))
-        console.print(NEXT.format(recipe=recipe), highlight=False)
+        console.print(NEXT.format(recipe=recipe), highlight=False, soft_wrap=True)
     else:
         console.print(f"`crawl2chat show {steps[names[-1]].id}` shows what the last stage made.", highlight=False)
     if names[0] == "ingest":
@@ -147,7 +147,7 @@ def stages(
     recipe: RecipeArgument = "tiny",
     inputs: InputOption = [],
     max_files: MaxFilesOption = 0,
-    settings: SetOption = [],  # noqa: B006
+    settings: SetOption = [],
 ) -> None:
     """List the stages of a recipe and whether each is up to date."""
     from flows.pipeline import dag, state

@@ -95,13 +95,13 @@ def launch(stage: str, parameters: dict[str, Any], upstream: list[Summary]) -> S
 @flow(flow_run_name="pipeline-{recipe}")
 def pipeline(
     recipe: RecipeName = "tiny",
-    inputs: list[str] = [],  # noqa: B006 - Prefect draws the default in its form
+    inputs: list[str] = [],
     max_files: int = 0,
-    settings: list[str] = [],  # noqa: B006
+    settings: list[str] = [],
     start: Literal["", StageName] = "",
     until: Literal["", StageName] = "",
     only: Literal["", StageName] = "",
-    force: list[StageName] = [],  # noqa: B006
+    force: list[StageName] = [],
     runs_deployments: bool = True,
 ) -> dict[str, Summary]:
     """Run the stages of a recipe, in order. What is up to date is skipped.

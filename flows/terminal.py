@@ -14,7 +14,21 @@ from tasks.artifacts import Manifest, Step
 from tasks.stage import Listener
 
 PLAIN_SECONDS = 10.0
-HEADLINES = ("documents", "documents_dropped", "tokens", "train_tokens", "records", "steps")
+HEADLINES = (  # the counts and metrics that are told of an artifact
+    *(
+        "records",
+        "documents",
+        "documents_dropped",
+        "vocab_size",
+        "tokens",
+        "train_records",
+        "steps",
+        "rollouts",
+        "questions",
+    ),
+    *("bytes_per_token", "train/loss_nats", "validation/bits_per_byte", "validation/accuracy", "reward/mean"),
+    "policy/seen_wording_right_fraction",
+)
 
 
 class Terminal(Listener):
@@ -53,7 +67,7 @@ class Terminal(Listener):
         self.display.update(self.bars[stage], completed=done, total=total, amount=amount, values=shown)
         if not self.console.is_terminal and time.monotonic() - self.last_plain > PLAIN_SECONDS:
             self.last_plain = time.monotonic()
-            self.console.print(f"  {stage:<12} {amount}  {shown}", highlight=False)
+            self.console.print(f"  {stage:<12} {amount}  {shown}", highlight=False, soft_wrap=True)
 
     def finished(self, step: Step[Any], manifest: Manifest, is_skipped: bool) -> None:
         if step.stage in self.bars:
@@ -62,15 +76,20 @@ class Terminal(Listener):
             told = "[dim]up to date[/]"
         else:
             told = f"{manifest.provenance['wall_seconds']:6.1f} s   {summary(manifest)}"
-        self.console.print(f"[green]✓[/] {step.stage:<13} [dim]{manifest.fingerprint}[/]  {told}", highlight=False)
+        line = f"[green]✓[/] {step.stage:<13} [dim]{manifest.fingerprint}[/]  {told}"
+        self.console.print(line, highlight=False, soft_wrap=True)
 
 
 def summary(manifest: Manifest) -> str:
     """The counts and metrics of an artifact that fit on a line."""
-    counts = [f"{value:,} {name.replace('_', ' ')}" for name, value in manifest.counts.items() if name in HEADLINES]
-    metrics = [f"{name} {_number(value)}" for name, value in list(manifest.metrics.items())[:3]]
+    counts = [f"{_number(value)} {_plain(name)}" for name, value in manifest.counts.items() if name in HEADLINES]
+    metrics = [f"{_plain(name)} {_number(value)}" for name, value in manifest.metrics.items() if name in HEADLINES]
     return ", ".join(counts + metrics)
 
 
+def _plain(name: str) -> str:
+    return name.rpartition("/")[2].replace("_", " ")
+
+
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 or isinstance(value, int) else f"{value:.3g}"

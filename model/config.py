@@ -6,10 +6,13 @@ counts follow Qwen3's layout (model/transformer.py) and PaLM's accounting (Chowd
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 Objective = Literal["pretrain", "sft", "reward"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+RUNTIME: dict[str, JsonValue] = {
+    "runtime": True
+}  # marks a field that says where or how a run goes on, not what comes out
 
 
 class Frozen(BaseModel):
@@ -75,13 +78,17 @@ class TrainConfig(Frozen):
     seed: int = Field(0, ge=0, lt=2**32, description="Of initial weights and of the order of the data.")
     eval_every_steps: int = Field(100, ge=0, description="Steps between validations; 0: only after the last step.")
     eval_sequences: int = Field(64, ge=0, description="At most so many validation sequences.")
-    checkpoint_every_steps: int = Field(100, ge=0, description="Steps between checkpoints; 0 keeps none on the way.")
-    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that are kept for resuming.")
+    checkpoint_every_steps: int = Field(
+        100, ge=0, description="Steps between checkpoints; 0 keeps none on the way.", json_schema_extra=RUNTIME
+    )
+    keep_checkpoints: int = Field(
+        2, ge=1, description="Newest checkpoints that are kept for resuming.", json_schema_extra=RUNTIME
+    )
     num_ranks: int = Field(
         1,
         ge=1,
         description="Processes that train together; must divide the sequences of a batch.",
-        json_schema_extra={"runtime": True},  # says where a run takes place, and is left out of its fingerprint
+        json_schema_extra=RUNTIME,
     )
 
     @model_validator(mode="after")

@@ -267,12 +267,15 @@ def completions(config: EvaluateConfig, model: "Transformer", encoder: "Encoder"
     return [{"opening": opening, "text": text} for opening, text in zip(config.openings, texts, strict=True)]
 
 
-def exchange(said: Sequence[Figures]) -> list[Figures]:
-    """A few questions with the final model's answers: of each split the one whose fact is told most. Not picked by what came of it."""
-    splits: dict[str, Figures] = {}
+def exchange(said: Sequence[Figures], num: int = 3) -> list[Figures]:
+    """Questions with the final model's answers: of each split some of which the fact is told most, each of another relation.
+
+    Not picked by what came of it.
+    """
+    splits: dict[str, dict[str, Figures]] = defaultdict(dict)
     for answer in sorted(said, key=lambda answer: -answer["num_mentions"]):
-        splits.setdefault(answer["split"], answer)
-    return [splits[split] for split in sorted(splits)]
+        splits[answer["split"]].setdefault(answer["fact"].partition(":")[0], answer)
+    return [answer for _, split in sorted(splits.items()) for answer in list(split.values())[:num]]
 
 
 def mean(values: Sequence[float]) -> float:

@@ -22,17 +22,14 @@ from pydantic import Field
 from tasks import addresses, blocklists, languages, pii, quality
 from tasks.artifacts import Artifact, Documents, Outcome, Resource, Step, runtime
 from tasks.blocklists import Blocklist
-from tasks.crawl import crawl
 from tasks.executor import Counts, map_shards, tick
 from tasks.quality import Attributes, QualityConfig
 from tasks.resources import resource
-from tasks.sample_web import SampleWebConfig
 from tasks.shards import Document, read_documents
 from tasks.sieve import Sieve, funnel
 from tasks.stage import Run
 
 VERSION = 1
-SAMPLE = "sample"
 CATEGORIES = (
     *("adult", "agressif", "arjel", "chat", "cryptojacking", "dating", "ddos", "filehosting", "gambling", "malware"),
     *("mixed_adult", "phishing", "stalkerware", "warez"),
@@ -47,11 +44,10 @@ class FilterConfig(QualityConfig):
     """What is kept. The defaults are FineWeb's, for English."""
 
     blocklists: list[str] = runtime(
-        [SAMPLE],
+        [],
         description="Lists of unwanted addresses: folders in the layout of UT1's blacklists, or files of hosts, as paths "
-        "or any fsspec URLs; sample for those of the embedded sample web.",
+        "or any fsspec URLs. Lists that come with the crawl, as the sample web's do, are used in any case.",
     )
-    sample: SampleWebConfig = runtime(SampleWebConfig(), title="Sample web")
     blocked_categories: list[str] = Field(
         list(CATEGORIES), description="The categories of UT1's lists that are not wanted."
     )
@@ -87,10 +83,9 @@ def filter(documents: Step[Documents], config: FilterConfig) -> Step[Documents]:
     """The step that filters `documents`. Raises ValueError where a list or the language model is not there."""
     model = str(languages.find_model(config.language_model))
     inputs: dict[str, Step[Artifact]] = {"documents": documents, "language_model": resource("language model", model)}
-    paths = [path for path in config.blocklists if path != SAMPLE]
-    if SAMPLE in config.blocklists:
-        inputs["web"] = crawl([SAMPLE], 0, "", config.sample)
-    for number, path in enumerate(paths):
+    if "crawl" in documents.inputs:
+        inputs["crawl"] = documents.inputs["crawl"]
+    for number, path in enumerate(config.blocklists):
         inputs[f"blocklist_{number}"] = resource("blocklist", path, blocklists.LISTS)
     return Step("filter", VERSION, Documents, config, inputs, run=run)
 
@@ -119,7 +114,7 @@ def run(run: Run, config: FilterConfig, documents: Documents, language_model: Re
 
 
 def list_files(artifact: Artifact) -> list[Path]:
-    """The lists of an artifact: of the sample web those under blacklists/, of a resource all."""
+    """The lists of an artifact: of a crawl those under blacklists/, of a resource all."""
     if isinstance(artifact, Resource):
         return artifact.files("*")
     return [file for name in blocklists.LISTS for file in artifact.files(f"blacklists/*/{name}")]

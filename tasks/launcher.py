@@ -64,7 +64,9 @@ def _command(module: str, run_file: Path, num_ranks: int) -> list[str]:
 
 def _environment(num_ranks: int) -> dict[str, str]:
     threads = max(1, len(os.sched_getaffinity(0)) // num_ranks)
-    return {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **os.environ}
+    # Threads that spin while they wait take the cores from whatever else runs, the other ranks among it.
+    waiting = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    return {**waiting, **os.environ}
 
 
 def _die_with_parent() -> None:

@@ -17,8 +17,8 @@ VERSION = 1
 class PretrainConfig(Config):
     """The base model and its training. The vocabulary's size is the tokenizer's, whatever `model` says."""
 
-    model: ModelConfig = Field(ModelConfig(), title="Model")
-    train: TrainConfig = Field(TrainConfig(), title="Training")
+    model: ModelConfig = Field(ModelConfig(width=128, num_heads=4, num_kv_heads=4, ff_width=352), title="Model")
+    train: TrainConfig = Field(TrainConfig(num_steps=560, batch_tokens=4096, num_ranks=2), title="Training")
     optim: OptimConfig = Field(OptimConfig(), title="Optimizer")
 
 

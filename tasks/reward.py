@@ -24,7 +24,7 @@ class RewardConfig(Config):
     num_pairs: int = Field(3000, ge=1, description="How many are composed where the source is 'sample'.")
     world_seed: int = Field(1, ge=0, description="The world of the sample web that they speak of.")
     validation_fraction: float = Field(0.1, ge=0.0, le=0.5, description="Pairs kept for validation.")
-    train: TrainConfig = Field(TrainConfig(num_steps=80), title="Training")
+    train: TrainConfig = Field(TrainConfig(num_steps=80, batch_tokens=4096, num_ranks=2), title="Training")
     optim: OptimConfig = Field(OptimConfig(learning_rate=5e-4), title="Optimizer")
 
 

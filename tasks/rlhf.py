@@ -23,7 +23,7 @@ class RLHFConfig(Config):
     prompts: str = Field("sample", description="JSON Lines of prompts: a path or glob, or 'sample' to compose them.")
     num_prompts: int = Field(1000, ge=1, description="How many are composed where the source is 'sample'.")
     world_seed: int = Field(1, ge=0, description="The world of the sample web that they speak of.")
-    train: RLConfig = Field(RLConfig(), title="GRPO")
+    train: RLConfig = Field(RLConfig(num_steps=24, num_ranks=2), title="GRPO")
     optim: OptimConfig = Field(
         OptimConfig(learning_rate=2e-4, weight_decay=0.0, decay_fraction=1.0, final_learning_rate_fraction=0.1),
         title="Optimizer",

@@ -41,6 +41,8 @@ LIBRARIES = [
     "fsspec",
     "pydantic",
     "phonenumbers",
+    "python-stdnum",
+    "tldextract",
 ]
 
 Row = dict[str, Any]

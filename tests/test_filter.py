@@ -6,13 +6,14 @@ import gzip
 import json
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tasks import languages
 from tasks.addresses import split_address
-from tasks.artifacts import Config, Documents, Outcome, Step
+from tasks.artifacts import Config, Crawl, Documents, Outcome, Step
 from tasks.blocklists import Blocklist, by_category, load_keys, word_rule, write_keys
 from tasks.filter import FilterConfig, filter, judge
 from tasks.pii import FINDERS
@@ -319,8 +320,13 @@ def test_what_shapes_the_result_is_in_the_fingerprint_and_nothing_else(lists):
     assert filter(source(), FilterConfig(**settings)).id != step.id
 
 
-def test_the_sample_web_gives_its_lists():
-    step = filter(source(), FilterConfig())
-    assert step.inputs["web"].is_source
-    other = filter(source(), FilterConfig.model_validate({"sample": {"seed": 2}}))
-    assert other.id != step.id
+def test_lists_that_come_with_the_crawl_are_used(store):
+    def bring_lists(run, config):
+        (run.folder / "blacklists" / "adult").mkdir(parents=True)
+        (run.folder / "blacklists" / "adult" / "domains").write_text("listed.example\n")
+        return Outcome()
+
+    crawl = Step("crawl", 1, Crawl, Shards(num_shards=0), {}, run=bring_lists, is_source=True)
+    raw = replace(source(), inputs={"crawl": crawl}, run=lambda run, config, crawl: write_shards(run, config))
+    manifest = execute(filter(raw, FilterConfig(num_workers=1)), store)
+    assert manifest.counts["dropped/url/adult"] == 1
