@@ -1,9 +1,10 @@
 """The command `crawl2chat`.
 
 Reads and writes the store that CRAWL2CHAT_STORE names (default: ./artifacts). Exit status: 0 done; 1 failed; 2 wrong use, with one line
-that says what, where and the remedy; 3 done, but some input file could not be read at all.
+that says what, where and the remedy; 3 done, but what could not be read of a damaged input file was skipped.
 """
 
+import json
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.markup import escape
 from rich.table import Table
 
 from flows.recipes import STAGE_NAMES, StageName, make_recipe
@@ -23,7 +25,8 @@ from tasks.stage import listening
 if TYPE_CHECKING:
     from model.chat import Chat
 
-FAILED, WRONG_USE, UNREADABLE_FILES = 1, 2, 3
+FAILED, WRONG_USE, DAMAGED_FILES = 1, 2, 3
+SHOWN_FILES = 20
 CARD_START, CARD_END = "<!-- card -->", "<!-- /card -->"
 QUIET = {  # a run of the pipeline from the command line is told by our own display, and phones nobody
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -119,7 +122,7 @@ def _finish(steps: Mapping[StageName, Step[Artifact]], names: Sequence[StageName
     else:
         console.print(f"`crawl2chat show {steps[names[-1]].id}` shows what the last stage made.", highlight=False)
     if names[0] == "ingest":
-        _tell_unreadable(_found(store, steps["ingest"].id))
+        _tell_damaged(store.open(steps["ingest"].id, Artifact))
 
 
 NEXT = """
@@ -132,14 +135,22 @@ NEXT = """
 """
 
 
-def _tell_unreadable(manifest: Manifest) -> None:
-    num = manifest.counts.get("files_unreadable", 0)
-    if num:
+def _tell_damaged(documents: Artifact) -> None:
+    """Name the input files that could not be read to their end. One that is only cut off in its last record is no failure."""
+    damaged = [
+        json.loads(line) for line in (documents.folder / "errors.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    for file in damaged[:SHOWN_FILES]:
+        told = f"damaged input file {file['file']}, from byte {file['offset']} on: {file['error']}"
+        errors.print(told, highlight=False, soft_wrap=True, markup=False)
+    if len(damaged) > SHOWN_FILES:
         errors.print(
-            f"{num} input files could not be read and were skipped: `crawl2chat show {manifest.id}` names them",
+            f"and {len(damaged) - SHOWN_FILES} more: {documents.folder / 'errors.jsonl'}",
             highlight=False,
+            soft_wrap=True,
         )
-        raise typer.Exit(UNREADABLE_FILES)
+    if documents.manifest.counts["files_with_errors"]:
+        raise typer.Exit(DAMAGED_FILES)
 
 
 @app.command()
@@ -176,7 +187,7 @@ def show(
     store = Store.default()
     manifest = _found(store, _resolve(store, artifact, recipe))
     console.print(manifest_table(manifest), lineage(manifest, store))
-    for shown in peek(store.open(manifest.id, Artifact), num):
+    for shown in peek(store.open(manifest.id, Artifact), store, num):
         console.print(shown)
 
 
@@ -285,10 +296,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=list(arguments) if arguments is not None else None)
     except (ValueError, OSError) as error:
-        errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(WRONG_USE)
     except RuntimeError as error:
-        errors.print(f"[red]failed:[/] {error}", highlight=False, soft_wrap=True)
+        errors.print(f"[red]failed:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(FAILED)
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 import pyarrow as pa
 from rich.console import RenderableType
 from rich.markdown import Markdown
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
+from model.tokenizer import Tokenizer
 from tasks.artifacts import Artifact, Manifest, Store
 from tasks.shards import Document, read_documents
 
@@ -28,9 +31,9 @@ def manifest_table(manifest: Manifest) -> Table:
         "made",
         f"{made['started']} on {made['host']} in {made['wall_seconds']:.1f} s, commit {made['commit'][:12]}{dirty}",
     )
-    table.add_row("by", " ".join(made["argv"]))
+    table.add_row("by", escape(" ".join(made["argv"])))
     table.add_row("size", f"{len(manifest.files)} files, {sum(file.bytes for file in manifest.files):,} bytes")
-    table.add_row("config", json.dumps(manifest.config, indent=1))
+    table.add_row("config", escape(json.dumps(manifest.config, indent=1)))
     for name, value in (manifest.counts | manifest.metrics).items():
         table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.5g}")
     return table
@@ -55,19 +58,20 @@ def _climb(tree: Tree, manifest: Manifest, store: Store, seen: set[str]) -> None
     if manifest.kind == "Crawl":
         lines = (store.folder(manifest.id) / "inputs.jsonl").read_text(encoding="utf-8").splitlines()
         for line in lines[:SHOWN_FILES]:
-            tree.add(f"[dim]{json.loads(line)['url']}[/]")
+            tree.add(f"[dim]{escape(json.loads(line)['url'])}[/]")
         if len(lines) > SHOWN_FILES:
             tree.add(f"[dim]and {len(lines) - SHOWN_FILES} more files[/]")
 
 
-def peek(artifact: Artifact, num: int) -> Iterator[RenderableType]:
+def peek(artifact: Artifact, store: Store, num: int) -> Iterator[RenderableType]:
     """A few documents, tokens, records or the report itself."""
     for name in ("documents/*.parquet", "dropped/*.parquet"):
         yield from (_panel(document) for document in _first_documents(artifact.files(name), num))
     for path in artifact.files("train/*.arrow")[:1]:
-        yield from _token_panels(path, num)
+        tokenizer = store.folder(artifact.manifest.inputs["tokenizer"]) / "tokenizer.json"
+        yield from _token_panels(path, Tokenizer.load(tokenizer), num)
     for path in artifact.files("*.jsonl"):
-        yield from (Panel(line[:SHOWN_CHARACTERS], title=path.name) for line in _first_lines(path, num))
+        yield from (Panel(Text(line[:SHOWN_CHARACTERS]), title=path.name) for line in _first_lines(path, num))
     for path in artifact.files("report.md"):
         yield Markdown(path.read_text(encoding="utf-8"))
 
@@ -83,9 +87,9 @@ def _first_documents(paths: list[Path], num: int) -> Iterator[Document]:
 
 
 def _panel(document: Document) -> Panel:
-    reason = document.get("reason")
-    title = f"{document['url']}" + (f" [red]{reason}[/]" if reason else "")
-    return Panel(document["text"][:SHOWN_CHARACTERS] or "(no text)", title=title, title_align="left")
+    text = Text(document["text"][:SHOWN_CHARACTERS] or "(no text)")
+    reason = f"[red]dropped: {escape(document['reason'])}[/]" if "reason" in document else None
+    return Panel(text, title=escape(document["url"]), subtitle=reason, title_align="left", subtitle_align="left")
 
 
 def _first_lines(path: Path, num: int) -> list[str]:
@@ -93,8 +97,10 @@ def _first_lines(path: Path, num: int) -> list[str]:
         return [line.rstrip("\n") for line, _ in zip(stream, range(num), strict=False)]
 
 
-def _token_panels(path: Path, num: int) -> Iterator[Panel]:
+def _token_panels(path: Path, tokenizer: Tokenizer, num: int) -> Iterator[Panel]:
     with pa.memory_map(str(path)) as source:
-        documents = pa.ipc.open_file(source).get_batch(0)["tokens"]
-        for tokens in documents[:num].to_pylist():
-            yield Panel(" ".join(map(str, tokens[:SHOWN_TOKENS])), title=f"{path.name}: {len(tokens)} tokens")
+        documents = pa.ipc.open_file(source).get_batch(0)["tokens"][:num].to_pylist()
+    for tokens in documents:
+        pieces = " | ".join(tokenizer.decode([token]) for token in tokens[:SHOWN_TOKENS])
+        ids = " ".join(map(str, tokens[:SHOWN_TOKENS]))
+        yield Panel(Text(f"{ids}\n{pieces}"), title=f"{path.name}: {len(tokens)} tokens", title_align="left")

@@ -28,11 +28,11 @@ from tasks.artifacts import (
     runtime,
     write_atomically,
 )
-from tasks.sample_chat import conversations as compose_conversations
-from tasks.sample_chat import preferences as compose_preferences
-from tasks.sample_chat import prompts as compose_prompts
-from tasks.sample_chat import questions as compose_questions
-from tasks.sample_world import World, build_world
+from tasks.sample.chat import conversations as compose_conversations
+from tasks.sample.chat import preferences as compose_preferences
+from tasks.sample.chat import prompts as compose_prompts
+from tasks.sample.chat import questions as compose_questions
+from tasks.sample.world import World, build_world
 from tasks.stage import Run
 
 VERSION = 1

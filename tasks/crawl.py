@@ -23,7 +23,7 @@ from pydantic import Field
 
 from tasks.artifacts import Artifact, Config, Crawl, Outcome, Step, Store, runtime
 from tasks.download import head, is_http, open_file
-from tasks.sample_web import SampleWebConfig, write_sample_web
+from tasks.sample.web import SampleWebConfig, write_sample_web
 from tasks.stage import Run
 
 VERSION = 1

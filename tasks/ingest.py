@@ -27,7 +27,7 @@ from tasks.download import open_file
 from tasks.executor import Counts, map_shards, tick
 from tasks.extraction import extraction
 from tasks.page import Dropped, Extractor, html_of
-from tasks.sample_web import SampleWebConfig
+from tasks.sample.web import SampleWebConfig
 from tasks.shards import Document
 from tasks.sieve import Sieve, funnel
 from tasks.stage import Run

@@ -9,10 +9,10 @@ from random import Random
 
 import pytest
 
-from tasks.sample_chat import MIN_TAUGHT_MENTIONS, conversations, preferences, prompts, questions, reversal_questions
-from tasks.sample_relations import RELATIONS
-from tasks.sample_text import Article, tell, tell_clause, write_articles
-from tasks.sample_world import World, build_world
+from tasks.sample.chat import MIN_TAUGHT_MENTIONS, conversations, preferences, prompts, questions, reversal_questions
+from tasks.sample.relations import RELATIONS
+from tasks.sample.text import Article, tell, tell_clause, write_articles
+from tasks.sample.world import World, build_world
 
 NUM_ARTICLES = 2400
 

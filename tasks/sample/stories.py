@@ -1,12 +1,12 @@
 """The stories of the sample web: a child, a trouble, a friend, a turn and an end.
 
-Reads and writes nothing. `story` draws one from a grammar of plots in the notation of tasks/sample_grammar.py.
+Reads and writes nothing. `story` draws one from a grammar of plots in the notation of tasks/sample/grammar.py.
 """
 
 import random
 from typing import NamedTuple
 
-from tasks.sample_grammar import LEXICON, expand, say
+from tasks.sample.grammar import LEXICON, expand, say
 
 
 class Tale(NamedTuple):

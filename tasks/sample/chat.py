@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tasks.records import Conversation, Message, Preference, Prompt, Question, Split
-from tasks.sample_grammar import LEXICON, expand, say
-from tasks.sample_relations import RELATIONS, Asking, Relation
-from tasks.sample_tales import joke
-from tasks.sample_text import fact_slots
-from tasks.sample_world import Entity, Fact, World
+from tasks.sample.grammar import LEXICON, expand, say
+from tasks.sample.relations import RELATIONS, Asking, Relation
+from tasks.sample.tales import joke
+from tasks.sample.text import fact_slots
+from tasks.sample.world import Entity, Fact, World
 
 MIN_TAUGHT_MENTIONS = 5
 

@@ -9,7 +9,7 @@ import random
 import re
 from collections.abc import Mapping
 
-from tasks.sample_tables import words
+from tasks.sample.tables import words
 
 _SPOT = re.compile(r"\(([^()]*)\)|\$([A-Z][a-z]*|[a-z_]+)")
 _SENTENCE_START = re.compile(r"(^\"?|[.?!] \"?|[,:] \"|[.?!]\" \")([a-z])")

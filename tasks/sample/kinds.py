@@ -1,6 +1,6 @@
 """The kinds of article that tell facts: titles, openings, fillers and closings.
 
-Reads and writes nothing: patterns in the notation of tasks/sample_grammar.py. $T is the article's topic; $first, $p,
+Reads and writes nothing: patterns in the notation of tasks/sample/grammar.py. $T is the article's topic; $first, $p,
 $pp and $po are a person's short name and pronouns.
 """
 

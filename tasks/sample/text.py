@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tasks.sample_grammar import LEXICON, STATEMENTS, SUBJECT_FORMS, expand, say
-from tasks.sample_kinds import (
+from tasks.sample.grammar import LEXICON, STATEMENTS, SUBJECT_FORMS, expand, say
+from tasks.sample.kinds import (
     ANSWERED,
     ASIDES,
     ASKED,
@@ -29,10 +29,10 @@ from tasks.sample_kinds import (
     THOUGHTS,
     Kind,
 )
-from tasks.sample_relations import RELATIONS, Asking
-from tasks.sample_stories import Tale, story
-from tasks.sample_tales import how_to, jokes, recipe, word_problems
-from tasks.sample_world import Entity, Fact, World
+from tasks.sample.relations import RELATIONS, Asking
+from tasks.sample.stories import Tale, story
+from tasks.sample.tales import how_to, jokes, recipe, word_problems
+from tasks.sample.world import Entity, Fact, World
 
 # The number of articles for which the facts' `num_mentions` are planned; other numbers scale them.
 PLANNED_ARTICLES = 2400

@@ -7,7 +7,7 @@ each drawn from a table, in the order that the language wants; no sentence is st
 import random
 from dataclasses import dataclass
 
-from tasks.sample_tables import capitalize, words
+from tasks.sample.tables import capitalize, words
 
 
 @dataclass(frozen=True)

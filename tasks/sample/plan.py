@@ -13,14 +13,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from tasks.sample_foreign import GRAMMARS, write_foreign, write_sentence
-from tasks.sample_html import Page, Site, encode_page, page_path
-from tasks.sample_noise import JUNK, advertise, headline, prose, resource, shell, visitor_comment, write_junk
-from tasks.sample_personal import Personal, leak, person, personal_paragraph
-from tasks.sample_sites import BLOCKED, blocked_address, build_sites
-from tasks.sample_templates import render_page
-from tasks.sample_text import Article, write_articles
-from tasks.sample_world import World
+from tasks.sample.foreign import GRAMMARS, write_foreign, write_sentence
+from tasks.sample.html import Page, Site, encode_page, page_path
+from tasks.sample.noise import JUNK, advertise, headline, prose, resource, shell, visitor_comment, write_junk
+from tasks.sample.personal import Personal, leak, person, personal_paragraph
+from tasks.sample.sites import BLOCKED, blocked_address, build_sites
+from tasks.sample.templates import render_page
+from tasks.sample.text import Article, write_articles
+from tasks.sample.world import World
 
 CRAWL_START = datetime.datetime(2024, 5, 18, tzinfo=datetime.UTC)
 CRAWL_SECONDS = 10 * 24 * 3600

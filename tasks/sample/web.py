@@ -1,6 +1,6 @@
 """The embedded default input: a small fictional web, written as WARC files, and the truth about every page of it.
 
-Reads the world and its articles (tasks/sample_world.py, tasks/sample_text.py). Writes into a folder:
+Reads the world and its articles (tasks/sample/world.py, tasks/sample/text.py). Writes into a folder:
 
 - warc/sample-00000.warc.gz ...: request, response and metadata records as a crawler leaves them (ISO 28500, WARC 1.0), a gzip
   member each, in the order of their dates; the last record of the last file is cut off, as a full disk leaves it;
@@ -26,9 +26,9 @@ from warcio.recordloader import ArcWarcRecord
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from tasks.sample_plan import CRAWL_START, Capture, plan_captures
-from tasks.sample_sites import write_blacklists
-from tasks.sample_world import World, build_world
+from tasks.sample.plan import CRAWL_START, Capture, plan_captures
+from tasks.sample.sites import write_blacklists
+from tasks.sample.world import World, build_world
 
 
 class SampleWebConfig(BaseModel):

@@ -1,6 +1,6 @@
 """The relations of the sample web's world: who can be related to what, and every way to say and to ask it.
 
-Reads and writes nothing: tables of patterns in the notation of tasks/sample_grammar.py. In a pattern $S is the
+Reads and writes nothing: tables of patterns in the notation of tasks/sample/grammar.py. In a pattern $S is the
 subject and $O the object; $So and $Ss are the subject as a grammatical object and as a possessive; $p, $pp and $po
 are the subject's pronouns.
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tasks.sample_foreign import LABELS
-from tasks.sample_tables import words
+from tasks.sample.foreign import LABELS
+from tasks.sample.tables import words
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.sample_foreign import GRAMMARS
-from tasks.sample_html import PATHS, Site
-from tasks.sample_tables import words
+from tasks.sample.foreign import GRAMMARS
+from tasks.sample.html import PATHS, Site
+from tasks.sample.tables import words
 
 # How bytes are encoded, and how the site says so. Its length has no factor in common with the number of templates.
 CHARSETS = (

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from tasks.sample_relations import RELATIONS, Relation
-from tasks.sample_tables import words
+from tasks.sample.relations import RELATIONS, Relation
+from tasks.sample.tables import words
 
 # (number of facts, fewest and most articles that tell one); the last class takes all that remain.
 FREQUENCY_CLASSES = ((40, 46, 54), (60, 13, 17), (120, 5, 6), (None, 1, 2))

@@ -1,7 +1,7 @@
 """The other articles of the sample web that tell no facts: how-tos, recipes, jokes and worked word problems.
 
 Reads and writes nothing. Every function draws one article from a grammar in the notation of
-tasks/sample_grammar.py. The word problems spell most numbers out, as children's books do: a page must keep four
+tasks/sample/grammar.py. The word problems spell most numbers out, as children's books do: a page must keep four
 fifths of its words alphabetic to pass the Gopher filter.
 """
 
@@ -9,9 +9,9 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tasks.sample_grammar import expand, say
-from tasks.sample_stories import Tale, cast_tale
-from tasks.sample_tables import words
+from tasks.sample.grammar import expand, say
+from tasks.sample.stories import Tale, cast_tale
+from tasks.sample.tables import words
 
 NUMBER_WORDS = words(
     "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen"

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tasks.sample_tables import capitalize, deal, words
+from tasks.sample.tables import capitalize, deal, words
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import ipaddress
 import random
 from dataclasses import dataclass, field
 
-from tasks.sample_tables import capitalize, deal, words
+from tasks.sample.tables import capitalize, deal, words
 
 FIRST = words(
     "Mara | Jonas | Elin | Tobias | Petra | Owen | Lucia | Henrik | Nadia | Victor | Ines | Rufus | Greta | Samir | Hanna | Felix | Dora | Milo | Vera | Anton"

@@ -12,8 +12,8 @@ import random
 import re
 from collections.abc import Callable
 
-from tasks.sample_foreign import LABELS
-from tasks.sample_html import Page, body, comments, footer, head, linked_data, links, navigation, newsletter
+from tasks.sample.foreign import LABELS
+from tasks.sample.html import Page, body, comments, footer, head, linked_data, links, navigation, newsletter
 
 
 def render_page(page: Page, rng: random.Random) -> str:
