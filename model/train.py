@@ -152,10 +152,12 @@ def clip_gradient(engine: Any, most: float) -> float:
 
 @torch.no_grad()
 def validate(engine: Any, config: TrainConfig, dataset: Dataset) -> Metrics:
-    """The objective's report on the first validation records; an even share for each rank."""
+    """The objective's report on the first validation records, shared out to the ranks; empty where they teach nothing."""
     objective: Objective = engine.module
     num_records = min(len(dataset), config.eval_sequences // dataset.record_sequences)
-    mine = np.arange(num_records // config.num_ranks * config.num_ranks)[engine.global_rank :: config.num_ranks]
+    if engine.zero_optimization_stage() == 3:  # every forward gathers weights from all ranks: each must do as many
+        num_records -= num_records % config.num_ranks
+    mine = np.arange(num_records)[engine.global_rank :: config.num_ranks]
     size = microbatch_records(config, dataset)
     sums = np.zeros(3)  # nats, the objective's own measure, learned
     for start in range(0, len(mine), size):
@@ -163,7 +165,8 @@ def validate(engine: Any, config: TrainConfig, dataset: Dataset) -> Metrics:
         # Not through __call__: it would compile a second, gradient-free graph for a few forwards.
         nats, measure = objective.measure(*on_device(engine, microbatch))
         sums += float(nats), float(measure), num_learned(microbatch)
-    return objective.report(*(total(engine, value) for value in sums)) if num_records else {}
+    nats_of_all, measure_of_all, learned_of_all = (total(engine, value) for value in sums)
+    return objective.report(nats_of_all, measure_of_all, learned_of_all) if learned_of_all else {}
 
 
 def finish(engine: Any, run: TrainRun, dataset: Dataset, log: "MetricsLog") -> None:

@@ -8,6 +8,7 @@ death of the stage's own process ends it too (PR_SET_PDEATHSIG), so that no rank
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from typing import Any
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 25.0  # Prefect kills a cancelled run after 30
 PR_SET_PDEATHSIG = 1
-TAIL_LINES = 15
+TAIL_LINES = 3
+ERROR = re.compile(r"^(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception|Interrupt): .*)$", re.MULTILINE)
 
 Metrics = dict[str, Any]
 
@@ -29,7 +31,7 @@ def launch(
 ) -> None:
     """Run `python -m module run_file` on `num_ranks` processes to its end, `on_metrics` called with each new line of metrics.
 
-    Raises RuntimeError with the end of the group's log where it fails.
+    Raises RuntimeError with the error of a rank where it fails.
     """
     log_file = run_file.with_suffix(".log")
     metrics_file.touch()
@@ -51,8 +53,14 @@ def launch(
         finally:
             _end(process)
     if process.returncode != 0:
-        tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-TAIL_LINES:])
-        raise RuntimeError(f"{module} ended with status {process.returncode}; the end of {log_file}:\n{tail}")
+        told = cause(log_file.read_text(errors="replace"))
+        raise RuntimeError(f"{module} ended with status {process.returncode}: {told} (the whole of it: {log_file})")
+
+
+def cause(log: str) -> str:
+    """The error of the rank that failed first: the others fail of its absence, torchrun of theirs. Else the log's last words."""
+    errors = [error for error in ERROR.findall(log) if not error.startswith("torch.distributed")]
+    return errors[0] if errors else " / ".join(log.splitlines()[-TAIL_LINES:])
 
 
 def _command(module: str, run_file: Path, num_ranks: int) -> list[str]:

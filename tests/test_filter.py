@@ -323,7 +323,7 @@ def test_what_shapes_the_result_is_in_the_fingerprint_and_nothing_else(lists):
 def test_lists_that_come_with_the_crawl_are_used(store):
     def bring_lists(run, config):
         (run.folder / "blacklists" / "adult").mkdir(parents=True)
-        (run.folder / "blacklists" / "adult" / "domains").write_text("listed.example\n")
+        (run.folder / "blacklists" / "adult" / "domains").write_text("blocked.example.com\n")
         return Outcome()
 
     crawl = Step("crawl", 1, Crawl, Shards(num_shards=0), {}, run=bring_lists, is_source=True)

@@ -113,7 +113,7 @@ def test_the_same_by_module(finished: str, environment: dict[str, str]) -> None:
 def test_a_changed_threshold_runs_filter_and_what_is_after_it_and_the_old_one_nothing(
     finished: str, environment: dict[str, str]
 ) -> None:
-    changed = settings("filter.min_words=60")
+    changed = settings("filter.min_gopher_words=60")
     printed = crawl2chat(environment, "run", "tiny", *changed, "--until", "dedup")
     lines = {line.split()[1]: line for line in printed.splitlines() if line.startswith("✓")}
     assert "up to date" in lines["ingest"]
