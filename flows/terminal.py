@@ -14,21 +14,11 @@ from tasks.artifacts import Manifest, Step
 from tasks.stage import Listener
 
 PLAIN_SECONDS = 10.0
-HEADLINES = (  # the counts and metrics that are told of an artifact
-    *(
-        "records",
-        "documents",
-        "documents_dropped",
-        "vocab_size",
-        "tokens",
-        "train_records",
-        "steps",
-        "rollouts",
-        "questions",
-    ),
-    *("bytes_per_token", "train/loss_nats", "validation/bits_per_byte", "validation/accuracy", "reward/mean"),
-    "policy/seen_wording_right_fraction",
+COUNTS = "files records_read pages records documents documents_dropped vocab_size tokens train_records steps rollouts questions"
+METRICS = (
+    "bytes_per_token train/loss_nats validation/bits_per_byte validation/accuracy policy/seen_wording_right_fraction"
 )
+HEADLINES = {*COUNTS.split(), *METRICS.split()}  # the counts and metrics that are told of an artifact
 
 
 class Terminal(Listener):
