@@ -4,9 +4,11 @@ Reads and writes the store that CRAWL2CHAT_STORE names (default: ./artifacts). E
 that says what, where and the remedy; 3 done, but what could not be read of a damaged input file was skipped.
 """
 
+import errno
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 FAILED, WRONG_USE, DAMAGED_FILES = 1, 2, 3
 SHOWN_FILES = 20
+FULL_DISK = " in {store}: make room, or name a store elsewhere with CRAWL2CHAT_STORE, and run the same command again"
 CARD_START, CARD_END = "<!-- card -->", "<!-- /card -->"
 QUIET = {  # a run of the pipeline from the command line is told by our own display, and phones nobody
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -221,7 +224,8 @@ def report(
     _, closing, after = rest.partition(CARD_END)
     if not opening or not closing:
         raise ValueError(f"{into} has no lines {CARD_START} and {CARD_END}: put them where the card belongs")
-    write_atomically(Path(into), f"{before}{opening}\n\n{card.strip()}\n\n{closing}{after}")
+    below_heading = re.sub("^##", "###", card.partition("\n")[2], flags=re.MULTILINE).strip()
+    write_atomically(Path(into), f"{before}{opening}\n\n{below_heading}\n\n{closing}{after}")
 
 
 @app.command()
@@ -296,7 +300,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=list(arguments) if arguments is not None else None)
     except (ValueError, OSError) as error:
-        errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        remedy = FULL_DISK.format(store=Store.default().url) if is_full else ""
+        errors.print(f"[red]error:[/] {escape(str(error) + remedy)}", highlight=False, soft_wrap=True)
         sys.exit(WRONG_USE)
     except RuntimeError as error:
         errors.print(f"[red]failed:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
