@@ -143,7 +143,7 @@ def language_section(figures: Figures) -> str:
             ["Bits per byte of held-out text", f"{model_bits:.3f}"],
             [
                 "the same of a bigram model",
-                f"{bigram_bits:.3f}; the base model is {percent(1 - model_bits / bigram_bits)} below",
+                f"{bigram_bits:.3f}; the base model is {_distance(model_bits, bigram_bits)}",
             ],
         ]
     return "## Language\n\n" + table(["", "Figure"], rows)
@@ -183,6 +183,10 @@ def chat_section(figures: Figures) -> str:
         return ""
     rows.append(["Tokens of an answer", *(f"{said['tokens_mean']:.1f}" for said in chat.values())])
     return "## Answers, about facts that the web tells five times or more\n\n" + table(["", *chat], rows)
+
+
+def _distance(value: float, reference: float) -> str:
+    return f"{percent(abs(1 - value / reference))} {'below' if value <= reference else 'above'}"
 
 
 REWARD_ROWS = {

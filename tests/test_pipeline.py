@@ -136,12 +136,12 @@ def test_what_the_readme_shows_of_a_finished_run(finished: str, environment: dic
 
 def test_the_report_card_is_written_into_the_readme(finished: str, environment: dict[str, str], tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- card -->\nold\n<!-- /card -->\nafter\n")
+    readme.write_text("before\n<!-- card -->\nan earlier card\n<!-- /card -->\nafter\n")
     crawl2chat(environment, "report", "--into", str(readme))
     written = readme.read_text()
     assert written.startswith("before\n<!-- card -->\n\n### Data")
     assert written.endswith("<!-- /card -->\nafter\n")
-    assert "old" not in written
+    assert "an earlier card" not in written
     readme.write_text("no place for it")
     assert "<!-- card -->" in crawl2chat(environment, "report", "--into", str(readme), status=2)
 
