@@ -25,7 +25,7 @@ class RLHFConfig(Config):
     world_seed: int = Field(1, ge=0, description="The world of the sample web that they speak of.")
     train: RLConfig = Field(RLConfig(num_steps=24, num_ranks=2), title="GRPO")
     optim: OptimConfig = Field(
-        OptimConfig(learning_rate=2e-4, weight_decay=0.0, decay_fraction=1.0, final_learning_rate_fraction=0.1),
+        OptimConfig(learning_rate=1e-4, weight_decay=0.0, decay_fraction=1.0, final_learning_rate_fraction=0.1),
         title="Optimizer",
     )
 
