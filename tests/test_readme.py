@@ -29,7 +29,7 @@ def test_the_readme_has_commands() -> None:
 
 def test_every_make_target_of_the_readme_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"make ([a-z]+)", README))
+    targets = set(re.findall(r"(?:`|\$ )make ([a-z]+)", README))
     assert {"demo", "test", "card"} <= targets
     assert all(f"\n{target}:" in makefile for target in targets)
 
