@@ -79,7 +79,7 @@ def run(
     if unknown := [name for name in force if name not in STAGE_NAMES]:
         raise ValueError(f"there is no stage {unknown[0]!r} to force: take one of {', '.join(STAGE_NAMES)}")
     states: dict[str, str] = {name: state(steps[name], recipe, store) for name in STAGE_NAMES}
-    _refuse_gaps(steps, states, names, force)
+    _refuse_gaps(steps, states, names, force, store)
     if not force and all(states[name] == "up to date" for name in names):
         console.print(f"{len(names)} stages of recipe {recipe} are up to date, nothing to run.")
     else:
@@ -93,6 +93,7 @@ def _refuse_gaps(
     states: Mapping[str, str],
     names: Sequence[StageName],
     force: Sequence[str],
+    store: Store,
 ) -> None:
     """Raises ValueError where a stage that is not to run has no artifact, or where a file of an artifact was changed."""
     for name in names:
@@ -102,9 +103,9 @@ def _refuse_gaps(
                     f"stage {name} needs what {given.stage} makes, which is {states[given.stage]}: run without --only and --from, "
                     f"or `--only {given.stage}` first"
                 )
-    damaged = [name for name in STAGE_NAMES if states[name] == "damaged" and name not in force]
-    for name in damaged:
-        Store.default().verify(_found(Store.default(), steps[name].id))
+    for name in STAGE_NAMES:
+        if states[name] == "damaged" and name not in force:
+            store.verify(_found(store, steps[name].id))
 
 
 def _found(store: Store, artifact_id: str) -> Manifest:

@@ -17,8 +17,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor
     logits [..., V], targets [...] int64, mask [...] 0 or 1 -> two float32 scalars.
     """
     nats = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="none")
-    mask = mask.flatten().float()
-    return (nats * mask).sum(), mask.sum()
+    return masked_sum(nats, mask.flatten())
 
 
 def bits_per_byte(nats: float, num_bytes: float) -> float:

@@ -84,8 +84,9 @@ class Means:
     def add(self, name: str, values: Tensor, mask: Tensor | None = None) -> None:
         """Add the values [...], those where mask [...] is 1; nan has no value."""
         mask = (torch.ones_like(values) if mask is None else mask) * ~values.isnan()
-        self.sums[name] += float((values.nan_to_num() * mask).sum())
-        self.counts[name] += float(mask.sum())
+        total_value, count = losses.masked_sum(values.nan_to_num(), mask)
+        self.sums[name] += float(total_value)
+        self.counts[name] += float(count)
 
     def over_ranks(self, engine: Any) -> Metrics:
         """The means over all ranks, which have added to the same metrics; all ranks call it."""

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -176,7 +177,7 @@ class Step(Generic[A_co]):
     run: Callable[..., Outcome] = field(repr=False, compare=False)
     is_source: bool = False  # made on the way by whichever stage needs it; no deployment of its own
 
-    @property
+    @cached_property  # the chain of inputs is hashed once, not once for every path that leads to it
     def fingerprint(self) -> str:
         inputs = {role: step.fingerprint for role, step in self.inputs.items()}
         return fingerprint(self.stage, self.version, self.config, inputs)
@@ -199,7 +200,7 @@ class Given(Step[A_co]):
         inputs = {role: Given.of(Artifact, input_id) for role, input_id in manifest.inputs.items()} if manifest else {}
         return cls(stage, 0, kind, Config(), inputs, run=_refuse, given_fingerprint=given)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return self.given_fingerprint
 

@@ -56,7 +56,6 @@ class ShardWriter:
         self.path = path
         self.temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         self.pending: list[Document] = []
-        self.num_documents = 0
 
     def __enter__(self) -> Self:
         self.writer = pq.ParquetWriter(self.temporary, SCHEMA, compression="zstd")
@@ -64,7 +63,6 @@ class ShardWriter:
 
     def write(self, document: Document) -> None:
         self.pending.append(document)
-        self.num_documents += 1
         if len(self.pending) >= GROUP_DOCUMENTS:
             self._flush()
 
