@@ -184,15 +184,40 @@ def show(
     artifact: Annotated[str, typer.Argument(help="STAGE/FINGERPRINT, FINGERPRINT, or a stage, for its latest.")],
     recipe: RecipeOption = "tiny",
     num: Annotated[int, typer.Option(min=0, help="How many documents or tokens are shown.")] = 3,
+    reason: Annotated[
+        str,
+        typer.Option(
+            help="Show documents dropped for this reason, or family of reasons, alone: quality/gopher_words, url."
+        ),
+    ] = "",
 ) -> None:
     """Show an artifact: its manifest, its lineage up to the web archive files, and some of what it holds."""
-    from flows.show import lineage, manifest_table, peek
+    from flows.show import dropped_for, lineage, manifest_table, peek
 
     store = Store.default()
     manifest = _found(store, _resolve(store, artifact, recipe))
+    opened = store.open(manifest.id, Artifact)
+    if reason:
+        console.print(*dropped_for(opened, reason, num))
+        return
     console.print(manifest_table(manifest), lineage(manifest, store))
-    for shown in peek(store.open(manifest.id, Artifact), store, num):
+    for shown in peek(opened, store, num):
         console.print(shown)
+
+
+@app.command()
+def trace(
+    url: Annotated[str, typer.Argument(help="The address of a page, as it was crawled.")],
+    recipe: RecipeOption = "tiny",
+) -> None:
+    """Tell what became of a page: every capture of it, stage by stage, with the reason where it was dropped."""
+    from flows.trace import captures_told
+    from flows.trace import trace as follow
+
+    if not (captures := follow(url, recipe, Store.default())):
+        raise ValueError(f"no capture of {url} is in the crawl that recipe {recipe} read last: check the address")
+    for line in captures_told(captures):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _resolve(store: Store, name: str, recipe: str) -> str:

@@ -1,5 +1,6 @@
 """What `crawl2chat show` prints of an artifact: its record, where it came from, and some of what it holds."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +67,8 @@ def _climb(tree: Tree, manifest: Manifest, store: Store, seen: set[str]) -> None
 def peek(artifact: Artifact, store: Store, num: int) -> Iterator[RenderableType]:
     """A few documents, tokens, records or the report itself."""
     for name in ("documents/*.parquet", "dropped/*.parquet"):
-        yield from (_panel(document) for document in _first_documents(artifact.files(name), num))
+        documents = (document for path in artifact.files(name) for document in read_documents(path))
+        yield from (_panel(document) for document in itertools.islice(documents, num))
     for path in artifact.files("train/*.arrow")[:1]:
         tokenizer = store.folder(artifact.manifest.inputs["tokenizer"]) / "tokenizer.json"
         yield from _token_panels(path, Tokenizer.load(tokenizer), num)
@@ -76,14 +78,17 @@ def peek(artifact: Artifact, store: Store, num: int) -> Iterator[RenderableType]
         yield Markdown(path.read_text(encoding="utf-8"))
 
 
-def _first_documents(paths: list[Path], num: int) -> Iterator[Document]:
-    left = num
-    for path in paths:
-        for document in read_documents(path):
-            if left == 0:
-                return
-            left -= 1
-            yield document
+def dropped_for(artifact: Artifact, reason: str, num: int) -> Iterator[RenderableType]:
+    """The first documents that were dropped for `reason`, or for any of its family. Raises ValueError where none was."""
+    counts = artifact.manifest.counts
+    known = [name.removeprefix("dropped/") for name in counts if name.startswith("dropped/")]
+    wanted = {name for name in known if reason in (name, name.partition("/")[0])}
+    if not wanted:
+        told = f"these are the reasons: {', '.join(known)}" if known else "it dropped none"
+        raise ValueError(f"{artifact.manifest.id} dropped no document for {reason!r}: {told}")
+    documents = (document for path in artifact.files("dropped/*.parquet") for document in read_documents(path))
+    chosen = (document for document in documents if document["reason"] in wanted)
+    yield from (_panel(document) for document in itertools.islice(chosen, num))
 
 
 def _panel(document: Document) -> Panel:
