@@ -1,28 +1,35 @@
-"""Weights for others, and checkpoints for going on.
+"""Weights for others and of others, and checkpoints for going on.
 
-Weights are `model.safetensors` and a `config.json` that is Hugging Face's own for Qwen3: transformers, vLLM and others read
-the folder as it is, and a Qwen3 checkpoint of theirs is read here. Nothing is pickled.
+Weights are `model.safetensors` and a `config.json` that is Hugging Face's own, for Qwen3 or, where queries and keys are not
+normalized, for Llama: transformers, vLLM and others read the folder as it is. A Qwen3 or Llama model of theirs is read here, in
+one file or in those that `model.safetensors.index.json` names. What would be computed otherwise than they do is refused.
+Nothing is pickled.
 
 A checkpoint is DeepSpeed's: weights, optimizer state by rank, and the steps done. It is written under another name and renamed
 when all ranks are through, so that one that is there is whole. It is read with `weights_only`: no pickle in it is
 executed beyond the few classes named here.
 """
 
+import argparse
+import contextlib
 import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.config import ModelConfig
+from model.config import ModelConfig, RopeScaling
 from model.transformer import RewardModel, Transformer
 
-QWEN3_NAMES = {
+FAMILIES = {"qwen3": "Qwen3", "llama": "Llama"}  # model_type -> what the names of its classes start with
+NAMES = {
     "vocab_size": "vocab_size",
     "num_layers": "num_hidden_layers",
     "width": "hidden_size",
@@ -33,48 +40,114 @@ QWEN3_NAMES = {
     "tie_embeddings": "tie_word_embeddings",
     "norm_eps": "rms_norm_eps",
 }
+SCALING_NAMES = {
+    "factor": "factor",
+    "slow_turns": "low_freq_factor",
+    "fast_turns": "high_freq_factor",
+    "original_tokens": "original_max_position_embeddings",
+}
+OPTIONAL = {"num_key_value_heads", "head_dim", "tie_word_embeddings"}  # older files leave them out
+ONLY = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "use_sliding_window": False}
+HEADS = {"lm_head.weight", "score.weight"}
+COMPUTED = "rotary_emb.inv_freq"  # a table that older files hold beside the weights
 STEP_FOLDER = re.compile(r"step-(\d+)")
 
 
-def to_qwen3(config: ModelConfig, *, is_reward: bool = False, max_tokens: int = 2048) -> dict[str, Any]:
+def to_hugging_face(config: ModelConfig, *, is_reward: bool = False, max_tokens: int = 2048) -> dict[str, Any]:
     """The config.json of a model, for sequences of up to max_tokens."""
-    fields: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in QWEN3_NAMES.items()}
-    head = "Qwen3ForSequenceClassification" if is_reward else "Qwen3ForCausalLM"
+    fields: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in NAMES.items()}
+    model_type = "qwen3" if config.normalize_qk else "llama"
+    head = FAMILIES[model_type] + ("ForSequenceClassification" if is_reward else "ForCausalLM")
     labels = {"id2label": {"0": "reward"}, "label2id": {"reward": 0}} if is_reward else {}
     return (
         fields
         | labels
         | {
             "architectures": [head],
-            "model_type": "qwen3",
+            "model_type": model_type,
             "hidden_act": "silu",
             "attention_bias": False,
             "max_position_embeddings": max_tokens,
             "rope_theta": config.rope_base,
-            "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+            "rope_scaling": _rope_type(config.rope_scaling) if config.rope_scaling else None,  # transformers 4 reads it
+            "rope_parameters": {"rope_theta": config.rope_base, **_rope_type(config.rope_scaling)},
             "dtype": "float32",
         }
     )
 
 
-def from_qwen3(fields: dict[str, Any]) -> ModelConfig:
-    """The shape that a config.json describes. Raises ValueError where it is not one of Qwen3."""
-    if fields.get("model_type") != "qwen3":
-        raise ValueError(f"config.json has model_type {fields.get('model_type')!r}; only 'qwen3' can be read")
-    rope_base = fields.get("rope_theta") or fields["rope_parameters"]["rope_theta"]
-    return ModelConfig(rope_base=rope_base, **{ours: fields[theirs] for ours, theirs in QWEN3_NAMES.items()})
+def _rope_type(scaling: RopeScaling | None) -> dict[str, Any]:
+    if scaling is None:
+        return {"rope_type": "default"}
+    return {"rope_type": "llama3"} | {theirs: getattr(scaling, ours) for ours, theirs in SCALING_NAMES.items()}
+
+
+def from_hugging_face(fields: dict[str, Any]) -> ModelConfig:
+    """The shape that a config.json describes. Raises ValueError where it is none of Qwen3 or Llama as they are here."""
+    if fields.get("model_type") not in FAMILIES:
+        raise ValueError(
+            f"config.json has model_type {fields.get('model_type')!r}: only {' and '.join(FAMILIES)} can be read"
+        )
+    for name, value in ONLY.items():
+        if fields.get(name, value) != value:
+            raise ValueError(f"config.json has {name} {fields[name]!r}: only a model with {value!r} can be read")
+    told = {name: value for name, value in fields.items() if value is not None}
+    if missing := sorted(set(NAMES.values()) - OPTIONAL - told.keys()):
+        raise ValueError(f"config.json does not say {', '.join(missing)}: give the folder of a whole model")
+    told.setdefault("num_key_value_heads", told["num_attention_heads"])
+    told.setdefault("head_dim", told["hidden_size"] // told["num_attention_heads"])
+    told.setdefault("tie_word_embeddings", False)
+    base, scaling = _rope(told)
+    shape = {ours: told[theirs] for ours, theirs in NAMES.items()}
+    return ModelConfig(rope_base=base, rope_scaling=scaling, normalize_qk=fields["model_type"] == "qwen3", **shape)
+
+
+def _rope(fields: dict[str, Any]) -> tuple[float, RopeScaling | None]:
+    """Base and scaling of the rotary positions, as transformers writes them since its version 5, or as it did before."""
+    stated = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    base = stated.get("rope_theta") or fields.get("rope_theta", 10_000.0)
+    rope_type = stated.get("rope_type") or stated.get("type", "default")
+    if rope_type == "default":
+        return base, None
+    if rope_type != "llama3":
+        raise ValueError(f"config.json has rope_type {rope_type!r}: only default and llama3 can be read")
+    return base, RopeScaling(**{ours: stated.get(theirs) for ours, theirs in SCALING_NAMES.items()})
 
 
 def save_weights(folder: Path, model: Transformer | RewardModel, weights: dict[str, Tensor], max_tokens: int) -> None:
     """Write `weights`, named as in `model`, and its config.json."""
-    fields = to_qwen3(model.config, is_reward=isinstance(model, RewardModel), max_tokens=max_tokens)
+    fields = to_hugging_face(model.config, is_reward=isinstance(model, RewardModel), max_tokens=max_tokens)
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def read_config(folder: Path) -> ModelConfig:
     """The shape of the model in a folder."""
-    return from_qwen3(json.loads((folder / "config.json").read_text()))
+    return from_hugging_face(json.loads((folder / "config.json").read_text()))
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Every tensor in a folder by name. Raises ValueError where a file is missing or damaged."""
+    weights: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        try:
+            weights |= load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged ({error}): fetch or make it anew") from None
+    return weights
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files with a model's weights. Raises ValueError where there are none: other files than safetensors are not read."""
+    names, index = ["model.safetensors"], folder / "model.safetensors.index.json"
+    if not (folder / names[0]).exists() and index.exists():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise ValueError(
+                f"{folder} has no file {name} with weights: give the folder of a whole model in the safetensors format"
+            )
+    return [folder / name for name in names]
 
 
 def load_transformer(folder: Path) -> Transformer:
@@ -94,16 +167,44 @@ def load_reward_model(folder: Path) -> RewardModel:
 def load_weights(model: Transformer | RewardModel, folder: Path) -> None:
     """Fill a model from a folder. Heads may differ: a reward model starts from a language model with its own.
 
-    Raises ValueError where the shapes differ.
+    Raises ValueError where the shapes differ, or the folder's tensors are not those of its config.json.
     """
     config = read_config(folder)
     if config != model.config:
         raise ValueError(
             f"{folder} holds a model of {config}, not of {model.config}; give the settings it was made with"
         )
-    missing, unexpected = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
-    assert set(missing) <= {"score.weight"}
-    assert set(unexpected) <= {"lm_head.weight", "score.weight"}
+    weights = read_weights(folder)
+    wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
+    given = {name: tensor.shape for name, tensor in weights.items() if not name.endswith(COMPUTED)}
+    may_differ = (HEADS - wanted.keys()) | ({"score.weight"} - given.keys())
+    for name in sorted((wanted.keys() | given.keys()) - may_differ):
+        if wanted.get(name) != given.get(name):
+            raise ValueError(
+                f"{folder} holds {_told(given.get(name))} as {name}, where its config.json asks for {_told(wanted.get(name))}: "
+                "give the folder of a whole model of Qwen3 or Llama"
+            )
+    model.load_state_dict(weights, strict=False)
+
+
+def _told(shape: torch.Size | None) -> str:
+    return "nothing" if shape is None else f"a tensor of shape {tuple(shape)}"
+
+
+def resized(model: Transformer, num_known: int, vocab_size: int) -> Transformer:
+    """The model with a vocabulary that goes on after the first `num_known` tokens of its own, in evaluation mode.
+
+    The embedding of a new token, and its row in the head, is the mean of the known ones (Hewitt 2021): it is then no likelier
+    than a known one is on average. Rows that belong to no token, which pad a vocabulary to a round size, are dropped.
+    """
+    weights = model.state_dict()
+    for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
+        known = weights[name][:num_known]
+        weights[name] = torch.cat((known, known.mean(0, keepdim=True).expand(vocab_size - num_known, -1)))
+    with torch.device("meta"):
+        larger = Transformer(model.config.model_copy(update={"vocab_size": vocab_size}))
+    larger.load_state_dict(weights, assign=True)
+    return larger.eval()
 
 
 def save_checkpoint(engine: Any, folder: Path, step: int, keep_checkpoints: int) -> None:
@@ -125,9 +226,51 @@ def load_checkpoint(engine: Any, folder: Path) -> int:
         return 0
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # DeepSpeed asks torch for the unsafe load; torch obeys this
     with torch.serialization.safe_globals(_deepspeed_classes()):
-        path, state = engine.load_checkpoint(str(folder), tag=found[-1].name)
+        tag = found[-1].name
+        if engine.load_universal_checkpoint():
+            tag = f"universal-{tag}"
+            if engine.global_rank == 0:
+                make_universal(found[-1], folder / tag)
+            torch.distributed.barrier()
+        settings = [{**group, "params": None} for group in engine.optimizer.param_groups]
+        path, state = engine.load_checkpoint(str(folder), tag=tag)
     assert path is not None, found[-1]
+    for group, setting in zip(engine.optimizer.param_groups, settings, strict=True):
+        group |= {
+            **setting,
+            "params": group["params"],
+        }  # a universal checkpoint of ZeRO 3 gives all groups the first one's
+    torch.distributed.barrier()
+    if engine.global_rank == 0:
+        shutil.rmtree(folder / f"universal-{found[-1].name}", ignore_errors=True)
     return int(state["step"])
+
+
+def _undo_sharing(engine: Any, settings: list[dict[str, Any]]) -> None:
+    """From a universal checkpoint of ZeRO 3 all groups come with the first one's settings, and count steps in one tensor."""
+    for group, setting in zip(engine.optimizer.param_groups, settings, strict=True):
+        group |= {**setting, "params": group["params"]}
+    for state in engine.optimizer.optimizer.state.values():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].clone()
+
+
+def is_of_other_ranks(folder: Path, num_ranks: int) -> bool:
+    """Whether the newest checkpoint was sharded over another number of ranks: the engine then has to load a universal one."""
+    found = complete_checkpoints(folder)
+    num_shards = len(list(found[-1].glob("*optim_states.pt"))) if found else 0
+    return num_shards not in (0, num_ranks)  # without ZeRO nothing is sharded
+
+
+def make_universal(checkpoint: Path, target: Path) -> None:
+    """Write a checkpoint with its ZeRO shards put together, so that any number of ranks can load it."""
+    from deepspeed.checkpoint.ds_to_universal import main
+
+    shutil.rmtree(target, ignore_errors=True)
+    workers = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False}
+    folders = {"input_folder": str(checkpoint), "output_folder": str(target)}
+    with contextlib.redirect_stdout(sys.stderr):
+        main(argparse.Namespace(**folders, **workers, strict=True, inject_missing_state=True))
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:

@@ -21,8 +21,23 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class RopeScaling(Frozen):
+    """Llama 3's rotary positions for longer sequences: channels that turn slowly are slowed further, fast ones are kept."""
+
+    factor: float = Field(gt=1.0, description="Slow channels turn by so much less.")
+    slow_turns: float = Field(gt=0.0, description="Slow: at most so many turns in the original length.")
+    fast_turns: float = Field(gt=0.0, description="Fast: at least so many; what lies between is slowed in part.")
+    original_tokens: int = Field(ge=2, le=2**20, description="The original length: of the sequences trained on before.")
+
+    @model_validator(mode="after")
+    def _slow_is_below_fast(self) -> "RopeScaling":
+        if self.slow_turns >= self.fast_turns:
+            raise ValueError(f"slow_turns={self.slow_turns} is not below fast_turns={self.fast_turns}; make it smaller")
+        return self
+
+
 class ModelConfig(Frozen):
-    """The shape of a decoder-only transformer with Qwen3's layout."""
+    """The shape of a decoder-only transformer with Qwen3's layout, or without the norms of queries and keys with Llama's."""
 
     vocab_size: int = Field(4096, ge=16, le=2**20, description="V: entries of the token embedding and of the head.")
     num_layers: int = Field(4, ge=1, le=256, description="L: transformer layers.")
@@ -32,6 +47,8 @@ class ModelConfig(Frozen):
     head_width: int = Field(32, ge=2, le=512, multiple_of=2, description="K: width of a head; even, for RoPE.")
     ff_width: int = Field(448, ge=8, le=262144, description="F: width of the SwiGLU feed-forward.")
     rope_base: float = Field(10_000.0, gt=1.0, description="RoPE's base; larger for longer sequences.")
+    rope_scaling: RopeScaling | None = Field(None, description="How an imported model stretches RoPE; None: not.")
+    normalize_qk: bool = Field(True, description="RMSNorm on queries and keys; without it the layout is Llama's.")
     tie_embeddings: bool = Field(True, description="The head shares the token embedding's matrix.")
     norm_eps: float = Field(1e-6, gt=0.0, lt=1e-2, description="Added to the mean square in RMSNorm.")
 
@@ -45,9 +62,14 @@ class ModelConfig(Frozen):
 
 
 class OptimConfig(Frozen):
-    """AdamW and its learning rate over the run."""
+    """The optimizer and its learning rate over the run."""
 
-    learning_rate: float = Field(3e-3, gt=0.0, le=1.0, description="The peak learning rate.")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon: matrices between embedding and head by Muon, all else by AdamW."
+    )
+    learning_rate: float = Field(3e-3, gt=0.0, le=1.0, description="AdamW's peak learning rate.")
+    muon_learning_rate: float = Field(0.02, gt=0.0, le=1.0, description="Muon's peak learning rate.")
+    muon_momentum: float = Field(0.95, ge=0.0, lt=1.0, description="Muon's decay of the gradient's mean.")
     final_learning_rate_fraction: Fraction = Field(0.05, description="Learning rate at the end, of the peak.")
     warmup_fraction: Fraction = Field(0.05, description="Steps of linear warm-up, of all steps.")
     schedule: Literal["cosine", "wsd"] = Field(
@@ -59,6 +81,9 @@ class OptimConfig(Frozen):
     eps: float = Field(1e-8, gt=0.0, lt=1e-2, description="AdamW's denominator floor.")
     weight_decay: float = Field(0.1, ge=0.0, le=10.0, description="Decoupled decay, on matrices but not embeddings.")
     gradient_clip: float = Field(1.0, ge=0.0, description="Largest L2 norm of the whole gradient; 0 turns it off.")
+    z_loss: float = Field(
+        0.0, ge=0.0, le=1.0, description="Weight of the squared log of softmax's denominator; PaLM took 1e-4."
+    )
 
 
 class TrainConfig(Frozen):
@@ -75,6 +100,21 @@ class TrainConfig(Frozen):
     )
     is_compiled: bool = Field(False, description="torch.compile the objective; on a CPU this needs g++.")
     zero_stage: int = Field(0, ge=0, le=3, description="DeepSpeed ZeRO: 1 shards optimizer, 2 gradients, 3 weights.")
+    is_optimizer_offloaded: bool = Field(
+        False, description="With ZeRO: keep the optimizer's state in the host's memory.", json_schema_extra=RUNTIME
+    )
+    is_recomputed: bool = Field(
+        False,
+        description="Compute activations anew in the backward pass: a third more work for far less memory.",
+        json_schema_extra=RUNTIME,
+    )
+    is_masked: bool = Field(False, description="Attention does not cross from one document into the next.")
+    spike_nats: float = Field(
+        2.0, ge=0.0, description="A loss so far above the median of the last steps is a spike; 0: only NaN is bad."
+    )
+    max_rollbacks: int = Field(
+        3, ge=0, description="How often the run goes back to a checkpoint and leaves a bad batch out, before it stops."
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Of initial weights and of the order of the data.")
     eval_every_steps: int = Field(100, ge=0, description="Steps between validations; 0: only after the last step.")
     eval_sequences: int = Field(64, ge=0, description="At most so many validation sequences.")
@@ -122,7 +162,34 @@ class GenerateConfig(Frozen):
     temperature: float = Field(1.0, ge=0.0, le=10.0, description="Divides the logits; 0 takes the likeliest token.")
     top_k: int = Field(0, ge=0, description="Draw among the k likeliest tokens only; 0 turns it off.")
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="Draw among the likeliest tokens that hold this mass.")
+    min_p: Fraction = Field(0.0, description="Draw among tokens at least so likely, of the likeliest; 0 turns it off.")
+    repetition_penalty: float = Field(
+        1.0,
+        gt=0.0,
+        le=10.0,
+        description="Divides the logits above 0 of tokens that came before, multiplies those below.",
+    )
+    logit_bias: dict[int, float] = Field({}, description="Added to the logits of tokens, by token.")
+    banned_tokens: tuple[int, ...] = Field((), description="Tokens that never come.")
+    allowed_tokens: tuple[int, ...] = Field((), description="Only these come, a stop token only if listed; empty: all.")
+    stop_sequences: tuple[Annotated[tuple[int, ...], Field(min_length=1)], ...] = Field(
+        (), description="Sequences of tokens that end a completion, beside the stop token."
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Of the draws of one call.")
+
+
+class BeamConfig(GenerateConfig):
+    """How the likeliest completions are searched for. What says how tokens are drawn (temperature, top_k ...) has no part in it."""
+
+    num_beams: int = Field(4, ge=1, le=4096, description="Completions that are followed at once.")
+    length_penalty: float = Field(
+        1.0, ge=-10.0, le=10.0, description="A score is the summed logprobs over the number of tokens to this power."
+    )
+    early_stopping: bool | Literal["never"] = Field(
+        False,
+        description="When enough completions have ended: true: at once; false: when the best that goes on would score lower if it "
+        "ended now; never: when it cannot score higher at any length.",
+    )
 
 
 def num_matrix_parameters(config: ModelConfig) -> int:
@@ -134,7 +201,8 @@ def num_matrix_parameters(config: ModelConfig) -> int:
 
 def num_parameters(config: ModelConfig) -> int:
     """All weights of the model; a tied head is counted once."""
-    norms = config.num_layers * (2 * config.width + 2 * config.head_width) + config.width
+    qk_norms = 2 * config.head_width if config.normalize_qk else 0
+    norms = config.num_layers * (2 * config.width + qk_norms) + config.width
     embedding = 0 if config.tie_embeddings else config.vocab_size * config.width
     return num_matrix_parameters(config) + norms + embedding
 
@@ -146,3 +214,8 @@ def flops_per_token(config: ModelConfig, sequence_tokens: int) -> int:
     """
     attention = 12 * config.num_layers * config.num_heads * config.head_width * sequence_tokens
     return 6 * num_matrix_parameters(config) + attention
+
+
+def kv_bytes_per_token(config: ModelConfig, bytes_per_number: int = 2) -> int:
+    """Bytes that one cached token takes: a key and a value for every layer and KV head, 2 bytes a number in bfloat16."""
+    return 2 * config.num_layers * config.num_kv_heads * config.head_width * bytes_per_number

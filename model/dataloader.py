@@ -55,6 +55,9 @@ class Dataset(Protocol):
 
     def fetch(self, indices: Indices) -> Microbatch: ...
 
+    def files(self, indices: Indices) -> list[str]:
+        """The files that records may come from."""
+
 
 class TokenShards:
     """Packed sequences over the documents of Arrow token shards, without a copy of them in memory."""
@@ -64,6 +67,7 @@ class TokenShards:
     def __init__(self, paths: Sequence[str], sequence_tokens: int) -> None:
         self.sequence_tokens = sequence_tokens
         self._runs = [tokens for path in paths for tokens in token_runs(path)]
+        self._paths = [path for path in paths for _ in token_runs(path)]
         self._starts = np.cumsum([0, *(len(tokens) for tokens in self._runs)])
         self.num_tokens = int(self._starts[-1])
         if len(self) < 1:
@@ -80,6 +84,11 @@ class TokenShards:
         T = self.sequence_tokens
         tokens = np.stack([self.slice(index * T, index * T + T + 1) for index in indices.tolist()])
         return Packed(torch.from_numpy(tokens), torch.ones(len(indices), T))
+
+    def files(self, indices: Indices) -> list[str]:
+        """The shards in which sequences begin."""
+        runs = np.searchsorted(self._starts, indices * self.sequence_tokens, side="right") - 1
+        return sorted({self._paths[run] for run in runs.tolist()})
 
     def slice(self, start: int, stop: int) -> Indices:
         """Tokens start to stop of all documents, one after the other."""
@@ -113,6 +122,7 @@ class ConversationRows:
 
     def __init__(self, paths: Sequence[str], sequence_tokens: int, tokenizer: Tokenizer) -> None:
         self.sequence_tokens = sequence_tokens
+        self.paths = list(paths)
         self.pad = tokenizer.pad
         rendered = [tokenizer.render(record["messages"]) for record in read_records(paths)]
         self.num_cropped = sum(len(tokens) > sequence_tokens + 1 for tokens, _ in rendered)
@@ -121,6 +131,10 @@ class ConversationRows:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def files(self, indices: Indices) -> list[str]:
+        """All files: records are not told apart by them."""
+        return self.paths
 
     def fetch(self, indices: Indices) -> Packed:
         """Sequences by number: tokens [B, T + 1] padded on the right, mask [B, T]."""
@@ -143,6 +157,7 @@ class PreferencePairs:
 
     def __init__(self, paths: Sequence[str], sequence_tokens: int, tokenizer: Tokenizer) -> None:
         self.sequence_tokens = sequence_tokens
+        self.paths = list(paths)
         self.pad = tokenizer.pad
         pairs = [_render_pair(record, tokenizer) for record in read_records(paths)]
         self._pairs = [pair for pair in pairs if max(map(len, pair)) <= sequence_tokens]
@@ -152,6 +167,10 @@ class PreferencePairs:
 
     def __len__(self) -> int:
         return len(self._pairs)
+
+    def files(self, indices: Indices) -> list[str]:
+        """All files: records are not told apart by them."""
+        return self.paths
 
     def fetch(self, indices: Indices) -> Pairs:
         """Pairs by number: tokens [2 B, T], lengths [2 B]."""

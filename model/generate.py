@@ -1,17 +1,21 @@
 """Completions: tokens are drawn one at a time, for many prompts of different lengths at once.
 
-Reads and writes nothing. Prompts are padded on the right and read in one forward, which fills the cache of keys and values;
-each further step reads one token a row. A row whose completion is finished leaves the batch. What is drawn depends on the
-configuration's seed and on the prompts of the call together, not on earlier calls.
+Reads and writes nothing. Prompts of similar length are read together, equal ones once, which fills the cache of keys and
+values; each further step reads one token a row. A row whose completion is finished leaves the batch. What is drawn depends on
+the configuration's seed and on the prompts of the call together, not on earlier calls.
 """
 
+import math
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from model.config import GenerateConfig
+from model.constraints import constraints, ending, num_pending, restrict
+from model.decoder import Decoder
 from model.losses import token_logprobs
 from model.tokenizer import Tokenizer
 from model.transformer import KVCache, Transformer
@@ -20,105 +24,106 @@ KEPT_FRACTION = 0.75  # rows are moved together once fewer than this are going o
 
 
 class Completion(NamedTuple):
-    """What a model wrote after a prompt, with the stop token if it came to that."""
+    """What a model wrote after a prompt, with the stop token or sequence if it came to that."""
 
     tokens: list[int]
     logprobs: list[float]  # of each token under the model itself at temperature 1, in nats
+    ended_by: tuple[int, ...] = ()  # the stop token or sequence; empty where it was cut off
 
 
 def generate(
     model: Transformer, prompts: Sequence[Sequence[int]], config: GenerateConfig, stop_token: int
 ) -> list[list[int]]:
-    """The tokens of a completion of each prompt; the last is `stop_token` unless it was cut off."""
+    """The tokens of a completion of each prompt; the last is `stop_token` unless a sequence ended it or it was cut off."""
     return [completion.tokens for completion in draw(model, prompts, config, stop_token)]
 
 
-@torch.inference_mode()
 def draw(
     model: Transformer, prompts: Sequence[Sequence[int]], config: GenerateConfig, stop_token: int
 ) -> list[Completion]:
     """A completion of each prompt, none of which may be empty."""
-    completions = [Completion([], []) for _ in prompts]
-    device = next(model.parameters()).device
-    generator = torch.Generator(device).manual_seed(config.seed)
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    cache, logits = _read(model, prompts, lengths, config.max_new_tokens)
-    rows = list(range(len(prompts)))  # the prompt that each row of the batch goes on from
-    for number in range(config.max_new_tokens):
-        tokens = pick(logits, config, generator)
-        logprobs = token_logprobs(logits, tokens)
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
-            if completions[row].tokens[-1:] != [stop_token]:
-                completions[row].tokens.append(token)
-                completions[row].logprobs.append(logprob)
-        going = [place for place, row in enumerate(rows) if completions[row].tokens[-1] != stop_token]
-        if not going or number + 1 == config.max_new_tokens:
-            break
-        if len(going) < KEPT_FRACTION * len(rows):
-            kept = torch.tensor(going, device=device)
-            cache.select(kept)
-            tokens, lengths = tokens[kept], lengths[kept]
-            rows = [rows[place] for place in going]
-        logits = model(tokens[:, None], cache, lengths[:, None])[:, 0]
-        lengths = lengths + 1
-    return completions
-
-
-def _read(
-    model: Transformer, prompts: Sequence[Sequence[int]], lengths: Tensor, max_new_tokens: int
-) -> tuple[KVCache, Tensor]:
-    """Read prompts of lengths [B] into a cache with room for their completions; the logits [B, V] of what comes next."""
-    most = int(lengths.max())
-    tokens = torch.zeros(len(prompts), most, dtype=torch.int64)
-    for row, prompt in enumerate(prompts):
-        tokens[row, : len(prompt)] = torch.tensor(prompt)
-    weight = model.model.embed_tokens.weight
-    cache = KVCache(model.config, len(prompts), most + max_new_tokens, weight.dtype, weight.device)
-    positions = torch.arange(most, device=weight.device).expand(len(prompts), -1)
-    hidden = model.model(tokens.to(weight.device), cache, positions)
-    last: Tensor = hidden[torch.arange(len(prompts), device=weight.device), lengths - 1]
-    return cache, model.head(last)
-
-
-def pick(logits: Tensor, config: GenerateConfig, generator: torch.Generator) -> Tensor:
-    """Draw a token a row: logits [B, V] -> tokens [B]."""
-    if config.temperature == 0:
-        return logits.argmax(-1)
-    kept = restrict(logits.float() / config.temperature, config.top_k, config.top_p)
-    return torch.multinomial(kept.softmax(-1), 1, generator=generator).squeeze(-1)
-
-
-def restrict(logits: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Set to -inf all but the top_k likeliest, then all but the fewest that hold top_p (Holtzman et al. 2020): [B, V]."""
-    if 0 < top_k < logits.shape[-1]:
-        least = logits.topk(top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < least, float("-inf"))
-    if top_p < 1:
-        probabilities, order = logits.softmax(-1).sort(descending=True)
-        is_cut = probabilities.cumsum(-1) - probabilities >= top_p  # enough mass comes before it
-        logits = logits.masked_fill(is_cut.scatter(-1, order, is_cut), float("-inf"))
-    return logits
+    stops = ((stop_token,), *config.stop_sequences)
+    *_, completions = steps(model, prompts, config, stops)
+    return [completion._replace(ended_by=ending(completion.tokens, stops)) for completion in completions]
 
 
 @torch.inference_mode()
+def steps(
+    model: Transformer, prompts: Sequence[Sequence[int]], config: GenerateConfig, stops: Sequence[tuple[int, ...]]
+) -> Iterator[list[Completion]]:
+    """The completions after each step: those that go on are a token longer."""
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(config.seed)
+    completions = [Completion([], []) for _ in prompts]
+    rows = list(range(len(prompts)))  # the prompt that each row of the batch goes on from
+    ended: set[int] = set()
+    limits = constraints(config, prompts, model.config.vocab_size, device)
+    cache, lengths, logits = read(model, prompts, config.max_new_tokens)
+    decoder = Decoder(model)
+    for number in range(config.max_new_tokens):
+        tokens = pick(logits if limits is None else limits.apply(logits), config, generator)
+        logprobs = token_logprobs(logits, tokens)
+        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+            if row not in ended:
+                completions[row].tokens.append(token)
+                completions[row].logprobs.append(logprob)
+                if ending(completions[row].tokens, stops):
+                    ended.add(row)
+        yield completions
+        going = [place for place, row in enumerate(rows) if row not in ended]
+        if not going or number + 1 == config.max_new_tokens:
+            return
+        if len(going) < KEPT_FRACTION * len(rows):
+            kept = torch.tensor(going, device=device)
+            cache.select(kept)
+            limits = limits and limits.select(kept)
+            tokens, lengths = tokens[kept], lengths[kept]
+            rows = [rows[place] for place in going]
+        if limits is not None:
+            limits.note(tokens)
+        logits = decoder(tokens, cache, lengths).float()
+        lengths = lengths + 1
+
+
+def read(model: Transformer, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> tuple[KVCache, Tensor, Tensor]:
+    """Read prompts into a cache with room for their completions; their lengths [B] and the logits [B, V] of what comes next."""
+    weight = model.model.embed_tokens.weight
+    distinct = sorted({tuple(prompt) for prompt in prompts}, key=lambda prompt: (len(prompt), prompt))
+    cache = KVCache(model.config, len(distinct), len(distinct[-1]) + max_new_tokens, weight.dtype, weight.device)
+    last: list[Tensor] = []
+    for _, group in groupby(distinct, key=lambda prompt: round(2 * math.log2(len(prompt)))):
+        tokens = [torch.tensor(prompt, device=weight.device) for prompt in group]
+        part = cache.part(len(last), len(last) + len(tokens))
+        hidden = model.model(torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True), part)
+        last += [states[len(prompt) - 1] for states, prompt in zip(hidden, tokens, strict=True)]
+    places = {prompt: place for place, prompt in enumerate(distinct)}
+    rows = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=weight.device)
+    cache.select(rows)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=weight.device)
+    return cache, lengths, model.head(torch.stack(last)).float()[rows]
+
+
+def pick(logits: Tensor, config: GenerateConfig, generator: torch.Generator) -> Tensor:
+    """Draw a token a row: logits [B, V] in float32 -> tokens [B]."""
+    if config.temperature == 0:
+        return logits.max(-1).indices  # on a CPU faster than argmax
+    below = restrict(logits / config.temperature, config).softmax(-1).cumsum(-1, dtype=torch.float64)
+    dart = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
+    return torch.searchsorted(below, dart * below[:, -1:], right=True).squeeze(-1)
+
+
 def stream(
     model: Transformer, tokenizer: Tokenizer, prompt: Sequence[int], config: GenerateConfig, stop_token: int
 ) -> Iterator[str]:
-    """The text of one completion in pieces, each given once no later token can change it."""
-    generator = torch.Generator(next(model.parameters()).device).manual_seed(config.seed)
-    lengths = torch.tensor([len(prompt)], device=next(model.parameters()).device)
-    cache, logits = _read(model, [prompt], lengths, config.max_new_tokens)
-    tokens: list[int] = []
+    """The text of one completion in pieces, each given once no later token can change it, without what stops it."""
+    stops = ((stop_token,), *config.stop_sequences)
     given = ""
-    for _ in range(config.max_new_tokens):
-        token = pick(logits, config, generator)
-        if int(token) == stop_token:
-            break
-        tokens.append(int(token))
-        text = tokenizer.decode(tokens)
+    tokens: list[int] = []
+    for [completion] in steps(model, [prompt], config, stops):
+        tokens = completion.tokens
+        text = tokenizer.decode(tokens[: len(tokens) - num_pending(tokens, stops)])
         if not text.endswith("\N{REPLACEMENT CHARACTER}") and text.startswith(given):  # else within a character
             yield text[len(given) :]
             given = text
-        logits = model(token[:, None], cache, lengths[:, None])[:, 0]
-        lengths = lengths + 1
-    yield tokenizer.decode(tokens)[len(given) :]
+    whole = tokens[: len(tokens) - len(ending(tokens, stops))]
+    yield tokenizer.decode(whole)[len(given) :]

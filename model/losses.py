@@ -20,6 +20,14 @@ def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor
     return masked_sum(nats, mask.flatten())
 
 
+def z_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Sum of the squared log of softmax's denominator where mask is 1 (Chowdhery et al. 2022): keeps logits near 0.
+
+    logits [..., V], mask [...] 0 or 1 -> a float32 scalar.
+    """
+    return masked_sum(logits.float().logsumexp(-1).square(), mask)[0]
+
+
 def bits_per_byte(nats: float, num_bytes: float) -> float:
     """Summed loss in nats over tokens that stand for num_bytes of text -> bits per byte of text."""
     return nats / math.log(2) / num_bytes

@@ -1,6 +1,7 @@
 """What a model learns, and how it is validated: an objective wraps a model and gives the summed loss of a microbatch.
 
-Reads and writes nothing. An objective gives sums; the training loop divides them by what the whole batch has to learn.
+Reads and writes nothing. An objective gives sums; the training loop divides them by what the whole batch has to learn. What is
+minimised may have a term more than the loss that is told.
 """
 
 import torch
@@ -18,19 +19,26 @@ Metrics = dict[str, float]
 class LanguageObjective(nn.Module):
     """Next-token prediction where the mask says so. Validated in bits per byte of the learned tokens' text."""
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, z_weight: float, is_masked: bool) -> None:
         super().__init__()
         self.model = model
         self.token_bytes = torch.from_numpy(tokenizer.token_bytes)  # [V]
+        self.bos = tokenizer.bos
+        self.z_weight = z_weight
+        self.is_masked = is_masked
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """tokens [B, T + 1], mask [B, T] -> summed nats."""
-        return losses.cross_entropy(self.model(tokens[:, :-1]), tokens[:, 1:], mask)[0]
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens [B, T + 1], mask [B, T] -> what is to be minimised, and the summed nats in it."""
+        inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        documents = (inputs == self.bos).cumsum(1) if self.is_masked else None
+        logits = self.model(inputs, documents=documents)
+        nats = losses.cross_entropy(logits, targets, mask)[0]
+        return (nats + self.z_weight * losses.z_loss(logits, mask) if self.z_weight else nats), nats
 
     def measure(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Summed nats, and bytes of the learned tokens' text."""
         num_bytes = self.token_bytes.to(tokens.device)[tokens[:, 1:]] * mask
-        return self.forward(tokens, mask), num_bytes.sum()
+        return self.forward(tokens, mask)[1], num_bytes.sum()
 
     @staticmethod
     def report(nats: float, num_bytes: float, num_learned: float) -> Metrics:
@@ -47,9 +55,10 @@ class RewardObjective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """tokens [2 B, T], lengths [2 B], chosen and rejected in turn -> summed nats."""
-        return self.measure(tokens, lengths)[0]
+    def forward(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens [2 B, T], lengths [2 B], chosen and rejected in turn -> what is to be minimised, and the summed nats."""
+        nats = self.measure(tokens, lengths)[0]
+        return nats, nats
 
     def measure(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Summed nats, and pairs whose chosen completion has the higher reward."""
@@ -70,10 +79,12 @@ def make_objective(run: TrainRun, tokenizer: Tokenizer) -> Objective:
     if run.objective == "reward":
         judge = RewardModel(run.model)
         initialize(judge, run.train.seed)
+        judge.model.is_recomputed = run.train.is_recomputed
         return RewardObjective(judge)
     model = Transformer(run.model)
     initialize(model, run.train.seed)
-    return LanguageObjective(model, tokenizer)
+    model.model.is_recomputed = run.train.is_recomputed
+    return LanguageObjective(model, tokenizer, run.optim.z_loss, run.train.is_masked)
 
 
 def num_learned(microbatch: Microbatch) -> float:

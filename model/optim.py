@@ -1,10 +1,12 @@
-"""What the optimizer is told: which parameters decay, and the learning rate at a step. Reads and writes nothing.
+"""What the optimizer is told: which parameters it moves how, and the learning rate at a step. Reads and writes nothing.
 
-AdamW (Loshchilov & Hutter 2019) is torch's, fused. The learning rate is a function of the step alone, so that a resumed
-run needs no scheduler state.
+AdamW (Loshchilov & Hutter 2019) is torch's, fused. Muon (Jordan et al. 2024) is DeepSpeed's, which orthogonalizes whole
+matrices also where ZeRO shards them; what is no matrix between embedding and head is moved by AdamW. Learning rates are
+functions of the step alone, so that a resumed run needs no scheduler state.
 """
 
 import math
+import os
 from typing import Any
 
 import torch
@@ -13,29 +15,68 @@ from torch import nn
 from model.config import OptimConfig
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices, which decay, and embeddings and norms, which do not."""
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer over the parameter groups of `model`."""
+    if config.optimizer == "adamw":
+        groups = parameter_groups(model, config)
+        return torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+    os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")  # DeepSpeed compiles Muon's five products, which pays on no CPU
+    from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
+
+    for name, parameter in model.named_parameters():
+        parameter.use_muon = is_hidden_matrix(name, parameter)  # type: ignore[attr-defined]  # ZeRO looks for it
+    optimizer: torch.optim.Optimizer = MuonWithAuxAdam(muon_groups(model, config))
+    return optimizer
+
+
+def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is a matrix between the embedding and the head."""
+    return parameter.dim() >= 2 and not any(part in name for part in ("embed_tokens", "lm_head", "score"))
+
+
+def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Two groups for AdamW: matrices, which decay, and embeddings and norms, which do not."""
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.dim() >= 2 and "embed_tokens" not in name
         (decayed if is_matrix else kept).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    rates = {"lr": config.learning_rate, "peak_lr": config.learning_rate}
+    return [
+        {"params": decayed, "weight_decay": config.weight_decay, **rates},
+        {"params": kept, "weight_decay": 0.0, **rates},
+    ]
 
 
-def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """torch's fused AdamW over the parameter groups of `model`."""
-    groups = parameter_groups(model, config.weight_decay)
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
-    )
+def muon_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Hidden matrices for Muon, and AdamW's two groups without them."""
+    hidden = [parameter for name, parameter in model.named_parameters() if is_hidden_matrix(name, parameter)]
+    chosen = set(map(id, hidden))
+    rate = config.muon_learning_rate
+    groups: list[dict[str, Any]] = [
+        {"params": hidden, "lr": rate, "peak_lr": rate, "momentum": config.muon_momentum, "use_muon": True}
+        | {"weight_decay": config.weight_decay}
+    ]
+    for group in parameter_groups(model, config):
+        rest = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+        if rest:
+            groups.append(
+                {**group, "params": rest, "use_muon": False, "betas": (config.beta1, config.beta2), "eps": config.eps}
+            )
+    return groups
 
 
-def learning_rate(config: OptimConfig, step: int, num_steps: int) -> float:
-    """The learning rate of step 0 <= step < num_steps: linear warm-up, then cosine or wsd down to the final fraction."""
+def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Give every group `factor` of its peak learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["peak_lr"]
+
+
+def learning_rate_factor(config: OptimConfig, step: int, num_steps: int) -> float:
+    """The share of the peak learning rates at step 0 <= step < num_steps: linear warm-up, then cosine or wsd down to the final."""
     warmup_steps = round(config.warmup_fraction * num_steps)
     if step < warmup_steps:
-        return config.learning_rate * (step + 1) / warmup_steps
+        return (step + 1) / warmup_steps
     if config.schedule == "cosine":
         decay_steps = num_steps - warmup_steps
     else:
@@ -43,4 +84,4 @@ def learning_rate(config: OptimConfig, step: int, num_steps: int) -> float:
     remaining = min(1.0, (num_steps - step) / max(decay_steps, 1))  # 1 until the decay starts, then down to almost 0
     shape = remaining if config.schedule == "wsd" else (1 - math.cos(math.pi * remaining)) / 2
     floor = config.final_learning_rate_fraction
-    return config.learning_rate * (floor + (1 - floor) * shape)
+    return floor + (1 - floor) * shape

@@ -26,10 +26,8 @@ import json
 import signal
 import sys
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,12 +42,12 @@ from model.checkpoint import load_checkpoint, load_reward_model, load_transforme
 from model.config import num_parameters
 from model.dataloader import batch_indices
 from model.evaluation import pad
+from model.metrics import MetricsLog, clocked
 from model.rl_config import RLConfig, RLRun
 from model.rollouts import Environment, Prompt, Rollouts, calibrate, read_prompts, roll_out, show, split_prompts
 from model.tokenizer import Tokenizer
 from model.train import (
     INTERRUPTED,
-    MetricsLog,
     clip_gradient,
     full_precision,
     is_due,
@@ -236,7 +234,7 @@ def draw_seed(config: RLConfig, step: int, rank: int) -> int:
 def start_engine(run: RLRun) -> Any:
     """The policy with its optimizer, as a DeepSpeed engine that starts from the SFT model."""
     policy = load_transformer(Path(run.initial_weights))
-    optimizer = optim.adamw(policy, run.optim)
+    optimizer = optim.make_optimizer(policy, run.optim)
     engine, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=deepspeed_config(run))
     return engine
 
@@ -269,17 +267,9 @@ def microbatch_rows(config: RLConfig) -> int:
 
 def set_learning_rate(engine: Any, run: RLRun, number: int) -> float:
     """Of update `number`, from 0."""
-    rate = optim.learning_rate(run.optim, number, run.config.num_steps * run.config.updates_per_step)
-    for group in engine.optimizer.param_groups:
-        group["lr"] = rate
-    return rate
-
-
-@contextmanager
-def clocked(seconds: Metrics, name: str) -> Iterator[None]:
-    started = time.monotonic()
-    yield
-    seconds[name] = time.monotonic() - started
+    factor = optim.learning_rate_factor(run.optim, number, run.config.num_steps * run.config.updates_per_step)
+    optim.set_learning_rates(engine.optimizer, factor)
+    return factor * run.optim.learning_rate
 
 
 def finish(engine: Any, run: RLRun, log: MetricsLog, before: Metrics) -> None:

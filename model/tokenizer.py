@@ -56,6 +56,7 @@ class Tokenizer:
             raise ValueError(f"tokenizer has no special tokens {missing}; train it with model.tokenizer.SPECIAL_TOKENS")
         encoder.encode_special_tokens = True  # their names in a text are plain characters
         self._encoder = encoder
+        self.vocab_size = max(vocab.values()) + 1  # V, special tokens included; a foreign vocabulary may have gaps
         self.special: dict[str, int] = {name: vocab[name] for name in SPECIAL_TOKENS}
         self.bos = self.special[BOS]
         self.pad = self.special[PAD]
@@ -67,18 +68,13 @@ class Tokenizer:
         """Read a tokenizer.json."""
         return cls(tokenizers.Tokenizer.from_file(str(path)))
 
-    @property
-    def vocab_size(self) -> int:
-        """V, special tokens included."""
-        return int(self._encoder.get_vocab_size())
-
     def encode(self, text: str) -> list[int]:
         """Tokens of a text, never special ones."""
         return list(self._encoder.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of each text; the encoder's own threads share the work."""
-        return [list(encoding.ids) for encoding in self._encoder.encode_batch_fast(texts, add_special_tokens=False)]
+        return [encoding.ids for encoding in self._encoder.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_document(self, text: str) -> list[int]:
         """Tokens of a document as pretraining sees it: <|bos|>, then the text."""
@@ -92,9 +88,12 @@ class Tokenizer:
     def token_bytes(self) -> npt.NDArray[np.int32]:
         """[V] bytes of text that each token stands for; 0 for special tokens. Bits per byte divides by these."""
         num_bytes = np.zeros(self.vocab_size, np.int32)
+        added = self._encoder.get_added_tokens_decoder()
         for name, token in self._encoder.get_vocab().items():
-            if token not in self.special.values():
+            if token not in added:
                 num_bytes[token] = len(name)  # a byte-level alphabet writes every byte as one character
+            elif not added[token].special:
+                num_bytes[token] = len(name.encode())
         return num_bytes
 
     def render(self, messages: Messages) -> tuple[list[int], list[int]]:

@@ -10,13 +10,19 @@ and checkpoints beside RUN.json. Started again on the same RUN.json after a kill
 the losses that an undisturbed run has. SIGTERM: it saves a checkpoint and exits with status 143. Started alone it trains
 in this process; under torchrun every process is a rank.
 
-Metrics: step (steps done), train/loss_nats (per learned token or pair), train/learning_rate, train/gradient_norm (before
-clipping), train/tokens_per_second (padding included), train/seconds (since this process began to train), and where a
-validation was due validation/loss_nats with validation/bits_per_byte (of learned text) or validation/accuracy (of pairs).
+A step that goes wrong takes the run back to its newest checkpoint, see model/rollback.py.
+
+Metrics: step (steps done), train/loss_nats (per learned token or pair), train/learning_rate (AdamW's), train/gradient_norm (before
+clipping), train/tokens_per_second (padding included), train/mfu_fraction (of the devices' peak, see model/devices.py),
+train/memory_bytes (most so far of rank 0: of the GPU, or of the process), train/seconds (since this process began to train),
+phase/NAME_seconds (data, forward, backward, optimizer; validation and checkpoint of the step before; on a GPU, which is not
+waited for, when they were asked for), and where a validation was due validation/loss_nats with validation/bits_per_byte (of
+learned text) or validation/accuracy (of pairs).
 """
 
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -31,13 +37,23 @@ import torch
 import torch.distributed as dist
 
 from model import optim
-from model.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
-from model.config import TrainConfig, TrainRun, num_parameters
-from model.dataloader import Dataset, Microbatch, batch_records, microbatch_records, microbatches, open_dataset
+from model.checkpoint import is_of_other_ranks, load_checkpoint, load_weights, save_checkpoint, save_weights
+from model.config import OptimConfig, TrainConfig, TrainRun, flops_per_token, num_parameters
+from model.dataloader import (
+    Dataset,
+    Microbatch,
+    batch_indices,
+    batch_records,
+    microbatch_records,
+    microbatches,
+    open_dataset,
+)
+from model.devices import peak_flops
+from model.metrics import Metrics, MetricsLog, clocked
 from model.objectives import Objective, make_objective, num_learned
+from model.rollback import BadStep, LeftOut, trouble_of
 from model.tokenizer import Tokenizer
 
-Metrics = dict[str, Any]
 INTERRUPTED = 128 + signal.SIGTERM
 
 
@@ -53,23 +69,66 @@ def train(run: TrainRun, checkpoints: Path, stop: threading.Event) -> None:
         for paths in (run.train_paths, run.validation_paths)
     )
     assert dataset is not None
-    engine = start_engine(run, dataset, tokenizer)
+    left_out = LeftOut(checkpoints.parent / "left_out.json")
+    while True:
+        engine = start_engine(run, dataset, tokenizer, checkpoints)
+        try:
+            run_steps(engine, run, dataset, validation, checkpoints, left_out, stop)
+            return
+        except BadStep as bad:
+            roll_back(engine, run, dataset, left_out, bad)
+
+
+def run_steps(
+    engine: Any,
+    run: TrainRun,
+    dataset: Dataset,
+    validation: Dataset | None,
+    checkpoints: Path,
+    left_out: LeftOut,
+    stop: threading.Event,
+) -> None:
+    """Train from the newest checkpoint to the end. Raises BadStep where a step goes wrong, SystemExit where `stop` is set."""
+    config = run.train
     first_step = load_checkpoint(engine, checkpoints)
     log = MetricsLog(Path(run.output) / "metrics.jsonl")
+    losses = [line["train/loss_nats"] for line in log.lines(first_step)]
     started = time.monotonic()
+    seconds: Metrics = {}
     for step in range(first_step, config.num_steps):
-        metrics = train_step(engine, run, dataset, step)
-        done, is_last = step + 1, step + 1 == config.num_steps
+        batch = left_out.batch_of(step)
+        metrics = train_step(engine, run, dataset, step, batch) | seconds
+        if trouble := trouble_of(metrics["train/loss_nats"], metrics["train/gradient_norm"], losses, config.spike_nats):
+            raise BadStep(step, batch, trouble)
+        losses.append(metrics["train/loss_nats"])
+        done, is_last, seconds = step + 1, step + 1 == config.num_steps, {}
         if validation is not None and (is_last or is_due(done, config.eval_every_steps)):
-            metrics |= validate(engine, config, validation)
+            with clocked(seconds, "phase/validation_seconds"):
+                metrics |= validate(engine, config, validation)
         if engine.global_rank == 0:
             log.append({"step": done, **metrics, "train/seconds": time.monotonic() - started})
         is_stopping = total(engine, float(stop.is_set())) > 0 and not is_last
         if is_last or is_stopping or is_due(done, config.checkpoint_every_steps):
-            save_checkpoint(engine, checkpoints, done, config.keep_checkpoints)
+            with clocked(seconds, "phase/checkpoint_seconds"):
+                save_checkpoint(engine, checkpoints, done, config.keep_checkpoints)
         if is_stopping:
             raise SystemExit(INTERRUPTED)
     finish(engine, run, dataset, log)
+
+
+def roll_back(engine: Any, run: TrainRun, dataset: Dataset, left_out: LeftOut, bad: BadStep) -> None:
+    """Leave the batch of a bad step out from now on. Raises RuntimeError where that has been done often enough."""
+    indices = batch_indices(len(dataset), batch_records(run.train, dataset), bad.batch, run.train.seed)
+    told = f"step {bad.step + 1} went wrong ({bad}) on batch {bad.batch}, of {', '.join(dataset.files(indices))}"
+    if len(left_out.batches) >= run.train.max_rollbacks:
+        raise RuntimeError(
+            f"{told}, after batches {left_out.batches} were left out already: look at these files, take a lower "
+            "learning rate, or allow more max_rollbacks"
+        )
+    if engine.global_rank == 0:
+        print(f"{told}: going back to the newest checkpoint without it", file=sys.stderr, flush=True)
+    left_out.add(bad.batch, is_written=engine.global_rank == 0)
+    engine.destroy()
 
 
 def start_process_group(num_ranks: int) -> None:
@@ -87,62 +146,95 @@ def start_process_group(num_ranks: int) -> None:
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
 
 
-def start_engine(run: TrainRun, dataset: Dataset, tokenizer: Tokenizer) -> Any:
+def start_engine(run: TrainRun, dataset: Dataset, tokenizer: Tokenizer, checkpoints: Path) -> Any:
     """The objective with its model, initial weights and optimizer, as a DeepSpeed engine."""
     objective = make_objective(run, tokenizer)
     if run.initial_weights is not None:
         load_weights(objective.model, Path(run.initial_weights))
     if run.train.is_compiled:
         objective.compile(dynamic=False)
-    settings = deepspeed_config(run, dataset)
-    engine, *_ = deepspeed.initialize(model=objective, optimizer=optim.adamw(objective, run.optim), config=settings)
+    is_universal = is_of_other_ranks(checkpoints, run.train.num_ranks)
+    if is_universal and run.optim.optimizer == "muon":
+        raise ValueError(
+            f"the checkpoint in {checkpoints} is of another number of ranks than num_ranks={run.train.num_ranks}, and DeepSpeed "
+            "cannot put Muon's ZeRO shards together: go on with as many ranks, or train with zero_stage=0"
+        )
+    settings = deepspeed_config(run, dataset) | {"checkpoint": {"load_universal": is_universal}}
+    optimizer = optim.make_optimizer(objective, run.optim)
+    engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=settings)
     return engine
 
 
 def deepspeed_config(run: TrainRun, dataset: Dataset) -> Metrics:
-    """What DeepSpeed is told. The optimizer is torch's, since DeepSpeed's own would be compiled on the spot.
+    """What DeepSpeed is told. The optimizer is given to it, since its own Adam would be compiled on the spot.
 
     Two departures from the run's words: bfloat16 takes at least ZeRO 1, which is where the float32 masters are kept, and
     without ZeRO the gradient is clipped here, since DeepSpeed then does not tell its norm.
     """
-    is_half = run.train.dtype == "bfloat16"
+    is_half, is_muon = run.train.dtype == "bfloat16", run.optim.optimizer == "muon"
     stage = max(run.train.zero_stage, int(is_half))
     size = microbatch_records(run.train, dataset)
+    zero: Metrics = {"stage": stage, "reduce_scatter": not is_muon}
+    if run.train.is_optimizer_offloaded and stage:
+        zero["offload_optimizer"] = {"device": "cpu"}
     return {
         "train_micro_batch_size_per_gpu": size,
         "gradient_accumulation_steps": batch_records(run.train, dataset) // run.train.num_ranks // size,
-        "gradient_clipping": run.optim.gradient_clip if stage else 0.0,
-        "zero_optimization": {"stage": stage},
+        "gradient_clipping": gradient_clip(run.optim) if stage else 0.0,
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": is_half},
         "data_types": {"grad_accum_dtype": "fp32"},
         "steps_per_print": None,
     }
 
 
-def train_step(engine: Any, run: TrainRun, dataset: Dataset, step: int) -> Metrics:
+def train_step(engine: Any, run: TrainRun, dataset: Dataset, step: int, batch_number: int) -> Metrics:
     """One optimizer step. The loss is divided by what the whole batch has to learn, however it is shared out."""
     started = time.monotonic()
-    rate = optim.learning_rate(run.optim, step, run.train.num_steps)
-    for group in engine.optimizer.param_groups:
-        group["lr"] = rate
-    batch = list(microbatches(dataset, run.train, step, engine.global_rank))
+    factor = optim.learning_rate_factor(run.optim, step, run.train.num_steps)
+    optim.set_learning_rates(engine.optimizer, factor)
+    seconds: Metrics = {}
+    with clocked(seconds, "phase/data_seconds"):
+        batch = [on_device(engine, some) for some in microbatches(dataset, run.train, batch_number, engine.global_rank)]
     num_all = total(engine, sum(map(num_learned, batch)))
     nats = torch.zeros((), device=engine.device)
     norm = 0.0
     for microbatch in batch:
-        loss = engine(*on_device(engine, microbatch))
-        nats += loss.detach()
-        # DeepSpeed takes the mean over ranks and microbatches, and what is wanted is the sum.
-        engine.backward(loss * (run.train.num_ranks * len(batch) / num_all))
-        if engine.zero_optimization_stage() == 0 and engine.is_gradient_accumulation_boundary():
-            norm = clip_gradient(engine, run.optim.gradient_clip)
-        engine.step()
+        with clocked(seconds, "phase/forward_seconds"):
+            loss, told = engine(*microbatch)
+            nats += told.detach()
+        with clocked(seconds, "phase/backward_seconds"):
+            # DeepSpeed takes the mean over ranks and microbatches, and what is wanted is the sum.
+            engine.backward(loss * (run.train.num_ranks * len(batch) / num_all))
+        with clocked(seconds, "phase/optimizer_seconds"):
+            if engine.zero_optimization_stage() == 0 and engine.is_gradient_accumulation_boundary():
+                norm = clip_gradient(engine, gradient_clip(run.optim))
+            engine.step()
+    loss_nats = total(engine, float(nats)) / num_all
+    rate = run.train.batch_tokens / (time.monotonic() - started)
+    peak = peak_flops(str(engine.device), getattr(torch, run.train.dtype)) * run.train.num_ranks
     return {
-        "train/loss_nats": total(engine, float(nats)) / num_all,
-        "train/learning_rate": rate,
+        "train/loss_nats": loss_nats,
+        "train/learning_rate": factor * run.optim.learning_rate,
         "train/gradient_norm": norm if engine.zero_optimization_stage() == 0 else float(engine.get_global_grad_norm()),
-        "train/tokens_per_second": run.train.batch_tokens / (time.monotonic() - started),
+        "train/tokens_per_second": rate,
+        "train/mfu_fraction": rate * flops_per_token(run.model, run.train.sequence_tokens) / peak,
+        "train/memory_bytes": memory_bytes(engine),
+        **seconds,
     }
+
+
+def memory_bytes(engine: Any) -> int:
+    """The most memory that the device, or on a CPU the process, has used."""
+    if engine.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(engine.device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def gradient_clip(config: OptimConfig) -> float:
+    """Muon's steps are as long whatever the gradient's norm, and with ZeRO DeepSpeed would clip these instead of the gradient."""
+    return 0.0 if config.optimizer == "muon" else config.gradient_clip
 
 
 def clip_gradient(engine: Any, most: float) -> float:
@@ -200,32 +292,6 @@ def full_precision(parameter: torch.Tensor) -> torch.Tensor:
     return whole.float().cpu().contiguous()
 
 
-class MetricsLog:
-    """Metrics by step, appended as JSON Lines.
-
-    A step that is done again after a kill gets a second line, which counts; at the end there is one line a step.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.touch()
-        text = path.read_bytes()
-        os.truncate(path, text.rfind(b"\n") + 1)  # a line that a kill cut off
-
-    def append(self, metrics: Metrics) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(metrics) + "\n")
-
-    def compact(self) -> list[Metrics]:
-        """The last line of every step, which is what the file then holds."""
-        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
-        kept = sorted({line["step"]: line for line in lines}.values(), key=lambda line: line["step"])
-        compacted = self.path.with_suffix(".partial")
-        compacted.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        compacted.replace(self.path)
-        return kept
-
-
 def is_due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
 
@@ -237,8 +303,8 @@ def total(engine: Any, value: float) -> float:
     return float(summed)
 
 
-def on_device(engine: Any, microbatch: Microbatch) -> tuple[torch.Tensor, ...]:
-    return tuple(tensor.to(engine.device) for tensor in microbatch)
+def on_device(engine: Any, microbatch: Microbatch) -> Microbatch:
+    return type(microbatch)(*(tensor.to(engine.device) for tensor in microbatch))
 
 
 def main() -> None:

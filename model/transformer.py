@@ -1,4 +1,5 @@
-"""The model: a decoder-only transformer whose weights are Qwen3's, name by name.
+"""The model: a decoder-only transformer whose weights are Qwen3's, name by name, or Llama's where queries and keys are not
+normalized.
 
 RMSNorm before each block (Zhang & Sennrich 2019), rotary positions (Su et al. 2021) in the half-rotation layout, RMSNorm on
 queries and keys (Dehghani et al. 2023), grouped-query attention (Ainslie et al. 2023), SwiGLU (Shazeer 2020), no biases.
@@ -10,11 +11,13 @@ width, V vocabulary, L layers.
 """
 
 import math
+from copy import copy
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model.config import ModelConfig
 
@@ -38,16 +41,30 @@ class KVCache:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)  # [L, B, J, S, K]
         self.values = torch.zeros(shape, dtype=dtype, device=device)  # [L, B, J, S, K]
 
-    def update(self, layer: int, key: Tensor, value: Tensor, positions: Tensor, span: int) -> tuple[Tensor, Tensor]:
-        """Store key, value [B, J, T, K] at positions [B, T]; give the layer's first `span` slots [B, J, span, K]."""
-        rows = torch.arange(key.shape[0], device=key.device)[:, None]
-        self.keys[layer].transpose(1, 2)[rows, positions] = key.transpose(1, 2)
-        self.values[layer].transpose(1, 2)[rows, positions] = value.transpose(1, 2)
-        return self.keys[layer][:, :, :span], self.values[layer][:, :, :span]
+    def slots(self, positions: Tensor) -> Tensor:
+        """Where tokens at positions [B, T] lie among the slots of a layer and all its heads: [B * J * T]."""
+        _, num_rows, num_heads, max_tokens, _ = self.keys.shape
+        starts = torch.arange(0, num_rows * num_heads * max_tokens, max_tokens, device=positions.device)
+        return (starts.view(num_rows, num_heads, 1) + positions[:, None]).flatten()
+
+    def update(self, layer: int, key: Tensor, value: Tensor, slots: Tensor) -> None:
+        """Store key, value [B, J, T, K] of a layer in slots [B * J * T]."""
+        self.keys[layer].flatten(0, 2).index_copy_(0, slots, key.flatten(0, 2))
+        self.values[layer].flatten(0, 2).index_copy_(0, slots, value.flatten(0, 2))
+
+    def read(self, layer: int, span: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, J, span, K] of the first `span` slots of a layer."""
+        return self.keys[layer, :, :, :span], self.values[layer, :, :, :span]
+
+    def part(self, start: int, stop: int) -> "KVCache":
+        """Rows from `start` up to `stop`: what is stored in them is stored here."""
+        part = copy(self)
+        part.keys, part.values = self.keys[:, start:stop], self.values[:, start:stop]
+        return part
 
     def select(self, rows: Tensor) -> None:
         """Keep rows [N] in this order; a row may be taken several times (to branch) or never (to leave the batch)."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.keys, self.values = self.keys.index_select(1, rows), self.values.index_select(1, rows)
 
 
 class Context(NamedTuple):
@@ -55,9 +72,16 @@ class Context(NamedTuple):
 
     cos: Tensor  # [B, 1, T, K]
     sin: Tensor  # [B, 1, T, K]
-    positions: Tensor  # [B, T]
-    cache: KVCache | None
-    mask: Tensor | None  # [B, 1, T, S], true where a query may look; None without a cache: plainly causal
+    mask: Tensor | None = None  # [B, 1, T, S] as SDPA takes it, true or 0 where a query may look; None: plainly causal
+    cache: KVCache | None = None
+    slots: Tensor | None = None  # [B * J * T] of the cache, where the tokens are stored
+
+    def store(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Cache key, value [B, J, T, K] of a layer, if there is a cache; the keys and values [B, J, S, K] to attend to."""
+        if self.cache is None or self.slots is None:
+            return key, value
+        self.cache.update(layer, key, value, self.slots)
+        return (key, value) if self.mask is None else self.cache.read(layer, self.mask.shape[-1])
 
 
 class RMSNorm(nn.Module):
@@ -73,12 +97,22 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-def rotary(positions: Tensor, head_width: int, base: float) -> tuple[Tensor, Tensor]:
+def rotary(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines [B, 1, T, K] in float32 of positions [B, T]; the frequencies repeat in the second half of K."""
-    exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device=positions.device) / head_width
-    angles = positions[:, None, :, None].float() * (base**-exponents)  # [B, 1, T, K/2]
+    angles = positions[:, None, :, None].float() * frequencies(config, positions.device)  # [B, 1, T, K/2]
     angles = torch.cat((angles, angles), -1)
     return angles.cos(), angles.sin()
+
+
+def frequencies(config: ModelConfig, device: torch.device) -> Tensor:
+    """Radians [K/2] that each pair of channels turns by from one position to the next, in float32."""
+    exponents = torch.arange(0, config.head_width, 2, dtype=torch.float32, device=device) / config.head_width
+    radians: Tensor = config.rope_base**-exponents
+    if (scaling := config.rope_scaling) is None:
+        return radians
+    turns = radians * scaling.original_tokens / (2 * math.pi)
+    kept = ((turns - scaling.slow_turns) / (scaling.fast_turns - scaling.slow_turns)).clamp(0, 1)
+    return radians * (kept + (1 - kept) / scaling.factor)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -97,23 +131,19 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.width, config.num_kv_heads * config.head_width, bias=False)
         self.v_proj = nn.Linear(config.width, config.num_kv_heads * config.head_width, bias=False)
         self.o_proj = nn.Linear(config.num_heads * config.head_width, config.width, bias=False)
-        self.q_norm = RMSNorm(config.head_width, config.norm_eps)
-        self.k_norm = RMSNorm(config.head_width, config.norm_eps)
+        self.q_norm = RMSNorm(config.head_width, config.norm_eps) if config.normalize_qk else nn.Identity()
+        self.k_norm = RMSNorm(config.head_width, config.norm_eps) if config.normalize_qk else nn.Identity()
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """x [B, T, D] -> [B, T, D]."""
         B, T, _ = x.shape
-        query, key, value = (
-            projection(x).view(B, T, -1, self.head_width).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )  # [B, H, T, K], [B, J, T, K], [B, J, T, K]
-        query = rotate(self.q_norm(query), context.cos, context.sin)
-        key = rotate(self.k_norm(key), context.cos, context.sin)
-        mask = context.mask
-        if context.cache is not None and mask is not None:
-            key, value = context.cache.update(self.layer, key, value, context.positions, mask.shape[-1])
+        query = self.q_norm(self.q_proj(x).view(B, T, -1, self.head_width)).transpose(1, 2)  # [B, H, T, K]
+        key = self.k_norm(self.k_proj(x).view(B, T, -1, self.head_width)).transpose(1, 2)  # [B, J, T, K]
+        value = self.v_proj(x).view(B, T, -1, self.head_width).transpose(1, 2)  # [B, J, T, K]
+        query, key = rotate(query, context.cos, context.sin), rotate(key, context.cos, context.sin)
+        key, value = context.store(self.layer, key, value)
         y = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=self.is_grouped
+            query, key, value, attn_mask=context.mask, is_causal=context.mask is None, enable_gqa=self.is_grouped
         )
         out: Tensor = self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
         return out
@@ -153,24 +183,46 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.is_recomputed = False  # activations anew in the backward pass (Chen et al. 2016)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
         """tokens [B, T] -> hidden states [B, T, D]; see Transformer.forward."""
-        if positions is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
-        mask = None
-        if cache is not None:
-            slots = torch.arange(int(positions.max()) + 1, device=tokens.device)
-            mask = slots <= positions[:, None, :, None]
-        cos, sin = rotary(positions, self.config.head_width, self.config.rope_base)
+        context = self.context(tokens, cache, positions, documents)
         x: Tensor = self.embed_tokens(tokens)
         for layer in self.layers:
-            x = layer(x, Context(cos, sin, positions, cache, mask))
+            is_recomputed = self.is_recomputed and torch.is_grad_enabled()
+            x = checkpoint(layer, x, context, use_reentrant=False) if is_recomputed else layer(x, context)
         x = self.norm(x)
         return x
+
+    def context(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Context:
+        """What the layers need beside the hidden states; arguments as of Transformer.forward."""
+        places = torch.arange(tokens.shape[1], device=tokens.device)[None] if positions is None else positions
+        cos, sin = rotary(places, self.config)
+        if cache is None:
+            mask = None if documents is None else (documents[:, None, :, None] == documents[:, None, None, :]).tril()
+            return Context(cos, sin, mask)
+        slots = cache.slots(places)
+        if positions is None:  # nothing was stored before these tokens
+            return Context(cos, sin, None, cache, slots)
+        is_later = torch.arange(int(places.max()) + 1, device=tokens.device) > places[:, None, :, None]
+        mask = torch.zeros(is_later.shape, dtype=cache.keys.dtype, device=tokens.device)
+        return Context(cos, sin, mask.masked_fill_(is_later, float("-inf")), cache, slots)
 
 
 class Transformer(nn.Module):
@@ -183,14 +235,20 @@ class Transformer(nn.Module):
         if not config.tie_embeddings:
             self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
         """tokens [B, T] -> logits [B, T, V].
 
         Without a cache, tokens stand at positions 0 to T-1, and rows may be padded on the right. With a cache,
         positions [B, T] say where each token stands in its row (default: 0 to T-1), and it attends to all cached
-        tokens up to there.
+        tokens up to there. documents [B, T], without a cache, say which tokens belong together: others are not attended to.
         """
-        return self.head(self.model(tokens, cache, positions))
+        return self.head(self.model(tokens, cache, positions, documents))
 
     def head(self, hidden: Tensor) -> Tensor:
         """hidden states [..., D] -> logits [..., V]."""

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import tldextract
 
-MAX_FOLDERS = 8
+MAX_FOLDERS = 16
 TRACKING = re.compile(r"(?:utm_\w+|fbclid|gclid|msclkid)(?:=|$)", re.IGNORECASE)
 
 split_host = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
@@ -42,12 +42,14 @@ def hosts_above(host: str) -> Iterator[str]:
         yield host
 
 
-def pages_above(host: str, path: str) -> Iterator[str]:
-    """The page and the folders above it as HOST/PATH, with and without the www of the host."""
-    folders = path.lower().strip("/").split("/")[:MAX_FOLDERS]
+def pages_above(host: str, path: str, query: str = "") -> Iterator[str]:
+    """The folders above a page, the page and the page with its query as HOST/PATH?QUERY, with and without the host's www."""
+    folders = [folder for folder in path.lower().split("/") if folder][:MAX_FOLDERS]
     for name in dict.fromkeys((host, host.removeprefix("www."))):
-        for length in range(1, len(folders) + 1):
-            yield f"{name}/{'/'.join(folders[:length])}"
+        for num_folders in range(1, len(folders) + 1):
+            yield "/".join((name, *folders[:num_folders]))
+        if query:
+            yield f"{name}/{'/'.join(folders)}?{query.lower()}"
 
 
 def normalise(url: str) -> str:

@@ -115,6 +115,10 @@ class Documents(Artifact):
     """Documents in `documents/*.parquet`, what was dropped with the reason in `dropped/*.parquet`."""
 
 
+class Measures(Artifact):
+    """What was measured of documents in `measures/*.parquet`, a row for each document of the shard of that name."""
+
+
 class Tokenizer(Artifact):
     """`tokenizer.json`, as the tokenizers library writes it."""
 

@@ -26,6 +26,7 @@ from tasks.addresses import hosts_above, pages_above
 LISTS = ("domains", "urls")
 # The low bits of a key number the category. The other 56 are the hash: of 10^10 hosts one is taken for one of 5 million
 CATEGORY_BITS = np.uint64(0xFF)
+SCHEME = re.compile(r"^[a-z]+://")
 WORD = re.compile(r"[^\W_]+")
 
 
@@ -46,7 +47,8 @@ def read_entries(file: Path) -> Iterator[str]:
     with fsspec.open(str(file), "rt", compression="infer", encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if fields := line.partition("#")[0].split():
-                yield re.sub(r"^[a-z]+://", "", fields[-1].lower()).rstrip("/")
+                entry = fields[-1].lower()
+                yield (re.sub("/{2,}", "/", SCHEME.sub("", entry)) if "//" in entry else entry).rstrip("/")
 
 
 def write_keys(lists: dict[str, list[Path]], path: Path) -> int:
@@ -75,17 +77,20 @@ class Blocklist:
 
     def category(self, parts: SplitResult) -> str | None:
         """The category of the first entry that covers the address, host before page."""
+        if not len(self.keys):
+            return None
         host = (parts.hostname or "").rstrip(".")
-        for entry in (*hosts_above(host), *pages_above(host, parts.path)):
-            masked = np.uint64(_hash(entry)) & ~CATEGORY_BITS
-            index = np.searchsorted(self.keys, masked)
-            if index < len(self.keys) and self.keys[index] & ~CATEGORY_BITS == masked:
-                return self.categories[int(self.keys[index] & CATEGORY_BITS)]
-        return None
+        entries = (*hosts_above(host), *pages_above(host, parts.path, parts.query))
+        wanted = np.array([_hash(entry) for entry in entries], np.uint64) & ~CATEGORY_BITS
+        found = self.keys[np.searchsorted(self.keys, wanted).clip(max=len(self.keys) - 1)]
+        hits = np.flatnonzero(found & ~CATEGORY_BITS == wanted)
+        return self.categories[int(found[hits[0]] & CATEGORY_BITS)] if len(hits) else None
 
 
-def load_keys(path: Path) -> Any:
-    return np.load(path, mmap_mode="r")
+def load_keys(path: Path) -> npt.NDArray[np.uint64]:
+    """The keys at `path`, mapped and not read."""
+    keys: np.memmap[Any, np.dtype[np.uint64]] = np.load(path, mmap_mode="r")
+    return keys.view(np.ndarray)
 
 
 def word_rule(

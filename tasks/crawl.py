@@ -29,7 +29,7 @@ from tasks.stage import Run
 VERSION = 1
 SAMPLE_VERSION = 1  # of what write_sample_web writes
 SAMPLE = "sample"
-ARCHIVE = re.compile(r"\.(arc|warc|wet|warc\.wet)(\.gz)?$", re.I)
+ARCHIVE = re.compile(r"\.(arc|warc|wet|warc\.wet)(\.gz|\.zst)?$", re.I)
 CHECKSUMS = (
     "ETag",
     "etag",
@@ -131,7 +131,7 @@ def find(pattern: str) -> list[str]:
         return [str(path.resolve())]
     if path.is_dir():
         found = [file for file in path.rglob("*") if file.is_file() and ARCHIVE.search(file.name)]
-        trouble = f"folder {pattern} holds no file named *.warc, *.arc, *.wet or one of these with .gz"
+        trouble = f"folder {pattern} holds no file named *.warc, *.arc, *.wet or one of these with .gz or .zst"
     else:
         found = [file for name in sorted(glob.glob(str(path), recursive=True)) if (file := Path(name)).is_file()]  # noqa: PTH207 - absolute patterns too
         trouble = f"no file matches {pattern}" if glob.has_magic(pattern) else f"{pattern} does not exist"

@@ -1,259 +1,292 @@
 """Dedup: of documents that are the same, or nearly, one.
 
-Reads Documents. Writes Documents: documents/NAME.parquet with what is kept, dropped/NAME.parquet with every other
-document and the reason, and clusters.jsonl, a dropped document a line: {"id", "kept", "reason"}. A kept document's
-`num_duplicates` says how many were dropped for it.
+Reads Documents, and where a new crawl is held against what is there, the signatures of finished dedup artifacts. Writes
+Documents: documents/NAME.parquet with what is kept, dropped/NAME.parquet with every other document and the reason, and
+clusters.jsonl, a duplicate a line: {"id", "kept", "reason"}. A kept document's `num_duplicates` says how many were
+dropped for it. With keep_signatures also signatures/NAME.parquet, some 240 bytes a kept document.
 
-Three passes, each over what the one before left: the same address (duplicate/url), the same text (duplicate/content),
+Three rules, each over what the one before left: the same address (duplicate/url), the same text (duplicate/content),
 and nearly the same text (duplicate/minhash) by MinHash (Broder 1997) with banding (Leskovec et al., Mining of Massive
 Datasets, ch. 3), with FineWeb's parameters: 14 bands of 8 hashes over runs of 5 words. Two documents whose runs have
 Jaccard similarity s share a band with probability 1 - (1 - s^8)^14: 0.05 at s = 0.5, 0.56 at 0.7, 0.92 at 0.8, 1.00 at
 0.9. Of those that do, the 112 hashes give an estimate of s, to 0.04: below 0.7 they are left alone. What is alike by
-way of others is one cluster. Of a cluster the longest document is kept, then the one that is first by file and offset.
-A document of less than 5 words has no run and is no near duplicate.
+way of others is one cluster. Of a cluster what is there already is kept, else the longest document, then the one that is
+first by file and offset. A document of less than 5 words has no run and is no near duplicate.
+
+Of what is left, documents that give away evaluation questions go (contaminated/NAME, tasks/contamination.py), and lines
+that are in many documents (tasks/lines.py), with the document where too little remains (duplicate/lines). Both are off
+by default.
 
 It departs from FineWeb's code in that addresses and texts are compared first, that similarity is estimated where a band
-is equal, and that the best document is kept, not the first that comes. Costs about 1 kB of memory and 30 microseconds a
-document in the one process that merges, and per core and second some 5 MB of text in those that sign.
+is equal, and that the best document is kept, not the first that comes.
+
+Costs about 280 bytes of disk a document while it runs, 18 bytes of memory a document in the process that merges
+(34 beyond 2^31 documents), and what max_memory_bytes leaves of it for sorting; besides, every process has its 0.1 GB of
+libraries, and those that sign and write a thousand documents and one shard's lines.
 """
 
-import json
-import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 
 import numpy as np
-import pyarrow as pa
+import numpy.typing as npt
 import pyarrow.parquet as pq
-import xxhash
 from pydantic import Field
 
-from tasks import addresses, minhash
-from tasks.artifacts import Config, Documents, Outcome, Step, runtime
+from tasks import clusters, contamination, lines, minhash, signatures
+from tasks.artifacts import Artifact, Documents, Given, Outcome, Resource, Step, Store, runtime
+from tasks.columns import even_ranges
+from tasks.contamination import Findings, Questions
 from tasks.executor import Counts, map_shards, tick
+from tasks.merge import REASONS, MergeConfig, Verdicts, Work, judge, save, write_clusters
+from tasks.resources import resource
 from tasks.shards import Document, read_documents
-from tasks.sieve import Sieve, funnel
+from tasks.sieve import Sieve, tell
 from tasks.stage import Run
 
-VERSION = 1
-BEST_FIRST = [("num_characters", "descending"), ("file", "ascending"), ("offset", "ascending"), ("id", "ascending")]
+VERSION = 2
+SIGNING = ("keep_signatures", "by_minhash", "num_bands", "hashes_per_band", "run_words", "seed")
+BATCH_DOCUMENTS = 1_000
 
 
-class DedupConfig(Config):
-    """What counts as the same."""
+class DedupConfig(MergeConfig):
+    """What counts as the same, and what else is not wanted twice."""
 
-    by_url: bool = Field(True, description="Drop documents of the same address, but for one.")
-    by_content: bool = Field(True, description="Drop documents of the same text, but for one.")
-    by_minhash: bool = Field(True, description="Drop documents of nearly the same text, but for one.")
-    num_bands: int = Field(14, ge=1, le=200, description="One band that is equal makes two documents near duplicates.")
-    hashes_per_band: int = Field(8, ge=1, le=50, description="Smallest hashes that must all be equal in a band.")
-    run_words: int = Field(5, ge=1, le=50, description="Words in a run; documents are compared by their runs of words.")
-    min_similarity: float = Field(
-        0.7,
-        ge=0,
-        le=1,
-        description="Of all hashes, those that must be equal: an estimate of the similarity. 0 lets one equal band do.",
+    against: list[str] = Field(
+        [],
+        description="Finished artifacts of this stage, dedup/FINGERPRINT, that kept their signatures: what duplicates one "
+        "of their documents is dropped.",
     )
-    seed: int = Field(1, ge=0, description="Of the hash functions.")
-    num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0 is one a core.")
+    keep_signatures: bool = Field(
+        False, description="Keep the signatures, some 240 bytes a document, to hold later crawls against this one."
+    )
+    max_line_documents: int = Field(
+        0,
+        ge=0,
+        description="Remove lines that are in more than so many of the documents that are left. 0: remove none.",
+    )
+    min_words_left: int = Field(
+        50, ge=0, description="A document that lost lines and has fewer words left than this is dropped."
+    )
+    evaluations: list[str] = runtime(
+        [],
+        description="Evaluation sets whose questions must not be learned: JSON Lines, Parquet or text files, or folders of "
+        "them, as paths or any fsspec URLs.",
+    )
+    evaluation_run_words: int = Field(13, ge=1, le=50, description="So many words in a row give a question away.")
+    max_run_documents: int = Field(
+        10, ge=1, description="Words in a row that are in more documents than this are a common phrase, not a question."
+    )
 
 
 def dedup(documents: Step[Documents], config: DedupConfig) -> Step[Documents]:
-    return Step("dedup", VERSION, Documents, config, {"documents": documents}, run=run)
+    """The step that deduplicates `documents`. Raises ValueError where an evaluation set or an earlier artifact is not there."""
+    inputs: dict[str, Step[Artifact]] = {"documents": documents}
+    for number, name in enumerate(config.against):
+        inputs[f"against_{number}"] = earlier(name, config)
+    for number, path in enumerate(config.evaluations):
+        inputs[f"evaluation_{number}"] = resource("evaluation set", path)
+    return Step("dedup", VERSION, Documents, config, inputs, run=run)
 
 
-def run(run: Run, config: DedupConfig, documents: Documents) -> Outcome:
-    """Signs every shard, finds the clusters of all, writes every shard without what is dropped."""
-    paths = documents.files("documents/*.parquet")
-    shards = [(path.stem, Shard(number, path, run.folder, run.state, config)) for number, path in enumerate(paths)]
-    settings: dict[str, Any] = {
-        "num_workers": config.num_workers or os.cpu_count() or 1,
-        "total": documents.manifest.counts["documents"],
-        "unit": "documents",
-    }
-    map_shards(run, sign_shard, [(f"sign-{name}", shard) for name, shard in shards], **settings)
-    verdicts = judge(pa.concat_tables(pq.read_table(shard.signatures) for _, shard in shards), config)
-    write_clusters(run.folder / "clusters.jsonl", verdicts)
-    write_verdicts([shard for _, shard in shards], verdicts)
-    counts = map_shards(run, write_shard, [(f"write-{name}", shard) for name, shard in shards], **settings)
-    run.table("funnel", funnel(counts), "Documents kept, and dropped by reason")
-    return Outcome(counts)
+def earlier(name: str, config: DedupConfig) -> Step[Artifact]:
+    """A finished artifact to hold documents against. Raises ValueError where it kept no signatures, or of another kind."""
+    theirs = Store.default().open(name, Documents).manifest.config
+    ours = config.model_dump() | {"keep_signatures": True}
+    for field in SIGNING:
+        if theirs.get(field) != ours[field]:
+            raise ValueError(
+                f"documents cannot be held against {name}: it was made with {field}={theirs.get(field)}, and {ours[field]} "
+                "is needed; make it anew with that"
+            )
+    return replace(Given.of(Documents, name), is_source=True)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard: where it is, where its signatures, verdicts and documents go."""
+    """One shard: where it is, the number of its first document, and by code why one may be dropped."""
 
-    number: int
-    source: Path
-    folder: Path
-    state: Path
+    work: Work
     config: DedupConfig
+    path: Path
+    first: int
+    num_documents: int
+    reasons: tuple[str, ...]
 
-    @property
-    def signatures(self) -> Path:
-        return self.state / "signatures" / self.source.name
+    def state(self, kind: str) -> Path:
+        return self.work.state / kind / f"{self.path.stem}.npy"
 
-    @property
-    def verdicts(self) -> Path:
-        return self.state / "verdicts" / self.source.name
+
+def run(run: Run, config: DedupConfig, documents: Documents, **others: Artifact) -> Outcome:
+    """Signs every shard, finds the clusters of all, writes every shard without what is dropped."""
+    sets = [path for artifact in others.values() if isinstance(artifact, Resource) for path in artifact.files("*")]
+    questions = contamination.collect(sets, config.evaluation_run_words)
+    known = [path for artifact in others.values() for path in artifact.files("signatures/*.parquet")]
+    paths = documents.files("documents/*.parquet")
+    sizes = [pq.read_metadata(path).num_rows for path in (*known, *paths)]
+    firsts = np.cumsum([0, *sizes]).tolist()
+    sources = list(zip(firsts, (*known, *paths), strict=False))
+    work = Work(run.folder, run.state, config, firsts[-1])
+    reasons = (*REASONS, *(f"contaminated/{name}" for name in questions.names))
+    shards = [
+        Shard(work, config, path, first, num, reasons)
+        for (first, path), num in zip(sources[len(known) :], sizes[len(known) :], strict=True)
+    ]
+    prepare(run, work, sources[: len(known)], questions)
+    map_over(run, "sign", sign_shard, shards)
+    verdicts = judge(run, work, paths, num_known=firsts[len(known)])
+    write_verdicts(work, verdicts, decontaminate(run, config, shards, questions))
+    write_clusters(run.folder / "clusters.jsonl", work, sources, verdicts)
+    del verdicts
+    find_lines(run, work, config, shards)
+    counts = map_over(run, "write", write_shard, shards)
+    tell(run, counts, "Documents")
+    peaks = [getrusage(who).ru_maxrss / 1e6 for who in (RUSAGE_SELF, RUSAGE_CHILDREN)]
+    run.log(f"peak memory: {peaks[0]:.3f} GB in this process, at most {peaks[1]:.3f} GB in a worker")
+    return Outcome(counts)
+
+
+def prepare(run: Run, work: Work, known: Sequence[tuple[int, Path]], questions: Questions) -> None:
+    """Say what it will cost, make room for the columns, and load what is there already."""
+    num = work.num_documents
+    disk_bytes = num * sum(column.dtype.itemsize for column in work.columns.values())
+    memory_bytes = clusters.held_bytes(num) + min(work.spare_bytes, num * clusters.RECORD_BYTES)
+    run.log(
+        f"{num:,} documents with those of {len(known)} known shards: about {disk_bytes / 1e9:.3f} GB of signatures on disk "
+        f"and {memory_bytes / 1e9:.3f} GB of memory in the merge, by {work.num_merging} workers"
+    )
+    for column in work.columns.values():
+        column.create()
+    for first, path in known:
+        signatures.load_kept(path, first, work.config, work.columns)
+    np.save(work.state / "questions.npy", questions.runs)
+
+
+def map_over(run: Run, name: str, work: Callable[[Shard], Counts], shards: Sequence[Shard]) -> Counts:
+    return map_shards(
+        run,
+        work,
+        [(f"{name}-{shard.path.stem}", shard) for shard in shards],
+        num_workers=shards[0].work.num_workers if shards else 1,
+        total=sum(shard.num_documents for shard in shards),
+        unit="documents",
+    )
 
 
 # Pass one: what is compared, of each document
 
 
 def sign_shard(shard: Shard) -> Counts:
-    """Write the records of a shard."""
-    write_table(sign(ticking(read_documents(shard.source)), shard.number, shard.config), shard.signatures)
+    """Write the signatures of a shard's documents, and which runs of evaluation questions they have."""
+    config, columns = shard.config, shard.work.columns
+    runs = np.load(shard.work.state / "questions.npy")
+    documents, first = read_documents(shard.path), shard.first
+    hits = [np.zeros((2, 0), np.int64)]
+    while batch := list(islice(documents, BATCH_DOCUMENTS)):
+        words = hash_documents(batch, is_needed=config.by_minhash or len(runs) > 0)
+        for name, values in signatures.sign(batch, words, config).items():
+            columns[name].write(first, values)
+        if len(runs):
+            hits += [find_runs(hashes, runs, number, config) for number, hashes in enumerate(words, start=first)]
+        first += len(batch)
+        tick(len(batch))
+    save(shard.state("hits"), np.concatenate(hits, axis=1))
     return {}
 
 
-def ticking(documents: Iterable[Document]) -> Iterator[Document]:
-    for document in documents:
-        yield document
-        tick()
+def hash_documents(documents: Sequence[Document], is_needed: bool) -> list[minhash.U64]:
+    texts = [document["text"] if is_needed else "" for document in documents]
+    return [minhash.hash_words(minhash.split_words(text)) for text in texts]
 
 
-def sign(documents: Iterable[Document], shard: int, config: DedupConfig) -> pa.Table:
-    """A record of every document: where it is, what it is compared by, and what makes it the best of its cluster."""
-    functions = minhash.hash_functions(config.num_bands * config.hashes_per_band, config.seed)
-    records = []
-    for place, document in enumerate(documents):
-        text = document["text"]
-        records.append(
-            {
-                "shard": shard,
-                "place": place,
-                **{name: document[name] for name in ("id", "file", "offset")},
-                "num_characters": len(text),
-                "url": hash_text(addresses.normalise(document["url"]) or document["id"]),
-                "content": hash_text(text.strip()),
-                **signature_of(text if config.by_minhash else "", config, functions),
-            }
-        )
-    return pa.Table.from_pylist(records, schema(config))
-
-
-def schema(config: DedupConfig) -> pa.Schema:
-    return pa.schema(
-        [
-            *((name, pa.int64()) for name in ("shard", "place", "offset", "num_characters")),
-            *((name, pa.string()) for name in ("id", "file")),
-            *((name, pa.uint64()) for name in ("url", "content")),
-            ("is_signed", pa.bool_()),
-            ("bands", pa.list_(pa.uint64(), config.num_bands)),
-            ("sketch", pa.list_(pa.uint8(), config.num_bands * config.hashes_per_band)),
-        ]
-    )
-
-
-def signature_of(text: str, config: DedupConfig, functions: tuple[minhash.U64, minhash.U64]) -> dict[str, Any]:
-    """The band keys and the sketch of a text; it is not signed where it has fewer words than a run."""
-    runs = minhash.hash_runs(minhash.split_words(text), config.run_words)
-    signature = minhash.sign(runs, *functions)
-    return {
-        "is_signed": len(runs) > 0,
-        "bands": minhash.band_keys(signature, config.num_bands),
-        "sketch": minhash.sketch(signature),
-    }
-
-
-def hash_text(text: str) -> int:
-    return xxhash.xxh3_64_intdigest(text.encode())
+def find_runs(words: minhash.U64, runs: minhash.U64, number: int, config: DedupConfig) -> npt.NDArray[np.int64]:
+    """(2, H): the document's number and the place of each run it has."""
+    places = contamination.find(words, runs, config.evaluation_run_words)
+    return np.array([np.full(len(places), number), places])
 
 
 # Between: which documents are one
 
 
-def judge(table: pa.Table, config: DedupConfig) -> pa.Table:
-    """What becomes of each document, in the order of preference, in which the first of a cluster is its best.
-
-    `kept` is the id of the one that stays, `reason` is null for that, and `num_duplicates` counts those dropped for it.
-    """
-    table = table.sort_by(BEST_FIRST)
-    clusters = minhash.Clusters(len(table))
-    reasons = np.full(len(table), None, object)
-    for rule, find_pairs in RULES.items():
-        if getattr(config, f"by_{rule}"):
-            alive = np.flatnonzero(reasons == None)  # noqa: E711 - by element
-            for ones, others in find_pairs(table, alive, config):
-                clusters.join_pairs(ones, others)
-            for document in alive.tolist():
-                if clusters.first(document) != document:
-                    reasons[document] = f"duplicate/{rule}"
-    firsts = [clusters.first(document) for document in range(len(table))]
-    sizes = Counter(firsts)
-    duplicates = [sizes[document] - 1 if first == document else 0 for document, first in enumerate(firsts)]
-    return (
-        table.select(["shard", "place", "id"])
-        .append_column("kept", table["id"].take(pa.array(firsts, pa.int64())))
-        .append_column("reason", pa.array(reasons, pa.string()))
-        .append_column("num_duplicates", pa.array(duplicates, pa.int64()))
+def decontaminate(run: Run, config: DedupConfig, shards: Sequence[Shard], questions: Questions) -> Findings:
+    """Which of the documents that are left give away a question."""
+    hits, most = [shard.state("hits") for shard in shards], config.max_run_documents
+    findings = contamination.judge(
+        hits, lambda numbers: shards[0].work.columns["rank"].take(numbers) >= 0, questions, most
     )
+    if questions.names:
+        rows = contamination.report(questions, findings, most)
+        run.table("contamination", rows, "Evaluation questions that documents give away")
+        contamination.write_found(run.folder / "contamination.jsonl", questions, findings.questions)
+    return findings
 
 
-Pairs = Iterator[tuple[minhash.Places, minhash.Places]]
+def write_verdicts(work: Work, verdicts: Verdicts, contaminated: Findings) -> None:
+    """Write, by number, the size of the cluster that a document stands for and the code of the reason to drop it."""
+    work.columns["cluster_size"].write(0, clusters.by_number(verdicts.numbers, verdicts.clusters.sizes()))
+    reasons = clusters.by_number(verdicts.numbers, verdicts.dropped)
+    reasons[contaminated.dropped] = len(REASONS) + contaminated.evaluations
+    work.columns["reason"].write(0, reasons)
 
 
-def pairs_by_key(name: str) -> Callable[[pa.Table, minhash.Places, DedupConfig], Pairs]:
-    """The pairs of documents, of those that are left, whose column `name` is equal."""
-
-    def find_pairs(table: pa.Table, alive: minhash.Places, _: DedupConfig) -> Pairs:
-        yield minhash.equal_pairs(alive, table[name].to_numpy()[alive])
-
-    return find_pairs
+# Lines that many of the documents have that are left
 
 
-def pairs_by_minhash(table: pa.Table, alive: minhash.Places, config: DedupConfig) -> Pairs:
-    """The pairs with an equal band and enough equal hashes. Of many with one band each is compared with the next."""
-    signed = alive[table["is_signed"].to_numpy()[alive]]
-    bands, sketches = (table[name].combine_chunks().flatten().to_numpy() for name in ("bands", "sketch"))
-    bands, sketches = (
-        bands.reshape(len(table), config.num_bands),
-        sketches.reshape(len(table), config.num_bands * config.hashes_per_band),
-    )
-    for band in range(config.num_bands):
-        ones, others = minhash.equal_pairs(signed, bands[signed, band])
-        is_similar = (sketches[ones] == sketches[others]).mean(axis=1) >= config.min_similarity
-        yield ones[is_similar], others[is_similar]
+def find_lines(run: Run, work: Work, config: DedupConfig, shards: Sequence[Shard]) -> None:
+    """Write the hashes of lines that are in too many documents; none where lines are not looked at."""
+    unwanted, most = [np.zeros(0, np.uint64)], config.max_line_documents
+    if most:
+        num_lines = map_over(run, "lines", collect_lines, shards)["lines"]
+        num_parts = max(-(-num_lines * lines.RECORD_BYTES // work.spare_bytes), 1)
+        paths = [shard.state("lines") for shard in shards]
+        unwanted += [lines.frequent(paths, low, high, most) for low, high in even_ranges(num_parts)]
+        run.log(f"{sum(map(len, unwanted)):,} different lines are in more than {most:,} documents")
+    save(work.state / "unwanted_lines.npy", np.concatenate(unwanted))
 
 
-RULES = {"url": pairs_by_key("url"), "content": pairs_by_key("content"), "minhash": pairs_by_minhash}
-
-
-def write_clusters(path: Path, verdicts: pa.Table) -> None:
-    dropped = verdicts.filter(pa.compute.is_valid(verdicts["reason"])).select(["id", "kept", "reason"])
-    path.write_text("".join(f"{json.dumps(record)}\n" for record in dropped.to_pylist()))
-
-
-def write_verdicts(shards: Sequence[Shard], verdicts: pa.Table) -> None:
-    """Give each shard those of its documents, in their order."""
-    verdicts = verdicts.sort_by([("shard", "ascending"), ("place", "ascending")])
-    ends = np.searchsorted(verdicts["shard"].to_numpy(), np.arange(len(shards) + 1))
-    for shard, start, end in zip(shards, ends, ends[1:], strict=False):
-        write_table(verdicts.slice(start, end - start).select(["reason", "num_duplicates"]), shard.verdicts)
+def collect_lines(shard: Shard) -> Counts:
+    """Write the hashes of the lines of the documents that are left."""
+    reasons = shard.work.columns["reason"].read(shard.first, shard.num_documents).tolist()
+    documents = zip(read_documents(shard.path), reasons, strict=True)
+    found = lines.collect(document["text"] for document, reason in documents if not reason)
+    save(shard.state("lines"), found)
+    tick(shard.num_documents)
+    return {"lines": len(found)}
 
 
 # Pass two: the documents that stay
 
 
 def write_shard(shard: Shard) -> Counts:
-    """Write the documents of a shard to where its verdicts send them."""
-    verdicts = pq.read_table(shard.verdicts).to_pylist()
-    with Sieve(shard.folder, shard.source.name) as sieve:
-        for document, verdict in zip(read_documents(shard.source), verdicts, strict=True):
-            measured = document.get("attributes", {}) | {"num_duplicates": verdict["num_duplicates"]}
-            if verdict["reason"]:
-                sieve.drop(document, verdict["reason"])
+    """Write the documents of a shard to where their verdicts send them."""
+    columns, num = shard.work.columns, shard.num_documents
+    codes, sizes = (columns[name].read(shard.first, num).tolist() for name in ("reason", "cluster_size"))
+    unwanted = np.load(shard.work.state / "unwanted_lines.npy")
+    kept: list[tuple[int, str]] = []
+    with Sieve(shard.work.folder, shard.path.name) as sieve:
+        for place, (document, code, size) in enumerate(zip(read_documents(shard.path), codes, sizes, strict=True)):
+            text = lines.without(document["text"], unwanted) if len(unwanted) else document["text"]
+            if code:
+                sieve.drop(document, shard.reasons[code])
+            elif text != document["text"] and len(minhash.split_words(text)) < shard.config.min_words_left:
+                sieve.drop(document, "duplicate/lines")
             else:
-                sieve.keep({**document, "attributes": measured})
+                measured = document.get("attributes", {}) | {"num_duplicates": size - 1}
+                sieve.keep({**document, "text": text, "attributes": measured})
+                kept.append((place, document["id"]))
             tick()
+    if shard.config.keep_signatures:
+        write_signatures(shard, kept)
     return dict(sieve.counts)
 
 
-def write_table(table: pa.Table, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
+def write_signatures(shard: Shard, kept: Sequence[tuple[int, str]]) -> None:
+    """Write the signatures of the documents at these places in the shard, with their ids."""
+    places = np.array([place for place, _ in kept], np.int64)
+    columns = signatures.columns(shard.work.state / "columns", shard.config)
+    signed = {name: column.read(shard.first, shard.num_documents)[places] for name, column in columns.items()}
+    path = shard.work.folder / "signatures" / shard.path.name
+    signatures.write_kept(path, [name for _, name in kept], signed, shard.config)

@@ -28,14 +28,22 @@ from tasks.artifacts import (
     write_atomically,
 )
 from tasks.chat_data import questions
-from tasks.report_card import Figures, cost_figures, data_figures, language_figures, render, truth_figures
+from tasks.report_card import (
+    Figures,
+    cost_figures,
+    data_figures,
+    language_figures,
+    measured_figures,
+    render,
+    truth_figures,
+)
 from tasks.stage import Run
 
 if TYPE_CHECKING:
     from model.tokenizer import Tokenizer as Encoder
     from model.transformer import Transformer
 
-VERSION = 1
+VERSION = 2
 CHAT = ("assistant", "policy")
 WELL_KNOWN_MENTIONS = 5  # an assistant is not expected to know what the web tells less often
 
@@ -78,6 +86,7 @@ def evaluate(
     inputs: dict[str, Step[Artifact]] = {
         "crawl": raw.inputs["crawl"],
         "raw": raw,
+        "measures": clean.inputs["measures"],
         "clean": clean,
         "unique": unique,
         "tokenizer": tokenizer,
@@ -107,6 +116,7 @@ def run(run: Run, config: EvaluateConfig, **artifacts: Any) -> Outcome:
     write_lines(run.folder / "answers.jsonl", [*answers, *facts])
     figures: Figures = {
         "data": data_figures(artifacts),
+        "measured": measured_figures(artifacts),
         "truth": truth_figures(artifacts),
         "language": language_figures(artifacts),
         "facts": facts_by_class([*facts, *answers], config.frequency_bounds),

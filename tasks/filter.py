@@ -1,105 +1,79 @@
 """Filter: which documents are worth learning from, and these without personal data.
 
-Reads Documents, block lists and the model that tells languages. Writes Documents: documents/NAME.parquet with what is
-kept, its language and everything that was measured of it, and dropped/NAME.parquet with every other document, its text
-as it came, and the reason: url/..., language/..., quality/..., pii/....
+Reads Documents and what was measured of them (tasks/measure.py). Writes Documents: documents/NAME.parquet with what is
+kept, its language and everything that was measured of it, dropped/NAME.parquet with every other document, its text as
+it came, and the reason: url/..., language/..., quality/..., pii/...; and histograms.json (tasks/overview.py).
 
-The order is FineWeb's (Penedo et al. 2024), cheapest first: address, language, quality (tasks/quality.py), personal
-data (tasks/pii.py). The text of a kept document is the lines that C4's rules leave, personal data replaced. A document
-is measured only by what it reaches.
+The order is FineWeb's (Penedo et al. 2024): address, language, quality (tasks/quality.py), personal data (tasks/pii.py).
+The text of a kept document is the lines that C4's rules leave, personal data replaced.
 
 It departs from FineWeb in that the most likely language alone is asked, and that personal data is replaced before
 deduplication.
 """
 
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Self
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, model_validator
 
-from tasks import addresses, blocklists, languages, pii, quality
-from tasks.artifacts import Artifact, Documents, Outcome, Resource, Step, runtime
-from tasks.blocklists import Blocklist
+from tasks import overview, pii, quality
+from tasks.artifacts import Documents, Measures, Outcome, Step
 from tasks.executor import Counts, map_shards, tick
-from tasks.quality import Attributes, QualityConfig
-from tasks.resources import resource
+from tasks.measure import MeasureConfig, attribute_names, measure, read_measures
+from tasks.overview import Limits, Overview
+from tasks.pii import Action, Kind, Span
+from tasks.quality import QualityLimits
 from tasks.shards import Document, read_documents
-from tasks.sieve import Sieve, funnel
-from tasks.stage import Run
+from tasks.sieve import Sieve, tell
+from tasks.stage import Row, Run
 
-VERSION = 1
-CATEGORIES = (
-    *("adult", "agressif", "arjel", "chat", "cryptojacking", "dating", "ddos", "filehosting", "gambling", "malware"),
-    *("mixed_adult", "phishing", "stalkerware", "warez"),
-)  # RefinedWeb's choice of UT1's categories, and those that harm
-SUSPICIOUS_WORDS = (
-    "adult bet betting casino cialis erotic escort escorts jackpot naked nude poker sex sexy slots viagra webcam"
-)
-Kind = Literal["email", "iban", "ip", "card", "ssn", "phone"]
+VERSION = 2
 
 
-class FilterConfig(QualityConfig):
-    """What is kept. The defaults are FineWeb's, for English."""
+class FilterConfig(QualityLimits, MeasureConfig):
+    """What is measured, and what is kept. The defaults are FineWeb's, for English."""
 
-    blocklists: list[str] = runtime(
-        [],
-        description="Lists of unwanted addresses: folders in the layout of UT1's blacklists, or files of hosts, as paths "
-        "or any fsspec URLs. Lists that come with the crawl, as the sample web's do, are used in any case.",
-    )
-    blocked_categories: list[str] = Field(
-        list(CATEGORIES), description="The categories of UT1's lists that are not wanted."
-    )
-    blocked_words: list[str] = Field(
-        ["camgirls", "hentai", "milf", "porn", "porno", "pornstar", "xxx"],
-        description="One of these words in the address is enough.",
-    )
-    suspicious_words: list[str] = Field(
-        SUSPICIOUS_WORDS.split(),
-        description="More than max_suspicious_words of these words in the address are too many.",
-    )
-    max_suspicious_words: int = Field(1, ge=0, description="How many different suspicious words an address may have.")
-    blocked_parts: list[str] = Field(
-        ["pornhub", "redtube", "xhamster", "xnxx", "xvideos", "youporn"],
-        description="One of these in the address is enough, also within a word.",
-    )
-    languages: list[str] = Field(["en"], min_length=1, description="The languages that are kept, as ISO 639 codes.")
     language_threshold: float = Field(
         0.65, ge=0, le=1, description="How sure of its language a document must be: more than this."
     )
-    language_model: str = runtime("", description="A lid.176 model file; empty for the installed one.")
-    pii_action: Literal["redact", "drop", "keep"] = Field(
+    min_quality_score: float = Field(0.0, ge=0, le=1, description="What the classifier of quality_model must say.")
+    pii_action: Action = Field(
         "redact", description="Replace personal data, drop documents that have any, or leave it."
     )
-    pii_kinds: list[Kind] = Field(list(get_args(Kind)), description="The kinds of personal data that are looked for.")
+    pii_actions: dict[Kind, Action] = Field({}, description="The same for one kind, where another action is wanted.")
     max_pii_fraction: float = Field(
         0.1, ge=0, le=1, description="Characters of a document that may be personal data; above, it is dropped."
     )
-    num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0 is one a core.")
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> Self:
+        if self.min_quality_score and not self.quality_model.positives:
+            raise ValueError(
+                "min_quality_score asks for a classifier: name quality_model.positives and quality_model.negatives"
+            )
+        return self
+
+    def actions(self) -> dict[Kind, Action]:
+        """What is done with each kind of personal data that is looked for."""
+        return {kind: self.pii_actions.get(kind, self.pii_action) for kind in self.pii_kinds}
 
 
 def filter(documents: Step[Documents], config: FilterConfig) -> Step[Documents]:
-    """The step that filters `documents`. Raises ValueError where a list or the language model is not there."""
-    model = str(languages.find_model(config.language_model))
-    inputs: dict[str, Step[Artifact]] = {"documents": documents, "language_model": resource("language model", model)}
-    if "crawl" in documents.inputs:
-        inputs["crawl"] = documents.inputs["crawl"]
-    for number, path in enumerate(config.blocklists):
-        inputs[f"blocklist_{number}"] = resource("blocklist", path, blocklists.LISTS)
+    """The step that filters `documents`. Raises ValueError where a list or a model is not there."""
+    inputs = {"documents": documents, "measures": measure(documents, config)}
     return Step("filter", VERSION, Documents, config, inputs, run=run)
 
 
-def run(run: Run, config: FilterConfig, documents: Documents, language_model: Resource, **lists: Artifact) -> Outcome:
+def run(run: Run, config: FilterConfig, documents: Documents, measures: Measures) -> Outcome:
     """Filters every shard of `documents` by itself."""
-    files = [file for artifact in lists.values() for file in list_files(artifact)]
-    by_category = blocklists.by_category(files, config.blocked_categories)
-    num_entries = blocklists.write_keys(by_category, run.state / "blocklist.npy")
-    run.log(f"{num_entries:,} entries of block lists in {len(by_category)} categories")
-    [model] = language_model.files("*")
+    paths = documents.files("documents/*.parquet")
+    rows = measures.files("measures/*.parquet")
     shards = [
-        (path.stem, Shard(path, run.folder, config, run.state / "blocklist.npy", tuple(by_category), model))
-        for path in documents.files("documents/*.parquet")
+        (path.stem, Shard(path, row, run.folder, run.state, config)) for path, row in zip(paths, rows, strict=True)
     ]
     counts = map_shards(
         run,
@@ -109,85 +83,92 @@ def run(run: Run, config: FilterConfig, documents: Documents, language_model: Re
         total=documents.manifest.counts["documents"],
         unit="documents",
     )
-    run.table("funnel", funnel(counts), "Documents kept, and dropped by reason")
+    tell(run, counts, "Documents")
+    overview.tell(run, Overview(limits(config)))
     return Outcome(counts)
-
-
-def list_files(artifact: Artifact) -> list[Path]:
-    """The lists of an artifact: of a crawl those under blacklists/, of a resource all."""
-    if isinstance(artifact, Resource):
-        return artifact.files("*")
-    return [file for name in blocklists.LISTS for file in artifact.files(f"blacklists/*/{name}")]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard to be filtered and what is needed for it."""
+    """One shard to be filtered, and what was measured of it."""
 
     source: Path
+    measures: Path
     folder: Path
+    state: Path
     config: FilterConfig
-    keys: Path
-    categories: tuple[str, ...]
-    model: Path
 
 
 def filter_shard(shard: Shard) -> Counts:
-    """Filter one shard; counts of what was kept, dropped and replaced."""
-    blocklist = Blocklist(blocklists.load_keys(shard.keys), shard.categories)
-    model = languages.load_model(shard.model)
+    """Filter one shard; counts of what was kept, dropped and found."""
+    config, allowed = shard.config, limits(shard.config)
+    seen = Overview(allowed)
+    documents = read_documents(shard.source)
     with Sieve(shard.folder, shard.source.name) as sieve:
-        for document in read_documents(shard.source):
-            judged, reason = judge(document, shard.config, blocklist, model)
-            if reason:
-                sieve.drop(judged, reason)
-            else:
-                sieve.keep(judged)
-                for kind in shard.config.pii_kinds:
-                    sieve.counts[f"pii_found/{kind}"] += int(judged["attributes"][f"pii_{kind}"])
-            tick()
+        for measures in read_measures(shard.measures):
+            group = list(itertools.islice(documents, measures.num_rows))
+            rows = measures.to_pylist()
+            reasons = [broken_rule(row, config, allowed) for row in rows]
+            seen.add(group, measures, (reason is None for reason in reasons))
+            for document, row, reason in zip(group, rows, reasons, strict=True):
+                assert document["id"] == row["id"], "a shard and its measures go together"
+                judged = with_measures(document, row, config)
+                if reason:
+                    sieve.drop(judged, reason)
+                else:
+                    sieve.keep({**judged, "text": clean(document["text"], row, config)})
+                    sieve.counts.update({f"pii_found/{kind}": int(row[f"pii_{kind}"]) for kind in config.pii_kinds})
+                tick()
+    seen.save(shard.state / "overview" / f"{shard.source.stem}.json")
     return dict(sieve.counts)
 
 
-def judge(document: Document, config: FilterConfig, blocklist: Blocklist, model: Any) -> tuple[Document, str | None]:
-    """The document with what was measured of it, and why it is dropped, or its text as it is kept."""
-    if rule := address_rule(document["url"], config, blocklist):
-        return document, f"url/{rule}"
-    language, score = languages.identify(document["text"], model)
-    attributes: Attributes = {"language_score": score}
-    document = {**document, "language": language, "attributes": attributes}
-    if rule := language_rule(language, score, config):
-        return document, f"language/{rule}"
-    text, measures = quality.measure(document["text"], config)
-    attributes |= measures
-    if rule := quality.broken_rule(attributes, config):
-        return document, f"quality/{rule}"
-    redacted, found, num_characters = pii.redact(text, config.pii_kinds)
-    attributes |= {f"pii_{kind}": found.get(kind, 0) for kind in config.pii_kinds}
-    attributes["pii_fraction"] = num_characters / max(len(text), 1)
-    if rule := pii_rule(found, attributes["pii_fraction"], config):
-        return document, f"pii/{rule}"
-    return {**document, "text": redacted if config.pii_action == "redact" else text}, None
+def limits(config: FilterConfig) -> dict[str, tuple[float, float]]:
+    """The least and the most that each measure may be, as precise as measures are kept."""
+    names = attribute_names(config)
+    bounds = {name: quality.limits(name, config) for name in names} | {
+        "language_score": (config.language_threshold, np.inf)
+    }
+    return {name: (float(np.float32(low)), float(np.float32(high))) for name, (low, high) in bounds.items()}
 
 
-def address_rule(url: str, config: FilterConfig, blocklist: Blocklist) -> str | None:
-    """Why an address is not wanted: the category of a list, or a rule on words."""
-    parts = addresses.split_address(url)
-    if parts is None:
-        return "no_host"
-    return blocklist.category(parts) or blocklists.word_rule(
-        url, config.blocked_words, config.suspicious_words, config.blocked_parts, config.max_suspicious_words
-    )
+def broken_rule(row: Row, config: FilterConfig, allowed: Limits) -> str | None:
+    """Why a document of these measures is dropped: the first rule that it breaks."""
+    if rule := row["url_rule"]:
+        return f"url/{rule}"
+    if row["language"] not in config.languages:
+        return f"language/{row['language'] or 'none'}"
+    if row["language_score"] <= config.language_threshold:
+        return "language/unsure"
+    for name in (*quality.MEASURES, "quality_score"):
+        low, high = allowed[name]
+        if row[name] is not None and not low <= row[name] <= high:
+            return f"quality/{name}"
+    return pii_rule(row, config, allowed)
 
 
-def language_rule(language: str, score: float, config: FilterConfig) -> str | None:
-    if language not in config.languages:
-        return language or "none"
-    return "unsure" if score <= config.language_threshold else None
+def pii_rule(row: Row, config: FilterConfig, allowed: Limits) -> str | None:
+    """Why a document has too much personal data: a kind of which none may be, else more than may be replaced."""
+    actions = config.actions()
+    if kind := pii.kind_to_drop(spans_of(row), actions):
+        return f"pii/{kind}"
+    is_dense = row["pii_fraction"] > allowed["pii_fraction"][1]
+    return "pii/dense" if is_dense and "redact" in actions.values() else None
 
 
-def pii_rule(found: dict[str, int], fraction: float, config: FilterConfig) -> str | None:
-    """Why a document has too much personal data: any where it is to be dropped, else more than the limit."""
-    if config.pii_action == "drop" and found:
-        return max(found, key=lambda kind: found[kind])
-    return "dense" if config.pii_action == "redact" and fraction > config.max_pii_fraction else None
+def spans_of(row: Row) -> list[Span]:
+    return [Span(**span) for span in row["pii"]]
+
+
+def with_measures(document: Document, row: Row, config: FilterConfig) -> Document:
+    """The document with its language and all that was measured of it."""
+    if row["language"] is None:
+        return document
+    attributes = {name: row[name] for name in attribute_names(config) if row[name] is not None}
+    return {**document, "language": row["language"], "attributes": attributes}
+
+
+def clean(text: str, row: Row, config: FilterConfig) -> str:
+    """The lines of `text` that C4's rules leave, personal data replaced where it is to be."""
+    left, *_ = quality.clean_lines(text, row["language"], config)
+    return pii.replace(left, pii.to_redact(spans_of(row), config.actions()))

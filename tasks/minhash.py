@@ -1,4 +1,4 @@
-"""MinHash: short signatures of texts, and which of them agree.
+"""MinHash: short signatures of texts, which are alike where the texts are.
 
 Pure functions. The smallest of all hashes of a text's runs of words is the same for two texts with the probability of
 their Jaccard similarity (Broder 1997). Many such hashes, in bands, find near duplicates without comparing all pairs.
@@ -9,7 +9,8 @@ departs in that a run is hashed from the hashes of its words, all runs of a text
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -17,35 +18,43 @@ import xxhash
 
 U64 = npt.NDArray[np.uint64]
 U8 = npt.NDArray[np.uint8]
-Places = npt.NDArray[np.intp]
 
 PRIME = np.uint64(2**61 - 1)
-RUNS_PER_BLOCK = 512  # at 112 hashes 0.5 MB, which stays in the cache, and bounds what a book takes
+RUNS_PER_BLOCK = 256  # at 112 hashes 0.2 MB, which stays in the cache, and bounds what a book takes
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-WORD = re.compile(r"[^\W_]+")
+FOREIGN_MARKS = re.compile(r"[^\w\x00-\x7f]+")
+SPACED_MARKS = bytes(code if code > 127 or chr(code).isalnum() else 32 for code in range(256))
 ACCENTS = re.compile(
     "[" + "".join(chr(code) for code in range(0x300, 0x10000) if unicodedata.category(chr(code))[0] == "M") + "]+"
 )
 
 
-def split_words(text: str) -> list[str]:
-    """The words of `text`, made alike."""
+def split_words(text: str, is_number_zero: bool = True) -> list[bytes]:
+    """The words of `text`, made alike, in UTF-8; numbers are left as they are where they tell texts apart."""
     text = text.lower()
     if not text.isascii():
-        text = ACCENTS.sub("", unicodedata.normalize("NFD", text))
-    return WORD.findall(NUMBER.sub("0", text))
+        text = FOREIGN_MARKS.sub(" ", ACCENTS.sub("", unicodedata.normalize("NFD", text)))
+    if is_number_zero:
+        text = NUMBER.sub("0", text)
+    return text.encode().translate(SPACED_MARKS).split()
 
 
-def hash_runs(words: Iterable[str], run_words: int) -> U64:
-    """A hash of every different run of `run_words` words; none where there are fewer words."""
-    hashes = np.fromiter((xxhash.xxh3_64_intdigest(word.encode()) for word in words), np.uint64)
-    num_runs = len(hashes) - run_words + 1
+def hash_words(words: Sequence[bytes]) -> U64:
+    return np.fromiter(map(_hash_word, words), np.uint64, len(words))
+
+
+_hash_word = lru_cache(1 << 16)(xxhash.xxh3_64_intdigest)  # few words make up most of a language
+
+
+def hash_runs(words: U64, run_words: int) -> U64:
+    """A hash of every run of `run_words` hashed words, in their order; none where there are fewer words."""
+    num_runs = len(words) - run_words + 1
     if num_runs < 1:
         return np.zeros(0, np.uint64)
     runs = np.zeros(num_runs, np.uint64)
     for place in range(run_words):
-        runs = mix(runs) + hashes[place : place + num_runs]
-    return np.unique(mix(runs))
+        runs = mix(runs) + words[place : place + num_runs]
+    return mix(runs)
 
 
 def mix(values: U64) -> U64:
@@ -70,7 +79,9 @@ def sign(runs: U64, factors: U64, summands: U64) -> U64:
     for start in range(0, len(runs), RUNS_PER_BLOCK):
         hashes = factors[:, None] * runs[None, start : start + RUNS_PER_BLOCK]
         hashes += summands[:, None]
-        hashes -= hashes // PRIME * PRIME  # numpy has no fast remainder
+        multiples = hashes // PRIME  # numpy has no fast remainder
+        multiples *= PRIME
+        hashes -= multiples
         np.minimum(smallest, hashes.min(axis=1), out=smallest)
     return smallest
 
@@ -84,31 +95,3 @@ def band_keys(signature: U64, num_bands: int) -> U64:
 def sketch(signature: U64) -> U8:
     """The low byte of each hash: an eighth of the memory, and one in 256 looks equal that is not (Li and König 2010)."""
     return signature.astype(np.uint8)
-
-
-class Clusters:
-    """Union-find over documents 0 to `num` - 1. The first document of a cluster stands for it."""
-
-    def __init__(self, num: int) -> None:
-        self.parents = list(range(num))
-
-    def first(self, document: int) -> int:
-        parents = self.parents
-        while parents[document] != document:
-            parents[document] = document = parents[parents[document]]
-        return document
-
-    def join(self, one: int, other: int) -> None:
-        low, high = sorted((self.first(one), self.first(other)))
-        self.parents[high] = low
-
-    def join_pairs(self, ones: Places, others: Places) -> None:
-        for one, other in zip(ones.tolist(), others.tolist(), strict=True):
-            self.join(one, other)
-
-
-def equal_pairs(places: Places, keys: U64) -> tuple[Places, Places]:
-    """Each of `places` whose key others have too, and the next one that has it."""
-    order = np.argsort(keys, kind="stable")
-    is_equal = np.flatnonzero(keys[order][1:] == keys[order][:-1])
-    return places[order[is_equal]], places[order[is_equal + 1]]

@@ -1,12 +1,11 @@
-"""One captured page: from the bytes of an HTTP response to its main text.
+"""One captured page: from the bytes of an HTTP response to HTML.
 
 Reads the block of a response record as a crawler stored it, and believes what it finds there more than what the headers
-announce: bodies announced as chunked, compressed, HTML or Latin-1 often are not. Whatever is no text raises `Dropped` with the
+announce: bodies announced as chunked, compressed, HTML or Latin-1 often are not. Whatever is no page raises `Dropped` with the
 reason.
 
-Extraction is trafilatura's (Barbaresi 2021) with FineWeb's settings: precision before recall, no comments. Departs from FineWeb:
-the HTTP status is looked at, the charset is read from headers and <meta> too, and trafilatura's own deduplication is off,
-because it remembers the pages before and so makes the result depend on how files are spread over workers.
+Departs from FineWeb in that the HTTP status is looked at, and the charset is read from headers and <meta> too. What labels mean
+is the web's (https://encoding.spec.whatwg.org/#names-and-labels).
 """
 
 import codecs
@@ -15,11 +14,10 @@ import logging
 import re
 import zlib
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import brotli
-
-Extractor = Literal["precise", "fast"]
+import zstandard
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 HTML_START = re.compile(
@@ -35,7 +33,7 @@ META_CHARSET = re.compile(
 CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(;[^\r\n]*)?\r?\n")
 MEDIA_TYPES = ("application", "audio", "font", "image", "text", "video")
 
-# Labels that mean a larger charset on the web than in the standards (https://encoding.spec.whatwg.org/#names-and-labels).
+# Labels that mean a larger charset on the web than in the standards.
 WEB_CHARSETS = {
     "ascii": "cp1252",
     "us-ascii": "cp1252",
@@ -54,11 +52,18 @@ WEB_CHARSETS = {
     "euc-kr": "cp949",
     "ks_c_5601-1987": "cp949",
 }
-BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+BOMS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # which begins with that of UTF-16
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+NO_CHARSETS = {"utf-7", "unicode-escape", "raw-unicode-escape", "idna", "punycode"}  # of Python, and not of the web
 MAX_UNDECODED_FRACTION = 0.02
+ZSTD_WINDOW_BYTES = 8 * 2**20  # as much as a server may ask for (RFC 9659)
 
-for noisy in ("trafilatura", "htmldate", "charset_normalizer"):
-    logging.getLogger(noisy).setLevel(logging.CRITICAL)  # they warn of single pages, and quote them
+logging.getLogger("charset_normalizer").setLevel(logging.CRITICAL)  # it warns of single pages
 
 
 class Dropped(Exception):
@@ -73,8 +78,15 @@ class Response(NamedTuple):
     body: bytes
 
 
-def html_of(block: bytes, max_bytes: int) -> str:
-    """The HTML of a stored HTTP response. Raises Dropped."""
+class Body(NamedTuple):
+    """The HTML of a page as bytes, and what was said of them."""
+
+    content: bytes
+    content_type: str
+
+
+def body_of(block: bytes, max_bytes: int) -> Body:
+    """The HTML of a stored HTTP response, at most `max_bytes` of it. Raises Dropped."""
     response = parse_response(block)
     if response.status != 200:
         raise Dropped(f"status/{response.status or 'none'}")
@@ -90,7 +102,7 @@ def html_of(block: bytes, max_bytes: int) -> str:
         raise Dropped("empty/body")
     if not is_html(body, content_type):
         raise Dropped(f"mime/{media_type(content_type)}")
-    return decode(body, content_type)
+    return Body(body, content_type)
 
 
 def parse_response(block: bytes) -> Response:
@@ -129,9 +141,12 @@ def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
             plain = zlib.decompressobj(window).decompress(body, max_bytes + 1)
         elif encoding == "br":
             plain = brotli.Decompressor().process(body, output_buffer_limit=max_bytes + 1)
+        elif encoding == "zstd":
+            decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
+            plain = decompressor.stream_reader(body, read_across_frames=True).read(max_bytes + 1)
         else:
             return body
-    except (zlib.error, brotli.error):
+    except (zlib.error, brotli.error, zstandard.ZstdError):
         return body
     return plain
 
@@ -164,7 +179,9 @@ def decode(body: bytes, content_type: str) -> str:
     meta = META_CHARSET.search(body[:4096])
     names = [announced[1] if announced else "", meta[1].decode("ascii", "replace") if meta else ""]
     charsets = [charset for name in names if (charset := web_charset(name))]
-    if b"\x1b$" not in body:  # ISO-2022-JP is ASCII to look at
+    if b"\x1b$" in body:  # ISO-2022-JP is ASCII to look at
+        charsets.append("iso-2022-jp")
+    else:
         charsets.insert(0, "utf-8")
     for charset in charsets:
         with contextlib.suppress(UnicodeDecodeError):
@@ -176,9 +193,10 @@ def web_charset(name: str) -> str:
     """The codec that a charset's name on a web page means, or nothing where it means none of text."""
     charset = WEB_CHARSETS.get(name.lower(), name.lower())
     try:
-        return charset if codecs.lookup(charset)._is_text_encoding else ""
+        codec = codecs.lookup(charset)
     except (LookupError, ValueError):
         return ""
+    return charset if codec._is_text_encoding and codec.name not in NO_CHARSETS else ""
 
 
 def _bom_charset(body: bytes) -> str | None:
@@ -198,16 +216,3 @@ def _decode_by_looks(body: bytes, charsets: list[str]) -> str:
     if text.count("\ufffd") > MAX_UNDECODED_FRACTION * len(text):
         raise Dropped("empty/undecodable")
     return text
-
-
-def extract(html: str, extractor: Extractor) -> str:
-    """The main text of a page. Raises Dropped where there is none."""
-    import trafilatura
-
-    try:
-        text = trafilatura.extract(html, favor_precision=True, include_comments=False, fast=extractor == "fast")
-    except Exception:  # whatever a hostile page makes of a parser
-        raise Dropped("empty/error") from None
-    if not text or not text.strip():
-        raise Dropped("empty/text")
-    return str(text).strip()

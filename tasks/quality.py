@@ -8,18 +8,24 @@ A measure, its limits and the reason have one name: `max_gopher_hash_fraction` i
 may be, and a document above it is dropped for quality/gopher_hash_fraction. Limits are inclusive.
 
 It departs from datatrove's code in this: words and sentences are split by patterns and not by spaCy, an n-gram that
-comes once is not the most repeated one, and a line may also end in a curly quote.
+comes once is not the most repeated one, and a line may also end in a curly quote. What a language changes is less than
+in FineWeb-2 (Penedo et al. 2025), which also fits limits to each: stop words, and how words are counted where a script
+has no spaces (tasks/languages.py).
 """
 
-import itertools
 import math
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import accumulate
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from tasks.artifacts import Config
+from tasks.languages import ATTACHED, STOP_WORDS, UNSPACED
 
 Attributes = dict[str, float]
 LONGEST = 1_000_000  # characters, or a page of single marks would take gigabytes
@@ -55,7 +61,23 @@ def fraction(default: float, description: str) -> float:
     return limit
 
 
-class QualityConfig(Config):
+class TextRules(Config):
+    """What shapes the measures: which lines are left, and which words count."""
+
+    stop_words: dict[str, list[str]] = Field(
+        {},
+        description="Frequent words by language, as written, where others are wanted than those of tasks/languages.py. "
+        "A language with none is not held to min_gopher_stop_words.",
+    )
+    keep_c4_citations: bool = Field(False, description="Leave [1], [edit] and [citation needed] in the text.")
+    keep_c4_unended_lines: bool = Field(True, description="Keep lines that do not end in a full stop or the like.")
+    max_c4_word_length: int = Field(1000, ge=1, description="A line with a longer word is removed, in characters.")
+    min_c4_line_words: int = Field(3, ge=0, description="A line with fewer words is removed.")
+    keep_c4_javascript_lines: bool = Field(False, description="Keep lines that name JavaScript.")
+    keep_c4_policy_lines: bool = Field(False, description="Keep lines on terms, privacy and cookies.")
+
+
+class QualityLimits(Config):
     """The limits. FineWeb's values are the defaults."""
 
     max_gopher_duplicate_paragraph_fraction: float = fraction(0.30, "Paragraphs that repeat an earlier one, of all.")
@@ -81,16 +103,6 @@ class QualityConfig(Config):
     max_gopher_ellipsis_line_fraction: float = fraction(0.3, "Lines that end with an ellipsis.")
     min_gopher_alphabetic_word_fraction: float = fraction(0.8, "Words with a letter in them, of all and punctuation.")
     min_gopher_stop_words: int = Field(2, ge=0, description="How many of the stop words there must be.")
-    stop_words: list[str] = Field(
-        ["the", "be", "to", "of", "and", "that", "have", "with"],
-        description="Gopher's frequent words, as written. Give those of the language where it is not English.",
-    )
-    keep_c4_citations: bool = Field(False, description="Leave [1], [edit] and [citation needed] in the text.")
-    keep_c4_unended_lines: bool = Field(True, description="Keep lines that do not end in a full stop or the like.")
-    max_c4_word_length: int = Field(1000, ge=1, description="A line with a longer word is removed, in characters.")
-    min_c4_line_words: int = Field(3, ge=0, description="A line with fewer words is removed.")
-    keep_c4_javascript_lines: bool = Field(False, description="Keep lines that name JavaScript.")
-    keep_c4_policy_lines: bool = Field(False, description="Keep lines on terms, privacy and cookies.")
     max_c4_lorem_ipsum_lines: int = Field(0, ge=0, description="Lines of the printers' filler text.")
     max_c4_brace_lines: int = Field(0, ge=0, description="Lines with a curly brace. More lets pages about code pass.")
     min_c4_sentences: int = Field(5, ge=0, description="Sentences in the lines that are left.")
@@ -100,33 +112,35 @@ class QualityConfig(Config):
     max_fineweb_newline_fraction: float = fraction(0.3, "Line ends for each word.")
 
 
-def broken_rule(attributes: Attributes, config: QualityConfig) -> str | None:
-    """The first measure that is outside its limits."""
-    for name in MEASURES:
-        low, high = getattr(config, f"min_{name}", -math.inf), getattr(config, f"max_{name}", math.inf)
-        if not low <= attributes[name] <= high:
-            return name
-    return None
+def limits(name: str, config: QualityLimits) -> tuple[float, float]:
+    """The least and the most that a measure may be."""
+    return getattr(config, f"min_{name}", -math.inf), getattr(config, f"max_{name}", math.inf)
 
 
-def measure(text: str, config: QualityConfig) -> tuple[str, Attributes]:
+def measure(text: str, language: str, rules: TextRules) -> tuple[str, Attributes]:
     """The text that C4's rules for lines leave, and all measures: Gopher's of the whole text, FineWeb's of what is left.
 
-    Of a text of more than LONGEST characters Gopher's are those of its start: it has too many words in any case.
+    Of a text of more than LONGEST characters Gopher's are those of its start: it has too many words in any case. Two
+    are not measured of every language: see gopher_quality.
     """
     start = text[:LONGEST]
     words = split_words(start)
-    left, c4 = clean_lines(text, config)
-    num_words_left = len(words if left == start else split_words(left))
-    gopher = repetition(start, words) | gopher_quality(start, words, config.stop_words)
+    left, num_removed, c4 = clean_lines(text, language, rules)
+    num_words_left = len(words) - num_removed if start == text else len(split_words(left))
+    stop_words = rules.stop_words.get(language, STOP_WORDS.get(language, []))
+    gopher = repetition(start, words) | gopher_quality(start, words, language, stop_words)
     return left, gopher | c4 | fineweb_quality(left, num_words_left)
 
 
 # Words, much as spaCy splits English: an address, initials, letters and digits with what joins them (3.14, IL-3, and/or),
-# what follows an apostrophe, dots or dashes in a row, one mark
+# what follows an apostrophe, dots or dashes in a row, one mark. Python does not count the marks that are put on a letter
+# to a word, as the vowels of Hindi are. Scripts without spaces are cut in pieces of about a word's length
+MARKS = "".join(filter(lambda character: unicodedata.category(character)[0] == "M", map(chr, range(0x300, 0x10000))))
 WORD = re.compile(
-    r"(?:https?://|www\.)\S+|(?:[^\W\d_]\.)+(?!\w)"
-    r"|\w+(?:(?:[.@&/\xad\u200b-\u200d]|[:,](?=\d)|(?<=[^\W\d])-(?=\d))\w+)*"
+    r"[a-zA-Z]+(?=[ \n])|[々〆\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]{1,2}"
+    r"|[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]{1,4}"
+    r"|(?:https?://|www\.)\S+|(?:[^\W\d_]\.)+(?!\w)"
+    rf"|\w[\w{MARKS}]*(?:(?:[.@&/\xad\u200b-\u200d]|[:,](?=\d)|(?<=[^\W\d])-(?=\d))\w[\w{MARKS}]*)*"
     r"|(?<=\w)['’]\w+|\.{2,}|-{2,}|[^\w\s]"
 )
 LETTER = re.compile(r"[^\W\d_]")
@@ -138,27 +152,25 @@ def split_words(text: str) -> list[str]:
 
 # Gopher: repetition
 
-PARAGRAPH_END = re.compile(r"\n{2,}")
-LINE_END = re.compile(r"\n+")
+# Odd and far from a round number, so that the sums of words' numbers times its powers tell n-grams apart
+SPREAD = np.int64(0x1E3779B97F4A7C15)
+Numbers = npt.NDArray[np.int64]
 
 
 def repetition(text: str, words: Sequence[str]) -> Attributes:
     """How much of a text repeats itself, as fractions of its paragraphs, lines and characters."""
     num_characters = max(len(text), 1)
     measures: Attributes = {}
-    for kind, end in (("paragraph", PARAGRAPH_END), ("line", LINE_END)):
-        parts = end.split(text.strip())
-        num_repeated, repeated_characters = duplicates(parts)
-        measures[f"gopher_duplicate_{kind}_fraction"] = num_repeated / len(parts)
+    parts = {
+        "paragraph": [paragraph.lstrip("\n") for paragraph in text.strip().split("\n\n") if paragraph],
+        "line": [line for line in text.strip().split("\n") if line],
+    }
+    for kind, texts in parts.items():
+        num_repeated, repeated_characters = duplicates(texts)
+        measures[f"gopher_duplicate_{kind}_fraction"] = num_repeated / max(len(texts), 1)
         measures[f"gopher_duplicate_{kind}_character_fraction"] = repeated_characters / num_characters
-    places: Sequence[int] = range(len(words))
-    for n in range(2, 11):
-        grams, places = repeated_grams(words, places, n)
-        if n < 5:
-            measures[f"gopher_top_{n}_gram_fraction"] = top_gram_characters(grams, n) / num_characters
-        else:
-            characters = repeated_gram_characters(grams, places, n)
-            measures[f"gopher_repeated_{n}_gram_fraction"] = characters / num_characters
+    for name, characters in repeated_characters_by_n(words).items():
+        measures[f"gopher_{name}_gram_fraction"] = characters / num_characters
     return measures
 
 
@@ -168,38 +180,49 @@ def duplicates(parts: Iterable[str]) -> tuple[int, int]:
     return sum(num for _, num in repeated), sum(num * len(part) for part, num in repeated)
 
 
-Gram = tuple[str, ...]
+def repeated_characters_by_n(words: Sequence[str]) -> dict[str, int]:
+    """The characters in the most frequent and in all repeated n-grams. An n-gram repeats only where an (n-1)-gram does."""
+    characters = {f"top_{n}": 0 for n in (2, 3, 4)} | {f"repeated_{n}": 0 for n in range(5, 11)}
+    numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
+    ids = np.fromiter(map(numbers.__getitem__, words), np.int64, len(words))
+    ends = list(accumulate(map(len, words), initial=0))
+    grams, places = ids, np.arange(len(words))
+    for n in range(2, 11):
+        places = places[places + n <= len(words)]
+        grams = grams[: len(places)] * SPREAD + ids[places + n - 1]
+        order = grams.argsort(kind="stable")
+        is_same = np.diff(grams[order]) == 0  # as the one before it, in order
+        if not is_same.any():
+            break
+        if n < 5:
+            place, num = most_frequent(places, order, is_same)
+            characters[f"top_{n}"] = num * (ends[place + n] - ends[place] + n - 1)
+        is_repeated = np.zeros(len(grams), bool)
+        is_repeated[order[1:]] = is_same
+        is_repeated[order[:-1]] |= is_same
+        grams, places = grams[is_repeated], places[is_repeated]
+        if n >= 5:
+            characters[f"repeated_{n}"] = repeated_gram_characters(grams, places, n, ends)
+    return characters
 
 
-def repeated_grams(words: Sequence[str], places: Sequence[int], n: int) -> tuple[list[Gram], list[int]]:
-    """The n-grams that occur more than once, and where. `places`: of all repeated (n-1)-grams, in which they must begin."""
-    grams: Sequence[Gram]
-    if n == 2:  # of all places, and three times as fast as the slices
-        grams = list(itertools.pairwise(words))
-    else:
-        grams = [tuple(words[place : place + n]) for place in places if place + n <= len(words)]
-    nums = Counter(grams)
-    repeated = [(gram, place) for gram, place in zip(grams, places, strict=False) if nums[gram] > 1]
-    return [gram for gram, _ in repeated], [place for _, place in repeated]
+def most_frequent(places: Numbers, order: Numbers, is_same: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """Where the most frequent n-gram is first, and how often it comes; of several the one that is first."""
+    starts = np.flatnonzero(np.concatenate(([True], ~is_same)))
+    nums = np.diff(starts, append=len(order))
+    num = nums.max()
+    return int(places[order[starts[nums == num]].min()]), int(num)
 
 
-def top_gram_characters(grams: Sequence[Gram], n: int) -> int:
-    """The characters in all occurrences of the most frequent n-gram, joined by spaces."""
-    if not grams:
-        return 0
-    [(gram, num)] = Counter(grams).most_common(1)
-    return num * (sum(map(len, gram)) + n - 1)
-
-
-def repeated_gram_characters(grams: Sequence[Gram], places: Sequence[int], n: int) -> int:
+def repeated_gram_characters(grams: Numbers, places: Numbers, n: int, ends: Sequence[int]) -> int:
     """The characters of every n-gram that was seen before. The scan goes on behind it, so that no word counts twice."""
-    seen: set[Gram] = set()
+    seen: set[int] = set()
     characters = free = 0
-    for gram, place in zip(grams, places, strict=True):
+    for gram, place in zip(grams.tolist(), places.tolist(), strict=True):
         if place < free:
             continue
         if gram in seen:
-            characters += sum(map(len, gram))
+            characters += ends[place + n] - ends[place]
             free = place + n
         else:
             seen.add(gram)
@@ -212,66 +235,76 @@ ELLIPSES = ("...", "…")
 BULLETS = ("•", "-")
 
 
-def gopher_quality(text: str, words: Sequence[str], stop_words: Iterable[str]) -> Attributes:
-    """Counts and fractions that tell prose from what is none. `words` with the punctuation."""
-    spoken = [word for word in words if word[0].isalnum() or word[-1].isalnum()]
+def gopher_quality(text: str, words: Sequence[str], language: str, stop_words: Collection[str]) -> Attributes:
+    """Counts and fractions that tell prose from what is none. `words` with the punctuation.
+
+    Stop words are left out where none are known, the mean length of words where the script has no spaces.
+    """
+    spoken = {word: num for word, num in Counter(words).items() if word[0].isalnum() or word[-1].isalnum()}
+    num_spoken, num_words = sum(spoken.values()), max(len(words), 1)
+    num_with_letter = sum(num for word, num in spoken.items() if word.isalpha() or LETTER.search(word))
     lines = text.splitlines() or [""]
-    num_words = max(len(words), 1)
-    num_with_letter = sum(1 for word in spoken if word.isalpha() or LETTER.search(word))
-    return {
-        "gopher_words": len(spoken),
-        "gopher_mean_word_length": sum(map(len, spoken)) / max(len(spoken), 1),
+    measures: Attributes = {
+        "gopher_words": num_spoken,
         "gopher_hash_fraction": text.count("#") / num_words,
         "gopher_ellipsis_fraction": sum(map(text.count, ELLIPSES)) / num_words,
         "gopher_bullet_line_fraction": sum(line.lstrip().startswith(BULLETS) for line in lines) / len(lines),
         "gopher_ellipsis_line_fraction": sum(line.rstrip().endswith(ELLIPSES) for line in lines) / len(lines),
         "gopher_alphabetic_word_fraction": num_with_letter / num_words,
-        "gopher_stop_words": len(set(stop_words).intersection(words)),
     }
+    if language not in UNSPACED:
+        num_characters = sum(num * len(word) for word, num in spoken.items())
+        measures["gopher_mean_word_length"] = num_characters / max(num_spoken, 1)
+    if stop_words:
+        among = text if language in ATTACHED else set(words)
+        measures["gopher_stop_words"] = sum(word in among for word in stop_words)
+    return measures
 
 
 # C4: line by line
 
 CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
-C4_ENDS = (".", "?", "!", '"', "'", "”", "’")
+C4_ENDS = (".", "?", "!", '"', "'", "”", "’", "。", "！", "？", "।", "؟", "۔")
 POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 SENTENCE_END = re.compile(
-    r"[.!?…](?<!\bDr.)(?<!\bM[rs].)(?<!\bMrs.)(?<!\bSt.)[\"'”’)\]]*\s+(?=[^a-z\s])|[。！？]+(?=.)"
+    r"[.!?…؟۔।](?<!\bDr.)(?<!\bM[rs].)(?<!\bMrs.)(?<!\bSt.)[\"'”’)\]]*\s+(?=[^a-z\s])|[。！？]+(?=.)"
+    r"|(?<=[\u0e00-\u0fff]) (?=[\u0e00-\u0fff])"  # Thai and Lao end a sentence with a space
 )
 
 
-def clean_lines(text: str, config: QualityConfig) -> tuple[str, Attributes]:
-    """The lines of `text` that pass C4's rules, and what was counted in them."""
+def clean_lines(text: str, language: str, rules: TextRules) -> tuple[str, int, Attributes]:
+    """The lines of `text` that pass C4's rules, how many of its words are not in them, and what was counted."""
     lines: list[str] = []
-    num_filler = num_braces = num_sentences = 0
-    for given in text.splitlines():
-        line = c4_line(given.strip(), config)
-        if line is None:
-            continue
+    num_removed = num_filler = num_braces = num_sentences = 0
+    for given in map(str.strip, text.splitlines()):
+        line = c4_line(given, language, rules)
         lowered = line.lower()
         num_filler += "lorem ipsum" in lowered
-        if "javascript" in lowered and not config.keep_c4_javascript_lines:
-            continue
+        if "javascript" in lowered and not rules.keep_c4_javascript_lines:
+            line = ""
         num_braces += "{" in line
-        if not config.keep_c4_policy_lines and any(policy in lowered for policy in POLICIES):
-            continue
-        num_sentences += 1 + len(SENTENCE_END.findall(line))
-        lines.append(line)
+        if not rules.keep_c4_policy_lines and any(policy in lowered for policy in POLICIES):
+            line = ""
+        if len(line) < len(given):
+            num_removed += len(split_words(given)) - len(split_words(line))
+        if line:
+            num_sentences += 1 + len(SENTENCE_END.findall(line))
+            lines.append(line)
     counts = {"c4_lorem_ipsum_lines": num_filler, "c4_brace_lines": num_braces, "c4_sentences": num_sentences}
-    return "\n".join(lines), {name: float(count) for name, count in counts.items()}
+    return "\n".join(lines), num_removed, {name: float(count) for name, count in counts.items()}
 
 
-def c4_line(line: str, config: QualityConfig) -> str | None:
-    """`line` without citations, or None where it is too short, not ended, or holds a word too long."""
-    words = line.split()
-    if len(words) < config.min_c4_line_words or (
-        len(line) > config.max_c4_word_length and max(map(len, words)) > config.max_c4_word_length
+def c4_line(line: str, language: str, rules: TextRules) -> str:
+    """`line` without citations; nothing where it is too short, not ended, or holds a word too long."""
+    words = split_words(line) if language in UNSPACED else line.split()
+    if len(words) < rules.min_c4_line_words or (
+        len(line) > rules.max_c4_word_length and max(map(len, words)) > rules.max_c4_word_length
     ):
-        return None
-    if not config.keep_c4_citations:
+        return ""
+    if not rules.keep_c4_citations:
         line = CITATION.sub("", line)
     is_ended = line.endswith(C4_ENDS) and not line.endswith("...")
-    return line if is_ended or config.keep_c4_unended_lines else None
+    return line if is_ended or rules.keep_c4_unended_lines else ""
 
 
 # FineWeb

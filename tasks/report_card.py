@@ -3,12 +3,15 @@
 Reads artifacts' manifests and the sample web's truth file, writes nothing. Figures are plain JSON values.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tasks import truth
 from tasks.artifacts import Artifact
+from tasks.overview import histogram_row
+from tasks.sieve import funnel
 
 Figures = dict[str, Any]
 
@@ -18,18 +21,24 @@ def data_figures(artifacts: Mapping[str, Artifact]) -> list[Figures]:
     rows = []
     for role in ("raw", "clean", "unique"):
         manifest = artifacts[role].manifest
-        counts = manifest.counts
-        dropped = {name.removeprefix("dropped/"): num for name, num in counts.items() if name.startswith("dropped/")}
+        kept, *dropped = sorted(funnel(manifest.counts), key=lambda row: row["reason"] != "kept")
         rows.append(
             {
                 "stage": manifest.stage,
-                "documents_in": counts["documents"] + sum(dropped.values()),
-                "documents": counts["documents"],
-                "text_bytes": counts.get("text_bytes", 0),
-                "dropped": dict(sorted(dropped.items(), key=lambda reason: -reason[1])),
+                "documents_in": kept["documents"] + sum(row["documents"] for row in dropped),
+                "documents": kept["documents"],
+                "text_bytes_in": kept["text_bytes"] + sum(row["text_bytes"] for row in dropped),
+                "text_bytes": kept["text_bytes"],
+                "dropped": dropped,
             }
         )
     return rows
+
+
+def measured_figures(artifacts: Mapping[str, Artifact]) -> Figures:
+    """Histograms of what was measured, the commonest hosts and languages: as filter wrote them, else nothing."""
+    paths = artifacts["clean"].files("histograms.json")
+    return json.loads(paths[0].read_text(encoding="utf-8")) if paths else {}
 
 
 def truth_figures(artifacts: Mapping[str, Any]) -> Figures:
@@ -72,6 +81,8 @@ def render(figures: Figures) -> str:
     """The report card as Markdown."""
     sections = (
         data_section,
+        dropped_section,
+        measured_section,
         truth_section,
         language_section,
         fact_section,
@@ -98,18 +109,57 @@ def size(num_bytes: float) -> str:
 
 
 def data_section(figures: Figures) -> str:
+    """Tokens are told as the tokenizer that came of it would count them."""
+    bytes_per_token = figures["language"]["tokens/bytes_per_token"]
     rows = [
         [
             stage["stage"],
             f"{stage['documents_in']:,}",
             f"{stage['documents']:,}",
             percent(stage["documents"] / max(1, stage["documents_in"])),
+            size(stage["text_bytes_in"]),
             size(stage["text_bytes"]),
-            ", ".join(f"{reason} {num:,}" for reason, num in list(stage["dropped"].items())[:4]),
+            f"{stage['text_bytes'] / bytes_per_token:,.0f}",
+            ", ".join(f"{row['reason']} {row['documents']:,}" for row in stage["dropped"][:4]),
         ]
         for stage in figures["data"]
     ]
-    return "## Data\n\n" + table(["Stage", "In", "Kept", "Share", "Text", "Most dropped for"], rows)
+    headings = ["Stage", "In", "Kept", "Share", "Text in", "Text kept", "Tokens", "Most dropped for"]
+    return "## Data\n\n" + table(headings, rows)
+
+
+def dropped_section(figures: Figures) -> str:
+    """Every reason of every stage."""
+    rows = [
+        [
+            row["reason"],
+            stage["stage"],
+            f"{row['documents']:,}",
+            percent(row["documents"] / max(1, stage["documents_in"])),
+            size(row["text_bytes"]) if row["text_bytes"] else "",
+        ]
+        for stage in figures["data"]
+        for row in stage["dropped"]
+    ]
+    return "## What was dropped\n\n" + table(["Reason", "Stage", "Documents", "Share of the stage's", "Text"], rows)
+
+
+def measured_section(figures: Figures) -> str:
+    """Left out where nothing was measured."""
+    if not (measured := figures["measured"]):
+        return ""
+    rows = []
+    for name, histogram in measured["histograms"].items():
+        row = histogram_row(name, histogram)
+        limits = ["" if row[side] is None else f"{row[side]:g}" for side in ("min", "max")]
+        rows.append([name, *limits, f"{row['last edge']:g}", f"`{row['documents']}`"])
+    told = "## What was measured\n\n" + table(
+        ["Measure", "At least", "At most", "Last edge", "Documents, from 0 on"], rows
+    )
+    for kind in ("hosts", "languages"):
+        ranked = ", ".join(f"{name} {num:,} ({kept:,} kept)" for name, num, kept in measured[kind][:10])
+        told += f"\nThe commonest {kind}: {ranked}.\n"
+    return told
 
 
 def truth_section(figures: Figures) -> str:

@@ -6,8 +6,9 @@ it, a moved one does not.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
 
 import fsspec
 from pydantic import Field
@@ -16,6 +17,7 @@ from tasks.artifacts import Config, Outcome, Resource, Step, runtime
 from tasks.stage import Run
 
 VERSION = 1
+BLOCK_BYTES = 1 << 20
 
 
 class ResourceConfig(Config):
@@ -29,43 +31,47 @@ class ResourceConfig(Config):
 
 def resource(name: str, path: str, names: tuple[str, ...] = ()) -> Step[Resource]:
     """The step that copies `path` into the store. Raises ValueError where there is no such file."""
-    config = ResourceConfig(name=name, sha256=digest(read_files(name, path, names)), path=path, names=names)
+    config = ResourceConfig(name=name, sha256=digest(name, path, names), path=path, names=names)
     return Step("resource", VERSION, Resource, config, {}, run=run, is_source=True)
 
 
-def digest(files: Iterable[tuple[str, bytes]]) -> str:
+def digest(name: str, path: str, names: tuple[str, ...]) -> str:
     whole = hashlib.sha256()
-    for relative, content in files:
-        whole.update(f"{relative} {hashlib.sha256(content).hexdigest()}\n".encode())
+    for relative, blocks in open_files(name, path, names):
+        content = hashlib.sha256()
+        for block in blocks:
+            content.update(block)
+        whole.update(f"{relative} {content.hexdigest()}\n".encode())
     return whole.hexdigest()
 
 
-def read_files(name: str, path: str, names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    """The files at `path` in order of name: relative path and bytes."""
-    filesystem, root = _open(path)
+def open_files(name: str, path: str, names: tuple[str, ...]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """The files at `path` in order of name: relative path, and the bytes in blocks, to be read before the next file."""
+    filesystem, root = fsspec.core.url_to_fs(path)
+    root = root.rstrip("/")
     found = sorted(filesystem.find(root))
     if not found:
         raise ValueError(f"there is no {name} at {path!r}: name a file, or a folder with files in it")
     for file in found:
         relative = file.removeprefix(root).lstrip("/") or file.rsplit("/", 1)[-1]
+        if ".." in relative.split("/"):
+            raise ValueError(f"the {name} at {path!r} has a file {relative!r}, outside of its folder: repack it")
         if file == root or not names or relative.rsplit("/", 1)[-1] in names:
-            yield relative, filesystem.cat_file(file)
-
-
-def _open(path: str) -> tuple[Any, str]:
-    filesystem, root = fsspec.core.url_to_fs(path)
-    return filesystem, root.rstrip("/")
+            with filesystem.open(file, "rb") as stream:
+                yield relative, iter(partial(stream.read, BLOCK_BYTES), b"")
 
 
 def run(run: Run, config: ResourceConfig) -> Outcome:
     """Copies the files into `files/`. Raises ValueError where they are no longer what was named."""
-    files = list(read_files(config.name, config.path, config.names))
-    if digest(files) != config.sha256:
+    counts = Counter(files=0, bytes=0)
+    for relative, blocks in open_files(config.name, config.path, config.names):
+        target = run.folder / "files" / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as stream:
+            num_bytes = sum(map(stream.write, blocks))
+        counts.update(files=1, bytes=num_bytes)
+    if digest(config.name, str(run.folder / "files"), ()) != config.sha256:
         raise ValueError(
             f"the {config.name} at {config.path!r} changed while the pipeline was being started: run it again"
         )
-    for relative, content in files:
-        target = run.folder / "files" / relative
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-    return Outcome({"files": len(files), "bytes": sum(len(content) for _, content in files)})
+    return Outcome(dict(counts))

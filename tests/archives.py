@@ -5,9 +5,11 @@ import gzip
 import http.server
 import io
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import zstandard
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
@@ -50,6 +52,27 @@ def record(
     return stream.getvalue()
 
 
+FORMS = ("gzip", "zstd", "zstd with a dictionary", "plain")
+
+
+def archive(plain_records: list[bytes], form: str) -> bytes:
+    """A WARC file, each record compressed by itself."""
+    if form == "plain":
+        return b"".join(plain_records)
+    if form == "gzip":
+        return b"".join(gzip.compress(one, mtime=0) for one in plain_records)
+    if form == "zstd":
+        return b"".join(map(zstandard.ZstdCompressor(write_checksum=True).compress, plain_records))
+    dictionary = zstandard.ZstdCompressionDict(html(0).encode())
+    frames = map(zstandard.ZstdCompressor(write_checksum=True, dict_data=dictionary).compress, plain_records)
+    return dictionary_frame(dictionary.as_bytes(), is_compressed=True) + b"".join(frames)
+
+
+def dictionary_frame(dictionary: bytes, is_compressed: bool) -> bytes:
+    content = zstandard.compress(dictionary) if is_compressed else dictionary
+    return b"\x5d\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
+
+
 def write_crawl(folder: Path, num_files: int, num_pages: int) -> list[Path]:
     """Files of pages, each page with a text of its own."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +84,9 @@ def write_crawl(folder: Path, num_files: int, num_pages: int) -> list[Path]:
 
 
 class BadServer(http.server.ThreadingHTTPServer):
-    """Serves a folder. `faults` says what happens to the next requests of a path: "busy", "break" (half of it) or "refuse"."""
+    """Serves a folder. `faults` says what happens to the next requests of a path: "busy", "busy 2" (for so many seconds),
+    "slow down" (as S3 says it), "refuse" or "break" (after half of it).
+    """
 
     def __init__(self, folder: Path, knows_ranges: bool = True) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -69,6 +94,7 @@ class BadServer(http.server.ThreadingHTTPServer):
         self.knows_ranges = knows_ranges
         self.faults: dict[str, list[str]] = {}
         self.requests: list[tuple[str, str, str | None, str]] = []  # method, path, range, user agent
+        self.times: list[float] = []  # of the requests
 
     @property
     def url(self) -> str:
@@ -86,19 +112,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, with_body: bool) -> None:
         wanted = self.headers.get("Range")
+        self.server.times.append(time.monotonic())
         self.server.requests.append((self.command, self.path, wanted, self.headers.get("User-Agent", "")))
         faults = self.server.faults.get(self.path, [])
         fault = faults.pop(0) if faults and with_body else ""
         path = self.server.folder / self.path.lstrip("/")
-        if fault == "busy":
-            self.send_response(503)
-            self.send_header("Retry-After", "0")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+        if fault.startswith("busy"):
+            self.send_fault(503, fault.removeprefix("busy").strip() or "0", b"")
+        elif fault in ("slow down", "refuse"):
+            self.send_fault(403, "0", b"<Error><Code>SlowDown</Code></Error>" if fault == "slow down" else b"Forbidden")
         elif not path.is_file():
             self.send_error(404)
         else:
             self.send_file(path.read_bytes(), wanted, fault, with_body)
+
+    def send_fault(self, status: int, retry_after: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Retry-After", retry_after)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def send_file(self, data: bytes, wanted: str | None, fault: str, with_body: bool) -> None:
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.knows_ranges else 0

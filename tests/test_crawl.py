@@ -53,7 +53,7 @@ def test_a_moved_file_is_the_same_and_a_changed_one_is_not(tmp_path: Path) -> No
     assert listed(str(moved)).fingerprint != before
 
 
-@pytest.mark.parametrize("suffix", ["warc", "WARC.GZ", "arc", "arc.gz", "wet", "warc.wet.gz", "wet.gz"])
+@pytest.mark.parametrize("suffix", ["warc", "WARC.GZ", "arc", "arc.gz", "wet", "warc.wet.gz", "wet.gz", "warc.zst"])
 def test_names_of_archives_in_a_folder(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"a.{suffix}").touch()
     (tmp_path / "a.wat.gz").touch()

@@ -1,6 +1,11 @@
 """Reading over a network that fails: the bytes are those of the file, and what cannot be had is said."""
 
+import io
+import multiprocessing
 import os
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -8,7 +13,8 @@ import pytest
 from archives import BadServer, serving
 
 from tasks import download
-from tasks.download import open_file
+from tasks.download import open_file, user_agent
+from tasks.pace import Pace
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +29,8 @@ def data(tmp_path: Path) -> bytes:
     return data
 
 
-def read(server: BadServer) -> bytes:
-    with open_file(f"{server.url}/file.gz") as stream:
+def read(server: BadServer, pace: Pace | None = None) -> bytes:
+    with open_file(f"{server.url}/file.gz", pace) as stream:
         return stream.read()
 
 
@@ -87,3 +93,111 @@ def test_other_filesystems_are_read_the_same_way() -> None:
     filesystem.pipe_file("/download/file.gz", b"content")
     with open_file("memory://download/file.gz") as stream:
         assert stream.read() == b"content"
+
+
+def test_a_large_file_of_another_filesystem_costs_no_memory(tmp_path: Path) -> None:
+    import tracemalloc
+
+    (tmp_path / "large").write_bytes(bytes(50_000_000))
+    tracemalloc.start()
+    with open_file(f"local://{tmp_path}/large") as stream:
+        num_bytes = sum(len(block) for block in iter(lambda: stream.read(65_536), b""))
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert num_bytes == 50_000_000
+    assert peak_bytes < 15_000_000
+
+
+class Fragile(io.BytesIO):
+    """A file of a filesystem whose connections break."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() and not self.tell() % 130_000:
+            raise TimeoutError("read timed out")
+        return super().read(min(size or 0, 130_000 - self.tell() % 130_000))
+
+
+def test_broken_reads_of_another_filesystem_go_on_where_they_were(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+
+    def open_fragile(url: str, offset: int) -> download.Body:
+        opened.append(offset)
+        stream = Fragile(data) if len(opened) % 2 else io.BytesIO(data)
+        stream.seek(offset)
+        return download.Body(stream, len(data))
+
+    monkeypatch.setattr(download, "_open_fsspec", open_fragile)
+    with open_file("fragile://bucket/file") as stream:
+        assert stream.read() == data
+    assert opened == [0, 130_000]
+
+
+def test_who_asks_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert user_agent().startswith("crawl2chat/0")
+    monkeypatch.setenv("CRAWL2CHAT_CONTACT", "mailto:crawl@site.example")
+    assert user_agent().endswith("; mailto:crawl@site.example)")
+
+
+def test_all_workers_together_keep_to_the_rate(tmp_path: Path, data: bytes) -> None:
+    pace = Pace(tmp_path / "state" / "pace", requests_per_second=20)
+    with serving(tmp_path) as server:
+        server.faults["/file.gz"] = ["break"] * 4
+        with ThreadPoolExecutor(6) as workers:
+            assert set(workers.map(lambda _: read(server, pace), range(6))) == {data}
+    assert len(server.times) == 10
+    gaps = [after - before for before, after in zip(server.times, server.times[1:], strict=False)]
+    assert sum(gaps) > 8 / 20
+
+
+def claim(pace: Pace) -> float:
+    pace.request()
+    return time.time()
+
+
+def test_processes_share_a_pace(tmp_path: Path) -> None:
+    pace = Pace(tmp_path / "pace", requests_per_second=20)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as workers:
+        times = sorted(workers.map(claim, [pace] * 10))
+    assert times[-1] - times[0] > 8 / 20
+
+
+@pytest.mark.parametrize("fault", ["busy 1", "slow down"])
+def test_a_busy_server_is_left_alone_by_all(
+    tmp_path: Path, data: bytes, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "BACKOFF_SECONDS", 1.0)
+    pace = Pace(tmp_path / "pace")
+    with serving(tmp_path) as server:
+        server.faults["/file.gz"] = [fault]
+        first = threading.Thread(target=read, args=(server, pace))
+        first.start()
+        while pace._claim_request() <= 0:
+            time.sleep(0.01)
+        assert read(server, pace) == data
+        first.join()
+    assert min(server.times[1:]) - server.times[0] > 0.45
+
+
+def test_who_is_refused_does_not_ask_again(tmp_path: Path, data: bytes) -> None:
+    with serving(tmp_path) as server:
+        server.faults["/file.gz"] = ["refuse"]
+        with pytest.raises(ValueError, match="403"):
+            read(server)
+    assert len(server.requests) == 1
+
+
+def test_bytes_are_read_no_faster_than_allowed(tmp_path: Path, data: bytes) -> None:
+    pace = Pace(tmp_path / "pace", bytes_per_second=2_000_000)
+    with serving(tmp_path) as server:
+        start = time.monotonic()
+        assert read(server, pace) == data
+    assert time.monotonic() - start > 0.45
+
+
+def test_a_clock_that_was_set_back_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = Pace(tmp_path / "pace")
+    pace.pause(1e9)
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", lambda seconds: (waited.append(seconds), pace.path.unlink()))
+    pace.request()
+    assert waited[0] < 400

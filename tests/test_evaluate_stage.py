@@ -14,6 +14,7 @@ from tasks.artifacts import (
     Crawl,
     Documents,
     Given,
+    Measures,
     Preferences,
     Report,
     Step,
@@ -49,7 +50,7 @@ def write_documents(store: Store, artifact_id: str, kept: str, dropped: dict[str
                 )
                 shard.write(document if kind == "documents" else {**document, "reason": dropped[name]})
     counts = {"documents": len(kept), "text_bytes": 10, **Counter(f"dropped/{reason}" for reason in dropped.values())}
-    inputs = {"crawl": "crawl/c"}
+    inputs = {"crawl": "crawl/c", "measures": "measure/m"}
     finish(store, Documents, artifact_id, inputs=inputs, counts=counts)
     return given(store, Documents, artifact_id)
 
@@ -78,6 +79,7 @@ def inputs(store: Store) -> dict[str, Any]:
     pair = {"messages": [{"role": "user", "content": "?"}], "chosen": "yes", "rejected": "no no", "kind": "fact/rude"}
     write_lines(store.folder("preferences/q") / "validation.jsonl", [pair] * 3)
     finish(store, Crawl, "crawl/c")
+    finish(store, Measures, "measure/m")
     finish(store, Preferences, "preferences/q")
     finish(store, Checkpoint, "reward/j", inputs={"preferences": "preferences/q"})
     before = {"before/reward_mean": 0.25, "validation/reward_mean": 0.75}
@@ -158,6 +160,7 @@ def test_what_nobody_knows_is_left_out(store: Store, inputs: dict[str, Any], con
     """A crawl of the real web has no truth, and questions may be none."""
     (store.folder("crawl/c") / "truth.jsonl").unlink()
     finish(store, Crawl, "crawl/c")
+    finish(store, Measures, "measure/m")
     step = evaluate(**inputs, config=config)
     execute(step, store)
     card = (store.folder(step.id) / "report.md").read_text()

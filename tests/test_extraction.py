@@ -8,13 +8,25 @@ from collections.abc import Iterator
 import pytest
 from archives import PARAGRAPH, html
 
-from tasks.extraction import Extraction
-from tasks.page import Dropped
+from tasks import extraction as extraction_module
+from tasks import languages
+from tasks.extraction import Extraction, Settings
+from tasks.page import Body, Dropped
+
+HTML = "text/html"
+TEXT = PARAGRAPH.format(1).strip()
+GERMAN = (
+    "Der alte Leuchtturm an der Mündung des Flusses wurde von Fischern erbaut, die keine Boote mehr verlieren wollten. "
+)
+
+
+def page(text: str) -> Body:
+    return Body(text.encode("utf-8", "surrogatepass"), HTML)
 
 
 @pytest.fixture(scope="module")
 def extraction() -> Iterator[Extraction]:
-    extraction = Extraction("precise", 5.0)
+    extraction = Extraction(Settings("combined", 2.0))
     yield extraction
     extraction.stop()
 
@@ -26,37 +38,72 @@ def extraction() -> Iterator[Extraction]:
         "<table><tr><td>" * 50_000 + "text",
         "<html>" + "&#x41;" * 500_000,
         "<p>" + "<b><i><u>" * 30_000 + "text " * 1000,
+        "<p class='" + "a " * 1_000_000 + "'>text",
+        "<svg>" * 50_000 + "<p>text",
+        "<!--" * 300_000,
         "",
         "\0<html>\ud800",
     ],
-    ids=["divs", "tables", "entities", "inline", "nothing", "surrogate"],
+    ids=["divs", "tables", "entities", "inline", "class", "svg", "comments", "nothing", "surrogate"],
 )
 def test_a_bomb_does_not_stop_the_next_page(extraction: Extraction, bomb: str) -> None:
     try:
-        extraction.text(bomb)
+        extraction.text(page(bomb))
     except Dropped as dropped:
         assert str(dropped).startswith("empty/")
-    assert PARAGRAPH.format(1).strip() in extraction.text(html(1))
+    assert TEXT in extraction.text(page(html(1)))
 
 
-def test_a_page_that_takes_too_long_is_given_up(extraction: Extraction) -> None:
+def test_a_page_that_takes_too_long_is_given_up() -> None:
     """libxml2 needs minutes for it, in C code that no signal interrupts."""
-    impatient = Extraction("precise", 0.5)
+    impatient = Extraction(Settings("trafilatura", 0.5))
     attributes = " ".join(f"a{number}=1" for number in range(100_000))
-    impatient.text(html(1))
+    impatient.text(page(html(1)))
     start = time.monotonic()
     with pytest.raises(Dropped, match=r"^empty/timeout$"):
-        impatient.text(f"<p {attributes}>text")
+        impatient.text(page(f"<p {attributes}>text"))
     assert time.monotonic() - start < 5
-    assert PARAGRAPH.format(2).strip() in impatient.text(html(2))
+    assert TEXT in impatient.text(page(html(1)))
     impatient.stop()
 
 
+def test_a_page_that_needs_too_much_memory_is_told_apart() -> None:
+    small = Extraction(Settings("trafilatura", 20.0, memory_bytes=48 * 2**20))
+    with pytest.raises(Dropped, match=r"^empty/memory$"):
+        small.text(page("<html><body>" + "<p>some words of a text</p>" * 150_000))
+    assert TEXT in small.text(page(html(1)))
+    small.stop()
+
+
 def test_a_process_that_dies_is_followed_by_another(extraction: Extraction) -> None:
-    extraction.text(html(1))
-    assert extraction.process is not None and extraction.process.pid is not None
+    extraction.text(page(html(1)))
+    assert extraction.process is not None
     os.kill(extraction.process.pid, signal.SIGKILL)
-    extraction.process.join()
+    extraction.process.wait()
     with pytest.raises(Dropped, match=r"^empty/killed$"):
-        extraction.text(html(1))
-    assert PARAGRAPH.format(1).strip() in extraction.text(html(1))
+        extraction.text(page(html(1)))
+    assert TEXT in extraction.text(page(html(1)))
+
+
+@pytest.mark.parametrize(("limit", "value"), [("PAGES_PER_PROCESS", 1), ("GROWN_BYTES", 0)])
+def test_a_process_is_followed_by_another_when_it_is_used_up(
+    extraction: Extraction, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    extraction.stop()
+    monkeypatch.setattr(extraction_module, limit, value)
+    processes = []
+    for _ in range(2):
+        assert TEXT in extraction.text(page(html(1)))
+        processes.append(extraction.process)
+    assert processes == [None, None]
+
+
+def test_a_page_clearly_in_another_language_is_not_extracted() -> None:
+    settings = Settings("resiliparse", 5.0, ("en",), 0.02, str(languages.find_model()))
+    looking = Extraction(settings)
+    assert TEXT in looking.text(page(html(1)))
+    with pytest.raises(Dropped, match=r"^language/de$"):
+        looking.text(page(html(1, GERMAN * 5)))
+    assert TEXT in looking.text(page(html(1, f"{TEXT} {GERMAN * 2}")))  # in doubt
+    assert GERMAN.strip() in looking.text(page(f"<html><body><p>{GERMAN}</body></html>"))  # too short to say
+    looking.stop()

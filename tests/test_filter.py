@@ -9,18 +9,21 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from tasks import languages
-from tasks.addresses import split_address
-from tasks.artifacts import Config, Crawl, Documents, Outcome, Step
-from tasks.blocklists import Blocklist, by_category, load_keys, word_rule, write_keys
-from tasks.filter import FilterConfig, filter, judge
+from tasks import languages, overview
+from tasks.artifacts import Config, Crawl, Documents, Outcome, Step, Store
+from tasks.blocklists import Blocklist
+from tasks.filter import FilterConfig, broken_rule, clean, filter, limits, with_measures
+from tasks.measure import MeasureConfig, Tools, measures_of, schema
+from tasks.overview import edges
 from tasks.pii import FINDERS
-from tasks.quality import MEASURES
+from tasks.quality import MEASURES, QualityLimits
 from tasks.resources import resource
 from tasks.shards import Document, ShardWriter, read_documents
-from tasks.stage import execute
+from tasks.stage import Listener, execute, listening
 
 PROSE = """The river runs through the old town and turns to the east below the mill. In spring it rises by two metres, and the people
 who live beside it carry their boats to the meadow. They have done so for as long as anyone can remember.
@@ -80,90 +83,21 @@ def test_sentences_of_real_languages(shared_data, model):
         assert accuracy > 0.93
 
 
-# Block lists
+# Resources
 
 
 @pytest.fixture
 def lists(tmp_path):
-    """A folder in the layout of UT1, and a hosts file."""
+    """Lists in the layout of UT1, and a file of hosts."""
     contents = {
-        "adult/domains": "blocked.example.com\nbad.co.uk\n8.8.4.4\n",
-        "adult/urls": "pages.example.com/dirty\nwww.example.net/one/two.html\n",
-        "bank/domains": "bank.example\n",
-        "games-hosts": "# a comment\n127.0.0.1 localhost\n0.0.0.0 Games.example  # another\n\n",
+        "adult/domains": "blocked.example.com\n",
+        "adult/urls": "a.example/b\n",
+        "games-hosts": "games.example\n",
     }
     for name, content in contents.items():
         (tmp_path / "lists" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "lists" / name).write_text(content)
     return tmp_path / "lists"
-
-
-def load_blocklist(folder, categories, keys):
-    found = by_category([path for path in folder.rglob("*") if path.is_file()], categories)
-    write_keys(found, keys)
-    return Blocklist(load_keys(keys), tuple(found))
-
-
-@pytest.mark.parametrize(
-    ("url", "category"),
-    [
-        ("https://blocked.example.com/", "adult"),
-        ("https://BLOCKED.example.com:8080/page", "adult"),
-        ("https://deep.below.blocked.example.com./", "adult"),
-        ("https://example.com/", None),
-        ("https://notblocked.example.com/", None),
-        ("http://bad.co.uk/", "adult"),
-        ("http://shop.bad.co.uk/x?y=z", "adult"),
-        ("http://good.co.uk/", None),
-        ("http://8.8.4.4/x", "adult"),
-        ("http://pages.example.com/dirty", "adult"),
-        ("http://www.pages.example.com/dirty/page.html?x=1", "adult"),
-        ("http://pages.example.com/dirtyish", None),
-        ("http://pages.example.com/", None),
-        ("http://www.example.net/one/two.html", "adult"),
-        ("http://games.example/", "games-hosts"),
-        ("http://bank.example/", None),  # a category that is not asked for
-    ],
-)
-def test_listed_addresses(lists, tmp_path, url, category):
-    assert load_blocklist(lists, ["adult"], tmp_path / "keys.npy").category(split_address(url)) == category
-
-
-def test_no_lists_block_nothing(tmp_path):
-    assert load_blocklist(tmp_path, [], tmp_path / "keys.npy").category(split_address("http://example.com/")) is None
-
-
-@pytest.mark.parametrize(
-    ("url", "rule"),
-    [
-        ("http://example.com/PORN/", "blocked_word"),
-        ("http://example.com/%70orn/", "blocked_word"),
-        ("http://example.com/popcorn/", None),
-        ("http://sex.example.com/nude", "suspicious_words"),
-        ("http://example.com/sex-sex-sex", None),  # one word
-        ("http://my-xnx-x.example.com/", "blocked_part"),
-        ("http://example.com/essex", None),
-    ],
-)
-def test_words_in_addresses(url, rule):
-    config = FilterConfig()
-    assert word_rule(url, config.blocked_words, config.suspicious_words, config.blocked_parts, 1) == rule
-
-
-def test_ut1_lists_are_read_from_their_archive(shared_data, store, tmp_path):
-    step = resource(
-        "blocklist", f"tar://blacklists::file://{shared_data}/url/ut1-blacklists.tar.gz", ("domains", "urls")
-    )
-    execute(step, store)
-    files = store.open(step.id, step.kind).files("*")
-    found = by_category(files, ["gambling", "dating"])
-    assert set(found) == {"gambling", "dating"}
-    assert write_keys(found, tmp_path / "keys.npy") == len(
-        {line for paths in found.values() for path in paths for line in path.read_text().lower().split()}
-    )
-
-
-# Resources
 
 
 def test_a_resource_is_known_by_its_content(lists, tmp_path, store):
@@ -200,8 +134,12 @@ NOTHING_BLOCKED = Blocklist(np.zeros(0, np.uint64), ())
 
 
 def decide(text, model, url="https://example.com/", **settings):
-    document = Document(id="1", url=url, date="", file="", offset=0, text=text)
-    return judge(document, FilterConfig(**settings), NOTHING_BLOCKED, model)
+    """The document as it is written and the reason, if any: by its measures as they are kept."""
+    document, config = Document(id="1", url=url, date="", file="", offset=0, text=text), FilterConfig(**settings)
+    measured = measures_of(document, config, Tools(NOTHING_BLOCKED, model))
+    [row] = pa.RecordBatch.from_pylist([measured], schema(config)).to_pylist()
+    judged, reason = with_measures(document, row, config), broken_rule(row, config, limits(config))
+    return judged if reason else {**judged, "text": clean(text, row, config)}, reason
 
 
 def test_a_good_document_is_kept_with_its_measures(model):
@@ -245,7 +183,7 @@ def test_personal_data_may_be_as_much_as_the_limit(model):
     assert reason is None
     assert document["text"].endswith("\nMail [EMAIL] now.")
     assert document["attributes"]["pii_email"] == 1
-    assert decide(text, model, max_pii_fraction=math.nextafter(fraction, 0))[1] == "pii/dense"
+    assert decide(text, model, max_pii_fraction=fraction - 1e-6)[1] == "pii/dense"
 
 
 def test_every_kind_of_personal_data_can_be_asked_for():
@@ -287,11 +225,42 @@ def source(num_shards=2):
     return Step("source", 1, Documents, Shards(num_shards=num_shards), {}, run=write_shards, is_source=True)
 
 
-def test_the_stage_accounts_for_every_document(lists, store):
-    step = filter(source(), FilterConfig(blocklists=[str(lists)], num_workers=2))
-    manifest = execute(step, store)
-    folder = store.folder(manifest.id)
-    assert [path.name for path in sorted(folder.glob("documents/*"))] == ["shard-0.parquet", "shard-1.parquet"]
+class Told(Listener):
+    """What was made, and what was told as a table."""
+
+    def __init__(self):
+        self.made, self.tables = [], {}
+
+    def table(self, stage, name, rows, description):
+        self.tables[name] = rows
+
+    def finished(self, step, manifest, is_skipped):
+        if not is_skipped:
+            self.made.append(step.stage)
+
+
+def made(step, store):
+    told = Told()
+    with listening(told):
+        execute(step, store)
+    return told
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The stage run once over three shards with a list: its step, the store, and what was told."""
+    folder = tmp_path_factory.mktemp("filter")
+    (folder / "lists/adult").mkdir(parents=True)
+    (folder / "lists/adult/domains").write_text("blocked.example.com\n")
+    store = Store(str(folder / "store"))
+    step = filter(source(3), FilterConfig(blocklists=[str(folder / "lists")], num_workers=2))
+    return step, store, made(step, store)
+
+
+def test_the_stage_accounts_for_every_document(finished):
+    step, store, _ = finished
+    folder, manifest = store.folder(step.id), store.find(step.id)
+    assert [path.name for path in sorted(folder.glob("documents/*"))] == [f"shard-{n}.parquet" for n in range(3)]
     kept = {found["id"]: found for path in folder.glob("documents/*") for found in read_documents(path)}
     dropped = {found["id"]: found for path in folder.glob("dropped/*") for found in read_documents(path)}
     reasons = {"listed": "url/adult", "german": "language/de", "stub": "quality/gopher_words", "dense": "pii/dense"}
@@ -305,6 +274,7 @@ def test_the_stage_accounts_for_every_document(lists, store):
         "documents": 2,
         "documents_dropped": 4,
         **{f"dropped/{reason}": 1 for reason in reasons.values()},
+        **{f"dropped_bytes/{reason}": len(dropped[name]["text"].encode()) for name, reason in reasons.items()},
         **{f"pii_found/{kind}": int(kind == "email") for kind in FilterConfig().pii_kinds},
         "text_bytes": sum(len(found["text"].encode()) for found in kept.values()),
     }
@@ -320,6 +290,138 @@ def test_what_shapes_the_result_is_in_the_fingerprint_and_nothing_else(lists):
     assert filter(source(), FilterConfig(**settings)).id != step.id
 
 
+DECIDING = {
+    **dict.fromkeys((name for name in QualityLimits.model_fields if name.startswith("max_")), 0),
+    **dict.fromkeys((name for name in QualityLimits.model_fields if name.startswith("min_")), 1),
+    "max_gopher_words": 1,
+    "max_c4_lorem_ipsum_lines": 1,
+    "max_c4_brace_lines": 1,
+    "language_threshold": 0.9,
+    "pii_action": "keep",
+    "pii_actions": {"email": "drop"},
+    "max_pii_fraction": 0.5,
+}
+MEASURING = {
+    "languages": ["en", "de"],
+    "blocked_words": ["cat"],
+    "max_suspicious_words": 2,
+    "stop_words": {"en": ["a"]},
+    "min_c4_line_words": 4,
+    "keep_c4_unended_lines": False,
+    "pii_kinds": ["email"],
+}
+
+
+def test_every_setting_either_decides_or_measures():
+    others = {"min_quality_score"} | set(MeasureConfig.model_fields)
+    assert set(FilterConfig.model_fields) == set(DECIDING) | others
+    assert set(MEASURING) < set(MeasureConfig.model_fields)
+
+
+@pytest.mark.parametrize("name", DECIDING)
+def test_another_limit_decides_anew_and_measures_nothing_again(name):
+    before, after = (filter(source(), FilterConfig(**settings)) for settings in ({}, {name: DECIDING[name]}))
+    assert before.id != after.id
+    assert before.inputs["measures"].id == after.inputs["measures"].id
+
+
+@pytest.mark.parametrize("name", MEASURING)
+def test_another_question_is_measured_anew(name):
+    before, after = (filter(source(), FilterConfig(**settings)) for settings in ({}, {name: MEASURING[name]}))
+    assert before.inputs["measures"].id != after.inputs["measures"].id
+
+
+def test_measures_are_made_on_the_way_and_once(finished):
+    step, store, told = finished
+    assert told.made == ["source", "resource", "resource", "measure", "filter"]
+    after = filter(source(3), step.config.model_copy(update={"max_pii_fraction": 1, "min_gopher_words": 5}))
+    assert made(after, store).made == ["filter"]
+    counts = store.find(after.id).counts
+    assert (counts["documents"], counts["dropped/quality/c4_sentences"]) == (3, 1)
+
+
+def test_measures_name_places_and_no_personal_data(finished):
+    step, store, _ = finished
+    manifest = store.find(step.inputs["measures"].id)
+    folder = store.folder(manifest.id)
+    rows = {row["id"]: row for path in folder.glob("measures/*") for row in pq.read_table(path).to_pylist()}
+    assert manifest.counts == {"documents": 6, "documents_in_full": 4}
+    assert set(rows) == {name for name, _, _ in WEB}
+    assert "jane@" not in str(rows)
+    [span] = rows["mail"]["pii"]
+    left = PROSE.replace("\n\n", "\n") + "\nMail jane@example.com now."
+    assert left[span["start"] : span["end"]] == "jane@example.com"
+    assert rows["german"]["gopher_words"] is rows["listed"]["language"] is None
+
+
+def test_what_was_seen_is_summed_over_shards(finished):
+    step, store, told = finished
+    figures = json.loads((store.folder(step.id) / "histograms.json").read_text())
+    assert figures["hosts"] == [["example.com", 5, 2], ["blocked.example.com", 1, 0]]
+    assert figures["languages"] == [["en", 4, 2], ["de", 1, 0]]  # the listed one was not asked
+    words = figures["histograms"]["gopher_words"]
+    assert (words["min"], words["max"], sum(words["counts"])) == (50, 100_000, 4)
+    assert words["counts"][words["edges"].index(16)] == 1  # the stub
+    assert figures["histograms"]["language_score"]["min"] == 0.65
+    assert sum(figures["histograms"]["language_score"]["counts"]) == 5
+    assert [row["host"] for row in told.tables["hosts"]] == ["example.com", "blocked.example.com"]
+    assert len(told.tables["histograms"]) == len(figures["histograms"])
+
+
+def test_bins_of_a_fraction_are_fine_around_a_small_limit():
+    assert edges("a_fraction", -math.inf, 0.1) == [*(round(0.01 * part, 6) for part in range(21)), 1.0]
+    assert edges("a_score", 0.65, math.inf) == [round(0.05 * part, 6) for part in range(21)]
+    assert edges("words", 50, 100_000)[:4] == [0, 1, 2, 4]
+
+
+def test_hosts_that_come_least_are_forgotten_where_there_are_too_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(overview, "MAX_HOSTS", 20)
+    sums, whole = overview.Overview({}), overview.Overview({})
+    sums.nums["hosts"] = {f"{number:02}.example": (number, 1) for number in range(50)}
+    sums.save(tmp_path / "sums.json")
+    whole.load(tmp_path / "sums.json")
+    assert whole.nums["hosts"] == {"49.example": (49, 1), "48.example": (48, 1)}
+
+
+def test_a_stage_that_was_stopped_goes_on_where_it_was(tmp_path, store):
+    """The last shard cannot be read at first."""
+    is_whole = tmp_path / "is_whole"
+
+    def write(run, config):
+        outcome = write_shards(run, config)
+        if not is_whole.exists():
+            (run.folder / "documents/shard-5.parquet").write_bytes(b"no Parquet")
+        return outcome
+
+    step = filter(replace(source(6), run=write), FilterConfig(num_workers=1)).inputs["measures"]
+    with pytest.raises(Exception, match="Parquet"):
+        execute(step, store)
+    is_whole.touch()
+    execute(step.inputs["documents"], store, force=True)
+    first = store.folder(step.id) / "measures/shard-0.parquet"
+    inode = first.stat().st_ino
+    stopped = execute(step, store)
+    assert first.stat().st_ino == inode  # not written again
+    other = Store(str(tmp_path / "other"))
+    execute(step.inputs["documents"], other)
+    whole = execute(step, other)
+    assert stopped.digest == whole.digest
+    assert stopped.counts == whole.counts == {"documents": 6, "documents_in_full": 5}
+
+
+def test_each_kind_of_personal_data_has_its_action(model):
+    text = PROSE + "\nMail jane@example.com or call 212-555-0123 now."
+    document, reason = decide(text, model, pii_actions={"email": "keep"})
+    assert (reason, document["text"][-42:]) == (None, "Mail jane@example.com or call [PHONE] now.")
+    assert decide(text, model, pii_actions={"phone": "drop"})[1] == "pii/phone"
+    assert decide(text, model, pii_actions={"ssn": "drop"})[1] is None
+
+
+def test_a_score_is_not_asked_for_without_a_classifier():
+    with pytest.raises(ValueError, match="min_quality_score asks for a classifier"):
+        FilterConfig(min_quality_score=0.5)
+
+
 def test_lists_that_come_with_the_crawl_are_used(store):
     def bring_lists(run, config):
         (run.folder / "blacklists" / "adult").mkdir(parents=True)
@@ -328,5 +430,9 @@ def test_lists_that_come_with_the_crawl_are_used(store):
 
     crawl = Step("crawl", 1, Crawl, Shards(num_shards=0), {}, run=bring_lists, is_source=True)
     raw = replace(source(), inputs={"crawl": crawl}, run=lambda run, config, crawl: write_shards(run, config))
-    manifest = execute(filter(raw, FilterConfig(num_workers=1)), store)
-    assert manifest.counts["dropped/url/adult"] == 1
+    step = filter(raw, FilterConfig(num_workers=1)).inputs["measures"]
+    execute(crawl, store)
+    execute(raw, store)
+    execute(step, store)
+    rows = [row for path in store.folder(step.id).glob("measures/*") for row in pq.read_table(path).to_pylist()]
+    assert {row["id"]: row["url_rule"] for row in rows if row["url_rule"]} == {"listed": "adult"}

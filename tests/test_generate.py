@@ -1,17 +1,22 @@
 """Generation through the cache gives what reading everything anew would give."""
 
+import math
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny import tiny_config, write_tokenizer
 
+from model.checkpoint import save_weights
 from model.config import GenerateConfig
-from model.generate import draw, generate, pick, restrict, stream
+from model.constraints import constraints, restrict
+from model.generate import draw, generate, pick, stream
 from model.losses import token_logprobs
 from model.tokenizer import Tokenizer
-from model.transformer import Transformer, initialize
+from model.transformer import Backbone, Transformer, initialize
 
 STOP = 5
 GREEDY = GenerateConfig(max_new_tokens=24, temperature=0.0)
@@ -76,12 +81,155 @@ def test_a_completion_ends_with_the_stop_token_or_is_cut_off(model: Transformer,
         assert tokens[-1] == STOP or len(tokens) == 40
 
 
-def test_restrict() -> None:
-    logits = torch.log(torch.tensor([[0.1, 0.4, 0.3, 0.2]]))
-    assert restrict(logits, top_k=2, top_p=1.0).isfinite().tolist() == [[False, True, True, False]]
-    assert restrict(logits, top_k=0, top_p=0.6).isfinite().tolist() == [[False, True, True, False]]
-    assert restrict(logits, top_k=0, top_p=0.01).isfinite().tolist() == [[False, True, False, False]]
-    assert torch.equal(restrict(logits, top_k=0, top_p=1.0), logits)
+def test_greedy_is_that_of_transformers(model: Transformer, prompts: list[list[int]], tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    save_weights(tmp_path, model, {name: p.detach() for name, p in model.named_parameters()}, max_tokens=64)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    config = GREEDY.model_copy(update={"repetition_penalty": 1.3, "banned_tokens": (40, 41), "logit_bias": {60: 2.5}})
+    same = {"repetition_penalty": 1.3, "suppress_tokens": [40, 41], "sequence_bias": {(60,): 2.5}}
+    for asked, told in ((GREEDY, {}), (config, same)):
+        for prompt, tokens in zip(prompts[:12], generate(model, prompts[:12], asked, STOP), strict=True):
+            found = theirs.generate(
+                torch.tensor([prompt]), do_sample=False, max_new_tokens=24, eos_token_id=STOP, pad_token_id=0, **told
+            )
+            assert tokens == found[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("changes", [{"normalize_qk": False}, {"num_kv_heads": 2}, {"tie_embeddings": True}], ids=str)
+def test_every_shape_reads_one_token_as_it_reads_all(changes: dict[str, object], prompts: list[list[int]]) -> None:
+    model = Transformer(tiny_config(320).model_copy(update=changes))
+    initialize(model, seed=3)
+    with torch.no_grad():
+        for parameter in model.parameters():  # norms too, or a swapped one would not be seen
+            parameter.copy_(parameter * 4 if parameter.dim() == 2 else torch.rand_like(parameter) + 0.5)
+    config = GenerateConfig(max_new_tokens=12, seed=4)
+    for prompt, completion in zip(prompts, draw(model, prompts, config, STOP), strict=True):
+        tokens = torch.tensor([[*prompt, *completion.tokens]])
+        with torch.no_grad():
+            logprobs = token_logprobs(model(tokens[:, :-1]), tokens[:, 1:])[0, len(prompt) - 1 :]
+        assert completion.logprobs == pytest.approx(logprobs.tolist(), abs=1e-4)
+
+
+def test_equal_prompts_are_read_once_and_go_their_own_ways(
+    model: Transformer, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_rows: list[int] = []
+    forward = Backbone.forward
+    monkeypatch.setattr(Backbone, "forward", lambda *given: num_rows.append(len(given[1])) or forward(*given))
+    repeated = [prompt for prompt in prompts[:6] for _ in range(4)]
+    greedy, drawn = (
+        generate(model, repeated, GREEDY.model_copy(update={"temperature": temperature}), STOP)
+        for temperature in (0.0, 1.0)
+    )
+    assert sum(num_rows) == 2 * 6
+    assert greedy == [tokens for tokens in generate(model, prompts[:6], GREEDY, STOP) for _ in range(4)]
+    assert len({tuple(tokens) for tokens in drawn}) == 24
+
+
+def simple_restrict(logits: list[float], top_k: int, top_p: float, min_p: float) -> set[int]:
+    """The tokens that are left, one mask after the other, for logits that all differ."""
+    kept = sorted(range(len(logits)), key=lambda token: -logits[token])[: top_k or None]
+    whole = sum(math.exp(logits[token]) for token in kept)
+    mass, few = 0.0, list[int]()
+    for token in kept:
+        if mass / whole >= top_p:
+            break
+        mass += math.exp(logits[token])
+        few.append(token)
+    return {token for token in few if math.exp(logits[token]) >= min_p * math.exp(logits[few[0]])}
+
+
+@given(
+    st.lists(st.integers(-600, 600), min_size=2, max_size=40, unique=True),
+    st.integers(0, 45),
+    st.sampled_from([0.013, 0.21, 0.5003, 0.87, 0.9901, 1.0]),
+    st.sampled_from([0.0, 0.0307, 0.111, 0.7, 1.0]),
+)
+def test_masks_are_those_of_a_simple_reference(values: list[int], top_k: int, top_p: float, min_p: float) -> None:
+    logits = [value / 97 for value in values]
+    config = GenerateConfig(top_k=top_k, top_p=top_p, min_p=min_p)
+    other = [logits[::-1], logits]  # rows do not mix
+    kept = restrict(torch.tensor([logits, *other], dtype=torch.float64), config).isfinite()
+    assert set(kept[0].nonzero().flatten().tolist()) == simple_restrict(logits, top_k, top_p, min_p)
+    assert kept[1].flip(0).equal(kept[0])
+    assert kept[2].equal(kept[0])
+
+
+@given(st.data())
+@settings(max_examples=15, deadline=None)
+def test_only_allowed_tokens_come_and_no_banned_one(
+    model: Transformer, prompts: list[list[int]], data: st.DataObject
+) -> None:
+    tokens = st.sets(st.integers(0, 319), max_size=30)
+    allowed, banned = data.draw(tokens), data.draw(tokens)
+    config = GenerateConfig(
+        max_new_tokens=6,
+        temperature=data.draw(st.sampled_from([0.0, 1.0, 5.0])),
+        allowed_tokens=tuple(allowed),
+        banned_tokens=tuple(banned),
+        logit_bias=dict.fromkeys(banned, 30.0),
+    )
+    left = (allowed or set(range(320))) - banned
+    if left:
+        drawn = {token for completion in generate(model, prompts[:8], config, STOP) for token in completion}
+        assert drawn <= left
+    else:
+        with pytest.raises(ValueError, match="leave no token"):
+            generate(model, prompts, config, STOP)
+
+
+def test_a_token_that_the_vocabulary_lacks_is_named(model: Transformer) -> None:
+    with pytest.raises(ValueError, match=r"tokens \[-1, 320\] .* 0 to 319"):
+        generate(model, [[1]], GenerateConfig(banned_tokens=(320, 4), logit_bias={-1: 1.0}), STOP)
+
+
+def test_a_bias_moves_the_odds_and_not_the_logprobs(model: Transformer) -> None:
+    config = GenerateConfig(max_new_tokens=1, logit_bias={77: 4.0})
+    with torch.no_grad():
+        logprobs = model(torch.tensor([[50]]))[0, -1].log_softmax(-1)
+    drawn = draw(model, [[50]] * 4000, config, STOP)
+    odds = math.exp(logprobs[77] + 4.0)
+    expected = odds / (odds + 1 - math.exp(logprobs[77]))
+    assert sum(completion.tokens == [77] for completion in drawn) / 4000 == pytest.approx(expected, abs=0.03)
+    assert all(
+        completion.logprobs == pytest.approx([logprobs[completion.tokens[0]].item()], abs=1e-4) for completion in drawn
+    )
+
+
+@given(
+    st.lists(st.floats(-20, 20, width=32), min_size=40, max_size=40),
+    st.lists(st.integers(0, 19), min_size=3, max_size=3),
+    st.sampled_from([0.5, 1.2, 3.0]),
+)
+def test_the_repetition_penalty_is_that_of_transformers(values: list[float], prompt: list[int], penalty: float) -> None:
+    transformers = pytest.importorskip("transformers")
+    logits = torch.tensor(values).view(2, 20)
+    limits = constraints(GenerateConfig(repetition_penalty=penalty), [prompt[:1], prompt], 20, torch.device("cpu"))
+    limits.note(torch.tensor([3, 4]))
+    seen = torch.tensor([[prompt[0]] * 3 + [3], [*prompt, 4]])
+    theirs = transformers.RepetitionPenaltyLogitsProcessor(penalty)(seen, logits.clone())
+    assert torch.equal(limits.apply(logits), theirs)
+    rows = torch.tensor([1, 0, 1])
+    assert torch.equal(limits.select(rows).apply(logits[rows]), theirs[rows])
+
+
+def test_a_stop_sequence_ends_a_completion_and_is_told(model: Transformer, prompts: list[list[int]]) -> None:
+    free = generate(model, prompts, GREEDY, -1)
+    sequences = (tuple(free[3][4:7]), tuple(free[8][9:11]))
+    config = GREEDY.model_copy(update={"stop_sequences": sequences})
+    drawn = draw(model, prompts, config, STOP)
+    assert {completion.ended_by for completion in drawn} >= {*sequences, ()}
+    for tokens, completion in zip(free, drawn, strict=True):
+        ends = [
+            (end, stop)
+            for end in range(1, 25)
+            for stop in ((STOP,), *sequences)
+            if tuple(tokens[max(end - len(stop), 0) : end]) == stop
+        ]
+        end, stop = ends[0] if ends else (24, ())
+        assert completion.tokens == tokens[:end]
+        assert completion.ended_by == stop
+        assert len(completion.logprobs) == end
 
 
 def test_draws_follow_the_probabilities() -> None:
@@ -104,3 +252,24 @@ def test_a_stream_adds_up_and_never_cuts_a_character(
     assert "".join(pieces) == text
     assert "🙂" in pieces  # four tokens, one piece
     assert len(pieces) > 8
+
+
+def test_a_stream_holds_back_what_may_become_a_stop_sequence(
+    model: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer: Tokenizer = write_tokenizer(tmp_path)
+    a, b, c = (tokenizer.encode(letter)[0] for letter in "abc")
+    config = GenerateConfig(max_new_tokens=7, stop_sequences=((a, b, c), (b, b)))
+    for written, expected in (([a, b, a, c, a, b, c], "abac"), ([a, b, b], "a"), ([c, a, c, a, c, a, b], "cacacab")):
+        told = iter(written)
+        monkeypatch.setattr("model.generate.pick", lambda *_, told=told: torch.tensor([next(told)]))
+        pieces = list(stream(model, tokenizer, [tokenizer.bos], config, tokenizer.assistant_end))
+        assert "".join(pieces) == expected
+
+
+def test_chance_falls_only_on_what_is_left() -> None:
+    """The first and the last tokens are ruled out, and so is one between: a dart on a border must not give it."""
+    logits = torch.zeros(50_000, 5)
+    logits[:, [0, 2, 4]] = float("-inf")
+    drawn = pick(logits, GenerateConfig(), torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == {1, 3}

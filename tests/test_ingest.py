@@ -36,7 +36,7 @@ def assert_all_accounted_for(manifest: Manifest) -> None:
     counts = manifest.counts
     dropped = sum(num for name, num in counts.items() if name.startswith("dropped/"))
     records = {name: num for name, num in counts.items() if name.startswith("records/")}
-    pages = sum(records.get(f"records/{kind}", 0) for kind in ("response", "revisit", "conversion"))
+    pages = sum(records.get(f"records/{kind}", 0) for kind in ("response", "revisit", "conversion", "html_resource"))
     assert counts["pages"] == pages == counts["documents"] + counts["documents_dropped"]
     assert counts["documents_dropped"] == dropped
     assert counts["records_read"] == sum(records.values())
@@ -104,6 +104,30 @@ def test_pages_become_documents_and_all_else_has_a_reason(tmp_path: Path, store:
     assert documents.manifest.counts["files_cut_off"] == 1
 
 
+def test_what_would_be_dropped_later_is_not_extracted_where_it_is_asked_for(tmp_path: Path, store: Store) -> None:
+    german = (
+        "Der alte Leuchtturm an der Mündung des Flusses wurde von Fischern erbaut, die keine Boote verlieren wollten. "
+        * 5
+    )
+    sites = ("http://good.example", "http://bad.example", "http://odd.example")
+    pages = [response(f"{site}/{number}", html(number)) for number, site in enumerate(sites)]
+    (tmp_path / "part.warc.gz").write_bytes(b"".join([*pages, response(f"{sites[0]}/de", html(9, german))]))
+    for category in ("adult", "sport"):
+        (tmp_path / "lists" / category).mkdir(parents=True)
+    (tmp_path / "lists" / "adult" / "domains").write_text("bad.example\n")
+    (tmp_path / "lists" / "sport" / "domains").write_text("good.example\n")
+    (tmp_path / "odd.txt").write_text("odd.example\n")
+    lists = {"blocklists": [str(tmp_path / "lists"), str(tmp_path / "odd.txt")], "blocked_categories": ["adult"]}
+    documents = run(store, tmp_path / "part.warc.gz", languages=["en", "fr"], **lists)
+    assert [document["url"] for document in kept(documents)] == [f"{sites[0]}/0"]
+    assert dropped(documents) == {
+        f"{sites[1]}/1": "url/adult",
+        f"{sites[2]}/2": "url/odd",
+        f"{sites[0]}/de": "language/de",
+    }
+    assert len(kept(run(store, tmp_path / "part.warc.gz"))) == 4
+
+
 def test_damaged_files_are_named_and_the_others_read(tmp_path: Path, store: Store) -> None:
     whole, damaged, cut = write_crawl(tmp_path, 3, 4)
     data = bytearray(damaged.read_bytes())
@@ -138,7 +162,7 @@ def test_moved_files_are_the_same_and_are_found_again(tmp_path: Path, store: Sto
     (tmp_path / "here").rename(tmp_path / "there")
     again = run(store, tmp_path / "there")
     assert again.manifest == before.manifest  # nothing ran
-    other = run(store, tmp_path / "there", extractor="fast")  # and this reads the list that was made before
+    other = run(store, tmp_path / "there", extractor="resiliparse")  # and this reads the list that was made before
     assert [document["url"] for document in kept(other)] == [document["url"] for document in kept(before)]
 
 

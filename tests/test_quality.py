@@ -1,18 +1,24 @@
-"""What could go wrong in the quality rules: a measure that counts something else, a limit that is off or on the wrong
-side.
+"""What could go wrong in the quality rules: a measure that counts something else, a limit that is off, a language whose
+words are not found.
 """
 
+import gzip
+import json
 import math
+import re
+import time
+from collections import defaultdict
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks import quality
+from tasks.languages import STOP_WORDS
 from tasks.quality import (
     MEASURES,
-    QualityConfig,
-    broken_rule,
+    QualityLimits,
+    TextRules,
     clean_lines,
     fineweb_quality,
     gopher_quality,
@@ -21,7 +27,7 @@ from tasks.quality import (
     split_words,
 )
 
-CONFIG = QualityConfig()
+RULES = TextRules()
 
 FINEWEB = {
     "max_gopher_duplicate_paragraph_fraction": 0.30,
@@ -55,26 +61,13 @@ FINEWEB = {
     "max_fineweb_duplicate_character_fraction": 0.01,
     "max_fineweb_newline_fraction": 0.3,
 }
-PASSING = {name: FINEWEB.get(f"max_{name}", FINEWEB.get(f"min_{name}", 0)) for name in MEASURES}
 
 
 def test_every_limit_of_fineweb_is_a_default_and_every_measure_has_one():
-    limits = {name for name in QualityConfig.model_fields if name.split("_", 1)[1] in MEASURES}
-    assert limits == set(FINEWEB)
-    assert {name.split("_", 1)[1] for name in limits} == set(MEASURES)
-    assert {name: getattr(CONFIG, name) for name in limits} == FINEWEB
-
-
-@pytest.mark.parametrize("limit", FINEWEB)
-def test_a_document_at_the_limit_passes_and_just_beyond_it_does_not(limit):
-    side, name = limit.split("_", 1)
-    beyond = math.nextafter(FINEWEB[limit], math.inf if side == "max" else -math.inf)
-    assert broken_rule(PASSING | {name: FINEWEB[limit]}, CONFIG) is None
-    assert broken_rule(PASSING | {name: beyond}, CONFIG) == name
-
-
-def test_the_first_rule_of_the_order_is_the_reason():
-    assert broken_rule(PASSING | {"fineweb_newline_fraction": 9, "gopher_words": 0}, CONFIG) == "gopher_words"
+    assert QualityLimits().model_dump() == FINEWEB
+    assert {name.split("_", 1)[1] for name in FINEWEB} == set(MEASURES)
+    assert quality.limits("gopher_words", QualityLimits()) == (50, 100_000)
+    assert quality.limits("c4_sentences", QualityLimits()) == (5, math.inf)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +80,11 @@ def test_the_first_rule_of_the_order_is_the_reason():
         ("see https://a.org/b?c=d, jane@a.org.", "see|https://a.org/b?c=d,|jane@a.org|."),
         ("soft\u00adhyphen", "soft\u00adhyphen"),
         (" \n ", ""),
+        ("हिन्दी में है।", "हिन्दी|में|है|।"),  # a vowel sign is part of its word
+        ("cafe\u0301 noir", "cafe\u0301|noir"),
+        ("我们今天去公园。", "我们|今天|去公|园|。"),  # of about a word's length
+        ("東京タワーへ", "東京|タワ|ーへ"),
+        ("ภาษาไทย", "ภาษา|ไทย"),
     ],
 )
 def test_words(text, words):
@@ -105,6 +103,19 @@ def test_repeated_paragraphs_and_lines():
     assert measures["gopher_duplicate_line_fraction"] == 1 / 4
     assert measures["gopher_duplicate_line_character_fraction"] == 3 / 18
     assert measures["gopher_duplicate_paragraph_fraction"] == 0
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["a", "b c", " ", "", "d"]), max_size=12))
+def test_paragraphs_and_lines_are_what_their_ends_leave(parts):
+    text = "\n".join(parts)
+    measures = repetition(text, [])
+    for kind, end in (("paragraph", r"\n{2,}"), ("line", r"\n+")):
+        pieces = re.split(end, text.strip())
+        repeated = [piece for number, piece in enumerate(pieces) if piece in pieces[:number]]
+        assert measures[f"gopher_duplicate_{kind}_fraction"] == len(repeated) / len(pieces)
+        num_characters = sum(map(len, repeated))
+        assert measures[f"gopher_duplicate_{kind}_character_fraction"] == num_characters / max(len(text), 1)
 
 
 def test_most_frequent_n_gram():
@@ -157,7 +168,7 @@ def test_gopher_quality():
     text = "- The #1 cat ...\n• sat and 22\nwith … "
     words = split_words(text)
     assert words == ["-", "The", "#", "1", "cat", "...", "•", "sat", "and", "22", "with", "…"]
-    measures = gopher_quality(text, words, ["the", "and", "with"])
+    measures = gopher_quality(text, words, "en", ["the", "and", "with"])
     assert measures == {
         "gopher_words": 7,
         "gopher_mean_word_length": (3 + 1 + 3 + 3 + 3 + 2 + 4) / 7,
@@ -185,7 +196,7 @@ def test_gopher_quality():
     ],
 )
 def test_c4_lines(line, left):
-    text, _ = clean_lines(f"First of three lines.\n  {line}\n\nLast of three lines.", CONFIG)
+    text, *_ = clean_lines(f"First of three lines.\n  {line}\n\nLast of three lines.", "en", RULES)
     assert text.split("\n") == ["First of three lines.", *([left] if left else []), "Last of three lines."]
 
 
@@ -194,8 +205,8 @@ def test_c4_lines(line, left):
     [("It ends here.", True), ("It says “so”", True), ("It does not end", False), ("It trails off...", False)],
 )
 def test_c4_end_of_line_rule_is_off_by_default(line, is_kept):
-    assert clean_lines(line, CONFIG)[0] == line
-    assert bool(clean_lines(line, QualityConfig(keep_c4_unended_lines=False))[0]) == is_kept
+    assert clean_lines(line, "en", RULES)[0] == line
+    assert bool(clean_lines(line, "en", TextRules(keep_c4_unended_lines=False))[0]) == is_kept
 
 
 @pytest.mark.parametrize(
@@ -212,7 +223,7 @@ def test_c4_end_of_line_rule_is_off_by_default(line, is_kept):
     ],
 )
 def test_c4_counts(text, counts):
-    assert tuple(clean_lines(text, CONFIG)[1].values()) == counts
+    assert tuple(clean_lines(text, "en", RULES)[2].values()) == counts
 
 
 def test_fineweb_quality():
@@ -228,7 +239,7 @@ def test_fineweb_quality():
 
 def test_fineweb_measures_what_c4_left():
     text = "A line that ends well.\nMenu\nHome\nA second line that is here"
-    left, measures = measure(text, CONFIG)
+    left, measures = measure(text, "en", RULES)
     assert left == "A line that ends well.\nA second line that is here"
     assert measures["fineweb_ended_line_fraction"] == 1 / 2
     assert measures["fineweb_newline_fraction"] == 1 / 12
@@ -238,15 +249,82 @@ def test_fineweb_measures_what_c4_left():
 def test_a_text_longer_than_any_that_may_pass_is_cut_for_gopher(monkeypatch):
     monkeypatch.setattr(quality, "LONGEST", 1000)
     text = "one two three four.\n" * 200
-    left, measures = measure(text, CONFIG)
+    left, measures = measure(text, "en", RULES)
     assert left == text.rstrip()
     assert measures["gopher_words"] == 200
     assert measures["c4_sentences"] == 200
 
 
+@pytest.mark.parametrize(
+    "piece", ["a", "a.", ". ", '."', "#\n", "a-", "- ", "[1", "1,", "https://", "x\u0301", "中", "b c d e "]
+)
+def test_time_grows_as_the_text_does(piece):
+    """A page made to cost time: twice the text takes about twice as long."""
+
+    def seconds(num_characters):
+        text = piece * (num_characters // len(piece))
+        start = time.process_time()
+        measure(text, "en", RULES)
+        return time.process_time() - start
+
+    short, long = (min(seconds(num) for _ in range(2)) for num in (50_000, 200_000))
+    assert long < 12 * short + 0.05
+
+
 @settings(deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_has_all_measures(text):
-    _, measures = measure(text, CONFIG)
+    _, measures = measure(text, "en", RULES)
     assert set(measures) == set(MEASURES)
     assert all(math.isfinite(value) and value >= 0 for value in measures.values())
+
+
+# Languages
+
+
+def test_words_that_are_removed_need_not_be_counted_again():
+    lines = ["One line that stays here.", "Home", "It is long.[12] And [edit] good.", "We use cookies on this site."]
+    left, num_removed, _ = clean_lines("\n\n".join(lines), "en", RULES)
+    assert len(split_words(" ".join(lines))) - num_removed == len(split_words(left))
+
+
+def test_a_language_brings_its_stop_words_and_a_recipe_may_bring_others():
+    text = "Der Hund und die Katze sind in dem Haus."
+    words = split_words(text)
+    assert measure(text, "de", RULES)[1]["gopher_stop_words"] == 3
+    assert measure(text, "en", RULES)[1]["gopher_stop_words"] == 0
+    assert "gopher_stop_words" not in measure(text, "als", RULES)[1]  # none are known: no rule
+    assert measure(text, "als", TextRules(stop_words={"als": ["Hund", "Maus"]}))[1]["gopher_stop_words"] == 1
+    assert gopher_quality(text, words, "de", [])["gopher_words"] == 9
+
+
+def test_a_script_without_spaces_has_words_all_the_same():
+    text = "我们今天去公园，看到了很多美丽的花和树，孩子们在草地上玩。\n他们说明天还要再来，因为这里的空气很好。"
+    left, measures = measure(text, "zh", RULES)
+    assert left == text  # no line is too short
+    assert 20 < measures["gopher_words"] < 40
+    assert measures["gopher_stop_words"] >= 4
+    assert "gopher_mean_word_length" not in measures
+    assert measure(text, "en", RULES)[0] == ""
+
+
+@pytest.fixture(scope="module")
+def sentences(shared_data):
+    """Real sentences by language."""
+    found = defaultdict(list)
+    with gzip.open(shared_data / "langid/lingua-sentences.jsonl.gz", "rt", encoding="utf-8") as stream:
+        for sentence in map(json.loads, stream):
+            found[sentence["lang"]].append(sentence["text"])
+    return found
+
+
+@pytest.mark.parametrize("language", STOP_WORDS)
+def test_four_sentences_have_the_stop_words_of_their_language(sentences, language):
+    texts = sentences["nb" if language == "no" else language]
+    groups = [" ".join(texts[start : start + 4]) for start in range(0, len(texts) - 3, 4)]
+    nums = [
+        gopher_quality(text, split_words(text), language, STOP_WORDS[language])["gopher_stop_words"] for text in groups
+    ]
+    fraction = sum(num >= QualityLimits().min_gopher_stop_words for num in nums) / len(nums)
+    print(f"{language}: {fraction:.3f} of {len(nums)}")
+    assert fraction > 0.9

@@ -2,7 +2,9 @@
 
 import math
 import random
+from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +20,9 @@ from tasks.artifacts import Step, Store, Tokens
 from tasks.artifacts import Tokenizer as TokenizerArtifact
 from tasks.bigram import Bigram, Pairs, bits_per_byte, fit_discount, read_pairs
 from tasks.stage import execute
-from tasks.tokenize import TokenizeConfig, TokenWriter, batches, is_validation, tokenize
-from tasks.tokenizer import TokenizerConfig, tokenizer
+from tasks.tokenize import CUT, TokenizeConfig, TokenWriter, batches, is_validation, pieces, tokenize
+from tasks.tokenizer import TokenizerConfig, tokenizer, train
+from tasks.vocabularies import PatternName
 
 SHARDS = {"a": texts(120, 1), "b": texts(80, 2), "none": [], "odd": ["", "x", "<|bos|> forged", "Ω\0"]}
 ALL = [text for shard in SHARDS.values() for text in shard]
@@ -112,6 +115,42 @@ def test_batches_are_bounded_by_number_and_size(monkeypatch: pytest.MonkeyPatch)
     assert list(batches(["a"] * 7)) == [["a"] * 3, ["a"] * 3, ["a"]]
     assert list(batches(["a" * 20, "b", "c" * 9, "d"])) == [["a" * 20], ["b", "c" * 9], ["d"]]
     assert list(batches([])) == []
+
+
+ENCODERS = {
+    pattern: Encoder(train(iter(texts(200)), TokenizerConfig(vocab_size=400, pattern=pattern)))
+    for pattern in get_args(PatternName)
+}
+
+
+@pytest.mark.parametrize("pattern", ENCODERS)
+@settings(max_examples=300, deadline=None)
+@given(
+    words=st.lists(st.sampled_from(["river", "\n", " ", "don't", "'S", "12", "!", "/", "\u0301", "\x85", "語", "Über"]))
+)
+def test_a_text_in_pieces_has_the_tokens_of_the_whole(pattern: str, words: list[str]) -> None:
+    text, encoder = "".join(words), ENCODERS[pattern]
+    cuts = [0, *(cut.start() for cut in CUT.finditer(text)), len(text)]
+    found = [text[start:end] for start, end in pairwise(cuts)]
+    assert [token for piece in found for token in encoder.encode(piece)] == encoder.encode(text)
+
+
+@pytest.mark.parametrize("text", ["one two three\nfour " * 20, "x" * 300, " " * 300, "語\n" * 150, "", "short"])
+def test_pieces_are_bounded_and_lose_nothing(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.tokenize.PIECE_CHARACTERS", 25)
+    found = list(pieces(text))
+    assert "".join(found) == text
+    assert max(map(len, found)) <= 50
+
+
+def test_a_long_document_is_one_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, long = ENCODERS["gpt4"], "\n".join(texts(50))
+    monkeypatch.setattr("tasks.tokenize.PIECE_CHARACTERS", 100)
+    monkeypatch.setattr("tasks.tokenize.BATCH_CHARACTERS", 1_000)
+    with TokenWriter(tmp_path / "shard.arrow", encoder, "fingerprint") as writer:
+        writer.write(["first", long, "", "last"])
+    expected = [[encoder.bos, *encoder.encode(text)] for text in ("first", long, "", "last")]
+    assert documents_in([tmp_path / "shard.arrow"]) == expected
 
 
 def test_nothing_held_out_is_no_baseline(store: Store) -> None:

@@ -1,13 +1,17 @@
 """Training a tokenizer: the same text gives the same vocabulary, every byte comes back, and others can load it."""
 
-import itertools
+import json
 import random
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import plain_bpe
 import pytest
+import tokenizers
 from documents import documents_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,14 +19,17 @@ from transformers import PreTrainedTokenizerFast
 
 from model.tokenizer import SPECIAL_TOKENS
 from model.tokenizer import Tokenizer as Encoder
-from tasks.artifacts import Store, Tokenizer
-from tasks.stage import execute
-from tasks.tokenizer import TokenizerConfig, byte_of_character, draw, tokenizer, train
+from tasks.artifacts import Documents, Store, Tokenizer
+from tasks.shards import Document
+from tasks.stage import Listener, Row, execute, listening
+from tasks.tokenizer import TokenizerConfig, compare, draw, held_out, tokenizer, train, verify
+from tasks.vocabularies import byte_of_character
 
 TEXT = (
     "the river runs past the lighthouse of Orn where 1234 fishermen don't sleep, naïve and Übermut; 12 boats\n\n  wait"
 )
 WORDS = re.split(" ", TEXT)
+BYTE_OF = byte_of_character()
 
 
 def texts(num: int, seed: int = 0) -> list[str]:
@@ -50,14 +57,24 @@ def test_words_are_cut_with_the_pattern_of_gpt4() -> None:
     cut = train(iter(["a"]), TokenizerConfig(vocab_size=300)).pre_tokenizer.pre_tokenize_str
     pieces = [piece.replace("Ġ", " ").replace("Ċ", "\n") for piece, _ in cut("I'll say: 12345 times\n\n  HE'S $%!\n x")]
     assert pieces == ["I", "'ll", " say", ":", " ", "123", "45", " times", "\n\n", " ", " HE", "'S", " $%!\n", " x"]
-    digits = train(iter(["a"]), TokenizerConfig(vocab_size=300, max_digits=1)).pre_tokenizer.pre_tokenize_str("2024")
-    assert [piece for piece, _ in digits] == ["2", "0", "2", "4"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "pieces"),
+    [
+        ({"max_digits": 1}, "2 0 2 4 ĠHEllo 'S"),
+        ({"pattern": "gpt2"}, "2024 ĠHEllo ' S"),
+        ({"pattern": "gpt4o"}, "202 4 ĠHEllo'S"),
+    ],
+)
+def test_how_words_are_cut_is_a_setting(settings: dict[str, Any], pieces: str) -> None:
+    cut = train(iter(["a"]), TokenizerConfig(vocab_size=300, **settings)).pre_tokenizer.pre_tokenize_str("2024 HEllo'S")
+    assert [piece for piece, _ in cut] == pieces.split()
 
 
 def test_the_byte_alphabet_is_that_of_gpt2() -> None:
-    byte_of = byte_of_character()
-    assert (byte_of["Ġ"], byte_of["Ċ"], byte_of["!"], byte_of["ÿ"]) == (32, 10, 33, 255)
-    assert sorted(byte_of.values()) == list(range(256))
+    assert (BYTE_OF["Ġ"], BYTE_OF["Ċ"], BYTE_OF["!"], BYTE_OF["ÿ"]) == (32, 10, 33, 255)
+    assert sorted(BYTE_OF.values()) == list(range(256))
 
 
 def test_neither_sharding_nor_the_run_changes_the_vocabulary(store: Store, tmp_path: Path) -> None:
@@ -82,16 +99,39 @@ def learned() -> int:
     return zlib.crc32(train(iter(texts(100)), TokenizerConfig(vocab_size=380)).to_str().encode())
 
 
-def test_the_draw_keeps_its_bound_and_takes_from_all_shards(store: Store) -> None:
-    step = documents_of({"a": texts(500, 1), "b": texts(500, 2)})
+def opened(store: Store, shards: dict[str, list[str]]) -> Documents:
+    step = documents_of(shards)
     execute(step, store)
-    documents = store.open(step.id, step.kind)
+    return store.open(step.id, Documents)
+
+
+def test_the_draw_keeps_its_bound_and_takes_from_all_shards(store: Store) -> None:
+    documents = opened(store, {"a": texts(450, 1), "b": texts(450, 2)})
     total = documents.manifest.counts["text_bytes"]
-    drawn = list(draw(documents, total // 10, seed=0))
-    assert 0.05 * total < sum(len(text.encode()) for text in drawn) < 0.15 * total
-    assert set(drawn) & set(texts(500, 1)) and set(drawn) & set(texts(500, 2))
-    assert drawn != list(draw(documents, total // 10, seed=1))
-    assert len(list(draw(documents, total, seed=0))) == 1000
+    drawn = list(draw(documents, total // 5, seed=0))
+    assert 0.15 * total < sum(len(text.encode()) for text in drawn) < 0.25 * total
+    assert set(drawn) & set(texts(450, 1)) and set(drawn) & set(texts(450, 2))
+    assert drawn != list(draw(documents, total // 5, seed=1))
+    assert (
+        len(list(draw(documents, total, seed=0))) == len(list(held_out(documents, seed=0))) == 900
+    )  # few: all for both
+
+
+def test_what_is_held_out_is_never_learned_from(store: Store) -> None:
+    documents = opened(store, {"a": [f"{number} {text}" for number, text in enumerate(texts(2000))]})
+    total = documents.manifest.counts["text_bytes"]
+    spared = {document["text"] for document in held_out(documents, seed=0)}
+    assert 20 < len(spared) < 60
+    learned_from = set(draw(documents, total, seed=0))
+    assert len(learned_from) == 2000 - len(spared) and not learned_from & spared
+    assert spared == {document["text"] for document in held_out(documents, seed=0)}
+
+
+def test_one_huge_document_does_not_decide_the_vocabulary(store: Store) -> None:
+    documents = opened(store, {"a": [*texts(99), "spam " * 100_000]})
+    drawn = list(draw(documents, 40_000, seed=0))
+    assert len(drawn) == 100  # never fewer, however little the huge one leaves of the bound
+    assert max(map(len, drawn)) == 400
 
 
 def test_the_artifact_loads_in_transformers_and_can_be_read(store: Store) -> None:
@@ -108,8 +148,9 @@ def test_the_artifact_loads_in_transformers_and_can_be_read(store: Store) -> Non
     lines = (folder / "vocabulary.txt").read_text().splitlines()
     assert len(lines) == 340
     assert lines[0] == "      0 '<|bos|>'"
-    assert any(line.endswith(" ' the'") for line in lines)
-    assert any(line.endswith(" b'\\xc3'") for line in lines)  # half a character
+    assert any(line.split(maxsplit=1)[1] == r"b'\xc3'" for line in lines)  # half a character
+    assert any(re.fullmatch(r" +\d+ ' river' +' r' \+ 'iver'", line) for line in lines)
+    assert any(re.fullmatch(r" +\d+ 'naïve' +b'na\\xc3' \+ b'\\xafve'", line) for line in lines)
 
 
 def test_a_text_too_poor_for_the_vocabulary_gives_what_it_has(store: Store) -> None:
@@ -122,13 +163,67 @@ def test_no_text_is_an_error_of_the_user(store: Store) -> None:
         execute(tokenizer(documents_of({"a": []}), TokenizerConfig()), store)
 
 
-def test_reference_merges(shared_data: Path) -> None:
-    """The first merges on a known text are those that its most frequent pairs say, counted here by hand."""
-    text = (shared_data / "tokenizer" / "bpe-train-reference" / "address.txt").read_text(encoding="utf-8")
-    encoder = train(iter([text]), TokenizerConfig(vocab_size=269))
-    cut = encoder.pre_tokenizer.pre_tokenize_str(text)
-    pairs: dict[str, int] = {}
-    for word, _ in cut:
-        for left, right in itertools.pairwise(word):
-            pairs[left + right] = pairs.get(left + right, 0) + 1
-    assert encoder.id_to_token(268) == max(pairs, key=lambda pair: pairs[pair])
+def test_a_vocabulary_that_loses_text_or_shortens_none_fails_loudly(encoder: Encoder) -> None:
+    verify(encoder, texts(3))
+    with pytest.raises(RuntimeError, match="from text of another kind; raise max_bytes"):
+        verify(encoder, ["日本語" * 9])
+    lossy = tokenizers.Tokenizer.from_str(encoder._encoder.to_str())
+    lossy.normalizer = tokenizers.normalizers.Lowercase()
+    with pytest.raises(RuntimeError, match=r"1 of 2 documents do not come back .* with a normalizer"):
+        verify(Encoder(lossy), ["The river", "the river"])
+
+
+def test_vocabularies_are_compared_by_language(encoder: Encoder) -> None:
+    poor = Encoder(train(iter(["a"]), TokenizerConfig(vocab_size=300)))
+    documents = [document("the river runs", "en"), document("日本 語", "ja"), document("wait", "")]
+    whole, english, japanese = compare({"": encoder, "bytes": poor}, documents)
+    assert (whole["language"], whole["documents"], whole["bytes"]) == ("all", 3, 14 + 10 + 4)
+    assert english["language"] == "en" and japanese["language"] == "ja"
+    assert english["bytes_per_token"] == 14 / len(encoder.encode("the river runs"))
+    assert english["tokens_per_word"] == len(encoder.encode("the river runs")) / 3
+    assert {row["bytes/bytes_per_token"] for row in (whole, english, japanese)} == {1.0}
+    assert japanese["bytes/tokens_per_word"] == 5.0
+
+
+def document(text: str, language: str) -> Document:
+    known = Document(id=text, url="", date="", file="", offset=0, text=text)
+    return {**known, "language": language} if language else known
+
+
+def test_the_comparison_is_shown_and_kept(store: Store, tmp_path: Path, encoder: Encoder) -> None:
+    encoder._encoder.save(str(tmp_path / "theirs.json"))
+    shown: list[Row] = []
+
+    class Eye(Listener):
+        def table(self, stage: str, name: str, rows: Any, description: str) -> None:
+            shown.extend(rows)
+
+    config = TokenizerConfig(vocab_size=300, compared_with=[str(tmp_path / "theirs.json")])
+    with listening(Eye()):
+        manifest = execute(tokenizer(documents_of({"a": texts(50)}), config), store)
+    assert [row["language"] for row in shown] == ["all"]
+    assert manifest.metrics["theirs/bytes_per_token"] > manifest.metrics["bytes_per_token"] > 1
+    assert manifest.metrics["theirs/tokens_per_word"] < manifest.metrics["tokens_per_word"]
+    assert set(manifest.inputs) == {"documents", "compared_0"}
+
+
+def test_merges_are_those_of_the_reference_but_for_ties(shared_data: Path) -> None:
+    """The reference and the trainer are one algorithm, with another choice among pairs that are equally frequent."""
+    folder = shared_data / "tokenizer" / "bpe-train-reference"
+    text = (folder / "corpus.en").read_text(encoding="utf-8")
+    lines = (folder / "train-bpe-reference-merges.txt").read_text(encoding="utf-8").splitlines()
+    encoder = train(iter([text]), TokenizerConfig(vocab_size=len(SPECIAL_TOKENS) + 256 + len(lines), pattern="gpt2"))
+    words = Counter(as_bytes(word) for word, _ in encoder.pre_tokenizer.pre_tokenize_str(text))
+    ids = {as_bytes(name): token for name, token in encoder.get_vocab().items() if name not in SPECIAL_TOKENS}
+
+    def lowest_ids(pairs: list[plain_bpe.Pair]) -> plain_bpe.Pair:
+        return min(pairs, key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+
+    greatest = [pair for pair, _ in plain_bpe.learn(words, len(lines), max)]
+    assert greatest == [tuple(map(as_bytes, line.split(" "))) for line in lines]
+    lowest = [pair for pair, _ in plain_bpe.learn(words, len(lines), lowest_ids)]
+    assert lowest == [tuple(map(as_bytes, merge)) for merge in json.loads(encoder.to_str())["model"]["merges"]]
+
+
+def as_bytes(name: str) -> bytes:
+    return bytes(BYTE_OF[character] for character in name)

@@ -1,6 +1,5 @@
 """What became of a URL is told of every capture, with the number that decided."""
 
-
 import pytest
 from archives import PARAGRAPH, response
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.checkpoint import load_transformer, load_weights, save_weights
-from model.config import ModelConfig, flops_per_token, num_matrix_parameters, num_parameters
+from model.config import ModelConfig, flops_per_token, kv_bytes_per_token, num_matrix_parameters, num_parameters
 from model.transformer import KVCache, RewardModel, Transformer, initialize
 
 
@@ -27,7 +27,22 @@ def write(folder: Path, model: Transformer | RewardModel) -> None:
     save_weights(folder, model, {name: p.detach() for name, p in model.named_parameters()}, max_tokens=64)
 
 
-@pytest.mark.parametrize("changes", [{}, {"tie_embeddings": False}, {"num_kv_heads": 4}, {"rope_base": 1e6}], ids=str)
+SCALING = {"factor": 4.0, "slow_turns": 1.0, "fast_turns": 4.0, "original_tokens": 16}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"tie_embeddings": False},
+        {"num_kv_heads": 4},
+        {"rope_base": 1e6},
+        {"normalize_qk": False},
+        {"normalize_qk": False, "rope_base": 100.0, "rope_scaling": SCALING},
+        {"rope_base": 100.0, "rope_scaling": SCALING},
+    ],
+    ids=str,
+)
 def test_transformers_reads_the_folder_and_gives_the_same_logits(tmp_path: Path, changes: dict[str, object]) -> None:
     transformers = pytest.importorskip("transformers")
     model = Transformer(shape(**changes))
@@ -40,9 +55,10 @@ def test_transformers_reads_the_folder_and_gives_the_same_logits(tmp_path: Path,
         assert torch.equal(load_transformer(tmp_path)(tokens), model(tokens))
 
 
-def test_transformers_reads_a_reward_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("normalize_qk", [True, False])
+def test_transformers_reads_a_reward_model(tmp_path: Path, normalize_qk: bool) -> None:
     transformers = pytest.importorskip("transformers")
-    model = RewardModel(shape())
+    model = RewardModel(shape(normalize_qk=normalize_qk))
     randomized(model)
     write(tmp_path, model)
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path, pad_token_id=0)
@@ -72,8 +88,9 @@ def test_no_token_sees_a_later_one() -> None:
     assert is_changed.tolist() == [False] * 17 + [True] * 13
 
 
-def test_reading_through_a_cache_gives_the_logits_of_reading_at_once() -> None:
-    model = Transformer(shape())
+@pytest.mark.parametrize("changes", [{}, {"normalize_qk": False, "rope_scaling": SCALING}], ids=str)
+def test_reading_through_a_cache_gives_the_logits_of_reading_at_once(changes: dict[str, object]) -> None:
+    model = Transformer(shape(**changes))
     randomized(model)
     tokens, lengths = torch.randint(0, 300, (3, 40)), torch.tensor([3, 20, 9])
     cache = KVCache(model.config, 3, 64, torch.float32)
@@ -100,9 +117,10 @@ def test_a_selected_row_goes_on_as_it_would_have() -> None:
         assert (logits[:, 0] - model(tokens)[rows, -1]).abs().max() <= 1e-4
 
 
+@pytest.mark.parametrize("normalize_qk", [True, False])
 @pytest.mark.parametrize("is_tied", [True, False])
-def test_counts_of_weights_and_flops(is_tied: bool) -> None:
-    config = shape(tie_embeddings=is_tied)
+def test_counts_of_weights_and_flops(is_tied: bool, normalize_qk: bool) -> None:
+    config = shape(tie_embeddings=is_tied, normalize_qk=normalize_qk)
     assert num_parameters(config) == sum(parameter.numel() for parameter in Transformer(config).parameters())
     # By hand: per layer 48*16*(4+2)*2 for attention, 3*48*80 for the feed-forward; then the head.
     assert num_matrix_parameters(config) == 3 * (9216 + 11520) + 300 * 48
@@ -131,6 +149,11 @@ def test_a_reward_model_starts_from_a_language_model_and_no_other_shape(tmp_path
     assert judge.score.weight.abs().max() == 0
     with pytest.raises(ValueError, match="give the settings it was made with"):
         load_weights(Transformer(shape(width=64)), tmp_path)
+
+
+def test_a_cached_token_takes_the_bytes_that_are_counted() -> None:
+    cache = KVCache(shape(), 1, 1, torch.bfloat16)
+    assert cache.keys.nbytes + cache.values.nbytes == kv_bytes_per_token(shape())
 
 
 def test_heads_that_do_not_divide_are_refused() -> None:

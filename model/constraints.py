@@ -1,0 +1,103 @@
+"""Constraints on what is drawn: the logits of the next token are shifted, penalized and masked; sequences end a completion.
+
+Reads and writes nothing. The order is transformers': bias, repetition penalty (Keskar et al. 2019), banned and allowed tokens;
+then, only where tokens are drawn by chance, temperature, top-k, top-p (Holtzman et al. 2020) and min-p (Nguyen et al. 2024).
+
+Shapes: B rows, V vocabulary.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.config import GenerateConfig
+
+NEVER = float("-inf")
+
+
+class Constraints(NamedTuple):
+    """What a configuration says of the tokens, as tensors."""
+
+    bias: Tensor  # [V], added to the logits
+    is_banned: Tensor  # [V]
+    penalty: float
+    seen: Tensor | None  # [B, V], tokens in the prompt or the completion; None: not penalized
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """Logits [B, V] -> [B, V], with -inf for tokens that must not come."""
+        logits = logits + self.bias
+        if self.seen is not None:
+            penalized = torch.where(logits < 0, logits * self.penalty, logits / self.penalty)
+            logits = torch.where(self.seen, penalized, logits)
+        return logits.masked_fill(self.is_banned, NEVER)
+
+    def select(self, rows: Tensor) -> "Constraints":
+        """Keep rows [N] in this order."""
+        return self if self.seen is None else self._replace(seen=self.seen[rows])
+
+    def note(self, tokens: Tensor) -> None:
+        """Mark the tokens [B] that each row goes on with."""
+        if self.seen is not None:
+            self.seen.scatter_(1, tokens[:, None], True)
+
+
+def constraints(
+    config: GenerateConfig, prompts: Sequence[Sequence[int]], vocab_size: int, device: torch.device
+) -> Constraints | None:
+    """What `config` asks for, or None where that is nothing. Raises ValueError for tokens that the vocabulary lacks."""
+    if not (config.logit_bias or config.banned_tokens or config.allowed_tokens or config.repetition_penalty != 1):
+        return None
+    named = [*config.logit_bias, *config.banned_tokens, *config.allowed_tokens]
+    if outside := sorted({token for token in named if not 0 <= token < vocab_size}):
+        raise ValueError(
+            f"tokens {outside} of logit_bias, banned_tokens or allowed_tokens are not among 0 to {vocab_size - 1}"
+        )
+    bias = torch.zeros(vocab_size)
+    bias[list(config.logit_bias)] = torch.tensor(list(config.logit_bias.values()))
+    is_banned = torch.full((vocab_size,), bool(config.allowed_tokens))
+    is_banned[list(config.allowed_tokens)] = False
+    is_banned[list(config.banned_tokens)] = True
+    if is_banned.all():
+        raise ValueError("banned_tokens and allowed_tokens leave no token: allow one that is not banned")
+    seen = None
+    if config.repetition_penalty != 1:
+        seen = torch.zeros(len(prompts), vocab_size, dtype=torch.bool)
+        for row, prompt in enumerate(prompts):
+            seen[row, list(prompt)] = True
+        seen = seen.to(device)
+    return Constraints(bias.to(device), is_banned.to(device), config.repetition_penalty, seen)
+
+
+def restrict(logits: Tensor, config: GenerateConfig) -> Tensor:
+    """Set to -inf all but the top_k likeliest, then all but the fewest that hold top_p, then what is less likely than
+    min_p times the likeliest: [B, V]."""
+    if 0 < config.top_k < logits.shape[-1]:
+        logits = logits.masked_fill(logits < logits.topk(config.top_k).values[:, -1:], NEVER)
+    if config.top_p < 1:
+        probabilities, order = logits.softmax(-1).sort(descending=True)
+        is_cut = probabilities.cumsum(-1) - probabilities >= config.top_p  # enough mass comes before it
+        logits = logits.masked_fill(is_cut.scatter(-1, order, is_cut), NEVER)
+    if config.min_p > 0:
+        logits = logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(config.min_p), NEVER)
+    return logits
+
+
+def ending(tokens: Sequence[int], stops: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The first of `stops` that the tokens end with, or none: ()."""
+    return next((stop for stop in stops if tuple(tokens[-len(stop) :]) == stop), ())
+
+
+def num_pending(tokens: Sequence[int], stops: Sequence[tuple[int, ...]]) -> int:
+    """How many of the last tokens are, or may become, a sequence that stops."""
+    longest = max(map(len, stops))
+    return next(
+        (
+            size
+            for size in range(min(longest, len(tokens)), 0, -1)
+            if any(stop[:size] == tuple(tokens[-size:]) for stop in stops)
+        ),
+        0,
+    )

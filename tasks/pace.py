@@ -1,0 +1,76 @@
+"""How fast a server is asked, by all workers of a stage together.
+
+A small file that they lock holds when the next request may be sent, when the next byte may be read and until when all of them
+wait, because the server told one of them that it is busy. No process has to be there for the others.
+"""
+
+import contextlib
+import fcntl
+import random
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+TIMES = struct.Struct("ddd")
+MAX_WAIT_SECONDS = 300.0
+
+
+@dataclass
+class Times:
+    """Seconds since 1970."""
+
+    next_request: float = 0.0
+    next_byte: float = 0.0
+    paused_until: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The limits of those who share the file `path`; 0 is none."""
+
+    path: Path
+    requests_per_second: float = 0.0
+    bytes_per_second: float = 0.0
+
+    def request(self) -> None:
+        """Wait until a request may be sent."""
+        while (wait := self._claim_request()) > 0:
+            time.sleep(min(wait, MAX_WAIT_SECONDS) * random.uniform(1, 1.1))
+
+    def received(self, num_bytes: int) -> None:
+        """Wait as long as so many bytes may take."""
+        if not self.bytes_per_second:
+            return
+        with self._times() as times:
+            now = time.time()
+            times.next_byte = max(times.next_byte, now) + num_bytes / self.bytes_per_second
+            wait = times.next_byte - now
+        time.sleep(min(wait, MAX_WAIT_SECONDS))
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody send a request for a while."""
+        with self._times() as times:
+            times.paused_until = max(times.paused_until, time.time() + seconds)
+
+    def _claim_request(self) -> float:
+        """Take the turn, or how long to wait before it is tried again."""
+        with self._times() as times:
+            now = time.time()
+            wait = max(times.next_request, times.paused_until) - now
+            if wait <= 0 and self.requests_per_second:
+                times.next_request = now + 1 / self.requests_per_second
+        return wait
+
+    @contextlib.contextmanager
+    def _times(self) -> Iterator[Times]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            stored = file.read(TIMES.size)
+            times = Times(*TIMES.unpack(stored)) if len(stored) == TIMES.size else Times()
+            yield times
+            file.truncate(0)
+            file.write(TIMES.pack(times.next_request, times.next_byte, times.paused_until))

@@ -1,0 +1,276 @@
+"""The FineWeb recipe from WARC to filtered documents on one core: pages/s beside datatrove, and beside the bare extractor.
+
+    python -m tests.benchmarks.fineweb_speed [--all]      # --all: every file of extraction/, and the peer with our trafilatura too
+
+Both sides read the same files, cut into eight, on the same core, start-up included, and do the same: read, address, extract,
+language, Gopher, C4, FineWeb, e-mail and IP addresses. The second table is what a look at the language before extraction costs and
+saves.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from tasks import languages
+from tasks.archive import HEADER_BYTES, Record, read_records
+from tasks.extractors import extract
+from tasks.ingest import IngestConfig
+from tasks.look import look
+from tasks.page import Dropped, body_of, decode
+from tasks.xpaths import quicken
+from tests.benchmarks.harness import DATATROVE, ROOT, machine, peer, say, shared_data, tell
+
+FILES = ("wcxb-dev-sample.warc.gz", "trafilatura-eval.warc.gz", "fundus-news.warc.gz")
+NUM_PARTS = 8
+MAX_BYTES = 8 * 2**20
+EXTRACTORS = ("trafilatura", "combined", "resiliparse")
+LANGUAGES = ("en", "de", "zh", "ru")
+LANGUAGE_THRESHOLD = 0.65
+
+OURS = """
+import json, sys
+from pathlib import Path
+from tasks.artifacts import Store
+from tasks.filter import FilterConfig, filter
+from tasks.ingest import IngestConfig, ingest
+from tasks.stage import execute
+if __name__ == "__main__":
+    warcs, store, extractor, num_workers = sys.argv[1:]
+    raw = ingest(IngestConfig(inputs=[warcs], extractor=extractor, num_workers=int(num_workers)))
+    clean = filter(raw, FilterConfig(pii_kinds=["email", "ip"], num_workers=int(num_workers)))
+    store = Store(store)
+    execute(raw, store)
+    print(json.dumps({"kept": execute(clean, store).counts["documents"]}))
+"""
+BARE = """
+import json, pickle, sys, time
+from tasks.extractors import by_both, by_resiliparse, by_trafilatura
+from resiliparse.extract import html2text
+import trafilatura
+extract = {"trafilatura": by_trafilatura, "combined": by_both, "resiliparse": by_resiliparse}[sys.argv[2]]
+pages = json.load(open(sys.argv[1]))
+extract(pages[0])
+wall, cpu = time.monotonic(), time.process_time()
+for page in pages:
+    extract(page)
+print(json.dumps({"wall": time.monotonic() - wall, "cpu": time.process_time() - cpu}))
+"""
+PEER = """
+import json, sys
+from pathlib import Path
+import datatrove.utils.lid as lid
+import trafilatura
+from datatrove.executor import LocalPipelineExecutor
+from datatrove.pipeline import filters
+from datatrove.pipeline.extractors import Trafilatura
+from datatrove.pipeline.formatters import PIIFormatter
+from datatrove.pipeline.readers import WarcReader
+from datatrove.pipeline.writers.jsonl import JsonlWriter
+if __name__ == "__main__":
+    warcs, out, model = sys.argv[1:]
+    lid.cached_asset_path_or_download = lambda *_, **__: model
+    pipeline = [
+        WarcReader(warcs, glob_pattern="*.warc.gz"),
+        filters.URLFilter(),
+        Trafilatura(favour_precision=True, timeout=20),
+        filters.LanguageFilter(languages="en"),
+        filters.GopherRepetitionFilter(),
+        filters.GopherQualityFilter(),
+        filters.C4QualityFilter(filter_no_terminal_punct=False),
+        filters.FineWebQualityFilter(),
+        PIIFormatter(),
+        JsonlWriter(out + "/kept", compression=None),
+    ]
+    LocalPipelineExecutor(pipeline, tasks=1, logging_dir=out + "/logs").run()
+    kept = sum(len(path.read_text().splitlines()) for path in Path(out, "kept").rglob("*.jsonl"))
+    print(json.dumps({"kept": kept, "trafilatura": trafilatura.__version__}))
+"""
+
+
+def timed(command: Sequence[str | Path], *, is_pinned: bool = True, path: Path = ROOT) -> dict[str, float]:
+    """What a command tells as its last line, with its wall and CPU seconds, those of its processes included."""
+    pin = ["taskset", "-c", str(max(os.sched_getaffinity(0)))] if is_pinned else []
+    environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
+    start = time.monotonic()
+    with subprocess.Popen(
+        [*pin, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, cwd=tempfile.gettempdir()
+    ) as process:
+        assert process.stdout is not None
+        lines = process.stdout.read().splitlines()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode or not lines:
+        sys.exit(f"{' '.join(map(str, command[:1]))} ended with status {process.returncode}")
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return {"wall": time.monotonic() - start, "cpu": cpu_seconds} | json.loads(lines[-1])
+
+
+def cut(files: Sequence[Path], folder: Path) -> list[str]:
+    """Files cut into NUM_PARTS of about as many records each; the HTML of all their pages."""
+    folder.mkdir()
+    pages = []
+    for file in files:
+        records = list(responses(file))
+        pages += [html for record in records if (html := html_of(record))]
+        starts = [0, *(records[len(records) * part // NUM_PARTS].offset for part in range(1, NUM_PARTS))]
+        data = file.read_bytes()
+        for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True)):
+            (folder / f"{file.name.partition('.')[0]}-{number}.warc.gz").write_bytes(data[start:end])
+    return pages
+
+
+def responses(file: Path) -> Iterator[Record]:
+    with file.open("rb") as source:
+        for record in read_records(source, MAX_BYTES + HEADER_BYTES):
+            if isinstance(record, Record) and record.type == "response":
+                yield record
+
+
+def html_of(record: Record) -> str:
+    """The HTML of a record, nothing where it is no page."""
+    try:
+        return decode(*body_of(record.block or b"", MAX_BYTES))
+    except Dropped:
+        return ""
+
+
+def compare(files: Sequence[Path], folder: Path, *, is_all: bool) -> None:
+    pages = cut(files, folder / "warcs")
+    (folder / "pages.json").write_text(json.dumps(pages))
+    for name, script in {"ours.py": OURS, "bare.py": BARE, "peer.py": PEER}.items():
+        (folder / name).write_text(script)
+    model = str(languages.find_model())
+    runs = {}
+    python = peer(*DATATROVE)
+    say("datatrove")
+    command = [python, folder / "peer.py", folder / "warcs"]
+    runs["datatrove"] = timed([*command, folder / "datatrove", model], path=folder)
+    names = {"datatrove": f"datatrove 0.10.1 with trafilatura {runs['datatrove']['trafilatura']}"}
+    if is_all:
+        newer = f"trafilatura=={version('trafilatura')}"
+        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "-t", folder / "newer", newer], check=True)
+        say(f"datatrove with {newer}")
+        runs["newer"] = timed([*command, folder / "datatrove-newer", model], path=folder / "newer")
+        names["newer"] = f"datatrove 0.10.1 with trafilatura {runs['newer']['trafilatura']}"
+    for extractor in EXTRACTORS:
+        say(extractor)
+        command = [sys.executable, folder / "ours.py", folder / "warcs"]
+        runs[extractor] = timed([*command, folder / extractor, extractor, "1"])
+        bare = timed([sys.executable, folder / "bare.py", folder / "pages.json", extractor])
+        runs[f"bare {extractor}"] = bare
+    rows = []
+    for name, run in runs.items():
+        bare = runs.get(f"bare {name}")
+        rows.append(
+            [
+                names.get(name, name),
+                f"{len(pages) / run['wall']:.1f}",
+                f"{1000 * run['cpu'] / len(pages):.1f}",
+                f"{runs['datatrove']['wall'] / run['wall']:.1f}",
+                f"{run['cpu'] / bare['cpu']:.2f}" if bare else "",
+                run.get("kept", ""),
+            ]
+        )
+    tell(
+        "The FineWeb recipe on one core",
+        ["Who", "Pages/s, wall", "CPU ms a page", "Times datatrove", "CPU of bare extractor", "Kept"],
+        rows,
+        f"{len(pages)} pages. trafilatura {version('trafilatura')}, resiliparse {version('resiliparse')}; bare is the extractor "
+        f"alone, called in a loop on the decoded HTML. {machine()}.",
+    )
+    workers(folder, len(pages))
+
+
+def workers(folder: Path, num_pages: int) -> None:
+    say("one worker and two")
+    rows = []
+    for extractor in EXTRACTORS:
+        command = [sys.executable, folder / "ours.py", folder / "warcs"]
+        one, two = (
+            timed([*command, folder / f"{extractor}-{num}-unpinned", extractor, str(num)], is_pinned=False)["wall"]
+            for num in (1, 2)
+        )
+        rows.append([extractor, f"{num_pages / one:.1f}", f"{num_pages / two:.1f}", f"{one / two:.2f}"])
+    tell(
+        "Workers",
+        ["Extractor", "Pages/s, one worker", "Two", "Times"],
+        rows,
+        f"{os.cpu_count()} cores, start-up included.",
+    )
+
+
+def looks() -> None:
+    """What a look at the language would have dropped, against the filter's rule on the text extracted."""
+    say("looks")
+    quicken()
+    model = languages.load_model(languages.find_model())
+    min_score = IngestConfig().min_language_score
+    folders = [shared_data() / "warc" / name for name in ("archive-query-log", "crawls")]
+    files = [file for folder in folders for file in sorted(folder.iterdir())]
+    pages = [html for file in files for record in responses(file) if (html := html_of(record))]
+    seconds, identified = [], []
+    for html in pages:
+        start = time.process_time()
+        try:
+            text = extract(html, "trafilatura")
+        except Dropped:
+            text = ""
+        seconds.append(time.process_time() - start)
+        identified.append(languages.identify(text, model))
+    rows = []
+    for wanted in LANGUAGES:
+        start = time.process_time()
+        dropped = [is_dropped(html, wanted, min_score, model) for html in pages]
+        look_seconds = time.process_time() - start
+        kept = [language == wanted and score > LANGUAGE_THRESHOLD for language, score in identified]
+        saved = sum(cost for cost, is_out in zip(seconds, dropped, strict=True) if is_out)
+        lost = sum(is_out and is_kept for is_out, is_kept in zip(dropped, kept, strict=True))
+        rows.append(
+            [
+                wanted,
+                sum(kept),
+                lost,
+                f"{sum(dropped)} of {len(pages) - sum(kept)}",
+                f"{sum(seconds):.1f}",
+                f"{sum(seconds) - saved + look_seconds:.1f}",
+            ]
+        )
+    tell(
+        "A look at the language before extraction",
+        [
+            "Language wanted",
+            "Pages the filter keeps",
+            "Lost by the look",
+            "Others dropped by it",
+            "CPU s without",
+            "With",
+        ],
+        rows,
+        f"{len(pages)} pages of warc/archive-query-log and warc/crawls, extracted by trafilatura.",
+    )
+
+
+def is_dropped(html: str, wanted: str, min_score: float, model: object) -> bool:
+    try:
+        look(html, (wanted,), min_score, model)
+    except Dropped:
+        return True
+    return False
+
+
+def main() -> None:
+    is_all = "--all" in sys.argv
+    files = [shared_data() / "extraction" / name for name in (FILES if is_all else FILES[:1])]
+    with tempfile.TemporaryDirectory() as folder:
+        compare(files, Path(folder), is_all=is_all)
+    looks()
+
+
+if __name__ == "__main__":
+    main()
