@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint card lock clean
+.PHONY: demo test lint card benchmarks lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/crawl2chat run tiny
@@ -34,6 +34,10 @@ $(VENV)/installed-test: $(VENV)/installed
 # Put the report card of the last run of tiny into the README.
 card: $(VENV)/installed
 	$(BIN)/crawl2chat report --into README.md
+
+# Measure everything beside the peers and put it into the README: an hour on two cores, and nothing else should run.
+benchmarks: $(VENV)/installed-test
+	$(BIN)/python -m tests.benchmarks
 
 # Pin what is installed now.
 lock: $(VENV)/installed-test

@@ -140,12 +140,12 @@ NEXT = """
 
 
 def _tell_damaged(documents: Artifact) -> None:
-    """Name the input files that could not be read to their end. One that is only cut off in its last record is no failure."""
+    """Name the damaged places of input files. A file that is only cut off in its last record is no failure."""
     damaged = [
         json.loads(line) for line in (documents.folder / "errors.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     for file in damaged[:SHOWN_FILES]:
-        told = f"damaged input file {file['file']}, from byte {file['offset']} on: {file['error']}"
+        told = "damaged input file {file}, at byte {offset}, {bytes} bytes passed over: {error}".format(**file)
         errors.print(told, highlight=False, soft_wrap=True, markup=False)
     if len(damaged) > SHOWN_FILES:
         errors.print(
@@ -307,6 +307,22 @@ def _streamed(pieces: Iterable[str]) -> Iterator[str]:
         print(piece, end="", flush=True)
         yield piece
     print()
+
+
+@app.command()
+def plan(
+    preset: Annotated[
+        str, typer.Argument(help="tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or d and a depth: d24.")
+    ] = "gpt2",
+    gpus: Annotated[str, typer.Option(help="How many of which: 8xH100.")] = "8xH100",
+    mfu: Annotated[float, typer.Option(help="The share of the GPUs' peak that training reaches.")] = 0.4,
+    price: Annotated[float, typer.Option(min=0.0, help="Dollars for an hour of one GPU; 0 takes a usual price.")] = 0.0,
+    vocab_size: Annotated[int, typer.Option(min=0, help="V; 0 takes the preset's.")] = 0,
+) -> None:
+    """Tell what a model would take: parameters, FLOPs, tokens, memory by ZeRO stage, hours and cost."""
+    from flows.plan import plan_text
+
+    console.print(plan_text(preset, gpus, mfu, price, vocab_size or None), highlight=False, soft_wrap=True)
 
 
 @app.command()

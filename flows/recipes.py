@@ -69,7 +69,8 @@ def tiny() -> Recipe:
 def small() -> Recipe:
     """One GPU, some hours: two Common Crawl files, a model of some 30 M parameters."""
     return Recipe(
-        ingest=IngestConfig(inputs=["cc:CC-MAIN-2024-22"], max_files=2),
+        ingest=IngestConfig(inputs=["cc:CC-MAIN-2024-22"], max_files=2, languages=["en"]),
+        filter=FilterConfig(blocklists=["ut1"]),
         tokenizer=TokenizerConfig(vocab_size=16_384),
         pretrain=PretrainConfig(
             model=ModelConfig(num_layers=8, width=512, num_heads=8, num_kv_heads=8, head_width=64, ff_width=1408),
@@ -84,7 +85,8 @@ def small() -> Recipe:
 def gpt2() -> Recipe:
     """One node of 8 GPUs: a hundred Common Crawl files, GPT-2's 124 M parameters in Qwen3's layout."""
     return Recipe(
-        ingest=IngestConfig(inputs=["cc:CC-MAIN-2024-22"], max_files=100),
+        ingest=IngestConfig(inputs=["cc:CC-MAIN-2024-22"], max_files=100, languages=["en"]),
+        filter=FilterConfig(blocklists=["ut1"]),
         tokenizer=TokenizerConfig(vocab_size=50_304),
         pretrain=PretrainConfig(
             model=ModelConfig(num_layers=12, width=768, num_heads=12, num_kv_heads=12, head_width=64, ff_width=2048),

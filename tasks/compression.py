@@ -15,6 +15,7 @@ from typing import IO, Any, Literal
 import zstandard
 from isal import isal_zlib as zlib  # twice as fast as the standard library's
 
+GzipError: type[Exception] = zlib.error  # type: ignore[assignment]  # its stub says an instance
 BLOCK_BYTES = 64 * 1024
 KEPT_BYTES = 512 * 1024  # of the source, behind what is inflated: a damaged member may have swallowed the next ones
 REREAD_BYTES = 64 * 2**20  # and as much as was read: a file made for it would be searched again and again
@@ -169,7 +170,7 @@ class Plain:
         limit = (BLOCK_BYTES,) if self.kind == "gzip" else ()
         try:
             self.window += self.inflater.decompress(piece, *limit)
-        except (zlib.error, zstandard.ZstdError) as error:
+        except (GzipError, zstandard.ZstdError) as error:
             if self.kind == "gzip" and self.members[-1][0] == self.end:
                 self.window += _salvage(piece)
             self.trouble = f"damaged {self.kind} member: {error}"
@@ -214,7 +215,7 @@ def _kind(head: bytes) -> Kind:
 def _salvage(piece: bytes) -> bytes:
     """What a damaged gzip member begins with: zlib gives nothing of the piece in which it finds damage."""
     inflater, plain = zlib.decompressobj(16 + zlib.MAX_WBITS), b""
-    with contextlib.suppress(zlib.error):
+    with contextlib.suppress(GzipError):
         while piece and not inflater.eof:
             plain += inflater.decompress(piece, SALVAGE_BYTES)
             piece = inflater.unconsumed_tail

@@ -72,7 +72,9 @@ def map_shards(
     context = multiprocessing.get_context("spawn")
     done: Synchronized[int] = context.Value("q", sum(counts.get("ticks", 0) for counts in finished.values()))
     start, before = time.monotonic(), done.value
-    with ProcessPoolExecutor(num_workers, context, _start_worker, (done,)) as pool:
+    with ProcessPoolExecutor(
+        max(1, min(num_workers, len(shards) - len(finished))), context, _start_worker, (done,)
+    ) as pool:
         waiting: dict[Future[Any], str] = {
             pool.submit(_counted, work, shard): name for name, shard in shards if name not in finished
         }
@@ -91,8 +93,9 @@ def map_shards(
             raise RuntimeError(
                 f"a worker of stage {run.step.stage} was killed (out of memory?) near shards {names}"
             ) from error
-        finally:
+        except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return _sum([finished[name] for name, _ in shards])
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from tasks import blocklists, languages
+from tasks import blocklists, languages, ut1
 from tasks.addresses import split_address
 from tasks.archive import HEADER_BYTES, Damage, Record, read_records
 from tasks.artifacts import (
@@ -49,7 +49,7 @@ from tasks.page import HTML_TYPES, Dropped, body_of
 from tasks.resources import resource
 from tasks.sample.web import SampleWebConfig
 from tasks.shards import Document
-from tasks.sieve import Sieve, funnel
+from tasks.sieve import Sieve, tell
 from tasks.stage import Run
 
 VERSION = 2
@@ -96,7 +96,7 @@ class IngestConfig(Config):
     blocklists: list[str] = runtime(
         [],
         description="Lists of addresses whose pages are dropped without extraction: folders in the layout of UT1's blacklists, or "
-        "files of hosts, as paths or any fsspec URLs.",
+        'files of hosts, as paths or any fsspec URLs, or "ut1", which fetches these.',
     )
     blocked_categories: list[str] = Field([], description="The categories of UT1's lists that are used.")
     max_page_bytes: int = Field(
@@ -123,7 +123,7 @@ def ingest(config: IngestConfig) -> Step[Documents]:
     if config.languages:
         inputs["language_model"] = resource("language model", str(languages.find_model(config.language_model)))
     for number, path in enumerate(config.blocklists):
-        inputs[f"blocklist_{number}"] = resource("blocklist", path, blocklists.LISTS)
+        inputs[f"blocklist_{number}"] = resource("blocklist", ut1.locate(path), blocklists.LISTS)
     return Step("ingest", VERSION, Documents, config, inputs, run=run)
 
 
@@ -153,7 +153,7 @@ def run(
     errors = [line for _, file in shards for line in file.errors_path.read_text().splitlines()]
     (run.folder / "errors.jsonl").write_text("".join(f"{line}\n" for line in errors))
     _refuse_rubbish(run, counts, len(files), errors)
-    run.table("funnel", funnel(counts), "Pages kept, and dropped by reason")
+    tell(run, counts, "Pages")
     return Outcome(counts)
 
 

@@ -13,7 +13,7 @@ from tasks.chat_data import prompts
 from tasks.stage import Run
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
-VERSION = 1
+VERSION = 2
 SHOWN = {"reward": "reward/mean", "kl": "policy/kl_k3", "tokens": "completion/tokens_mean"}
 
 

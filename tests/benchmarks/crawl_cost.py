@@ -101,7 +101,7 @@ def main() -> None:
         )
 
 
-EXTRACTORS = ("precise", "fast")
+EXTRACTORS = ("trafilatura", "resiliparse")
 
 if __name__ == "__main__":
     main()
