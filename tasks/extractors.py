@@ -3,7 +3,8 @@
 `trafilatura` (Barbaresi 2021) with FineWeb's settings: precision before recall, no comments. `resiliparse` (Bevendorff et al. 2018)
 with DCLM's, in a tenth of the time: finds more, also of what is not wanted. `combined` is trafilatura with neither preference and
 without its fallbacks, in four fifths of the time, and resiliparse's text where that is much longer: where a page is no article,
-trafilatura often finds a small part of it. On the gold of tests/benchmarks/extraction_quality.py it is the best of the three.
+trafilatura often finds a small part of it. On pages of all kinds it is the best of the three, on articles as good as trafilatura
+(tests/benchmarks/extraction_quality.py).
 
 Departs from FineWeb in that trafilatura's own deduplication is off: it remembers the pages before, and so makes the result depend on
 how files are spread over workers.

@@ -101,7 +101,7 @@ def main() -> None:
         )
 
 
-EXTRACTORS = ("trafilatura", "resiliparse")
+EXTRACTORS = ("trafilatura", "combined", "resiliparse")
 
 if __name__ == "__main__":
     main()

@@ -1,9 +1,9 @@
 """The FineWeb recipe from WARC to filtered documents on one core: pages/s beside datatrove, and beside the bare extractor.
 
-    python -m tests.benchmarks.fineweb_speed [--all]      # --all: every file of extraction/, and the peer with our trafilatura too
+    python -m tests.benchmarks.fineweb_speed [--all]      # --all: every file of extraction/
 
 Both sides read the same files, cut into eight, on the same core, and do the same: read, address, extract, language, Gopher, C4,
-FineWeb, e-mail and IP addresses. What each needs for a single page is told apart as its start, which a crawl's files of 30,000 pages
+FineWeb, e-mail and IP addresses. The peer runs with the old trafilatura that it asks for, and with ours. What each needs for a single page is told apart as its start, which a crawl's files of 30,000 pages
 do not notice. The last table is what a look at the language before extraction costs and saves.
 """
 
@@ -136,7 +136,7 @@ def html_of(record: Record) -> str:
         return ""
 
 
-def compare(files: Sequence[Path], folder: Path, *, is_all: bool) -> None:
+def compare(files: Sequence[Path], folder: Path) -> None:
     pages = cut(files, folder / "warcs")
     (folder / "one").mkdir()
     first = next(iter(sorted((folder / "warcs").iterdir())))
@@ -144,7 +144,7 @@ def compare(files: Sequence[Path], folder: Path, *, is_all: bool) -> None:
     (folder / "pages.json").write_text(json.dumps(pages))
     for name, script in {"ours.py": OURS, "bare.py": BARE, "peer.py": PEER}.items():
         (folder / name).write_text(script)
-    runs = peers(folder, is_all=is_all)
+    runs = peers(folder)
     for extractor in EXTRACTORS:
         say(extractor)
         one, all_pages = (
@@ -169,7 +169,7 @@ def compare(files: Sequence[Path], folder: Path, *, is_all: bool) -> None:
     ]
     tell(
         "The FineWeb recipe on one core",
-        ["Who", "Pages/s, wall", "CPU s", "of them start", "Times datatrove, wall", "CPU after start", "Of bare extractor", "Kept"],
+        ["Who", "Pages/s, wall", "CPU s", "of them start", "Times datatrove, wall", "the same, CPU after start", "CPU of bare extractor", "Kept"],
         rows,
         f"{len(pages)} pages. trafilatura {version('trafilatura')}, resiliparse {version('resiliparse')}; bare is the extractor "
         f"alone, its library as it is, called in a loop on the decoded HTML. {machine()}.",
@@ -177,16 +177,13 @@ def compare(files: Sequence[Path], folder: Path, *, is_all: bool) -> None:
     workers(folder, len(pages))
 
 
-def peers(folder: Path, *, is_all: bool) -> dict[str, dict[str, float]]:
+def peers(folder: Path) -> dict[str, dict[str, float]]:
     """The runs of datatrove by name: with the trafilatura that it asks for, and with ours."""
     python, model = peer(*DATATROVE), str(languages.find_model())
-    paths = [folder / "theirs"]
-    if is_all:
-        newer = f"trafilatura=={version('trafilatura')}"
-        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "-t", folder / "newer", newer], check=True)
-        paths.append(folder / "newer")
+    newer = f"trafilatura=={version('trafilatura')}"
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "-t", folder / "newer", newer], check=True)
     runs = {}
-    for path in paths:
+    for path in (folder / "newer", folder / "theirs"):
         say(f"datatrove, {path.name} trafilatura")
         one, all_pages = (
             timed([python, folder / "peer.py", folder / warcs, folder / f"{path.name}-{warcs}", model], path=path)
@@ -277,7 +274,7 @@ def main() -> None:
     is_all = "--all" in sys.argv
     files = [shared_data() / "extraction" / name for name in (FILES if is_all else FILES[:1])]
     with tempfile.TemporaryDirectory() as folder:
-        compare(files, Path(folder), is_all=is_all)
+        compare(files, Path(folder))
     looks()
 
 
