@@ -11,7 +11,7 @@ Reads and changes the lists in `trafilatura.xpaths` of the versions it was tried
 """
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -56,10 +56,16 @@ def _one_of(names: re.Match[str]) -> str:
 
 def _test(_: Any, value: str, pattern: str, flags: str = "") -> bool:
     """XPath's re:test, with the one flag that is used."""
-    is_found = _is_found if len(value) < REMEMBERED_CHARACTERS else _is_found.__wrapped__
-    return is_found(value, pattern, flags)
+    if len(value) < REMEMBERED_CHARACTERS:
+        return _is_found(value, pattern, flags)
+    return _pattern(pattern, flags).search(value) is not None
 
 
-@lru_cache(maxsize=2**15)
+@lru_cache(maxsize=2**17)
 def _is_found(value: str, pattern: str, flags: str) -> bool:
-    return re.search(pattern, value, re.IGNORECASE if "i" in flags else 0) is not None
+    return _pattern(pattern, flags).search(value) is not None
+
+
+@cache
+def _pattern(pattern: str, flags: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE if "i" in flags else 0)

@@ -184,7 +184,10 @@ def test_muon_moves_whole_matrices_however_they_are_sharded(
     muon_reference: TrainRun, data: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     run = make_run(data, tmp_path / "out", MUON, **settings)
-    subprocess.run(command(run), env=environment(), check=True, capture_output=True)
+    if run.train.num_ranks == 1:
+        run_here(run)
+    else:
+        subprocess.run(command(run), env=environment(), check=True, capture_output=True)
     assert losses(run) == pytest.approx(losses(muon_reference), rel=3e-3)
 
 
@@ -263,8 +266,8 @@ def test_told_to_stop_it_saves_says_so_and_goes_on_exactly(
 
 @pytest.mark.parametrize(
     "settings",
-    [{"optim": ADAMW}, {"optim": MUON}, {"zero_stage": 1}, {"zero_stage": 2}, {"zero_stage": 3}, {"dtype": "bfloat16"}],
-    ids=str,
+    [{"optim": MUON}, {"zero_stage": 2}, {"zero_stage": 3}],
+    ids=["without ZeRO", "ZeRO 2", "ZeRO 3"],
 )
 def test_it_goes_on_with_another_number_of_ranks(data: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     """Two ranks, then one, then two: the losses are those of one."""

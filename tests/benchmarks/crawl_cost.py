@@ -2,14 +2,15 @@
 
     python -m tests.benchmarks.crawl_cost
 
-Runs the data stages on two sets of real pages, one a part of the other, each stage in a process of its own with one worker. What a page
-costs is the slope between the two: what a stage takes to start drops out. Memory is the largest process of the stage.
+Runs the data stages on real pages and on a few of them, each stage in a process of its own with one worker. What a page costs is the
+slope between the two: what a stage takes to start drops out. Memory is the largest process of the stage.
 
 A crawl is taken to be FILES files of PAGES_PER_FILE pages, of which ENGLISH_FRACTION pass the language look and are extracted
 (Common Crawl publishes both counts by crawl). How many of these are kept is as measured on these pages, which are mostly articles:
 of a real crawl fewer are, and what comes after the filter costs less than told.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -18,11 +19,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.fineweb_speed import responses
 from tests.benchmarks.harness import machine, say, shared_data, tell
 
 FILES, PAGES_PER_FILE, ENGLISH_FRACTION = 90_000, 30_000, 0.45
 STAGES = ("ingest", "filter", "dedup", "tokenizer", "tokenize")
-SOME, OTHERS = ("wcxb-dev-sample.warc.gz",), ("trafilatura-eval.warc.gz", "fundus-news.warc.gz")
+PAGES = ("wcxb-dev-sample.warc.gz", "trafilatura-eval.warc.gz", "fundus-news.warc.gz")
+NUM_FEW = 10
+EXTRACTORS = ("trafilatura", "combined", "resiliparse")
 RUN = """
 import json, sys
 from flows.pipeline import dag
@@ -61,6 +65,14 @@ def per_page(less: dict[str, float], more: dict[str, float], pages: float) -> di
     }
 
 
+def few(folder: Path) -> str:
+    """A file of the first pages."""
+    source, target = shared_data() / "extraction" / PAGES[0], folder / "few.warc.gz"
+    end = [*itertools.islice(responses(source), NUM_FEW + 1)][-1].offset
+    target.write_bytes(source.read_bytes()[:end])
+    return str(target)
+
+
 def crawl_rows(extractor: str, folder: Path) -> list[list[Any]]:
     """A row a stage: what a thousand pages cost here, and what a crawl would."""
     extracted = FILES * PAGES_PER_FILE * ENGLISH_FRACTION
@@ -68,8 +80,10 @@ def crawl_rows(extractor: str, folder: Path) -> list[list[Any]]:
     for stage in STAGES:
         say(f"{extractor}: {stage}")
         told = []
-        for name, files in (("some", SOME), ("all", SOME + OTHERS)):
-            inputs = [str(shared_data() / "extraction" / file) for file in files]
+        for name, inputs in (
+            ("few", [few(folder)]),
+            ("all", [str(shared_data() / "extraction" / file) for file in PAGES]),
+        ):
             told.append(measure(folder / f"{extractor}-{name}", stage, inputs, extractor))
         pages = pages or told[1]["pages"] - told[0]["pages"]
         cost = per_page(*told, pages)
@@ -100,8 +114,6 @@ def main() -> None:
             f"{FILES:,} files of {PAGES_PER_FILE:,} pages, {ENGLISH_FRACTION:.0%} of them extracted. {machine()}.",
         )
 
-
-EXTRACTORS = ("trafilatura", "combined", "resiliparse")
 
 if __name__ == "__main__":
     main()

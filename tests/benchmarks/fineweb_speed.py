@@ -55,10 +55,10 @@ from tasks.extractors import by_both, by_resiliparse, by_trafilatura
 extract = {"trafilatura": by_trafilatura, "combined": by_both, "resiliparse": by_resiliparse}[sys.argv[2]]
 pages = json.load(open(sys.argv[1]))
 extract(pages[0])
-start = time.process_time()
+start, wall = time.process_time(), time.monotonic()
 for page in pages:
     extract(page)
-print(json.dumps({"extractor_cpu": time.process_time() - start}))
+print(json.dumps({"extractor_cpu": time.process_time() - start, "extractor_wall": time.monotonic() - wall}))
 """
 PEER = """
 import json, sys
@@ -174,7 +174,7 @@ def compare(files: Sequence[Path], folder: Path) -> None:
         f"{len(pages)} pages. trafilatura {version('trafilatura')}, resiliparse {version('resiliparse')}; bare is the extractor "
         f"alone, its library as it is, called in a loop on the decoded HTML. {machine()}.",
     )  # fmt: skip
-    workers(folder, len(pages))
+    workers(folder, pages)
 
 
 def peers(folder: Path) -> dict[str, dict[str, float]]:
@@ -193,22 +193,47 @@ def peers(folder: Path) -> dict[str, dict[str, float]]:
     return runs
 
 
-def workers(folder: Path, num_pages: int) -> None:
+def workers(folder: Path, pages: Sequence[str]) -> None:
+    """Two workers against one, and two processes that only extract: what the machine's two cores are worth."""
     say("one worker and two")
     rows = []
     for extractor in EXTRACTORS:
-        command = [sys.executable, folder / "ours.py", folder / "warcs"]
-        one, two = (
-            timed([*command, folder / f"{extractor}-{num}-unpinned", extractor, str(num)], is_pinned=False)["wall"]
-            for num in (1, 2)
-        )
-        rows.append([extractor, f"{num_pages / one:.1f}", f"{num_pages / two:.1f}", f"{one / two:.2f}"])
-    tell(
-        "Workers",
-        ["Extractor", "Pages/s, one worker", "Two", "Times"],
-        rows,
-        f"{os.cpu_count()} cores, start-up included.",
+        seconds = [wall_after_start(folder, extractor, num) for num in (1, 2)]
+        bare = [wall_of_bare(folder, extractor, pages, num) for num in (1, 2)]
+        rates = [f"{len(pages) / wall:.1f}" for wall in seconds]
+        rows.append([extractor, *rates, f"{seconds[0] / seconds[1]:.2f}", f"{bare[0] / bare[1]:.2f}"])
+    headings = ["Extractor", "Pages/s, one worker", "Two", "Times", "Two bare extractors against one"]
+    tell("Workers", headings, rows, f"{os.cpu_count()} cores, wall seconds after the start of the stages.")
+
+
+def wall_after_start(folder: Path, extractor: str, num_workers: int) -> float:
+    command = [sys.executable, folder / "ours.py"]
+    one, all_pages = (
+        timed(
+            [
+                *command,
+                folder / warcs,
+                folder / f"{extractor}-{num_workers}-{warcs}-unpinned",
+                extractor,
+                str(num_workers),
+            ],
+            is_pinned=False,
+        )["wall"]
+        for warcs in ("one", "warcs")
     )
+    return all_pages - one
+
+
+def wall_of_bare(folder: Path, extractor: str, pages: Sequence[str], num_processes: int) -> float:
+    """The longest that any of some processes needs to extract its share of the pages, all at once."""
+    running = []
+    for number in range(num_processes):
+        share = folder / f"pages-{number}-of-{num_processes}.json"
+        share.write_text(json.dumps(pages[number::num_processes]))
+        command = [sys.executable, folder / "bare.py", share, extractor]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, env=environment))
+    return max(json.loads(process.communicate()[0])["extractor_wall"] for process in running)
 
 
 def looks() -> None:
