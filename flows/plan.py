@@ -68,8 +68,8 @@ def cost_table(chosen: Preset, gpus: Gpus, mfu: float, dollars_per_hour: float) 
 
 def memory_table(ways: list[Fit], gpus: Gpus) -> Table:
     title = f"GiB of each GPU, of {USABLE_FRACTION * gpus.device.memory_bytes / GIB:.0f} usable; bfloat16 with AdamW"
-    names = ("ZeRO", "weights", "gradients", "optimizer", "activations", "a sequence", "microbatch", "accumulation")
-    table = Table(*names, title=title, title_justify="left", box=None)
+    names = ("ZeRO", "weights", "gradients", "optimizer", "activations", "sequence", "microbatch", "times")
+    table = Table(*names, title=title, title_justify="left", box=None, pad_edge=False)
     for column in table.columns:
         column.justify = "right"
     for way in ways:
