@@ -31,7 +31,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import deepspeed
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -49,7 +48,10 @@ from model.tokenizer import Tokenizer
 from model.train import (
     INTERRUPTED,
     clip_gradient,
+    deepspeed_config,
     full_precision,
+    gradient_clip,
+    initialize,
     is_due,
     start_process_group,
     total,
@@ -103,7 +105,7 @@ def train(run: RLRun, checkpoints: Path, stop: threading.Event) -> None:
     start_process_group(config.num_ranks)
     tokenizer = Tokenizer.load(run.tokenizer)
     prompts, heldout = split_prompts(read_prompts(run.prompts, tokenizer, config), config)
-    engine = start_engine(run)
+    engine = start_engine(run, checkpoints)
     reference = load_transformer(Path(run.initial_weights)).to(engine.device)
     judge = load_reward_model(Path(run.reward_model)).to(engine.device)
     environment = calibrate(Environment(config, tokenizer, judge), reference, prompts)
@@ -181,7 +183,7 @@ def update(engine: Any, run: RLRun, batch: Batch, means: Means) -> None:
         # DeepSpeed takes the mean over ranks and microbatches, and what is wanted is the sum.
         engine.backward(loss * (config.num_ranks * engine.gradient_accumulation_steps() / num_tokens))
         if engine.zero_optimization_stage() == 0 and engine.is_gradient_accumulation_boundary():
-            clip_gradient(engine, run.optim.gradient_clip)
+            clip_gradient(engine, gradient_clip(run.optim))
         engine.step()
 
 
@@ -231,27 +233,18 @@ def draw_seed(config: RLConfig, step: int, rank: int) -> int:
     return int(np.random.default_rng((config.seed, step, rank)).integers(2**62))
 
 
-def start_engine(run: RLRun) -> Any:
+def start_engine(run: RLRun, checkpoints: Path) -> Any:
     """The policy with its optimizer, as a DeepSpeed engine that starts from the SFT model."""
-    policy = load_transformer(Path(run.initial_weights))
-    optimizer = optim.make_optimizer(policy, run.optim)
-    engine, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=deepspeed_config(run))
-    return engine
-
-
-def deepspeed_config(run: RLRun) -> dict[str, Any]:
-    """What DeepSpeed is told; the departures are those of model/train.py."""
-    config, is_half = run.config, run.config.dtype == "bfloat16"
-    stage = max(config.zero_stage, int(is_half))
-    return {
-        "train_micro_batch_size_per_gpu": microbatch_rows(config),
-        "gradient_accumulation_steps": update_rows(config) // microbatch_rows(config),
-        "gradient_clipping": run.optim.gradient_clip if stage else 0.0,
-        "zero_optimization": {"stage": stage},
-        "bf16": {"enabled": is_half},
-        "data_types": {"grad_accum_dtype": "fp32"},
-        "steps_per_print": None,
-    }
+    config, size = run.config, microbatch_rows(run.config)
+    settings = deepspeed_config(
+        run.optim,
+        config.dtype,
+        config.zero_stage,
+        microbatch=size,
+        num_microbatches=update_rows(config) // size,
+        is_offloaded=False,
+    )
+    return initialize(load_transformer(Path(run.initial_weights)), run.optim, settings, checkpoints, config.num_ranks)
 
 
 def update_rows(config: RLConfig) -> int:

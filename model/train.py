@@ -153,34 +153,50 @@ def start_engine(run: TrainRun, dataset: Dataset, tokenizer: Tokenizer, checkpoi
         load_weights(objective.model, Path(run.initial_weights))
     if run.train.is_compiled:
         objective.compile(dynamic=False)
-    is_universal = is_of_other_ranks(checkpoints, run.train.num_ranks)
-    if is_universal and run.optim.optimizer == "muon":
+    size = microbatch_records(run.train, dataset)
+    settings = deepspeed_config(
+        run.optim,
+        run.train.dtype,
+        run.train.zero_stage,
+        microbatch=size,
+        num_microbatches=batch_records(run.train, dataset) // run.train.num_ranks // size,
+        is_offloaded=run.train.is_optimizer_offloaded,
+    )
+    return initialize(objective, run.optim, settings, checkpoints, run.train.num_ranks)
+
+
+def initialize(
+    model: torch.nn.Module, config: OptimConfig, settings: Metrics, checkpoints: Path, num_ranks: int
+) -> Any:
+    """An engine that can go on from the newest of `checkpoints`. Raises ValueError where DeepSpeed cannot reshard it."""
+    is_universal = is_of_other_ranks(checkpoints, num_ranks)
+    if is_universal and config.optimizer == "muon":
         raise ValueError(
-            f"the checkpoint in {checkpoints} is of another number of ranks than num_ranks={run.train.num_ranks}, and DeepSpeed "
+            f"the checkpoint in {checkpoints} is of another number of ranks than num_ranks={num_ranks}, and DeepSpeed "
             "cannot put Muon's ZeRO shards together: go on with as many ranks, or train with zero_stage=0"
         )
-    settings = deepspeed_config(run, dataset) | {"checkpoint": {"load_universal": is_universal}}
-    optimizer = optim.make_optimizer(objective, run.optim)
-    engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=settings)
+    settings = settings | {"checkpoint": {"load_universal": is_universal}}
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optim.make_optimizer(model, config), config=settings)
     return engine
 
 
-def deepspeed_config(run: TrainRun, dataset: Dataset) -> Metrics:
+def deepspeed_config(
+    config: OptimConfig, dtype: str, zero_stage: int, *, microbatch: int, num_microbatches: int, is_offloaded: bool
+) -> Metrics:
     """What DeepSpeed is told. The optimizer is given to it, since its own Adam would be compiled on the spot.
 
     Two departures from the run's words: bfloat16 takes at least ZeRO 1, which is where the float32 masters are kept, and
     without ZeRO the gradient is clipped here, since DeepSpeed then does not tell its norm.
     """
-    is_half, is_muon = run.train.dtype == "bfloat16", run.optim.optimizer == "muon"
-    stage = max(run.train.zero_stage, int(is_half))
-    size = microbatch_records(run.train, dataset)
-    zero: Metrics = {"stage": stage, "reduce_scatter": not is_muon}
-    if run.train.is_optimizer_offloaded and stage:
+    is_half = dtype == "bfloat16"
+    stage = max(zero_stage, int(is_half))
+    zero: Metrics = {"stage": stage, "reduce_scatter": config.optimizer != "muon"}
+    if is_offloaded and stage:
         zero["offload_optimizer"] = {"device": "cpu"}
     return {
-        "train_micro_batch_size_per_gpu": size,
-        "gradient_accumulation_steps": batch_records(run.train, dataset) // run.train.num_ranks // size,
-        "gradient_clipping": gradient_clip(run.optim) if stage else 0.0,
+        "train_micro_batch_size_per_gpu": microbatch,
+        "gradient_accumulation_steps": num_microbatches,
+        "gradient_clipping": gradient_clip(config) if stage else 0.0,
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": is_half},
