@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from model.config import ModelConfig, OptimConfig, TrainConfig
+from model.presets import preset
 from tasks.artifacts import Config
 from tasks.dedup import DedupConfig
 from tasks.evaluate import EvaluateConfig
@@ -89,7 +90,7 @@ def gpt2() -> Recipe:
         filter=FilterConfig(blocklists=["ut1"]),
         tokenizer=TokenizerConfig(vocab_size=50_304),
         pretrain=PretrainConfig(
-            model=ModelConfig(num_layers=12, width=768, num_heads=12, num_kv_heads=12, head_width=64, ff_width=2048),
+            model=preset("gpt2", vocab_size=50_304).model,
             train=TrainConfig(
                 num_steps=19_000,
                 batch_tokens=524_288,
@@ -99,7 +100,7 @@ def gpt2() -> Recipe:
                 zero_stage=1,
                 num_ranks=8,
             ),
-            optim=OptimConfig(learning_rate=6e-4),
+            optim=preset("gpt2").optim,
         ),
     )
 

@@ -17,7 +17,7 @@ from tasks.artifacts import Documents, Manifest, Store, Tokens
 from tasks.shards import Document
 from tasks.tokenize import is_validation
 
-STAGES = ("ingest", "filter", "dedup")
+LATER_STAGES = ("filter", "dedup")
 KINDS = ("documents", "dropped")
 WHERE = ["id", "url", "file", "offset"]
 Mask = Callable[[pa.Table], pa.Array]
@@ -35,8 +35,10 @@ class Fate(NamedTuple):
 def trace(url: str, recipe: str, store: Store) -> list[list[Fate]]:
     """The fates of each capture of `url`, in the order of the stages. Raises ValueError where no stage has run."""
     raw = store.open(store.latest(recipe, "ingest"), Documents)
+    later = [_latest(store, recipe, stage, Documents) for stage in LATER_STAGES]
+    tokens = _latest(store, recipe, "tokenize", Tokens)
     captures = [found for kind in KINDS for found in _find(raw, kind, _is_of(url))]
-    return [list(_follow(capture, recipe, store)) for capture in captures]
+    return [list(_follow(capture, [raw, *later], tokens)) for capture in captures]
 
 
 def _is_of(url: str) -> Mask:
@@ -66,23 +68,22 @@ def _find(artifact: Documents, kind: str, mask: Mask) -> Iterator[Document]:
                     yield from ({name: value for name, value in row.items() if value is not None} for row in rows)  # type: ignore[misc]
 
 
-def _follow(capture: Document, recipe: str, store: Store) -> Iterator[Fate]:
+def _follow(capture: Document, artifacts: Sequence[Documents | None], tokens: Tokens | None) -> Iterator[Fate]:
     """The capture in every stage that has an artifact, until one drops it."""
     document: Document | None = capture
-    for stage in STAGES:
-        artifact = _latest(store, recipe, stage, Documents)
+    for artifact in artifacts:
         if artifact is None:
             return
+        stage = artifact.manifest.stage
         kept, dropped = (next(_find(artifact, kind, _has_id(capture["id"])), None) for kind in KINDS)
         document = kept or dropped
         if document is None:
             yield Fate(stage, False, "not in this artifact: it was made of another crawl, or is stale", capture)
             return
         if kept is None:
-            yield Fate(stage, False, _why(document, artifact, store), document)
+            yield Fate(stage, False, _why(document, artifact), document)
             return
         yield Fate(stage, True, "kept", kept)
-    tokens = _latest(store, recipe, "tokenize", Tokens)
     if tokens is not None and document is not None:
         held_out = is_validation(document["text"], tokens.manifest.config["validation_fraction"])
         yield Fate("tokenize", True, f"in the {'validation' if held_out else 'train'} split", document)
@@ -96,7 +97,7 @@ def _latest(store: Store, recipe: str, stage: str, kind: Any) -> Any:
         return None
 
 
-def _why(document: Document, artifact: Documents, store: Store) -> str:
+def _why(document: Document, artifact: Documents) -> str:
     """The reason, with the measured value and its limits, or with what stands for the document."""
     reason = document["reason"]
     family, _, rule = reason.partition("/")

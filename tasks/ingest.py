@@ -122,8 +122,7 @@ def ingest(config: IngestConfig) -> Step[Documents]:
     }
     if config.languages:
         inputs["language_model"] = resource("language model", str(languages.find_model(config.language_model)))
-    for number, path in enumerate(config.blocklists):
-        inputs[f"blocklist_{number}"] = resource("blocklist", ut1.locate(path), blocklists.LISTS)
+    inputs |= ut1.resources(config.blocklists)
     return Step("ingest", VERSION, Documents, config, inputs, run=run)
 
 

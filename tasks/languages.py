@@ -81,9 +81,9 @@ def _carried_model() -> Path | None:
     return next((Path(str(file.locate())) for file in files if file.name == MODEL), None)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # that of languages, and a classifier of quality
 def load_model(path: Path) -> Any:
-    """The model, read once in a process."""
+    """A fastText model, read once in a process."""
     return fasttext.load_model(str(path))
 
 

@@ -85,8 +85,7 @@ def measure(documents: Step[Documents], config: MeasureConfig) -> Step[Measures]
         inputs["classifier"] = quality_model.quality_model(config.quality_model)
     if "crawl" in documents.inputs:
         inputs["crawl"] = documents.inputs["crawl"]
-    for number, path in enumerate(config.blocklists):
-        inputs[f"blocklist_{number}"] = resource("blocklist", ut1.locate(path), blocklists.LISTS)
+    inputs |= ut1.resources(config.blocklists)
     return Step("measure", VERSION, Measures, config, inputs, run=run, is_source=True)
 
 
@@ -155,7 +154,7 @@ def measure_shard(shard: Shard) -> Counts:
     tools = Tools(
         Blocklist(blocklists.load_keys(shard.keys), shard.categories),
         languages.load_model(language_model),
-        quality_model.load_model(classifier[0]) if classifier else None,
+        languages.load_model(classifier[0]) if classifier else None,
     )
     counts = Counter(documents=0, documents_in_full=0)
 

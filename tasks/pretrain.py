@@ -7,6 +7,7 @@ Reads Tokens and the Tokenizer they were made with, writes a Checkpoint. The mod
 from pydantic import Field
 
 from model.config import ModelConfig, OptimConfig, TrainConfig, TrainRun
+from model.presets import PRESETS
 from tasks.artifacts import Checkpoint, Config, Outcome, Step, Tokenizer, Tokens
 from tasks.stage import Run
 from tasks.training import paths, tokenizer_file, train, vocab_size
@@ -17,9 +18,9 @@ VERSION = 1
 class PretrainConfig(Config):
     """The base model and its training. The vocabulary's size is the tokenizer's, whatever `model` says."""
 
-    model: ModelConfig = Field(ModelConfig(width=128, num_heads=4, num_kv_heads=4, ff_width=352), title="Model")
-    train: TrainConfig = Field(TrainConfig(num_steps=560, batch_tokens=4096, num_ranks=2), title="Training")
-    optim: OptimConfig = Field(OptimConfig(), title="Optimizer")
+    model: ModelConfig = Field(PRESETS["tiny"].model, title="Model")
+    train: TrainConfig = Field(PRESETS["tiny"].train, title="Training")
+    optim: OptimConfig = Field(PRESETS["tiny"].optim, title="Optimizer")
 
 
 def pretrain(tokens: Step[Tokens], tokenizer: Step[Tokenizer], config: PretrainConfig) -> Step[Checkpoint]:

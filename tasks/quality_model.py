@@ -11,7 +11,6 @@ same documents and settings give the same bytes. Held in memory are `max_documen
 import heapq
 import json
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -24,12 +23,12 @@ import xxhash
 from pydantic import Field, model_validator
 
 from tasks.artifacts import Config, Outcome, Resource, Step, runtime
+from tasks.languages import LABEL
 from tasks.resources import resource
 from tasks.stage import Run
 
 VERSION = 1
 MODEL = "files/model.bin"
-LABEL = "__label__"
 POSITIVE, NEGATIVE = f"{LABEL}positive", f"{LABEL}negative"
 LINE_END = "</s>"  # fastText's own word
 MAX_CHARACTERS = 20_000  # of a document, its start
@@ -151,12 +150,6 @@ def learn(documents: Iterable[Drawn], config: QualityModelConfig, path: Path) ->
         thread=1,
         verbose=0,
     )
-
-
-@lru_cache(maxsize=1)
-def load_model(path: Path) -> Any:
-    """The classifier of an artifact, read once in a process."""
-    return fasttext.load_model(str(path))
 
 
 def score(text: str, model: Any) -> float:

@@ -20,11 +20,14 @@ import tarfile
 import tempfile
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from tasks.artifacts import Artifact, Step
 from tasks.blocklists import LISTS
 from tasks.download import head, open_file
+from tasks.resources import resource
 
 NAME = "ut1"
 URL = "https://dsi.ut-capitole.fr/blacklists/download/blacklists.tar.gz"
@@ -43,6 +46,11 @@ BEST_KNOWN = {
     "warez": "1337x.to fitgirl-repacks.site nulled.to rarbg.to thepiratebay.org",
 }
 logger = logging.getLogger("crawl2chat")
+
+
+def resources(paths: Sequence[str]) -> dict[str, Step[Artifact]]:
+    """The steps that copy block lists into the store, by the name that a stage takes them by."""
+    return {f"blocklist_{number}": resource("blocklist", locate(path), LISTS) for number, path in enumerate(paths)}
 
 
 def locate(path: str) -> str:

@@ -13,7 +13,8 @@ import pytest
 
 from tasks.artifacts import Outcome
 from tasks.filter import FilterConfig, filter
-from tasks.quality_model import QualityModelConfig, as_line, judge, load_model, quality_model, read_texts, score
+from tasks.languages import load_model
+from tasks.quality_model import QualityModelConfig, as_line, judge, quality_model, read_texts, score
 from tasks.shards import Document, ShardWriter, read_documents
 from tasks.stage import execute
 from tests.documents import documents_of
