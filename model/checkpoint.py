@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -214,9 +215,19 @@ def save_checkpoint(engine: Any, folder: Path, step: int, keep_checkpoints: int)
         shutil.rmtree(folder / partial, ignore_errors=True)
     engine.save_checkpoint(str(folder), tag=partial, client_state={"step": step}, save_latest=False)
     if engine.global_rank == 0:
+        make_durable([*(folder / partial).rglob("*"), folder / partial])
         (folder / partial).replace(folder / f"step-{step:08d}")
+        make_durable([folder])
         for old in complete_checkpoints(folder)[:-keep_checkpoints]:
             shutil.rmtree(old)
+
+
+def make_durable(paths: Iterable[Path]) -> None:
+    """Have files and folders on the disk, so that a rename is not there before them after a power cut."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
 
 
 def load_checkpoint(engine: Any, folder: Path) -> int:
@@ -235,11 +246,8 @@ def load_checkpoint(engine: Any, folder: Path) -> int:
         settings = [{**group, "params": None} for group in engine.optimizer.param_groups]
         path, state = engine.load_checkpoint(str(folder), tag=tag)
     assert path is not None, found[-1]
-    for group, setting in zip(engine.optimizer.param_groups, settings, strict=True):
-        group |= {
-            **setting,
-            "params": group["params"],
-        }  # a universal checkpoint of ZeRO 3 gives all groups the first one's
+    if engine.load_universal_checkpoint():
+        _undo_sharing(engine, settings)
     torch.distributed.barrier()
     if engine.global_rank == 0:
         shutil.rmtree(folder / f"universal-{found[-1].name}", ignore_errors=True)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 Objective = Literal["pretrain", "sft", "reward"]
+Packing = Literal["concatenated", "whole_documents"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 RUNTIME: dict[str, JsonValue] = {
     "runtime": True
@@ -89,7 +90,7 @@ class OptimConfig(Frozen):
 class TrainConfig(Frozen):
     """One training run: how long, in which batches, in which numbers, and what it keeps."""
 
-    num_steps: int = Field(400, ge=1, description="Optimizer steps.")
+    num_steps: int = Field(400, ge=0, description="Optimizer steps; 0 trains nothing.")
     batch_tokens: int = Field(8192, ge=2, description="Tokens per optimizer step, over all ranks and microbatches.")
     sequence_tokens: int = Field(256, ge=2, le=2**20, description="T: tokens of a sequence.")
     microbatch_sequences: int = Field(
@@ -108,6 +109,11 @@ class TrainConfig(Frozen):
         description="Compute activations anew in the backward pass: a third more work for far less memory.",
         json_schema_extra=RUNTIME,
     )
+    packing: Packing = Field(
+        "concatenated",
+        description="concatenated: documents are cut into sequences wherever these end. whole_documents: a sequence begins with a "
+        "document, and holds whole ones where they fit. Conversations are always whole.",
+    )
     is_masked: bool = Field(False, description="Attention does not cross from one document into the next.")
     spike_nats: float = Field(
         2.0, ge=0.0, description="A loss so far above the median of the last steps is a spike; 0: only NaN is bad."
@@ -118,6 +124,18 @@ class TrainConfig(Frozen):
     seed: int = Field(0, ge=0, lt=2**32, description="Of initial weights and of the order of the data.")
     eval_every_steps: int = Field(100, ge=0, description="Steps between validations; 0: only after the last step.")
     eval_sequences: int = Field(64, ge=0, description="At most so many validation sequences.")
+    sample_every_steps: int = Field(
+        100,
+        ge=0,
+        description="Steps between completions of sample_prompts, for the eye; 0: none.",
+        json_schema_extra=RUNTIME,
+    )
+    sample_prompts: tuple[str, ...] = Field(
+        ("The", "In the beginning", "Who are you?"),
+        description="A base model goes on from them, an assistant answers them.",
+        json_schema_extra=RUNTIME,
+    )
+    sample_tokens: int = Field(32, ge=1, description="A completion has at most so many.", json_schema_extra=RUNTIME)
     checkpoint_every_steps: int = Field(
         100, ge=0, description="Steps between checkpoints; 0 keeps none on the way.", json_schema_extra=RUNTIME
     )
@@ -141,6 +159,13 @@ class TrainConfig(Frozen):
         return self
 
 
+class Source(Frozen):
+    """Files that are mixed into what is trained on."""
+
+    paths: tuple[str, ...] = Field(min_length=1, description="Files, in order.")
+    weight: float = Field(gt=0.0, description="So many records of them for one of what they are mixed into.")
+
+
 class TrainRun(Frozen):
     """All that a training process group is told, as JSON: `python -m model.train RUN.json`."""
 
@@ -150,6 +175,7 @@ class TrainRun(Frozen):
     optim: OptimConfig
     tokenizer: str = Field(description="Path of tokenizer.json.")
     train_paths: tuple[str, ...] = Field(min_length=1, description="Files to train on, in order.")
+    mixture: tuple[Source, ...] = Field((), description="More files to train on.")
     validation_paths: tuple[str, ...] = Field((), description="Files to validate on; empty: no validation.")
     initial_weights: str | None = Field(None, description="Folder with model.safetensors to start from, or None.")
     output: str = Field(description="Folder for model.safetensors, config.json, metrics.jsonl and summary.json.")

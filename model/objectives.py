@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from model import losses
 from model.config import TrainRun
-from model.dataloader import Microbatch, Packed
+from model.dataset import Microbatch, Packed
 from model.tokenizer import Tokenizer
 from model.transformer import RewardModel, Transformer, initialize
 

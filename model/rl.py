@@ -39,7 +39,7 @@ from torch import Tensor
 from model import losses, optim
 from model.checkpoint import load_checkpoint, load_reward_model, load_transformer, save_checkpoint, save_weights
 from model.config import num_parameters
-from model.dataloader import batch_indices
+from model.dataset import shuffled
 from model.evaluation import pad
 from model.metrics import MetricsLog, clocked
 from model.rl_config import RLConfig, RLRun
@@ -134,7 +134,8 @@ def train_step(
     """One round of rollouts and the updates on them."""
     config, seconds, means = run.config, Metrics(), Means()
     with clocked(seconds, "phase/rollout_seconds"):  # 1 and 2
-        chosen = batch_indices(len(prompts), config.prompts_per_step, step, config.seed)
+        positions = np.arange(step * config.prompts_per_step, (step + 1) * config.prompts_per_step)
+        chosen = shuffled(len(prompts), positions, config.seed)
         mine = [prompts[index] for index in chosen[engine.global_rank :: config.num_ranks]]
         rollouts = roll_out(
             engine.module, environment, repeat(mine, config), draw_seed(config, step, engine.global_rank)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from model.config import GenerateConfig
-from model.dataloader import read_records
+from model.dialogues import read_records
 from model.evaluation import holds, rewards
 from model.generate import generate
 from model.rl_config import RLConfig

@@ -3,6 +3,7 @@
 Reads RUN.json (a `TrainRun`) and the files it names. Writes into the run's output folder
 
     metrics.jsonl      one JSON object a step, while it runs
+    samples.jsonl      what the model said now and then, see model/samples.py
     model.safetensors  the weights after the last step, with config.json
     summary.json       what came of it: counts are integers, measures are floats
 
@@ -15,7 +16,7 @@ A step that goes wrong takes the run back to its newest checkpoint, see model/ro
 Metrics: step (steps done), train/loss_nats (per learned token or pair), train/learning_rate (AdamW's), train/gradient_norm (before
 clipping), train/tokens_per_second (padding included), train/mfu_fraction (of the devices' peak, see model/devices.py),
 train/memory_bytes (most so far of rank 0: of the GPU, or of the process), train/seconds (since this process began to train),
-phase/NAME_seconds (data, forward, backward, optimizer; validation and checkpoint of the step before; on a GPU, which is not
+phase/NAME_seconds (data, forward, backward, optimizer; validation, samples and checkpoint of the step before; on a GPU, which is not
 waited for, when they were asked for), and where a validation was due validation/loss_nats with validation/bits_per_byte (of
 learned text) or validation/accuracy (of pairs).
 """
@@ -40,19 +41,21 @@ from model import optim
 from model.checkpoint import is_of_other_ranks, load_checkpoint, load_weights, save_checkpoint, save_weights
 from model.config import OptimConfig, TrainConfig, TrainRun, flops_per_token, num_parameters
 from model.dataloader import (
-    Dataset,
-    Microbatch,
     batch_indices,
     batch_records,
     microbatch_records,
     microbatches,
     open_dataset,
+    open_training,
 )
+from model.dataset import Dataset, Microbatch
 from model.devices import peak_flops
 from model.metrics import Metrics, MetricsLog, clocked
 from model.objectives import Objective, make_objective, num_learned
 from model.rollback import BadStep, LeftOut, trouble_of
+from model.samples import add_samples
 from model.tokenizer import Tokenizer
+from model.transformer import Transformer
 
 INTERRUPTED = 128 + signal.SIGTERM
 
@@ -64,16 +67,13 @@ def train(run: TrainRun, checkpoints: Path, stop: threading.Event) -> None:
     """
     start_process_group(run.train.num_ranks)
     config, tokenizer = run.train, Tokenizer.load(run.tokenizer)
-    dataset, validation = (
-        open_dataset(run.objective, paths, config.sequence_tokens, tokenizer) if paths else None
-        for paths in (run.train_paths, run.validation_paths)
-    )
-    assert dataset is not None
+    dataset, held_out = open_training(run, tokenizer), run.validation_paths
+    validation = open_dataset(run.objective, held_out, config.sequence_tokens, tokenizer) if held_out else None
     left_out = LeftOut(checkpoints.parent / "left_out.json")
     while True:
         engine = start_engine(run, dataset, tokenizer, checkpoints)
         try:
-            run_steps(engine, run, dataset, validation, checkpoints, left_out, stop)
+            run_steps(engine, run, tokenizer, dataset, validation, checkpoints, left_out, stop)
             return
         except BadStep as bad:
             roll_back(engine, run, dataset, left_out, bad)
@@ -82,6 +82,7 @@ def train(run: TrainRun, checkpoints: Path, stop: threading.Event) -> None:
 def run_steps(
     engine: Any,
     run: TrainRun,
+    tokenizer: Tokenizer,
     dataset: Dataset,
     validation: Dataset | None,
     checkpoints: Path,
@@ -107,6 +108,9 @@ def run_steps(
                 metrics |= validate(engine, config, validation)
         if engine.global_rank == 0:
             log.append({"step": done, **metrics, "train/seconds": time.monotonic() - started})
+        if is_due(done, config.sample_every_steps):
+            with clocked(seconds, "phase/samples_seconds"):
+                sample(engine, run, tokenizer, done)
         is_stopping = total(engine, float(stop.is_set())) > 0 and not is_last
         if is_last or is_stopping or is_due(done, config.checkpoint_every_steps):
             with clocked(seconds, "phase/checkpoint_seconds"):
@@ -118,7 +122,7 @@ def run_steps(
 
 def roll_back(engine: Any, run: TrainRun, dataset: Dataset, left_out: LeftOut, bad: BadStep) -> None:
     """Leave the batch of a bad step out from now on. Raises RuntimeError where that has been done often enough."""
-    indices = batch_indices(len(dataset), batch_records(run.train, dataset), bad.batch, run.train.seed)
+    indices = batch_indices(dataset, run.train, bad.batch)
     told = f"step {bad.step + 1} went wrong ({bad}) on batch {bad.batch}, of {', '.join(dataset.files(indices))}"
     if len(left_out.batches) >= run.train.max_rollbacks:
         raise RuntimeError(
@@ -277,6 +281,19 @@ def validate(engine: Any, config: TrainConfig, dataset: Dataset) -> Metrics:
     return objective.report(nats_of_all, measure_of_all, learned_of_all) if learned_of_all else {}
 
 
+def sample(engine: Any, run: TrainRun, tokenizer: Tokenizer, step: int) -> None:
+    """Let the model speak, on rank 0: a copy of it in float32, since its weights may be in parts and in half precision."""
+    model = engine.module.model
+    if not isinstance(model, Transformer):
+        return
+    weights = {name: full_precision(parameter) for name, parameter in model.named_parameters()}
+    if engine.global_rank == 0:
+        with torch.device("meta"):
+            speaker = Transformer(model.config)
+        speaker.load_state_dict(weights, assign=True)
+        add_samples(Path(run.output) / "samples.jsonl", step, speaker.to(engine.device), tokenizer, run)
+
+
 def finish(engine: Any, run: TrainRun, dataset: Dataset, log: "MetricsLog") -> None:
     """Write the weights and, last, the summary."""
     model = engine.module.model
@@ -290,8 +307,8 @@ def finish(engine: Any, run: TrainRun, dataset: Dataset, log: "MetricsLog") -> N
         "parameters": num_parameters(run.model),
         "steps": run.train.num_steps,
         "tokens": run.train.num_steps * run.train.batch_tokens,
-        "records": len(dataset),
-        "epochs": run.train.num_steps * batch_records(run.train, dataset) / len(dataset),
+        **dataset.counts(),
+        **dataset.epochs(run.train.num_steps * batch_records(run.train, dataset)),
         **{
             name: value
             for name, value in last.items()

@@ -12,7 +12,7 @@ from tasks.chat_data import conversations
 from tasks.stage import Run
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
-VERSION = 1
+VERSION = 2
 
 
 class SFTConfig(Config):

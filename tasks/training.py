@@ -32,6 +32,7 @@ def train(
     follower = Follower(run, num_steps, shown)
     launch(module, run_file, num_ranks=num_ranks, metrics_file=run.folder / "metrics.jsonl", on_metrics=follower)
     follower.plot()
+    follower.listen()
     (run.folder / "run.json").write_text(run_file.read_text())
     (run.folder / "run.log").write_bytes(run_file.with_suffix(".log").read_bytes())
     summary = json.loads((run.folder / "summary.json").read_text())
@@ -45,12 +46,26 @@ class Follower:
     def __init__(self, run: Run, num_steps: int, shown: dict[str, str]) -> None:
         self.run, self.num_steps, self.shown = run, num_steps, shown
         self.last_plot = time.monotonic()
+        self.samples = run.folder / "samples.jsonl"
+        self.num_samples = 0
 
     def __call__(self, metrics: Metrics) -> None:
         values = {name: metrics[metric] for name, metric in self.shown.items() if metric in metrics}
         self.run.progress(metrics["step"], self.num_steps, "steps", **values)
         if time.monotonic() - self.last_plot > PLOT_SECONDS:
             self.plot()
+        self.listen()
+
+    def listen(self) -> None:
+        """Tell what the model said since the last call."""
+        if not self.samples.exists():
+            return
+        samples = [json.loads(line) for line in self.samples.read_text(encoding="utf-8").splitlines()]
+        for sample in samples[self.num_samples :]:
+            self.run.log(f"step {sample['step']}: {sample['prompt']} → {' '.join(sample['completion'].split())}")
+        if len(samples) > self.num_samples:
+            self.run.table("samples", samples, "what the model says by step")
+        self.num_samples = len(samples)
 
     def plot(self) -> None:
         self.last_plot = time.monotonic()

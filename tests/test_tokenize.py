@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tokenizer_stage import texts
 
-from model.dataloader import shard_vocab_size, token_runs
+from model.token_shards import shard_vocab_size, token_runs
 from model.tokenizer import Tokenizer as Encoder
 from tasks.artifacts import Step, Store, Tokens
 from tasks.artifacts import Tokenizer as TokenizerArtifact
@@ -86,7 +86,7 @@ def test_shards_are_read_without_a_copy_and_know_their_vocabulary(made: tuple[En
     before = pa.total_allocated_bytes()
     runs = list(token_runs(path))
     assert pa.total_allocated_bytes() == before
-    assert runs[0].dtype == np.uint16
+    assert runs[0].tokens.dtype == np.uint16
 
 
 def test_a_large_vocabulary_is_written_in_four_bytes(made: tuple[Encoder, Tokens], tmp_path: Path) -> None:

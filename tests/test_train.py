@@ -20,7 +20,8 @@ from test_dataloader import write_shard
 from tiny import tiny_config, write_lines, write_tokenizer
 
 from model.checkpoint import complete_checkpoints, load_reward_model, load_transformer
-from model.config import OptimConfig, TrainConfig, TrainRun
+from model.config import OptimConfig, Source, TrainConfig, TrainRun
+from model.dialogues import read_records
 from model.metrics import MetricsLog
 from model.optim import learning_rate_factor, make_optimizer, parameter_groups
 from model.rollback import WINDOW, LeftOut, trouble_of
@@ -57,6 +58,9 @@ def make_run(data: Path, output: Path, optim: OptimConfig = ADAMW, **settings: A
         "microbatch_sequences": 8,
         "eval_every_steps": 6,
         "checkpoint_every_steps": 4,
+        "sample_every_steps": 5,
+        "sample_prompts": ["the mayor"],
+        "sample_tokens": 6,
     }
     return TrainRun(
         objective="pretrain",
@@ -107,12 +111,35 @@ def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
     return run
 
 
-def test_golden_trajectory(reference: TrainRun) -> None:
+def test_golden_trajectory(data: Path, tmp_path: Path) -> None:
     """Changes when the mathematics of model, loss, optimizer or order of data changes, and should then be changed here."""
-    assert losses(reference)[::3] == pytest.approx(GOLDEN, abs=2e-3)
+    run = make_run(data, tmp_path / "out", num_steps=20)
+    run_here(run)
+    assert losses(run) == pytest.approx(GOLDEN, abs=2e-3)
 
 
-GOLDEN = [5.9026, 3.7895, 2.9591, 1.9161]
+GOLDEN = [
+    5.9026,
+    4.9676,
+    4.2783,
+    3.7895,
+    3.4554,
+    3.1269,
+    2.9591,
+    2.3940,
+    2.2682,
+    1.8103,
+    1.5875,
+    1.5455,
+    1.4599,
+    1.3702,
+    1.1563,
+    1.2211,
+    0.9360,
+    1.1389,
+    1.1076,
+    0.8822,
+]
 
 
 def test_what_a_run_leaves(reference: TrainRun) -> None:
@@ -125,9 +152,38 @@ def test_what_a_run_leaves(reference: TrainRun) -> None:
     assert [path.name for path in complete_checkpoints(output / "checkpoints")] == ["step-00000008", "step-00000012"]
 
 
+def test_it_speaks_now_and_then(reference: TrainRun, data: Path, tmp_path: Path) -> None:
+    """However the weights are shared out, it is the same model that speaks."""
+    samples = read_records([str(Path(reference.output) / "samples.jsonl")])
+    assert [(line["step"], line["prompt"]) for line in samples] == [(5, "the mayor"), (10, "the mayor")]
+    assert all(line["completion"] for line in samples)
+    sharded = make_run(data, tmp_path / "out", zero_stage=3, num_steps=12)
+    run_here(sharded)
+    assert read_records([str(tmp_path / "out" / "samples.jsonl")]) == samples
+
+
+def test_a_mixture_of_whole_documents_is_learned_and_gone_on_with(data: Path, tmp_path: Path) -> None:
+    more = write_shard(tmp_path / "more.arrow", [[0, *range(12 + n, 52 + n)] for n in range(40)])
+    runs = []
+    for name in ("whole", "stopped"):
+        run = make_run(data, tmp_path / name, packing="whole_documents", num_steps=8)
+        runs.append(run.model_copy(update={"mixture": (Source(paths=(more,), weight=0.5),)}))
+    whole, stopped = runs
+    run_here(whole)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(SystemExit):
+        train(stopped, Path(stopped.output) / "checkpoints", stop)
+    run_here(stopped)
+    assert losses(stopped) == losses(whole)
+    summary = json.loads((Path(whole.output) / "summary.json").read_text())
+    assert summary["cuts_in_documents"] == 140 and summary["padded_tokens"] > 0
+    assert summary["mixture/1/epochs"] == pytest.approx(0.33, abs=0.1)
+
+
 def test_the_weights_it_leaves_are_those_it_was_validated_with(reference: TrainRun, data: Path) -> None:
     from model import losses
-    from model.dataloader import TokenShards
+    from model.token_shards import TokenShards
 
     shards = TokenShards([str(data / "validation.arrow")], 32)
     tokens, mask = shards.fetch(np.arange(len(shards)))
