@@ -1,7 +1,9 @@
-"""How a training process group starts: here, as a group of its own, watched through the metrics file it writes.
+"""How a training process group starts: as a group of its own, watched through the metrics file it writes.
 
 Reads the metrics JSON Lines that rank 0 appends to, writes the group's output to a log file. One rank is started as a plain
-process, several through torchrun. Cancelling the stage ends the group with SIGTERM, on which it saves, then SIGKILL; the
+process, several through torchrun on this machine, or through DeepSpeed's launcher on those of the hostfile that
+CRAWL2CHAT_HOSTFILE names (`HOST slots=RANKS` a line; this needs pdsh, ssh without a password, and code and store at the same
+paths everywhere). Cancelling the stage ends the group with SIGTERM, on which it saves, then SIGKILL; the
 death of the stage's own process ends it too (PR_SET_PDEATHSIG), so that no rank trains on unseen.
 """
 
@@ -22,6 +24,8 @@ GRACE_SECONDS = 25.0  # Prefect kills a cancelled run after 30
 PR_SET_PDEATHSIG = 1
 TAIL_LINES = 3
 ERROR = re.compile(r"^(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception|Interrupt): .*)$", re.MULTILINE)
+
+FIRST_KILLED = re.compile(r"^Root Cause.*? rank +: (\d+).*?: Signal \d+ \((\w+)\) received", re.M | re.S)
 
 Metrics = dict[str, Any]
 
@@ -58,7 +62,9 @@ def launch(
 
 
 def cause(log: str) -> str:
-    """The error of the rank that failed first: the others fail of its absence, torchrun of theirs. Else the log's last words."""
+    """What ended the rank that failed first: the others fail of its absence, torchrun of theirs. Else the log's last words."""
+    if killed := FIRST_KILLED.search(log):
+        return f"rank {killed[1]} was ended by {killed[2]}, by hand or for want of memory"
     errors = [error for error in ERROR.findall(log) if not error.startswith("torch.distributed")]
     return errors[0] if errors else " / ".join(log.splitlines()[-TAIL_LINES:])
 
@@ -66,6 +72,9 @@ def cause(log: str) -> str:
 def _command(module: str, run_file: Path, num_ranks: int) -> list[str]:
     if num_ranks == 1:
         return [sys.executable, "-m", module, str(run_file)]
+    if hosts := os.environ.get("CRAWL2CHAT_HOSTFILE"):
+        deepspeed = ["-m", "deepspeed.launcher.runner", "--hostfile", hosts, "--no_local_rank", "--module"]
+        return [sys.executable, *deepspeed, module, str(run_file)]
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"]
     return [sys.executable, *torchrun, "-m", module, str(run_file)]
 

@@ -62,6 +62,31 @@ def test_a_group_that_fails_is_told_with_the_end_of_its_log(module: str, tmp_pat
         )
 
 
+def test_a_rank_that_is_killed_ends_the_others_and_is_named(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import os, time; time.sleep(1000) if os.environ['RANK'] == '0' else os.kill(os.getpid(), 9)"
+    (tmp_path / "dying.py").write_text(code)
+    with pytest.raises(RuntimeError, match="rank 1 was ended by SIGKILL, by hand or for want of memory"):
+        launch(
+            "dying", tmp_path / "run.json", num_ranks=2, metrics_file=tmp_path / "metrics", on_metrics=lambda line: None
+        )
+
+
+def test_ranks_are_started_on_the_machines_of_a_hostfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here on one, whose ssh runs what it is told on this machine."""
+    (tmp_path / "rank.py").write_text("import os; print(os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])")
+    (tmp_path / "ssh").write_text("#!/bin/sh\necho 127.0.0.1\n")
+    (tmp_path / "ssh").chmod(0o755)
+    (tmp_path / "hosts").write_text("localhost slots=2\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("CRAWL2CHAT_HOSTFILE", str(tmp_path / "hosts"))
+    launch("rank", tmp_path / "run.json", num_ranks=2, metrics_file=tmp_path / "metrics", on_metrics=lambda line: None)
+    log = (tmp_path / "run.log").read_text()
+    assert "0 of 2" in log and "1 of 2" in log
+
+
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_no_rank_outlives_its_stage(module: str, tmp_path: Path, kill: int) -> None:
     run_file = settings(tmp_path, num_steps=1000, seconds=0.1)
