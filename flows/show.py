@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from model.json_lines import read_lines
 from model.tokenizer import Tokenizer
 from tasks.artifacts import Artifact, Manifest, Store
 from tasks.shards import Document, read_documents
@@ -57,11 +58,11 @@ def _climb(tree: Tree, manifest: Manifest, store: Store, seen: set[str]) -> None
         if found := store.find(artifact_id):
             _climb(branch, found, store, seen)
     if manifest.kind == "Crawl":
-        lines = (store.folder(manifest.id) / "inputs.jsonl").read_text(encoding="utf-8").splitlines()
-        for line in lines[:SHOWN_FILES]:
-            tree.add(f"[dim]{escape(json.loads(line)['url'])}[/]")
-        if len(lines) > SHOWN_FILES:
-            tree.add(f"[dim]and {len(lines) - SHOWN_FILES} more files[/]")
+        files = read_lines(store.folder(manifest.id) / "inputs.jsonl")
+        for file in files[:SHOWN_FILES]:
+            tree.add(f"[dim]{escape(file['url'])}[/]")
+        if len(files) > SHOWN_FILES:
+            tree.add(f"[dim]and {len(files) - SHOWN_FILES} more files[/]")
 
 
 def peek(artifact: Artifact, store: Store, num: int) -> Iterator[RenderableType]:

@@ -4,15 +4,14 @@ Reads JSON Lines. Writes nothing. Conversations are packed whole; one longer tha
 which one side does not fit is dropped.
 """
 
-import json
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from model.dataset import Packed, Pairs, Shuffled
+from model.json_lines import read_lines
 from model.packing import Indices, best_fit
 from model.tokenizer import Tokenizer
 
@@ -26,7 +25,7 @@ class ConversationRows(Shuffled):
         self.sequence_tokens = sequence_tokens
         self.paths = list(paths)
         self.pad = tokenizer.pad
-        rendered = [tokenizer.render(record["messages"]) for record in read_records(paths)]
+        rendered = [tokenizer.render(record["messages"]) for path in paths for record in read_lines(path)]
         self._over = [len(tokens) - sequence_tokens - 1 for tokens, _ in rendered if len(tokens) > sequence_tokens + 1]
         self._conversations = [(t[: sequence_tokens + 1], m[: sequence_tokens + 1]) for t, m in rendered]
         self._lengths = np.array([len(tokens) for tokens, _ in self._conversations], np.int64)
@@ -71,7 +70,7 @@ class PreferencePairs(Shuffled):
         self.sequence_tokens = sequence_tokens
         self.paths = list(paths)
         self.pad = tokenizer.pad
-        pairs = [_render_pair(record, tokenizer) for record in read_records(paths)]
+        pairs = [_render_pair(record, tokenizer) for path in paths for record in read_lines(path)]
         self._pairs = [pair for pair in pairs if max(map(len, pair)) <= sequence_tokens]
         self._num_dropped = len(pairs) - len(self._pairs)
         if not self._pairs:
@@ -103,8 +102,3 @@ def _render_pair(record: dict[str, Any], tokenizer: Tokenizer) -> tuple[list[int
         for completion in completions
     )
     return chosen, rejected
-
-
-def read_records(paths: Iterable[str]) -> list[dict[str, Any]]:
-    """All JSON objects of JSON Lines files."""
-    return [json.loads(line) for path in paths for line in Path(path).read_text(encoding="utf-8").splitlines()]

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from model.json_lines import read_lines, write_lines
+
 Metrics = dict[str, Any]
 
 
@@ -48,16 +50,13 @@ class MetricsLog:
 
     def lines(self, until_step: int) -> list[Metrics]:
         """The last line of every step up to and with `until_step`, in order."""
-        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
-        kept = {line["step"]: line for line in lines if line["step"] <= until_step}
+        kept = {line["step"]: line for line in read_lines(self.path) if line["step"] <= until_step}
         return sorted(kept.values(), key=lambda line: line["step"])
 
     def compact(self) -> list[Metrics]:
         """End with the last line of every step, which is what the file then holds."""
         kept = self.lines(until_step=2**63)
-        compacted = self.path.with_suffix(".partial")
-        compacted.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        compacted.replace(self.path)
+        write_lines(self.path, kept)
         for tracker in self.trackers or []:
             tracker.close()
         return kept

@@ -1,17 +1,18 @@
 """When training goes wrong: which step is bad, and what is done about it.
 
-Reads and writes a JSON list of numbers, the batches that are left out. A step is bad where its loss or the norm of its gradient
+Reads and writes JSON Lines of numbers, the batches that are left out. A step is bad where its loss or the norm of its gradient
 is not finite, or its loss lies more than `spike_nats` above the median of the WINDOW steps before (once there are as many). The
 run then goes back to its newest checkpoint, or its beginning, and never takes the batch of that step again: the batch of step s
 is the s-th of those that are left. After `max_rollbacks` of them it stops. PaLM's trainers did the same by hand (Chowdhery et
 al. 2022, section 5.1).
 """
 
-import json
 import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+
+from model.json_lines import read_lines, write_lines
 
 WINDOW = 50
 
@@ -40,15 +41,13 @@ class LeftOut:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.batches: list[int] = json.loads(path.read_text()) if path.exists() else []
+        self.batches: list[int] = read_lines(path) if path.exists() else []
 
     def add(self, batch: int, is_written: bool) -> None:
         """Leave `batch` out from now on. Every rank calls it, one of them writes."""
         self.batches = sorted([*self.batches, batch])
         if is_written:
-            partial = self.path.with_suffix(".partial")
-            partial.write_text(json.dumps(self.batches))
-            partial.replace(self.path)
+            write_lines(self.path, self.batches)
 
     def batch_of(self, step: int) -> int:
         """The number of the batch that step `step` (from 0) takes."""

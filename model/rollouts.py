@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from model.config import GenerateConfig
-from model.dialogues import read_records
 from model.evaluation import holds, rewards
 from model.generate import generate
+from model.json_lines import read_lines
 from model.rl_config import RLConfig
 from model.tokenizer import Tokenizer
 from model.transformer import RewardModel, Transformer
@@ -58,7 +58,7 @@ class Rollouts(NamedTuple):
 
 def read_prompts(paths: Sequence[str], tokenizer: Tokenizer, config: RLConfig) -> list[Prompt]:
     """The prompts that are short enough. Raises ValueError where none is."""
-    records = read_records(paths)
+    records = [record for path in paths for record in read_lines(path)]
     prompts = [
         Prompt(record["messages"][-1]["content"], tokenizer.render_prompt(record["messages"]), record.get("answer"))
         for record in records

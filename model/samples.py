@@ -4,24 +4,20 @@ Writes samples.jsonl: step, prompt and completion, a line each. A base model goe
 A step that is done again after a kill replaces what it said before.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from model.config import GenerateConfig, TrainRun
-from model.dialogues import read_records
 from model.evaluation import answer, complete
+from model.json_lines import read_lines, write_lines
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 
 
 def add_samples(path: Path, step: int, model: Transformer, tokenizer: Tokenizer, run: TrainRun) -> None:
     """Put what the model says after `step` steps into the file `path`."""
-    before = [shown for shown in read_records([str(path)]) if shown["step"] < step] if path.exists() else []
-    shown = [*before, *speak(step, model, tokenizer, run)]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in shown), encoding="utf-8")
-    partial.replace(path)
+    before = [sample for sample in read_lines(path) if sample["step"] < step] if path.exists() else []
+    write_lines(path, [*before, *speak(step, model, tokenizer, run)])
 
 
 def speak(step: int, model: Transformer, tokenizer: Tokenizer, run: TrainRun) -> list[dict[str, Any]]:

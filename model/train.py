@@ -69,7 +69,7 @@ def train(run: TrainRun, checkpoints: Path, stop: threading.Event) -> None:
     config, tokenizer = run.train, Tokenizer.load(run.tokenizer)
     dataset, held_out = open_training(run, tokenizer), run.validation_paths
     validation = open_dataset(run.objective, held_out, config.sequence_tokens, tokenizer) if held_out else None
-    left_out = LeftOut(checkpoints.parent / "left_out.json")
+    left_out = LeftOut(checkpoints.parent / "left_out.jsonl")
     while True:
         engine = start_engine(run, dataset, tokenizer, checkpoints)
         try:

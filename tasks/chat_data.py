@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
+from model.json_lines import write_lines
 from tasks.artifacts import (
     Artifact,
     Config,
@@ -26,7 +27,6 @@ from tasks.artifacts import (
     Questions,
     Step,
     runtime,
-    write_atomically,
 )
 from tasks.sample.chat import conversations as compose_conversations
 from tasks.sample.chat import preferences as compose_preferences
@@ -93,7 +93,7 @@ def _step(kind: type[A], config: ChatDataConfig, run: Callable[..., Outcome]) ->
 
 
 def _run_whole(compose: Compose, fields: tuple[str, ...], run: Run, config: ChatDataConfig) -> Outcome:
-    return Outcome({"records": _write(run.folder / f"{run.step.stage}.jsonl", _records(compose, fields, config))})
+    return Outcome({"records": write_lines(run.folder / f"{run.step.stage}.jsonl", _records(compose, fields, config))})
 
 
 def _run_split(compose: Compose, fields: tuple[str, ...], run: Run, config: ChatDataConfig) -> Outcome:
@@ -102,7 +102,7 @@ def _run_split(compose: Compose, fields: tuple[str, ...], run: Run, config: Chat
         asked = next((message["content"] for message in record["messages"] if message["role"] == "user"), "")
         share = int.from_bytes(hashlib.sha256(asked.encode()).digest()[:4], "big") / 2**32
         sides["validation" if share < config.validation_fraction else "train"].append(record)
-    counts = {f"{side}_records": _write(run.folder / f"{side}.jsonl", chosen) for side, chosen in sides.items()}
+    counts = {f"{side}_records": write_lines(run.folder / f"{side}.jsonl", chosen) for side, chosen in sides.items()}
     if not counts["train_records"]:
         raise ValueError(f"no record is left to train on, from {config.paths or 'the sample world'}: give more records")
     return Outcome(counts)
@@ -117,20 +117,17 @@ def _records(compose: Compose, fields: tuple[str, ...], config: ChatDataConfig) 
 def _read_files(paths: list[str], fields: tuple[str, ...]) -> Iterator[Record]:
     """Raises ValueError with file and line where a record is not of the shape."""
     for path in paths:
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                record = json.loads(line)
-                missing = [name for name in fields if name not in record]
-            except (json.JSONDecodeError, TypeError) as error:
-                raise ValueError(f"{path}:{number} is no JSON object ({error}): write one record a line") from error
-            if missing:
-                raise ValueError(
-                    f"{path}:{number} has no field {', '.join(missing)}: see tasks/records.py for the shape"
-                )
-            yield record
+        with Path(path).open(encoding="utf-8", newline="\n") as lines:
+            for number, line in enumerate(lines, 1):
+                yield _parse(line, f"{path}:{number}", fields)
 
 
-def _write(path: Path, records: Iterable[Record]) -> int:
-    lines = [json.dumps(record, ensure_ascii=False) for record in records]
-    write_atomically(path, "".join(f"{line}\n" for line in lines))
-    return len(lines)
+def _parse(line: str, place: str, fields: tuple[str, ...]) -> Record:
+    try:
+        record: Record = json.loads(line)
+        missing = [name for name in fields if name not in record]
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"{place} is no JSON object ({error}): write one record a line") from error
+    if missing:
+        raise ValueError(f"{place} has no field {', '.join(missing)}: see tasks/records.py for the shape")
+    return record

@@ -21,6 +21,7 @@ from typing import Any, TypedDict
 import fsspec
 from pydantic import Field
 
+from model.json_lines import read_lines
 from tasks.artifacts import Artifact, Config, Crawl, Outcome, Step, Store, runtime
 from tasks.download import head, is_http, open_file
 from tasks.sample.web import SampleWebConfig, write_sample_web
@@ -103,8 +104,7 @@ def run_sample(run: Run, config: SampleWebConfig) -> Outcome:
 
 def located(step: Step[Artifact], artifact: Crawl) -> list[ListedFile]:
     """The files of a crawl where they lie now: they may have been moved since the artifact was made, and are still the same."""
-    lines = (artifact.folder / "inputs.jsonl").read_text(encoding="utf-8").splitlines()
-    files: list[ListedFile] = [json.loads(line) for line in lines]
+    files: list[ListedFile] = read_lines(artifact.folder / "inputs.jsonl")
     urls = step.config.urls if isinstance(step.config, CrawlConfig) else []
     for file, url in zip_longest(files, urls[: len(files)]):
         file["url"] = url or file["url"]

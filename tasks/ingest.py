@@ -12,7 +12,6 @@ Where it is asked for, pages are dropped before the extraction that would be dro
 FineWeb's reader takes every response with HTML in it, also of errors and redirects; only status 200 is taken here.
 """
 
-import json
 import os
 import re
 from collections import Counter
@@ -20,9 +19,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
+from model.json_lines import read_lines, write_lines
 from tasks import blocklists, languages, ut1
 from tasks.addresses import split_address
 from tasks.archive import HEADER_BYTES, Damage, Record, read_records
@@ -36,7 +37,6 @@ from tasks.artifacts import (
     Resource,
     Step,
     runtime,
-    write_atomically,
 )
 from tasks.blocklists import Blocklist
 from tasks.crawl import crawl, located
@@ -149,8 +149,8 @@ def run(
         total=crawl.manifest.counts.get("pages", max(estimate, 1)),
         unit="documents",
     )
-    errors = [line for _, file in shards for line in file.errors_path.read_text().splitlines()]
-    (run.folder / "errors.jsonl").write_text("".join(f"{line}\n" for line in errors))
+    errors = [error for _, file in shards for error in read_lines(file.errors_path)]
+    write_lines(run.folder / "errors.jsonl", errors)
     _refuse_rubbish(run, counts, len(files), errors)
     tell(run, counts, "Pages")
     return Outcome(counts)
@@ -220,16 +220,16 @@ def ingest_file(file: File) -> Counts:
         is_only_cut = damages[0].is_cut and counts["records_read"] > 0
         counts["files_cut_off" if is_only_cut else "files_with_errors"] += 1
         counts["files_unreadable"] += not counts["records_read"]
-    write_atomically(file.errors_path, "\n".join(_error_lines(file, damages, counts["damages"])))
+    write_lines(file.errors_path, _errors(file, damages, counts["damages"]))
     counts.update(sieve.counts)
     return dict(counts)
 
 
-def _error_lines(file: File, damages: list[Damage], num_damages: int) -> Iterator[str]:
+def _errors(file: File, damages: list[Damage], num_damages: int) -> Iterator[dict[str, Any]]:
     for number, damage in enumerate(damages, 1):
         hidden = num_damages - len(damages) if number == len(damages) else 0
         error = damage.trouble + f" (the last place; {hidden} before it are not listed)" * (hidden > 0)
-        yield json.dumps({"file": file.label, "offset": damage.offset, "bytes": damage.num_bytes, "error": error})
+        yield {"file": file.label, "offset": damage.offset, "bytes": damage.num_bytes, "error": error}
 
 
 def kind_of(record: Record) -> str:
@@ -291,12 +291,12 @@ def original_url(url: str) -> str:
     return match[1] if match else url
 
 
-def _refuse_rubbish(run: Run, counts: Counts, num_files: int, errors: list[str]) -> None:
+def _refuse_rubbish(run: Run, counts: Counts, num_files: int, errors: list[dict[str, Any]]) -> None:
     """Name every damaged file. Raises ValueError where not one could be read."""
-    for line in errors[:MAX_ERRORS]:
-        run.log("damaged file {file}, at byte {offset}: {error}".format(**json.loads(line)))
+    for found in errors[:MAX_ERRORS]:
+        run.log("damaged file {file}, at byte {offset}: {error}".format(**found))
     if counts["files_unreadable"] == num_files:
         raise ValueError(
             "none of the {} files is a web archive; the first, {file}, at byte {offset}: {error}. "
-            "Give WARC, ARC or WET files with --input".format(num_files, **json.loads(errors[0]))
+            "Give WARC, ARC or WET files with --input".format(num_files, **errors[0])
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from model.config import ModelConfig
+from model.json_lines import read_lines
 from model.tokenizer import Tokenizer as TokenizerFile
 from tasks.artifacts import Artifact, Checkpoint, Outcome, Tokenizer
 from tasks.launcher import Metrics, launch
@@ -60,7 +61,7 @@ class Follower:
         """Tell what the model said since the last call."""
         if not self.samples.exists():
             return
-        samples = [json.loads(line) for line in self.samples.read_text(encoding="utf-8").splitlines()]
+        samples = read_lines(self.samples)
         for sample in samples[self.num_samples :]:
             self.run.log(f"step {sample['step']}: {sample['prompt']} → {' '.join(sample['completion'].split())}")
         if len(samples) > self.num_samples:
@@ -78,8 +79,7 @@ class Follower:
 
 def read_metrics(path: Path) -> list[Metrics]:
     """One dict a step; of a step that was done again after a kill, the later line."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return list({line["step"]: line for line in lines}.values())
+    return list({line["step"]: line for line in read_lines(path)}.values())
 
 
 def curve(lines: Sequence[Metrics], names: Sequence[str]) -> str:

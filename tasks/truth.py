@@ -5,12 +5,12 @@ under which it was dropped first, or "keep". Precision of a family: of the pages
 those it should have, how many it did. Of a cluster of copies any one may stay, so duplicates are counted per cluster.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from model.json_lines import read_lines
 from tasks.artifacts import Documents
 from tasks.shards import Document, read_documents
 
@@ -36,8 +36,7 @@ class Score(NamedTuple):
 
 def read_truth(path: Path) -> dict[str, Page]:
     """The truth by record."""
-    pages = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {record_key(page["record_id"]): page for page in pages}
+    return {record_key(page["record_id"]): page for page in read_lines(path)}
 
 
 def record_key(record_id: str) -> str:

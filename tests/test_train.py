@@ -21,7 +21,7 @@ from tiny import tiny_config, write_lines, write_tokenizer
 
 from model.checkpoint import complete_checkpoints, load_reward_model, load_transformer
 from model.config import OptimConfig, Source, TrainConfig, TrainRun
-from model.dialogues import read_records
+from model.json_lines import read_lines
 from model.metrics import MetricsLog
 from model.optim import learning_rate_factor, make_optimizer, parameter_groups
 from model.rollback import WINDOW, LeftOut, trouble_of
@@ -154,12 +154,12 @@ def test_what_a_run_leaves(reference: TrainRun) -> None:
 
 def test_it_speaks_now_and_then(reference: TrainRun, data: Path, tmp_path: Path) -> None:
     """However the weights are shared out, it is the same model that speaks."""
-    samples = read_records([str(Path(reference.output) / "samples.jsonl")])
+    samples = read_lines(Path(reference.output) / "samples.jsonl")
     assert [(line["step"], line["prompt"]) for line in samples] == [(5, "the mayor"), (10, "the mayor")]
     assert all(line["completion"] for line in samples)
     sharded = make_run(data, tmp_path / "out", zero_stage=3, num_steps=12)
     run_here(sharded)
-    assert read_records([str(tmp_path / "out" / "samples.jsonl")]) == samples
+    assert read_lines(tmp_path / "out" / "samples.jsonl") == samples
 
 
 def test_a_mixture_of_whole_documents_is_learned_and_gone_on_with(data: Path, tmp_path: Path) -> None:
@@ -494,7 +494,7 @@ def test_what_counts_as_a_spike() -> None:
 @given(st.sets(st.integers(0, 30), max_size=8))
 def test_every_batch_that_is_not_left_out_is_taken_once(left_out: set[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        kept = LeftOut(Path(folder) / "left_out.json")
+        kept = LeftOut(Path(folder) / "left_out.jsonl")
         for number in left_out:
             kept.add(number, is_written=True)
         found = [LeftOut(kept.path).batch_of(step) for step in range(30)]

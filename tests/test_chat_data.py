@@ -1,0 +1,42 @@
+"""Conversations, preference pairs and prompts of one's own: read as they are, refused with their place where they are not."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from model.json_lines import read_lines
+from tasks.artifacts import Store
+from tasks.chat_data import conversations
+from tasks.stage import execute
+
+
+def chat(question: str, answer: str) -> dict[str, list[dict[str, str]]]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+def test_what_ends_a_line_elsewhere_may_stand_in_a_text(tmp_path: Path) -> None:
+    records = [chat(f"what is {n}?", "one\u2028two\u2029three\x85four\x0b\x0c\x1c\x1d\x1e\r\nfive") for n in range(20)]
+    (tmp_path / "chats.jsonl").write_text(
+        "".join(json.dumps(r, ensure_ascii=n % 2 == 0) + "\n" for n, r in enumerate(records))
+    )
+    store = Store(str(tmp_path / "store"))
+    manifest = execute(conversations(str(tmp_path / "chats.jsonl"), 0, 0, 0.2), store)
+    split = [read_lines(store.folder(manifest.id) / f"{side}.jsonl") for side in ("train", "validation")]
+    assert sorted(map(json.dumps, split[0] + split[1])) == sorted(map(json.dumps, records))
+    assert min(map(len, split)) > 0
+
+
+@pytest.mark.parametrize(
+    ("line", "trouble"),
+    [
+        ("{", r"chats.jsonl:2 is no JSON object \(.*\): write one record a line"),
+        ("", r"chats.jsonl:2 is no JSON object"),
+        ("7", r"chats.jsonl:2 is no JSON object"),
+        ('{"message": []}', "chats.jsonl:2 has no field messages: see tasks/records.py for the shape"),
+    ],
+)
+def test_a_line_of_another_shape_is_refused_with_its_place(tmp_path: Path, line: str, trouble: str) -> None:
+    (tmp_path / "chats.jsonl").write_text(f"{json.dumps(chat('a?', 'b'))}\n{line}\n{json.dumps(chat('c?', 'd'))}\n")
+    with pytest.raises(ValueError, match=trouble):
+        execute(conversations(str(tmp_path / "chats.jsonl"), 0, 0, 0.0), Store(str(tmp_path / "store")))
