@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,12 @@ InputOption = Annotated[
     typer.Option("--input", help="Web archive files: a path, glob, folder, URL or cc:CRAWL. May be repeated."),
 ]
 SetOption = Annotated[list[str], typer.Option("--set", help="Change one setting: STAGE.FIELD=VALUE. May be repeated.")]
+BaseModelOption = Annotated[
+    str,
+    typer.Option(
+        help="Folder of a Qwen3 or Llama model to take as the base model instead of training one, as `hf download` makes it."
+    ),
+]
 MaxFilesOption = Annotated[int, typer.Option(min=0, help="Read at most so many files; 0 reads all.")]
 
 
@@ -65,6 +72,7 @@ def run(
     only: Annotated[str, typer.Option(help="The one stage to run.")] = "",
     force: Annotated[list[str], typer.Option(help="Run this stage also where it is up to date. May be repeated.")] = [],
     settings: SetOption = [],
+    base_model: BaseModelOption = "",
 ) -> None:
     """Run the stages of a recipe. What is up to date is skipped."""
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
@@ -72,8 +80,9 @@ def run(
     from flows.terminal import Terminal
 
     bounds: dict[str, Any] = {"start": start, "until": until, "only": only}
-    told = bounds | {"recipe": recipe, "inputs": inputs, "max_files": max_files, "settings": settings, "force": force}
-    steps = dag(make_recipe(recipe, inputs, max_files, settings))
+    shaping: dict[str, Any] = {"inputs": inputs, "max_files": max_files, "settings": settings, "base_model": base_model}
+    told = bounds | shaping | {"recipe": recipe, "force": force}
+    steps = dag(make_recipe(recipe, **shaping))
     store = Store.default()
     names = select(start, until, only)
     if unknown := [name for name in force if name not in STAGE_NAMES]:
@@ -85,7 +94,7 @@ def run(
     else:
         with Terminal(console) as terminal, listening(terminal):
             pipeline(**told, runs_deployments=False)
-    _finish(steps, names, recipe, store)
+    _finish(steps, names, recipe, base_model, store)
 
 
 def _refuse_gaps(
@@ -115,14 +124,21 @@ def _found(store: Store, artifact_id: str) -> Manifest:
     return manifest
 
 
-def _finish(steps: Mapping[StageName, Step[Artifact]], names: Sequence[StageName], recipe: str, store: Store) -> None:
+def _finish(
+    steps: Mapping[StageName, Step[Artifact]],
+    names: Sequence[StageName],
+    recipe: str,
+    base_model: str,
+    store: Store,
+) -> None:
     """Tell what came of it, and what to do next."""
     for name in names:
         store.set_latest(recipe, _found(store, steps[name].id))
     if names[-1] in ("evaluate", "export"):
         report = store.open(steps["evaluate"].id, Artifact).folder / "report.md"
         console.print(Markdown(report.read_text(encoding="utf-8")))
-        console.print(NEXT.format(recipe=recipe), highlight=False, soft_wrap=True)
+        again = f"{recipe} --base-model {escape(shlex.quote(base_model))}" if base_model else recipe
+        console.print(NEXT.format(again=again), highlight=False, soft_wrap=True)
     else:
         console.print(f"`crawl2chat show {steps[names[-1]].id}` shows what the last stage made.", highlight=False)
     if names[0] == "ingest":
@@ -133,8 +149,8 @@ NEXT = """
 [bold]What to do next[/]
   crawl2chat chat                              talk with the model
   crawl2chat complete "The river"              let the base model go on
-  crawl2chat run {recipe} --force sft              run one stage again
-  crawl2chat run {recipe} --input 'my/*.warc.gz'   your own web archive files
+  crawl2chat run {again} --force sft              run one stage again
+  crawl2chat run {again} --input 'my/*.warc.gz'   your own web archive files
   prefect server start                         the UI of the runs, at http://127.0.0.1:4200
 """
 
@@ -163,6 +179,7 @@ def stages(
     inputs: InputOption = [],
     max_files: MaxFilesOption = 0,
     settings: SetOption = [],
+    base_model: BaseModelOption = "",
 ) -> None:
     """List the stages of a recipe and whether each is up to date."""
     from flows.pipeline import dag, state
@@ -170,7 +187,7 @@ def stages(
 
     store = Store.default()
     table = Table("stage", "state", "artifact", "wall s", "what it holds", box=None)
-    for name, step in dag(make_recipe(recipe, inputs, max_files, settings)).items():
+    for name, step in dag(make_recipe(recipe, inputs, max_files, settings, base_model)).items():
         manifest = store.find(step.id)
         seconds = f"{manifest.provenance['wall_seconds']:.1f}" if manifest else ""
         table.add_row(

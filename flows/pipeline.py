@@ -15,7 +15,7 @@ from prefect.deployments import run_deployment
 
 from flows.recipes import STAGE_NAMES, Recipe, RecipeName, StageName, make_recipe
 from flows.stages import FLOWS, Summary
-from tasks.artifacts import Artifact, DamagedArtifact, Step, Store
+from tasks.artifacts import Artifact, DamagedArtifact, Given, Step, Store
 from tasks.dedup import dedup
 from tasks.evaluate import evaluate
 from tasks.export import export
@@ -76,8 +76,10 @@ def state(step: Step[Artifact], recipe_name: str, store: Store) -> Literal["up t
 
 
 def parameters(step: Step[Artifact], recipe_name: str, force: bool) -> dict[str, Any]:
-    """What the flow of a step's stage is called with. Sources are left out: the stage makes them from its config."""
-    inputs = {role: given.id for role, given in step.inputs.items() if not given.is_source}
+    """What the flow of a step's stage is called with. What the config itself names is left out."""
+    inputs = {
+        role: given.id for role, given in step.inputs.items() if not (given.is_source or isinstance(given, Given))
+    }
     return {"recipe": recipe_name, **inputs, "config": step.config.model_dump(mode="json"), "force": force}
 
 
@@ -98,6 +100,7 @@ def pipeline(
     inputs: list[str] = [],
     max_files: int = 0,
     settings: list[str] = [],
+    base_model: str = "",
     start: Literal["", StageName] = "",
     until: Literal["", StageName] = "",
     only: Literal["", StageName] = "",
@@ -111,13 +114,14 @@ def pipeline(
         inputs: Web archive files instead of the recipe's: paths, globs, URLs, cc:CRAWL.
         max_files: Read at most so many files; 0 reads all.
         settings: Changes to the recipe, as STAGE.FIELD=VALUE.
+        base_model: Folder of a Qwen3 or Llama model to take as the base model instead of training one.
         start: The first stage to run; what is before it must be there.
         until: The last stage to run.
         only: The one stage to run.
         force: Stages to run also where they are up to date.
         runs_deployments: Run each stage through its deployment; else here, in this process.
     """
-    steps = dag(make_recipe(recipe, inputs, max_files, settings))
+    steps = dag(make_recipe(recipe, inputs, max_files, settings, base_model))
     done: dict[str, Summary] = {}
     for name in select(start, until, only):
         step = steps[name]

@@ -1,10 +1,12 @@
 """Recipes: a whole run as one frozen, typed value, a config for each stage.
 
-Reads nothing, writes nothing. The defaults of the configs are `tiny`, so that a stage's form in the Prefect UI starts from it.
+Reads nothing but whether a base model is where it is said to be, writes nothing. The defaults of the configs are `tiny`, so that
+a stage's form in the Prefect UI starts from it.
 """
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
@@ -61,6 +63,15 @@ class Recipe(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_vocabulary(self) -> Self:
+        if (model := self.pretrain.initial_model) and not self.tokenizer.vocabulary:
+            raise ValueError(
+                f"pretrain.initial_model is {model!r} and tokenizer.vocabulary is not set: set it to the tokenizer.json in that "
+                f"folder, or give --base-model {model} instead of both"
+            )
+        return self
+
 
 def tiny() -> Recipe:
     """A laptop, a quarter of an hour: the sample web, a model of some 2 M parameters."""
@@ -106,10 +117,18 @@ def gpt2() -> Recipe:
 
 
 RECIPES = {"tiny": tiny, "small": small, "gpt2": gpt2}
+# Learning rates from an open-weights model on: of Llama 2 (Touvron et al. 2023), whose fine-tuning's is taken for pretraining too
+BASE_MODEL_RATES = {"pretrain": 2e-5, "sft": 2e-5, "reward": 1e-5, "rlhf": 1e-6}
 
 
-def make_recipe(name: str, inputs: Iterable[str] = (), max_files: int = 0, settings: Iterable[str] = ()) -> Recipe:
-    """The recipe of that name with other inputs and `STAGE.FIELD=VALUE` settings.
+def make_recipe(
+    name: str,
+    inputs: Iterable[str] = (),
+    max_files: int = 0,
+    settings: Iterable[str] = (),
+    base_model: str = "",
+) -> Recipe:
+    """The recipe of that name with other inputs, `STAGE.FIELD=VALUE` settings, and the model in a folder as its base model.
 
     Raises ValueError with the stage, field, value and what is allowed.
     """
@@ -120,12 +139,28 @@ def make_recipe(name: str, inputs: Iterable[str] = (), max_files: int = 0, setti
         values["ingest"] |= {"inputs": inputs, "max_files": max_files}
     elif max_files:
         values["ingest"]["max_files"] = max_files
+    if base_model:
+        _start_from(values, base_model)
     for setting in settings:
         _set(values, setting)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise ValueError("; ".join(_explain(detail) for detail in error.errors())) from None
+
+
+def _start_from(values: dict[str, Any], folder: str) -> None:
+    """Take the model in a folder as it is, with its vocabulary; learn from there on in the steps that suit a trained model."""
+    if not Path(folder, "config.json").is_file():
+        raise ValueError(
+            f"there is no model in {folder!r}: fetch one, `hf download Qwen/Qwen3-0.6B`, and give its folder"
+        )
+    values["tokenizer"]["vocabulary"] = f"{folder.rstrip('/')}/tokenizer.json"
+    values["pretrain"]["initial_model"] = folder
+    values["pretrain"]["train"]["num_steps"] = 0
+    values["export"]["license"] = "other"
+    for stage, rate in BASE_MODEL_RATES.items():
+        values[stage]["optim"] |= {"optimizer": "adamw", "learning_rate": rate}
 
 
 def _set(values: dict[str, Any], setting: str) -> None:
@@ -152,4 +187,5 @@ def _set(values: dict[str, Any], setting: str) -> None:
 def _explain(detail: Any) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (given: {detail['input']!r})" if where else message
+    given = "" if isinstance(detail["input"], dict) else f" (given: {detail['input']!r})"
+    return f"{where}: {message}{given}" if where else message

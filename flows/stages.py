@@ -109,7 +109,7 @@ def tokenizer(
     config: tokenizer_stage.TokenizerConfig = tokenizer_stage.TokenizerConfig(),
     force: bool = False,
 ) -> Summary:
-    """Train a byte-level BPE tokenizer.
+    """Train a byte-level BPE tokenizer, or take one from elsewhere.
 
     Args:
         recipe: Whose latest artifacts are meant, and whose latest the result becomes.
@@ -151,7 +151,7 @@ def pretrain(
     config: pretrain_stage.PretrainConfig = pretrain_stage.PretrainConfig(),
     force: bool = False,
 ) -> Summary:
-    """Train a base model on tokens.
+    """Train a base model on tokens, or take one from elsewhere.
 
     Args:
         recipe: Whose latest artifacts are meant, and whose latest the result becomes.

@@ -301,7 +301,7 @@ def finish(engine: Any, run: TrainRun, dataset: Dataset, log: "MetricsLog") -> N
     if engine.global_rank != 0:
         return
     output = Path(run.output)
-    save_weights(output, model, weights, run.train.sequence_tokens)
+    save_weights(output, model, weights, max_tokens(run))
     last = log.compact()[-1]
     summary = {
         "parameters": num_parameters(run.model),
@@ -316,6 +316,12 @@ def finish(engine: Any, run: TrainRun, dataset: Dataset, log: "MetricsLog") -> N
         },
     }
     (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def max_tokens(run: TrainRun) -> int:
+    """The longest sequence that the model was trained on, here or before."""
+    before = json.loads((Path(run.initial_weights) / "config.json").read_text()) if run.initial_weights else {}
+    return max(run.train.sequence_tokens, int(before.get("max_position_embeddings", 0)))
 
 
 def full_precision(parameter: torch.Tensor) -> torch.Tensor:

@@ -1,27 +1,36 @@
-"""A base model from elsewhere: an open-weights model of Qwen3 or Llama, to start at fine-tuning.
+"""A base model from elsewhere: an open-weights model of Qwen3 or Llama, to train on or to start fine-tuning from.
 
 Reads a folder as the Hugging Face Hub holds it: config.json, tokenizer.json, and the weights in the safetensors format, in one file
-or several. Writes a Tokenizer, which is its vocabulary and after it the special tokens of the conversation format, and a Checkpoint
-whose embedding and head have a row for each of these: the mean of the others (Hewitt 2021). The model is read whole into
-memory and kept in float32.
+or several. Writes a copy of these files, named by what they hold and not by where they are. The store remembers the hash of an
+unchanged file, so that a model of many gigabytes is hashed once.
 
-Both are named by what the files hold and not by where they are. The store remembers the hash of an unchanged file.
+`adapted` gives the model a row of embedding and head for each special token of the conversation format, after its own
+vocabulary. <|bos|> has the row of the token that the model's own texts begin with and <|assistant_end|> that of the one that ends them:
+a document is to the adapted model what it was to the model. Every other row is the mean of the model's own (Hewitt 2021).
+The model is read whole into memory and kept in float32.
 """
 
 import json
+import re
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import tokenizers
 from pydantic import Field
 
-from model.config import num_parameters
 from model.tokenizer import Tokenizer as Encoder
 from tasks import vocabularies
-from tasks.artifacts import Checkpoint, Config, Outcome, Step, Store, Tokenizer, runtime
+from tasks.artifacts import Config, Outcome, Resource, Step, Store, Tokenizer, runtime
 from tasks.stage import Run
 from tasks.training import tokenizer_file
 
-VERSION = 1
+if TYPE_CHECKING:
+    from model.transformer import Transformer
+
+VERSION = 2
+PATTERNS = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
+HUB_CACHE = re.compile(r"models--([^/]+)--([^/]+)/snapshots/[^/]+$")
 
 
 class BaseModelConfig(Config):
@@ -31,21 +40,15 @@ class BaseModelConfig(Config):
     sha256: dict[str, str] = Field(description="The hash of every file that is read, by name.")
 
 
-def imported(path: str) -> tuple[Step[Checkpoint], Step[Tokenizer]]:
-    """The steps that copy a model and its tokenizer into the store. Raises ValueError where a file of theirs is missing."""
-    tokenizer = Step(
-        "base_tokenizer", VERSION, Tokenizer, _config(path, "tokenizer.json"), {}, run=run_tokenizer, is_source=True
-    )
-    config = _config(path, "config.json", "*.safetensors", "*.safetensors.index.json")
-    return Step(
-        "base_model", VERSION, Checkpoint, config, {"tokenizer": tokenizer}, run=run_model, is_source=True
-    ), tokenizer
+def base_model(path: str) -> Step[Resource]:
+    """The step that copies a model into the store. Raises ValueError where a file of it is missing."""
+    return Step("base_model", VERSION, Resource, named(path), {}, run=run, is_source=True)
 
 
-def _config(path: str, *patterns: str) -> BaseModelConfig:
-    """The files in a folder that match a pattern; all patterns but that of an index must match one."""
+def named(path: str) -> BaseModelConfig:
+    """The files of the model in a folder; all patterns but that of an index must match one."""
     hashes = Store.default().hashes
-    found = {pattern: sorted(Path(path).glob(pattern)) for pattern in patterns}
+    found = {pattern: sorted(Path(path).glob(pattern)) for pattern in PATTERNS}
     for pattern, files in found.items():
         if not files and not pattern.endswith("index.json"):
             raise ValueError(
@@ -56,33 +59,63 @@ def _config(path: str, *patterns: str) -> BaseModelConfig:
     return BaseModelConfig(path=str(Path(path).absolute()), sha256=sha256)
 
 
-def _folder(config: BaseModelConfig) -> Path:
-    """The folder of the model. Raises ValueError where its files are no longer what was named."""
-    if _config(config.path, *config.sha256) != config:
+def run(run: Run, config: BaseModelConfig) -> Outcome:
+    """Copies the files into `files/`. Raises ValueError where they are no longer what was named."""
+    if named(config.path) != config:
         raise ValueError(f"the model at {config.path!r} changed while the pipeline was being started: run it again")
-    return Path(config.path)
+    (run.folder / "files").mkdir(exist_ok=True)
+    for name in config.sha256:
+        shutil.copyfile(Path(config.path) / name, run.folder / "files" / name)
+    num_bytes = sum(path.stat().st_size for path in (run.folder / "files").iterdir())
+    return Outcome({"files": len(config.sha256), "bytes": num_bytes})
 
 
-def run_tokenizer(run: Run, config: BaseModelConfig) -> Outcome:
-    encoder = vocabularies.load([_folder(config) / "tokenizer.json"])
-    encoder.save(str(run.folder / "tokenizer.json"))
-    return Outcome({"vocab_size": Encoder(encoder).vocab_size})
+def short_name(path: str) -> str:
+    """What a model is called: as on the Hub where it lies in the Hub's cache, else as its folder."""
+    in_cache = HUB_CACHE.search(path.rstrip("/"))
+    return "/".join(in_cache.groups()) if in_cache else Path(path).absolute().name
 
 
-def run_model(run: Run, config: BaseModelConfig, tokenizer: Tokenizer) -> Outcome:
-    from model.checkpoint import load_transformer, resized, save_weights
+def adapted(model: Resource, tokenizer: Tokenizer) -> tuple["Transformer", int]:
+    """The model with a row for each token of `tokenizer`, in evaluation mode, and how many tokens its sequences may have.
 
-    folder = _folder(config)
-    vocab_size = Encoder.load(tokenizer_file(tokenizer)).vocab_size
+    Raises ValueError where the tokenizer is not the model's, or the files are no model that is read here.
+    """
+    from model.checkpoint import load_transformer, resized
+
+    folder = model.folder / "files"
+    name = short_name(model.manifest.config["path"])
+    check_tokenizer(folder / "tokenizer.json", tokenizer, name)
     num_known = max(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab().values()) + 1
-    model = load_transformer(folder)
-    if model.config.vocab_size < num_known:
+    original = load_transformer(folder)
+    if original.config.vocab_size < num_known:
         raise ValueError(
-            f"the model at {config.path!r} has a vocabulary of {model.config.vocab_size} tokens and the tokenizer beside it one of "
+            f"the model {name} has a vocabulary of {original.config.vocab_size} tokens and the tokenizer beside it one of "
             f"{num_known}: give the tokenizer.json that the model was trained with"
         )
-    model = resized(model, num_known, vocab_size)
-    max_tokens = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
-    save_weights(run.folder, model, model.state_dict(), max_tokens)
-    (run.folder / "run.json").write_text(json.dumps({"model": model.config.model_dump()}, indent=1))
-    return Outcome({"parameters": num_parameters(model.config)})
+    fields = json.loads((folder / "config.json").read_text())
+    encoder = Encoder.load(tokenizer_file(tokenizer))
+    larger = resized(original, num_known, encoder.vocab_size)
+    inherit(
+        larger, num_known, {encoder.bos: fields.get("bos_token_id"), encoder.assistant_end: fields.get("eos_token_id")}
+    )
+    return larger, fields["max_position_embeddings"]
+
+
+def check_tokenizer(original: Path, tokenizer: Tokenizer, name: str) -> None:
+    """Raises ValueError where a tokenizer is not the model's `original`, with our special tokens after it."""
+    wanted, given = vocabularies.load([original]), tokenizers.Tokenizer.from_file(tokenizer_file(tokenizer))
+    if given.to_str() != wanted.to_str():
+        raise ValueError(
+            f"artifact {tokenizer.manifest.id}, of {given.get_vocab_size()} tokens, is not the tokenizer of the model {name}, of "
+            f"{wanted.get_vocab_size()}: set tokenizer.vocabulary to the tokenizer.json beside the model, as --base-model does"
+        )
+
+
+def inherit(model: "Transformer", num_known: int, origins: dict[int, Any]) -> None:
+    """Give new tokens the rows of tokens that the model knows: token -> its origin, which a config.json may not name."""
+    weights = model.state_dict()
+    for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
+        for token, origin in origins.items():
+            if isinstance(origin, int) and 0 <= origin < num_known <= token:
+                weights[name][token] = weights[name][origin]

@@ -30,6 +30,7 @@ from tasks.artifacts import (
 from tasks.chat_data import questions
 from tasks.report_card import (
     Figures,
+    base_figures,
     cost_figures,
     data_figures,
     language_figures,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from model.tokenizer import Tokenizer as Encoder
     from model.transformer import Transformer
 
-VERSION = 2
+VERSION = 3
 CHAT = ("assistant", "policy")
 WELL_KNOWN_MENTIONS = 5  # an assistant is not expected to know what the web tells less often
 
@@ -119,6 +120,7 @@ def run(run: Run, config: EvaluateConfig, **artifacts: Any) -> Outcome:
         "measured": measured_figures(artifacts),
         "truth": truth_figures(artifacts),
         "language": language_figures(artifacts),
+        "base": base_figures(artifacts["base"]),
         "facts": facts_by_class([*facts, *answers], config.frequency_bounds),
         "chat": {role: chat_figures([said for said in answers if said["model"] == role]) for role in CHAT},
         "reward": reward_figures(config, artifacts, encoder),

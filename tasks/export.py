@@ -1,4 +1,4 @@
-"""Export: the policy as inference engines load it, in the Hugging Face layout of Qwen3.
+"""Export: the policy as inference engines load it, in the Hugging Face layout of Qwen3, or of Llama where the base model was one.
 
 Reads the policy's Checkpoint, its Tokenizer and the Report on it; writes a Bundle: `config.json`, `model.safetensors`,
 `tokenizer.json`, `tokenizer_config.json` with the chat template, `generation_config.json` and a model card in `README.md`.
@@ -7,6 +7,7 @@ transformers, vLLM and llama.cpp's converter read it with no code of this projec
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,21 @@ from model.config import num_parameters
 from model.tokenizer import ASSISTANT_END, BOS, CHAT_TEMPLATE, PAD
 from model.tokenizer import Tokenizer as Encoder
 from tasks.artifacts import Bundle, Checkpoint, Config, Outcome, Report, Step, Tokenizer, write_atomically
+from tasks.report_card import one_line
 from tasks.stage import Run
 from tasks.training import check_vocabulary, model_config, tokenizer_file
 
-VERSION = 1
+VERSION = 2
 
 
 class ExportConfig(Config):
     """What the bundle says of itself."""
 
     name: str = Field("crawl2chat-tiny", min_length=1, max_length=96, description="The model's name, on its card.")
-    license: str = Field("apache-2.0", description="The licence of the weights, as the Hub names it.")
+    license: str = Field(
+        "apache-2.0",
+        description="The licence of the weights, as the Hub names it; of a base model from elsewhere, its own binds.",
+    )
     temperature: float = Field(0.7, ge=0.0, le=10.0, description="What an engine samples with unless told otherwise.")
     max_new_tokens: int = Field(256, ge=1, le=2**20, description="Where an engine stops unless told otherwise.")
 
@@ -48,7 +53,8 @@ def run(run: Run, config: ExportConfig, policy: Checkpoint, tokenizer: Tokenizer
     _write(run.folder / "config.json", shape | ids)
     _write(run.folder / "tokenizer_config.json", tokenizer_settings(shape["max_position_embeddings"]))
     _write(run.folder / "generation_config.json", generation_settings(config, ids))
-    card = model_card(config, (report.folder / "report.md").read_text(encoding="utf-8"))
+    base = json.loads((report.folder / "report.json").read_text(encoding="utf-8"))["base"]
+    card = model_card(config, base, (report.folder / "report.md").read_text(encoding="utf-8"))
     write_atomically(run.folder / "README.md", card)
     num_bytes = sum(path.stat().st_size for path in run.folder.iterdir() if path.is_file())
     return Outcome({"parameters": num_parameters(model_config(policy)), "bytes": num_bytes})
@@ -78,17 +84,23 @@ def generation_settings(config: ExportConfig, ids: dict[str, int]) -> dict[str, 
     return ids | sampling | {"max_new_tokens": config.max_new_tokens}
 
 
-def model_card(config: ExportConfig, report: str) -> str:
-    """README.md as the Hub shows it: its header, how to load the model, and the report card."""
+def model_card(config: ExportConfig, base: Mapping[str, str], report: str) -> str:
+    """README.md as the Hub shows it: its header, how to load the model, and the report card.
+
+    `base`: the layout of the base model, and the initial model that it came from or "". The Hub links to one that it knows.
+    """
+    origin = base["initial_model"]
+    link = f"base_model: {origin}\n" if "/" in origin else ""
+    source = f"the base model {one_line(origin)}" if origin else "raw web archive files"
     return f"""---
 license: {config.license}
-library_name: transformers
+{link}library_name: transformers
 pipeline_tag: text-generation
 ---
 
 # {config.name}
 
-A chat assistant made from raw web archive files by crawl2chat, in Qwen3's layout.
+A chat assistant made from {source} by crawl2chat, in {base["layout"]}'s layout.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

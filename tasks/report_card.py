@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tasks import truth
-from tasks.artifacts import Artifact
+from tasks.artifacts import Artifact, Checkpoint
+from tasks.base_model import short_name
 from tasks.overview import histogram_row
 from tasks.sieve import funnel
 
@@ -63,6 +64,14 @@ def language_figures(artifacts: Mapping[str, Artifact]) -> Figures:
         for role in ("tokenizer", "tokens", "base")
         for name, value in (artifacts[role].manifest.counts | artifacts[role].manifest.metrics).items()
     }
+
+
+def base_figures(base: Checkpoint) -> Figures:
+    """The layout of the base model, and what it was started from where that is a model from elsewhere."""
+    layout = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
+    is_imported = "initial_model" in base.manifest.inputs
+    origin = short_name(base.manifest.config["initial_model"]) if is_imported else ""
+    return {"layout": layout.removesuffix("ForCausalLM"), "initial_model": origin}
 
 
 def cost_figures(artifacts: Mapping[str, Artifact]) -> list[Figures]:
@@ -180,23 +189,29 @@ def truth_section(figures: Figures) -> str:
 
 
 def language_section(figures: Figures) -> str:
+    """Bits per byte are left out where no text was held out."""
     known = figures["language"]
     model_bits = known.get("base/validation/bits_per_byte")
     bigram_bits = known.get("tokens/bigram/bits_per_byte")
     rows = [
         ["Tokenizer", f"{known['tokenizer/vocab_size']:,} tokens, {known['tokens/bytes_per_token']:.2f} bytes each"],
-        ["Text trained on", f"{known['tokens/train/tokens']:,} tokens, {size(known['tokens/train/text_bytes'])}"],
-        ["Base model", f"{known['base/parameters']:,} parameters, {known['base/tokens']:,} tokens seen"],
+        ["Text to train on", f"{known['tokens/train/tokens']:,} tokens, {size(known['tokens/train/text_bytes'])}"],
+        ["Base model", f"{known['base/parameters']:,} parameters, {_origin(figures['base'], known['base/tokens'])}"],
     ]
+    if model_bits is not None:
+        rows.append(["Bits per byte of held-out text", f"{model_bits:.3f}"])
     if model_bits is not None and bigram_bits is not None:
-        rows += [
-            ["Bits per byte of held-out text", f"{model_bits:.3f}"],
-            [
-                "the same of a bigram model",
-                f"{bigram_bits:.3f}; the base model is {_distance(model_bits, bigram_bits)}",
-            ],
-        ]
+        told = f"{bigram_bits:.3f}; the base model is {_distance(model_bits, bigram_bits)}"
+        rows.append(["the same of a bigram model", told])
     return "## Language\n\n" + table(["", "Figure"], rows)
+
+
+def _origin(base: Figures, num_tokens: int) -> str:
+    """Where a base model came from, and what it was trained on here."""
+    if not base["initial_model"]:
+        return f"{num_tokens:,} tokens seen"
+    trained = f"trained on with {num_tokens:,} tokens" if num_tokens else "taken as it is"
+    return f"{one_line(base['initial_model'])} in {base['layout']}'s layout, {trained}"
 
 
 def fact_section(figures: Figures) -> str:

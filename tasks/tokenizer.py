@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import tokenizers
 from pydantic import Field
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from model.tokenizer import SPECIAL_TOKENS
 from model.tokenizer import Tokenizer as Encoder
@@ -166,9 +166,15 @@ def train(texts: Iterator[str], config: TokenizerConfig) -> tokenizers.Tokenizer
 
 
 def verify(encoder: Encoder, texts: Sequence[str]) -> None:
-    """Raises RuntimeError where a text does not come back from its tokens, or the merges make no text shorter."""
+    """Raises RuntimeError where a text does not come back from its tokens, or the merges make no text shorter.
+
+    A vocabulary may compose characters (NFC, as Qwen's does): that is the same text in other bytes.
+    """
     encoded = encoder.encode_batch(texts)
-    changed = sum(encoder.decode(tokens) != text for tokens, text in zip(encoded, texts, strict=True))
+    composed = normalizers.NFC().normalize_str
+    changed = sum(
+        encoder.decode(tokens) not in (text, composed(text)) for tokens, text in zip(encoded, texts, strict=True)
+    )
     if changed:
         raise RuntimeError(
             f"{changed} of {len(texts)} documents do not come back from their tokens: a tokenizer.json with a normalizer, or a "

@@ -28,6 +28,8 @@ def train(
     run: Run, module: str, settings: BaseModel, *, num_steps: int, num_ranks: int, shown: dict[str, str] = SHOWN
 ) -> Outcome:
     """Train by `python -m module`, started with `settings` as JSON. `shown`: what the progress display shows, name to metric."""
+    if num_steps < 1:
+        raise ValueError(f"num_steps={num_steps}: take at least one step")
     run_file = run.state / "run.json"
     run_file.write_text(settings.model_dump_json(indent=1))
     follower = Follower(run, num_steps, shown)

@@ -6,19 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import write_model, write_tokenizer
 
-from model.checkpoint import from_hugging_face, load_transformer, load_weights, resized, save_weights
-from model.tokenizer import SPECIAL_TOKENS, Tokenizer
-from model.transformer import Transformer
-from tasks.artifacts import Checkpoint, Store
-from tasks.artifacts import Tokenizer as TokenizerArtifact
-from tasks.base_model import imported
-from tasks.stage import execute
-from tasks.training import check_vocabulary, model_config
+from model.checkpoint import from_hugging_face, load_transformer, resized, save_weights
 
 transformers = pytest.importorskip("transformers")
 
@@ -189,90 +180,3 @@ def test_a_larger_vocabulary_changes_no_known_logit_and_prefers_no_new_token(tmp
     assert after.shape[-1] == 302
     assert torch.equal(after[..., :290], before)
     assert torch.allclose(after[..., 290:], before.mean(-1, keepdim=True).expand(-1, -1, 12), atol=1e-5)
-
-
-def write_vocabulary(folder: Path, names: tuple[str, ...] = ("<|im_start|>",)) -> int:
-    """A byte-level tokenizer.json with the special tokens of another format; how many tokens it has."""
-    encoder = tokenizers.Tokenizer(
-        tokenizers.models.BPE({name: i for i, name in enumerate(tokenizers.pre_tokenizers.ByteLevel.alphabet())}, [])
-    )
-    encoder.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    encoder.decoder = tokenizers.decoders.ByteLevel()
-    encoder.add_special_tokens(list(names))
-    encoder.save(str(folder / "tokenizer.json"))
-    return int(encoder.get_vocab_size())
-
-
-@pytest.fixture
-def folder(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Llama model whose vocabulary of 300 is padding from 257 on."""
-    monkeypatch.setenv("CRAWL2CHAT_STORE", store.url)
-    write(tmp_path / "model", "llama")
-    assert write_vocabulary(tmp_path / "model") == 257
-    return tmp_path / "model"
-
-
-def bring_in(store: Store, folder: Path) -> tuple[Checkpoint, TokenizerArtifact]:
-    base, tokenizer = imported(str(folder))
-    execute(tokenizer, store)
-    execute(base, store)
-    return store.open(base.id, Checkpoint), store.open(tokenizer.id, TokenizerArtifact)
-
-
-@torch.no_grad()
-def test_an_imported_model_speaks_the_conversation_format(store: Store, folder: Path) -> None:
-    base, tokenizer = bring_in(store, folder)
-    encoder = Tokenizer.load(tokenizer.folder / "tokenizer.json")
-    original = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    check_vocabulary(base, tokenizer)
-    assert encoder.vocab_size == 257 + len(SPECIAL_TOKENS)
-    assert encoder.encode("naïve café 1 2") == original.encode("naïve café 1 2").ids
-    assert min(encoder.special.values()) == 257
-    model = Transformer(model_config(base))
-    load_weights(model, base.folder)  # as a run of fine-tuning starts
-    known = tokens() % 257
-    assert torch.equal(model(known)[..., :257], load_transformer(folder)(known)[..., :257])
-    assert json.loads((base.folder / "config.json").read_text())["max_position_embeddings"] == 128
-
-
-def test_a_model_is_named_by_what_it_holds_and_not_by_where_it_is(store: Store, folder: Path) -> None:
-    before = imported(str(folder))
-    moved = folder.rename(folder.parent / "elsewhere")
-    assert [step.fingerprint for step in imported(str(moved))] == [step.fingerprint for step in before]
-    weights = load_file(moved / "model.safetensors")
-    save_file({name: tensor + 1 for name, tensor in weights.items()}, moved / "model.safetensors")
-    base, tokenizer = imported(str(moved))
-    assert base.fingerprint != before[0].fingerprint
-    assert tokenizer.fingerprint == before[1].fingerprint
-    write_vocabulary(moved, ("<|im_start|>", "<|im_end|>"))
-    assert imported(str(moved))[0].inputs["tokenizer"].fingerprint != tokenizer.fingerprint
-
-
-def test_a_model_that_changes_between_naming_and_reading_is_refused(store: Store, folder: Path) -> None:
-    _, tokenizer = imported(str(folder))
-    write_vocabulary(folder, ("<|im_start|>", "<|im_end|>"))
-    with pytest.raises(ValueError, match="changed while the pipeline was being started"):
-        execute(tokenizer, store)
-
-
-def test_a_model_of_this_project_comes_back_as_it_was(store: Store, tmp_path: Path, folder: Path) -> None:
-    own = tmp_path / "own"
-    write_model(own, write_tokenizer(own).vocab_size)
-    base, tokenizer = bring_in(store, own)
-    assert Tokenizer.load(tokenizer.folder / "tokenizer.json").special == Tokenizer.load(own / "tokenizer.json").special
-    assert load_file(base.folder / "model.safetensors").keys() == load_file(own / "model.safetensors").keys()
-    assert all(
-        torch.equal(tensor, load_file(own / "model.safetensors")[name])
-        for name, tensor in load_file(base.folder / "model.safetensors").items()
-    )
-
-
-def test_a_folder_without_a_model_and_a_foreign_tokenizer_are_refused(store: Store, folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is no tokenizer\.json in 'nowhere'"):
-        imported("nowhere")
-    write_vocabulary(folder, tuple(f"<|{number}|>" for number in range(50)))
-    with pytest.raises(ValueError, match="vocabulary of 300 tokens and the tokenizer beside it one of 306"):
-        bring_in(store, folder)
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"there is no \*.safetensors in"):
-        imported(str(folder))

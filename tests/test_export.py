@@ -10,7 +10,7 @@ from tiny import finish, write_model, write_tokenizer
 from model.checkpoint import load_transformer
 from model.tokenizer import Tokenizer as Encoder
 from tasks.artifacts import Checkpoint, Report, Store, Tokenizer
-from tasks.export import ExportConfig, export
+from tasks.export import ExportConfig, export, model_card
 from tasks.stage import execute
 
 MESSAGES = [
@@ -21,13 +21,19 @@ MESSAGES = [
 ]
 
 
+def write_report(store: Store, initial_model: str) -> None:
+    folder = store.folder("evaluate/r")
+    folder.mkdir(parents=True)
+    (folder / "report.md").write_text("# Report card\n\nIt is | fine.\n")
+    (folder / "report.json").write_text(json.dumps({"base": {"layout": "Qwen3", "initial_model": initial_model}}))
+
+
 @pytest.fixture
 def bundle(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     encoder = write_tokenizer(store.folder("tokenizer/t"))
     write_model(store.folder("rlhf/p"), encoder.vocab_size)
-    store.folder("evaluate/r").mkdir(parents=True)
-    (store.folder("evaluate/r") / "report.md").write_text("# Report card\n\nIt is | fine.\n")
+    write_report(store, "")
     step = export(
         finish(store, Checkpoint, "rlhf/p"),
         finish(store, Tokenizer, "tokenizer/t"),
@@ -75,13 +81,24 @@ def test_the_card_holds_the_report_and_the_hub_can_read_it(bundle: Path) -> None
     assert card.startswith("---\nlicense: apache-2.0\n")
     assert "It is | fine." in card
     assert card.count("\n# ") == 1
+    assert "from raw web archive files by crawl2chat, in Qwen3's layout." in card
+    assert "base_model" not in card
+
+
+def test_the_card_names_the_base_model_and_links_to_one_that_the_hub_knows() -> None:
+    known = {"layout": "Llama", "initial_model": "meta-llama/Llama-3.2-1B"}
+    card = model_card(ExportConfig(license="other"), known, "")
+    assert card.startswith("---\nlicense: other\nbase_model: meta-llama/Llama-3.2-1B\nlibrary_name")
+    assert "from the base model meta-llama/Llama-3.2-1B by crawl2chat, in Llama's layout." in card
+    card = model_card(ExportConfig(), known | {"initial_model": "my_<b>model"}, "")
+    assert "base_model:" not in card
+    assert r"the base model my\_\<b\>model by" in card
 
 
 def test_a_tokenizer_of_another_model_is_refused(store: Store) -> None:
     encoder = write_tokenizer(store.folder("tokenizer/t"))
     write_model(store.folder("rlhf/p"), encoder.vocab_size + 8)
-    (store.folder("evaluate/r")).mkdir(parents=True)
-    (store.folder("evaluate/r") / "report.md").write_text("")
+    write_report(store, "")
     step = export(
         finish(store, Checkpoint, "rlhf/p"),
         finish(store, Tokenizer, "tokenizer/t"),

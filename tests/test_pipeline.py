@@ -13,8 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from flows.recipes import STAGE_NAMES
+from model.chat import Chat
+from model.checkpoint import load_transformer
 from tasks.artifacts import Artifact, Documents, Store
 from tasks.shards import read_documents
 
@@ -44,6 +47,18 @@ SMALL = [
     "rlhf.train.max_new_tokens=8",
     "evaluate.max_questions=20",
     "evaluate.max_preferences=20",
+]
+QUICK = [  # where what is learned is not looked at
+    "pretrain.train.num_steps=0",
+    "sft.train.num_steps=1",
+    "sft.train.num_ranks=1",
+    "reward.train.num_steps=1",
+    "reward.train.num_ranks=1",
+    "rlhf.train.num_steps=1",
+    "rlhf.train.num_ranks=1",
+    "rlhf.train.prompts_per_step=2",
+    "evaluate.max_questions=4",
+    "evaluate.max_new_tokens=4",
 ]
 
 
@@ -164,6 +179,7 @@ def test_a_stage_is_run_again_alone(finished: str, environment: dict[str, str]) 
         (["run", "tiny", "--until", "nowhere"], "no stage 'nowhere'"),
         (["show", "dedup/0123456789abcdef"], "no artifact dedup/0123456789abcdef"),
         (["chat", "--recipe", "small"], "crawl2chat run small"),
+        (["run", "tiny", "--base-model", "Qwen/Qwen3-0.6B"], "hf download"),
     ],
 )
 def test_wrong_use_is_one_line_with_the_remedy_and_a_status(
@@ -233,3 +249,31 @@ def test_killed_in_ingest_and_in_pretrain_a_run_goes_on_to_the_same_result(
 
     assert documents(store_of(killed)) == documents(store_of(environment))
     assert losses(store_of(killed)) == losses(store_of(environment))
+
+
+def test_an_open_weights_model_goes_the_whole_way(
+    finished: str, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken as the base model, fine-tuned, rewarded, evaluated, exported, talked with; transformers computes the same."""
+    transformers = pytest.importorskip("transformers")
+    from test_base_model import write_base_model
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    copy = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store")}
+    shutil.copytree(environment["CRAWL2CHAT_STORE"], copy["CRAWL2CHAT_STORE"])
+    write_base_model(tmp_path / "my-model", "Llama")
+    printed = crawl2chat(copy, "run", "tiny", "--base-model", str(tmp_path / "my-model"), *settings(*QUICK))
+    lines = {line.split()[1]: line for line in printed.splitlines() if line.startswith("✓")}
+    assert "up to date" in lines["dedup"]
+    assert "0 steps" in lines["pretrain"]
+    store = store_of(copy)
+    report, bundle = (store.folder(store.latest("tiny", stage)) for stage in ("evaluate", "export"))
+    assert "my-model in Llama's layout, taken as it is" in (report / "report.md").read_text()
+    assert "from the base model my-model by crawl2chat, in Llama's layout." in (bundle / "README.md").read_text()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(bundle)
+    assert type(theirs).__name__ == "LlamaForCausalLM"
+    tokens = torch.arange(300).reshape(3, 100)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(tokens).logits, load_transformer(bundle)(tokens), atol=1e-4, rtol=0)
+    talk = Chat(bundle, bundle / "tokenizer.json", max_new_tokens=8)
+    assert list(talk.reply([{"role": "user", "content": "Who are you?"}]))

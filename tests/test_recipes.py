@@ -1,9 +1,12 @@
 """Recipes: a setting reaches its field, and a wrong one is told with what is allowed."""
 
+from pathlib import Path
+
 import pytest
 
 from flows.pipeline import dag, select
 from flows.recipes import RECIPES, STAGE_NAMES, make_recipe
+from model.config import OptimConfig
 
 
 def test_a_setting_reaches_its_field_and_no_other() -> None:
@@ -24,12 +27,52 @@ def test_a_setting_reaches_its_field_and_no_other() -> None:
         ("tiny", "filter.language_threshold=3", r"filter.language_threshold: .*less than or equal to 1 \(given: 3\)"),
         ("tiny", "pretrain.train.num_steps=many", "pretrain.train.num_steps: .*integer"),
         ("tiny", "sft.world_seed=7", "set all to one"),
+        (
+            "tiny",
+            "pretrain.train.num_steps=0",
+            "pretrain: train.num_steps=0 takes a model as it is, .* one of the two$",
+        ),
+        ("tiny", "pretrain.initial_model=/m", "give --base-model /m instead of both$"),
     ],
 )
 def test_a_wrong_setting_is_told_with_what_is_allowed(name: str, setting: str, told: str) -> None:
     with pytest.raises(ValueError, match=told) as error:
         make_recipe(name, settings=[setting] if setting else [])
     assert "\n" not in str(error.value)
+
+
+def write_folder(folder: Path) -> str:
+    """What is looked at of a model before anything runs: its files are there."""
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (folder / name).write_text(name)
+    return f"{folder}/"
+
+
+def test_a_base_model_is_taken_as_it_is_with_its_vocabulary_and_a_setting_still_counts(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    recipe = make_recipe("gpt2", base_model=folder, settings=["pretrain.train.num_steps=50", "sft.optim.beta1=0.8"])
+    assert recipe.tokenizer.vocabulary == str(tmp_path / "tokenizer.json")
+    assert recipe.pretrain.initial_model == folder
+    assert recipe.pretrain.train.num_steps == 50
+    assert recipe.sft.optim == OptimConfig(learning_rate=2e-5, beta1=0.8)
+    assert recipe.rlhf.optim == make_recipe("gpt2").rlhf.optim.model_copy(update={"learning_rate": 1e-6})
+    assert recipe.export.license == "other"
+    assert make_recipe("gpt2", base_model=folder).pretrain.train.num_steps == 0
+    with pytest.raises(ValueError, match=r"there is no model in 'Qwen/Qwen3-0\.6B': fetch one"):
+        make_recipe("tiny", base_model="Qwen/Qwen3-0.6B")
+
+
+def test_a_base_model_changes_the_tokenizer_and_what_depends_on_it_and_nothing_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRAWL2CHAT_STORE", str(tmp_path / "store"))
+    before, after = dag(make_recipe("tiny")), dag(make_recipe("tiny", base_model=write_folder(tmp_path)))
+    changed = [name for name in STAGE_NAMES if before[name].fingerprint != after[name].fingerprint]
+    assert changed == list(STAGE_NAMES[STAGE_NAMES.index("tokenizer") :])
+    (tmp_path / "model.safetensors").write_text("another model with this tokenizer")
+    another = dag(make_recipe("tiny", base_model=str(tmp_path)))
+    changed = [name for name in STAGE_NAMES if after[name].fingerprint != another[name].fingerprint]
+    assert changed == list(STAGE_NAMES[STAGE_NAMES.index("pretrain") :])
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -67,7 +67,7 @@ def finish(
         stage_version=1,
         fingerprint=fingerprint,
         inputs=dict(inputs or {}),
-        input_digests={},
+        input_digests={role: made.digest for role, given in (inputs or {}).items() if (made := store.find(given))},
         config={},
         files=store.records(store.folder(artifact_id)),
         counts=dict(counts or {}),
