@@ -16,13 +16,13 @@ from torch import Tensor
 from model.config import GenerateConfig
 
 NEVER = float("-inf")
+FIRST_NUCLEUS = 64  # tokens among which the fewest that hold top_p are looked for first
 
 
 class Constraints(NamedTuple):
     """What a configuration says of the tokens, as tensors."""
 
-    bias: Tensor  # [V], added to the logits
-    is_banned: Tensor  # [V]
+    bias: Tensor  # [V], added to the logits; -inf where a token must not come
     penalty: float
     seen: Tensor | None  # [B, V], tokens in the prompt or the completion; None: not penalized
 
@@ -32,7 +32,7 @@ class Constraints(NamedTuple):
         if self.seen is not None:
             penalized = torch.where(logits < 0, logits * self.penalty, logits / self.penalty)
             logits = torch.where(self.seen, penalized, logits)
-        return logits.masked_fill(self.is_banned, NEVER)
+        return logits
 
     def select(self, rows: Tensor) -> "Constraints":
         """Keep rows [N] in this order."""
@@ -57,10 +57,11 @@ def constraints(
         )
     bias = torch.zeros(vocab_size)
     bias[list(config.logit_bias)] = torch.tensor(list(config.logit_bias.values()))
-    is_banned = torch.full((vocab_size,), bool(config.allowed_tokens))
-    is_banned[list(config.allowed_tokens)] = False
-    is_banned[list(config.banned_tokens)] = True
-    if is_banned.all():
+    if config.allowed_tokens:
+        allowed = bias[list(config.allowed_tokens)]
+        bias.fill_(NEVER)[list(config.allowed_tokens)] = allowed
+    bias[list(config.banned_tokens)] = NEVER
+    if bias.isneginf().all():
         raise ValueError("banned_tokens and allowed_tokens leave no token: allow one that is not banned")
     seen = None
     if config.repetition_penalty != 1:
@@ -68,21 +69,32 @@ def constraints(
         for row, prompt in enumerate(prompts):
             seen[row, list(prompt)] = True
         seen = seen.to(device)
-    return Constraints(bias.to(device), is_banned.to(device), config.repetition_penalty, seen)
+    return Constraints(bias.to(device), config.repetition_penalty, seen)
 
 
 def restrict(logits: Tensor, config: GenerateConfig) -> Tensor:
     """Set to -inf all but the top_k likeliest, then all but the fewest that hold top_p, then what is less likely than
-    min_p times the likeliest: [B, V]."""
+    min_p times the likeliest: [B, V]. Equals of the last that is kept are kept."""
     if 0 < config.top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(config.top_k).values[:, -1:], NEVER)
     if config.top_p < 1:
-        probabilities, order = logits.softmax(-1).sort(descending=True)
-        is_cut = probabilities.cumsum(-1) - probabilities >= config.top_p  # enough mass comes before it
-        logits = logits.masked_fill(is_cut.scatter(-1, order, is_cut), NEVER)
+        logits = logits.masked_fill(logits < _last_of_nucleus(logits, config.top_p), NEVER)
     if config.min_p > 0:
         logits = logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(config.min_p), NEVER)
     return logits
+
+
+def _last_of_nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """The least logit [B, 1] of the fewest tokens that hold top_p of the probability."""
+    whole = logits.logsumexp(-1, keepdim=True)
+    size = FIRST_NUCLEUS
+    while True:  # a nucleus is mostly small, and to sort the vocabulary slow
+        best = logits.topk(min(size, logits.shape[-1])).values
+        probabilities = (best - whole).exp()
+        mass_before = probabilities.cumsum(-1) - probabilities
+        if size >= logits.shape[-1] or bool((mass_before[:, -1] >= top_p).all()):
+            return best.masked_fill(mass_before >= top_p, math.inf).amin(-1, keepdim=True)
+        size *= 8
 
 
 def ending(tokens: Sequence[int], stops: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -1,13 +1,11 @@
 """Completions: tokens are drawn one at a time, for many prompts of different lengths at once.
 
-Reads and writes nothing. Prompts of similar length are read together, equal ones once, which fills the cache of keys and
-values; each further step reads one token a row. A row whose completion is finished leaves the batch. What is drawn depends on
-the configuration's seed and on the prompts of the call together, not on earlier calls.
+Reads and writes nothing. Prompts are read together, equal ones once, which fills the cache of keys and values; each further
+step reads one token a row. A row whose completion is finished leaves the batch. What is drawn depends on the configuration's
+seed and on the prompts of the call together, not on earlier calls.
 """
 
-import math
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -18,7 +16,7 @@ from model.constraints import constraints, ending, num_pending, restrict
 from model.decoder import Decoder
 from model.losses import token_logprobs
 from model.tokenizer import Tokenizer
-from model.transformer import KVCache, Transformer
+from model.transformer import Transformer
 
 KEPT_FRACTION = 0.75  # rows are moved together once fewer than this are going on: each move copies the cache
 
@@ -58,8 +56,8 @@ def steps(
     rows = list(range(len(prompts)))  # the prompt that each row of the batch goes on from
     ended: set[int] = set()
     limits = constraints(config, prompts, model.config.vocab_size, device)
-    cache, lengths, logits = read(model, prompts, config.max_new_tokens)
     decoder = Decoder(model)
+    logits = decoder.read(prompts).float()
     for number in range(config.max_new_tokens):
         tokens = pick(logits if limits is None else limits.apply(logits), config, generator)
         logprobs = token_logprobs(logits, tokens)
@@ -75,32 +73,13 @@ def steps(
             return
         if len(going) < KEPT_FRACTION * len(rows):
             kept = torch.tensor(going, device=device)
-            cache.select(kept)
+            decoder.select(kept)
             limits = limits and limits.select(kept)
-            tokens, lengths = tokens[kept], lengths[kept]
+            tokens = tokens[kept]
             rows = [rows[place] for place in going]
         if limits is not None:
             limits.note(tokens)
-        logits = decoder(tokens, cache, lengths).float()
-        lengths = lengths + 1
-
-
-def read(model: Transformer, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> tuple[KVCache, Tensor, Tensor]:
-    """Read prompts into a cache with room for their completions; their lengths [B] and the logits [B, V] of what comes next."""
-    weight = model.model.embed_tokens.weight
-    distinct = sorted({tuple(prompt) for prompt in prompts}, key=lambda prompt: (len(prompt), prompt))
-    cache = KVCache(model.config, len(distinct), len(distinct[-1]) + max_new_tokens, weight.dtype, weight.device)
-    last: list[Tensor] = []
-    for _, group in groupby(distinct, key=lambda prompt: round(2 * math.log2(len(prompt)))):
-        tokens = [torch.tensor(prompt, device=weight.device) for prompt in group]
-        part = cache.part(len(last), len(last) + len(tokens))
-        hidden = model.model(torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True), part)
-        last += [states[len(prompt) - 1] for states, prompt in zip(hidden, tokens, strict=True)]
-    places = {prompt: place for place, prompt in enumerate(distinct)}
-    rows = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=weight.device)
-    cache.select(rows)
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=weight.device)
-    return cache, lengths, model.head(torch.stack(last)).float()[rows]
+        logits = decoder.step(tokens).float()
 
 
 def pick(logits: Tensor, config: GenerateConfig, generator: torch.Generator) -> Tensor:

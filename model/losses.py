@@ -5,6 +5,7 @@ only if the sums are divided by the count of the whole batch.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,27 @@ def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor
 
     logits [..., V], targets [...] int64, mask [...] 0 or 1 -> two float32 scalars.
     """
-    nats = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="none")
-    return masked_sum(nats, mask.flatten())
+    nats: Tensor = TokenNats.apply(logits.float(), targets)  # type: ignore[no-untyped-call]
+    return masked_sum(nats, mask)
+
+
+class TokenNats(torch.autograd.Function):
+    """-log p(target): logits [..., V] in float32, targets [...] -> [...].
+
+    As torch's own, for two tensors [..., V] less: the log-probabilities that are kept become the gradient in place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        logprobs, targets = logits.log_softmax(-1), targets[..., None]
+        ctx.save_for_backward(logprobs, targets)
+        return -logprobs.gather(-1, targets).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logprobs, targets = ctx.saved_tensors
+        gradient = gradient[..., None]
+        return logprobs.exp_().mul_(gradient).scatter_add_(-1, targets, -gradient), None
 
 
 def z_loss(logits: Tensor, mask: Tensor) -> Tensor:

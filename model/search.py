@@ -16,7 +16,6 @@ from torch import Tensor
 from model.config import BeamConfig
 from model.constraints import constraints, ending
 from model.decoder import Decoder
-from model.generate import read
 from model.transformer import Transformer
 
 MOST_SEQUENCES = 2**16  # that an exhaustive search goes through
@@ -47,8 +46,8 @@ def beam_search(
     stops = ((stop_token,), *config.stop_sequences)
     searches = [Search() for _ in prompts]
     limits = constraints(config, prompts, model.config.vocab_size, device)
-    cache, lengths, logits = read(model, prompts, config.max_new_tokens)
     decoder = Decoder(model)
+    logits = decoder.read(prompts).float()
     going = searches
     while True:
         logprobs = logits.log_softmax(-1)
@@ -64,13 +63,11 @@ def beam_search(
             return [search.ended for search in searches]
         rows = torch.tensor(parents, device=device)
         tokens = torch.tensor([beam.tokens[-1] for search in going for beam in search.running], device=device)
-        cache.select(rows)
-        lengths = lengths[rows]
+        decoder.select(rows)
         if limits is not None:
             limits = limits.select(rows)
             limits.note(tokens)
-        logits = decoder(tokens, cache, lengths).float()
-        lengths = lengths + 1
+        logits = decoder.step(tokens).float()
 
 
 def _advance(

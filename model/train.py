@@ -139,10 +139,13 @@ def start_process_group(num_ranks: int) -> None:
     """Join the ranks that torchrun started, or be the only one."""
     if not dist.is_initialized():
         os.environ.setdefault("LOCAL_RANK", "0")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         if "RANK" in os.environ:
             dist.init_process_group()
         else:
-            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     if dist.get_world_size() != num_ranks:
         raise ValueError(f"num_ranks={num_ranks}, but {dist.get_world_size()} processes were started")
     # Else DeepSpeed compiles, with g++, a collective for CPUs that only its inference uses.
@@ -216,13 +219,13 @@ def train_step(engine: Any, run: TrainRun, dataset: Dataset, step: int, batch_nu
     optim.set_learning_rates(engine.optimizer, factor)
     seconds: Metrics = {}
     with clocked(seconds, "phase/data_seconds"):
-        batch = [on_device(engine, some) for some in microbatches(dataset, run.train, batch_number, engine.global_rank)]
+        batch = list(microbatches(dataset, run.train, batch_number, engine.global_rank))
     num_all = total(engine, sum(map(num_learned, batch)))
     nats = torch.zeros((), device=engine.device)
     norm = 0.0
     for microbatch in batch:
         with clocked(seconds, "phase/forward_seconds"):
-            loss, told = engine(*microbatch)
+            loss, told = engine(*on_device(engine, microbatch))
             nats += told.detach()
         with clocked(seconds, "phase/backward_seconds"):
             # DeepSpeed takes the mean over ranks and microbatches, and what is wanted is the sum.
@@ -343,7 +346,7 @@ def total(engine: Any, value: float) -> float:
 
 
 def on_device(engine: Any, microbatch: Microbatch) -> Microbatch:
-    return type(microbatch)(*(tensor.to(engine.device) for tensor in microbatch))
+    return type(microbatch)(*(tensor.to(engine.device, non_blocking=True) for tensor in microbatch))
 
 
 def main() -> None:

@@ -6,12 +6,11 @@ queries and keys (Dehghani et al. 2023), grouped-query attention (Ainslie et al.
 A state dict of `Transformer` loads into transformers' Qwen3ForCausalLM as it is, and one of `RewardModel` into
 Qwen3ForSequenceClassification with one label.
 
-Shapes: B batch, T sequence, S cached positions, D width, H heads, J key and value heads, K head width, F feed-forward
+Shapes: B batch, T sequence, D width, H heads, J key and value heads, K head width, F feed-forward
 width, V vocabulary, L layers.
 """
 
 import math
-from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -22,66 +21,12 @@ from torch.utils.checkpoint import checkpoint
 from model.config import ModelConfig
 
 
-class KVCache:
-    """Keys and values of tokens already seen, for rows whose lengths differ.
-
-    Slot s of a row holds the token at position s. A query at position p attends to slots 0 to p, so what padding has
-    left in later slots is never seen, and is overwritten when the row gets there.
-    """
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        num_rows: int,
-        max_tokens: int,
-        dtype: torch.dtype,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        shape = (config.num_layers, num_rows, config.num_kv_heads, max_tokens, config.head_width)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)  # [L, B, J, S, K]
-        self.values = torch.zeros(shape, dtype=dtype, device=device)  # [L, B, J, S, K]
-
-    def slots(self, positions: Tensor) -> Tensor:
-        """Where tokens at positions [B, T] lie among the slots of a layer and all its heads: [B * J * T]."""
-        _, num_rows, num_heads, max_tokens, _ = self.keys.shape
-        starts = torch.arange(0, num_rows * num_heads * max_tokens, max_tokens, device=positions.device)
-        return (starts.view(num_rows, num_heads, 1) + positions[:, None]).flatten()
-
-    def update(self, layer: int, key: Tensor, value: Tensor, slots: Tensor) -> None:
-        """Store key, value [B, J, T, K] of a layer in slots [B * J * T]."""
-        self.keys[layer].flatten(0, 2).index_copy_(0, slots, key.flatten(0, 2))
-        self.values[layer].flatten(0, 2).index_copy_(0, slots, value.flatten(0, 2))
-
-    def read(self, layer: int, span: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, J, span, K] of the first `span` slots of a layer."""
-        return self.keys[layer, :, :, :span], self.values[layer, :, :, :span]
-
-    def part(self, start: int, stop: int) -> "KVCache":
-        """Rows from `start` up to `stop`: what is stored in them is stored here."""
-        part = copy(self)
-        part.keys, part.values = self.keys[:, start:stop], self.values[:, start:stop]
-        return part
-
-    def select(self, rows: Tensor) -> None:
-        """Keep rows [N] in this order; a row may be taken several times (to branch) or never (to leave the batch)."""
-        self.keys, self.values = self.keys.index_select(1, rows), self.values.index_select(1, rows)
-
-
 class Context(NamedTuple):
     """What attention needs beside the hidden states; the same for every layer."""
 
-    cos: Tensor  # [B, 1, T, K]
-    sin: Tensor  # [B, 1, T, K]
-    mask: Tensor | None = None  # [B, 1, T, S] as SDPA takes it, true or 0 where a query may look; None: plainly causal
-    cache: KVCache | None = None
-    slots: Tensor | None = None  # [B * J * T] of the cache, where the tokens are stored
-
-    def store(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Cache key, value [B, J, T, K] of a layer, if there is a cache; the keys and values [B, J, S, K] to attend to."""
-        if self.cache is None or self.slots is None:
-            return key, value
-        self.cache.update(layer, key, value, self.slots)
-        return (key, value) if self.mask is None else self.cache.read(layer, self.mask.shape[-1])
+    cos: Tensor  # [1, 1, T, K]
+    sin: Tensor  # [1, 1, T, K]
+    mask: Tensor | None  # [B, 1, T, T], true where a query may look; None: plainly causal
 
 
 class RMSNorm(nn.Module):
@@ -122,9 +67,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.layer = layer
         self.head_width = config.head_width
         self.is_grouped = config.num_kv_heads < config.num_heads
         self.q_proj = nn.Linear(config.width, config.num_heads * config.head_width, bias=False)
@@ -141,7 +85,6 @@ class Attention(nn.Module):
         key = self.k_norm(self.k_proj(x).view(B, T, -1, self.head_width)).transpose(1, 2)  # [B, J, T, K]
         value = self.v_proj(x).view(B, T, -1, self.head_width).transpose(1, 2)  # [B, J, T, K]
         query, key = rotate(query, context.cos, context.sin), rotate(key, context.cos, context.sin)
-        key, value = context.store(self.layer, key, value)
         y = F.scaled_dot_product_attention(
             query, key, value, attn_mask=context.mask, is_causal=context.mask is None, enable_gqa=self.is_grouped
         )
@@ -163,10 +106,10 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.width, config.norm_eps)
-        self.self_attn = Attention(config, layer)
+        self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
         self.mlp = FeedForward(config)
 
@@ -185,18 +128,12 @@ class Backbone(nn.Module):
         self.config = config
         self.is_recomputed = False  # activations anew in the backward pass (Chen et al. 2016)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
-        self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.num_layers))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        cache: KVCache | None = None,
-        positions: Tensor | None = None,
-        documents: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
         """tokens [B, T] -> hidden states [B, T, D]; see Transformer.forward."""
-        context = self.context(tokens, cache, positions, documents)
+        context = self.context(tokens, documents)
         x: Tensor = self.embed_tokens(tokens)
         for layer in self.layers:
             is_recomputed = self.is_recomputed and torch.is_grad_enabled()
@@ -204,25 +141,11 @@ class Backbone(nn.Module):
         x = self.norm(x)
         return x
 
-    def context(
-        self,
-        tokens: Tensor,
-        cache: KVCache | None = None,
-        positions: Tensor | None = None,
-        documents: Tensor | None = None,
-    ) -> Context:
+    def context(self, tokens: Tensor, documents: Tensor | None) -> Context:
         """What the layers need beside the hidden states; arguments as of Transformer.forward."""
-        places = torch.arange(tokens.shape[1], device=tokens.device)[None] if positions is None else positions
-        cos, sin = rotary(places, self.config)
-        if cache is None:
-            mask = None if documents is None else (documents[:, None, :, None] == documents[:, None, None, :]).tril()
-            return Context(cos, sin, mask)
-        slots = cache.slots(places)
-        if positions is None:  # nothing was stored before these tokens
-            return Context(cos, sin, None, cache, slots)
-        is_later = torch.arange(int(places.max()) + 1, device=tokens.device) > places[:, None, :, None]
-        mask = torch.zeros(is_later.shape, dtype=cache.keys.dtype, device=tokens.device)
-        return Context(cos, sin, mask.masked_fill_(is_later, float("-inf")), cache, slots)
+        cos, sin = rotary(torch.arange(tokens.shape[1], device=tokens.device)[None], self.config)
+        mask = None if documents is None else (documents[:, None, :, None] == documents[:, None, None, :]).tril()
+        return Context(cos, sin, mask)
 
 
 class Transformer(nn.Module):
@@ -235,20 +158,13 @@ class Transformer(nn.Module):
         if not config.tie_embeddings:
             self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        cache: KVCache | None = None,
-        positions: Tensor | None = None,
-        documents: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
         """tokens [B, T] -> logits [B, T, V].
 
-        Without a cache, tokens stand at positions 0 to T-1, and rows may be padded on the right. With a cache,
-        positions [B, T] say where each token stands in its row (default: 0 to T-1), and it attends to all cached
-        tokens up to there. documents [B, T], without a cache, say which tokens belong together: others are not attended to.
+        Tokens stand at positions 0 to T-1, and rows may be padded on the right. documents [B, T] say which tokens belong
+        together: others are not attended to.
         """
-        return self.head(self.model(tokens, cache, positions, documents))
+        return self.head(self.model(tokens, documents))
 
     def head(self, hidden: Tensor) -> Tensor:
         """hidden states [..., D] -> logits [..., V]."""

@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
 import numpy.typing as npt
@@ -144,8 +144,7 @@ def run(run: Run, config: DedupConfig, documents: Documents, **others: Artifact)
     find_lines(run, work, config, shards)
     counts = map_over(run, "write", write_shard, shards)
     tell(run, counts, "Documents")
-    peaks = [getrusage(who).ru_maxrss / 1e6 for who in (RUSAGE_SELF, RUSAGE_CHILDREN)]
-    run.log(f"peak memory: {peaks[0]:.3f} GB in this process, at most {peaks[1]:.3f} GB in a worker")
+    run.log(f"peak memory: {getrusage(RUSAGE_SELF).ru_maxrss / 1e6:.3f} GB in this process")
     return Outcome(counts)
 
 

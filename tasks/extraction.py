@@ -17,14 +17,13 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tasks import languages
 from tasks.extractors import Extractor, extract
-from tasks.look import look
 from tasks.page import Body, Dropped, decode
 from tasks.xpaths import quicken
 
@@ -114,15 +113,14 @@ class Extraction:
 
 def serve(descriptor: int) -> None:
     """What the process does: settings and pages in, (reason, text, bytes grown) out, until nobody listens."""
-    import trafilatura  # noqa: F401 - before the clock runs
-
     connection = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage ends it
-    quicken()
+    settings: Settings = connection.recv()
+    if settings.extractor != "resiliparse":
+        quicken()
+    look = _look(settings) if settings.languages else None
     gc.freeze()
     gc.disable()
-    settings: Settings = connection.recv()
-    model = languages.load_model(Path(settings.language_model)) if settings.languages else None
     ready = _memory()
     limit = ready["VmSize"] + settings.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -132,7 +130,7 @@ def serve(descriptor: int) -> None:
             body: Body = connection.recv()
         except EOFError:
             return
-        reason, text = _result(body, settings, model)
+        reason, text = _result(body, settings.extractor, look)
         memory = _memory()
         if reason == "empty/text" and memory["VmPeak"] > ready["VmSize"] + SUSPECT_FRACTION * settings.memory_bytes:
             reason = "empty/memory"
@@ -141,13 +139,22 @@ def serve(descriptor: int) -> None:
         connection.send_bytes(json.dumps([reason, text, memory["VmRSS"] - ready["VmRSS"]]).encode())
 
 
-def _result(body: Body, settings: Settings, model: Any) -> tuple[str, str]:
+def _look(settings: Settings) -> Callable[[str], None]:
+    """The look at a page that is asked for. Half of what this process would import, where none is."""
+    from tasks import languages
+    from tasks.look import look
+
+    model = languages.load_model(Path(settings.language_model))
+    return lambda html: look(html, settings.languages, settings.min_language_score, model)
+
+
+def _result(body: Body, extractor: Extractor, look: Callable[[str], None] | None) -> tuple[str, str]:
     """The reason why there is no text, or the text."""
     try:
         html = decode(*body)
-        if model:
-            look(html, settings.languages, settings.min_language_score, model)
-        return "", extract(html, settings.extractor)
+        if look:
+            look(html)
+        return "", extract(html, extractor)
     except MemoryError:
         return "empty/memory", ""
     except Dropped as dropped:

@@ -1,8 +1,8 @@
 """The main text of an HTML page, by one of three extractors.
 
 `trafilatura` (Barbaresi 2021) with FineWeb's settings: precision before recall, no comments. `resiliparse` (Bevendorff et al. 2018)
-with DCLM's, in a tenth of the time: finds more, also of what is not wanted. `combined` is trafilatura with neither preference and
-without its fallbacks, in four fifths of the time, and resiliparse's text where that is much longer: where a page is no article,
+with DCLM's, in a seventh of the time: finds more, also of what is not wanted. `combined` is trafilatura with neither preference and
+without its fallbacks, in a little less time, and resiliparse's text where that is much longer: where a page is no article,
 trafilatura often finds a small part of it. On pages of all kinds it is the best of the three, on articles as good as trafilatura
 (tests/benchmarks/extraction_quality.py).
 

@@ -27,6 +27,16 @@ ERROR = re.compile(r"^(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception|Interru
 
 FIRST_KILLED = re.compile(r"^Root Cause.*? rank +: (\d+).*?: Signal \d+ \((\w+)\) received", re.M | re.S)
 
+ENVIRONMENT = {
+    # Threads that spin while they wait take the cores from whatever else runs, the other ranks among it.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Else glibc gives the memory of every large tensor back, and the kernel clears it anew: an eighth of a step on a CPU.
+    "MALLOC_MMAP_THRESHOLD_": str(2**32),
+    "MALLOC_TRIM_THRESHOLD_": str(2**33),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+
 Metrics = dict[str, Any]
 
 
@@ -81,9 +91,7 @@ def _command(module: str, run_file: Path, num_ranks: int) -> list[str]:
 
 def _environment(num_ranks: int) -> dict[str, str]:
     threads = max(1, len(os.sched_getaffinity(0)) // num_ranks)
-    # Threads that spin while they wait take the cores from whatever else runs, the other ranks among it.
-    waiting = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
-    return {**waiting, **os.environ}
+    return {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads), **os.environ}
 
 
 def _die_with_parent() -> None:

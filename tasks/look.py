@@ -1,4 +1,4 @@
-"""A look at the language of a page before its extraction, which costs 10 times as much.
+"""A look at the language of a page before its extraction, which costs several times as much.
 
 Reads all text of a page, menus and all, and drops the page where fastText finds next to nothing of the languages wanted in it. What
 is in doubt passes: the filter decides by the text extracted. Of pages that the filter would have kept this loses none in 1,000

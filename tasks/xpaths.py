@@ -1,71 +1,142 @@
-"""trafilatura's XPath expressions, compiled so that they find the same in less time.
+"""trafilatura's searches for parts of a page, so that they find the same in less than half the time.
 
-trafilatura looks for unwanted parts of a page with expressions that test the class and id of every element against long regular
-expressions. They are most of what it costs, for a reason outside of them: lxml makes two Python objects of every attribute before
-it searches it, and walks `.//*[...]` by way of the list of all nodes. Here an attribute is passed as a string, only where there is
-one, what was found in it is remembered, as pages repeat their classes, descendants are walked as such, and one look at an element's
-name stands for a set of nodes for every name. Beside that, elements are made by lxml's own table of classes instead of a function in
-Python, as nobody here asks for the fields of a form. Together trafilatura costs two thirds.
+trafilatura looks for the article and for what is not wanted with a dozen XPath expressions, each of which holds the class and id of
+every element against long regular expressions; with the copies of a page these are 6,000 looks at an element, and most of what it
+costs. Here every element is looked at once, when the page is read: where one of its attributes fits a search, the search's letter is
+written into an attribute of its own, which the copies keep. A search then asks its expression of the elements with its letter
+alone, and nothing where the page has none. What an attribute must fit is read from the expressions themselves; an element that has
+the letter and is not meant costs time, and is not found. Beside that, elements are made by lxml's own table of classes instead of a
+function in Python, as nobody here asks for the fields of a form. With tasks/readability.py trafilatura costs 54%.
 
 Reads and changes the lists in `trafilatura.xpaths` of the versions it was tried with, and nothing of others: these are slower then.
 """
 
 import re
-from functools import cache, lru_cache
+from collections import defaultdict
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import version
+from itertools import islice
+from string import ascii_letters
 from typing import Any
+
+from tasks.readability import extract_and_compare
 
 TRIED = "2.3."
 NAMESPACE = "http://exslt.org/regular-expressions"
-REGEX_TEST = re.compile(r"re:test\((@[\w@|-]+),((?:'[^']*'|[^')])*)\)")
-BY_POSITION = re.compile(r"\]\s*\[\d+\]")  # among the children of each parent, which are not its descendants
-BY_NAME = re.compile(r"\[self::\w+(?: or self::\w+)+\](?=\[)")
+LETTERS = "letters"  # the attribute with those of an element, and, at the root, with those of the page
+SEARCHES = (
+    *("RAW_TREE_PRUNE_XPATH", "REMOVE_COMMENTS_AND_LISTS_XPATH", "REMOVE_COMMENTS_XPATH", "BODY_XPATH"),
+    *("OVERALL_DISCARD_XPATH", "DISCARD_IMAGE_ELEMENTS", "TEASER_DISCARD_XPATH", "PRECISION_DISCARD_XPATH"),
+)
+PREDICATE = r"\[(?:'[^']*'|[^'\[\]])*\]"
+SEARCH = re.compile(
+    rf"\s*\(?\.//\*(?P<tags>\[self::\w+(?: or self::\w+)*\])?(?P<conditions>{PREDICATE})"
+    rf"(?P<more>(?:{PREDICATE})*?)\s*\)?(?P<first>\[1\])?\s*"
+)
+CONDITION = re.compile(
+    r"(?:(?P<function>re:test|contains|starts-with)\((?:translate\()?)?(?P<attributes>@[\w-]+(?:\|@[\w-]+)*)"
+    r"(?P<translated>, *'[A-Z]+', *'[a-z]+'\))?(?:(?:=|, *)'(?P<text>[^']*)')?(?P<flag>, *'i')?\)?"
+)
+ANY_OF = re.compile(r"\[\s*@(?:\s+or\s+@)*\s*\]")
 REMEMBERED_CHARACTERS = 1000
+
+Search = Callable[[Any], list[Any]]
+_patterns: defaultdict[str, dict[str, re.Pattern[str]]] = defaultdict(dict)  # by attribute and letter
 
 
 def quicken() -> bool:
-    """Compile the expressions of this process; False where the version of trafilatura is none of those tried."""
+    """Change the searches of this process; False where the version of trafilatura is none of those tried."""
     from lxml.etree import ElementDefaultClassLookup
     from lxml.html import HtmlComment, HtmlElement
     from trafilatura import utils, xpaths
 
+    core: Any = import_module("trafilatura.core")
     if not version("trafilatura").startswith(TRIED):
         return False
-    for expressions in vars(xpaths).values():
-        if isinstance(expressions, list):
-            expressions[:] = [_compiled(expression.path) for expression in expressions]
+    letters = iter(ascii_letters)
+    for name in SEARCHES:
+        expressions = getattr(xpaths, name)
+        expressions[:] = [_quickened(expression, next(letters)) for expression in expressions]
+    core.load_html = _load
+    core._extract_and_compare = extract_and_compare
     utils.HTML_PARSER.set_element_class_lookup(ElementDefaultClassLookup(element=HtmlElement, comment=HtmlComment))
     return True
 
 
-def _compiled(path: str) -> Any:
+def _quickened(expression: Any, letter: str) -> Search:
+    """The search of an expression for elements that fit any of its conditions; the expression itself where it is another."""
+    path = getattr(expression, "path", "")
+    shape = SEARCH.fullmatch(path)
+    if not shape or not ANY_OF.fullmatch(CONDITION.sub("@", shape["conditions"])):
+        search: Search = expression
+        return search
+    patterns = defaultdict(list)
+    for condition in CONDITION.finditer(shape["conditions"]):
+        for attribute in re.findall(r"[\w-]+", condition["attributes"]):
+            patterns[attribute].append(_pattern(condition))
+    for attribute, alternatives in patterns.items():
+        _patterns[attribute][letter] = re.compile("|".join(alternatives))
+    return _search(expression, shape, letter)
+
+
+def _pattern(condition: re.Match[str]) -> str:
+    """What is found in every value that fits a condition."""
+    text = condition["text"]
+    if text is None:  # the attribute is there
+        return ""
+    if condition["function"] != "re:test":
+        text = re.escape(text)
+    is_start = condition["function"] in ("starts-with", None)
+    ignored_case = "i" if condition["translated"] or condition["flag"] else ""
+    return f"(?{ignored_case}:{'^' * is_start}{text})"
+
+
+def _search(expression: Any, shape: re.Match[str], letter: str) -> Search:
+    """`expression`, asked of the elements with `letter`. Of those that end in [1] the first alone is of use."""
     from lxml.etree import XPath
 
-    path = REGEX_TEST.sub(r"(\1 and re:test(string(\1),\2))", path)
-    if not BY_POSITION.search(path):
-        path = path.replace(".//*[", "descendant::*[")
-    path = BY_NAME.sub(_one_of, path)
-    functions = {(NAMESPACE, "test"): _test}
-    return XPath(path, namespaces={"re": NAMESPACE}, extensions=functions, regexp=False, smart_strings=False)
+    tags = re.findall(r"self::(\w+)", shape["tags"] or "") or ["*"]
+    predicates = f"{shape['tags'] or ''}{shape['conditions']}{shape['more']}"
+    is_meant = XPath(f"self::*{predicates}", namespaces={"re": NAMESPACE})
+    most = 1 if shape["first"] else None
+
+    def search(tree: Any) -> list[Any]:
+        letters = tree.getroottree().getroot().get(LETTERS)
+        if letters is None:  # of a page that was not read by `_load`
+            found: list[Any] = expression(tree)
+            return found
+        if letter not in letters:
+            return []
+        likely = (element for element in tree.iterdescendants(*tags) if letter in element.get(LETTERS, ""))
+        return list(islice(filter(is_meant, likely), most))
+
+    return search
 
 
-def _one_of(names: re.Match[str]) -> str:
-    known = "|".join(re.findall(r"self::(\w+)", names[0]))
-    return f"[contains('|{known}|', concat('|', name(), '|'))]"
+def _load(page: Any, max_size: int | None = None) -> Any:
+    """trafilatura's tree of a page, with letters."""
+    from trafilatura import utils
+
+    tree = utils.load_html(page, max_size)
+    if tree is not None:
+        letters: set[str] = set()
+        for element in tree.iter("*"):
+            if found := "".join([_letters(*pair) for pair in element.items() if pair[0] in _patterns]):
+                element.set(LETTERS, found)
+                letters.update(found)
+        tree.set(LETTERS, "".join(letters))
+    return tree
 
 
-def _test(_: Any, value: str, pattern: str, flags: str = "") -> bool:
-    """XPath's re:test, with the one flag that is used."""
-    if len(value) < REMEMBERED_CHARACTERS:
-        return _is_found(value, pattern, flags)
-    return _pattern(pattern, flags).search(value) is not None
+def _letters(attribute: str, value: str) -> str:
+    """Those of the searches that an attribute fits. Remembered, as pages repeat their classes."""
+    return _remembered(attribute, value) if len(value) < REMEMBERED_CHARACTERS else _fitting(attribute, value)
 
 
-@lru_cache(maxsize=2**17)
-def _is_found(value: str, pattern: str, flags: str) -> bool:
-    return _pattern(pattern, flags).search(value) is not None
+def _fitting(attribute: str, value: str) -> str:
+    return "".join([letter for letter, pattern in _patterns[attribute].items() if pattern.search(value)])
 
 
-@cache
-def _pattern(pattern: str, flags: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE if "i" in flags else 0)
+_remembered = lru_cache(maxsize=2**16)(_fitting)

@@ -13,10 +13,11 @@ from tiny import tiny_config, write_tokenizer
 from model.checkpoint import save_weights
 from model.config import GenerateConfig
 from model.constraints import constraints, restrict
+from model.decoder import Decoder
 from model.generate import draw, generate, pick, stream
 from model.losses import token_logprobs
 from model.tokenizer import Tokenizer
-from model.transformer import Backbone, Transformer, initialize
+from model.transformer import Transformer, initialize
 
 STOP = 5
 GREEDY = GenerateConfig(max_new_tokens=24, temperature=0.0)
@@ -113,15 +114,15 @@ def test_every_shape_reads_one_token_as_it_reads_all(changes: dict[str, object],
 def test_equal_prompts_are_read_once_and_go_their_own_ways(
     model: Transformer, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    num_rows: list[int] = []
-    forward = Backbone.forward
-    monkeypatch.setattr(Backbone, "forward", lambda *given: num_rows.append(len(given[1])) or forward(*given))
+    num_read: list[int] = []
+    read = Decoder._read
+    monkeypatch.setattr(Decoder, "_read", lambda *given: num_read.append(len(given[1])) or read(*given))
     repeated = [prompt for prompt in prompts[:6] for _ in range(4)]
     greedy, drawn = (
         generate(model, repeated, GREEDY.model_copy(update={"temperature": temperature}), STOP)
         for temperature in (0.0, 1.0)
     )
-    assert sum(num_rows) == 2 * 6
+    assert sum(num_read) == 2 * 6
     assert greedy == [tokens for tokens in generate(model, prompts[:6], GREEDY, STOP) for _ in range(4)]
     assert len({tuple(tokens) for tokens in drawn}) == 24
 
@@ -144,12 +145,17 @@ def simple_restrict(logits: list[float], top_k: int, top_p: float, min_p: float)
     st.integers(0, 45),
     st.sampled_from([0.013, 0.21, 0.5003, 0.87, 0.9901, 1.0]),
     st.sampled_from([0.0, 0.0307, 0.111, 0.7, 1.0]),
+    st.sampled_from([1, 3, 64]),
 )
-def test_masks_are_those_of_a_simple_reference(values: list[int], top_k: int, top_p: float, min_p: float) -> None:
+def test_masks_are_those_of_a_simple_reference(
+    values: list[int], top_k: int, top_p: float, min_p: float, first_nucleus: int
+) -> None:
     logits = [value / 97 for value in values]
     config = GenerateConfig(top_k=top_k, top_p=top_p, min_p=min_p)
     other = [logits[::-1], logits]  # rows do not mix
-    kept = restrict(torch.tensor([logits, *other], dtype=torch.float64), config).isfinite()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.constraints.FIRST_NUCLEUS", first_nucleus)
+        kept = restrict(torch.tensor([logits, *other], dtype=torch.float64), config).isfinite()
     assert set(kept[0].nonzero().flatten().tolist()) == simple_restrict(logits, top_k, top_p, min_p)
     assert kept[1].flip(0).equal(kept[0])
     assert kept[2].equal(kept[0])

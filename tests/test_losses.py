@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import tensor
@@ -31,6 +32,16 @@ def test_a_masked_target_has_no_gradient() -> None:
     assert logits.grad is not None
     assert logits.grad[1].abs().max() == 0
     assert logits.grad[0].tolist() == pytest.approx([0.5 - 1, 0.25, 0.25])
+
+
+def test_cross_entropy_and_its_gradient_are_torchs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 5, 11, generator=generator, requires_grad=True)
+    targets, mask = torch.randint(11, (3, 5), generator=generator), torch.randint(2, (3, 5), generator=generator)
+    wanted = (F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none") * mask.flatten()).sum()
+    nats, _ = losses.cross_entropy(logits, targets, mask)
+    torch.testing.assert_close(nats, wanted)
+    torch.testing.assert_close(*(torch.autograd.grad(3 * value, logits)[0] for value in (nats, wanted)))
 
 
 def test_one_nat_a_byte_is_1_44_bits_a_byte() -> None:

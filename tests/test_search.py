@@ -104,7 +104,7 @@ def test_enough_beams_find_the_best_of_all(length_penalty: float, changes: dict[
     for prompt, found in zip([[2, 11], [9]], beam_search(model, [[2, 11], [9]], config, STOP), strict=True):
         everything = exhaustive_search(model, prompt, config, STOP)
         assert [beam.tokens for beam in found[:40]] == [beam.tokens for beam in everything[:40]]
-        assert [beam.score for beam in found[:40]] == pytest.approx([beam.score for beam in everything[:40]], abs=1e-5)
+        assert [beam.score for beam in found[:40]] == pytest.approx([beam.score for beam in everything[:40]], abs=3e-5)
 
 
 def test_everything_is_everything() -> None:

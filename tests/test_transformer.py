@@ -1,4 +1,4 @@
-"""The model is Qwen3: the same logits as transformers', the same number of weights; and its cache changes nothing."""
+"""The model is Qwen3: the same logits as transformers', and the same number of weights."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from model.checkpoint import load_transformer, load_weights, save_weights
-from model.config import ModelConfig, flops_per_token, kv_bytes_per_token, num_matrix_parameters, num_parameters
-from model.transformer import KVCache, RewardModel, Transformer, initialize
+from model.config import ModelConfig, flops_per_token, num_matrix_parameters, num_parameters
+from model.transformer import RewardModel, Transformer, initialize
 
 
 def shape(**changes: object) -> ModelConfig:
@@ -88,35 +88,6 @@ def test_no_token_sees_a_later_one() -> None:
     assert is_changed.tolist() == [False] * 17 + [True] * 13
 
 
-@pytest.mark.parametrize("changes", [{}, {"normalize_qk": False, "rope_scaling": SCALING}], ids=str)
-def test_reading_through_a_cache_gives_the_logits_of_reading_at_once(changes: dict[str, object]) -> None:
-    model = Transformer(shape(**changes))
-    randomized(model)
-    tokens, lengths = torch.randint(0, 300, (3, 40)), torch.tensor([3, 20, 9])
-    cache = KVCache(model.config, 3, 64, torch.float32)
-    with torch.no_grad():
-        whole = model(tokens)
-        model(tokens[:, :20], cache)  # rows 0 and 2 read beyond their length: as padding would be
-        for step in range(12):
-            positions = (lengths + step)[:, None]
-            logits = model(tokens.gather(1, positions), cache, positions)
-            expected = whole[torch.arange(3), positions[:, 0]]
-            assert (logits[:, 0] - expected).abs().max() <= 1e-4
-
-
-def test_a_selected_row_goes_on_as_it_would_have() -> None:
-    model = Transformer(shape())
-    randomized(model)
-    tokens = torch.randint(0, 300, (3, 11))
-    cache = KVCache(model.config, 3, 16, torch.float32)
-    rows = torch.tensor([2, 0, 2])
-    with torch.no_grad():
-        model(tokens[:, :10], cache)
-        cache.select(rows)
-        logits = model(tokens[rows, 10:], cache, torch.full((3, 1), 10))
-        assert (logits[:, 0] - model(tokens)[rows, -1]).abs().max() <= 1e-4
-
-
 @pytest.mark.parametrize("normalize_qk", [True, False])
 @pytest.mark.parametrize("is_tied", [True, False])
 def test_counts_of_weights_and_flops(is_tied: bool, normalize_qk: bool) -> None:
@@ -149,11 +120,6 @@ def test_a_reward_model_starts_from_a_language_model_and_no_other_shape(tmp_path
     assert judge.score.weight.abs().max() == 0
     with pytest.raises(ValueError, match="give the settings it was made with"):
         load_weights(Transformer(shape(width=64)), tmp_path)
-
-
-def test_a_cached_token_takes_the_bytes_that_are_counted() -> None:
-    cache = KVCache(shape(), 1, 1, torch.bfloat16)
-    assert cache.keys.nbytes + cache.values.nbytes == kv_bytes_per_token(shape())
 
 
 def test_heads_that_do_not_divide_are_refused() -> None:

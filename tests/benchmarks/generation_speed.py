@@ -1,6 +1,6 @@
 """Tokens a second that are generated for a batch of 32 prompts, against transformers' `generate` on the same exported weights.
 
-    OMP_NUM_THREADS=2 python -m tests.benchmarks.generation_speed
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.generation_speed
 
 Two models with fresh weights: the laptop recipe's and one of 10 M parameters. Prompts have 8 to 62 tokens. Without a stop both write
 NUM_TOKENS tokens a row: equal work. As rollouts have it, 8 prompts are completed 4 times each, drawn with temperature 1, and a bias
@@ -43,14 +43,17 @@ MODELS = {
 class Setting(NamedTuple):
     name: str
     temperature: float
-    num_completions: int  # of each prompt
-    stop_odds: float  # of the stop token, which otherwise never comes
+    num_completions: int = 1  # of each prompt
+    stop_odds: float = 0.0  # of the stop token, which otherwise never comes
+    top_k: int = 0
+    top_p: float = 1.0
 
 
 SETTINGS = [
-    Setting("greedy, no stop", 0.0, 1, 0.0),
-    Setting("sampled, no stop", 1.0, 1, 0.0),
-    Setting("sampled, with stops, 4 completions a prompt", 1.0, 4, 0.04),
+    Setting("greedy, no stop", 0.0),
+    Setting("sampled, no stop", 1.0),
+    Setting("sampled with top-k 50 and top-p 0.9, no stop", 1.0, top_k=50, top_p=0.9),
+    Setting("sampled, with stops, 4 completions a prompt", 1.0, num_completions=4, stop_odds=0.04),
 ]
 
 
@@ -77,7 +80,13 @@ def stop_bias(setting: Setting, vocab_size: int) -> float:
 
 def ours(model: Transformer, prompts: list[list[int]], setting: Setting) -> list[list[int]]:
     bias = stop_bias(setting, model.config.vocab_size)
-    config = GenerateConfig(max_new_tokens=NUM_TOKENS, temperature=setting.temperature, logit_bias={STOP: bias})
+    config = GenerateConfig(
+        max_new_tokens=NUM_TOKENS,
+        temperature=setting.temperature,
+        top_k=setting.top_k,
+        top_p=setting.top_p,
+        logit_bias={STOP: bias},
+    )
     return generate(model, prompts, config, STOP)
 
 
@@ -85,7 +94,7 @@ def theirs(model: Any, prompts: list[list[int]], setting: Setting) -> list[list[
     most = max(map(len, prompts))
     tokens = torch.tensor([[0] * (most - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (most - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    sampling = {"do_sample": True, "temperature": setting.temperature, "top_k": 0} if setting.temperature else {}
+    sampling = {"do_sample": True, "temperature": setting.temperature, "top_k": setting.top_k, "top_p": setting.top_p}
     bias = {(STOP,): stop_bias(setting, model.config.vocab_size)}
     written = model.generate(
         tokens,
@@ -94,7 +103,7 @@ def theirs(model: Any, prompts: list[list[int]], setting: Setting) -> list[list[
         pad_token_id=0,
         eos_token_id=STOP,
         sequence_bias=bias,
-        **sampling,
+        **(sampling if setting.temperature else {}),
     )
     return [until_stop(row) for row in written[:, most:].tolist()]
 
