@@ -22,6 +22,9 @@ NAMES: dict[str, tuple[str, ...]] = {  # with the arguments that the README's fi
     "reading_speed": (),
     "robustness": (),
     "crawl_cost": (),
+    "training_speed": (),
+    "loader_speed": (),
+    "orchestration": (),
 }
 
 
