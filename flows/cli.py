@@ -23,6 +23,7 @@ from rich.table import Table
 
 from flows.recipes import STAGE_NAMES, StageName, make_recipe
 from tasks.artifacts import Artifact, Manifest, Step, Store, write_atomically
+from tasks.scaling import BUDGETS, SIZES
 from tasks.stage import listening
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe: tiny, small, gpt2.")]
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe: tiny, small, gpt2, study.")]
 RecipeOption = Annotated[str, typer.Option(help="Whose latest artifacts are meant.")]
 InputOption = Annotated[
     list[str],
@@ -174,6 +175,40 @@ def _tell_damaged(documents: Artifact) -> None:
 
 
 @app.command()
+def scaling(
+    recipe: RecipeArgument = "study",
+    inputs: InputOption = [],
+    max_files: MaxFilesOption = 0,
+    settings: SetOption = [],
+    sizes: Annotated[
+        list[float], typer.Option("--size", help="A fraction of the recipe's model. Three or more.")
+    ] = list(SIZES),
+    budgets: Annotated[
+        list[float], typer.Option("--budget", help="A fraction of the tokens it is trained on. Three or more.")
+    ] = list(BUDGETS),
+    is_checked: Annotated[
+        bool, typer.Option("--check/--no-check", help="Train the run that is foretold too, and tell the error.")
+    ] = True,
+) -> None:
+    """Foretell what a recipe's base model will come to, from smaller ones that are trained on less: a scaling law."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    from flows.scaling import scaling_study, study
+    from flows.terminal import Terminal
+    from tasks.stage import up_to_date
+
+    shaping: dict[str, Any] = {"inputs": inputs, "max_files": max_files, "settings": settings}
+    planned, store = study(make_recipe(recipe, **shaping), sizes, budgets), Store.default()
+    last = planned.report if is_checked else planned.forecast
+    if not up_to_date(last, store):
+        told = shaping | {"recipe": recipe, "sizes": sizes, "budgets": budgets, "is_checked": is_checked}
+        with Terminal(console) as terminal, listening(terminal):
+            scaling_study(**told, runs_deployments=False)
+    folder = store.open(last.id, Artifact).folder
+    console.print(Markdown((folder / "report.md").read_text(encoding="utf-8")))
+    console.print(f"The plot: {folder / 'scaling.svg'}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def stages(
     recipe: RecipeArgument = "tiny",
     inputs: InputOption = [],
@@ -240,7 +275,7 @@ def trace(
 def _resolve(store: Store, name: str, recipe: str) -> str:
     if "/" in name:
         return name
-    if name in STAGE_NAMES:
+    if name in (*STAGE_NAMES, "scaling"):
         return store.latest(recipe, name)
     matches = [manifest.id for manifest in store.manifests() if manifest.fingerprint.startswith(name)]
     if len(matches) != 1:

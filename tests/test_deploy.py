@@ -82,7 +82,7 @@ def artifacts(server: dict[str, str]) -> set[str]:
 
 def test_every_stage_is_deployed_with_a_form_that_describes_each_field(server: dict[str, str]) -> None:
     deployments = call(server, "POST", "/deployments/filter", {})
-    assert {deployment["name"] for deployment in deployments} == {*STAGE_NAMES, "pipeline"}
+    assert {deployment["name"] for deployment in deployments} == {*STAGE_NAMES, "pipeline", "scaling"}
     for deployment in deployments:
         schema = deployment["parameter_openapi_schema"]
         forms = {deployment["name"]: schema, **schema.get("definitions", {})}

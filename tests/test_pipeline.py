@@ -173,6 +173,8 @@ def test_a_stage_is_run_again_alone(finished: str, environment: dict[str, str]) 
     ("arguments", "told"),
     [
         (["run", "huge"], "no recipe 'huge'"),
+        (["scaling", "huge"], "no recipe 'huge'"),
+        (["scaling", "tiny", "--size", "0.5"], "take at least 3 sizes and 3 budgets"),
         (["run", "tiny", "--set", "filter.nothing=1"], "no field 'nothing'"),
         (["run", "tiny", "--set", "filter.language_threshold=2"], "less than or equal to 1"),
         (["run", "tiny", "--input", "/nowhere/*.warc.gz"], "/nowhere/*.warc.gz"),

@@ -20,7 +20,7 @@ def test_a_setting_reaches_its_field_and_no_other() -> None:
 @pytest.mark.parametrize(
     ("name", "setting", "told"),
     [
-        ("large", "", "no recipe 'large': take one of tiny, small, gpt2"),
+        ("large", "", "no recipe 'large': take one of tiny, small, gpt2, study"),
         ("tiny", "filter.threshold", "not of the form STAGE.FIELD=VALUE"),
         ("tiny", "filters.language_threshold=1", "there is no filters"),
         ("tiny", "filter.treshold=1", "filter has no field 'treshold': it has"),

@@ -1,0 +1,141 @@
+"""The scaling study: a small DAG on top of the pipeline's, that foretells the recipe's own pretraining from smaller runs.
+
+Reads a recipe, writes a Checkpoint for each size on each budget of tokens and a Report of the law they follow. What foretells is
+finished before what is foretold is trained: the Report without it, then the recipe's own pretrain stage, then the Report with the error.
+
+A size has that fraction of the recipe's layers, width, heads and feed-forward. What else depends on size and budget follows the
+rules of the depth dial (model/presets.py): learning rate against the width, Muon's the same for all, weight decay so that rate x
+decay x steps is the same for all. The batch is the recipe's, so that only N and D differ; each run's learning rate decays to its end.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.pipeline import dag, pipeline
+from flows.prefect_listener import PrefectListener
+from flows.recipes import Recipe, RecipeName, make_recipe
+from flows.stages import Summary
+from model.config import ModelConfig, num_matrix_parameters
+from model.scaling_law import refuse_few
+from tasks.artifacts import Checkpoint, Report, Step, Store
+from tasks.pretrain import PretrainConfig, pretrain
+from tasks.scaling import BUDGETS, SIZES, ScalingConfig, scaling
+from tasks.stage import execute, listening
+
+
+class Study(NamedTuple):
+    """The steps of a study, in order."""
+
+    runs: dict[str, Step[Checkpoint]]
+    forecast: Step[Report]
+    report: Step[Report]
+
+
+def study(recipe: Recipe, sizes: Sequence[float] = SIZES, budgets: Sequence[float] = BUDGETS) -> Study:
+    """`sizes` and `budgets`: fractions of the model and of the tokens of the recipe's own run. Raises ValueError."""
+    if recipe.pretrain.initial_model:
+        raise ValueError(
+            f"pretrain.initial_model is {recipe.pretrain.initial_model!r}, and a scaling law is of models that begin with "
+            "nothing: leave it empty"
+        )
+    steps: dict[Any, Any] = {**dag(recipe)}
+    tokens, tokenizer, base = (steps[name] for name in ("tokenize", "tokenizer", "pretrain"))
+    configs = {
+        f"size_{row}_budget_{column}": smaller(recipe.pretrain, size, budget)
+        for row, size in enumerate(sizes, start=1)
+        for column, budget in enumerate(budgets, start=1)
+    }
+    refuse_few([(num_matrix_parameters(config.model), config.train.num_steps) for config in configs.values()])
+    runs = {name: pretrain(tokens, tokenizer, config) for name, config in configs.items()}
+    train = recipe.pretrain.train
+    config = ScalingConfig(model=recipe.pretrain.model, num_tokens=train.num_steps * train.batch_tokens)
+    return Study(runs, scaling(runs, config), scaling(runs, config, base))
+
+
+def smaller(config: PretrainConfig, size: float, budget: float) -> PretrainConfig:
+    """The run of a fraction of the model on a fraction of the tokens."""
+    for name, fraction in (("size", size), ("budget", budget)):
+        if not 0.0 < fraction < 1.0:
+            raise ValueError(
+                f"a {name} of {fraction} is not a part of the recipe's own: give a fraction between 0 and 1"
+            )
+    model = smaller_model(config.model, size)
+    width = model.width / config.model.width
+    train = {
+        "num_steps": max(1, round(budget * config.train.num_steps)),
+        "eval_every_steps": 0,
+        "sample_every_steps": 0,
+    }
+    optim = {
+        "learning_rate": min(1.0, config.optim.learning_rate / width),
+        "weight_decay": min(10.0, config.optim.weight_decay * width / budget),
+    }
+    parts = {"train": config.train.model_copy(update=train), "optim": config.optim.model_copy(update=optim)}
+    return config.model_copy(update={"model": model, **parts})
+
+
+def smaller_model(model: ModelConfig, size: float) -> ModelConfig:
+    """Whole layers and heads, at least one: a constant width a layer makes models of all sizes one family."""
+    heads_per_kv = model.num_heads // model.num_kv_heads
+    num_kv_heads = max(1, round(size * model.num_kv_heads))
+    heads = num_kv_heads / model.num_kv_heads
+    shape = {
+        "num_layers": max(1, round(size * model.num_layers)),
+        "width": round(heads * model.width),
+        "num_heads": heads_per_kv * num_kv_heads,
+        "num_kv_heads": num_kv_heads,
+        "ff_width": round(heads * model.ff_width / 8) * 8,
+    }
+    return ModelConfig.model_validate(model.model_dump() | shape)
+
+
+@task(cache_policy=NO_CACHE)
+def make(step: Step[Any], recipe: str, upstream: Sequence[Summary]) -> Summary:
+    """Make the artifact of a step. `upstream` is what the UI draws arrows from."""
+    store = Store.default()
+    with listening(PrefectListener()):
+        manifest = execute(step, store)
+    if step.stage == "scaling":
+        store.set_latest(recipe, manifest)
+    return {"artifact": manifest.id, "counts": manifest.counts, "metrics": manifest.metrics}
+
+
+@flow(name="scaling", flow_run_name="scaling-{recipe}")
+def scaling_study(
+    recipe: RecipeName = "study",
+    inputs: list[str] = [],
+    max_files: int = 0,
+    settings: list[str] = [],
+    sizes: list[float] = list(SIZES),
+    budgets: list[float] = list(BUDGETS),
+    is_checked: bool = True,
+    runs_deployments: bool = True,
+) -> Summary:
+    """Foretell a recipe's own pretraining from smaller runs, then do it, and tell the error. What is up to date is skipped.
+
+    Args:
+        recipe: The recipe.
+        inputs: Web archive files instead of the recipe's: paths, globs, URLs, cc:CRAWL.
+        max_files: Read at most so many files; 0 reads all.
+        settings: Changes to the recipe, as STAGE.FIELD=VALUE.
+        sizes: Fractions of the recipe's model; three or more.
+        budgets: Fractions of the tokens that it is trained on; three or more.
+        is_checked: Also train the run that is foretold.
+        runs_deployments: Run the pipeline's stages through their deployments; else here, in this process.
+    """
+    shaping: dict[str, Any] = {"inputs": inputs, "max_files": max_files, "settings": settings}
+    planned = study(make_recipe(recipe, **shaping), sizes, budgets)
+    told = shaping | {"recipe": recipe, "runs_deployments": runs_deployments}
+    data = pipeline(**told, until="tokenize")
+    runs = [
+        make.with_options(task_run_name=name)(step, recipe, [data["tokenizer"], data["tokenize"]])
+        for name, step in planned.runs.items()
+    ]
+    forecast = make.with_options(task_run_name="forecast")(planned.forecast, recipe, runs)
+    if not is_checked:
+        return forecast
+    base = pipeline(**told, only="pretrain")
+    return make.with_options(task_run_name="report")(planned.report, recipe, [forecast, base["pretrain"]])
