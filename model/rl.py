@@ -33,7 +33,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from model import losses, optim
@@ -53,6 +52,7 @@ from model.train import (
     gradient_clip,
     initialize,
     is_due,
+    leave,
     start_process_group,
     total,
 )
@@ -291,7 +291,7 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     train(RLRun.model_validate_json(run_file.read_text()), run_file.parent / "checkpoints", stop)
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":
