@@ -25,6 +25,8 @@ NAMES: dict[str, tuple[str, ...]] = {  # with the arguments that the README's fi
     "training_speed": (),
     "loader_speed": (),
     "orchestration": (),
+    "learning": (),
+    "generation_speed": (),
 }
 
 
