@@ -59,7 +59,12 @@ def start(environment: dict[str, str], log: Path, *command: str) -> subprocess.P
 
 
 def call(server: dict[str, str], method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    response = httpx.request(method, server["PREFECT_API_URL"] + path, json=body, timeout=30)
+    """Asked again while the server says that it is busy, as Prefect's own client does."""
+    for _ in range(30):
+        response = httpx.request(method, server["PREFECT_API_URL"] + path, json=body, timeout=30)
+        if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            break
+        time.sleep(1)
     response.raise_for_status()
     return response.json()
 

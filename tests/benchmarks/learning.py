@@ -49,7 +49,7 @@ class Entry(NamedTuple):
     optim: OptimConfig
 
 
-PLAIN = OptimConfig(schedule="cosine", final_learning_rate_fraction=0.1, learning_rate=4e-3)
+PLAIN = OptimConfig(schedule="cosine", final_learning_rate_fraction=0.1, learning_rate=2e-3)
 MUON = OptimConfig(optimizer="muon", learning_rate=4e-3, muon_learning_rate=0.02)
 ENTRIES = (
     Entry("plain GPT, AdamW", "tests.benchmarks.plain_gpt", PLAIN),
