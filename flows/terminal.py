@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tasks.artifacts import Manifest, Step
@@ -49,6 +50,9 @@ class Terminal(Listener):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.display.stop()
+
+    def log(self, stage: str, message: str) -> None:
+        self.console.print(f"[dim]  {stage:<12} {escape(message)}[/]", highlight=False, soft_wrap=True)
 
     def progress(self, stage: str, done: float, total: float, unit: str, values: dict[str, float]) -> None:
         amount = f"{done:,.0f}/{total:,.0f} {unit}"
