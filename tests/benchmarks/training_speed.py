@@ -39,7 +39,7 @@ from tasks import launcher
 from tests.benchmarks.harness import ROOT, machine, say, tell
 from tests.benchmarks.token_data import write_tokens
 
-WARMUP_STEPS, TURN_STEPS, NUM_TURNS = 3, 4, 4
+WARMUP_STEPS, TURN_STEPS, NUM_TURNS = 3, 2, 4
 NUM_CORES = len(os.sched_getaffinity(0))
 PLAIN_TRAINING = Path(__file__).with_name("plain_training.py")
 CHECKOUTS = {
@@ -74,7 +74,7 @@ def shapes(device: str, **settings: object) -> list[Shape]:
         return [Shape("gpt2", PRESETS["gpt2"].model, PRESETS["gpt2"].train)]
     heads = {"num_heads": 6, "num_kv_heads": 6, "head_width": 64}
     wide = ModelConfig(vocab_size=8192, num_layers=6, width=384, ff_width=1024, **heads)
-    train = TrainConfig.model_validate({"batch_tokens": 2048, "sequence_tokens": 256, **settings})
+    train = TrainConfig.model_validate({"batch_tokens": 4096, "sequence_tokens": 256, **settings})
     return [Shape("tiny", PRESETS["tiny"].model, train), Shape("wide", wide, train)]
 
 
