@@ -5,7 +5,6 @@ that says what, where and the remedy; 3 done, but what could not be read of a da
 """
 
 import errno
-import json
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.recipes import STAGE_NAMES, StageName, make_recipe
+from model.json_lines import read_lines
 from tasks.artifacts import Artifact, Manifest, Step, Store, write_atomically
 from tasks.scaling import BUDGETS, SIZES
 from tasks.stage import listening
@@ -158,9 +158,7 @@ NEXT = """
 
 def _tell_damaged(documents: Artifact) -> None:
     """Name the damaged places of input files. A file that is only cut off in its last record is no failure."""
-    damaged = [
-        json.loads(line) for line in (documents.folder / "errors.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    damaged = read_lines(documents.folder / "errors.jsonl")
     for file in damaged[:SHOWN_FILES]:
         told = "damaged input file {file}, at byte {offset}, {bytes} bytes passed over: {error}".format(**file)
         errors.print(told, highlight=False, soft_wrap=True, markup=False)

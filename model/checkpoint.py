@@ -202,10 +202,15 @@ def resized(model: Transformer, num_known: int, vocab_size: int) -> Transformer:
     for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
         known = weights[name][:num_known]
         weights[name] = torch.cat((known, known.mean(0, keepdim=True).expand(vocab_size - num_known, -1)))
+    return transformer_of(weights, model.config.model_copy(update={"vocab_size": vocab_size}))
+
+
+def transformer_of(weights: dict[str, Tensor], config: ModelConfig) -> Transformer:
+    """The model around its weights, which are not copied, in evaluation mode."""
     with torch.device("meta"):
-        larger = Transformer(model.config.model_copy(update={"vocab_size": vocab_size}))
-    larger.load_state_dict(weights, assign=True)
-    return larger.eval()
+        model = Transformer(config)
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
 
 
 def save_checkpoint(engine: Any, folder: Path, step: int, keep_checkpoints: int) -> None:

@@ -38,7 +38,14 @@ import torch
 import torch.distributed as dist
 
 from model import optim
-from model.checkpoint import is_of_other_ranks, load_checkpoint, load_weights, save_checkpoint, save_weights
+from model.checkpoint import (
+    is_of_other_ranks,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+    transformer_of,
+)
 from model.config import OptimConfig, TrainConfig, TrainRun, flops_per_token, num_parameters
 from model.dataloader import (
     batch_indices,
@@ -291,10 +298,8 @@ def sample(engine: Any, run: TrainRun, tokenizer: Tokenizer, step: int) -> None:
         return
     weights = {name: full_precision(parameter) for name, parameter in model.named_parameters()}
     if engine.global_rank == 0:
-        with torch.device("meta"):
-            speaker = Transformer(model.config)
-        speaker.load_state_dict(weights, assign=True)
-        add_samples(Path(run.output) / "samples.jsonl", step, speaker.to(engine.device), tokenizer, run)
+        speaker = transformer_of(weights, model.config).to(engine.device)
+        add_samples(Path(run.output) / "samples.jsonl", step, speaker, tokenizer, run)
 
 
 def finish(engine: Any, run: TrainRun, dataset: Dataset, log: "MetricsLog") -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from model.json_lines import write_lines
 from tasks.minhash import U64, hash_runs, hash_words, split_words
 from tasks.stage import Row
 
@@ -156,4 +157,4 @@ def write_found(path: Path, questions: Questions, found: Counter[int]) -> None:
         }
         for question, num in sorted(found.items())
     )
-    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    write_lines(path, records)

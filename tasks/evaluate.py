@@ -9,12 +9,12 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from model.config import GenerateConfig
+from model.json_lines import read_lines, write_lines
 from tasks.artifacts import (
     Artifact,
     Checkpoint,
@@ -139,14 +139,6 @@ def publish(run: Run, figures: Figures, num_questions: int) -> Outcome:
     run.markdown("report", card, "What came of it all")
     metrics = {f"{role}/{name}": value for role in CHAT for name, value in figures["chat"][role].items()}
     return Outcome({"questions": num_questions}, {**metrics, **figures["reward"]})
-
-
-def read_lines(path: Path) -> list[Figures]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def write_lines(path: Path, records: Sequence[Figures]) -> None:
-    write_atomically(path, "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records))
 
 
 def choose(asked: Sequence[Figures], most: int, seed: int) -> list[Figures]:

@@ -57,10 +57,11 @@ class Follower:
         self.run.progress(metrics["step"], self.num_steps, "steps", **values)
         if time.monotonic() - self.last_plot > PLOT_SECONDS:
             self.plot()
-        self.listen()
+        if "phase/samples_seconds" in metrics:  # of the step before
+            self.listen()
 
     def listen(self) -> None:
-        """Tell what the model said since the last call."""
+        """Tell what the model said since the last call; not every model speaks."""
         if not self.samples.exists():
             return
         samples = read_lines(self.samples)
