@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.recipes import STAGE_NAMES, StageName, make_recipe
+from flows.server import Server
 from model.json_lines import read_lines
 from tasks.artifacts import Artifact, Manifest, Step, Store, write_atomically
 from tasks.scaling import BUDGETS, SIZES
@@ -33,13 +34,6 @@ FAILED, WRONG_USE, DAMAGED_FILES = 1, 2, 3
 SHOWN_FILES = 20
 FULL_DISK = " in {store}: make room, or name a store elsewhere with CRAWL2CHAT_STORE, and run the same command again"
 CARD_START, CARD_END = "<!-- card -->", "<!-- /card -->"
-QUIET = {  # a run of the pipeline from the command line is told by our own display, and phones nobody
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_LOGGERS_UVICORN_LEVEL": "CRITICAL",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-}
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
@@ -76,7 +70,7 @@ def run(
     base_model: BaseModelOption = "",
 ) -> None:
     """Run the stages of a recipe. What is up to date is skipped."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    server = Server()
     from flows.pipeline import dag, pipeline, select, state
     from flows.terminal import Terminal
 
@@ -93,7 +87,7 @@ def run(
     if not force and all(states[name] == "up to date" for name in names):
         console.print(f"{len(names)} stages of recipe {recipe} are up to date, nothing to run.")
     else:
-        with Terminal(console) as terminal, listening(terminal):
+        with server.used(), Terminal(console) as terminal, listening(terminal):
             pipeline(**told, runs_deployments=False)
     _finish(steps, names, recipe, base_model, store)
 
@@ -189,7 +183,7 @@ def scaling(
     ] = True,
 ) -> None:
     """Foretell what a recipe's base model will come to, from smaller ones that are trained on less: a scaling law."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    server = Server()
     from flows.scaling import scaling_study, study
     from flows.terminal import Terminal
     from tasks.stage import up_to_date
@@ -199,7 +193,7 @@ def scaling(
     last = planned.report if is_checked else planned.forecast
     if not up_to_date(last, store):
         told = shaping | {"recipe": recipe, "sizes": sizes, "budgets": budgets, "is_checked": is_checked}
-        with Terminal(console) as terminal, listening(terminal):
+        with server.used(), Terminal(console) as terminal, listening(terminal):
             scaling_study(**told, runs_deployments=False)
     folder = store.open(last.id, Artifact).folder
     console.print(Markdown((folder / "report.md").read_text(encoding="utf-8")))

@@ -59,7 +59,7 @@ def launch(
             stdin=subprocess.DEVNULL,
             env=_environment(num_ranks),
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, no locks are touched
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, no locks are touched
         )
         try:
             while process.poll() is None:
@@ -96,7 +96,7 @@ def _environment(num_ranks: int) -> dict[str, str]:
     return {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads), **os.environ}
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

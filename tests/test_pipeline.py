@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -214,8 +215,8 @@ def test_a_damaged_artifact_is_named(finished: str, environment: dict[str, str],
     assert "--force tokenizer" in printed
 
 
-def kill_when(environment: dict[str, str], arguments: list[str], condition: str) -> None:
-    """Start a run, and SIGKILL its whole process group once a file of that pattern is in the store."""
+def end_when(environment: dict[str, str], arguments: list[str], condition: str, how: signal.Signals) -> int:
+    """Start a run, and send `how` to its process group once a file of that pattern is in the store. Its status."""
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *arguments],
         env=environment,
@@ -228,8 +229,8 @@ def kill_when(environment: dict[str, str], arguments: list[str], condition: str)
         assert process.poll() is None, f"the run ended before {condition} was there"
         assert time.monotonic() < deadline, f"{condition} did not come"
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    os.killpg(process.pid, how)
+    return process.wait(60)  # a bound on hangs
 
 
 def test_killed_in_ingest_and_in_pretrain_a_run_goes_on_to_the_same_result(
@@ -237,8 +238,8 @@ def test_killed_in_ingest_and_in_pretrain_a_run_goes_on_to_the_same_result(
 ) -> None:
     killed = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store"), "PREFECT_HOME": str(tmp_path / "prefect")}
     command = ["run", "tiny", *settings(), "--until", "pretrain"]
-    kill_when(killed, [*command, "--set", "ingest.num_workers=1"], "ingest/*/.state/shards/*.json")
-    kill_when(killed, command, "pretrain/*/.state/checkpoints/*")
+    end_when(killed, [*command, "--set", "ingest.num_workers=1"], "ingest/*/.state/shards/*.json", signal.SIGKILL)
+    end_when(killed, command, "pretrain/*/.state/checkpoints/*", signal.SIGKILL)
     crawl2chat(killed, *command)
 
     def documents(store: Store) -> list[object]:
@@ -251,6 +252,20 @@ def test_killed_in_ingest_and_in_pretrain_a_run_goes_on_to_the_same_result(
 
     assert documents(store_of(killed)) == documents(store_of(environment))
     assert losses(store_of(killed)) == losses(store_of(environment))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_no_process_behind(
+    how: signal.Signals, environment: dict[str, str], tmp_path: Path
+) -> None:
+    home = str(tmp_path / "prefect")
+    ended = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store"), "PREFECT_HOME": home}
+    status = end_when(ended, ["run", "tiny", *settings(), "--until", "ingest"], "ingest/*/.state", how)
+    assert status == (130 if how == signal.SIGINT else -how)
+    deadline = time.monotonic() + 10
+    while left := [process for process in psutil.process_iter(["environ"]) if home in str(process.info["environ"])]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
 
 
 def test_an_open_weights_model_goes_the_whole_way(
