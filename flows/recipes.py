@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from model.config import ModelConfig, OptimConfig, TrainConfig
+from model.config import ModelConfig, OptimConfig, TrainConfig, explained
 from model.presets import preset
 from tasks.artifacts import Config
 from tasks.dedup import DedupConfig
@@ -169,7 +169,7 @@ def make_recipe(
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise ValueError("; ".join(_explain(detail) for detail in error.errors())) from None
+        raise ValueError(explained(error)) from None
 
 
 def _start_from(values: dict[str, Any], folder: str) -> None:
@@ -205,10 +205,3 @@ def _set(values: dict[str, Any], setting: str) -> None:
         values[field] = json.loads(text)
     except json.JSONDecodeError:
         values[field] = text
-
-
-def _explain(detail: Any) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
-    message = detail["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(detail["input"], dict) else f" (given: {detail['input']!r})"
-    return f"{where}: {message}{given}" if where else message

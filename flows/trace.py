@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from tasks.addresses import normalise
 from tasks.artifacts import Documents, Manifest, Store, Tokens
-from tasks.shards import Document
+from tasks.shards import Document, to_document
 from tasks.tokenize import is_validation
 
 LATER_STAGES = ("filter", "dedup")
@@ -64,8 +64,7 @@ def _find(artifact: Documents, kind: str, mask: Mask) -> Iterator[Document]:
             for group in range(shard.num_row_groups):
                 chosen = mask(shard.read_row_group(group, columns=WHERE))
                 if pc.any(chosen).as_py():
-                    rows = shard.read_row_group(group).filter(chosen).to_pylist(maps_as_pydicts="strict")
-                    yield from ({name: value for name, value in row.items() if value is not None} for row in rows)  # type: ignore[misc]
+                    yield from map(to_document, shard.read_row_group(group).filter(chosen).to_pylist())
 
 
 def _follow(capture: Document, artifacts: Sequence[Documents | None], tokens: Tokens | None) -> Iterator[Fate]:

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.config import ModelConfig, RopeScaling
+from model.config import ModelConfig, RopeScaling, explained
 from model.transformer import RewardModel, Transformer
 
 FAMILIES = {"qwen3": "Qwen3", "llama": "Llama"}  # model_type -> what the names of its classes start with
@@ -48,7 +49,14 @@ SCALING_NAMES = {
     "original_tokens": "original_max_position_embeddings",
 }
 OPTIONAL = {"num_key_value_heads", "head_dim", "tie_word_embeddings"}  # older files leave them out
-ONLY = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "use_sliding_window": False}
+QWEN3_HEAD_WIDTH = 128  # where its file does not say it; Llama's then is D / H
+ONLY = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "use_sliding_window": False,
+    "quantization_config": None,
+}
 HEADS = {"lm_head.weight", "score.weight"}
 COMPUTED = "rotary_emb.inv_freq"  # a table that older files hold beside the weights
 STEP_FOLDER = re.compile(r"step-(\d+)")
@@ -93,17 +101,23 @@ def from_hugging_face(fields: dict[str, Any]) -> ModelConfig:
         if fields.get(name, value) != value:
             raise ValueError(f"config.json has {name} {fields[name]!r}: only a model with {value!r} can be read")
     told = {name: value for name, value in fields.items() if value is not None}
-    if missing := sorted(set(NAMES.values()) - OPTIONAL - told.keys()):
+    if missing := sorted({*NAMES.values(), "max_position_embeddings"} - OPTIONAL - told.keys()):
         raise ValueError(f"config.json does not say {', '.join(missing)}: give the folder of a whole model")
+    is_qwen3 = fields["model_type"] == "qwen3"
     told.setdefault("num_key_value_heads", told["num_attention_heads"])
-    told.setdefault("head_dim", told["hidden_size"] // told["num_attention_heads"])
+    told.setdefault("head_dim", QWEN3_HEAD_WIDTH if is_qwen3 else told["hidden_size"] // told["num_attention_heads"])
     told.setdefault("tie_word_embeddings", False)
     base, scaling = _rope(told)
     shape = {ours: told[theirs] for ours, theirs in NAMES.items()}
-    return ModelConfig(rope_base=base, rope_scaling=scaling, normalize_qk=fields["model_type"] == "qwen3", **shape)
+    try:
+        return ModelConfig.model_validate(
+            shape | {"rope_base": base, "rope_scaling": scaling, "normalize_qk": is_qwen3}
+        )
+    except ValidationError as error:
+        raise ValueError(f"config.json describes a model that cannot be read: {explained(error)}") from None
 
 
-def _rope(fields: dict[str, Any]) -> tuple[float, RopeScaling | None]:
+def _rope(fields: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
     """Base and scaling of the rotary positions, as transformers writes them since its version 5, or as it did before."""
     stated = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
     base = stated.get("rope_theta") or fields.get("rope_theta", 10_000.0)
@@ -112,7 +126,7 @@ def _rope(fields: dict[str, Any]) -> tuple[float, RopeScaling | None]:
         return base, None
     if rope_type != "llama3":
         raise ValueError(f"config.json has rope_type {rope_type!r}: only default and llama3 can be read")
-    return base, RopeScaling(**{ours: stated.get(theirs) for ours, theirs in SCALING_NAMES.items()})
+    return base, {ours: stated.get(theirs) for ours, theirs in SCALING_NAMES.items()}
 
 
 def save_weights(folder: Path, model: Transformer | RewardModel, weights: dict[str, Tensor], max_tokens: int) -> None:
@@ -124,7 +138,15 @@ def save_weights(folder: Path, model: Transformer | RewardModel, weights: dict[s
 
 def read_config(folder: Path) -> ModelConfig:
     """The shape of the model in a folder."""
-    return from_hugging_face(json.loads((folder / "config.json").read_text()))
+    return from_hugging_face(_read_fields(folder / "config.json"))
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ValueError where the file holds none."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): fetch or make it anew") from None
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -142,7 +164,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The files with a model's weights. Raises ValueError where there are none: other files than safetensors are not read."""
     names, index = ["model.safetensors"], folder / "model.safetensors.index.json"
     if not (folder / names[0]).exists() and index.exists():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        names = sorted(set(_read_fields(index).get("weight_map", {}).values()))
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
             raise ValueError(
@@ -185,6 +207,12 @@ def load_weights(model: Transformer | RewardModel, folder: Path) -> None:
                 f"{folder} holds {_told(given.get(name))} as {name}, where its config.json asks for {_told(wanted.get(name))}: "
                 "give the folder of a whole model of Qwen3 or Llama"
             )
+    head = weights.get("lm_head.weight")
+    if config.tie_embeddings and head is not None and not torch.equal(head, weights["model.embed_tokens.weight"]):
+        raise ValueError(
+            f"{folder} holds a head of its own as lm_head.weight, where its config.json ties it to the embedding: set "
+            "tie_word_embeddings to false in it"
+        )
     model.load_state_dict(weights, strict=False)
 
 

@@ -4,9 +4,9 @@ Reads and writes nothing. `TrainRun` is the JSON that a training process group i
 counts follow Qwen3's layout (model/transformer.py) and PaLM's accounting (Chowdhery et al. 2022, appendix B).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError, model_validator
 
 Objective = Literal["pretrain", "sft", "reward"]
 Packing = Literal["concatenated", "whole_documents"]
@@ -195,7 +195,7 @@ class GenerateConfig(Frozen):
         le=10.0,
         description="Divides the logits above 0 of tokens that came before, multiplies those below.",
     )
-    logit_bias: dict[int, float] = Field({}, description="Added to the logits of tokens, by token.")
+    logit_bias: dict[int, FiniteFloat] = Field({}, description="Added to the logits of tokens, by token.")
     banned_tokens: tuple[int, ...] = Field((), description="Tokens that never come.")
     allowed_tokens: tuple[int, ...] = Field((), description="Only these come, a stop token only if listed; empty: all.")
     stop_sequences: tuple[Annotated[tuple[int, ...], Field(min_length=1)], ...] = Field(
@@ -216,6 +216,18 @@ class BeamConfig(GenerateConfig):
         description="When enough completions have ended: true: at once; false: when the best that goes on would score lower if it "
         "ended now; never: when it cannot score higher at any length.",
     )
+
+
+def explained(error: ValidationError) -> str:
+    """What is wrong with a value, in one line."""
+
+    def told(detail: Any) -> str:
+        where = ".".join(str(part) for part in detail["loc"])
+        message = detail["msg"].removeprefix("Value error, ")
+        given = "" if isinstance(detail["input"], dict) else f" (given: {detail['input']!r})"
+        return f"{where}: {message}{given}" if where else message
+
+    return "; ".join(told(detail) for detail in error.errors())
 
 
 def num_matrix_parameters(config: ModelConfig) -> int:

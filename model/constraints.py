@@ -16,6 +16,7 @@ from torch import Tensor
 from model.config import GenerateConfig
 
 NEVER = float("-inf")
+ROUNDING = 1e-6  # of a sum of probabilities in float32: 0.5 and 0.3 hold 0.8
 FIRST_NUCLEUS = 64  # tokens among which the fewest that hold top_p are looked for first
 
 
@@ -87,13 +88,14 @@ def restrict(logits: Tensor, config: GenerateConfig) -> Tensor:
 def _last_of_nucleus(logits: Tensor, top_p: float) -> Tensor:
     """The least logit [B, 1] of the fewest tokens that hold top_p of the probability."""
     whole = logits.logsumexp(-1, keepdim=True)
-    size = FIRST_NUCLEUS
+    enough, size = top_p - ROUNDING, FIRST_NUCLEUS
     while True:  # a nucleus is mostly small, and to sort the vocabulary slow
         best = logits.topk(min(size, logits.shape[-1])).values
         probabilities = (best - whole).exp()
         mass_before = probabilities.cumsum(-1) - probabilities
-        if size >= logits.shape[-1] or bool((mass_before[:, -1] >= top_p).all()):
-            return best.masked_fill(mass_before >= top_p, math.inf).amin(-1, keepdim=True)
+        mass_before[:, 0] = -1  # the likeliest stays, however small top_p
+        if size >= logits.shape[-1] or bool((mass_before[:, -1] >= enough).all()):
+            return best.masked_fill(mass_before >= enough, math.inf).amin(-1, keepdim=True)
         size *= 8
 
 

@@ -6,12 +6,13 @@ Ranks and microbatches only share out a step's batch, so the number of either ch
 floating-point numbers are added.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from model.config import Objective, Packing, Source, TrainConfig, TrainRun
-from model.dataset import Dataset, Microbatch, Mixture
+from model.dataset import Dataset, Microbatch, Mixture, TooLittle
 from model.dialogues import ConversationRows, PreferencePairs
 from model.packing import Indices
 from model.token_shards import TokenShards, WholeDocuments, shard_vocab_size
@@ -26,6 +27,17 @@ def open_training(run: TrainRun, tokenizer: Tokenizer) -> Dataset:
         for source in sources
     ]
     return Mixture(parts, [source.weight for source in sources]) if run.mixture else parts[0]
+
+
+def open_validation(run: TrainRun, tokenizer: Tokenizer) -> Dataset | None:
+    """What a run is validated on; none where nothing or too little was held out, which is told."""
+    if not run.validation_paths:
+        return None
+    try:
+        return open_dataset(run.objective, run.validation_paths, run.train.sequence_tokens, tokenizer)
+    except TooLittle as error:
+        print(f"there is no validation: {error}", file=sys.stderr, flush=True)
+        return None
 
 
 def open_dataset(

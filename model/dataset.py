@@ -14,6 +14,10 @@ from model.packing import Indices
 MIXTURE_POSITIONS = 1024  # a mixture is exact over so many records
 
 
+class TooLittle(ValueError):
+    """Files hold nothing that can be learned in sequences of the length that is asked for."""
+
+
 class Packed(NamedTuple):
     """Sequences of a language model."""
 

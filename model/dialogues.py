@@ -1,7 +1,7 @@
 """Fine-tuning's data: conversations, and preference pairs.
 
-Reads JSON Lines. Writes nothing. Conversations are packed whole; one longer than a sequence is cropped at its end. A pair of
-which one side does not fit is dropped.
+Reads JSON Lines. Writes nothing. Conversations are packed whole; one longer than a sequence is cropped at its end, and dropped
+where nothing is left that the assistant says. A pair of which one side does not fit is dropped.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.dataset import Packed, Pairs, Shuffled
+from model.dataset import Packed, Pairs, Shuffled, TooLittle
 from model.json_lines import read_lines
 from model.packing import Indices, best_fit
 from model.tokenizer import Tokenizer
@@ -26,8 +26,15 @@ class ConversationRows(Shuffled):
         self.paths = list(paths)
         self.pad = tokenizer.pad
         rendered = [tokenizer.render(record["messages"]) for path in paths for record in read_lines(path)]
-        self._over = [len(tokens) - sequence_tokens - 1 for tokens, _ in rendered if len(tokens) > sequence_tokens + 1]
-        self._conversations = [(t[: sequence_tokens + 1], m[: sequence_tokens + 1]) for t, m in rendered]
+        kept = [(tokens, mask) for tokens, mask in rendered if any(mask[: sequence_tokens + 1])]
+        if not kept:
+            raise TooLittle(
+                f"in none of {len(rendered)} conversations the assistant says a word within sequence_tokens="
+                f"{sequence_tokens}; make it larger, or give conversations with an assistant's turn"
+            )
+        self._num_dropped = len(rendered) - len(kept)
+        self._over = [len(tokens) - sequence_tokens - 1 for tokens, _ in kept if len(tokens) > sequence_tokens + 1]
+        self._conversations = [(t[: sequence_tokens + 1], m[: sequence_tokens + 1]) for t, m in kept]
         self._lengths = np.array([len(tokens) for tokens, _ in self._conversations], np.int64)
         self._order, self._rows = best_fit(self._lengths, sequence_tokens + 1)
 
@@ -55,6 +62,7 @@ class ConversationRows(Shuffled):
         return {
             "records": len(self),
             "conversations": len(self._conversations),
+            "dropped_conversations": self._num_dropped,
             "cropped_conversations": len(self._over),
             "cropped_tokens": sum(self._over),
             "padded_tokens": len(self) * (self.sequence_tokens + 1) - int(self._lengths.sum()),
@@ -74,7 +82,9 @@ class PreferencePairs(Shuffled):
         self._pairs = [pair for pair in pairs if max(map(len, pair)) <= sequence_tokens]
         self._num_dropped = len(pairs) - len(self._pairs)
         if not self._pairs:
-            raise ValueError(f"none of {len(pairs)} pairs fits into sequence_tokens={sequence_tokens}; make it larger")
+            raise TooLittle(
+                f"none of {len(pairs)} pairs fits into sequence_tokens={sequence_tokens}; make it larger, or give more pairs"
+            )
 
     def __len__(self) -> int:
         return len(self._pairs)

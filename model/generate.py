@@ -18,6 +18,7 @@ from model.losses import token_logprobs
 from model.tokenizer import Tokenizer
 from model.transformer import Transformer
 
+GREEDY_BELOW = 1e-6  # a temperature; logits over a smaller one are no numbers of float32 any more
 KEPT_FRACTION = 0.75  # rows are moved together once fewer than this are going on: each move copies the cache
 
 
@@ -83,10 +84,12 @@ def steps(
 
 
 def pick(logits: Tensor, config: GenerateConfig, generator: torch.Generator) -> Tensor:
-    """Draw a token a row: logits [B, V] in float32 -> tokens [B]."""
-    if config.temperature == 0:
+    """Draw a token a row: logits [B, V] in float32 -> tokens [B]. Raises ValueError where they are no numbers to draw by."""
+    if config.temperature < GREEDY_BELOW:
         return logits.max(-1).indices  # on a CPU faster than argmax
     below = restrict(logits / config.temperature, config).softmax(-1).cumsum(-1, dtype=torch.float64)
+    if below[:, -1].isnan().any():
+        raise ValueError("the model gives no probabilities but NaN: its weights are damaged, or learning diverged")
     dart = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
     return torch.searchsorted(below, dart * below[:, -1:], right=True).squeeze(-1)
 

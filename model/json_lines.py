@@ -10,9 +10,9 @@ from typing import Any
 
 
 def read_lines(path: str | Path) -> list[Any]:
-    """The values of a file, in order."""
+    """The values of a file, in order. Empty lines hold none."""
     with Path(path).open(encoding="utf-8", newline="\n") as file:
-        return [json.loads(line) for line in file]
+        return [json.loads(line) for line in file if line.strip()]
 
 
 def write_lines(path: Path, values: Iterable[Any]) -> int:

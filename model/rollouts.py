@@ -59,10 +59,11 @@ class Rollouts(NamedTuple):
 def read_prompts(paths: Sequence[str], tokenizer: Tokenizer, config: RLConfig) -> list[Prompt]:
     """The prompts that are short enough. Raises ValueError where none is."""
     records = [record for path in paths for record in read_lines(path)]
-    prompts = [
-        Prompt(record["messages"][-1]["content"], tokenizer.render_prompt(record["messages"]), record.get("answer"))
-        for record in records
-    ]
+    prompts = []
+    for record in records:
+        answer = record.get("answer")  # a number, where who wrote it knew no better
+        tokens = tokenizer.render_prompt(record["messages"])
+        prompts.append(Prompt(record["messages"][-1]["content"], tokens, None if answer is None else str(answer)))
     fitting = [prompt for prompt in prompts if len(prompt.tokens) <= config.max_prompt_tokens]
     if not fitting:
         raise ValueError(
@@ -73,12 +74,18 @@ def read_prompts(paths: Sequence[str], tokenizer: Tokenizer, config: RLConfig) -
 
 
 def split_prompts(prompts: Sequence[Prompt], config: RLConfig) -> tuple[list[Prompt], list[Prompt]]:
-    """Prompts to train on, and held-out ones; the same prompt never lies on both sides."""
+    """Prompts to train on, and held-out ones; the same prompt never lies on both sides. Raises ValueError where none is left."""
     order = np.random.default_rng(config.seed).permutation(len(prompts))
     num_heldout = min(round(config.validation_fraction * len(prompts)), config.max_validation_prompts)
     heldout = [prompts[index] for index in order[:num_heldout]]
     texts = {prompt.text for prompt in heldout}
-    return [prompts[index] for index in order[num_heldout:] if prompts[index].text not in texts], heldout
+    rest = [prompts[index] for index in order[num_heldout:] if prompts[index].text not in texts]
+    if not rest:
+        raise ValueError(
+            f"validation_fraction={config.validation_fraction} leaves none of {len(prompts)} prompts to train on: "
+            "make it smaller or give other prompts"
+        )
+    return rest, heldout
 
 
 def calibrate(environment: Environment, reference: Transformer, prompts: Sequence[Prompt]) -> Environment:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from model.dataset import Packed, Shuffled
+from model.dataset import Packed, Shuffled, TooLittle
 from model.packing import Indices, best_fit
 from model.tokenizer import Tokenizer
 
@@ -30,7 +30,7 @@ class TokenShards(Shuffled):
         self.sequence_tokens = sequence_tokens
         self.stream = TokenStream(paths)
         if len(self) < 1:
-            raise ValueError(
+            raise TooLittle(
                 f"token shards {list(paths)} hold {self.stream.num_tokens} tokens, fewer than a sequence of "
                 f"{sequence_tokens + 1}; take more documents or a smaller sequence_tokens"
             )
@@ -64,7 +64,7 @@ class WholeDocuments(Shuffled):
         self.stream = TokenStream(paths)
         self._starts, self._lengths = self._pieces(self.stream.documents())
         if not len(self._starts):
-            raise ValueError(f"token shards {list(paths)} hold no document; take more documents")
+            raise TooLittle(f"token shards {list(paths)} hold no document; take more documents")
         self._order, self._rows = best_fit(self._lengths + 1, sequence_tokens + 1)
 
     def _pieces(self, documents: Indices) -> tuple[Indices, Indices]:

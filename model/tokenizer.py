@@ -49,12 +49,19 @@ class Tokenizer:
     """Byte-level BPE with the conversation format's special tokens."""
 
     def __init__(self, encoder: tokenizers.Tokenizer) -> None:
-        """Raises ValueError where the encoder lacks a special token."""
+        """Raises ValueError where the encoder lacks a special token, or makes one of text."""
         vocab: dict[str, int] = encoder.get_vocab()
         missing = [name for name in SPECIAL_TOKENS if name not in vocab]
         if missing:
             raise ValueError(f"tokenizer has no special tokens {missing}; train it with model.tokenizer.SPECIAL_TOKENS")
         encoder.encode_special_tokens = True  # their names in a text are plain characters
+        if forged := [
+            name for name in SPECIAL_TOKENS if vocab[name] in encoder.encode(name, add_special_tokens=False).ids
+        ]:
+            raise ValueError(
+                f"tokenizer makes special tokens of text that says {forged}: call them special in its added_tokens, and cut "
+                "words from marks before the merges"
+            )
         self._encoder = encoder
         self.vocab_size = max(vocab.values()) + 1  # V, special tokens included; a foreign vocabulary may have gaps
         self.special: dict[str, int] = {name: vocab[name] for name in SPECIAL_TOKENS}

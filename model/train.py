@@ -52,8 +52,8 @@ from model.dataloader import (
     batch_records,
     microbatch_records,
     microbatches,
-    open_dataset,
     open_training,
+    open_validation,
 )
 from model.dataset import Dataset, Microbatch
 from model.devices import peak_flops
@@ -73,9 +73,8 @@ def train(run: TrainRun, checkpoints: Path, stop: threading.Event) -> None:
     Raises ValueError where data, tokenizer, model and ranks do not fit together.
     """
     start_process_group(run.train.num_ranks)
-    config, tokenizer = run.train, Tokenizer.load(run.tokenizer)
-    dataset, held_out = open_training(run, tokenizer), run.validation_paths
-    validation = open_dataset(run.objective, held_out, config.sequence_tokens, tokenizer) if held_out else None
+    tokenizer = Tokenizer.load(run.tokenizer)
+    dataset, validation = open_training(run, tokenizer), open_validation(run, tokenizer)
     left_out = LeftOut(checkpoints.parent / "left_out.jsonl")
     while True:
         engine = start_engine(run, dataset, tokenizer, checkpoints)

@@ -50,14 +50,17 @@ def rotary(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
 
 
 def frequencies(config: ModelConfig, device: torch.device) -> Tensor:
-    """Radians [K/2] that each pair of channels turns by from one position to the next, in float32."""
+    """Radians [K/2] that each pair of channels turns by from one position to the next, in float32.
+
+    Rounded as transformers rounds: a last bit more or less is a hundredth of a radian at position 131,072.
+    """
     exponents = torch.arange(0, config.head_width, 2, dtype=torch.float32, device=device) / config.head_width
-    radians: Tensor = config.rope_base**-exponents
+    radians: Tensor = 1.0 / config.rope_base**exponents
     if (scaling := config.rope_scaling) is None:
         return radians
-    turns = radians * scaling.original_tokens / (2 * math.pi)
+    turns = scaling.original_tokens / (2 * math.pi / radians)
     kept = ((turns - scaling.slow_turns) / (scaling.fast_turns - scaling.slow_turns)).clamp(0, 1)
-    return radians * (kept + (1 - kept) / scaling.factor)
+    return (1 - kept) * radians / scaling.factor + kept * radians
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

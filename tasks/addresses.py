@@ -24,6 +24,14 @@ def registered_domain(host: str) -> str:
     return split_host(host).top_domain_under_public_suffix
 
 
+def ascii_host(host: str) -> str:
+    """A host as the name servers know it: xn--mnchen-3ya.de of münchen.de. As it came where there is no such form."""
+    try:
+        return host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError:
+        return host
+
+
 def split_address(url: str) -> SplitResult | None:
     """The parts of a URL, or None where it has no host."""
     try:

@@ -173,7 +173,7 @@ def _warc_header(plain: Plain) -> Header:
 def _arc_header(window: bytearray, index: int = 0) -> Header | None:
     """Where a line of an ARC record stands at `index`: URL, IP address, date, media type, length."""
     end = window.find(b"\n", index, index + LINE_BYTES) + 1
-    words = bytes(window[index:end]).strip().rsplit(b" ", 4)
+    words = bytes(window[index:end]).strip().replace(b"; ", b";").rsplit(b" ", 4)  # "text/html; charset=..." is one
     if len(words) < 5 or b":" not in words[0] or not words[4].isdigit() or len(words[4]) > 15:
         return None  # any line of five words looks like one otherwise
     return Header(

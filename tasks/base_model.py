@@ -5,9 +5,9 @@ or several. Writes a copy of these files, named by what they hold and not by whe
 unchanged file, so that a model of many gigabytes is hashed once.
 
 `adapted` gives the model a row of embedding and head for each special token of the conversation format, after its own
-vocabulary. <|bos|> has the row of the token that the model's own texts begin with and <|assistant_end|> that of the one that ends them:
-a document is to the adapted model what it was to the model. Every other row is the mean of the model's own (Hewitt 2021).
-The model is read whole into memory and kept in float32.
+vocabulary. <|bos|> has the row of the token that the model's own texts begin with and <|assistant_end|> that of the one that ends them,
+the first of several: a document is to the adapted model what it was to the model. Every other row is the mean of the model's
+own (Hewitt 2021). The model is read whole into memory and kept in float32.
 """
 
 import json
@@ -28,7 +28,7 @@ from tasks.training import tokenizer_file
 if TYPE_CHECKING:
     from model.transformer import Transformer
 
-VERSION = 2
+VERSION = 3
 PATTERNS = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
 HUB_CACHE = re.compile(r"models--([^/]+)--([^/]+)/snapshots/[^/]+$")
 
@@ -117,5 +117,6 @@ def inherit(model: "Transformer", num_known: int, origins: dict[int, Any]) -> No
     weights = model.state_dict()
     for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
         for token, origin in origins.items():
-            if isinstance(origin, int) and 0 <= origin < num_known <= token:
-                weights[name][token] = weights[name][origin]
+            first = origin[0] if isinstance(origin, list) and origin else origin
+            if isinstance(first, int) and 0 <= first < num_known <= token:
+                weights[name][token] = weights[name][first]

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from tasks.addresses import hosts_above, pages_above
+from tasks.addresses import ascii_host, hosts_above, pages_above
 
 LISTS = ("domains", "urls")
 # The low bits of a key number the category. The other 56 are the hash: of 10^10 hosts one is taken for one of 5 million
@@ -35,7 +35,7 @@ def by_category(files: Iterable[Path], categories: Iterable[str]) -> dict[str, l
     wanted = set(categories)
     found: dict[str, list[Path]] = {}
     for file in sorted(files):
-        is_ut1 = file.name in LISTS
+        is_ut1 = file.name in LISTS and file.parent.name != "files"  # of a resource: it was named without its category
         category = file.parent.name if is_ut1 else file.name.split(".")[0]
         if not is_ut1 or category in wanted:
             found.setdefault(category, []).append(file)
@@ -43,12 +43,14 @@ def by_category(files: Iterable[Path], categories: Iterable[str]) -> dict[str, l
 
 
 def read_entries(file: Path) -> Iterator[str]:
-    """The hosts and pages that a list names, in lower case, without scheme and comments."""
+    """The hosts and pages that a list names, in lower case, without scheme and comments; .host and *.host are host."""
     with fsspec.open(str(file), "rt", compression="infer", encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if fields := line.partition("#")[0].split():
-                entry = fields[-1].lower()
-                yield (re.sub("/{2,}", "/", SCHEME.sub("", entry)) if "//" in entry else entry).rstrip("/")
+                entry = fields[-1].lower().lstrip("*.")
+                entry = (re.sub("/{2,}", "/", SCHEME.sub("", entry)) if "//" in entry else entry).rstrip("/")
+                host, slash, page = entry.partition("/")
+                yield entry if host.isascii() else f"{ascii_host(host)}{slash}{page}"
 
 
 def write_keys(lists: dict[str, list[Path]], path: Path) -> int:
@@ -79,7 +81,7 @@ class Blocklist:
         """The category of the first entry that covers the address, host before page."""
         if not len(self.keys):
             return None
-        host = (parts.hostname or "").rstrip(".")
+        host = ascii_host((parts.hostname or "").rstrip("."))
         entries = (*hosts_above(host), *pages_above(host, parts.path, parts.query))
         wanted = np.array([_hash(entry) for entry in entries], np.uint64) & ~CATEGORY_BITS
         found = self.keys[np.searchsorted(self.keys, wanted).clip(max=len(self.keys) - 1)]
@@ -102,5 +104,10 @@ def word_rule(
         return "blocked_word"
     if len(words.intersection(suspicious)) > max_suspicious:
         return "suspicious_words"
-    joined = re.sub(r"[\W_]+", "", unquote(url).lower())
+    joined = plain(unquote(url))
     return "blocked_part" if any(part in joined for part in parts) else None
+
+
+def plain(text: str) -> str:
+    """The letters and digits of `text` alone, in lower case, as words and parts are looked for."""
+    return re.sub(r"[\W_]+", "", text.lower())

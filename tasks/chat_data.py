@@ -9,10 +9,11 @@ A record is validation by the hash of its first user turn, so that two records w
 import glob
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import Field
 
@@ -28,6 +29,7 @@ from tasks.artifacts import (
     Step,
     runtime,
 )
+from tasks.records import Role
 from tasks.sample.chat import conversations as compose_conversations
 from tasks.sample.chat import preferences as compose_preferences
 from tasks.sample.chat import prompts as compose_prompts
@@ -35,8 +37,9 @@ from tasks.sample.chat import questions as compose_questions
 from tasks.sample.world import World, build_world
 from tasks.stage import Run
 
-VERSION = 1
+VERSION = 2
 SAMPLE = "sample"
+HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # what may be the half of one
 
 A = TypeVar("A", bound=Artifact)
 Record = Mapping[str, Any]
@@ -119,7 +122,8 @@ def _read_files(paths: list[str], fields: tuple[str, ...]) -> Iterator[Record]:
     for path in paths:
         with Path(path).open(encoding="utf-8", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
-                yield _parse(line, f"{path}:{number}", fields)
+                if line.strip():
+                    yield _parse(line, f"{path}:{number}", fields)
 
 
 def _parse(line: str, place: str, fields: tuple[str, ...]) -> Record:
@@ -130,4 +134,29 @@ def _parse(line: str, place: str, fields: tuple[str, ...]) -> Record:
         raise ValueError(f"{place} is no JSON object ({error}): write one record a line") from error
     if missing:
         raise ValueError(f"{place} has no field {', '.join(missing)}: see tasks/records.py for the shape")
-    return record
+    for name in fields:
+        if name == "messages":
+            _check_turns(record[name], place)
+        elif not isinstance(record[name], str):
+            raise ValueError(
+                f"{place} has a {name} that is no text, but {str(record[name])[:80]}: write it as a string"
+            )
+    return _whole(record) if HALF_CHARACTER.search(line) else record
+
+
+def _check_turns(messages: Any, place: str) -> None:
+    for message in messages if isinstance(messages, list) and messages else [messages]:
+        match message:
+            case {"role": role, "content": str()} if role in get_args(Role):
+                continue
+        raise ValueError(
+            f"{place} has the message {str(message)[:80]}: give each a role, which is {', '.join(get_args(Role))}, and a content, "
+            "which is text"
+        )
+
+
+def _whole(record: Record) -> Record:
+    """The record with U+FFFD for every half of a character: JSON can write one alone, and UTF-8 cannot."""
+    text = json.dumps(record, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    whole: Record = json.loads(text)
+    return whole

@@ -65,13 +65,16 @@ def read_questions(path: Path) -> Iterator[list[str]]:
             yield from (list(strings_in(question)) for question in batch.to_pylist())
         return
     is_json = bool({".jsonl", ".ndjson", ".json"}.intersection(path.suffixes))
-    with fsspec.open(str(path), "rt", encoding="utf-8", compression="infer") as stream:
+    with fsspec.open(str(path), "rb", compression="infer") as stream:
         for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
             try:
-                yield list(strings_in(json.loads(line))) if is_json else [line]
-            except json.JSONDecodeError as error:
+                yield list(strings_in(json.loads(line))) if is_json else [line.decode()]
+            except ValueError as error:
                 raise ValueError(
-                    f"line {number} of evaluation set {path.name} is not JSON ({error.msg}): give JSON Lines, Parquet or text"
+                    f"line {number} of evaluation set {path.name} is not {'JSON' if is_json else 'text'} ({error}): give JSON Lines, "
+                    "Parquet or text, in UTF-8"
                 ) from None
 
 

@@ -47,7 +47,7 @@ from tasks.shards import Document, read_documents
 from tasks.sieve import Sieve, tell
 from tasks.stage import Run
 
-VERSION = 2
+VERSION = 3
 SIGNING = ("keep_signatures", "by_minhash", "num_bands", "hashes_per_band", "run_words", "seed")
 BATCH_DOCUMENTS = 1_000
 

@@ -95,7 +95,8 @@ def _is_busy(error: Exception) -> bool:
 
 
 def _is_final(error: Exception) -> bool:
-    return isinstance(error, (urllib.error.HTTPError, FileNotFoundError, PermissionError))
+    finals = (urllib.error.HTTPError, http.client.InvalidURL, FileNotFoundError, PermissionError)
+    return isinstance(error, finals)
 
 
 def _retry_after_seconds(error: Exception) -> float:

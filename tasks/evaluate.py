@@ -254,7 +254,8 @@ def reward_figures(config: EvaluateConfig, artifacts: Mapping[str, Any], encoder
     pairs = read_lines(artifacts["preferences"].folder / "validation.jsonl")[: config.max_preferences]
     kinds: dict[str, list[Figures]] = {"all": pairs}
     for pair in pairs:
-        kinds.setdefault(pair.get("kind", "all").rpartition("/")[2], []).append(pair)
+        if "kind" in pair:
+            kinds.setdefault(pair["kind"].rpartition("/")[2], []).append(pair)
     accuracy = {f"pair_accuracy/{kind}": pair_accuracy(judge, encoder, some) for kind, some in kinds.items() if some}
     rlhf = artifacts["policy"].manifest.metrics
     return accuracy | {name: value for name, value in rlhf.items() if name.startswith(("before/", "validation/"))}

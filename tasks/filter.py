@@ -31,7 +31,7 @@ from tasks.shards import Document, read_documents
 from tasks.sieve import Sieve, tell
 from tasks.stage import Row, Run
 
-VERSION = 2
+VERSION = 3
 
 
 class FilterConfig(QualityLimits, MeasureConfig):

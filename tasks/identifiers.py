@@ -31,7 +31,6 @@ import stdnum.mx.curp
 import stdnum.nl.bsn
 import stdnum.pl.pesel
 import stdnum.se.personnummer
-import stdnum.us.itin
 import stdnum.us.ssn
 
 from tasks.spans import Kind, Span, words_before
@@ -76,12 +75,13 @@ def find_identifiers(text: str, kinds: Collection[str]) -> Iterator[Span]:
 def _identify(text: str, start: int, identifiers: list[Identifier]) -> Span | None:
     for kind, form, is_valid, context in identifiers:
         match = form.match(text, start)
-        if (
-            match
-            and (context is None or context.search(words_before(text, start)))
-            and is_valid(match[0].replace(" ", ""))
-        ):
-            return Span(start, match.end(), kind)
+        if match and context and not context.search(words_before(text, start)):
+            continue
+        while match:
+            if is_valid(match[0].replace(" ", "")):
+                return Span(start, match.end(), kind)
+            # Its last group may be the next word, as in "3201 BIC" and "1111 12/25"
+            match = form.match(text, start, text.rfind(" ", start, match.end()))
     return None
 
 
@@ -95,24 +95,32 @@ def is_card(number: str) -> bool:
     return bool(stdnum.luhn.is_valid(re.sub(r"\D", "", number)))
 
 
+def is_account(number: str) -> bool:
+    """Whether an IBAN has the form of its country and a right check; not whether the bank is in a list of banks."""
+    return bool(stdnum.iban.is_valid(number, check_country=False))
+
+
 def is_anything(number: str) -> bool:
     """For numbers that carry no check of their own."""
     return True
 
 
-CARD = r"\d{4}(?:[ -]?\d){8,15}"
+IBAN = r"[A-Z]{2} ?\d{2}(?:[ -]?[A-Z0-9]){11,30}"
+CARD = r"\d{12,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|\d{4}([ -])\d{6}\2\d{4,5}"  # as cards are printed
+TOLD_CARD = r"\d{4}(?:[ -]?\d){8,15}"
 CARD_WORDS = "card|cc|visa|mastercard|amex|maestro"
+ITIN_GROUP = r"(?:5\d|6[0-5]|7\d|8[0-8]|9[0-24-9])"  # those that are given out
 SSN_WORDS = "ssn|social security"
 NINO = r"(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]"  # prefixes that are given out
 DOCUMENT_WORDS = r"(?:passport|driv(?:er\S{0,2}|ing) licen[cs]e) (?:number|no|#)\W{0,3}(?:is )?"
 
 IDENTIFIERS = (
-    _row("iban", r"[A-Z]{2}\d{2}(?:[A-Z0-9]{11,30}|(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?)", stdnum.iban.is_valid),
+    _row("iban", IBAN, is_account),
     _row("ssn", r"\d{3}-\d{2}-\d{4}", stdnum.us.ssn.is_valid),
     _row("ssn", r"\d{3}([ -]?)\d{2}\1\d{4}", stdnum.us.ssn.is_valid, SSN_WORDS),
-    _row("national_number", r"9\d{2}-\d{2}-\d{4}", stdnum.us.itin.is_valid),
+    _row("national_number", rf"9\d{{2}}-{ITIN_GROUP}-\d{{4}}", is_anything),
     _row("national_number", rf"{NINO} \d{{2}} \d{{2}} \d{{2}} [A-D]", is_anything),
-    _row("national_number", rf"{NINO}\d{{6}} ?[A-D]", is_anything, "national insurance|nino|ni (?:number|no)"),
+    _row("national_number", rf"{NINO} ?\d{{6}} ?[A-D]", is_anything, "national insurance|nino|ni (?:number|no)"),
     _row("national_number", r"\d{3}([ -]?)\d{3}\1\d{4}", stdnum.gb.nhs.is_valid, "nhs"),
     _row("national_number", r"\d{3}([ -]?)\d{3}\1\d{3}", stdnum.ca.sin.is_valid, "sin|social insurance"),
     _row("national_number", r"\d{3}([ ]?)\d{3}\1\d{3}", stdnum.au.tfn.is_valid, "tfn|tax file"),
@@ -120,14 +128,14 @@ IDENTIFIERS = (
     _row("national_number", r"[12]( ?)\d{2}\1\d{2}\1\d[\dAB]\1\d{3}\1\d{3}\1\d{2}", stdnum.fr.nir.is_valid),
     _row("national_number", r"\d{8}-?[A-Z]", stdnum.es.dni.is_valid, "dni|nif|documento"),
     _row("national_number", r"[XYZ]-?\d{7}-?[A-Z]", stdnum.es.nie.is_valid, "nie|nif|documento"),
-    _row("national_number", r"[A-Z]{6}\d{2}[A-Z]\d{2}[A-Z]\d{3}[A-Z]", stdnum.it.codicefiscale.is_valid),
+    _row("national_number", r"[A-Z]{6}[\dL-V]{2}[A-Z][\dL-V]{2}[A-Z][\dL-V]{3}[A-Z]", stdnum.it.codicefiscale.is_valid),
     _row("national_number", r"\d{9}|\d{4}[. ]\d{2}[. ]\d{3}", stdnum.nl.bsn.is_valid, r"bsn|burgerservice\w*|sofi\w*"),
     _row("national_number", r"\d{2}\.\d{2}\.\d{2}-\d{3}\.\d{2}", stdnum.be.nn.is_valid),
     _row("national_number", r"756\.\d{4}\.\d{4}\.\d{2}", stdnum.ch.ssn.is_valid),
     _row("national_number", r"\d{11}", stdnum.pl.pesel.is_valid, "pesel"),
-    _row("national_number", r"(?:\d{2})?\d{6}[-+]\d{4}", stdnum.se.personnummer.is_valid, r"person\w*|pnr"),
+    _row("national_number", r"(?:\d{2})?\d{6}[-+]?\d{4}", stdnum.se.personnummer.is_valid, r"person\w*|pnr"),
     _row("national_number", r"\d{6}-?\d{4}", stdnum.dk.cpr.is_valid, "cpr"),
-    _row("national_number", r"\d{6}[-+A]\d{3}[0-9A-Y]", stdnum.fi.hetu.is_valid),
+    _row("national_number", r"\d{6}[-+A-FU-Y]\d{3}[0-9A-Y]", stdnum.fi.hetu.is_valid),
     _row("national_number", r"\d{3}\.\d{3}\.\d{3}-\d{2}", stdnum.br.cpf.is_valid),
     _row("national_number", r"\d{11}", stdnum.br.cpf.is_valid, "cpf"),
     _row("national_number", r"[A-Z]{4}\d{6}[HM][A-Z]{5}[0-9A-Z]\d", stdnum.mx.curp.is_valid),
@@ -137,5 +145,5 @@ IDENTIFIERS = (
     _row("national_number", r"\d{6}-[1-8]\d{6}", stdnum.kr.rrn.is_valid),
     _row("national_number", r"[A-Z]{0,2}\d{4,14}(?:-\d{2,6}){0,2}", is_anything, DOCUMENT_WORDS),
     _row("card", CARD, is_issued_card),
-    _row("card", CARD, is_card, CARD_WORDS),
+    _row("card", TOLD_CARD, is_card, CARD_WORDS),
 )

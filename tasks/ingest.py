@@ -52,7 +52,7 @@ from tasks.shards import Document
 from tasks.sieve import Sieve, tell
 from tasks.stage import Run
 
-VERSION = 2
+VERSION = 3
 COUNTS = (
     "files", "files_with_errors", "files_cut_off", "files_unreadable", "damages", "damaged_bytes", "records_read", "pages"
 )  # fmt: skip

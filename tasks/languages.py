@@ -87,6 +87,11 @@ def load_model(path: Path) -> Any:
     return fasttext.load_model(str(path))
 
 
+def known(path: Path) -> set[str]:
+    """The codes of the languages that a model tells apart."""
+    return {label.removeprefix(LABEL) for label in load_model(path).get_labels()}
+
+
 def identify(text: str, model: Any) -> tuple[str, float]:
     """The ISO 639 code of the most likely language, and how sure the model is, in 0..1; ("", 0.0) of an empty text."""
     labels, scores = model.predict(text.replace("\n", " "))

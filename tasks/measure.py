@@ -15,11 +15,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tasks import addresses, blocklists, languages, pii, quality, quality_model, ut1
 from tasks.artifacts import Artifact, Documents, Measures, Outcome, Resource, Step, runtime
@@ -32,7 +32,7 @@ from tasks.resources import resource
 from tasks.shards import Document, read_documents
 from tasks.stage import Row, Run
 
-VERSION = 1
+VERSION = 2
 GROUP_DOCUMENTS = 1_000
 CATEGORIES = (
     *("adult", "agressif", "arjel", "chat", "cryptojacking", "dating", "ddos", "filehosting", "gambling", "malware"),
@@ -41,6 +41,7 @@ CATEGORIES = (
 SUSPICIOUS_WORDS = (
     "adult bet betting casino cialis erotic escort escorts jackpot naked nude poker sex sexy slots viagra webcam"
 )
+Word = Annotated[str, AfterValidator(blocklists.plain), Field(min_length=1)]
 
 
 class MeasureConfig(TextRules):
@@ -54,16 +55,16 @@ class MeasureConfig(TextRules):
     blocked_categories: list[str] = Field(
         list(CATEGORIES), description="The categories of UT1's lists that are not wanted."
     )
-    blocked_words: list[str] = Field(
+    blocked_words: list[Word] = Field(
         ["camgirls", "hentai", "milf", "porn", "porno", "pornstar", "xxx"],
         description="One of these words in the address is enough.",
     )
-    suspicious_words: list[str] = Field(
+    suspicious_words: list[Word] = Field(
         SUSPICIOUS_WORDS.split(),
         description="More than max_suspicious_words of these words in the address are too many.",
     )
     max_suspicious_words: int = Field(1, ge=0, description="How many different suspicious words an address may have.")
-    blocked_parts: list[str] = Field(
+    blocked_parts: list[Word] = Field(
         ["pornhub", "redtube", "xhamster", "xnxx", "xvideos", "youporn"],
         description="One of these in the address is enough, also within a word.",
     )
@@ -104,6 +105,8 @@ def run(
     num_entries = blocklists.write_keys(by_category, keys)
     run.log(f"{num_entries:,} entries of block lists in {len(by_category)} categories")
     [model] = language_model.files("*")
+    if unknown := set(config.languages) - languages.known(model):
+        raise ValueError(f"the language model knows no {', '.join(sorted(unknown))}: name languages as en, de, zh")
     models = (model, *(classifier.files("*.bin") if classifier else ()))
     shards = [
         (path.stem, Shard(path, run.folder, config, keys, tuple(by_category), models))

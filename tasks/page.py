@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import brotli
 import zstandard
+from resiliparse.parse.encoding import map_encoding_to_html5
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 HTML_START = re.compile(
@@ -30,28 +31,26 @@ BINARY_START = re.compile(
 META_CHARSET = re.compile(
     rb"(?:<meta[^>]{0,500}?charset|<\?xml[^>]{0,200}?encoding)\s*=\s*[\"']?\s*([\w:.-]{2,40})", re.I
 )
+FOLDED = re.compile(rb"\r?\n[ \t]++")
+COMMENT = re.compile(rb"<!--.*?-->", re.S)
 CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(;[^\r\n]*)?\r?\n")
+NO_ASCII = re.compile(r"[^\0-\x7f]")
 MEDIA_TYPES = ("application", "audio", "font", "image", "text", "video")
 
-# Labels that mean a larger charset on the web than in the standards.
+# Codecs in whose place the web means a larger one.
 WEB_CHARSETS = {
     "ascii": "cp1252",
-    "us-ascii": "cp1252",
-    "iso-8859-1": "cp1252",
     "iso8859-1": "cp1252",
-    "latin1": "cp1252",
-    "iso-8859-9": "cp1254",
-    "iso-8859-11": "cp874",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
     "gb2312": "gb18030",
     "gbk": "gb18030",
-    "x-gbk": "gb18030",
     "big5": "big5hkscs",
     "shift_jis": "cp932",
-    "shift-jis": "cp932",
-    "x-sjis": "cp932",
-    "euc-kr": "cp949",
-    "ks_c_5601-1987": "cp949",
+    "euc_kr": "cp949",
 }
+ASCII = b"<meta> \\u0041 +AEE-"  # other text to codecs of no page that names its charset: UTF-16, EBCDIC, Python's own
 BOMS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # which begins with that of UTF-16
@@ -59,8 +58,9 @@ BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-NO_CHARSETS = {"utf-7", "unicode-escape", "raw-unicode-escape", "idna", "punycode"}  # of Python, and not of the web
 MAX_UNDECODED_FRACTION = 0.02
+MAX_LOST_FRACTION = 0.02  # of what is not ASCII, by a charset that fits but for some damage
+MAX_LOST_FRACTION_OF_UTF8 = 0.5  # other text does not look like it at all
 ZSTD_WINDOW_BYTES = 8 * 2**20  # as much as a server may ask for (RFC 9659)
 
 logging.getLogger("charset_normalizer").setLevel(logging.CRITICAL)  # it warns of single pages
@@ -93,7 +93,8 @@ def body_of(block: bytes, max_bytes: int) -> Body:
     body = response.body
     if "chunked" in response.headers.get("transfer-encoding", "").lower():
         body = dechunk(body)
-    for encoding in reversed(response.headers.get("content-encoding", "").lower().split(",")[:4]):
+    encodings = ",".join(response.headers.get(name, "") for name in ("content-encoding", "transfer-encoding"))
+    for encoding in reversed(encodings.lower().split(",")[:4]):
         body = decompress(body, encoding.strip(), max_bytes)
     content_type = response.headers.get("content-type", "")
     if len(body) > max_bytes:
@@ -111,7 +112,7 @@ def parse_response(block: bytes) -> Response:
         return Response(None, {}, block)
     end = re.search(rb"\r?\n\r?\n", block)
     head, body = (block[: end.start()], block[end.end() :]) if end else (block, b"")
-    first, *lines = head.decode("latin-1").splitlines()
+    first, *lines = FOLDED.sub(b" ", head).decode("latin-1").splitlines()
     status = re.search(r"\s(\d{3})(?!\d)", first)
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return Response(int(status[1]) if status else None, headers, body)
@@ -171,32 +172,39 @@ def decode(body: bytes, content_type: str) -> str:
     """A body as text. Raises Dropped where no charset fits.
 
     Valid UTF-8 is UTF-8, whatever is announced: other text is not valid by chance. Then what the header announces, then
-    <meta>, then what the bytes look like.
+    <meta>; then the same but for some damage, as where the page was cut within a character; then what the bytes look like.
     """
     if bom := _bom_charset(body):
         return body.decode(bom, "replace")
     announced = re.search(r"charset\s*=\s*[\"']?\s*([\w:.-]{2,40})", content_type, re.I)
-    meta = META_CHARSET.search(body[:4096])
+    meta = META_CHARSET.search(COMMENT.sub(b"", body[:4096]))
     names = [announced[1] if announced else "", meta[1].decode("ascii", "replace") if meta else ""]
     charsets = [charset for name in names if (charset := web_charset(name))]
-    if b"\x1b$" in body:  # ISO-2022-JP is ASCII to look at
+    if b"\x1b" in body and b"\x1b$" in body:  # ISO-2022-JP is ASCII to look at. A single byte is found faster than two
         charsets.append("iso-2022-jp")
     else:
         charsets.insert(0, "utf-8")
     for charset in charsets:
         with contextlib.suppress(UnicodeDecodeError):
             return body.decode(charset)
-    return _decode_by_looks(body, charsets)
+    texts = (_decode_damaged(body, charset) for charset in charsets)
+    return next(filter(None, texts), None) or _decode_by_looks(body, charsets)
 
 
 def web_charset(name: str) -> str:
     """The codec that a charset's name on a web page means, or nothing where it means none of text."""
-    charset = WEB_CHARSETS.get(name.lower(), name.lower())
-    try:
-        codec = codecs.lookup(charset)
-    except (LookupError, ValueError):
-        return ""
-    return charset if codec._is_text_encoding and codec.name not in NO_CHARSETS else ""
+    with contextlib.suppress(LookupError, ValueError):
+        codec = codecs.lookup(map_encoding_to_html5(name, fallback_utf8=False) or name).name
+        charset = WEB_CHARSETS.get(codec, codec)
+        if ASCII.decode(charset, "replace") == ASCII.decode("ascii"):
+            return charset
+    return ""
+
+
+def _decode_damaged(body: bytes, charset: str) -> str | None:
+    text = body.decode(charset, "replace")
+    most = MAX_LOST_FRACTION_OF_UTF8 if charset == "utf-8" else MAX_LOST_FRACTION
+    return text if text.count("\ufffd") <= most * len(NO_ASCII.findall(text)) else None
 
 
 def _bom_charset(body: bytes) -> str | None:

@@ -29,7 +29,9 @@ NATIONAL_FORMS = tuple(
         (r"\(0\d{2,4}\) ?\d[\d -]{4,9}|0\d{2,4} ?/ ?\d[\d -]{4,9}", "DE"),
     )
 )
-NOUNS = r"(?:phone|telephone|telefon|tel|fax|mobile|mobil|cell|cellphone|whatsapp|hotline|desk|office)s?"
+NOUNS = (
+    r"(?:phone|t[eé]l[eé]phone|tel[eé]fon[eo]?|t[eé]l|fax|mobile|mobil|cell|cellphone|whatsapp|hotline|desk|office)s?"
+)
 LABEL = re.compile(rf"\b{NOUNS}(?: (?:number|no|nummer))?\s?[:.#][\s()]*$", re.IGNORECASE)
 BEFORE = re.compile(
     rf"\b(?:{NOUNS}(?: (?:number|no|nummer))?(?: (?:is|at|on))?"
@@ -38,7 +40,7 @@ BEFORE = re.compile(
 )
 AFTER = re.compile(r"[ (-]{1,2}(?:fax|office|mobile|cell)\b(?! \w)", re.IGNORECASE)
 # Two years, thousands in groups, a day: no phone number unless a label says so
-OTHER = re.compile(r"(?:19|20)\d\d\D(?:19|20)\d\d$|\d{1,3}(?: \d{3})+$|\d{1,4}([./-])\d{1,2}\1\d{1,4}$")
+OTHER = re.compile(r"(?:19|20)\d\d\D(?:19|20)\d\d$|[1-9]\d{0,2}(?: \d{3})+$|\d{1,4}([./-])\d{1,2}\1\d{1,4}$")
 
 
 def find_phones(text: str, kinds: Collection[str]) -> Iterator[Span]:
@@ -55,7 +57,7 @@ def is_phone(number: str) -> bool:
     if number.lstrip("(").startswith("+"):
         return _passes(number, None, phonenumbers.is_possible_number)
     if INTERNATIONAL.match(number):
-        return _passes(INTERNATIONAL.sub(r"\1+", number), None, phonenumbers.is_valid_number)
+        return _passes(INTERNATIONAL.sub(r"\1+", number, count=1), None, phonenumbers.is_valid_number)
     return any(
         form.match(number) and _passes(number, region, phonenumbers.is_valid_number) for form, region in NATIONAL_FORMS
     )

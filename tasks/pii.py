@@ -40,6 +40,7 @@ def find(text: str, kinds: Collection[str]) -> list[Span]:
     is found in the text that `replace` makes of it.
     """
     spans: list[Span] = []
+    text = text.replace("\u00a0", " ")  # it keeps the groups of a number on one line
     finders = dict.fromkeys(finder for kind, finder in FINDERS.items() if kind in kinds)
     for _ in range(MAX_PASSES):
         num_before = len(spans)
@@ -65,7 +66,7 @@ def kind_to_drop(spans: Sequence[Span], actions: Mapping[Kind, Action]) -> Kind 
 
 # E-mail addresses
 
-EMAIL_HOST = re.compile(r"@((?:[\w-]{1,63}(?<!-)\.){1,8}[^\W\d_]{2,24})(?![\w@-])")
+EMAIL_HOST = re.compile(r"@((?:[\w-]{1,63}(?<!-)\.){1,8}(?:xn--[\w-]{1,58}\w|[^\W\d_]{2,24}))(?!@|[-_]?[^\W_])")
 EMAIL_NAME = re.compile(r"[\w.%+'-]{1,64}")  # read backwards from the @
 
 
@@ -87,7 +88,8 @@ IPV4 = re.compile(r"[0-9](?<![\w.].)(?<!\w[/-].)\d{0,2}(?:\.\d{1,3}){3}(?![\w-])
 IPV6_PART = re.compile(r":[0-9a-fA-F]{0,4}:")
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F]{0,4})(?![\w:])(?!\.\d)")
 VERSION_CONTEXT = re.compile(
-    r"(?:\bv|§|\b(?:version|release|build|firmware|driver|update|patch|section|chapter|clause|rule|figure|table)s?)\W*$",
+    r"(?:\bv|§|\b(?:ver|version|release|build|firmware|kernel|driver|update|patch|section|chapter|clause|rule|fig|figure|table|"
+    r"ec)s?(?: (?:number|is|to))*)\W*$",
     re.IGNORECASE,
 )
 ALLOCATED = ipaddress.IPv6Network("2000::/3")

@@ -131,17 +131,18 @@ def write(folder: Path, model: "Transformer", max_tokens: int) -> None:
 
 
 def validate(run: Run, settings: TrainRun, model: "Transformer") -> dict[str, float]:
-    """The loss on held-out text, as a training run measures it; on a GPU where there is one."""
+    """The loss on held-out text, as a training run measures it; on a GPU where there is one, and nothing where no text is held out."""
     import numpy as np
     import torch
 
-    from model.dataloader import open_dataset
+    from model.dataloader import open_validation
     from model.objectives import LanguageObjective, num_learned
 
     config, encoder = settings.train, Encoder.load(settings.tokenizer)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     objective = LanguageObjective(model, encoder, 0.0, config.is_masked).to(device)
-    held_out = open_dataset("pretrain", settings.validation_paths, config.sequence_tokens, encoder)
+    if (held_out := open_validation(settings, encoder)) is None:
+        return {}
     num_records = min(len(held_out), config.eval_sequences)
     sums = np.zeros(3)  # nats, bytes, learned tokens
     for start in range(0, num_records, config.microbatch_sequences):

@@ -27,7 +27,7 @@ from tasks.languages import LABEL
 from tasks.resources import resource
 from tasks.stage import Run
 
-VERSION = 1
+VERSION = 2
 MODEL = "files/model.bin"
 POSITIVE, NEGATIVE = f"{LABEL}positive", f"{LABEL}negative"
 LINE_END = "</s>"  # fastText's own word
@@ -112,17 +112,23 @@ def read_texts(path: Path) -> Iterator[str]:
     """The texts of one file. Raises ValueError where a record has none."""
     if path.suffix == ".parquet":
         with pq.ParquetFile(path) as shard:
+            if "text" not in shard.schema_arrow.names:
+                raise ValueError(
+                    f"{path.name} has no column text but {shard.schema_arrow.names}: rename the one with the texts"
+                )
             for batch in shard.iter_batches(batch_size=1000, columns=["text"]):
-                yield from batch["text"].to_pylist()
+                yield from (text or "" for text in batch["text"].to_pylist())
         return
     with fsspec.open(str(path), "rt", compression="infer", encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
-            yield parse(line, f"{path.name}:{number}") if ".json" in path.name else line
+            if line.strip():
+                yield parse(line, f"{path.name}:{number}") if ".json" in path.name else line
 
 
 def parse(line: str, place: str) -> str:
     try:
-        return str(json.loads(line)["text"])
+        text = str(json.loads(line)["text"] or "")
+        return text.encode(errors="replace").decode()  # JSON can write the half of a character, UTF-8 cannot
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{place} is no JSON object with a field text: write one document a line") from error
 

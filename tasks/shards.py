@@ -1,7 +1,8 @@
 """Shards of documents: Parquet files, written and read as a stream.
 
 A shard is written under a temporary name and renamed when it is whole, so that a reader never sees half of one.
-Parquet with zstd is what FineWeb ships and what `datasets.load_dataset("parquet")` opens.
+Parquet with zstd is what FineWeb ships and what `datasets.load_dataset("parquet")` opens: attributes are pairs of a name and a
+value, since it knows no maps.
 """
 
 import os
@@ -42,7 +43,7 @@ SCHEMA = pa.schema(
         ("offset", pa.int64()),
         ("language", pa.string()),
         ("reason", pa.string()),
-        ("attributes", pa.map_(pa.string(), pa.float64())),
+        ("attributes", pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))),
         ("text", pa.large_string()),
     ]
 )
@@ -67,8 +68,9 @@ class ShardWriter:
             self._flush()
 
     def _flush(self) -> None:
-        rows: list[Any] = list(self.pending)
-        self.writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+        if not self.pending:  # a row group of none is what `datasets` cannot read
+            return
+        self.writer.write_table(pa.Table.from_pylist(list(map(to_row, self.pending)), schema=SCHEMA))
         self.pending.clear()
 
     def __exit__(
@@ -83,9 +85,20 @@ class ShardWriter:
             self.temporary.unlink(missing_ok=True)
 
 
+def to_row(document: Document) -> dict[str, Any]:
+    attributes = document.get("attributes", {})
+    return {**document, "attributes": [{"name": name, "value": value} for name, value in attributes.items()]}
+
+
+def to_document(row: dict[str, Any]) -> Document:
+    """A row of a shard as a document: what is null or was not measured is not in it."""
+    attributes = {pair["name"]: pair["value"] for pair in row["attributes"]}
+    found = {name: value for name, value in row.items() if value is not None and name != "attributes"}
+    return {**found, "attributes": attributes} if attributes else found  # type: ignore[typeddict-item, return-value]
+
+
 def read_documents(path: Path) -> Iterator[Document]:
     """The documents of one shard, in order, a row group in memory at a time."""
     with pq.ParquetFile(path) as shard:
         for group in range(shard.num_row_groups):
-            for row in shard.read_row_group(group).to_pylist(maps_as_pydicts="strict"):
-                yield {name: value for name, value in row.items() if value is not None}  # type: ignore[misc]
+            yield from map(to_document, shard.read_row_group(group).to_pylist())

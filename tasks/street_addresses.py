@@ -32,14 +32,14 @@ STATE = (
 TOWN = rf"{WORD}(?: {WORD}){{0,3}}"
 POSTCODE = r"(?:[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}|[A-Z]\d[A-Z][ -]?\d[A-Z]\d)\b"  # United Kingdom, Canada
 PLACE = rf"(?:{GAP}{TOWN})?{GAP}{STATE}{GAP}\d{{4,5}}(?:-\d{{4}})?\b(?!,\d)|(?:{GAP}{TOWN}){{0,3}}{GAP}{POSTCODE}"
-LAST_HOUSE = r" ?[a-zA-Z]?\b(?: ?[-–/+] ?\d{1,4} ?[a-z]?\b)?"
+LAST_HOUSE = r"(?: ?[a-zA-Z])?\b(?: ?[-–/+] ?\d{1,4} ?[a-z]?\b)?"
 CONTINENTAL_PLACE = rf"{GAP}(?:[A-Z]{{1,2}}-)?\d{{4,5}}(?: [A-Z]{{2}}\b)? {WORD}(?! {STREET})"
 LONG_POSTCODE = re.compile(rf"\d{{5}} {WORD}$|\d{{4}} [A-Z]{{2}} {WORD}$")
 
 HOUSE_FIRST = re.compile(rf"{HOUSE},? (?=[A-ZÀ-Þ\d]|rue|avenue|boulevard|place|chemin|allée|impasse|quai)")
 FULL = re.compile(rf"{HOUSE},? (?:{NAME})?(?:{WORD}{UNIT}(?:{PLACE})|(?:{WORD}|\d{{1,4}}){DOOR}(?:{PLACE})?)")
 FRENCH = re.compile(
-    rf"{HOUSE},? (?:rue|avenue|boulevard|place|chemin|allée|impasse|quai)(?: [\w'’-]{{1,20}}){{1,6}}{CONTINENTAL_PLACE}"
+    rf"{HOUSE},? (?:rue|avenue|boulevard|place|chemin|allée|impasse|quai)(?: [\w'’-]{{1,30}}){{1,6}}{CONTINENTAL_PLACE}"
 )
 PARTIAL = re.compile(rf"{HOUSE} {NAME}{STREET}{UNIT}(?P<state>,\s{TOWN},? {STATE})?")
 HOUSE_LAST = re.compile(rf"[0-9](?<![\w$€£#.,:/–-].)\d{{0,3}}{LAST_HOUSE}{CONTINENTAL_PLACE}")

@@ -30,6 +30,7 @@ RANK_FILES: dict[str, PatternName] = {
     "cl100k_base": "gpt4",
     "o200k_base": "gpt4o",
 }
+NOT_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}  # GPT-NeoX's vocabulary has no token for these
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _SUFFIX = r"(?:'(?i:[sdmt]|ll|ve|re))?"
 PATTERNS: dict[PatternName, str] = {
@@ -63,7 +64,7 @@ def byte_of_character() -> dict[str, int]:
 def load(files: Sequence[Path]) -> tokenizers.Tokenizer:
     """The encoder of a vocabulary, with the conversation's special tokens.
 
-    Raises ValueError where the files are none of those of the module's docstring, or not all bytes have a token.
+    Raises ValueError where the files are none of those of the module's docstring, or not all bytes of UTF-8 have a token.
     """
     by_name = {path.name: path for path in files}
     first = by_name.get("tokenizer.json", files[0])
@@ -79,9 +80,10 @@ def load(files: Sequence[Path]) -> tokenizers.Tokenizer:
             "or a rank file *.tiktoken"
         )
     encoder.add_special_tokens(list(SPECIAL_TOKENS))
-    if missing := sorted(set(byte_of_character()) - set(encoder.get_vocab())):
+    needed = {character for character, byte in byte_of_character().items() if byte not in NOT_IN_UTF8}
+    if missing := needed - set(encoder.get_vocab()):
         raise ValueError(
-            f"{first.name} is no byte-level vocabulary: {len(missing)} of the 256 bytes have no token in it"
+            f"{first.name} is no byte-level vocabulary: {len(missing)} of the {len(needed)} bytes of UTF-8 have no token in it"
         )
     return encoder
 

@@ -5,8 +5,9 @@ every element against long regular expressions; with the copies of a page these 
 costs. Here every element is looked at once, when the page is read: where one of its attributes fits a search, the search's letter is
 written into an attribute of its own, which the copies keep. A search then asks its expression of the elements with its letter
 alone, and nothing where the page has none. What an attribute must fit is read from the expressions themselves; an element that has
-the letter and is not meant costs time, and is not found. Beside that, elements are made by lxml's own table of classes instead of a
-function in Python, as nobody here asks for the fields of a form. With tasks/readability.py trafilatura costs 54%.
+the letter and is not meant costs time, and is not found. The searches for an attribute are one automaton of RE2 (Cox 2010), which
+reads a value once. Beside that, elements are made by lxml's own table of classes instead of a function in Python, as nobody here
+asks for the fields of a form. With tasks/readability.py trafilatura costs 45%.
 
 Reads and changes the lists in `trafilatura.xpaths` of the versions it was tried with, and nothing of others: these are slower then.
 """
@@ -20,6 +21,8 @@ from importlib.metadata import version
 from itertools import islice
 from string import ascii_letters
 from typing import Any
+
+import re2
 
 from tasks.readability import extract_and_compare
 
@@ -41,9 +44,31 @@ CONDITION = re.compile(
 )
 ANY_OF = re.compile(r"\[\s*@(?:\s+or\s+@)*\s*\]")
 REMEMBERED_CHARACTERS = 1000
+LOOKAHEAD = re.compile(r"\(\?[=!]\w+\)")  # RE2 has none; without, more is found
 
 Search = Callable[[Any], list[Any]]
-_patterns: defaultdict[str, dict[str, re.Pattern[str]]] = defaultdict(dict)  # by attribute and letter
+
+
+class Letters:
+    """Which searches the value of an attribute fits. Remembered, as pages repeat their classes."""
+
+    def __init__(self) -> None:
+        self.letters = ""
+        self.patterns = re2.Set.SearchSet()
+        self.remembered = lru_cache(maxsize=2**15)(self.found)
+
+    def add(self, letter: str, pattern: str) -> None:
+        self.letters += letter
+        self.patterns.Add(LOOKAHEAD.sub("", pattern))
+
+    def found(self, value: str) -> str:
+        return "".join([self.letters[number] for number in self.patterns.Match(value) or ()])
+
+    def of(self, value: str) -> str:
+        return self.remembered(value) if len(value) < REMEMBERED_CHARACTERS else self.found(value)
+
+
+_letters: defaultdict[str, Letters] = defaultdict(Letters)  # by attribute
 
 
 def quicken() -> bool:
@@ -55,10 +80,15 @@ def quicken() -> bool:
     core: Any = import_module("trafilatura.core")
     if not version("trafilatura").startswith(TRIED):
         return False
-    letters = iter(ascii_letters)
+    if core.load_html is _load:
+        return True
+    _letters.clear()
+    names = iter(ascii_letters)
     for name in SEARCHES:
         expressions = getattr(xpaths, name)
-        expressions[:] = [_quickened(expression, next(letters)) for expression in expressions]
+        expressions[:] = [_quickened(expression, next(names)) for expression in expressions]
+    for letters in _letters.values():
+        letters.patterns.Compile()
     core.load_html = _load
     core._extract_and_compare = extract_and_compare
     utils.HTML_PARSER.set_element_class_lookup(ElementDefaultClassLookup(element=HtmlElement, comment=HtmlComment))
@@ -77,7 +107,7 @@ def _quickened(expression: Any, letter: str) -> Search:
         for attribute in re.findall(r"[\w-]+", condition["attributes"]):
             patterns[attribute].append(_pattern(condition))
     for attribute, alternatives in patterns.items():
-        _patterns[attribute][letter] = re.compile("|".join(alternatives))
+        _letters[attribute].add(letter, "|".join(alternatives))
     return _search(expression, shape, letter)
 
 
@@ -123,20 +153,8 @@ def _load(page: Any, max_size: int | None = None) -> Any:
     if tree is not None:
         letters: set[str] = set()
         for element in tree.iter("*"):
-            if found := "".join([_letters(*pair) for pair in element.items() if pair[0] in _patterns]):
+            if found := "".join([_letters[name].of(value) for name, value in element.items() if name in _letters]):
                 element.set(LETTERS, found)
                 letters.update(found)
         tree.set(LETTERS, "".join(letters))
     return tree
-
-
-def _letters(attribute: str, value: str) -> str:
-    """Those of the searches that an attribute fits. Remembered, as pages repeat their classes."""
-    return _remembered(attribute, value) if len(value) < REMEMBERED_CHARACTERS else _fitting(attribute, value)
-
-
-def _fitting(attribute: str, value: str) -> str:
-    return "".join([letter for letter, pattern in _patterns[attribute].items() if pattern.search(value)])
-
-
-_remembered = lru_cache(maxsize=2**16)(_fitting)

@@ -46,6 +46,12 @@ def test_an_offset_in_a_plain_file_is_where_the_record_begins() -> None:
     assert [data[found.offset :].startswith(b"WARC/1.0") for found in read(data)[0]] == [True] * 3
 
 
+def test_an_arc_record_may_have_spaces_in_its_url_and_media_type() -> None:
+    line = b"http://site.example/a b 127.0.0.1 20000824015105 text/html; charset=iso-8859-1 4\n"
+    (found,), damages = read(line + b"text\n")
+    assert (found.url, found.date, found.block, damages) == ("http://site.example/a b", "20000824015105", b"text", [])
+
+
 def test_a_file_that_is_one_gzip_member_is_read_as_well() -> None:
     assert urls(gzip.compress(b"".join(PLAIN_PAGES))) == urls(b"".join(PAGES))
 

@@ -194,6 +194,19 @@ def test_the_cache_of_the_hub_is_read_through_its_links(store: Store, folder: Pa
     assert model.config.num_layers == 2
 
 
+def test_of_several_tokens_that_end_a_text_the_first_one_is_taken(store: Store, folder: Path) -> None:
+    write_base_model(folder, "Llama")
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | {"bos_token_id": None, "eos_token_id": [1, 0]}))
+    encoder = made(tokenizer_step(folder), store)
+    ours = Encoder.load(encoder.folder / "tokenizer.json")
+    weights = adapted(made(base_model(str(folder)), store), encoder)[0].state_dict()
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        rows = weights[name]
+        assert torch.equal(rows[ours.assistant_end], rows[1])
+        assert torch.equal(rows[ours.bos], rows[ours.pad])
+
+
 def test_a_model_that_changes_between_naming_and_reading_is_refused(store: Store, folder: Path) -> None:
     write_base_model(folder, "Llama")
     step = base_model(str(folder))

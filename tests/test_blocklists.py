@@ -14,6 +14,7 @@ from archives import serving
 
 from tasks import download, ut1
 from tasks.addresses import split_address
+from tasks.blocklists import LISTS as LIST_NAMES
 from tasks.blocklists import Blocklist, by_category, load_keys, read_entries, word_rule, write_keys
 from tasks.resources import resource
 from tasks.stage import execute
@@ -45,7 +46,7 @@ def names_below(folder: Path) -> list[str]:
 
 LISTS = {
     "blacklists/README": b"read me",
-    "blacklists/adult/domains": b"bad.com\nWorse.co.uk\n",
+    "blacklists/adult/domains": "bad.com\nWorse.co.uk\n.dotted.com\n*.starred.com\nxn--mnchen-3ya.de\nZürich.com\n".encode(),
     "blacklists/adult/urls": b"site.example/bad\nsite.example//worse/\nsite.example/page?id=3\n",
     "blacklists/adult/usage": b"black",
 }
@@ -102,12 +103,27 @@ def test_a_hosts_file_is_a_list_by_its_name(shared_data, tmp_path):
     assert blocklist.category(split_address("https://0.0.0.0/")) is None
 
 
+def test_a_list_that_is_named_without_its_category_is_used(tmp_path, store):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "domains").write_text("bad.com\n")
+    for path in (tmp_path / "mine", tmp_path / "mine" / "domains"):
+        step = resource("blocklist", str(path), LIST_NAMES)
+        execute(step, store)
+        blocklist = load(sorted(store.folder(step.id).glob("files/**/*")), ["adult"], tmp_path)
+        assert blocklist.category(split_address("http://bad.com/")) == "domains"
+
+
 @pytest.mark.parametrize(
     ("url", "is_blocked"),
     [
         ("http://bad.com/", True),
         ("https://a.b.bad.com:8080/any?x", True),
         ("http://worse.co.uk./", True),
+        ("http://dotted.com/", True),
+        ("http://www.starred.com/", True),
+        ("http://MÜNCHEN.de/", True),
+        ("http://xn--zrich-kva.com/", True),
+        ("http://ü..com/", False),  # no host that there can be
         ("http://notbad.com/", False),
         ("http://bad.com.example/", False),
         ("http://site.example/", False),

@@ -55,7 +55,7 @@ def test_parquet_and_text_are_read_too(tmp_path):
     pq.write_table(pa.table({"q": ["one", None], "choices": [["two"], ["three"]]}), tmp_path / "a.parquet")
     assert list(contamination.read_questions(tmp_path / "a.parquet")) == [["one", "two"], ["three"]]
     (tmp_path / "b.txt").write_text("a question\n\nanother")
-    assert list(contamination.read_questions(tmp_path / "b.txt")) == [["a question\n"], ["\n"], ["another"]]
+    assert list(contamination.read_questions(tmp_path / "b.txt")) == [["a question\n"], ["another"]]
 
 
 def test_a_file_that_is_no_json_is_refused_with_its_line(tmp_path):
@@ -63,6 +63,16 @@ def test_a_file_that_is_no_json_is_refused_with_its_line(tmp_path):
     path.write_text(path.read_text() + "what is this\n")
     with pytest.raises(ValueError, match=r"line 2 of evaluation set a\.jsonl is not JSON"):
         contamination.collect([path], 13)
+    (tmp_path / "b.txt").write_bytes("déjà".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"line 1 of evaluation set b\.txt is not text \('utf-8' codec .*, in UTF-8"):
+        contamination.collect([tmp_path / "b.txt"], 13)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_question(tmp_path):
+    for name in ("a.jsonl", "a.txt"):
+        (tmp_path / name).write_text('"one"', encoding="utf-8-sig")
+    assert list(contamination.read_questions(tmp_path / "a.jsonl")) == [["one"]]
+    assert split_words(*next(contamination.read_questions(tmp_path / "a.txt"))) == [b"one"]
 
 
 def test_a_run_belongs_to_the_first_question_that_has_it(tmp_path):

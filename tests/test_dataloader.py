@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import write_lines, write_tokenizer
 
-from model.config import TrainConfig
-from model.dataloader import batch_indices, microbatch_records, microbatches, open_dataset
+from model.config import Objective, TrainConfig, TrainRun
+from model.dataloader import batch_indices, microbatch_records, microbatches, open_dataset, open_validation
 from model.dataset import Dataset, Mixture, Packed, Pairs, shuffled
 from model.dialogues import ConversationRows, PreferencePairs
 from model.packing import best_fit
@@ -153,6 +153,32 @@ def test_a_conversation_longer_than_a_sequence_is_cropped_and_counted(tmp_path: 
     tokens, mask = rows.fetch(np.arange(len(rows)))
     assert tokens[0].tolist() == tokenizer.render(chat("what is it?", "yes " * 200)["messages"])[0][:33]
     assert mask[0, -1] == 1
+
+
+def test_a_conversation_cropped_before_the_assistant_speaks_is_dropped(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """A batch of such alone would have nothing to divide its loss by."""
+    records = [chat("why? " * 200, "because"), chat("no?", "no"), {"messages": chat("no?", "no")["messages"][:1]}]
+    write_lines(tmp_path / "chat.jsonl", records)
+    rows = ConversationRows([str(tmp_path / "chat.jsonl")], 32, tokenizer)
+    counts = rows.counts()
+    assert (counts["conversations"], counts["dropped_conversations"], counts["cropped_tokens"]) == (1, 2, 0)
+    assert all(rows.fetch(np.arange(len(rows))).mask.sum(1) > 0)
+    write_lines(tmp_path / "chat.jsonl", records[:1])
+    with pytest.raises(
+        ValueError, match="in none of 1 conversations the assistant says a word within sequence_tokens=32"
+    ):
+        ConversationRows([str(tmp_path / "chat.jsonl")], 32, tokenizer)
+
+
+@pytest.mark.parametrize("objective", ["pretrain", "sft", "reward"])
+def test_too_little_held_out_is_no_validation_and_no_error(
+    tmp_path: Path, tokenizer: Tokenizer, objective: Objective, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "nothing"
+    write_shard(path, []) if objective == "pretrain" else write_lines(path, [])
+    run = TrainRun.model_construct(objective=objective, validation_paths=(str(path),), train=TrainConfig())
+    assert open_validation(run, tokenizer) is None
+    assert "there is no validation: " in capsys.readouterr().err
 
 
 def test_pairs_end_with_the_end_of_the_turn(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -65,6 +65,12 @@ def test_a_file_that_is_not_there_is_not_asked_for_again(tmp_path: Path) -> None
     assert len(server.requests) == 1
 
 
+def test_an_address_that_is_none_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits"))
+    with pytest.raises(ValueError, match="check the address"):
+        open_file("http://site.example/a file.gz").read()
+
+
 def test_retry_after_is_kept(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
     monkeypatch.setattr("time.sleep", waited.append)

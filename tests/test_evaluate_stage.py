@@ -77,7 +77,8 @@ def inputs(store: Store) -> dict[str, Any]:
     ]
     write_lines(store.folder("crawl/c") / "truth.jsonl", lines)
     pair = {"messages": [{"role": "user", "content": "?"}], "chosen": "yes", "rejected": "no no", "kind": "fact/rude"}
-    write_lines(store.folder("preferences/q") / "validation.jsonl", [pair] * 3)
+    without_kind = {name: value for name, value in pair.items() if name != "kind"}
+    write_lines(store.folder("preferences/q") / "validation.jsonl", [pair, {**pair, "kind": "other"}, without_kind])
     finish(store, Crawl, "crawl/c")
     finish(store, Measures, "measure/m")
     finish(store, Preferences, "preferences/q")

@@ -156,6 +156,8 @@ def test_a_good_document_is_kept_with_its_measures(model):
         (PROSE, "http://[broken", {}, "url/no_host"),
         (PROSE, "", {}, "url/no_host"),
         (PROSE, "http://example.com/xxx", {}, "url/blocked_word"),
+        (PROSE, "http://example.com/Cats", {"blocked_words": ["CATS"]}, "url/blocked_word"),
+        (PROSE, "http://example.com/catsanddogs", {"blocked_parts": ["Cats-and"]}, "url/blocked_part"),
         (GERMAN, "https://example.com/", {}, "language/de"),
         (PROSE, "https://example.com/", {"languages": ["de"]}, "language/en"),
         (PROSE[:100], "https://example.com/", {}, "quality/gopher_words"),
@@ -184,6 +186,12 @@ def test_personal_data_may_be_as_much_as_the_limit(model):
     assert document["text"].endswith("\nMail [EMAIL] now.")
     assert document["attributes"]["pii_email"] == 1
     assert decide(text, model, max_pii_fraction=fraction - 1e-6)[1] == "pii/dense"
+
+
+@pytest.mark.parametrize("word", ["", "-"])
+def test_a_word_that_is_in_every_address_is_refused(word):
+    with pytest.raises(ValueError, match=r"blocked_parts\.0"):
+        FilterConfig(blocked_parts=[word])
 
 
 def test_every_kind_of_personal_data_can_be_asked_for():
@@ -255,6 +263,15 @@ def finished(tmp_path_factory):
     store = Store(str(folder / "store"))
     step = filter(source(3), FilterConfig(blocklists=[str(folder / "lists")], num_workers=2))
     return step, store, made(step, store)
+
+
+def test_documents_open_in_datasets(finished, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    step, store, _ = finished
+    paths = sorted(store.folder(step.id).glob("documents/*"))
+    opened = datasets.load_dataset("parquet", data_files=list(map(str, paths)), split="train", cache_dir=str(tmp_path))
+    assert opened["text"] == [document["text"] for path in paths for document in read_documents(path)]
+    assert "gopher_words" in {pair["name"] for pair in opened[0]["attributes"]}
 
 
 def test_the_stage_accounts_for_every_document(finished):
@@ -329,6 +346,14 @@ def test_another_limit_decides_anew_and_measures_nothing_again(name):
 def test_another_question_is_measured_anew(name):
     before, after = (filter(source(), FilterConfig(**settings)) for settings in ({}, {name: MEASURING[name]}))
     assert before.inputs["measures"].id != after.inputs["measures"].id
+
+
+def test_a_language_that_the_model_does_not_know_is_refused(store):
+    step = filter(source(), FilterConfig(languages=["en", "EN"])).inputs["measures"]
+    for before in step.inputs.values():
+        execute(before, store)
+    with pytest.raises(ValueError, match="the language model knows no EN: name languages as en, de, zh"):
+        execute(step, store)
 
 
 def test_measures_are_made_on_the_way_and_once(finished):

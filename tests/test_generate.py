@@ -273,6 +273,32 @@ def test_a_stream_holds_back_what_may_become_a_stop_sequence(
         assert "".join(pieces) == expected
 
 
+@pytest.mark.parametrize("changes", [{"temperature": 1e-40}, {"top_p": 1e-300}, {"min_p": 1.0}, {"top_k": 1}], ids=str)
+def test_the_strictest_settings_leave_the_likeliest(changes: dict[str, float]) -> None:
+    logits = torch.randn(64, 50, generator=torch.Generator().manual_seed(1)) * 20
+    drawn = pick(logits, GenerateConfig(**changes), torch.Generator().manual_seed(0))
+    assert torch.equal(drawn, logits.argmax(-1))
+
+
+def test_logits_that_are_no_numbers_are_told() -> None:
+    logits = torch.zeros(3, 50)
+    logits[1, 7] = math.nan
+    with pytest.raises(ValueError, match="its weights are damaged, or learning diverged"):
+        pick(logits, GenerateConfig(top_p=0.9), torch.Generator())
+
+
+def test_a_nucleus_that_holds_just_its_mass_is_held_to_have_it() -> None:
+    probabilities = torch.tensor([[0.3, 0.1, 0.1, 0.5], [0.15, 0.3, 0.3, 0.25]])
+    kept = restrict(probabilities.log(), GenerateConfig(top_p=0.8)).isfinite()
+    assert kept.tolist() == [[True, False, False, True], [False, True, True, True]]
+
+
+@pytest.mark.parametrize("bias", [math.inf, math.nan])
+def test_a_bias_is_a_number(bias: float) -> None:
+    with pytest.raises(ValueError, match="finite number"):
+        GenerateConfig(logit_bias={3: bias})
+
+
 def test_chance_falls_only_on_what_is_left() -> None:
     """The first and the last tokens are ruled out, and so is one between: a dart on a border must not give it."""
     logits = torch.zeros(50_000, 5)

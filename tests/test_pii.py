@@ -23,12 +23,19 @@ PERSONAL = [
     ("email", "'o'neil@example.com'", "o'neil@example.com"),
     ("email", "a.b.c@example.com.", "a.b.c@example.com"),
     ("email", "an jörg@müller.de", "jörg@müller.de"),
+    ("email", "to user@mail.xn--p1ai, or", "user@mail.xn--p1ai"),
+    ("email", "*jane@example.com_", "jane@example.com"),
+    ("email", "jane@example.com-", "jane@example.com"),
     ("ip", "from 8.8.8.8, at night", "8.8.8.8"),
     ("ip", "see http://93.184.216.34/index.html", "93.184.216.34"),
     ("ip", "at 2a00:1450:4001:82a::200e it", "2a00:1450:4001:82a::200e"),
     ("card", "card 4111 1111 1111 1111 was", "4111 1111 1111 1111"),
     ("card", "card 5555-5555-5555-4444.", "5555-5555-5555-4444"),
     ("card", "378282246310005 (Amex)", "378282246310005"),
+    ("card", "4111 1111 1111 1111 12/25", "4111 1111 1111 1111"),
+    ("card", "3782 822463 10005 123", "3782 822463 10005"),
+    ("card", "4111\u00a01111\u00a01111\u00a01111", "4111\u00a01111\u00a01111\u00a01111"),
+    ("card", "visa: 4111 111 111 111 111", "4111 111 111 111 111"),
     ("ssn", "is 123-45-6789.", "123-45-6789"),
     ("ssn", "SSN: 123456789", "123456789"),
     ("ssn", "social security number 123 45 6789", "123 45 6789"),
@@ -45,9 +52,16 @@ PERSONAL = [
     ("phone", "his number (212-555-0123)", "212-555-0123"),
     ("phone", "phone: 555 01 99", "555 01 99"),
     ("phone", "12-34-56-78 (fax)", "12-34-56-78"),
+    ("phone", "00442070019876", "00442070019876"),
+    ("phone", "Teléfono: 912345678", "912345678"),
+    ("phone", "call 061 123 456", "061 123 456"),
     ("iban", "DE89370400440532013000", "DE89370400440532013000"),
+    ("iban", "AT61 1904 3002 3457 3201 BIC OPSKATWW", "AT61 1904 3002 3457 3201"),
+    ("iban", "BE68-5390-0754-7034", "BE68-5390-0754-7034"),
+    ("iban", "ES91 2100 0418 45 0200051332", "ES91 2100 0418 45 0200051332"),
     ("national_number", "AB 12 34 56 C", "AB 12 34 56 C"),
     ("national_number", "National Insurance number AB123456C", "AB123456C"),
+    ("national_number", "NINO: AB 123456 C", "AB 123456 C"),
     ("national_number", "NHS number 943 476 5919", "943 476 5919"),
     ("national_number", "social insurance number: 130 692 544", "130 692 544"),
     ("national_number", "my TFN is 123 456 782", "123 456 782"),
@@ -61,8 +75,10 @@ PERSONAL = [
     ("national_number", "756.9217.0769.85", "756.9217.0769.85"),
     ("national_number", "PESEL 44051401359", "44051401359"),
     ("national_number", "personnummer 880320-0016", "880320-0016"),
+    ("national_number", "personnummer 198803200016", "198803200016"),
     ("national_number", "CPR 211062-5629", "211062-5629"),
     ("national_number", "131052-308T", "131052-308T"),
+    ("national_number", "131052X308T", "131052X308T"),
     ("national_number", "390.533.447-05", "390.533.447-05"),
     ("national_number", "BOXW310820HNERXN09", "BOXW310820HNERXN09"),
     ("national_number", "Aadhaar 2341 2341 2346", "2341 2341 2346"),
@@ -70,6 +86,7 @@ PERSONAL = [
     ("national_number", "360426199101010071", "360426199101010071"),
     ("national_number", "940101-1234567", "940101-1234567"),
     ("national_number", "912-90-3456", "912-90-3456"),
+    ("national_number", "911-53-1234", "911-53-1234"),
     ("national_number", "passport number: X1234567", "X1234567"),
     ("address", "12 Main Street, Springfield, IL 62704", "12 Main Street, Springfield, IL 62704"),
     ("address", "12-B W 5th St. Apt. 3, New York, NY 10001-1234", "12-B W 5th St. Apt. 3, New York, NY 10001-1234"),
@@ -81,10 +98,16 @@ PERSONAL = [
     ("address", "41 Kiannon Katu\n Suite 464", "41 Kiannon Katu\n Suite 464"),
     ("address", "Musterstraße 12, 12345 Berlin", "Musterstraße 12, 12345 Berlin"),
     ("address", "in der Berliner Str. 12a-14", "Berliner Str. 12a-14"),
+    ("address", "in der Musterstraße 12 ist es", "Musterstraße 12"),
     ("address", "Am Markt 5\nD-04109 Leipzig", "Am Markt 5\nD-04109 Leipzig"),
     ("address", "Kerkstraat 12, 1017 GC Amsterdam", "Kerkstraat 12, 1017 GC Amsterdam"),
     ("address", "Via Roma 12, 00184 Roma", "Via Roma 12, 00184 Roma"),
     ("address", "au 15 bis, rue de la Paix, 75002 Paris", "15 bis, rue de la Paix, 75002 Paris"),
+    (
+        "address",
+        "3 rue des Anciens-Combattants-Belges, 59000 Lille",
+        "3 rue des Anciens-Combattants-Belges, 59000 Lille",
+    ),
     ("address", "P.O. Box 12, Springfield, IL 62704", "P.O. Box 12, Springfield, IL 62704"),
     ("address", "PSC 12, Box 34\nAPO AE 09012", "PSC 12, Box 34\nAPO AE 09012"),
 ]
@@ -117,10 +140,13 @@ def test_a_kind_that_is_not_asked_for_stays(kind, text, value):
         "me at example dot com",
         "10.0.0.1, 192.168.1.20, 127.0.0.1, 224.0.0.1",  # not public
         "version 11.22.33.44 and v8.8.4.4 and Chrome/99.0.48.44",  # versions
+        "ver. 4.2.1.12, EC 3.4.21.4, fig. 1.2.3.4, kernel 5.15.0.91, version number is 5.1.2.60, update to 1.2.3.4",
         "8.8.8.8.8 and 999.8.8.8 and 1.2.3",
         "at 12:30:45 and fe80::1 and std::vector and 10:20:30:40:50:60",
         "order 4111 1111 1111 1112",  # check digit
         "serial 9999 9999 9999 9995",  # no issuer
+        "in a table 4111 111 111 111 111",  # not as a card is printed
+        "911-66-1234, 999-93-1234",  # groups that are not given out
         "000-12-3456, 666-12-3456, 900-12-3456, 123-00-4567, 123-45-0000",  # ranges that are not given out
         "part 123456789 of 987654321",
         "from 1990 to 2020, 10,000,000 and 3.14159265358",
@@ -213,7 +239,9 @@ def test_a_page_made_to_cost_time_costs_twice_as_much_where_it_is_twice_as_long(
         return time.process_time() - start
 
     seconds(100)
-    assert seconds(16_000) < 8 * seconds(4_000) + 0.05  # 4 times, were the clock exact; 16 times, were it quadratic
+    assert (
+        min(seconds(16_000) for _ in range(2)) < 8 * seconds(4_000) + 0.05
+    )  # 4 times, were the clock exact; 16 times, were it quadratic
 
 
 fragments = st.lists(

@@ -93,9 +93,15 @@ def test_texts_of_every_form(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n{"text": "b"}\n'))
     (tmp_path / "a.txt").write_text("a\nb\n")
     assert [[text.strip() for text in read_texts(path)] for path in sorted(tmp_path.iterdir())] == [["a", "b"]] * 3
+    pq.write_table(pa.table({"text": ["a", None]}), tmp_path / "null.parquet")
+    (tmp_path / "null.jsonl").write_text('{"text": "a"}\n{"text": null}\n{"text": "\\ud83d!"}\n')
+    assert [list(read_texts(path)) for path in sorted(tmp_path.glob("null.*"))] == [["a", "", "?!"], ["a", ""]]
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"title": "b"}\n')
     with pytest.raises(ValueError, match=r"bad.jsonl:2 is no JSON object with a field text"):
         list(read_texts(tmp_path / "bad.jsonl"))
+    pq.write_table(pa.table({"content": ["a"]}), tmp_path / "bad.parquet")
+    with pytest.raises(ValueError, match=r"bad.parquet has no column text but \['content'\]"):
+        list(read_texts(tmp_path / "bad.parquet"))
 
 
 def test_sets_that_are_missing_or_too_small_are_told(tmp_path, store):

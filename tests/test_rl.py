@@ -186,11 +186,20 @@ def test_the_score_of_the_sft_model_is_the_zero_point(folder: Path) -> None:
     assert again.scores.std(correction=0).item() == pytest.approx(1.0, abs=1e-3)
 
 
+def test_an_answer_may_be_written_as_a_number(folder: Path) -> None:
+    asked = {"messages": [{"role": "user", "content": "say 42"}], "answer": 42}
+    write_lines(folder / "prompts.jsonl", [asked])
+    run = make_run(folder)
+    assert read_prompts(run.prompts, Tokenizer.load(run.tokenizer), run.config)[0].answer == "42"
+
+
 def test_held_out_prompts_are_never_trained_on() -> None:
     prompts = [Prompt(f"prompt {number % 30}", [number], None) for number in range(60)]
     training, heldout = split_prompts(prompts, RLConfig(validation_fraction=0.2))
     assert len(heldout) == 12
     assert not {prompt.text for prompt in training} & {prompt.text for prompt in heldout}
+    with pytest.raises(ValueError, match=r"validation_fraction=0\.2 leaves none of 40 prompts to train on: make"):
+        split_prompts(prompts[:1] * 40, RLConfig(validation_fraction=0.2))
 
 
 def test_prompts_that_are_too_long_are_refused(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Conversations to tokens: what is learned, what cannot be forged, and that the exported template says the same."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,27 @@ def test_the_exported_template_renders_the_same(folder: Path, tokenizer: Tokeniz
     assert theirs.apply_chat_template(messages, return_dict=False) == tokenizer.render(messages)[0]
     prompt = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert prompt == tokenizer.render_prompt(messages)
+
+
+@pytest.mark.parametrize("change", ["special", "pre_tokenizer"])
+def test_a_tokenizer_that_makes_special_tokens_of_text_is_refused(tmp_path: Path, folder: Path, change: str) -> None:
+    """Where they are tokens like others, or a word that is not cut is looked up whole."""
+    saved = json.loads((folder / "tokenizer.json").read_text())
+    if change == "special":
+        saved["added_tokens"] = [token | {"special": False} for token in saved["added_tokens"]]
+    else:
+        saved["pre_tokenizer"] = {
+            "type": "ByteLevel",
+            "add_prefix_space": False,
+            "trim_offsets": True,
+            "use_regex": False,
+        }
+        saved["model"]["ignore_merges"] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(saved))
+    with pytest.raises(
+        ValueError, match=r"makes special tokens of text that says \['<\|bos\|>', .*: call them special"
+    ):
+        Tokenizer.load(tmp_path / "tokenizer.json")
 
 
 def test_a_tokenizer_without_the_special_tokens_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import string
 import subprocess
 import sys
 from collections import Counter
@@ -22,7 +23,7 @@ from model.tokenizer import Tokenizer as Encoder
 from tasks.artifacts import Documents, Store, Tokenizer
 from tasks.shards import Document
 from tasks.stage import Listener, Row, execute, listening
-from tasks.tokenizer import TokenizerConfig, compare, draw, held_out, tokenizer, train, verify
+from tasks.tokenizer import TokenizerConfig, compare, cut_unbroken, draw, held_out, tokenizer, train, verify
 from tasks.vocabularies import byte_of_character
 
 TEXT = (
@@ -132,6 +133,17 @@ def test_one_huge_document_does_not_decide_the_vocabulary(store: Store) -> None:
     drawn = list(draw(documents, 40_000, seed=0))
     assert len(drawn) == 100  # never fewer, however little the huge one leaves of the bound
     assert max(map(len, drawn)) == 400
+
+
+def test_words_without_end_are_cut_and_others_left_alone() -> None:
+    """A million characters without a space would be trained on for many minutes."""
+    blob = "".join(random.Random(0).choices(string.ascii_letters + string.digits + "+/", k=300_000))
+    for text in (texts(1)[0], "a" * 1_999, "a" * 2_001, " " * 4_000, f"see {blob}\nand\n{blob}"):
+        pieces = list(cut_unbroken(text))
+        assert "".join(pieces) == text
+        assert max(map(len, (word for piece in pieces for word in re.findall(r"\S+|\s+", piece)))) <= 2_000
+    assert list(cut_unbroken(texts(1)[0])) == texts(1)[:1]
+    train(iter([blob, "a" * 1_000_000, " " * 1_000_000]), TokenizerConfig(vocab_size=300))
 
 
 def test_the_artifact_loads_in_transformers_and_can_be_read(store: Store) -> None:

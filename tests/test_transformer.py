@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoint import load_transformer, load_weights, save_weights
+from model.checkpoint import load_transformer, load_weights, save_weights, to_hugging_face
 from model.config import ModelConfig, flops_per_token, num_matrix_parameters, num_parameters
-from model.transformer import RewardModel, Transformer, initialize
+from model.transformer import RewardModel, Transformer, frequencies, initialize
 
 
 def shape(**changes: object) -> ModelConfig:
@@ -53,6 +53,20 @@ def test_transformers_reads_the_folder_and_gives_the_same_logits(tmp_path: Path,
     with torch.no_grad():
         assert (model(tokens) - theirs(tokens).logits).abs().max() <= 1e-4
         assert torch.equal(load_transformer(tmp_path)(tokens), model(tokens))
+
+
+@pytest.mark.parametrize("head_width", [32, 64, 80, 128])
+@pytest.mark.parametrize("base", [1e4, 5e5, 1e6])
+@pytest.mark.parametrize("factor", [None, 8.0, 32.0])
+def test_a_far_position_is_turned_as_in_transformers(head_width: int, base: float, factor: float | None) -> None:
+    """To the last bit: what is rounded otherwise is multiplied by the position."""
+    transformers = pytest.importorskip("transformers")
+    scaling = SCALING | {"factor": factor, "original_tokens": 8192} if factor else None
+    config = shape(head_width=head_width, rope_base=base, rope_scaling=scaling)
+    theirs = transformers.AutoModelForCausalLM.from_config(
+        transformers.AutoConfig.for_model(**to_hugging_face(config, max_tokens=131_072))
+    )
+    assert torch.equal(frequencies(config, torch.device("cpu")), theirs.model.rotary_emb.inv_freq)
 
 
 @pytest.mark.parametrize("normalize_qk", [True, False])

@@ -127,13 +127,23 @@ def test_a_foreign_tokenizer_json_cuts_off_nothing(tmp_path: Path, learned: toke
     assert Encoder(load([tmp_path / "any.json"])).encode(text) == Encoder(learned).encode(text)
 
 
+def test_bytes_that_no_text_has_need_no_token(tmp_path: Path, ranks: dict[bytes, int]) -> None:
+    """As in the vocabulary of GPT-NeoX, which Pythia and OLMo have too."""
+    text = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000, 7)]))
+    unused = {bytes([byte]) for byte in range(256)} - {bytes([byte]) for byte in text.encode()}
+    assert len(unused) == 13
+    kept = {token: n for token, n in ranks.items() if token not in unused}
+    encoder = Encoder(load([write_ranks(tmp_path / "cl100k_base.tiktoken", kept)]))
+    assert encoder.decode(encoder.encode(text)) == text
+
+
 def test_what_is_no_vocabulary_is_refused_with_the_reason(tmp_path: Path, ranks: dict[bytes, int]) -> None:
     with pytest.raises(ValueError, match=r"own.tiktoken does not say .* name the file after one of r50k_base"):
         load([write_ranks(tmp_path / "own.tiktoken", ranks)])
     (tmp_path / "r50k_base.tiktoken").write_text("IQ== 0\n<html>\n")
     with pytest.raises(ValueError, match=r"line 2: b'<html>' is not a token in base64"):
         load([tmp_path / "r50k_base.tiktoken"])
-    with pytest.raises(ValueError, match=r"is no byte-level vocabulary: 1 of the 256 bytes"):
+    with pytest.raises(ValueError, match=r"is no byte-level vocabulary: 1 of the 243 bytes of UTF-8"):
         load([write_ranks(tmp_path / "r50k_base.tiktoken", {token: n for token, n in ranks.items() if token != b"q"})])
     (tmp_path / "some.json").write_text('{"a": 1}')
     with pytest.raises(ValueError, match=r"some.json is no tokenizer.json"):
