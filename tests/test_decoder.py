@@ -85,5 +85,5 @@ def test_a_cached_token_takes_the_bytes_that_are_counted() -> None:
     decoder = Decoder(make_model().bfloat16())
     with torch.inference_mode():
         decoder.read([[1, 2, 3]])
-    num_slots = decoder.cache.shape[-2]
-    assert decoder.cache.nbytes == num_slots * kv_bytes_per_token(decoder.config)
+    num_slots = decoder.keys.shape[-1]
+    assert decoder.keys.nbytes + decoder.values.nbytes == num_slots * kv_bytes_per_token(decoder.config)
