@@ -1,6 +1,6 @@
 """Recipes: a whole run as one frozen, typed value, a config for each stage.
 
-Reads nothing but whether a base model is where it is said to be, writes nothing. The defaults of the configs are `tiny`, so that
+Reads nothing but the config.json of a base model, writes nothing. The defaults of the configs are `tiny`, so that
 a stage's form in the Prefect UI starts from it.
 """
 
@@ -173,11 +173,17 @@ def make_recipe(
 
 
 def _start_from(values: dict[str, Any], folder: str) -> None:
-    """Take the model in a folder as it is, with its vocabulary; learn from there on in the steps that suit a trained model."""
+    """Take the model in a folder as it is, with its vocabulary; learn from there on in the steps that suit a trained model.
+
+    Raises ValueError where it is none that is read here, before a stage has run in vain.
+    """
+    from model.checkpoint import read_config
+
     if not Path(folder, "config.json").is_file():
         raise ValueError(
             f"there is no model in {folder!r}: fetch one, `hf download Qwen/Qwen3-0.6B`, and give its folder"
         )
+    read_config(Path(folder))
     values["tokenizer"]["vocabulary"] = f"{folder.rstrip('/')}/tokenizer.json"
     values["pretrain"]["initial_model"] = folder
     values["pretrain"]["train"]["num_steps"] = 0

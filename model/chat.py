@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
 from model.checkpoint import load_transformer
-from model.config import GenerateConfig
+from model.config import GenerateConfig, explained
 from model.generate import stream
 from model.tokenizer import Messages, Tokenizer
 
@@ -21,13 +22,15 @@ class Chat:
     def __init__(
         self, folder: Path, tokenizer: Path, *, temperature: float = 0.0, seed: int = 0, max_new_tokens: int = 256
     ) -> None:
-        """Raises ValueError where the tokenizer is not the model's."""
+        """Raises ValueError where the tokenizer is not the model's, or nothing can be drawn so."""
         self.tokenizer = Tokenizer.load(tokenizer)
         self.model = load_transformer(folder).to("cuda" if torch.cuda.is_available() else "cpu")
         self.max_tokens: int = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
-        self.config = GenerateConfig(
-            max_new_tokens=min(max_new_tokens, self.max_tokens // 2), temperature=temperature, seed=seed
-        )
+        most = min(max_new_tokens, self.max_tokens // 2)
+        try:
+            self.config = GenerateConfig(max_new_tokens=most, temperature=temperature, seed=seed)
+        except ValidationError as error:
+            raise ValueError(explained(error)) from None
         if self.model.config.vocab_size != self.tokenizer.vocab_size:
             raise ValueError(
                 f"the model in {folder} has a vocabulary of {self.model.config.vocab_size} tokens, {tokenizer} one of "

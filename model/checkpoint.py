@@ -19,6 +19,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -264,26 +265,41 @@ def make_durable(paths: Iterable[Path]) -> None:
 
 
 def load_checkpoint(engine: Any, folder: Path) -> int:
-    """Go on from the newest whole checkpoint: the steps it has done, or 0 where there is none. All ranks call it."""
+    """Go on from the newest whole checkpoint: the steps it has done, or 0 where there is none. All ranks call it.
+
+    Raises ValueError where it cannot be read.
+    """
     found = complete_checkpoints(folder)
     if not found:
         return 0
+    try:
+        return _load(engine, found[-1])
+    except torch.OutOfMemoryError:
+        raise
+    except (EOFError, AssertionError, OSError, RuntimeError, UnpicklingError) as error:
+        reason = re.split(r"\. |\n", str(error))[0] or type(error).__name__
+        raise ValueError(
+            f"the checkpoint {found[-1]} cannot be read ({reason}): if it is damaged, delete that folder to go on from the one before"
+        ) from None
+
+
+def _load(engine: Any, checkpoint: Path) -> int:
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # DeepSpeed asks torch for the unsafe load; torch obeys this
     with torch.serialization.safe_globals(_deepspeed_classes()):
-        tag = found[-1].name
+        folder, tag = checkpoint.parent, checkpoint.name
         if engine.load_universal_checkpoint():
             tag = f"universal-{tag}"
             if engine.global_rank == 0:
-                make_universal(found[-1], folder / tag)
+                make_universal(checkpoint, folder / tag)
             torch.distributed.barrier()
         settings = [{**group, "params": None} for group in engine.optimizer.param_groups]
         path, state = engine.load_checkpoint(str(folder), tag=tag)
-    assert path is not None, found[-1]
+    assert path is not None, "its files are not there"
     if engine.load_universal_checkpoint():
         _undo_sharing(engine, settings)
     torch.distributed.barrier()
     if engine.global_rank == 0:
-        shutil.rmtree(folder / f"universal-{found[-1].name}", ignore_errors=True)
+        shutil.rmtree(folder / f"universal-{checkpoint.name}", ignore_errors=True)
     return int(state["step"])
 
 

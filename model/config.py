@@ -135,7 +135,9 @@ class TrainConfig(Frozen):
         description="A base model goes on from them, an assistant answers them.",
         json_schema_extra=RUNTIME,
     )
-    sample_tokens: int = Field(32, ge=1, description="A completion has at most so many.", json_schema_extra=RUNTIME)
+    sample_tokens: int = Field(
+        32, ge=1, le=2**20, description="A completion has at most so many.", json_schema_extra=RUNTIME
+    )
     checkpoint_every_steps: int = Field(
         100, ge=0, description="Steps between checkpoints; 0 keeps none on the way.", json_schema_extra=RUNTIME
     )

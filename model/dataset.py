@@ -1,8 +1,8 @@
 """Data sets: records that can be fetched by number, and the order in which they are told. Reads and writes nothing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from model.packing import Indices
 
+Tokens = Sequence[int] | npt.NDArray[Any]
+Part = tuple[Tokens, Sequence[int] | int]
+"""Tokens, and 1 for what of them is to be learned, one by one or all."""
 MIXTURE_POSITIONS = 1024  # a mixture is exact over so many records
 
 
@@ -23,6 +26,20 @@ class Packed(NamedTuple):
 
     tokens: Tensor  # [B, T + 1] int64: inputs are all but the last, targets all but the first
     mask: Tensor  # [B, T] float32: 1 where the target is to be learned
+
+
+def pack(rows: Sequence[Iterable[Part]], num_tokens: int, pad: int) -> Packed:
+    """Sequences of parts, one after the other, padded on the right to num_tokens."""
+    tokens = np.full((len(rows), num_tokens), pad, np.int64)
+    mask = np.zeros(tokens.shape, np.float32)
+    for row, parts in enumerate(rows):
+        start = 0
+        for part, is_learned in parts:
+            end = start + len(part)
+            tokens[row, start:end] = part
+            mask[row, start:end] = is_learned
+            start = end
+    return Packed(torch.from_numpy(tokens), torch.from_numpy(mask[:, 1:].copy()))
 
 
 class Pairs(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.dataset import Packed, Pairs, Shuffled, TooLittle
+from model.dataset import Packed, Pairs, Shuffled, TooLittle, pack
 from model.json_lines import read_lines
 from model.packing import Indices, best_fit
 from model.tokenizer import Tokenizer
@@ -47,16 +47,9 @@ class ConversationRows(Shuffled):
 
     def fetch(self, indices: Indices) -> Packed:
         """Sequences by number: tokens [B, T + 1] padded on the right, mask [B, T]."""
-        shape = (len(indices), self.sequence_tokens + 1)
-        tokens, mask = np.full(shape, self.pad, np.int64), np.zeros(shape, np.float32)
-        for row, index in enumerate(indices.tolist()):
-            start = 0
-            for number in self._order[self._rows[index] : self._rows[index + 1]].tolist():
-                part, part_mask = self._conversations[number]
-                tokens[row, start : start + len(part)] = part
-                mask[row, start : start + len(part)] = part_mask
-                start += len(part)
-        return Packed(torch.from_numpy(tokens), torch.from_numpy(mask[:, 1:].copy()))
+        placed = [self._order[self._rows[index] : self._rows[index + 1]] for index in indices.tolist()]
+        rows = [[self._conversations[number] for number in numbers.tolist()] for numbers in placed]
+        return pack(rows, self.sequence_tokens + 1, self.pad)
 
     def counts(self) -> dict[str, int]:
         return {

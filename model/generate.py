@@ -83,13 +83,17 @@ def steps(
         logits = decoder.step(tokens).float()
 
 
+class NoNumbersError(ValueError):
+    """A model's weights or logits are NaN or infinite."""
+
+
 def pick(logits: Tensor, config: GenerateConfig, generator: torch.Generator) -> Tensor:
-    """Draw a token a row: logits [B, V] in float32 -> tokens [B]. Raises ValueError where they are no numbers to draw by."""
+    """Draw a token a row: logits [B, V] in float32 -> tokens [B]. Raises NoNumbersError where there is nothing to draw by."""
     if config.temperature < GREEDY_BELOW:
         return logits.max(-1).indices  # on a CPU faster than argmax
     below = restrict(logits / config.temperature, config).softmax(-1).cumsum(-1, dtype=torch.float64)
     if below[:, -1].isnan().any():
-        raise ValueError("the model gives no probabilities but NaN: its weights are damaged, or learning diverged")
+        raise NoNumbersError("the model gives no probabilities but NaN: its weights are damaged, or learning diverged")
     dart = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
     return torch.searchsorted(below, dart * below[:, -1:], right=True).squeeze(-1)
 

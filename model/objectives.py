@@ -4,12 +4,17 @@ Reads and writes nothing. An objective gives sums; the training loop divides the
 minimised may have a term more than the loss that is told.
 """
 
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from model import losses
 from model.config import TrainRun
-from model.dataset import Microbatch, Packed
+from model.dataset import Dataset, Microbatch, Packed
+from model.packing import Indices
 from model.tokenizer import Tokenizer
 from model.transformer import RewardModel, Transformer, initialize
 
@@ -85,6 +90,18 @@ def make_objective(run: TrainRun, tokenizer: Tokenizer) -> Objective:
     initialize(model, run.train.seed)
     model.model.is_recomputed = run.train.is_recomputed
     return LanguageObjective(model, tokenizer, run.optim.z_loss, run.train.is_masked)
+
+
+@torch.no_grad()
+def measures(
+    objective: Objective, dataset: Dataset, records: Indices, size: int, device: str | torch.device
+) -> Iterator[npt.NDArray[np.float64]]:
+    """Summed nats, the objective's own measure and what was learned, of every `size` of the records in turn."""
+    for start in range(0, len(records), size):
+        microbatch = dataset.fetch(records[start : start + size])
+        # Not through __call__: of a compiled objective it would compile a second, gradient-free graph for a few forwards.
+        nats, measure = objective.measure(*(tensor.to(device, non_blocking=True) for tensor in microbatch))
+        yield np.array([float(nats), float(measure), num_learned(microbatch)])
 
 
 def num_learned(microbatch: Microbatch) -> float:

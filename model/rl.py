@@ -40,6 +40,7 @@ from model.checkpoint import load_checkpoint, load_reward_model, load_transforme
 from model.config import num_parameters
 from model.dataset import shuffled
 from model.evaluation import pad
+from model.generate import NoNumbersError
 from model.metrics import MetricsLog, clocked
 from model.rl_config import RLConfig, RLRun
 from model.rollouts import Environment, Prompt, Rollouts, calibrate, read_prompts, roll_out, show, split_prompts
@@ -99,7 +100,7 @@ class Means:
 def train(run: RLRun, checkpoints: Path, stop: threading.Event) -> None:
     """Train to the end, or until `stop` is set on some rank (SystemExit). Every rank calls it.
 
-    Raises ValueError where no prompt is short enough.
+    Raises ValueError where no prompt is short enough, RuntimeError where the policy diverges, before a NaN is saved.
     """
     config, output = run.config, Path(run.output)
     start_process_group(config.num_ranks)
@@ -114,7 +115,13 @@ def train(run: RLRun, checkpoints: Path, stop: threading.Event) -> None:
     log = MetricsLog(output / "metrics.jsonl")
     for step in range(first_step, config.num_steps):
         done, is_last = step + 1, step + 1 == config.num_steps
-        rollouts, metrics = train_step(engine, run, environment, reference, prompts, step)
+        try:
+            rollouts, metrics = train_step(engine, run, environment, reference, prompts, step)
+            refuse_no_numbers(engine.module)
+        except NoNumbersError as error:
+            raise RuntimeError(
+                f"step {done} went wrong ({error}): take a lower learning rate than {run.optim.learning_rate:g}"
+            ) from None
         if is_last or is_due(done, config.eval_every_steps):
             metrics |= validate(engine, engine.module, environment, heldout)
         if engine.global_rank == 0:
@@ -149,6 +156,12 @@ def train_step(
             rows = torch.arange(number, len(batch.tokens), config.updates_per_step)
             update(engine, run, batch.rows(rows), means)
     return rollouts, means.over_ranks(engine) | seconds | {"policy/learning_rate": rate}
+
+
+def refuse_no_numbers(policy: Transformer) -> None:
+    """Raises NoNumbersError where a weight is none."""
+    if not all(weight.isfinite().all() for weight in policy.parameters()):
+        raise NoNumbersError("the updates made weights of the policy NaN or infinite")
 
 
 def make_batch(rollouts: Rollouts, policy: Transformer, reference: Transformer, config: RLConfig) -> Batch:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from model.dataset import Packed, Shuffled, TooLittle
+from model.dataset import Packed, Part, Shuffled, TooLittle, pack
 from model.packing import Indices, best_fit
 from model.tokenizer import Tokenizer
 
@@ -82,17 +82,15 @@ class WholeDocuments(Shuffled):
 
     def fetch(self, indices: Indices) -> Packed:
         """Sequences by number: tokens [B, T + 1] padded on the right, mask [B, T]: all but padding is learned."""
-        tokens = np.full((len(indices), self.sequence_tokens + 1), self.pad, np.int64)
-        mask = np.zeros(tokens.shape, np.float32)
-        for row, index in enumerate(indices.tolist()):
-            place = 0
-            for piece in self._order[self._rows[index] : self._rows[index + 1]].tolist():
-                start, length = int(self._starts[piece]), int(self._lengths[piece])
-                tokens[row, place] = self.bos
-                tokens[row, place + 1 : place + 1 + length] = self.stream.slice(start, start + length)
-                place += 1 + length
-            mask[row, :place] = 1
-        return Packed(torch.from_numpy(tokens), torch.from_numpy(mask[:, 1:].copy()))
+        placed = [self._order[self._rows[index] : self._rows[index + 1]] for index in indices.tolist()]
+        rows = [[part for number in numbers.tolist() for part in self._piece(number)] for numbers in placed]
+        return pack(rows, self.sequence_tokens + 1, self.pad)
+
+    def _piece(self, number: int) -> Iterator[Part]:
+        """A <|bos|>, and the tokens after it."""
+        start, length = int(self._starts[number]), int(self._lengths[number])
+        yield [self.bos], 1
+        yield self.stream.slice(start, start + length), 1
 
     def files(self, indices: Indices) -> list[str]:
         """The shards with the first document of each sequence."""

@@ -8,6 +8,7 @@ without the spaces. Special tokens are only ever put in by id: text that contain
 characters, so that a page or a user cannot forge a turn. `CHAT_TEMPLATE` says the same in Jinja, for other engines.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
+SURROGATE = re.compile("[\\ud800-\\udfff]")
 BOS, PAD = "<|bos|>", "<|pad|>"
 ASSISTANT_START, ASSISTANT_END = "<|assistant_start|>", "<|assistant_end|>"
 SPECIAL_TOKENS = (
@@ -76,7 +78,9 @@ class Tokenizer:
         return cls(tokenizers.Tokenizer.from_file(str(path)))
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text, never special ones."""
+        """Tokens of a text, never special ones. Half of a character, which a command line may hold, becomes U+FFFD."""
+        if SURROGATE.search(text):
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return list(self._encoder.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:

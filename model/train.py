@@ -58,7 +58,7 @@ from model.dataloader import (
 from model.dataset import Dataset, Microbatch
 from model.devices import peak_flops
 from model.metrics import Metrics, MetricsLog, clocked
-from model.objectives import Objective, make_objective, num_learned
+from model.objectives import Objective, make_objective, measures, num_learned
 from model.rollback import BadStep, LeftOut, trouble_of
 from model.samples import add_samples
 from model.tokenizer import Tokenizer
@@ -271,7 +271,6 @@ def clip_gradient(engine: Any, most: float) -> float:
     return float(torch.nn.utils.clip_grad_norm_(engine.module.parameters(), most or float("inf")))
 
 
-@torch.no_grad()
 def validate(engine: Any, config: TrainConfig, dataset: Dataset) -> Metrics:
     """The objective's report on the first validation records, shared out to the ranks; empty where they teach nothing."""
     objective: Objective = engine.module
@@ -279,13 +278,8 @@ def validate(engine: Any, config: TrainConfig, dataset: Dataset) -> Metrics:
     if engine.zero_optimization_stage() == 3:  # every forward gathers weights from all ranks: each must do as many
         num_records -= num_records % config.num_ranks
     mine = np.arange(num_records)[engine.global_rank :: config.num_ranks]
-    size = microbatch_records(config, dataset)
-    sums = np.zeros(3)  # nats, the objective's own measure, learned
-    for start in range(0, len(mine), size):
-        microbatch = dataset.fetch(mine[start : start + size])
-        # Not through __call__: it would compile a second, gradient-free graph for a few forwards.
-        nats, measure = objective.measure(*on_device(engine, microbatch))
-        sums += float(nats), float(measure), num_learned(microbatch)
+    parts = measures(objective, dataset, mine, microbatch_records(config, dataset), engine.device)
+    sums = sum(parts, start=np.zeros(3))
     nats_of_all, measure_of_all, learned_of_all = (total(engine, value) for value in sums)
     return objective.report(nats_of_all, measure_of_all, learned_of_all) if learned_of_all else {}
 

@@ -11,9 +11,9 @@ in every worker 8.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import fsspec
@@ -41,8 +41,11 @@ class Questions:
     owners: Places  # (R,) the first question that has it
 
 
-def collect(files: Sequence[Path], run_words: int) -> Questions:
-    """The questions of these evaluation sets. Raises ValueError where a file is no JSON Lines, Parquet or text."""
+def collect(files: Mapping[Path, str], run_words: int) -> Questions:
+    """The questions of evaluation sets, from files and what these are called.
+
+    Raises ValueError where a file is no JSON Lines, Parquet or text.
+    """
     places: list[tuple[int, int]] = []
     runs = [np.zeros(0, np.uint64)]
     for place, path in enumerate(files):
@@ -54,17 +57,33 @@ def collect(files: Sequence[Path], run_words: int) -> Questions:
     different, first = np.unique(np.concatenate(runs), return_index=True)
     owners = np.repeat(np.arange(len(places)), lengths)[first]
     evaluations, lines = np.array(places, np.int64).reshape(-1, 2).T
-    names = tuple(path.name.partition(".")[0] for path in files)
-    return Questions(names, evaluations, lines, lengths > 0, different, owners)
+    return Questions(tuple(files.values()), evaluations, lines, lengths > 0, different, owners)
+
+
+def short_names(paths: Sequence[PurePath]) -> list[str]:
+    """What files are called: without folders and suffixes, or where others are called so too, with both, as few folders as it takes."""
+
+    def name(path: PurePath, num_parts: int) -> str:
+        return "/".join(path.parts[-num_parts:]) if num_parts else path.name.partition(".")[0]
+
+    def is_its_own(path: PurePath, num_parts: int) -> bool:
+        return [name(other, num_parts) for other in paths].count(name(path, num_parts)) == 1
+
+    most = [len(path.parts) for path in paths]
+    return [
+        name(path, next((num for num in range(num_all) if is_its_own(path, num)), num_all))
+        for path, num_all in zip(paths, most, strict=True)
+    ]
 
 
 def read_questions(path: Path) -> Iterator[list[str]]:
     """The strings of every question of a file."""
-    if ".parquet" in path.suffixes:
+    suffixes = {suffix.lower() for suffix in path.suffixes}
+    if ".parquet" in suffixes:
         for batch in pq.ParquetFile(path).iter_batches():
             yield from (list(strings_in(question)) for question in batch.to_pylist())
         return
-    is_json = bool({".jsonl", ".ndjson", ".json"}.intersection(path.suffixes))
+    is_json = bool({".jsonl", ".ndjson", ".json"}.intersection(suffixes))
     with fsspec.open(str(path), "rb", compression="infer") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():

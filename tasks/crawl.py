@@ -24,7 +24,7 @@ from pydantic import Field
 from model.json_lines import read_lines
 from tasks.artifacts import Artifact, Config, Crawl, Outcome, Step, Store, runtime
 from tasks.download import head, is_http, open_file
-from tasks.sample.web import SampleWebConfig, write_sample_web
+from tasks.sample.config import SampleWebConfig
 from tasks.stage import Run
 
 VERSION = 1
@@ -94,6 +94,8 @@ def run(run: Run, config: CrawlConfig) -> Outcome:
 
 
 def run_sample(run: Run, config: SampleWebConfig) -> Outcome:
+    from tasks.sample.web import write_sample_web
+
     counts = write_sample_web(run.folder, config)
     paths = sorted((run.folder / "warc").iterdir())
     _write_inputs(

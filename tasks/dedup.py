@@ -25,10 +25,10 @@ Costs about 280 bytes of disk a document while it runs, 18 bytes of memory a doc
 libraries, and those that sign and write a thousand documents and one shard's lines.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
@@ -122,8 +122,7 @@ class Shard:
 
 def run(run: Run, config: DedupConfig, documents: Documents, **others: Artifact) -> Outcome:
     """Signs every shard, finds the clusters of all, writes every shard without what is dropped."""
-    sets = [path for artifact in others.values() if isinstance(artifact, Resource) for path in artifact.files("*")]
-    questions = contamination.collect(sets, config.evaluation_run_words)
+    questions = contamination.collect(evaluation_sets(others.values()), config.evaluation_run_words)
     known = [path for artifact in others.values() for path in artifact.files("signatures/*.parquet")]
     paths = documents.files("documents/*.parquet")
     sizes = [pq.read_metadata(path).num_rows for path in (*known, *paths)]
@@ -146,6 +145,19 @@ def run(run: Run, config: DedupConfig, documents: Documents, **others: Artifact)
     tell(run, counts, "Documents")
     run.log(f"peak memory: {getrusage(RUSAGE_SELF).ru_maxrss / 1e6:.3f} GB in this process")
     return Outcome(counts)
+
+
+def evaluation_sets(others: Iterable[Artifact]) -> dict[Path, str]:
+    """The files of evaluation sets, and what they are called: by where they came from."""
+    sets = [artifact for artifact in others if isinstance(artifact, Resource)]
+    origins = {path: origin(artifact, path) for artifact in sets for path in artifact.files("*")}
+    return dict(zip(origins, contamination.short_names(list(origins.values())), strict=True))
+
+
+def origin(resource: Resource, path: Path) -> PurePath:
+    """Where a file of a resource was copied from."""
+    given = PurePath(resource.manifest.config["path"])
+    return given if path.name == given.name else given / path.relative_to(resource.folder / "files")
 
 
 def prepare(run: Run, work: Work, known: Sequence[tuple[int, Path]], questions: Questions) -> None:

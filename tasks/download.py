@@ -1,7 +1,8 @@
 """A file as a stream of bytes, wherever it is: a path, an http(s) URL, or any other URL that fsspec knows.
 
 A busy server and a broken connection are tried again, politely (jittered backoff, Retry-After), by byte range from where the
-stream was: a WARC file of Common Crawl has about 1 GB. A server that says it is busy is left alone by all who share a `Pace`.
+stream was: a WARC file of Common Crawl has about 1 GB. A file that was replaced meanwhile is refused. A server that says it is busy
+is left alone by all who share a `Pace`.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import io
 import os
 import random
 import re
+import string
 import time
 import urllib.error
 import urllib.request
@@ -19,9 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 import fsspec
 
+from tasks.addresses import ascii_host
 from tasks.pace import MAX_WAIT_SECONDS, Pace
 
 BLOCK_BYTES = 64 * 1024
@@ -29,6 +33,8 @@ NUM_TRIES = 8
 BACKOFF_SECONDS = 0.5  # before the second try, then doubled each time
 TIMEOUT_SECONDS = 60.0
 BUSY_STATUS = (408, 425, 429, 500, 502, 503, 504)
+NO_HEAD_STATUS = (403, 405, 501)  # a signed URL may be signed for GET alone
+CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 BUSY_WORDS = re.compile(rb"slow ?down|too many requests|rate.?limit|throttl", re.I)  # S3 and its like also say 403
 
 
@@ -49,13 +55,16 @@ def is_http(url: str) -> bool:
 def head(url: str) -> tuple[int | None, str]:
     """Size in bytes, where the server says it, and ETag of an http(s) file. Raises as reading does."""
     tries = Tries(url, 4)
+    asked: dict[str, str] = {"method": "HEAD"}
     while True:
         try:
-            with _request(url, method="HEAD") as response:
-                size = response.headers.get("Content-Length")
-                return None if size is None else int(size), response.headers.get("ETag", "")
-        except (OSError, http.client.HTTPException) as error:
-            tries.failed(error, 0)
+            with _request(url, **asked) as response:
+                return _extent(response)[1], response.headers.get("ETag", "")
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code in NO_HEAD_STATUS and "method" in asked:
+                asked = {"Range": "bytes=0-0"}
+            else:
+                tries.failed(error, 0)
 
 
 @dataclass
@@ -95,7 +104,7 @@ def _is_busy(error: Exception) -> bool:
 
 
 def _is_final(error: Exception) -> bool:
-    finals = (urllib.error.HTTPError, http.client.InvalidURL, FileNotFoundError, PermissionError)
+    finals = (urllib.error.HTTPError, http.client.InvalidURL, UnicodeError, FileNotFoundError, PermissionError)
     return isinstance(error, finals)
 
 
@@ -111,10 +120,16 @@ def _retry_after_seconds(error: Exception) -> float:
 
 @dataclass
 class Body:
-    """A file from the offset on that was asked for; `size` is that of the whole file in bytes, where it is known."""
+    """A file from the offset on that was asked for; `size` (in bytes) and `etag` are those of the whole, where they are known."""
 
     stream: Any
     size: int | None
+    etag: str = ""
+
+    def is_same_file(self, other: "Body") -> bool:
+        """Whether nothing that is known of both says that they are parts of different files."""
+        known = zip((self.size, self.etag), (other.size, other.etag), strict=True)
+        return all(ours == theirs for ours, theirs in known if ours and theirs)
 
 
 class Download(io.RawIOBase):
@@ -125,6 +140,7 @@ class Download(io.RawIOBase):
         self.open_at = open_at
         self.pace = pace
         self.body: Body | None = None
+        self.first: Body | None = None
         self.offset = 0
         self.tries = Tries(url, pace=pace)
 
@@ -136,7 +152,7 @@ class Download(io.RawIOBase):
             try:
                 data = self._read(len(buffer))
                 break
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, UnicodeError) as error:
                 self.close_body()
                 self.tries.failed(error, self.offset)
         if data:
@@ -159,6 +175,11 @@ class Download(io.RawIOBase):
             if self.pace:
                 self.pace.request()
             self.body = self.open_at(self.url, self.offset)
+            self.first = self.first or self.body
+            if not self.body.is_same_file(self.first):
+                raise ValueError(
+                    f"{self.url} was replaced while it was read, at byte {self.offset}: run the same command again"
+                )
         data: bytes = self.body.stream.read(size)
         if self.pace:
             self.pace.received(len(data))
@@ -169,18 +190,38 @@ class Download(io.RawIOBase):
 
 def _open_http(url: str, offset: int) -> Body:
     response = _request(url, **({"Range": f"bytes={offset}-"} if offset else {}))
-    length = response.headers.get("Content-Length")
+    start, size = _extent(response)
+    if start > offset:
+        raise ConnectionError(f"the server was asked for byte {offset} and sent what begins at byte {start}")
+    for place in range(start, offset, BLOCK_BYTES):  # a server that knows no ranges sends it all again
+        response.read(min(BLOCK_BYTES, offset - place))
+    return Body(response, size, response.headers.get("ETag", ""))
+
+
+def _extent(response: Any) -> tuple[int, int | None]:
+    """Where in the file an answer begins, and the size of the whole in bytes, where the server says it."""
+    size, start = response.headers.get("Content-Length", ""), "0"
     if response.status == 206:
-        return Body(response, None if length is None else offset + int(length))
-    for start in range(0, offset, BLOCK_BYTES):  # a server that knows no ranges sends it all again
-        response.read(min(BLOCK_BYTES, offset - start))
-    return Body(response, None if length is None else int(length))
+        told = response.headers.get("Content-Range", "")
+        if not (match := CONTENT_RANGE.match(told)):
+            raise ConnectionError(
+                f"the server sent a part of the file and calls it {told!r}, not bytes FIRST-LAST/SIZE"
+            )
+        start, size = match.groups()
+    return int(start), int(size) if size.isdecimal() else None
 
 
 def _request(url: str, method: str = "GET", **headers: str) -> Any:
     headers |= {"User-Agent": user_agent(), "Accept-Encoding": "identity"}
-    request = urllib.request.Request(url, headers=headers, method=method)  # noqa: S310 - its callers looked at the scheme
+    request = urllib.request.Request(ascii_url(url), headers=headers, method=method)  # noqa: S310 - its callers looked at the scheme
     return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310
+
+
+def ascii_url(url: str) -> str:
+    """A URL as browsers send it: beyond ASCII, the host as the name servers know it, else UTF-8 with percent signs."""
+    scheme, _, rest = url.partition("://")
+    host = re.split("[/?#]", rest, maxsplit=1)[0]
+    return f"{scheme}://{ascii_host(host)}{quote(rest[len(host) :], safe=string.punctuation + ' ')}"
 
 
 def user_agent() -> str:

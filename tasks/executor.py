@@ -66,8 +66,11 @@ def map_shards(
     """Run `work` on every (name, shard) that has no record yet; the sum of all counts.
 
     `total` is how many units `work` tells by `tick`, or an estimate. The first error of a shard ends the stage, finished
-    shards keep their records. Raises RuntimeError with the shards' names where a worker process was killed.
+    shards keep their records. Raises RuntimeError with the shards' names where a worker process was killed, ValueError where there
+    is no shard.
     """
+    if not shards:
+        raise ValueError(f"stage {run.step.stage} is given no shard to read: run the stage before it anew")
     records = run.state / "shards"
     for leftover in run.folder.rglob("*.tmp"):  # of a worker that was killed
         leftover.unlink()

@@ -25,7 +25,6 @@ from typing import NamedTuple
 
 from tasks.extractors import Extractor, extract
 from tasks.page import Body, Dropped, decode
-from tasks.xpaths import quicken
 
 MEMORY_BYTES = 2 * 2**30  # of address space, beyond what the process has when it is ready
 GROWN_BYTES = 512 * 2**20  # resident, likewise
@@ -117,6 +116,8 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage ends it
     settings: Settings = connection.recv()
     if settings.extractor != "resiliparse":
+        from tasks.xpaths import quicken
+
         quicken()
     look = _look(settings) if settings.languages else None
     gc.freeze()

@@ -57,6 +57,15 @@ class FilterConfig(QualityLimits, MeasureConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _every_action_has_its_kind(self) -> Self:
+        if unsought := self.pii_actions.keys() - set(self.pii_kinds):
+            raise ValueError(
+                f"pii_actions says what is done with {', '.join(sorted(unsought))}, which pii_kinds does not look for: "
+                "add it there, or leave it out here"
+            )
+        return self
+
     def actions(self) -> dict[Kind, Action]:
         """What is done with each kind of personal data that is looked for."""
         return {kind: self.pii_actions.get(kind, self.pii_action) for kind in self.pii_kinds}

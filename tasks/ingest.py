@@ -47,7 +47,7 @@ from tasks.extractors import Extractor
 from tasks.pace import Pace
 from tasks.page import HTML_TYPES, Dropped, body_of
 from tasks.resources import resource
-from tasks.sample.web import SampleWebConfig
+from tasks.sample.config import SampleWebConfig
 from tasks.shards import Document
 from tasks.sieve import Sieve, tell
 from tasks.stage import Run
@@ -130,15 +130,18 @@ def run(
     run: Run, config: IngestConfig, crawl: Crawl, language_model: Resource | None = None, **lists: Resource
 ) -> Outcome:
     """Reads every file of `crawl` by itself. Raises ValueError where none is a web archive."""
+    model = language_model.files("*")[0] if language_model else None
+    if model:
+        languages.refuse_unknown(config.languages, model)
     by_category = blocklists.by_category(
         [file for list in lists.values() for file in list.files("*")], config.blocked_categories
     )
     blocklists.write_keys(by_category, run.state / "blocklist.npy")
-    model = str(language_model.files("*")[0]) if language_model else ""
     files = located(run.step.inputs["crawl"], crawl)
     files.sort(key=lambda file: -(file["bytes"] or 0))  # the largest first, or it runs alone at the end
     shards = [
-        (file["name"], File(file["name"], file["url"], run.folder, config, tuple(by_category), model)) for file in files
+        (file["name"], File(file["name"], file["url"], run.folder, config, tuple(by_category), str(model or "")))
+        for file in files
     ]
     estimate = sum(file["bytes"] or 0 for file in files) // BYTES_PER_PAGE
     counts = map_shards(

@@ -9,6 +9,7 @@ without its dependencies, one of which would overwrite the fastText library used
 
 import importlib.metadata
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,11 @@ def load_model(path: Path) -> Any:
     return fasttext.load_model(str(path))
 
 
-def known(path: Path) -> set[str]:
-    """The codes of the languages that a model tells apart."""
-    return {label.removeprefix(LABEL) for label in load_model(path).get_labels()}
+def refuse_unknown(languages: Iterable[str], path: Path) -> None:
+    """Raises ValueError where one of `languages` is none that a model tells apart."""
+    known = {label.removeprefix(LABEL) for label in load_model(path).get_labels()}
+    if unknown := set(languages) - known:
+        raise ValueError(f"the language model knows no {', '.join(sorted(unknown))}: name languages as en, de, zh")
 
 
 def identify(text: str, model: Any) -> tuple[str, float]:

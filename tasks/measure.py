@@ -105,8 +105,7 @@ def run(
     num_entries = blocklists.write_keys(by_category, keys)
     run.log(f"{num_entries:,} entries of block lists in {len(by_category)} categories")
     [model] = language_model.files("*")
-    if unknown := set(config.languages) - languages.known(model):
-        raise ValueError(f"the language model knows no {', '.join(sorted(unknown))}: name languages as en, de, zh")
+    languages.refuse_unknown(config.languages, model)
     models = (model, *(classifier.files("*.bin") if classifier else ()))
     shards = [
         (path.stem, Shard(path, run.folder, config, keys, tuple(by_category), models))

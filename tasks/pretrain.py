@@ -136,19 +136,16 @@ def validate(run: Run, settings: TrainRun, model: "Transformer") -> dict[str, fl
     import torch
 
     from model.dataloader import open_validation
-    from model.objectives import LanguageObjective, num_learned
+    from model.objectives import LanguageObjective, measures
 
     config, encoder = settings.train, Encoder.load(settings.tokenizer)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     objective = LanguageObjective(model, encoder, 0.0, config.is_masked).to(device)
     if (held_out := open_validation(settings, encoder)) is None:
         return {}
-    num_records = min(len(held_out), config.eval_sequences)
-    sums = np.zeros(3)  # nats, bytes, learned tokens
-    for start in range(0, num_records, config.microbatch_sequences):
-        sequences = held_out.fetch(np.arange(start, min(start + config.microbatch_sequences, num_records)))
-        with torch.inference_mode():
-            nats, num_bytes = objective.measure(*(tensor.to(device) for tensor in sequences))
-        sums += float(nats), float(num_bytes), num_learned(sequences)
-        run.progress(start + len(sequences.tokens), num_records, "sequences")
+    num_records, size = min(len(held_out), config.eval_sequences), config.microbatch_sequences
+    sums = np.zeros(3)
+    for number, part in enumerate(measures(objective, held_out, np.arange(num_records), size, device), start=1):
+        sums += part
+        run.progress(min(number * size, num_records), num_records, "sequences")
     return objective.report(*sums.tolist())

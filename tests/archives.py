@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import zstandard
 from warcio.statusandheaders import StatusAndHeaders
@@ -85,13 +86,14 @@ def write_crawl(folder: Path, num_files: int, num_pages: int) -> list[Path]:
 
 class BadServer(http.server.ThreadingHTTPServer):
     """Serves a folder. `faults` says what happens to the next requests of a path: "busy", "busy 2" (for so many seconds),
-    "slow down" (as S3 says it), "refuse" or "break" (after half of it).
+    "slow down" (as S3 says it), "refuse", "break" (after half of it) or "astray" (it sends what begins a byte later).
     """
 
-    def __init__(self, folder: Path, knows_ranges: bool = True) -> None:
+    def __init__(self, folder: Path, knows_ranges: bool = True, knows_head: bool = True) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
         self.knows_ranges = knows_ranges
+        self.knows_head = knows_head
         self.faults: dict[str, list[str]] = {}
         self.requests: list[tuple[str, str, str | None, str]] = []  # method, path, range, user agent
         self.times: list[float] = []  # of the requests
@@ -116,10 +118,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.requests.append((self.command, self.path, wanted, self.headers.get("User-Agent", "")))
         faults = self.server.faults.get(self.path, [])
         fault = faults.pop(0) if faults and with_body else ""
-        path = self.server.folder / self.path.lstrip("/")
+        path = self.server.folder / unquote(self.path.lstrip("/"))
         if fault.startswith("busy"):
             self.send_fault(503, fault.removeprefix("busy").strip() or "0", b"")
-        elif fault in ("slow down", "refuse"):
+        elif fault in ("slow down", "refuse") or not (with_body or self.server.knows_head):
             self.send_fault(403, "0", b"<Error><Code>SlowDown</Code></Error>" if fault == "slow down" else b"Forbidden")
         elif not path.is_file():
             self.send_error(404)
@@ -134,12 +136,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def send_file(self, data: bytes, wanted: str | None, fault: str, with_body: bool) -> None:
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.knows_ranges else 0
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(data) - start))
+        is_part = wanted is not None and self.server.knows_ranges
+        first, _, last = (wanted or "").removeprefix("bytes=").partition("-")
+        start, end = (int(first) + (fault == "astray"), int(last or len(data) - 1) + 1) if is_part else (0, len(data))
+        part = data[start:end]
+        self.send_response(206 if is_part else 200)
+        self.send_header("Content-Length", str(len(part)))
         self.send_header("ETag", f'"{hash(data)}"')
+        if is_part:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
         self.end_headers()
-        part = data[start:]
         if with_body:
             self.wfile.write(part[: len(part) // 2] if fault == "break" else part)
         self.close_connection = True
@@ -148,8 +154,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(folder: Path, knows_ranges: bool = True) -> Iterator[BadServer]:
-    with BadServer(folder, knows_ranges) as server:
+def serving(folder: Path, knows_ranges: bool = True, knows_head: bool = True) -> Iterator[BadServer]:
+    with BadServer(folder, knows_ranges, knows_head) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server

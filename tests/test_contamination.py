@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 from collections import Counter
+from pathlib import PurePath
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +47,7 @@ def write_lines(path, records):
 
 def test_all_strings_of_a_question_are_text(tmp_path):
     record = {"q": "one", "choices": ["two", {"deep": ["three"]}], "answer": 1, "none": None, "is": True}
-    for name in ("a.jsonl", "b.jsonl.gz"):
+    for name in ("a.jsonl", "b.jsonl.gz", "C.JSONL"):
         path = write_lines(tmp_path / name, [record, "four"])
         assert list(contamination.read_questions(path)) == [["one", "two", "three"], ["four"]]
 
@@ -62,10 +63,10 @@ def test_a_file_that_is_no_json_is_refused_with_its_line(tmp_path):
     path = write_lines(tmp_path / "a.jsonl", [{"q": "one"}])
     path.write_text(path.read_text() + "what is this\n")
     with pytest.raises(ValueError, match=r"line 2 of evaluation set a\.jsonl is not JSON"):
-        contamination.collect([path], 13)
+        contamination.collect({path: "a"}, 13)
     (tmp_path / "b.txt").write_bytes("déjà".encode("latin-1"))
     with pytest.raises(ValueError, match=r"line 1 of evaluation set b\.txt is not text \('utf-8' codec .*, in UTF-8"):
-        contamination.collect([tmp_path / "b.txt"], 13)
+        contamination.collect({tmp_path / "b.txt": "b"}, 13)
 
 
 def test_a_byte_order_mark_is_no_part_of_a_question(tmp_path):
@@ -76,10 +77,11 @@ def test_a_byte_order_mark_is_no_part_of_a_question(tmp_path):
 
 
 def test_a_run_belongs_to_the_first_question_that_has_it(tmp_path):
-    paths = [
-        write_lines(tmp_path / f"{name}.jsonl", records) for name, records in {"a": ["x y", ""], "b": ["x y z"]}.items()
-    ]
-    questions = contamination.collect(paths, 2)
+    sets = {
+        write_lines(tmp_path / f"{name}.jsonl", records): name
+        for name, records in {"a": ["x y", ""], "b": ["x y z"]}.items()
+    }
+    questions = contamination.collect(sets, 2)
     assert questions.names == ("a", "b")
     assert questions.evaluations.tolist() == [0, 0, 1]
     assert questions.lines.tolist() == [1, 2, 1]
@@ -100,7 +102,7 @@ def test_runs_are_found_where_they_are_and_nowhere_else(tmp_path_factory, string
         return {tuple(words[place : place + run_words]) for place in range(len(words) - run_words + 1)}
 
     path = write_lines(tmp_path_factory.mktemp("evaluations") / "e.jsonl", [strings])
-    questions = contamination.collect([path], run_words)
+    questions = contamination.collect({path: "e"}, run_words)
     asked = set().union(*(runs(string.split()) for string in strings))
     assert len(questions.runs) == len(asked)
     if asked:
@@ -168,6 +170,30 @@ def test_documents_that_give_away_a_question_go(store, tmp_path, in_this_process
     ]
 
 
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/x/a/test.v2.jsonl", "/x/a/train.jsonl"], ["test", "train"]),
+        (["/x/a/test.jsonl", "/x/b/test.jsonl", "/x/b/train.jsonl"], ["a/test.jsonl", "b/test.jsonl", "train"]),
+        (["/x/a/test.jsonl", "/y/a/test.jsonl"], ["x/a/test.jsonl", "y/a/test.jsonl"]),
+        (["test.jsonl", "a/test.jsonl", "test.parquet"], ["test.jsonl", "a/test.jsonl", "test.parquet"]),
+        (["a/test", "a/test"], ["a/test", "a/test"]),
+    ],
+)
+def test_names_tell_files_apart_and_are_short(paths, names):
+    assert contamination.short_names([PurePath(path) for path in paths]) == names
+
+
+def test_evaluation_sets_of_one_name_are_told_apart(store, tmp_path, in_this_process):
+    for name in ("a", "b/c"):
+        (tmp_path / name).mkdir(parents=True)
+    first = write_lines(tmp_path / "a" / "test.jsonl", [ANSWER])
+    write_lines(tmp_path / "b" / "c" / "test.jsonl", [PROSE])
+    _, dropped, found, _ = decontaminate(store, {"a": [ANSWER, PROSE]}, [first, tmp_path / "b"])
+    assert dropped == {ANSWER: "contaminated/a/test.jsonl", PROSE: "contaminated/c/test.jsonl"}
+    assert [line["evaluation"] for line in found] == ["a/test.jsonl", "c/test.jsonl"]
+
+
 def test_what_many_documents_say_is_no_question(store, tmp_path, in_this_process):
     path = write_lines(tmp_path / "phrases.jsonl", [PROSE])
     texts = {"a": [f"{'abc'[number] * 40} {PROSE}" for number in range(3)]}
@@ -201,7 +227,7 @@ def test_a_changed_evaluation_set_makes_the_result_stale_and_a_moved_one_does_no
 def test_questions_planted_in_real_texts_are_found_and_nothing_else(shared_data, tmp_path):
     """Every question with 13 words is found in a text that has it in the midst; of clean texts none is dropped."""
     paths = [shared_data / f"evals/{name}.jsonl.gz" for name in ("bbh", "mmlu-dev")]
-    questions = contamination.collect(paths, 13)
+    questions = contamination.collect({path: path.name for path in paths}, 13)
     with gzip.open(shared_data / "pretrain/onestop-english.jsonl.gz", "rt", encoding="utf-8") as stream:
         texts = [json.loads(line)["text"] for line in stream]
     assert not any(len(contamination.find(words_of(text), questions.runs, 13)) for text in texts)

@@ -10,7 +10,7 @@ from archives import serving, write_crawl, write_listing
 
 from tasks.artifacts import Crawl, Step, Store
 from tasks.crawl import crawl, find, shard_names
-from tasks.sample.web import SampleWebConfig
+from tasks.sample.config import SampleWebConfig
 from tasks.stage import execute
 
 

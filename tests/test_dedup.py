@@ -593,6 +593,11 @@ def test_lines_of_duplicates_are_not_counted(store, in_this_process):
     assert [found["text"] for found in kept.values()] == [web[0]["text"]]
 
 
+def test_an_artifact_without_a_shard_is_refused(store):
+    with pytest.raises(ValueError, match="stage dedup is given no shard to read: run the stage before it anew"):
+        execute(dedup(source([]), DedupConfig(max_line_documents=3)), store)
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.lists(st.lists(st.integers(0, 8), max_size=6), max_size=4), max_size=4), st.integers(1, 3))
 def test_lines_are_counted_once_a_document_over_all_shards(tmp_path_factory, shards, most):

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from archives import BadServer, serving
+from archives import BadServer, Handler, serving
 
 from tasks import download
-from tasks.download import open_file, user_agent
+from tasks.download import head, open_file, user_agent
 from tasks.pace import Pace
 
 
@@ -45,6 +45,53 @@ def test_a_busy_server_and_broken_connections_change_nothing(tmp_path: Path, dat
     assert all("crawl2chat" in agent for *_, agent in server.requests)
 
 
+def test_a_part_that_begins_elsewhere_is_asked_for_again(tmp_path: Path, data: bytes) -> None:
+    with serving(tmp_path) as server:
+        server.faults["/file.gz"] = ["break", "astray"]
+        assert read(server) == data
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False], ids=["ranges", "no ranges"])
+def test_a_file_that_was_replaced_meanwhile_is_not_spliced(tmp_path: Path, data: bytes, knows_ranges: bool) -> None:
+    with serving(tmp_path, knows_ranges) as server:
+        server.faults["/file.gz"] = ["break"]
+        with open_file(f"{server.url}/file.gz") as stream:
+            stream.read(1000)
+            (tmp_path / "file.gz").write_bytes(data[::-1])
+            with pytest.raises(ValueError, match=r"file\.gz was replaced while it was read, at byte 500000: run"):
+                stream.read()
+
+
+def test_size_and_version_of_a_file_are_told_where_the_server_refuses_head(tmp_path: Path, data: bytes) -> None:
+    with serving(tmp_path) as server:
+        told = head(f"{server.url}/file.gz")
+    for knows_ranges in (True, False):
+        with serving(tmp_path, knows_ranges, knows_head=False) as server:
+            assert head(f"{server.url}/file.gz") == told == (len(data), told[1])
+
+
+def test_a_size_that_is_no_number_is_not_known(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    send = Handler.send_header
+    monkeypatch.setattr(
+        Handler,
+        "send_header",
+        lambda self, name, value: send(self, name, "many" if name == "Content-Length" else value),
+    )
+    with serving(tmp_path) as server:
+        assert head(f"{server.url}/file.gz")[0] is None
+        assert read(server) == data
+
+
+def test_an_address_beyond_ascii_is_sent_as_browsers_send_it(tmp_path: Path) -> None:
+    (tmp_path / "übung 1.gz").write_bytes(b"content")
+    with serving(tmp_path) as server:
+        assert open_file(f"{server.url}/übung%201.gz").read() == b"content"
+    assert download.ascii_url("http://münchen.de:80/ü?ß=%20#é") == (
+        "http://xn--mnchen-3ya.de:80/%C3%BC?%C3%9F=%20#%C3%A9"
+    )
+
+
 def test_it_gives_up_with_the_place(tmp_path: Path, data: bytes) -> None:
     with serving(tmp_path) as server:
         server.faults["/file.gz"] = ["break", *["busy"] * 20]
@@ -65,10 +112,13 @@ def test_a_file_that_is_not_there_is_not_asked_for_again(tmp_path: Path) -> None
     assert len(server.requests) == 1
 
 
-def test_an_address_that_is_none_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "url", ["http://site.example/a file.gz", "http://site..example/", "http://site.example/\udcfc"]
+)
+def test_an_address_that_is_none_is_not_tried_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits"))
-    with pytest.raises(ValueError, match="check the address"):
-        open_file("http://site.example/a file.gz").read()
+    with pytest.raises(ValueError, match=r"cannot be read .*: check the address"):
+        open_file(url).read()
 
 
 def test_retry_after_is_kept(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -150,6 +151,18 @@ def test_a_long_conversation_forgets_its_beginning(folder: Path) -> None:
     assert "".join(chat.reply(messages)) is not None
     assert len(chat.tokenizer.render_prompt(messages)) > chat.max_tokens
     assert "".join(chat.reply(messages)) == "".join(chat.reply(messages[1:]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"temperature": float("nan")}, r"temperature: .* less than or equal to 10 \(given: nan\)$"),
+        ({"seed": 2**63}, r"seed: .* less than 9223372036854775808 \(given: 9223372036854775808\)$"),
+    ],
+)
+def test_what_nothing_can_be_drawn_by_is_told_in_one_line(folder: Path, settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=f"^{told}"):
+        Chat(folder, folder / "tokenizer.json", **settings)
 
 
 def test_a_chat_with_another_tokenizer_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -442,6 +442,13 @@ def test_each_kind_of_personal_data_has_its_action(model):
     assert decide(text, model, pii_actions={"ssn": "drop"})[1] is None
 
 
+def test_an_action_for_a_kind_that_is_not_looked_for_is_refused():
+    with pytest.raises(
+        ValueError, match="pii_actions says what is done with phone, which pii_kinds does not look for: add"
+    ):
+        FilterConfig(pii_kinds=["email"], pii_actions={"email": "keep", "phone": "drop"})
+
+
 def test_a_score_is_not_asked_for_without_a_classifier():
     with pytest.raises(ValueError, match="min_quality_score asks for a classifier"):
         FilterConfig(min_quality_score=0.5)

@@ -126,6 +126,8 @@ def test_what_would_be_dropped_later_is_not_extracted_where_it_is_asked_for(tmp_
         f"{sites[0]}/de": "language/de",
     }
     assert len(kept(run(store, tmp_path / "part.warc.gz"))) == 4
+    with pytest.raises(ValueError, match="the language model knows no EN, zh-cn: name languages as en, de, zh"):
+        run(store, tmp_path / "part.warc.gz", languages=["EN", "de", "zh-cn"])
 
 
 def test_damaged_files_are_named_and_the_others_read(tmp_path: Path, store: Store) -> None:

@@ -1,12 +1,14 @@
 """Recipes: a setting reaches its field, and a wrong one is told with what is allowed."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from flows.pipeline import dag, select
 from flows.recipes import RECIPES, STAGE_NAMES, make_recipe
-from model.config import OptimConfig
+from model.checkpoint import to_hugging_face
+from model.config import ModelConfig, OptimConfig
 
 
 def test_a_setting_reaches_its_field_and_no_other() -> None:
@@ -42,8 +44,9 @@ def test_a_wrong_setting_is_told_with_what_is_allowed(name: str, setting: str, t
 
 
 def write_folder(folder: Path) -> str:
-    """What is looked at of a model before anything runs: its files are there."""
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+    """What is looked at of a model before anything runs: its config.json can be read, and its other files are there."""
+    (folder / "config.json").write_text(json.dumps(to_hugging_face(ModelConfig())))
+    for name in ("tokenizer.json", "model.safetensors"):
         (folder / name).write_text(name)
     return f"{folder}/"
 
@@ -60,6 +63,22 @@ def test_a_base_model_is_taken_as_it_is_with_its_vocabulary_and_a_setting_still_
     assert make_recipe("gpt2", base_model=folder).pretrain.train.num_steps == 0
     with pytest.raises(ValueError, match=r"there is no model in 'Qwen/Qwen3-0\.6B': fetch one"):
         make_recipe("tiny", base_model="Qwen/Qwen3-0.6B")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model_type": "mistral"}, "model_type 'mistral': only qwen3 and llama"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config {'bits': 4}: only"),
+    ],
+)
+def test_a_base_model_that_cannot_be_read_is_refused_at_once(
+    tmp_path: Path, changes: dict[str, object], told: str
+) -> None:
+    folder = write_folder(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(to_hugging_face(ModelConfig()) | changes))
+    with pytest.raises(ValueError, match=told):
+        make_recipe("tiny", base_model=folder)
 
 
 def test_a_base_model_changes_the_tokenizer_and_what_depends_on_it_and_nothing_before(

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from tiny import finish, tiny_config, write_lines, write_model, write_tokenizer
 
 from model import rl
-from model.checkpoint import load_reward_model, load_transformer
+from model.checkpoint import complete_checkpoints, load_reward_model, load_transformer
 from model.config import GenerateConfig, OptimConfig
 from model.evaluation import rewards
 from model.generate import draw
@@ -126,6 +127,24 @@ def test_a_stopped_run_saves_and_goes_on_exactly(folder: Path) -> None:
     with pytest.raises(SystemExit):
         rl.train(stopped, folder / "stopped" / "checkpoints", stop)
     assert untimed(train(stopped)) == untimed(undisturbed)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), 1e38])
+def test_a_policy_that_diverges_is_told_with_the_step_and_the_last_good_checkpoint_is_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, weight: float
+) -> None:
+    """At once where weights are no numbers, else when the next rollouts cannot be drawn."""
+    run, update, numbers = make_run(folder, checkpoint_every_steps=1, updates_per_step=1), rl.update, count(1)
+
+    def diverge(engine: Any, *given: Any) -> None:
+        update(engine, *given)
+        if next(numbers) == 3:
+            torch.nn.init.constant_(engine.module.model.norm.weight, weight)
+
+    monkeypatch.setattr(rl, "update", diverge)
+    with pytest.raises(RuntimeError, match=r"^step [34] went wrong \(.*\): take a lower learning rate than 0\.01$"):
+        train(run)
+    assert "step-00000002" in [path.name for path in complete_checkpoints(folder / "out" / "checkpoints")]
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2])

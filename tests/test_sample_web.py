@@ -15,12 +15,13 @@ import trafilatura
 from warcio.archiveiterator import ArchiveIterator
 from warcio.checker import Checker
 
+from tasks.sample.config import SampleWebConfig
 from tasks.sample.html import PATHS, Site, encode_page
 from tasks.sample.noise import JUNK, prose
 from tasks.sample.personal import MAKERS, TRAPS, luhn_digit
 from tasks.sample.plan import make_page, similarity
 from tasks.sample.templates import render_page
-from tasks.sample.web import SampleWebConfig, write_sample_web
+from tasks.sample.web import write_sample_web
 
 CONFIG = SampleWebConfig(seed=3, num_articles=80, num_files=3)
 EXPECTATIONS = {

@@ -17,6 +17,7 @@ from tiny import finish, write_model, write_tokenizer
 from flows.recipes import Recipe, make_recipe
 from flows.scaling import Study, scaling_study, smaller, study
 from flows.stages import Summary
+from model.checkpoint import to_hugging_face
 from model.config import ModelConfig, OptimConfig, TrainConfig, TrainRun
 from model.scaling_law import HUBER_DELTA, ScalingLaw, ScalingRun, fit, minimise, resample, scatter
 from model.train import train
@@ -151,7 +152,7 @@ def test_too_few_sizes_are_refused_before_anything_runs_also_where_rounding_make
 
 
 def test_an_open_weights_model_has_no_law(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text(json.dumps(to_hugging_face(ModelConfig())))
     with pytest.raises(ValueError, match="models that begin with nothing"):
         study(make_recipe("tiny", base_model=str(tmp_path)))
 

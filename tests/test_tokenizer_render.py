@@ -39,6 +39,13 @@ def test_every_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
     assert int(tokenizer.token_bytes[tokens].sum()) == len(text.encode())
 
 
+def test_half_of_a_character_is_one_that_is_not_known(tokenizer: Tokenizer) -> None:
+    """Bytes that are no UTF-8 come so from a command line."""
+    said = b"caf\xe9 \xf0\x9f\x98\x80".decode("utf-8", "surrogateescape")
+    assert tokenizer.decode(tokenizer.encode(said)) == "caf\ufffd \U0001f600"
+    assert tokenizer.render([{"role": "user", "content": said}])
+
+
 def test_a_batch_is_encoded_as_each_text_alone(tokenizer: Tokenizer) -> None:
     texts = ["the sky", "", "Zürich \U0001f600"]
     assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -364,6 +365,21 @@ def test_a_pickle_in_a_checkpoint_is_not_executed(data: Path, tmp_path: Path, mo
     with pytest.raises(Exception, match="Weights only load failed"):
         run_here(run)
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.999])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_with(
+    data: Path, tmp_path: Path, part: float
+) -> None:
+    run = make_run(data, tmp_path / "out", num_steps=8)
+    lines = run_here(run)
+    newest = tmp_path / "out" / "checkpoints" / "step-00000008"
+    [path] = newest.iterdir()
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+    with pytest.raises(ValueError, match=f"^the checkpoint {newest} cannot be read .+ delete that folder .+ before$"):
+        run_here(run)
+    shutil.rmtree(newest)
+    assert [line["train/loss_nats"] for line in run_here(run)] == [line["train/loss_nats"] for line in lines]
 
 
 def test_sft_and_then_reward(reference: TrainRun, data: Path, tmp_path: Path) -> None:

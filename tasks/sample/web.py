@@ -21,24 +21,14 @@ from email.utils import format_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
 from warcio.recordloader import ArcWarcRecord
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+from tasks.sample.config import SampleWebConfig
 from tasks.sample.plan import CRAWL_START, Capture, plan_captures
 from tasks.sample.sites import write_blacklists
 from tasks.sample.world import World, build_world
-
-
-class SampleWebConfig(BaseModel):
-    """What the sample web is made from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seed: int = Field(1, ge=0, description="The same seed writes the same bytes.")
-    num_articles: int = Field(2400, ge=20, le=100_000, description="Articles; all else comes in proportion to them.")
-    num_files: int = Field(8, ge=1, le=1000, description="WARC files that the captures are spread over.")
 
 
 def write_sample_web(folder: Path, config: SampleWebConfig) -> dict[str, int]:

@@ -21,9 +21,10 @@ from typing import Any
 
 from flows.pipeline import dag
 from flows.recipes import make_recipe
-from tasks.artifacts import Artifact, Checkpoint, Manifest, Step, Store
+from tasks.artifacts import Checkpoint, Store
 from tests.benchmarks.harness import ROOT, machine, say, tell
 from tests.benchmarks.token_data import write_tokens
+from tests.tiny import finish
 
 FIRST_STEPS, SKIPPED_STEPS = 12, 4
 VOCAB_SIZE = make_recipe("tiny").tokenizer.vocab_size
@@ -41,27 +42,11 @@ def write_inputs(store: Store) -> None:
         shutil.move(Path(name) / "tokenizer.json", tokenizer)
         for split in ("train", "validation"):
             shutil.move(Path(name) / f"{split}.arrow", tokens / split)
-    commit(store, steps["tokenizer"], {"vocab_size": VOCAB_SIZE}, {})
-    commit(store, steps["tokenize"], {}, {"tokenizer": steps["tokenizer"].id})
-
-
-def commit(store: Store, step: Step[Artifact], counts: dict[str, int], made_of: dict[str, str]) -> None:
-    """Make an artifact of what lies in its folder. Its documents are not there, so it is up to date."""
-    found = {role: store.find(given) for role, given in made_of.items()}
-    manifest = Manifest(
-        kind=step.kind.__name__,
-        stage=step.stage,
-        stage_version=step.version,
-        fingerprint=step.fingerprint,
-        inputs={role: given.id for role, given in step.inputs.items()},
-        input_digests={role: manifest.digest for role, manifest in found.items() if manifest},
-        config=step.config.model_dump(mode="json"),
-        files=store.records(store.folder(step.id)),
-        counts=counts,
-        metrics={},
-        provenance={"wall_seconds": 0.0},
-    )
-    store.commit(manifest)
+    for name, counts, inputs in (
+        ("tokenizer", {"vocab_size": VOCAB_SIZE}, {}),
+        ("tokenize", {}, {"tokenizer": steps["tokenizer"].id}),
+    ):  # their documents are not there, so they are up to date
+        finish(store, steps[name].kind, steps[name].id, inputs=inputs, counts=counts)
 
 
 def run(store: Store, num_steps: int) -> tuple[float, float, list[Line]]:
