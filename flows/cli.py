@@ -6,11 +6,11 @@ that says what, where and the remedy; 3 done, but what could not be read of a da
 
 import errno
 import logging
-import os
 import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.recipes import STAGE_NAMES, StageName, make_recipe
-from flows.server import Server
+from flows.server import Server, quieten
 from model.json_lines import read_lines
 from tasks.artifacts import Artifact, Manifest, Step, Store, write_atomically
 from tasks.scaling import BUDGETS, SIZES
@@ -36,13 +36,22 @@ FULL_DISK = " in {store}: make room, or name a store elsewhere with CRAWL2CHAT_S
 CARD_START, CARD_END = "<!-- card -->", "<!-- /card -->"
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="From raw Common Crawl WARC files to a chat assistant, stage by stage.",
 )
 console = Console()
 errors = Console(stderr=True)
 
+
+def _known(recipe: str) -> str:
+    make_recipe(recipe)  # raises where there is none of that name
+    return recipe
+
+
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe: tiny, small, gpt2, study.")]
-RecipeOption = Annotated[str, typer.Option(help="Whose latest artifacts are meant.")]
+RecipeOption = Annotated[str, typer.Option(help="Whose latest artifacts are meant.", callback=_known)]
 InputOption = Annotated[
     list[str],
     typer.Option("--input", help="Web archive files: a path, glob, folder, URL or cc:CRAWL. May be repeated."),
@@ -54,6 +63,8 @@ BaseModelOption = Annotated[
         help="Folder of a Qwen3 or Llama model to take as the base model instead of training one, as `hf download` makes it."
     ),
 ]
+TemperatureOption = Annotated[float, typer.Option(min=0.0, max=10.0, help="0 always says the likeliest.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of what is drawn.")]
 MaxFilesOption = Annotated[int, typer.Option(min=0, help="Read at most so many files; 0 reads all.")]
 
 
@@ -79,17 +90,20 @@ def run(
     told = bounds | shaping | {"recipe": recipe, "force": force}
     steps = dag(make_recipe(recipe, **shaping))
     store = Store.default()
-    names = select(start, until, only)
-    if unknown := [name for name in force if name not in STAGE_NAMES]:
-        raise ValueError(f"there is no stage {unknown[0]!r} to force: take one of {', '.join(STAGE_NAMES)}")
+    names = select(start, until, only, force)
     states: dict[str, str] = {name: state(steps[name], recipe, store) for name in STAGE_NAMES}
     _refuse_gaps(steps, states, names, force, store)
     if not force and all(states[name] == "up to date" for name in names):
-        console.print(f"{len(names)} stages of recipe {recipe} are up to date, nothing to run.")
+        what = f"{len(names)} stages of recipe {recipe} are" if len(names) > 1 else f"{names[0]} of recipe {recipe} is"
+        console.print(f"{what} up to date, nothing to run.")
     else:
         with server.used(), Terminal(console) as terminal, listening(terminal):
             pipeline(**told, runs_deployments=False)
-    _finish(steps, names, recipe, base_model, store)
+    _finish(steps, names, recipe, store)
+    if names[-1] in ("evaluate", "export"):
+        _tell_next(recipe, **shaping)
+    if names[0] == "ingest":
+        _tell_damaged(store.open(steps["ingest"].id, Artifact))
 
 
 def _refuse_gaps(
@@ -107,8 +121,9 @@ def _refuse_gaps(
                     f"stage {name} needs what {given.stage} makes, which is {states[given.stage]}: run without --only and --from, "
                     f"or `--only {given.stage}` first"
                 )
+    needed = {*names, *(given.stage for name in names for given in steps[name].inputs.values())}
     for name in STAGE_NAMES:
-        if states[name] == "damaged" and name not in force:
+        if name in needed and states[name] == "damaged" and name not in force:
             store.verify(_found(store, steps[name].id))
 
 
@@ -123,31 +138,37 @@ def _finish(
     steps: Mapping[StageName, Step[Artifact]],
     names: Sequence[StageName],
     recipe: str,
-    base_model: str,
     store: Store,
 ) -> None:
-    """Tell what came of it, and what to do next."""
+    """Tell what came of it."""
     for name in names:
         store.set_latest(recipe, _found(store, steps[name].id))
     if names[-1] in ("evaluate", "export"):
         report = store.open(steps["evaluate"].id, Artifact).folder / "report.md"
         console.print(Markdown(report.read_text(encoding="utf-8")))
-        again = f"{recipe} --base-model {escape(shlex.quote(base_model))}" if base_model else recipe
-        console.print(NEXT.format(again=again), highlight=False, soft_wrap=True)
     else:
-        console.print(f"`crawl2chat show {steps[names[-1]].id}` shows what the last stage made.", highlight=False)
-    if names[0] == "ingest":
-        _tell_damaged(store.open(steps["ingest"].id, Artifact))
+        told = f"`crawl2chat show {steps[names[-1]].id}` shows what the last stage made."
+        console.print(told, highlight=False, soft_wrap=True)
 
 
 NEXT = """
-[bold]What to do next[/]
-  crawl2chat chat                              talk with the model
-  crawl2chat complete "The river"              let the base model go on
+What to do next
+  crawl2chat chat{whose}                              talk with the model
+  crawl2chat complete "The river"{whose}              let the base model go on
   crawl2chat run {again} --force sft              run one stage again
-  crawl2chat run {again} --input 'my/*.warc.gz'   your own web archive files
+  crawl2chat run {elsewhere} --input 'my/*.warc.gz'   your own web archive files
   prefect server start                         the UI of the runs, at http://127.0.0.1:4200
 """
+
+
+def _tell_next(recipe: str, inputs: Iterable[str], max_files: int, settings: Iterable[str], base_model: str) -> None:
+    """The commands that go on from this run: with its settings, and with its input where they do not name another."""
+    given = [("--set", setting) for setting in settings] + [("--base-model", base_model)] * bool(base_model)
+    read = [("--input", path) for path in inputs] + [("--max-files", str(max_files))] * bool(max_files)
+    elsewhere, again = (shlex.join([recipe, *chain.from_iterable(options)]) for options in (given, given + read))
+    whose = "" if recipe == "tiny" else f" --recipe {recipe}"
+    told = NEXT.format(again=again, elsewhere=elsewhere, whose=whose)
+    console.print(told, highlight=False, soft_wrap=True, markup=False)
 
 
 def _tell_damaged(documents: Artifact) -> None:
@@ -302,8 +323,8 @@ def report(
 def chat(
     prompt: Annotated[str, typer.Option("-p", "--prompt", help="Say this, print the reply, and end.")] = "",
     recipe: RecipeOption = "tiny",
-    temperature: Annotated[float, typer.Option(min=0.0, max=10.0, help="0 always says the likeliest.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
+    temperature: TemperatureOption = 0.0,
+    seed: SeedOption = 0,
 ) -> None:
     """Talk with the model. Ends with an empty line or Ctrl-D."""
     talk = _open_chat(recipe, "export", temperature, seed)
@@ -320,8 +341,8 @@ def chat(
 def complete(
     text: Annotated[str, typer.Argument(help="What the base model goes on from.")],
     recipe: RecipeOption = "tiny",
-    temperature: Annotated[float, typer.Option(min=0.0, max=10.0)] = 0.7,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    temperature: TemperatureOption = 0.7,
+    seed: SeedOption = 0,
 ) -> None:
     """Let the base model complete a text."""
     talk = _open_chat(recipe, "pretrain", temperature, seed)
@@ -372,7 +393,6 @@ def plan(
 @app.command()
 def deploy(pool: Annotated[str, typer.Option(help="The work pool.")] = "crawl2chat") -> None:
     """Register every stage as a deployment with the Prefect server that PREFECT_API_URL names."""
-    os.environ.update({"DO_NOT_TRACK": "1"})
     from flows import deploy as deployment
 
     deployment.deploy(pool)
@@ -383,6 +403,7 @@ def deploy(pool: Annotated[str, typer.Option(help="The work pool.")] = "crawl2ch
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; every error a user can cause is one line and a status of 2."""
     logging.getLogger("crawl2chat").addHandler(logging.NullHandler())
+    quieten()
     try:
         app(args=list(arguments) if arguments is not None else None)
     except (ValueError, OSError) as error:

@@ -7,7 +7,6 @@ crashed, and registers all deployments. Doing it again changes nothing.
 import os
 import subprocess
 import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,8 +16,10 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
 
+from flows.server import await_answer
 from tasks.artifacts import Store
 
 HOME = Path(__file__).parent.parent
@@ -29,27 +30,17 @@ HEARTBEAT_SECONDS = 540  # three of Prefect's heartbeats missed
 
 def deploy(pool: str = "crawl2chat", wait_seconds: float = 60.0) -> None:
     """Register everything with the server that PREFECT_API_URL names. Raises ValueError where none answers."""
-    if not os.environ.get("PREFECT_API_URL"):
+    if not PREFECT_API_URL.value():
         raise ValueError(
             "PREFECT_API_URL is not set: start a server with `prefect server start` and "
             "`export PREFECT_API_URL=http://127.0.0.1:4200/api`"
         )
     with get_client(sync_client=True) as client:
-        _wait(client, wait_seconds)
+        await_answer(client, wait_seconds)
         _make_pool(client, pool)
         if not client.read_automations_by_name(ZOMBIES):
             client.create_automation(_zombie_automation())
     _register(pool)
-
-
-def _wait(client: SyncPrefectClient, wait_seconds: float) -> None:
-    deadline = time.monotonic() + wait_seconds
-    while error := client.api_healthcheck():
-        if time.monotonic() > deadline:
-            raise ValueError(
-                f"no Prefect server answers at {client.api_url} ({error}): start it with `prefect server start`"
-            )
-        time.sleep(1.0)
 
 
 def _make_pool(client: SyncPrefectClient, pool: str) -> None:
@@ -59,6 +50,10 @@ def _make_pool(client: SyncPrefectClient, pool: str) -> None:
         client.create_work_pool(
             WorkPoolCreate(name=pool, type="process", description="Stages, as processes of a worker.")
         )
+    except PrefectHTTPStatusError as error:
+        raise ValueError(
+            f"the server has no work pool by the name {pool!r}: give another with --pool ({error})"
+        ) from None
 
 
 def _zombie_automation() -> AutomationCore:

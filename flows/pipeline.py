@@ -7,6 +7,7 @@ deployment behind a small task with a persisted result, so that a retry of the p
 """
 
 import sys
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from prefect import flow, task
@@ -49,17 +50,22 @@ def dag(recipe: Recipe) -> Steps:
     return dict(zip(STAGE_NAMES, steps, strict=True))
 
 
-def select(start: str, until: str, only: str) -> tuple[StageName, ...]:
-    """The stages from `start` to `until`, or `only` one; an empty name sets no bound. Raises ValueError."""
-    for name in (start, until, only):
+def select(start: str, until: str, only: str, force: Sequence[str] = ()) -> tuple[StageName, ...]:
+    """The stages from `start` to `until`, or `only` one, with all of `force`; an empty name sets no bound. Raises ValueError."""
+    for name in (start, until, only, *force):
         if name and name not in STAGE_NAMES:
             raise ValueError(f"there is no stage {name!r}: take one of {', '.join(STAGE_NAMES)}")
+    if only and (start or until):
+        raise ValueError(f"only stage {only} is to run, and another bound is set: give --only, or --from and --until")
     names: tuple[str, ...] = STAGE_NAMES
     first = names.index(only or start) if only or start else 0
     last = names.index(only or until) if only or until else len(names) - 1
     if last < first:
         raise ValueError(f"stage {until} comes before {start}: there is nothing to run from {start} until {until}")
-    return STAGE_NAMES[first : last + 1]
+    chosen = STAGE_NAMES[first : last + 1]
+    if left_out := [name for name in force if name not in chosen]:
+        raise ValueError(f"stage {left_out[0]} is to be forced, and is not among those to run: {', '.join(chosen)}")
+    return chosen
 
 
 def state(step: Step[Artifact], recipe_name: str, store: Store) -> Literal["up to date", "stale", "missing", "damaged"]:
@@ -89,7 +95,8 @@ def launch(stage: str, parameters: dict[str, Any], upstream: list[Summary]) -> S
     run = run_deployment(f"{stage}/{stage}", parameters=parameters)
     assert isinstance(run, FlowRun)
     if run.state is None or not run.state.is_completed():
-        raise RuntimeError(f"stage {stage} ended as {run.state and run.state.name}: see its flow run {run.name}")
+        told = f"{run.state.name}: {run.state.message}" if run.state else "unknown"
+        raise RuntimeError(f"stage {stage}, run as {run.name}, ended as {told}")
     artifact_id = Store.default().latest(parameters["recipe"], stage)
     return {"artifact": artifact_id}
 
@@ -123,7 +130,7 @@ def pipeline(
     """
     steps = dag(make_recipe(recipe, inputs, max_files, settings, base_model))
     done: dict[str, Summary] = {}
-    for name in select(start, until, only):
+    for name in select(start, until, only, force):
         step = steps[name]
         told = parameters(step, recipe, name in force)
         upstream = [done[given.stage] for given in step.inputs.values() if given.stage in done]

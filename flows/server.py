@@ -12,11 +12,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from tasks.launcher import die_with_parent
 
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
 START_SECONDS, STOP_SECONDS, POLL_SECONDS = 120.0, 5.0, 0.05
-QUIET = {  # a run from the command line is told by our own display, and phones nobody
+QUIET = {  # what is done from the command line is told by our own display, and phones nobody
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
@@ -30,11 +34,15 @@ TEMPORARY = {
 UVICORN = [sys.executable, "-m", "uvicorn", "--log-level", "error", "--lifespan", "on", "--host", "127.0.0.1"]
 
 
+def quieten() -> None:
+    """Before Prefect is imported, which reads these settings, and where nothing is set tells and sends what is used."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+
+
 class Server:
     """The server that PREFECT_API_URL names, or a temporary one, which starts when this is made."""
 
     def __init__(self) -> None:
-        os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
         self.process: subprocess.Popen[bytes] | None = None
         if not os.environ.get("PREFECT_API_URL"):
             self.port = _free_port()
@@ -49,14 +57,17 @@ class Server:
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """Run the flows of this block with it. Raises RuntimeError where it does not start."""
+        """Run the flows of this block with it. Raises ValueError where it does not answer, RuntimeError where it does not start."""
+        from prefect.client.orchestration import get_client
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        if PREFECT_API_URL.value():  # by a profile or a file of Prefect's, which were not read before
+        if PREFECT_API_URL.value():  # also by a profile or a file of Prefect's, which were not read before
             self.stop()
-        if self.process is None:
+            with get_client(sync_client=True) as client:
+                await_answer(client, 0.0)
             yield
             return
+        assert self.process is not None
         _await(self.process, self.port)
         # Nobody looks for dead flows by their heartbeat here, and each flow would wait a second for the last beat at its end.
         with temporary_settings({"api.url": f"http://127.0.0.1:{self.port}/api", "flows.heartbeat_frequency": None}):
@@ -71,6 +82,18 @@ class Server:
                 self.process.kill()
                 self.process.wait()
             self.process = None
+
+
+def await_answer(client: "SyncPrefectClient", wait_seconds: float) -> None:
+    """Until the server that PREFECT_API_URL names answers. Raises ValueError where it does not."""
+    deadline = time.monotonic() + wait_seconds
+    while error := client.api_healthcheck():
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"no Prefect server answers at {client.api_url} ({error}): start it with `prefect server start`, or name "
+                "another with PREFECT_API_URL"
+            )
+        time.sleep(1.0)
 
 
 def _free_port() -> int:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from tasks.artifacts import Manifest, Step
 from tasks.stage import Listener
@@ -33,14 +34,14 @@ class Terminal(Listener):
         columns = (
             SpinnerColumn(),
             TextColumn("[bold]{task.description:<12}"),
-            BarColumn(24),
+            BarColumn(None, table_column=Column(ratio=1)),
             TextColumn("{task.fields[amount]:>22}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[values]}"),
-        )
-        self.display = Progress(*columns, console=console, disable=not console.is_terminal)
+            TextColumn("[dim]{task.fields[values]}", table_column=Column(ratio=3, no_wrap=True)),
+        )  # where a terminal is narrow, the bar and the values give way
+        self.display = Progress(*columns, console=console, disable=not console.is_terminal, expand=True)
 
     def __enter__(self) -> Self:
         self.display.start()

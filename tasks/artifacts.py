@@ -267,7 +267,7 @@ class Store:
 
     @classmethod
     def default(cls) -> Self:
-        return cls(os.environ.get("CRAWL2CHAT_STORE", "artifacts"))
+        return cls(os.environ.get("CRAWL2CHAT_STORE") or "artifacts")
 
     def folder(self, artifact_id: str) -> Path:
         return self.root / artifact_id

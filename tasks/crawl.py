@@ -73,6 +73,8 @@ def crawl(inputs: list[str], max_files: int, base_url: str, sample: SampleWebCon
     """The first `max_files` files (0: all) that `inputs` stand for. Raises ValueError for an input that is none."""
     if inputs == [SAMPLE]:
         return Step("crawl", SAMPLE_VERSION, Crawl, sample, {}, run=run_sample, is_source=True)
+    if "" in inputs:
+        raise ValueError(f"an input is empty: {REMEDY}")
     if SAMPLE in inputs:
         raise ValueError(f"input sample is given beside others ({inputs}): give it alone, or leave it out")
     crawls = [name.removeprefix("cc:") for name in inputs if name.startswith("cc:")]

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -123,12 +123,14 @@ def execute(step: Step[Any], store: Store, *, force: bool = False) -> Manifest:
         if source.is_source:
             execute(source, store)
     inputs = {role: store.open(input_step.id, input_step.kind) for role, input_step in step.inputs.items()}
-    with lease(store.folder(step.id)):
+    run = Run(step, store.folder(step.id))
+    with lease(run.folder, run.log):
         if not force and (manifest := up_to_date(step, store)):  # another runner finished it while this one waited
+            _tell(step, manifest, is_skipped=True)
             return manifest
         if force or store.find(step.id):
             store.discard(step.id)
-        manifest = _make(Run(step, store.folder(step.id)), store, inputs)
+        manifest = _make(run, store, inputs)
     _tell(step, manifest, is_skipped=False)
     return manifest
 
@@ -205,12 +207,15 @@ def _commit() -> dict[str, str | bool]:
 
 
 @contextlib.contextmanager
-def lease(folder: Path) -> Iterator[None]:
-    """Hold `folder` against other runners: waits for one that renews its lease, takes over one that does not."""
+def lease(folder: Path, log: Callable[[str], None] = logger.info) -> Iterator[None]:
+    """Hold `folder` against other runners: waits for one that renews its lease, which is told, takes over one that does not."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lease"
-    while not _take(path):
+    if not (is_taken := _take(path)):
+        log("another run is at this stage: waiting for it")
+    while not is_taken:
         time.sleep(1.0)
+        is_taken = _take(path)
     is_over = threading.Event()
     renewer = threading.Thread(target=_renew, args=(path, is_over), daemon=True)
     renewer.start()

@@ -74,10 +74,11 @@ def test_shard_names_are_short_safe_and_all_different() -> None:
         (".", "holds no file"),
         ("memory://nothing/here.warc", "no file matches"),
         ("nosuch://bucket/file.warc", "nosuch"),
+        ("", "input is empty"),
     ],
 )
 def test_bad_input_is_one_line_with_the_remedy(tmp_path: Path, name: str, trouble: str) -> None:
-    pattern = name if "://" in name else str(tmp_path / name)
+    pattern = name if "://" in name or not name else str(tmp_path / name)
     with pytest.raises(ValueError, match=r"--input") as error:
         listed(pattern)
     assert trouble in str(error.value)

@@ -118,6 +118,10 @@ def test_a_stage_whose_input_is_missing_fails_with_the_remedy(server: dict[str, 
     run = trigger(server, "sft", {})
     assert run["state"]["type"] == "FAILED"
     assert "crawl2chat run tiny --until pretrain" in run["state"]["message"]
+    pipeline = trigger(server, "pipeline", {"only": "sft"})
+    assert pipeline["state"]["type"] == "FAILED"
+    assert "stage sft" in pipeline["state"]["message"]
+    assert "run its stage first" in pipeline["state"]["message"]
 
 
 def test_the_deployed_pipeline_runs_its_stages_as_deployments(server: dict[str, str]) -> None:

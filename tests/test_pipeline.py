@@ -3,8 +3,10 @@
 One run on a sample web of a few hundred pages is shared by all tests of this file; each command is the one of the README.
 """
 
+import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,8 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from rich.console import Console
 
 from flows.recipes import STAGE_NAMES
+from flows.terminal import Terminal
 from model.chat import Chat
 from model.checkpoint import load_transformer
 from tasks.artifacts import Artifact, Documents, Store
@@ -109,7 +113,7 @@ def test_every_stage_leaves_its_artifact_and_the_run_ends_with_the_report_card(
     for name in STAGE_NAMES:
         assert store.open(store.latest("tiny", name), Artifact).manifest.files
         assert name in finished
-    assert "What to do next" in finished
+    assert f"crawl2chat run tiny {shlex.join(settings())} --force sft " in finished  # it is this run that goes on
     assert "bits per byte" in finished
 
 
@@ -180,8 +184,11 @@ def test_a_stage_is_run_again_alone(finished: str, environment: dict[str, str]) 
         (["run", "tiny", "--set", "filter.language_threshold=2"], "less than or equal to 1"),
         (["run", "tiny", "--input", "/nowhere/*.warc.gz"], "/nowhere/*.warc.gz"),
         (["run", "tiny", "--until", "nowhere"], "no stage 'nowhere'"),
+        (["run", "tiny", "--only", "sft", "--from", "pretrain"], "give --only, or --from and --until"),
+        (["run", "tiny", "--only", "filter", "--force", "sft"], "not among those to run: filter"),
         (["show", "dedup/0123456789abcdef"], "no artifact dedup/0123456789abcdef"),
         (["chat", "--recipe", "small"], "crawl2chat run small"),
+        (["chat", "--recipe", "huge"], "no recipe 'huge'"),
         (["run", "tiny", "--base-model", "Qwen/Qwen3-0.6B"], "hf download"),
     ],
 )
@@ -192,6 +199,25 @@ def test_wrong_use_is_one_line_with_the_remedy_and_a_status(
     assert printed.startswith("error:")
     assert told in printed
     assert "\n" not in printed
+
+
+def test_a_server_that_does_not_answer_is_named(environment: dict[str, str]) -> None:
+    away = {**environment, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    printed = crawl2chat(away, "run", "tiny", *settings(), "--only", "ingest", "--force", "ingest", status=2)
+    assert "no Prefect server answers at http://127.0.0.1:9/api" in printed
+
+
+def test_on_a_terminal_of_80_columns_a_stage_has_its_name_and_times() -> None:
+    console = Console(width=80, force_terminal=True, color_system=None, file=io.StringIO())
+    terminal = Terminal(console)
+    values = {"loss": 3.41, "tokens/s": 12345.0, "data/s": 0.001}
+    terminal.progress("pretrain", 900.0, 12000.0, "steps", values)
+    with console.capture() as captured:
+        console.print(terminal.display.get_renderable())
+    shown = captured.get()
+    assert shown.count("\n") == 1
+    for told in ("pretrain ", "900/12,000 steps", "0:00:00 left -:--:--", "loss 3.41"):
+        assert told in shown
 
 
 def test_a_file_that_is_no_archive_and_an_empty_folder_are_refused(tmp_path: Path, environment: dict[str, str]) -> None:
