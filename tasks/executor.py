@@ -6,6 +6,7 @@ a process. A shard is no Prefect task: at 100 ms of bookkeeping each, 90,000 of 
 """
 
 import atexit
+import gc
 import json
 import multiprocessing
 import multiprocessing.forkserver
@@ -43,6 +44,7 @@ def tick(num: int = 1) -> None:
 def _start_worker(done: "Synchronized[int]") -> None:
     global _done  # noqa: PLW0603
     _done = done
+    gc.freeze()  # what the server loaded stays: no collection has to look at it
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
