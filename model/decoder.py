@@ -173,7 +173,8 @@ def _after(norm: Tensor, *matrices: Tensor) -> Product:
 
 def _product(matrix: Tensor) -> Product:
     """x [N, I] -> x @ matrix.T for a matrix [O, I]."""
-    if matrix.device.type != "cpu" or matrix.dtype != torch.float32 or not torch._C._has_mkldnn:
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if matrix.device.type != "cpu" or matrix.dtype != torch.float32 or not has_onednn:
         return matrix.detach().t().contiguous().__rmatmul__
     packed = torch.ops.mkldnn._reorder_linear_weight(matrix.detach(), PASS_TOKENS)
     multiply = torch.ops.mkldnn._linear_pointwise.default

@@ -34,15 +34,16 @@ def prompts(tokens: Tensor) -> list[list[int]]:
     return [row[:length].tolist() for row, length in zip(tokens, LENGTHS, strict=True)]
 
 
-@pytest.mark.parametrize("pass_tokens", [1, 16, 512])
+@pytest.mark.parametrize(("pass_tokens", "has_onednn"), [(1, True), (16, True), (512, True), (512, False)])
 @pytest.mark.parametrize(
     "changes",
     [{}, {"num_kv_heads": 4, "tie_embeddings": False}, {"normalize_qk": False, "rope_scaling": SCALING}],
     ids=str,
 )
 def test_reading_on_gives_the_logits_of_reading_at_once(
-    changes: dict[str, object], pass_tokens: int, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, object], pass_tokens: int, has_onednn: bool, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: has_onednn)
     monkeypatch.setattr("model.decoder.PASS_TOKENS", pass_tokens)
     monkeypatch.setattr("model.decoder.BLOCK_TOKENS", 8)  # the cache grows several times
     model = make_model(**changes)
