@@ -60,9 +60,9 @@ def measure(store: Path, stage: str, inputs: list[str], extractor: str) -> dict[
 
 
 def per_page(less: dict[str, float], more: dict[str, float], pages: float) -> dict[str, float]:
-    return {
-        name: (more[name] - less.get(name, 0)) / pages for name in ("cpu_seconds", "bytes", "documents") if name in more
-    }
+    """0 where a stage's start varies by more than its pages cost."""
+    names = [name for name in ("cpu_seconds", "bytes", "documents") if name in more]
+    return {name: max(more[name] - less.get(name, 0), 0) / pages for name in names}
 
 
 def few(folder: Path) -> str:
