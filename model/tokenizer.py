@@ -47,6 +47,11 @@ Messages = Sequence[Mapping[str, str]]
 """Turns with a `role` (system, user or assistant) and a `content`."""
 
 
+def whole_characters(text: str) -> str:
+    """`text` with U+FFFD for every half of a character: JSON and a command line can hold one alone, UTF-8 cannot."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 class Tokenizer:
     """Byte-level BPE with the conversation format's special tokens."""
 
@@ -79,9 +84,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text, never special ones. Half of a character, which a command line may hold, becomes U+FFFD."""
-        if SURROGATE.search(text):
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return list(self._encoder.encode(text, add_special_tokens=False).ids)
+        whole = whole_characters(text) if SURROGATE.search(text) else text
+        return list(self._encoder.encode(whole, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of each text; the encoder's own threads share the work."""

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import Field
 
 from model.json_lines import write_lines
+from model.tokenizer import whole_characters
 from tasks.artifacts import (
     Artifact,
     Config,
@@ -141,7 +142,9 @@ def _parse(line: str, place: str, fields: tuple[str, ...]) -> Record:
             raise ValueError(
                 f"{place} has a {name} that is no text, but {str(record[name])[:80]}: write it as a string"
             )
-    return _whole(record) if HALF_CHARACTER.search(line) else record
+    if HALF_CHARACTER.search(line):
+        record = json.loads(whole_characters(json.dumps(record, ensure_ascii=False)))
+    return record
 
 
 def _check_turns(messages: Any, place: str) -> None:
@@ -153,10 +156,3 @@ def _check_turns(messages: Any, place: str) -> None:
             f"{place} has the message {str(message)[:80]}: give each a role, which is {', '.join(get_args(Role))}, and a content, "
             "which is text"
         )
-
-
-def _whole(record: Record) -> Record:
-    """The record with U+FFFD for every half of a character: JSON can write one alone, and UTF-8 cannot."""
-    text = json.dumps(record, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    whole: Record = json.loads(text)
-    return whole

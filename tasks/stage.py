@@ -211,11 +211,10 @@ def lease(folder: Path, log: Callable[[str], None] = logger.info) -> Iterator[No
     """Hold `folder` against other runners: waits for one that renews its lease, which is told, takes over one that does not."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lease"
-    if not (is_taken := _take(path)):
+    if not _take(path):
         log("another run is at this stage: waiting for it")
-    while not is_taken:
-        time.sleep(1.0)
-        is_taken = _take(path)
+        while not _take(path):
+            time.sleep(1.0)
     is_over = threading.Event()
     renewer = threading.Thread(target=_renew, args=(path, is_over), daemon=True)
     renewer.start()
@@ -236,6 +235,7 @@ def _take(path: Path) -> bool:
         if _is_abandoned(path):
             logger.info("taking over %s from a runner that is gone", path)
             path.unlink(missing_ok=True)
+            return _take(path)
         return False
 
 

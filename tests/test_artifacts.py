@@ -162,8 +162,10 @@ def test_the_lease_of_a_living_runner_is_waited_for(tmp_path: Path) -> None:
     (tmp_path / "lease").write_text(json.dumps({"host": os.uname().nodename, "pid": holder.pid}))
     start = time.monotonic()
     subprocess.Popen(["sh", "-c", f"sleep 2; rm {tmp_path}/lease"])
-    with lease(tmp_path):
+    told: list[str] = []
+    with lease(tmp_path, told.append):
         assert time.monotonic() - start > 1.5
+    assert told == ["another run is at this stage: waiting for it"]
     holder.kill()
     holder.wait()
 
@@ -173,7 +175,9 @@ def test_the_lease_of_a_killed_runner_is_taken_over_at_once(tmp_path: Path) -> N
     holder.wait()
     (tmp_path / "lease").write_text(json.dumps({"host": os.uname().nodename, "pid": holder.pid}))
     start = time.monotonic()
-    with lease(tmp_path):
+    told: list[str] = []
+    with lease(tmp_path, told.append):
         assert time.monotonic() - start < 5
         assert (tmp_path / "lease").exists()
+    assert not told, "nobody is waited for"
     assert not (tmp_path / "lease").exists()
