@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from model.checkpoint import load_transformer
 from model.config import GenerateConfig, explained
+from model.decoder import Decoder
 from model.generate import stream
 from model.tokenizer import Messages, Tokenizer
 
@@ -24,18 +25,19 @@ class Chat:
     ) -> None:
         """Raises ValueError where the tokenizer is not the model's, or nothing can be drawn so."""
         self.tokenizer = Tokenizer.load(tokenizer)
-        self.model = load_transformer(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+        model = load_transformer(folder).to("cuda" if torch.cuda.is_available() else "cpu")
         self.max_tokens: int = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
         most = min(max_new_tokens, self.max_tokens // 2)
         try:
             self.config = GenerateConfig(max_new_tokens=most, temperature=temperature, seed=seed)
         except ValidationError as error:
             raise ValueError(explained(error)) from None
-        if self.model.config.vocab_size != self.tokenizer.vocab_size:
+        if model.config.vocab_size != self.tokenizer.vocab_size:
             raise ValueError(
-                f"the model in {folder} has a vocabulary of {self.model.config.vocab_size} tokens, {tokenizer} one of "
+                f"the model in {folder} has a vocabulary of {model.config.vocab_size} tokens, {tokenizer} one of "
                 f"{self.tokenizer.vocab_size}: give the tokenizer that the model was trained with"
             )
+        self.decoder = Decoder(model)
 
     def reply(self, messages: Messages) -> Iterator[str]:
         """What the assistant says next, up to the end of its turn."""
@@ -55,4 +57,4 @@ class Chat:
         return self.max_tokens - self.config.max_new_tokens
 
     def _stream(self, prompt: list[int], stop_token: int) -> Iterator[str]:
-        return stream(self.model, self.tokenizer, prompt, self.config, stop_token)
+        return stream(self.decoder, self.tokenizer, prompt, self.config, stop_token)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from model.config import GenerateConfig
+from model.decoder import Decoder
 from model.generate import generate
 from model.losses import token_logprobs
 from model.tokenizer import Messages, Tokenizer
@@ -61,10 +62,11 @@ def answer(
     model: Transformer, tokenizer: Tokenizer, conversations: Sequence[Messages], config: GenerateConfig, batch: int = 64
 ) -> list[Answer]:
     """The model's reply to each conversation, `batch` of them at a time."""
+    decoder = Decoder(model)
     answers = []
     for group in _groups(conversations, batch):
         prompts = [tokenizer.render_prompt(messages) for messages in group]
-        for completion in generate(model, prompts, config, tokenizer.assistant_end):
+        for completion in generate(decoder, prompts, config, tokenizer.assistant_end):
             is_finished = bool(completion) and completion[-1] == tokenizer.assistant_end
             answers.append(Answer(tokenizer.decode(completion).strip(), len(completion), is_finished))
     return answers
@@ -74,10 +76,11 @@ def complete(
     model: Transformer, tokenizer: Tokenizer, openings: Sequence[str], config: GenerateConfig, batch: int = 64
 ) -> list[str]:
     """What the model writes after each opening of a document; the opening itself is left out."""
+    decoder = Decoder(model)
     texts = []
     for group in _groups(openings, batch):
         prompts = [tokenizer.encode_document(opening) for opening in group]
-        texts += [tokenizer.decode(completion) for completion in generate(model, prompts, config, tokenizer.bos)]
+        texts += [tokenizer.decode(completion) for completion in generate(decoder, prompts, config, tokenizer.bos)]
     return texts
 
 

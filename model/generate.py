@@ -5,6 +5,7 @@ step reads one token a row. A row whose completion is finished leaves the batch.
 seed and on the prompts of the call together, not on earlier calls.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,9 +17,9 @@ from model.constraints import constraints, ending, num_pending, restrict
 from model.decoder import Decoder
 from model.losses import token_logprobs
 from model.tokenizer import Tokenizer
-from model.transformer import Transformer
 
 GREEDY_BELOW = 1e-6  # a temperature; logits over a smaller one are no numbers of float32 any more
+MOST_PER_BLOCK = 128  # logits that are searched for the greatest at once
 KEPT_FRACTION = 0.75  # rows are moved together once fewer than this are going on: each move copies the cache
 
 
@@ -26,47 +27,55 @@ class Completion(NamedTuple):
     """What a model wrote after a prompt, with the stop token or sequence if it came to that."""
 
     tokens: list[int]
-    logprobs: list[float]  # of each token under the model itself at temperature 1, in nats
+    logprobs: list[float]  # of each token under the model itself at temperature 1, in nats, where they are asked for
     ended_by: tuple[int, ...] = ()  # the stop token or sequence; empty where it was cut off
 
 
 def generate(
-    model: Transformer, prompts: Sequence[Sequence[int]], config: GenerateConfig, stop_token: int
+    decoder: Decoder, prompts: Sequence[Sequence[int]], config: GenerateConfig, stop_token: int
 ) -> list[list[int]]:
     """The tokens of a completion of each prompt; the last is `stop_token` unless a sequence ended it or it was cut off."""
-    return [completion.tokens for completion in draw(model, prompts, config, stop_token)]
+    *_, completions = steps(decoder, prompts, config, ((stop_token,), *config.stop_sequences))
+    return [completion.tokens for completion in completions]
 
 
 def draw(
-    model: Transformer, prompts: Sequence[Sequence[int]], config: GenerateConfig, stop_token: int
+    decoder: Decoder, prompts: Sequence[Sequence[int]], config: GenerateConfig, stop_token: int
 ) -> list[Completion]:
-    """A completion of each prompt, none of which may be empty."""
+    """A completion of each prompt, none of which may be empty, with its logprobs."""
     stops = ((stop_token,), *config.stop_sequences)
-    *_, completions = steps(model, prompts, config, stops)
+    *_, completions = steps(decoder, prompts, config, stops, with_logprobs=True)
     return [completion._replace(ended_by=ending(completion.tokens, stops)) for completion in completions]
 
 
 @torch.inference_mode()
 def steps(
-    model: Transformer, prompts: Sequence[Sequence[int]], config: GenerateConfig, stops: Sequence[tuple[int, ...]]
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    config: GenerateConfig,
+    stops: Sequence[tuple[int, ...]],
+    *,
+    with_logprobs: bool = False,
 ) -> Iterator[list[Completion]]:
     """The completions after each step: those that go on are a token longer."""
-    device = next(model.parameters()).device
+    device = decoder.embedding.device
     generator = torch.Generator(device).manual_seed(config.seed)
     completions = [Completion([], []) for _ in prompts]
     rows = list(range(len(prompts)))  # the prompt that each row of the batch goes on from
     ended: set[int] = set()
-    limits = constraints(config, prompts, model.config.vocab_size, device)
-    decoder = Decoder(model)
+    limits = constraints(config, prompts, decoder.config.vocab_size, device)
+    last_tokens = {stop[-1] for stop in stops}
     logits = decoder.read(prompts).float()
     for number in range(config.max_new_tokens):
         tokens = pick(logits if limits is None else limits.apply(logits), config, generator)
-        logprobs = token_logprobs(logits, tokens)
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+        if with_logprobs:
+            for row, logprob in zip(rows, token_logprobs(logits, tokens).tolist(), strict=True):
+                if row not in ended:
+                    completions[row].logprobs.append(logprob)
+        for row, token in zip(rows, tokens.tolist(), strict=True):
             if row not in ended:
                 completions[row].tokens.append(token)
-                completions[row].logprobs.append(logprob)
-                if ending(completions[row].tokens, stops):
+                if token in last_tokens and ending(completions[row].tokens, stops):
                     ended.add(row)
         yield completions
         going = [place for place, row in enumerate(rows) if row not in ended]
@@ -90,7 +99,7 @@ class NoNumbersError(ValueError):
 def pick(logits: Tensor, config: GenerateConfig, generator: torch.Generator) -> Tensor:
     """Draw a token a row: logits [B, V] in float32 -> tokens [B]. Raises NoNumbersError where there is nothing to draw by."""
     if config.temperature < GREEDY_BELOW:
-        return logits.max(-1).indices  # on a CPU faster than argmax
+        return likeliest(logits)
     below = restrict(logits / config.temperature, config).softmax(-1).cumsum(-1, dtype=torch.float64)
     if below[:, -1].isnan().any():
         raise NoNumbersError("the model gives no probabilities but NaN: its weights are damaged, or learning diverged")
@@ -98,14 +107,23 @@ def pick(logits: Tensor, config: GenerateConfig, generator: torch.Generator) -> 
     return torch.searchsorted(below, dart * below[:, -1:], right=True).squeeze(-1)
 
 
+def likeliest(logits: Tensor) -> Tensor:
+    """The first token of the greatest logit: [B, V] -> [B]. Block by block: on a CPU torch finds where it is far slower than that."""
+    B, V = logits.shape
+    size = math.gcd(V, MOST_PER_BLOCK)
+    blocks = logits.view(B, V // size, size)
+    best = blocks.amax(-1).argmax(-1, keepdim=True)
+    return (best * size + blocks.take_along_dim(best[..., None], 1).argmax(-1)).squeeze(1)
+
+
 def stream(
-    model: Transformer, tokenizer: Tokenizer, prompt: Sequence[int], config: GenerateConfig, stop_token: int
+    decoder: Decoder, tokenizer: Tokenizer, prompt: Sequence[int], config: GenerateConfig, stop_token: int
 ) -> Iterator[str]:
     """The text of one completion in pieces, each given once no later token can change it, without what stops it."""
     stops = ((stop_token,), *config.stop_sequences)
     given = ""
     tokens: list[int] = []
-    for [completion] in steps(model, [prompt], config, stops):
+    for [completion] in steps(decoder, [prompt], config, stops):
         tokens = completion.tokens
         text = tokenizer.decode(tokens[: len(tokens) - num_pending(tokens, stops)])
         if not text.endswith("\N{REPLACEMENT CHARACTER}") and text.startswith(given):  # else within a character

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from model.config import GenerateConfig
+from model.decoder import Decoder
 from model.evaluation import holds, rewards
 from model.generate import generate
 from model.json_lines import read_lines
@@ -106,7 +107,7 @@ def roll_out(
         temperature=config.temperature if temperature is None else temperature,
         seed=seed,
     )
-    completions = generate(policy, [prompt.tokens for prompt in prompts], drawn, tokenizer.assistant_end)
+    completions = generate(Decoder(policy), [prompt.tokens for prompt in prompts], drawn, tokenizer.assistant_end)
     return reward(environment, prompts, completions)
 
 

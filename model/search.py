@@ -39,14 +39,13 @@ class Search:
 
 @torch.inference_mode()
 def beam_search(
-    model: Transformer, prompts: Sequence[Sequence[int]], config: BeamConfig, stop_token: int
+    decoder: Decoder, prompts: Sequence[Sequence[int]], config: BeamConfig, stop_token: int
 ) -> list[list[Beam]]:
     """At most num_beams completions of each prompt, best first; none of the prompts may be empty."""
-    device = next(model.parameters()).device
+    device = decoder.embedding.device
     stops = ((stop_token,), *config.stop_sequences)
     searches = [Search() for _ in prompts]
-    limits = constraints(config, prompts, model.config.vocab_size, device)
-    decoder = Decoder(model)
+    limits = constraints(config, prompts, decoder.config.vocab_size, device)
     logits = decoder.read(prompts).float()
     going = searches
     while True:

@@ -56,12 +56,12 @@ def test_greedy_gives_the_tokens_of_an_uncached_forward(model: Transformer, prom
     expected = [uncached(model, prompt, stop_token) for prompt in prompts]
     assert len({len(row) for row in expected}) > 3
     assert sum(len(row) < 24 for row in expected) > 6
-    assert generate(model, prompts, GREEDY, stop_token) == expected
+    assert generate(Decoder(model), prompts, GREEDY, stop_token) == expected
 
 
 def test_logprobs_are_those_of_a_forward(model: Transformer, prompts: list[list[int]]) -> None:
     config = GenerateConfig(max_new_tokens=12, temperature=1.3, top_k=50, seed=4)
-    for prompt, completion in zip(prompts, draw(model, prompts, config, STOP), strict=True):
+    for prompt, completion in zip(prompts, draw(Decoder(model), prompts, config, STOP), strict=True):
         tokens = torch.tensor([[*prompt, *completion.tokens]])
         with torch.no_grad():
             logprobs = token_logprobs(model(tokens[:, :-1]), tokens[:, 1:])[0, len(prompt) - 1 :]
@@ -70,14 +70,14 @@ def test_logprobs_are_those_of_a_forward(model: Transformer, prompts: list[list[
 
 def test_the_seed_decides(model: Transformer, prompts: list[list[int]]) -> None:
     first, again, other = (
-        generate(model, prompts, GenerateConfig(max_new_tokens=8, seed=seed), STOP) for seed in (1, 1, 2)
+        generate(Decoder(model), prompts, GenerateConfig(max_new_tokens=8, seed=seed), STOP) for seed in (1, 1, 2)
     )
     assert first == again
     assert first != other
 
 
 def test_a_completion_ends_with_the_stop_token_or_is_cut_off(model: Transformer, prompts: list[list[int]]) -> None:
-    for tokens in generate(model, prompts * 4, GenerateConfig(max_new_tokens=40, temperature=2.0), STOP):
+    for tokens in generate(Decoder(model), prompts * 4, GenerateConfig(max_new_tokens=40, temperature=2.0), STOP):
         assert STOP not in tokens[:-1]
         assert tokens[-1] == STOP or len(tokens) == 40
 
@@ -89,7 +89,7 @@ def test_greedy_is_that_of_transformers(model: Transformer, prompts: list[list[i
     config = GREEDY.model_copy(update={"repetition_penalty": 1.3, "banned_tokens": (40, 41), "logit_bias": {60: 2.5}})
     same = {"repetition_penalty": 1.3, "suppress_tokens": [40, 41], "sequence_bias": {(60,): 2.5}}
     for asked, told in ((GREEDY, {}), (config, same)):
-        for prompt, tokens in zip(prompts[:12], generate(model, prompts[:12], asked, STOP), strict=True):
+        for prompt, tokens in zip(prompts[:12], generate(Decoder(model), prompts[:12], asked, STOP), strict=True):
             found = theirs.generate(
                 torch.tensor([prompt]), do_sample=False, max_new_tokens=24, eos_token_id=STOP, pad_token_id=0, **told
             )
@@ -104,7 +104,7 @@ def test_every_shape_reads_one_token_as_it_reads_all(changes: dict[str, object],
         for parameter in model.parameters():  # norms too, or a swapped one would not be seen
             parameter.copy_(parameter * 4 if parameter.dim() == 2 else torch.rand_like(parameter) + 0.5)
     config = GenerateConfig(max_new_tokens=12, seed=4)
-    for prompt, completion in zip(prompts, draw(model, prompts, config, STOP), strict=True):
+    for prompt, completion in zip(prompts, draw(Decoder(model), prompts, config, STOP), strict=True):
         tokens = torch.tensor([[*prompt, *completion.tokens]])
         with torch.no_grad():
             logprobs = token_logprobs(model(tokens[:, :-1]), tokens[:, 1:])[0, len(prompt) - 1 :]
@@ -119,11 +119,11 @@ def test_equal_prompts_are_read_once_and_go_their_own_ways(
     monkeypatch.setattr(Decoder, "_read", lambda *given: num_read.append(len(given[1])) or read(*given))
     repeated = [prompt for prompt in prompts[:6] for _ in range(4)]
     greedy, drawn = (
-        generate(model, repeated, GREEDY.model_copy(update={"temperature": temperature}), STOP)
+        generate(Decoder(model), repeated, GREEDY.model_copy(update={"temperature": temperature}), STOP)
         for temperature in (0.0, 1.0)
     )
     assert sum(num_read) == 2 * 6
-    assert greedy == [tokens for tokens in generate(model, prompts[:6], GREEDY, STOP) for _ in range(4)]
+    assert greedy == [tokens for tokens in generate(Decoder(model), prompts[:6], GREEDY, STOP) for _ in range(4)]
     assert len({tuple(tokens) for tokens in drawn}) == 24
 
 
@@ -177,23 +177,23 @@ def test_only_allowed_tokens_come_and_no_banned_one(
     )
     left = (allowed or set(range(320))) - banned
     if left:
-        drawn = {token for completion in generate(model, prompts[:8], config, STOP) for token in completion}
+        drawn = {token for completion in generate(Decoder(model), prompts[:8], config, STOP) for token in completion}
         assert drawn <= left
     else:
         with pytest.raises(ValueError, match="leave no token"):
-            generate(model, prompts, config, STOP)
+            generate(Decoder(model), prompts, config, STOP)
 
 
 def test_a_token_that_the_vocabulary_lacks_is_named(model: Transformer) -> None:
     with pytest.raises(ValueError, match=r"tokens \[-1, 320\] .* 0 to 319"):
-        generate(model, [[1]], GenerateConfig(banned_tokens=(320, 4), logit_bias={-1: 1.0}), STOP)
+        generate(Decoder(model), [[1]], GenerateConfig(banned_tokens=(320, 4), logit_bias={-1: 1.0}), STOP)
 
 
 def test_a_bias_moves_the_odds_and_not_the_logprobs(model: Transformer) -> None:
     config = GenerateConfig(max_new_tokens=1, logit_bias={77: 4.0})
     with torch.no_grad():
         logprobs = model(torch.tensor([[50]]))[0, -1].log_softmax(-1)
-    drawn = draw(model, [[50]] * 4000, config, STOP)
+    drawn = draw(Decoder(model), [[50]] * 4000, config, STOP)
     odds = math.exp(logprobs[77] + 4.0)
     expected = odds / (odds + 1 - math.exp(logprobs[77]))
     assert sum(completion.tokens == [77] for completion in drawn) / 4000 == pytest.approx(expected, abs=0.03)
@@ -220,10 +220,10 @@ def test_the_repetition_penalty_is_that_of_transformers(values: list[float], pro
 
 
 def test_a_stop_sequence_ends_a_completion_and_is_told(model: Transformer, prompts: list[list[int]]) -> None:
-    free = generate(model, prompts, GREEDY, -1)
+    free = generate(Decoder(model), prompts, GREEDY, -1)
     sequences = (tuple(free[3][4:7]), tuple(free[8][9:11]))
     config = GREEDY.model_copy(update={"stop_sequences": sequences})
-    drawn = draw(model, prompts, config, STOP)
+    drawn = draw(Decoder(model), prompts, config, STOP)
     assert {completion.ended_by for completion in drawn} >= {*sequences, ()}
     for tokens, completion in zip(free, drawn, strict=True):
         ends = [
@@ -254,7 +254,7 @@ def test_a_stream_adds_up_and_never_cuts_a_character(
     told = iter([*tokenizer.encode(text), tokenizer.assistant_end])
     monkeypatch.setattr("model.generate.pick", lambda *_: torch.tensor([next(told)]))
     config = GenerateConfig(max_new_tokens=200)
-    pieces = list(stream(model, tokenizer, [tokenizer.bos], config, tokenizer.assistant_end))
+    pieces = list(stream(Decoder(model), tokenizer, [tokenizer.bos], config, tokenizer.assistant_end))
     assert "".join(pieces) == text
     assert "🙂" in pieces  # four tokens, one piece
     assert len(pieces) > 8
@@ -269,7 +269,7 @@ def test_a_stream_holds_back_what_may_become_a_stop_sequence(
     for written, expected in (([a, b, a, c, a, b, c], "abac"), ([a, b, b], "a"), ([c, a, c, a, c, a, b], "cacacab")):
         told = iter(written)
         monkeypatch.setattr("model.generate.pick", lambda *_, told=told: torch.tensor([next(told)]))
-        pieces = list(stream(model, tokenizer, [tokenizer.bos], config, tokenizer.assistant_end))
+        pieces = list(stream(Decoder(model), tokenizer, [tokenizer.bos], config, tokenizer.assistant_end))
         assert "".join(pieces) == expected
 
 

@@ -14,6 +14,7 @@ from tiny import finish, tiny_config, write_lines, write_model, write_tokenizer
 from model import rl
 from model.checkpoint import complete_checkpoints, load_reward_model, load_transformer
 from model.config import GenerateConfig, OptimConfig
+from model.decoder import Decoder
 from model.evaluation import rewards
 from model.generate import draw
 from model.rl_config import RLConfig, RLRun
@@ -165,7 +166,7 @@ def test_the_logprobs_are_those_of_the_tokens_when_they_were_drawn(folder: Path)
     ]
     config = config.model_copy(update={"completions_per_prompt": 2})
     drawn = draw(
-        policy, [prompt.tokens for prompt in prompts], GenerateConfig(max_new_tokens=6), encoder.encode("e")[0]
+        Decoder(policy), [prompt.tokens for prompt in prompts], GenerateConfig(max_new_tokens=6), encoder.encode("e")[0]
     )
     environment = Environment(config, encoder, load_reward_model(folder / "judge"))
     rollouts = reward(environment, prompts, [completion.tokens for completion in drawn])

@@ -10,6 +10,7 @@ from tiny import tiny_config
 
 from model.checkpoint import save_weights
 from model.config import BeamConfig
+from model.decoder import Decoder
 from model.losses import token_logprobs
 from model.search import beam_search, exhaustive_search
 from model.transformer import Transformer, initialize
@@ -73,7 +74,7 @@ def test_beams_are_those_of_transformers(
     pair: tuple[Transformer, Any], num_beams: int, length_penalty: float, early_stopping: bool | str
 ) -> None:
     settings = {"num_beams": num_beams, "length_penalty": length_penalty, "early_stopping": early_stopping}
-    ours = beam_search(pair[0], PROMPTS, BeamConfig(max_new_tokens=12, **settings), STOP)
+    ours = beam_search(Decoder(pair[0]), PROMPTS, BeamConfig(max_new_tokens=12, **settings), STOP)
     for found, expected in zip(ours, theirs(pair[1], PROMPTS, max_new_tokens=12, **settings), strict=True):
         assert [beam.tokens for beam in found] == [tokens for tokens, _ in expected]
         assert [beam.score for beam in found] == pytest.approx([score for _, score in expected], rel=2e-6, abs=1e-4)
@@ -81,7 +82,7 @@ def test_beams_are_those_of_transformers(
 
 def test_the_trained_weights_end_some_completions_early_and_others_not() -> None:
     """Or the comparison above would say little of early stopping."""
-    found = beam_search(make_model(96, 1.0, 60), PROMPTS, BeamConfig(max_new_tokens=12, num_beams=5), STOP)
+    found = beam_search(Decoder(make_model(96, 1.0, 60)), PROMPTS, BeamConfig(max_new_tokens=12, num_beams=5), STOP)
     lengths = {len(beam.tokens) for beams in found for beam in beams}
     assert len(lengths) > 4
     assert 12 in lengths or max(lengths) > 6
@@ -90,7 +91,7 @@ def test_the_trained_weights_end_some_completions_early_and_others_not() -> None
 def test_constraints_hold_in_a_search_as_in_transformers(pair: tuple[Transformer, Any]) -> None:
     config = BeamConfig(max_new_tokens=10, num_beams=3, banned_tokens=(7, 50), repetition_penalty=1.4)
     expected = theirs(pair[1], PROMPTS, max_new_tokens=10, num_beams=3, suppress_tokens=[7, 50], repetition_penalty=1.4)
-    for found, beams in zip(beam_search(pair[0], PROMPTS, config, STOP), expected, strict=True):
+    for found, beams in zip(beam_search(Decoder(pair[0]), PROMPTS, config, STOP), expected, strict=True):
         assert [beam.tokens for beam in found] == [tokens for tokens, _ in beams]
 
 
@@ -101,7 +102,7 @@ def test_enough_beams_find_the_best_of_all(length_penalty: float, changes: dict[
     config = BeamConfig(
         max_new_tokens=3, num_beams=16**2 + 1, length_penalty=length_penalty, early_stopping="never", **changes
     )
-    for prompt, found in zip([[2, 11], [9]], beam_search(model, [[2, 11], [9]], config, STOP), strict=True):
+    for prompt, found in zip([[2, 11], [9]], beam_search(Decoder(model), [[2, 11], [9]], config, STOP), strict=True):
         everything = exhaustive_search(model, prompt, config, STOP)
         assert [beam.tokens for beam in found[:40]] == [beam.tokens for beam in everything[:40]]
         assert [beam.score for beam in found[:40]] == pytest.approx([beam.score for beam in everything[:40]], abs=3e-5)
@@ -118,7 +119,7 @@ def test_everything_is_everything() -> None:
 
 def test_logprobs_are_those_of_a_forward(pair: tuple[Transformer, Any], tmp_path: Path) -> None:
     config = BeamConfig(max_new_tokens=8, num_beams=3, length_penalty=0.0)
-    for prompt, beams in zip(PROMPTS, beam_search(pair[0], PROMPTS, config, STOP), strict=True):
+    for prompt, beams in zip(PROMPTS, beam_search(Decoder(pair[0]), PROMPTS, config, STOP), strict=True):
         for beam in beams:
             tokens = torch.tensor([[*prompt, *beam.tokens]])
             with torch.no_grad():
