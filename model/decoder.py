@@ -72,9 +72,10 @@ class Decoder:
         for number in range(len(self.layers)):  # one by one: each takes the place in memory of one before
             self.keys[number] = self.embedding.new_zeros(len(distinct), J, K, S)
             self.values[number] = self.embedding.new_zeros(len(distinct), J, S, K)
+        pass_tokens = sum(sizes) / max(1, round(sum(sizes) / PASS_TOKENS))
         parts: list[Tensor] = []
         ends = zip(distinct, accumulate(sizes), strict=True)
-        for _, group in groupby(ends, lambda prompt_and_end: prompt_and_end[1] // PASS_TOKENS):
+        for _, group in groupby(ends, lambda prompt_and_end: (prompt_and_end[1] - 1) // pass_tokens):
             parts.append(self._read([prompt for prompt, _ in group], sum(map(len, parts))))
         logits = torch.cat(parts)
         if len(distinct) == len(prompts):
@@ -111,12 +112,11 @@ class Decoder:
             self._grow()
         B, S = len(tokens), self.num_slots
         H, J, K = self.config.num_heads, self.config.num_kv_heads, self.config.head_width
-        is_later = self.slots > positions[:, None, None]
-        mask = self.embedding.new_zeros(is_later.shape).masked_fill_(is_later, float("-inf"))  # [B, 1, S]
+        is_later = self.slots > positions[:, None, None]  # [B, 1, S]
         sums_of_keys, sums_of_values = (_sums(B * J, H // J, num_rows, tokens.device) for num_rows in (K, S))
 
         def attend(number: int, query: Tensor, *_: Tensor) -> Tensor:
-            scores = sums_of_keys(query, self.keys[number]).view(B, H, S).add_(mask)
+            scores = sums_of_keys(query, self.keys[number]).view(B, H, S).masked_fill_(is_later, float("-inf"))
             return sums_of_values(scores.softmax(-1), self.values[number]).view(B, H * K)
 
         return self._forward(tokens, torch.arange(B, device=tokens.device), positions, attend)

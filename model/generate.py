@@ -31,6 +31,7 @@ class Completion(NamedTuple):
     ended_by: tuple[int, ...] = ()  # the stop token or sequence; empty where it was cut off
 
 
+@torch.inference_mode()
 def generate(
     decoder: Decoder, prompts: Sequence[Sequence[int]], config: GenerateConfig, stop_token: int
 ) -> list[list[int]]:
@@ -39,6 +40,7 @@ def generate(
     return [completion.tokens for completion in completions]
 
 
+@torch.inference_mode()
 def draw(
     decoder: Decoder, prompts: Sequence[Sequence[int]], config: GenerateConfig, stop_token: int
 ) -> list[Completion]:
@@ -48,7 +50,6 @@ def draw(
     return [completion._replace(ended_by=ending(completion.tokens, stops)) for completion in completions]
 
 
-@torch.inference_mode()
 def steps(
     decoder: Decoder,
     prompts: Sequence[Sequence[int]],
@@ -57,7 +58,7 @@ def steps(
     *,
     with_logprobs: bool = False,
 ) -> Iterator[list[Completion]]:
-    """The completions after each step: those that go on are a token longer."""
+    """The completions after each step: those that go on are a token longer. To be taken in inference mode."""
     device = decoder.embedding.device
     generator = torch.Generator(device).manual_seed(config.seed)
     completions = [Completion([], []) for _ in prompts]
@@ -116,6 +117,7 @@ def likeliest(logits: Tensor) -> Tensor:
     return (best * size + blocks.take_along_dim(best[..., None], 1).argmax(-1)).squeeze(1)
 
 
+@torch.inference_mode()
 def stream(
     decoder: Decoder, tokenizer: Tokenizer, prompt: Sequence[int], config: GenerateConfig, stop_token: int
 ) -> Iterator[str]:
