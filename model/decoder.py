@@ -112,11 +112,12 @@ class Decoder:
             self._grow()
         B, S = len(tokens), self.num_slots
         H, J, K = self.config.num_heads, self.config.num_kv_heads, self.config.head_width
-        is_later = self.slots > positions[:, None, None]  # [B, 1, S]
+        is_later = self.slots > positions[:, None, None]
+        mask = self.embedding.new_zeros(is_later.shape).masked_fill_(is_later, float("-inf"))  # [B, 1, S]
         sums_of_keys, sums_of_values = (_sums(B * J, H // J, num_rows, tokens.device) for num_rows in (K, S))
 
         def attend(number: int, query: Tensor, *_: Tensor) -> Tensor:
-            scores = sums_of_keys(query, self.keys[number]).view(B, H, S).masked_fill_(is_later, float("-inf"))
+            scores = sums_of_keys(query, self.keys[number]).view(B, H, S).add_(mask)
             return sums_of_values(scores.softmax(-1), self.values[number]).view(B, H * K)
 
         return self._forward(tokens, torch.arange(B, device=tokens.device), positions, attend)
