@@ -32,7 +32,7 @@ from model.transformer import Transformer, initialize
 from tasks.pretrain import PretrainConfig
 from tests.benchmarks.harness import machine, say, tell
 
-NUM_ROWS, NUM_TOKENS, NUM_RUNS = 32, 64, 9
+NUM_ROWS, NUM_TOKENS, NUM_RUNS = 32, 64, 15
 STOP = 5
 MODELS = {
     "tiny": PretrainConfig().model,
