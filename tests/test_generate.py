@@ -293,6 +293,20 @@ def test_a_nucleus_that_holds_just_its_mass_is_held_to_have_it() -> None:
     assert kept.tolist() == [[True, False, False, True], [False, True, True, True]]
 
 
+def test_equals_of_the_last_of_the_top_k_are_kept_and_have_their_mass() -> None:
+    logits = torch.tensor([[0.4, 0.2, 0.2, 0.2]]).log()
+    assert restrict(logits, GenerateConfig(top_k=2)).isfinite().all()
+    assert (
+        restrict(logits, GenerateConfig(top_k=2, top_p=0.5)).isfinite().all()
+    )  # of 0.6 the first alone would be enough
+    assert restrict(logits, GenerateConfig(top_k=1, top_p=0.5)).isfinite().tolist() == [[True, False, False, False]]
+
+
+def test_greedy_takes_the_first_of_equals() -> None:
+    logits = torch.tensor([[0.0, 2.0, 1.0, 2.0], [-1.0, -1.0, -math.inf, -1.0]])
+    assert pick(logits, GREEDY, torch.Generator()).tolist() == [1, 0]
+
+
 @pytest.mark.parametrize("bias", [math.inf, math.nan])
 def test_a_bias_is_a_number(bias: float) -> None:
     with pytest.raises(ValueError, match="finite number"):
