@@ -77,6 +77,8 @@ def constraints(
 def restrict(logits: Tensor, config: GenerateConfig) -> Tensor:
     """Set to -inf all but the top_k likeliest, then all but the fewest that hold top_p, then what is less likely than
     min_p times the likeliest: [B, V]. Equals of the last that is kept are kept."""
+    if config.top_k == 0 and config.top_p == 1 and config.min_p == 0:
+        return logits
     kept, least = logits, logits.new_full((len(logits), 1), NEVER)
     if 0 < config.top_k < logits.shape[-1]:
         best = logits.topk(config.top_k + 1).values
