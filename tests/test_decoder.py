@@ -70,7 +70,11 @@ def test_a_selected_row_goes_on_as_it_would_have(tokens: Tensor) -> None:
         assert (decoder.step(tokens[rows, places]) - model(tokens)[rows, places]).abs().max() <= 1e-4
 
 
-def test_in_bfloat16_rows_differ_by_rounding_only(tokens: Tensor) -> None:
+@pytest.mark.parametrize("has_kernels", [True, False])
+def test_in_bfloat16_rows_differ_by_rounding_only(
+    has_kernels: bool, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.decoder._has_fbgemm", lambda: has_kernels)
     model = make_model().bfloat16()
     decoder = Decoder(model)
     rows, positions = torch.arange(len(LENGTHS)), torch.tensor(LENGTHS)
