@@ -76,6 +76,13 @@ def test_the_seed_decides(model: Transformer, prompts: list[list[int]]) -> None:
     assert first != other
 
 
+def test_what_a_decoder_read_before_is_forgotten(model: Transformer, prompts: list[list[int]]) -> None:
+    decoder = Decoder(model)
+    first = generate(decoder, prompts, GREEDY, STOP)
+    generate(decoder, prompts[5:9], GREEDY.model_copy(update={"max_new_tokens": 60}), -1)
+    assert generate(decoder, prompts, GREEDY, STOP) == first
+
+
 def test_a_completion_ends_with_the_stop_token_or_is_cut_off(model: Transformer, prompts: list[list[int]]) -> None:
     for tokens in generate(Decoder(model), prompts * 4, GenerateConfig(max_new_tokens=40, temperature=2.0), STOP):
         assert STOP not in tokens[:-1]
