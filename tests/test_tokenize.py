@@ -85,7 +85,7 @@ def test_shards_are_read_without_a_copy_and_know_their_vocabulary(made: tuple[En
     assert pa.ipc.open_file(path).schema.metadata[b"tokenizer"].decode() in tokens.manifest.inputs["tokenizer"]
     before = pa.total_allocated_bytes()
     runs = list(token_runs(path))
-    assert pa.total_allocated_bytes() == before
+    assert pa.total_allocated_bytes() <= before  # less where another test's garbage goes meanwhile
     assert runs[0].tokens.dtype == np.uint16
 
 
