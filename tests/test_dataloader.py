@@ -62,7 +62,7 @@ def test_shards_are_not_copied_into_memory(tmp_path: Path, documents: list[list[
     before = pa.total_allocated_bytes()
     shards = TokenShards([write_shard(tmp_path / "0.arrow", documents * 1000, 1000, kind)], 8)
     assert shards.stream.num_tokens == 500_000
-    assert pa.total_allocated_bytes() == before
+    assert pa.total_allocated_bytes() <= before  # less where another test's garbage goes meanwhile
     assert shards.stream.slice(499_990, 500_000).tolist() == list(range(490, 500))
 
 
