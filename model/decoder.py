@@ -58,8 +58,8 @@ class Decoder:
             torch.tensor(math.sqrt(width * config.norm_eps), device=head.device)
             for width in (config.width, config.head_width)
         )
-        self.keys = [self.embedding.new_zeros(0)] * config.num_layers  # [B, J, K, S] of each layer
-        self.values = [self.embedding.new_zeros(0)] * config.num_layers  # [B, J, S, K]
+        self.keys = [self.embedding.new_zeros(0) for _ in self.layers]  # [B, J, K, S] of each layer
+        self.values = [self.embedding.new_zeros(0) for _ in self.layers]  # [B, J, S, K]
 
     def read(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Start with a row of each prompt -> logits [B, V] of what comes next. Equal prompts are read once; none may be empty."""
@@ -69,9 +69,11 @@ class Decoder:
         self.span = max(sizes)
         self._make_room()
         J, K, S = self.config.num_kv_heads, self.config.head_width, self.num_slots
-        for number in range(len(self.layers)):  # one by one: each takes the place in memory of one before
-            self.keys[number] = self.embedding.new_zeros(len(distinct), J, K, S)
-            self.values[number] = self.embedding.new_zeros(len(distinct), J, S, K)
+        for keys, values in zip(
+            self.keys, self.values, strict=True
+        ):  # in the memory that they have, where it is enough
+            keys.resize_(len(distinct), J, K, S).zero_()
+            values.resize_(len(distinct), J, S, K).zero_()
         pass_tokens = sum(sizes) / max(1, round(sum(sizes) / PASS_TOKENS))
         parts: list[Tensor] = []
         ends = zip(distinct, accumulate(sizes), strict=True)
