@@ -69,9 +69,8 @@ class Decoder:
         self.span = max(sizes)
         self._make_room()
         J, K, S = self.config.num_kv_heads, self.config.head_width, self.num_slots
-        for keys, values in zip(
-            self.keys, self.values, strict=True
-        ):  # in the memory that they have, where it is enough
+        for keys, values in zip(self.keys, self.values, strict=True):
+            # resized they stay in the memory that they have, where it is enough
             keys.resize_(len(distinct), J, K, S).zero_()
             values.resize_(len(distinct), J, S, K).zero_()
         pass_tokens = sum(sizes) / max(1, round(sum(sizes) / PASS_TOKENS))

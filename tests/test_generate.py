@@ -303,9 +303,8 @@ def test_a_nucleus_that_holds_just_its_mass_is_held_to_have_it() -> None:
 def test_equals_of_the_last_of_the_top_k_are_kept_and_have_their_mass() -> None:
     logits = torch.tensor([[0.4, 0.2, 0.2, 0.2]]).log()
     assert restrict(logits, GenerateConfig(top_k=2)).isfinite().all()
-    assert (
-        restrict(logits, GenerateConfig(top_k=2, top_p=0.5)).isfinite().all()
-    )  # of 0.6 the first alone would be enough
+    # Of 0.6, without the equals, the first alone would be enough.
+    assert restrict(logits, GenerateConfig(top_k=2, top_p=0.5)).isfinite().all()
     assert restrict(logits, GenerateConfig(top_k=1, top_p=0.5)).isfinite().tolist() == [[True, False, False, False]]
 
 
