@@ -16,19 +16,19 @@ from prefect.deployments import run_deployment
 
 from flows.recipes import STAGE_NAMES, Recipe, RecipeName, StageName, make_recipe
 from flows.stages import FLOWS, Summary
-from tasks.artifacts import Artifact, DamagedArtifact, Given, Step, Store
-from tasks.dedup import dedup
-from tasks.evaluate import evaluate
-from tasks.export import export
-from tasks.filter import filter
-from tasks.ingest import ingest
-from tasks.pretrain import pretrain
-from tasks.reward import reward
-from tasks.rlhf import rlhf
-from tasks.sft import sft
-from tasks.stage import up_to_date
-from tasks.tokenize import tokenize
-from tasks.tokenizer import tokenizer as train_tokenizer
+from tasks.artifacts.store import Artifact, DamagedArtifact, Given, Step, Store
+from tasks.dedup.stage import dedup
+from tasks.evaluate.stage import evaluate
+from tasks.execution.runner import up_to_date
+from tasks.export.stage import export
+from tasks.filter.stage import filter
+from tasks.ingest.stage import ingest
+from tasks.posttrain.reward import reward
+from tasks.posttrain.rlhf import rlhf
+from tasks.posttrain.sft import sft
+from tasks.pretrain.stage import pretrain
+from tasks.tokenizer.encode import tokenize
+from tasks.tokenizer.train import tokenizer as train_tokenizer
 
 Steps = dict[StageName, Step[Artifact]]
 
@@ -139,6 +139,6 @@ def pipeline(
 
 
 if __name__ == "__main__":
-    from flows.cli import main
+    from flows.cli.main import main
 
     main(["run", *sys.argv[1:]])

@@ -12,19 +12,19 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from model.config import ModelConfig, OptimConfig, TrainConfig, explained
-from model.presets import preset
-from tasks.artifacts import Config
-from tasks.dedup import DedupConfig
-from tasks.evaluate import EvaluateConfig
-from tasks.export import ExportConfig
-from tasks.filter import FilterConfig
-from tasks.ingest import IngestConfig
-from tasks.pretrain import PretrainConfig
-from tasks.reward import RewardConfig
-from tasks.rlhf import RLHFConfig
-from tasks.sft import SFTConfig
-from tasks.tokenize import TokenizeConfig
-from tasks.tokenizer import TokenizerConfig
+from model.planning.presets import preset
+from tasks.artifacts.store import Config
+from tasks.dedup.stage import DedupConfig
+from tasks.evaluate.stage import EvaluateConfig
+from tasks.export.stage import ExportConfig
+from tasks.filter.stage import FilterConfig
+from tasks.ingest.stage import IngestConfig
+from tasks.posttrain.reward import RewardConfig
+from tasks.posttrain.rlhf import RLHFConfig
+from tasks.posttrain.sft import SFTConfig
+from tasks.pretrain.stage import PretrainConfig
+from tasks.tokenizer.encode import TokenizeConfig
+from tasks.tokenizer.train import TokenizerConfig
 
 StageName = Literal[
     "ingest", "filter", "dedup", "tokenizer", "tokenize", "pretrain", "sft", "reward", "rlhf", "evaluate", "export"
@@ -177,7 +177,7 @@ def _start_from(values: dict[str, Any], folder: str) -> None:
 
     Raises ValueError where it is none that is read here, before a stage has run in vain.
     """
-    from model.checkpoint import read_config
+    from model.network.huggingface import read_config
 
     if not Path(folder, "config.json").is_file():
         raise ValueError(

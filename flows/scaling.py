@@ -4,7 +4,7 @@ Reads a recipe, writes a Checkpoint for each size on each budget of tokens and a
 finished before what is foretold is trained: the Report without it, then the recipe's own pretrain stage, then the Report with the error.
 
 A size has that fraction of the recipe's layers, width, heads and feed-forward. What else depends on size and budget follows the
-rules of the depth dial (model/presets.py): learning rate against the width, Muon's the same for all, weight decay so that rate x
+rules of the depth dial (model/planning/presets.py): learning rate against the width, Muon's the same for all, weight decay so that rate x
 decay x steps is the same for all. The batch is the recipe's, so that only N and D differ; each run's learning rate decays to its end.
 """
 
@@ -15,15 +15,15 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.pipeline import dag, pipeline
-from flows.prefect_listener import PrefectListener
+from flows.prefect_reporter import PrefectListener
 from flows.recipes import Recipe, RecipeName, make_recipe
 from flows.stages import Summary
 from model.config import ModelConfig, num_matrix_parameters
-from model.scaling_law import refuse_few
-from tasks.artifacts import Checkpoint, Report, Step, Store
-from tasks.pretrain import PretrainConfig, pretrain
-from tasks.scaling import BUDGETS, SIZES, ScalingConfig, scaling
-from tasks.stage import execute, listening
+from model.planning.scaling_law import refuse_few
+from tasks.artifacts.store import Checkpoint, Report, Step, Store
+from tasks.execution.runner import execute, listening
+from tasks.pretrain.stage import PretrainConfig, pretrain
+from tasks.scaling.stage import BUDGETS, SIZES, ScalingConfig, scaling
 
 
 class Study(NamedTuple):

@@ -8,21 +8,21 @@ from typing import Any, TypeVar
 
 from prefect import flow
 
-from flows.prefect_listener import PrefectListener
+from flows.prefect_reporter import PrefectListener
 from flows.recipes import RecipeName
-from tasks import dedup as dedup_stage
-from tasks import evaluate as evaluate_stage
-from tasks import export as export_stage
-from tasks import filter as filter_stage
-from tasks import ingest as ingest_stage
-from tasks import pretrain as pretrain_stage
-from tasks import reward as reward_stage
-from tasks import rlhf as rlhf_stage
-from tasks import sft as sft_stage
-from tasks import tokenize as tokenize_stage
-from tasks import tokenizer as tokenizer_stage
-from tasks.artifacts import Artifact, Checkpoint, Documents, Given, Report, Step, Store, Tokenizer, Tokens
-from tasks.stage import execute, listening
+from tasks.artifacts.store import Artifact, Checkpoint, Documents, Given, Report, Step, Store, Tokenizer, Tokens
+from tasks.dedup import stage as dedup_stage
+from tasks.evaluate import stage as evaluate_stage
+from tasks.execution.runner import execute, listening
+from tasks.export import stage as export_stage
+from tasks.filter import stage as filter_stage
+from tasks.ingest import stage as ingest_stage
+from tasks.posttrain import reward as reward_stage
+from tasks.posttrain import rlhf as rlhf_stage
+from tasks.posttrain import sft as sft_stage
+from tasks.pretrain import stage as pretrain_stage
+from tasks.tokenizer import encode as tokenize_stage
+from tasks.tokenizer import train as tokenizer_stage
 
 LATEST = "latest"
 A = TypeVar("A", bound=Artifact)

@@ -1,7 +1,7 @@
 """What a model is, how it is trained and how it is sampled: frozen values that form a run's identity. No torch here.
 
 Reads and writes nothing. `TrainRun` is the JSON that a training process group is started with. The parameter and FLOP
-counts follow Qwen3's layout (model/transformer.py) and PaLM's accounting (Chowdhery et al. 2022, appendix B).
+counts follow Qwen3's layout (model/network/transformer.py) and PaLM's accounting (Chowdhery et al. 2022, appendix B).
 """
 
 from typing import Annotated, Any, Literal
@@ -169,7 +169,7 @@ class Source(Frozen):
 
 
 class TrainRun(Frozen):
-    """All that a training process group is told, as JSON: `python -m model.train RUN.json`."""
+    """All that a training process group is told, as JSON: `python -m model.training.loop RUN.json`."""
 
     objective: Objective = Field(description="pretrain: Arrow token shards; sft, reward: JSONL files.")
     model: ModelConfig

@@ -13,8 +13,8 @@ from functools import partial
 import fsspec
 from pydantic import Field
 
-from tasks.artifacts import Config, Outcome, Resource, Step, runtime
-from tasks.stage import Run
+from tasks.artifacts.store import Config, Outcome, Resource, Step, runtime
+from tasks.execution.runner import Run
 
 VERSION = 1
 BLOCK_BYTES = 1 << 20

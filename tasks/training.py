@@ -14,11 +14,11 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from model.config import ModelConfig
-from model.json_lines import read_lines
-from model.tokenizer import Tokenizer as TokenizerFile
-from tasks.artifacts import Artifact, Checkpoint, Outcome, Tokenizer
-from tasks.launcher import Metrics, launch
-from tasks.stage import Run
+from model.files import read_lines
+from model.tokenizer.chat import Tokenizer as TokenizerFile
+from tasks.artifacts.store import Artifact, Checkpoint, Outcome, Tokenizer
+from tasks.execution.launcher import Metrics, launch
+from tasks.execution.runner import Run
 
 PLOT_SECONDS = 60.0
 SHOWN = {"loss": "train/loss_nats", "tokens/s": "train/tokens_per_second"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.artifacts import Store
+from tasks.artifacts.store import Store
 
 ROOT = Path(__file__).parent.parent
 

@@ -31,8 +31,8 @@ RUN = """
 import json, sys
 from flows.pipeline import dag
 from flows.recipes import make_recipe
-from tasks.artifacts import Store
-from tasks.stage import execute
+from tasks.artifacts.store import Store
+from tasks.execution.runner import execute
 stage, settings, inputs = json.loads(sys.argv[1])
 steps = dag(make_recipe("tiny", inputs, 0, settings))
 if __name__ == "__main__":

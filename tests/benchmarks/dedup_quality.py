@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks import minhash
-from tasks.dedup import DedupConfig
+from tasks.dedup import minhash
+from tasks.dedup.stage import DedupConfig
 from tests.benchmarks import harness
 from tests.benchmarks.dedup_runs import EQUAL, ours, peer
 

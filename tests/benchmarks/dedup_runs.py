@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.shards import Document, ShardWriter
+from tasks.records.documents import Document, ShardWriter
 from tests.benchmarks import harness
 
 SHARD_DOCUMENTS = 10_000
@@ -25,9 +25,9 @@ EQUAL = {"by_url": False, "by_content": False, "min_similarity": 0.0, "num_worke
 
 OURS = """
 import json, shutil, sys
-from tasks.artifacts import Config, Documents, Outcome, Step, Store
-from tasks.dedup import DedupConfig, dedup
-from tasks.stage import execute
+from tasks.artifacts.store import Config, Documents, Outcome, Step, Store
+from tasks.dedup.stage import DedupConfig, dedup
+from tasks.execution.runner import execute
 
 source, target, num_documents, settings = sys.argv[1:]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks import clusters, signatures
-from tasks.dedup import DedupConfig
+from tasks.dedup import clusters, signatures
+from tasks.dedup.stage import DedupConfig
 from tests.benchmarks import harness
 from tests.benchmarks.dedup_runs import EQUAL, ours, peer
 

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import trafilatura
 from resiliparse.extract.html2text import extract_plain_text
 
-from tasks.archive import HEADER_BYTES, Record, read_records
-from tasks.extractors import Extractor, extract
-from tasks.page import Dropped, body_of, decode
-from tasks.xpaths import quicken
+from tasks.ingest.extractors import Extractor, extract
+from tasks.ingest.http_response import Dropped, body_of, decode
+from tasks.ingest.trafilatura_xpaths import quicken
+from tasks.ingest.warc import HEADER_BYTES, Record, read_records
 from tests.benchmarks.harness import machine, say, shared_data, tell
 
 MAX_BYTES = 8 * 2**20

@@ -9,7 +9,7 @@ sentences (spaCy's), or its count of n-grams, in which one that comes once is th
 is not explained so is said to be so.
 
 Then addresses, with the same lists and words for both: listed hosts and pages, hosts and pages below them, addresses in
-capitals, and those of real pages. What differs there on purpose is in tasks/blocklists.py.
+capitals, and those of real pages. What differs there on purpose is in tasks/web/blocklists.py.
 """
 
 import gzip
@@ -28,11 +28,12 @@ from typing import Any
 from resiliparse.extract.html2text import extract_plain_text
 from warcio.archiveiterator import ArchiveIterator
 
-from tasks import blocklists, languages, quality
-from tasks.addresses import hosts_above, registered_domain, split_address
-from tasks.blocklists import Blocklist
-from tasks.filter import FilterConfig, broken_rule, limits
-from tasks.measure import address_rule, attribute_names
+from tasks.filter import quality
+from tasks.filter.attributes import address_rule, attribute_names
+from tasks.filter.stage import FilterConfig, broken_rule, limits
+from tasks.web import blocklists, language_id
+from tasks.web.blocklists import Blocklist
+from tasks.web.urls import hosts_above, registered_domain, split_address
 from tests.benchmarks.harness import DATATROVE, machine, peer, say, shared_data, tell
 
 Answer = dict[str, Any]
@@ -47,7 +48,7 @@ def main() -> None:
     data = shared_data()
     by_source = dict(texts_by_source(data))
     texts = {f"{source}/{number}": text for source, found in by_source.items() for number, text in enumerate(found)}
-    model = languages.load_model(languages.find_model())
+    model = language_id.load_model(language_id.find_model())
     start = time.process_time()
     ours = {name: decide(text, model) for name, text in texts.items()}
     seconds = time.process_time() - start
@@ -115,7 +116,7 @@ def whole_pages(path: Path) -> Iterator[str]:
 
 def decide(text: str, model: Any) -> Answer:
     """Our reason, if any, the text as it is left, and what was measured."""
-    language, score = languages.identify(text, model)
+    language, score = language_id.identify(text, model)
     if language != "en":
         return {"reason": f"language/{language}", "text": text, "row": {"language": language}}
     left, attributes = quality.measure(text, language, CONFIG)
@@ -138,7 +139,7 @@ def ask(
         "left": left,
         "lists": lists,
         "addresses": addresses,
-        "model": str(languages.find_model()),
+        "model": str(language_id.find_model()),
     }
     (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
     script = Path(__file__).with_name("datatrove_filters.py")
@@ -210,7 +211,7 @@ def measured_with(text: str, row: Answer, theirs: Answer, things: Iterable[str])
     left, num_removed, c4 = quality.clean_lines(text, "en", CONFIG)
     num_words_left = theirs["num_words_left"] if "words" in things else len(words) - num_removed
     attributes = quality.repetition(text, words) | c4 | quality.fineweb_quality(left, num_words_left)
-    attributes |= quality.gopher_quality(text, words, "en", languages.STOP_WORDS["en"])
+    attributes |= quality.gopher_quality(text, words, "en", language_id.STOP_WORDS["en"])
     if "sentences" in things:
         attributes["c4_sentences"] = theirs["num_sentences"]
     if "n-grams" in things:

@@ -19,13 +19,13 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from tasks import languages
-from tasks.archive import HEADER_BYTES, Record, read_records
-from tasks.extractors import extract
-from tasks.ingest import IngestConfig
-from tasks.look import look
-from tasks.page import Dropped, body_of, decode
-from tasks.xpaths import quicken
+from tasks.ingest.extractors import extract
+from tasks.ingest.http_response import Dropped, body_of, decode
+from tasks.ingest.language_prefilter import look
+from tasks.ingest.stage import IngestConfig
+from tasks.ingest.trafilatura_xpaths import quicken
+from tasks.ingest.warc import HEADER_BYTES, Record, read_records
+from tasks.web import language_id
 from tests.benchmarks.harness import DATATROVE, ROOT, machine, peer, say, shared_data, tell
 
 FILES = ("wcxb-dev-sample.warc.gz", "trafilatura-eval.warc.gz", "fundus-news.warc.gz")
@@ -39,10 +39,10 @@ LANGUAGE_THRESHOLD = 0.65
 OURS = """
 import json, sys
 from pathlib import Path
-from tasks.artifacts import Store
-from tasks.filter import FilterConfig, filter
-from tasks.ingest import IngestConfig, ingest
-from tasks.stage import execute
+from tasks.artifacts.store import Store
+from tasks.filter.stage import FilterConfig, filter
+from tasks.ingest.stage import IngestConfig, ingest
+from tasks.execution.runner import execute
 if __name__ == "__main__":
     warcs, store, extractor, num_workers, *languages = sys.argv[1:]
     raw = ingest(
@@ -55,7 +55,7 @@ if __name__ == "__main__":
 """
 BARE = """
 import json, sys, time
-from tasks.extractors import by_both, by_resiliparse, by_trafilatura
+from tasks.ingest.extractors import by_both, by_resiliparse, by_trafilatura
 extract = {"trafilatura": by_trafilatura, "combined": by_both, "resiliparse": by_resiliparse}[sys.argv[2]]
 pages = json.load(open(sys.argv[1]))
 extract(pages[0])
@@ -188,7 +188,7 @@ def compare(files: Sequence[Path], folder: Path) -> None:
 def theirs(folder: Path) -> dict[str, float]:
     """The run of datatrove, which asks for an older and slower trafilatura, with ours."""
     say("datatrove")
-    python, model = peer(*DATATROVE), str(languages.find_model())
+    python, model = peer(*DATATROVE), str(language_id.find_model())
     newer = f"trafilatura=={version('trafilatura')}"
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "-t", folder / "newer", newer], check=True)
     one, all_pages = (
@@ -246,7 +246,7 @@ def looks() -> None:
     """What a look at the language would have dropped, against the filter's rule on the text extracted."""
     say("looks")
     quicken()
-    model = languages.load_model(languages.find_model())
+    model = language_id.load_model(language_id.find_model())
     min_score = IngestConfig().min_language_score
     folders = [shared_data() / "warc" / name for name in ("archive-query-log", "crawls")]
     files = [file for folder in folders for file in sorted(folder.iterdir())]
@@ -259,7 +259,7 @@ def looks() -> None:
         except Dropped:
             text = ""
         seconds.append(time.process_time() - start)
-        identified.append(languages.identify(text, model))
+        identified.append(language_id.identify(text, model))
     rows = []
     for wanted in LANGUAGES:
         start = time.process_time()

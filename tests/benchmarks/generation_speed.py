@@ -24,12 +24,12 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
-from model.checkpoint import save_weights
 from model.config import GenerateConfig, ModelConfig, num_parameters
-from model.decoder import Decoder
-from model.generate import generate
-from model.transformer import Transformer, initialize
-from tasks.pretrain import PretrainConfig
+from model.inference.decoder import Decoder
+from model.inference.generate import generate
+from model.network.huggingface import save_weights
+from model.network.transformer import Transformer, initialize
+from tasks.pretrain.stage import PretrainConfig
 from tests.benchmarks.harness import machine, say, tell
 
 NUM_ROWS, NUM_TOKENS, NUM_RUNS = 32, 64, 15

@@ -14,8 +14,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from tasks import languages
-from tasks.filter import FilterConfig
+from tasks.filter.stage import FilterConfig
+from tasks.web import language_id
 from tests.benchmarks.harness import machine, shared_data, tell
 
 Texts = dict[str, list[str]]  # by language
@@ -26,7 +26,7 @@ SAME = {"nb": "no", "zlm": "ms"}  # codes of the data that the model has another
 
 
 def main() -> None:
-    model = languages.load_model(languages.find_model())
+    model = language_id.load_model(language_id.find_model())
     start = time.process_time()
     answers = {name: answer(texts, model) for name, texts in texts_by_set(shared_data() / "langid").items()}
     seconds = time.process_time() - start
@@ -83,8 +83,10 @@ def code(language: str) -> str:
 
 def answer(texts: Texts, model: Any) -> Answers:
     """What is told of the texts in languages that the model knows."""
-    known = {label.removeprefix(languages.LABEL) for label in model.get_labels()}
-    return {name: [languages.identify(text, model) for text in found] for name, found in texts.items() if name in known}
+    known = {label.removeprefix(language_id.LABEL) for label in model.get_labels()}
+    return {
+        name: [language_id.identify(text, model) for text in found] for name, found in texts.items() if name in known
+    }
 
 
 def num_right(answers: Answers, which: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""What is learned from equally many tokens with equally many parameters: model.train with AdamW and with Muon, and a plain GPT.
+"""What is learned from equally many tokens with equally many parameters: model.training.loop with AdamW and with Muon, and a plain GPT.
 
     python -m tests.benchmarks.learning [--grid]
 
@@ -25,11 +25,11 @@ from typing import NamedTuple
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from model.config import OptimConfig, TrainConfig, TrainRun
-from model.presets import preset
-from model.tokenizer import Tokenizer
-from tasks.launcher import Metrics, launch
-from tasks.tokenize import TokenWriter, batches
-from tasks.tokenizer import TokenizerConfig, train
+from model.planning.presets import preset
+from model.tokenizer.chat import Tokenizer
+from tasks.execution.launcher import Metrics, launch
+from tasks.tokenizer.encode import TokenWriter, batches
+from tasks.tokenizer.train import TokenizerConfig, train
 from tests.benchmarks.harness import machine, say, shared_data, tell
 
 VOCAB_SIZE = 2048
@@ -53,8 +53,8 @@ PLAIN = OptimConfig(schedule="cosine", final_learning_rate_fraction=0.1, learnin
 MUON = OptimConfig(optimizer="muon", learning_rate=4e-3, muon_learning_rate=0.02)
 ENTRIES = (
     Entry("plain GPT, AdamW", "tests.benchmarks.plain_gpt", PLAIN),
-    Entry("ours, AdamW", "model.train", OptimConfig(learning_rate=2e-3)),
-    Entry("ours, Muon", "model.train", MUON),
+    Entry("ours, AdamW", "model.training.loop", OptimConfig(learning_rate=2e-3)),
+    Entry("ours, Muon", "model.training.loop", MUON),
 )
 GRID = {
     "adamw": [{"learning_rate": rate} for rate in (1e-3, 2e-3, 4e-3, 8e-3)],

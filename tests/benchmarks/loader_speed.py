@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 
 from model.config import Packing, TrainConfig, num_parameters
-from model.dataloader import microbatches, open_dataset
-from model.presets import PRESETS
-from model.tokenizer import Tokenizer
-from model.transformer import Transformer, initialize
+from model.data.dataloader import microbatches, open_dataset
+from model.network.transformer import Transformer, initialize
+from model.planning.presets import PRESETS
+from model.tokenizer.chat import Tokenizer
 from tests.benchmarks.harness import machine, say, tell
 from tests.benchmarks.token_data import write_tokens
 

@@ -21,10 +21,10 @@ from typing import Any
 
 from flows.pipeline import dag
 from flows.recipes import make_recipe
-from tasks.artifacts import Checkpoint, Store
+from tasks.artifacts.store import Checkpoint, Store
 from tests.benchmarks.harness import ROOT, machine, say, tell
 from tests.benchmarks.token_data import write_tokens
-from tests.tiny import finish
+from tests.support.tiny_models import finish
 
 FIRST_STEPS, SKIPPED_STEPS = 12, 4
 VOCAB_SIZE = make_recipe("tiny").tokenizer.vocab_size
@@ -52,7 +52,7 @@ def write_inputs(store: Store) -> None:
 def run(store: Store, num_steps: int) -> tuple[float, float, list[Line]]:
     """Seconds of the command, those of them in the stage, and the metrics of the steps."""
     setting = f"pretrain.train.num_steps={num_steps}"
-    command = [sys.executable, "-m", "flows.cli", "run", "tiny", "--only", "pretrain", "--set", setting]
+    command = [sys.executable, "-m", "flows.cli.main", "run", "tiny", "--only", "pretrain", "--set", setting]
     say(f"{num_steps} steps")
     started = time.monotonic()
     subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)

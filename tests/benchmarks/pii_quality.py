@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tasks.pii import FINDERS, Span, find
+from tasks.filter.pii.detect import FINDERS, Span, find
 from tests.benchmarks.harness import DATATROVE, machine, peer, say, shared_data, tell
 
 Text = tuple[str, list[Span]]

@@ -1,13 +1,13 @@
-"""GPT-2's transformer and its training as a plain PyTorch loop: what model.train is compared with by tests/benchmarks/learning.py.
+"""GPT-2's transformer and its training as a plain PyTorch loop: what model.training.loop is compared with by tests/benchmarks/learning.py.
 
     python -m tests.benchmarks.plain_gpt RUN.json
 
 Reads a `TrainRun` and the token shards it names: data, batches, steps, validation and AdamW's numbers are the run's. Writes
-metrics.jsonl of the steps that are validated, and summary.json, as model.train does. The model has the run's layers, width and heads,
+metrics.jsonl of the steps that are validated, and summary.json, as model.training.loop does. The model has the run's layers, width and heads,
 learned positions up to T, LayerNorm, GELU of 4 D, a tied head and no biases. All matrices decay, embeddings too.
 
 Weights start as GPT-2's, but for the deviation: its 0.02 is too small for the narrow models compared here (2.94 bits per byte after
-0.66 M tokens, with 0.04 it is 2.80), so it follows the width as in model/transformer.py.
+0.66 M tokens, with 0.04 it is 2.80), so it follows the width as in model/network/transformer.py.
 """
 
 import json
@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import ModelConfig, OptimConfig, TrainRun
-from model.dataloader import TokenShards, microbatches
+from model.data.dataloader import TokenShards, microbatches
 from model.losses import bits_per_byte
-from model.optim import learning_rate_factor
-from model.tokenizer import Tokenizer
+from model.tokenizer.chat import Tokenizer
+from model.training.optim import learning_rate_factor
 
 EVAL_SEQUENCES = 8  # of a forward
 

@@ -2,7 +2,7 @@
 
     python plain_training.py SETTINGS.json      # a process of its own, started by tests/benchmarks/training_speed.py
 
-Reads train.bin, tokens as 16-bit numbers. Appends a line a step with train/seconds, as model.train does, to a metrics.jsonl; trains
+Reads train.bin, tokens as 16-bit numbers. Appends a line a step with train/seconds, as model.training.loop does, to a metrics.jsonl; trains
 until it is ended. Sequences begin anywhere in the text, as in nanoGPT. Every peer has the optimizer and the clipping of its own
 training script: nanochat's Muon and AdamW with none, nanoGPT's AdamW, which is fused on GPUs alone.
 """
@@ -27,7 +27,7 @@ Peer = tuple[nn.Module, Callable[..., Tensor], torch.optim.Optimizer, float]
 
 def transformer(settings: Settings) -> Peer:
     from model.config import ModelConfig
-    from model.transformer import Transformer, initialize
+    from model.network.transformer import Transformer, initialize
 
     model = Transformer(ModelConfig.model_validate(settings["model"]))
     initialize(model, seed=0)
@@ -49,7 +49,7 @@ def nanochat(settings: Settings) -> Peer:
 
 
 def nano_gpt(settings: Settings) -> Peer:
-    from model import GPT, GPTConfig  # the checkout's model.py: its folder comes first in PYTHONPATH
+    from model import GPT, GPTConfig
 
     shape = settings["model"]
     sizes = {"n_layer": shape["num_layers"], "n_embd": shape["width"], "vocab_size": shape["vocab_size"]}

@@ -13,7 +13,7 @@ from fastwarc.warc import ArchiveIterator as FastIterator
 from fastwarc.warc import WarcRecordType
 from warcio.archiveiterator import ArchiveIterator
 
-from tasks.archive import Record, read_records
+from tasks.ingest.warc import Record, read_records
 from tests.benchmarks.harness import machine, shared_data, tell
 
 MAX_BYTES = 16 * 2**20

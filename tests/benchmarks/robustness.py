@@ -21,11 +21,11 @@ from pathlib import Path
 
 import zstandard
 
-from tasks.archive import Damage, Record, read_records
-from tasks.artifacts import Documents, Store
-from tasks.executor import Counts
-from tasks.ingest import PAGES, IngestConfig, ingest
-from tasks.stage import execute
+from tasks.artifacts.store import Documents, Store
+from tasks.execution.runner import execute
+from tasks.execution.shards import Counts
+from tasks.ingest.stage import PAGES, IngestConfig, ingest
+from tasks.ingest.warc import Damage, Record, read_records
 from tests.benchmarks.harness import machine, say, shared_data, tell
 
 LIMIT_SECONDS = 300

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from model.tokenizer import Tokenizer
-from tasks.tokenize import TokenWriter
-from tasks.tokenizer import TokenizerConfig, train
+from model.tokenizer.chat import Tokenizer
+from tasks.tokenizer.encode import TokenWriter
+from tasks.tokenizer.train import TokenizerConfig, train
 from tests.benchmarks.harness import say, shared_data
 
 DOCUMENT_CHARACTERS = 4_000

@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from model.tokenizer import SPECIAL_TOKENS
-from model.tokenizer import Tokenizer as Encoder
-from tasks import vocabularies
-from tasks.shards import Document
-from tasks.tokenizer import TokenizerConfig, compare, train
-from tests import plain_bpe
+from model.tokenizer import vocabularies
+from model.tokenizer.chat import SPECIAL_TOKENS
+from model.tokenizer.chat import Tokenizer as Encoder
+from tasks.records.documents import Document
+from tasks.tokenizer.train import TokenizerConfig, compare, train
 from tests.benchmarks import harness
+from tests.support import plain_bpe
 
 BYTE_OF = vocabularies.byte_of_character()
 VOCAB_SIZE = 32_768

@@ -25,9 +25,10 @@ import numpy as np
 import pyarrow as pa
 import tokenizers
 
-from tasks import executor, vocabularies
-from tasks.shards import Document, ShardWriter
-from tasks.tokenize import BATCH_DOCUMENTS, SPLITS, Shard, tokenize_shard
+from model.tokenizer import vocabularies
+from tasks.execution import shards as executor
+from tasks.records.documents import Document, ShardWriter
+from tasks.tokenizer.encode import BATCH_DOCUMENTS, SPLITS, Shard, tokenize_shard
 from tests.benchmarks import harness
 
 ROUNDS = 4

@@ -33,9 +33,9 @@ import psutil
 import torch
 
 from model.config import ModelConfig, TrainConfig, TrainRun, flops_per_token, num_parameters
-from model.devices import peak_flops
-from model.presets import PRESETS
-from tasks import launcher
+from model.planning.devices import peak_flops
+from model.planning.presets import PRESETS
+from tasks.execution import launcher
 from tests.benchmarks.harness import ROOT, machine, say, tell
 from tests.benchmarks.token_data import write_tokens
 
@@ -56,7 +56,7 @@ class Shape(NamedTuple):
 
 class Contender(NamedTuple):
     name: str
-    peer: str  # of plain_training.py; empty: model.train
+    peer: str  # of plain_training.py; empty: model.training.loop
     num_ranks: int = 1
     num_threads: int = NUM_CORES  # of a rank
     is_tuned: bool = False  # in the stage's environment, whose allocation of memory is faster than the shell's
@@ -91,7 +91,7 @@ class Training:
             command = [sys.executable, str(PLAIN_TRAINING), str(run_file)]
         else:
             run_file.write_text(own_run(contender, shape, data, folder).model_dump_json())
-            command = launcher._command("model.train", run_file, contender.num_ranks)
+            command = launcher._command("model.training.loop", run_file, contender.num_ranks)
         with self.log.open("wb") as log:
             variables = environment(contender, device, shape.train.dtype)
             self.process = psutil.Popen(command, env=variables, stdout=log, stderr=log, cwd=folder)

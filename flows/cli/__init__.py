@@ -1,0 +1,1 @@
+"""The command `crawl2chat`: one file per verb."""

@@ -1,0 +1,110 @@
+"""`crawl2chat plan`: what a preset would take on given GPUs, as tables. Reads and writes nothing; the figures are model/planning/plan.py's."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from model.config import flops_per_token, kv_bytes_per_token, num_matrix_parameters, num_parameters
+from model.planning.plan import DEFAULT_MFU, GIB, USABLE_FRACTION, Fit, Gpus, best, cost, fits, horizons, parse_gpus
+from model.planning.presets import Preset, preset
+
+
+def plan_text(
+    name: str,
+    gpus: str = "8xH100",
+    mfu: float = DEFAULT_MFU,
+    dollars_per_hour: float = 0.0,
+    vocab_size: int | None = None,
+) -> RenderableType:
+    """The plan of a preset. `dollars_per_hour`: of one GPU; 0 takes the device's own. Raises ValueError."""
+    if not 0.0 < mfu <= 1.0:
+        raise ValueError(f"an MFU of {mfu} is not in 0..1: published runs have 0.34 to 0.65")
+    chosen, hardware = preset(name, vocab_size), parse_gpus(gpus)
+    ways = fits(chosen.model, chosen.train, hardware)
+    return Group(
+        model_table(name, chosen),
+        "",
+        cost_table(chosen, hardware, mfu, dollars_per_hour or hardware.device.dollars_per_hour),
+        "",
+        memory_table(ways, hardware),
+        "",
+        advice(ways, hardware),
+    )
+
+
+def model_table(name: str, chosen: Preset) -> Table:
+    model, train = chosen.model, chosen.train
+    table = Table(title=name, title_justify="left", box=None, show_header=False)
+    table.add_row(
+        "shape", f"{model.num_layers} layers, width {model.width}, {model.num_heads} heads, V {model.vocab_size:,}"
+    )
+    table.add_row("parameters", f"{num_parameters(model):,}, of these {num_matrix_parameters(model):,} in matrices")
+    table.add_row(
+        "a token",
+        f"{flops_per_token(model, train.sequence_tokens):.3g} FLOPs to train on, {kv_bytes_per_token(model):,} bytes cached",
+    )
+    table.add_row("a batch", f"{train.batch_tokens:,} tokens in sequences of {train.sequence_tokens:,}")
+    table.add_row("learning rate", f"{chosen.optim.learning_rate:.2g}, weight decay {chosen.optim.weight_decay:.2g}")
+    return table
+
+
+def cost_table(chosen: Preset, gpus: Gpus, mfu: float, dollars_per_hour: float) -> Table:
+    title = f"Time on {gpus.num} {gpus.name}, MFU {mfu:.0%} of {gpus.device.flops / 1e12:.0f} TFLOP/s, ${dollars_per_hour:.2f} an hour each"
+    table = Table("run", "tokens", "a parameter", "FLOPs", "time", "cost", title=title, title_justify="left", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, tokens in horizons(chosen.model, chosen.train).items():
+        run = cost(chosen.model, chosen.train.sequence_tokens, tokens, gpus, mfu, dollars_per_hour)
+        ratio = tokens / num_matrix_parameters(chosen.model)
+        table.add_row(
+            name,
+            _count(tokens),
+            f"{ratio:.1f}",
+            f"{run.flops:.2e}",
+            _duration(run.hours),
+            f"${run.dollars:,.2f}" if run.dollars < 10 else f"${run.dollars:,.0f}",
+        )
+    return table
+
+
+def memory_table(ways: list[Fit], gpus: Gpus) -> Table:
+    title = f"GiB of each GPU, of {USABLE_FRACTION * gpus.device.memory_bytes / GIB:.0f} usable; bfloat16 with AdamW"
+    names = ("ZeRO", "weights", "gradients", "optimizer", "activations", "sequence", "microbatch", "times")
+    table = Table(*names, title=title, title_justify="left", box=None, pad_edge=False)
+    for column in table.columns:
+        column.justify = "right"
+    for way in ways:
+        state = [f"{part / GIB:.2f}" for part in way.state]
+        kept = "recomputed" if way.is_recomputed else "kept"
+        counts = (
+            (str(way.microbatch_sequences), str(way.accumulation_steps))
+            if way.microbatch_sequences
+            else ("none fits", "")
+        )
+        table.add_row(str(way.zero_stage), *state, kept, f"{way.sequence_bytes / GIB:.2f}", *counts)
+    return table
+
+
+def advice(ways: list[Fit], gpus: Gpus) -> str:
+    """The settings of the least costly way that fits."""
+    way = best(ways)
+    if way is None:
+        return (
+            f"Nothing fits on {gpus.num} {gpus.name}: take more or larger GPUs, a shorter sequence or a smaller model."
+        )
+    again = "; computing activations twice takes a third more time" if way.is_recomputed else ""
+    settings = {
+        "num_ranks": gpus.num,
+        "zero_stage": way.zero_stage,
+        "microbatch_sequences": way.microbatch_sequences,
+        "is_recomputed": str(way.is_recomputed).lower(),
+    }
+    told = " \\\n".join(f"    --set pretrain.train.{name}={value}" for name, value in settings.items())
+    return f"What fits first is ZeRO {way.zero_stage} with microbatches of {way.microbatch_sequences}{again}:\n{told}"
+
+
+def _count(tokens: float) -> str:
+    return f"{tokens / 1e9:,.2f} B" if tokens >= 1e9 else f"{tokens / 1e6:,.2f} M"
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:,.1f} min"

@@ -1,0 +1,91 @@
+"""What a run looks like on the terminal: a line a stage, with progress, rates and the time left, then what it made.
+
+Where the output is no terminal, the same as plain lines, one every few seconds.
+"""
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
+
+from tasks.artifacts.store import Manifest, Step
+from tasks.execution.runner import Listener
+
+PLAIN_SECONDS = 10.0
+COUNTS = "files records_read pages records documents documents_dropped vocab_size tokens train_records steps rollouts questions runs"
+METRICS = (
+    "bytes_per_token train/loss_nats validation/bits_per_byte validation/accuracy policy/seen_wording_right_fraction "
+    "foretold/loss_nats error_fraction"
+)
+HEADLINES = {*COUNTS.split(), *METRICS.split()}  # the counts and metrics that are told of an artifact
+
+
+class Terminal(Listener):
+    """Listens to all stages of a run."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bars: dict[str, TaskID] = {}
+        self.last_plain = 0.0
+        columns = (
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description:<12}"),
+            BarColumn(None, table_column=Column(ratio=1)),
+            TextColumn("{task.fields[amount]:>22}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[values]}", table_column=Column(ratio=3, no_wrap=True)),
+        )  # where a terminal is narrow, the bar and the values give way
+        self.display = Progress(*columns, console=console, disable=not console.is_terminal, expand=True)
+
+    def __enter__(self) -> Self:
+        self.display.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.display.stop()
+
+    def log(self, stage: str, message: str) -> None:
+        self.console.print(f"[dim]  {stage:<12} {escape(message)}[/]", highlight=False, soft_wrap=True)
+
+    def progress(self, stage: str, done: float, total: float, unit: str, values: dict[str, float]) -> None:
+        amount = f"{done:,.0f}/{total:,.0f} {unit}"
+        shown = "  ".join(f"{name} {_number(value)}" for name, value in values.items())
+        if stage not in self.bars:
+            self.bars[stage] = self.display.add_task(stage, total=total, amount=amount, values=shown)
+        self.display.update(self.bars[stage], completed=done, total=total, amount=amount, values=shown)
+        if not self.console.is_terminal and time.monotonic() - self.last_plain > PLAIN_SECONDS:
+            self.last_plain = time.monotonic()
+            self.console.print(f"  {stage:<12} {amount}  {shown}", highlight=False, soft_wrap=True)
+
+    def finished(self, step: Step[Any], manifest: Manifest, is_skipped: bool) -> None:
+        if step.stage in self.bars:
+            self.display.remove_task(self.bars.pop(step.stage))
+        if is_skipped:
+            told = "[dim]up to date[/]"
+        else:
+            told = f"{manifest.provenance['wall_seconds']:6.1f} s   {summary(manifest)}"
+        line = f"[green]✓[/] {step.stage:<13} [dim]{manifest.fingerprint}[/]  {told}"
+        self.console.print(line, highlight=False, soft_wrap=True)
+
+
+def summary(manifest: Manifest) -> str:
+    """The counts and metrics of an artifact that fit on a line."""
+    counts = [f"{_number(value)} {_plain(name)}" for name, value in manifest.counts.items() if name in HEADLINES]
+    metrics = [f"{_plain(name)} {_number(value)}" for name, value in manifest.metrics.items() if name in HEADLINES]
+    return ", ".join(counts + metrics)
+
+
+def _plain(name: str) -> str:
+    return name.rpartition("/")[2].replace("_", " ")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 or isinstance(value, int) else f"{value:.3g}"

@@ -1,0 +1,137 @@
+"""What became of a URL: every capture of it, followed through the stages of the data half.
+
+Reads the latest Documents of a recipe, by the columns that tell, and the texts of what is found alone. Writes nothing.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich.markup import escape
+
+from tasks.artifacts.store import Documents, Manifest, Store, Tokens
+from tasks.records.documents import Document, to_document
+from tasks.tokenizer.encode import is_validation
+from tasks.web.urls import normalise
+
+LATER_STAGES = ("filter", "dedup")
+KINDS = ("documents", "dropped")
+WHERE = ["id", "url", "file", "offset"]
+Mask = Callable[[pa.Table], pa.Array]
+
+
+class Fate(NamedTuple):
+    """What a stage made of one capture: `told` is "kept", or why it was dropped."""
+
+    stage: str
+    is_kept: bool
+    told: str
+    document: Document
+
+
+def trace(url: str, recipe: str, store: Store) -> list[list[Fate]]:
+    """The fates of each capture of `url`, in the order of the stages. Raises ValueError where no stage has run."""
+    raw = store.open(store.latest(recipe, "ingest"), Documents)
+    later = [_latest(store, recipe, stage, Documents) for stage in LATER_STAGES]
+    tokens = _latest(store, recipe, "tokenize", Tokens)
+    captures = [found for kind in KINDS for found in _find(raw, kind, _is_of(url))]
+    return [list(_follow(capture, [raw, *later], tokens)) for capture in captures]
+
+
+def _is_of(url: str) -> Mask:
+    """Rows whose URL is `url` but for what does not change the page: found by its longest part, then compared."""
+    wanted = normalise(url if "://" in url else f"http://{url}")
+
+    def mask(table: pa.Table) -> pa.Array:
+        near = pc.match_substring(table["url"], wanted.partition("?")[0], ignore_case=True).to_pylist()
+        urls = zip(near, table["url"].to_pylist(), strict=True)
+        return pa.array([is_near and normalise(found) == wanted for is_near, found in urls], pa.bool_())
+
+    return mask
+
+
+def _has_id(document_id: str) -> Mask:
+    return lambda table: pc.equal(table["id"], document_id)
+
+
+def _find(artifact: Documents, kind: str, mask: Mask) -> Iterator[Document]:
+    """The documents of an artifact that `mask` chooses of the rows of a shard."""
+    for path in artifact.files(f"{kind}/*.parquet"):
+        with pq.ParquetFile(path) as shard:
+            for group in range(shard.num_row_groups):
+                chosen = mask(shard.read_row_group(group, columns=WHERE))
+                if pc.any(chosen).as_py():
+                    yield from map(to_document, shard.read_row_group(group).filter(chosen).to_pylist())
+
+
+def _follow(capture: Document, artifacts: Sequence[Documents | None], tokens: Tokens | None) -> Iterator[Fate]:
+    """The capture in every stage that has an artifact, until one drops it."""
+    document: Document | None = capture
+    for artifact in artifacts:
+        if artifact is None:
+            return
+        stage = artifact.manifest.stage
+        kept, dropped = (next(_find(artifact, kind, _has_id(capture["id"])), None) for kind in KINDS)
+        document = kept or dropped
+        if document is None:
+            yield Fate(stage, False, "not in this artifact: it was made of another crawl, or is stale", capture)
+            return
+        if kept is None:
+            yield Fate(stage, False, _why(document, artifact), document)
+            return
+        yield Fate(stage, True, "kept", kept)
+    if tokens is not None and document is not None:
+        held_out = is_validation(document["text"], tokens.manifest.config["validation_fraction"])
+        yield Fate("tokenize", True, f"in the {'validation' if held_out else 'train'} split", document)
+
+
+def _latest(store: Store, recipe: str, stage: str, kind: Any) -> Any:
+    """The latest artifact of a stage, or None where it has not run."""
+    try:
+        return store.open(store.latest(recipe, stage), kind)
+    except ValueError:
+        return None
+
+
+def _why(document: Document, artifact: Documents) -> str:
+    """The reason, with the measured value and its limits, or with what stands for the document."""
+    reason = document["reason"]
+    family, _, rule = reason.partition("/")
+    attributes = document.get("attributes", {})
+    if family == "duplicate":
+        return f"{reason} of {_kept_url(document['id'], artifact)}"
+    if family == "language" and "language_score" in attributes:
+        return f"{reason}: {document.get('language', '?')} at {attributes['language_score']:.2f}"
+    if rule in attributes:
+        return f"{reason}: {attributes[rule]:.4g}, {_limits(rule, artifact.manifest)}"
+    return reason
+
+
+def _limits(rule: str, manifest: Manifest) -> str:
+    config = manifest.config
+    limits = [f"{bound} {config[f'{bound}_{rule}']:g}" for bound in ("min", "max") if f"{bound}_{rule}" in config]
+    return " and ".join(limits)
+
+
+def _kept_url(document_id: str, artifact: Documents) -> str:
+    """The URL of the document that was kept for a dropped one."""
+    for path in artifact.files("clusters.jsonl"):
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                if (told := json.loads(line))["id"] == document_id:
+                    kept = next(_find(artifact, "documents", _has_id(told["kept"])), None)
+                    return kept["url"] if kept else str(told["kept"])
+    return "another document"
+
+
+def captures_told(captures: Sequence[Sequence[Fate]]) -> Iterator[str]:
+    """The fates as lines for a person."""
+    for fates in captures:
+        first = fates[0].document
+        yield f"[bold]{escape(first['url'])}[/] in {escape(first['file'])} at byte {first['offset']:,}"
+        for fate in fates:
+            size = f", {len(fate.document['text']):,} characters" if fate.is_kept else ""
+            yield f"  {'[green]✓' if fate.is_kept else '[red]✗'}[/] {fate.stage:<9} {escape(fate.told)}{size}"

@@ -1,0 +1,1 @@
+"""Token shards, conversations and preference pairs as training batches."""

@@ -1,0 +1,107 @@
+"""Fine-tuning's data: conversations, and preference pairs.
+
+Reads JSON Lines. Writes nothing. Conversations are packed whole; one longer than a sequence is cropped at its end, and dropped
+where nothing is left that the assistant says. A pair of which one side does not fit is dropped.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from model.data.dataset import Packed, Pairs, Shuffled, TooLittle, pack
+from model.data.packing import Indices, best_fit
+from model.files import read_lines
+from model.tokenizer.chat import Tokenizer
+
+
+class ConversationRows(Shuffled):
+    """Rendered conversations, packed into sequences; only the assistant's tokens are learned."""
+
+    record_sequences = 1
+
+    def __init__(self, paths: Sequence[str], sequence_tokens: int, tokenizer: Tokenizer) -> None:
+        self.sequence_tokens = sequence_tokens
+        self.paths = list(paths)
+        self.pad = tokenizer.pad
+        rendered = [tokenizer.render(record["messages"]) for path in paths for record in read_lines(path)]
+        kept = [(tokens, mask) for tokens, mask in rendered if any(mask[: sequence_tokens + 1])]
+        if not kept:
+            raise TooLittle(
+                f"in none of {len(rendered)} conversations the assistant says a word within sequence_tokens="
+                f"{sequence_tokens}; make it larger, or give conversations with an assistant's turn"
+            )
+        self._num_dropped = len(rendered) - len(kept)
+        self._over = [len(tokens) - sequence_tokens - 1 for tokens, _ in kept if len(tokens) > sequence_tokens + 1]
+        self._conversations = [(t[: sequence_tokens + 1], m[: sequence_tokens + 1]) for t, m in kept]
+        self._lengths = np.array([len(tokens) for tokens, _ in self._conversations], np.int64)
+        self._order, self._rows = best_fit(self._lengths, sequence_tokens + 1)
+
+    def __len__(self) -> int:
+        return len(self._rows) - 1
+
+    def files(self, indices: Indices) -> list[str]:
+        """All files: records are not told apart by them."""
+        return self.paths
+
+    def fetch(self, indices: Indices) -> Packed:
+        """Sequences by number: tokens [B, T + 1] padded on the right, mask [B, T]."""
+        placed = [self._order[self._rows[index] : self._rows[index + 1]] for index in indices.tolist()]
+        rows = [[self._conversations[number] for number in numbers.tolist()] for numbers in placed]
+        return pack(rows, self.sequence_tokens + 1, self.pad)
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "records": len(self),
+            "conversations": len(self._conversations),
+            "dropped_conversations": self._num_dropped,
+            "cropped_conversations": len(self._over),
+            "cropped_tokens": sum(self._over),
+            "padded_tokens": len(self) * (self.sequence_tokens + 1) - int(self._lengths.sum()),
+        }
+
+
+class PreferencePairs(Shuffled):
+    """Rendered preference pairs, padded; the reward is read at the end of the completion."""
+
+    record_sequences = 2
+
+    def __init__(self, paths: Sequence[str], sequence_tokens: int, tokenizer: Tokenizer) -> None:
+        self.sequence_tokens = sequence_tokens
+        self.paths = list(paths)
+        self.pad = tokenizer.pad
+        pairs = [_render_pair(record, tokenizer) for path in paths for record in read_lines(path)]
+        self._pairs = [pair for pair in pairs if max(map(len, pair)) <= sequence_tokens]
+        self._num_dropped = len(pairs) - len(self._pairs)
+        if not self._pairs:
+            raise TooLittle(
+                f"none of {len(pairs)} pairs fits into sequence_tokens={sequence_tokens}; make it larger, or give more pairs"
+            )
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def files(self, indices: Indices) -> list[str]:
+        """All files: records are not told apart by them."""
+        return self.paths
+
+    def fetch(self, indices: Indices) -> Pairs:
+        """Pairs by number: tokens [2 B, T], lengths [2 B]."""
+        sides = [side for index in indices.tolist() for side in self._pairs[index]]
+        tokens = np.full((len(sides), self.sequence_tokens), self.pad, np.int64)
+        for row, side in enumerate(sides):
+            tokens[row, : len(side)] = side
+        return Pairs(torch.from_numpy(tokens), torch.tensor([len(side) for side in sides]))
+
+    def counts(self) -> dict[str, int]:
+        return {"records": len(self), "dropped_pairs": self._num_dropped}
+
+
+def _render_pair(record: dict[str, Any], tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    completions = (record["chosen"], record["rejected"])
+    chosen, rejected = (
+        tokenizer.render([*record["messages"], {"role": "assistant", "content": completion}])[0]
+        for completion in completions
+    )
+    return chosen, rejected

@@ -1,0 +1,96 @@
+"""From files to microbatches: the batch of a step is a function of the seed and the step, and of nothing else.
+
+Reads the files of token shards (model/data/token_shards.py), conversations and preference pairs (model/data/conversations.py). Writes nothing.
+
+Ranks and microbatches only share out a step's batch, so the number of either changes nothing but the order in which
+floating-point numbers are added.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from model.config import Objective, Packing, Source, TrainConfig, TrainRun
+from model.data.conversations import ConversationRows, PreferencePairs
+from model.data.dataset import Dataset, Microbatch, Mixture, TooLittle
+from model.data.packing import Indices
+from model.data.token_shards import TokenShards, WholeDocuments, shard_vocab_size
+from model.tokenizer.chat import Tokenizer
+
+
+def open_training(run: TrainRun, tokenizer: Tokenizer) -> Dataset:
+    """What a run learns from. Raises ValueError where shards and tokenizer do not belong together."""
+    sources = [Source(paths=run.train_paths, weight=1.0), *run.mixture]
+    parts = [
+        open_dataset(run.objective, source.paths, run.train.sequence_tokens, tokenizer, run.train.packing)
+        for source in sources
+    ]
+    return Mixture(parts, [source.weight for source in sources]) if run.mixture else parts[0]
+
+
+def open_validation(run: TrainRun, tokenizer: Tokenizer) -> Dataset | None:
+    """What a run is validated on; none where nothing or too little was held out, which is told."""
+    if not run.validation_paths:
+        return None
+    try:
+        return open_dataset(run.objective, run.validation_paths, run.train.sequence_tokens, tokenizer)
+    except TooLittle as error:
+        print(f"there is no validation: {error}", file=sys.stderr, flush=True)
+        return None
+
+
+def open_dataset(
+    objective: Objective,
+    paths: Sequence[str],
+    sequence_tokens: int,
+    tokenizer: Tokenizer,
+    packing: Packing = "concatenated",
+) -> Dataset:
+    """The data set of an objective in files. Raises ValueError where shards and tokenizer do not belong together."""
+    if objective == "sft":
+        return ConversationRows(paths, sequence_tokens, tokenizer)
+    if objective == "reward":
+        return PreferencePairs(paths, sequence_tokens, tokenizer)
+    for path in paths:
+        if shard_vocab_size(path) != tokenizer.vocab_size:
+            raise ValueError(
+                f"{path} was written with a vocabulary of {shard_vocab_size(path)} tokens, the tokenizer has "
+                f"{tokenizer.vocab_size}; give the tokenizer that the shards were made with"
+            )
+    if packing == "whole_documents":
+        return WholeDocuments(paths, sequence_tokens, tokenizer)
+    return TokenShards(paths, sequence_tokens)
+
+
+def batch_records(config: TrainConfig, dataset: Dataset) -> int:
+    """Records of a batch, over all ranks. Raises ValueError where the ranks cannot share it evenly."""
+    num_records = config.batch_tokens // (config.sequence_tokens * dataset.record_sequences)
+    if num_records < 1 or num_records % config.num_ranks:
+        raise ValueError(
+            f"batch_tokens={config.batch_tokens} makes {num_records} records of {dataset.record_sequences} sequences, "
+            f"which num_ranks={config.num_ranks} cannot share evenly; choose a multiple of "
+            f"{config.sequence_tokens * dataset.record_sequences * config.num_ranks}"
+        )
+    return num_records
+
+
+def microbatch_records(config: TrainConfig, dataset: Dataset) -> int:
+    """Records of a microbatch: the largest divisor of a rank's share that microbatch_sequences admits."""
+    share = batch_records(config, dataset) // config.num_ranks
+    most = max(1, config.microbatch_sequences // dataset.record_sequences)
+    return max(size for size in range(1, share + 1) if share % size == 0 and size <= most)
+
+
+def batch_indices(dataset: Dataset, config: TrainConfig, number: int) -> Indices:
+    """Which records the batch of that number (from 0) holds; it may reach into the next epoch."""
+    size = batch_records(config, dataset)
+    return dataset.draw(np.arange(number * size, (number + 1) * size), config.seed)
+
+
+def microbatches(dataset: Dataset, config: TrainConfig, number: int, rank: int) -> Iterator[Microbatch]:
+    """This rank's part of the batch of that number (from 0)."""
+    size = microbatch_records(config, dataset)
+    mine = batch_indices(dataset, config, number)[rank :: config.num_ranks]
+    for start in range(0, len(mine), size):
+        yield dataset.fetch(mine[start : start + size])

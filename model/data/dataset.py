@@ -1,0 +1,167 @@
+"""Data sets: records that can be fetched by number, and the order in which they are told. Reads and writes nothing."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model.data.packing import Indices
+
+Tokens = Sequence[int] | npt.NDArray[Any]
+Part = tuple[Tokens, Sequence[int] | int]
+"""Tokens, and 1 for what of them is to be learned, one by one or all."""
+MIXTURE_POSITIONS = 1024  # a mixture is exact over so many records
+
+
+class TooLittle(ValueError):
+    """Files hold nothing that can be learned in sequences of the length that is asked for."""
+
+
+class Packed(NamedTuple):
+    """Sequences of a language model."""
+
+    tokens: Tensor  # [B, T + 1] int64: inputs are all but the last, targets all but the first
+    mask: Tensor  # [B, T] float32: 1 where the target is to be learned
+
+
+def pack(rows: Sequence[Iterable[Part]], num_tokens: int, pad: int) -> Packed:
+    """Sequences of parts, one after the other, padded on the right to num_tokens."""
+    tokens = np.full((len(rows), num_tokens), pad, np.int64)
+    mask = np.zeros(tokens.shape, np.float32)
+    for row, parts in enumerate(rows):
+        start = 0
+        for part, is_learned in parts:
+            end = start + len(part)
+            tokens[row, start:end] = part
+            mask[row, start:end] = is_learned
+            start = end
+    return Packed(torch.from_numpy(tokens), torch.from_numpy(mask[:, 1:].copy()))
+
+
+class Pairs(NamedTuple):
+    """Preference pairs: sequence 2 i is the chosen one of pair i, sequence 2 i + 1 the rejected one."""
+
+    tokens: Tensor  # [2 B, T] int64, padded on the right
+    lengths: Tensor  # [2 B] int64
+
+
+Microbatch = Packed | Pairs
+
+
+class Dataset(Protocol):
+    """Records, and the order in which they are told."""
+
+    record_sequences: int  # sequences that a record takes in a batch
+
+    def __len__(self) -> int: ...
+
+    def draw(self, positions: Indices, seed: int) -> Indices:
+        """The numbers of the records at positions [N] of an endless stream, which the seed alone shapes."""
+
+    def fetch(self, indices: Indices) -> Microbatch:
+        """Records by number."""
+
+    def files(self, indices: Indices) -> list[str]:
+        """The files that records may come from."""
+
+    def counts(self) -> dict[str, int]:
+        """What there is, and what was lost or added to make records of it."""
+
+    def epochs(self, num_records: int) -> dict[str, float]:
+        """How often the first so many records of the stream tell what there is."""
+
+
+class Shuffled:
+    """Every epoch tells each record once, in an order of its own."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def draw(self, positions: Indices, seed: int) -> Indices:
+        return shuffled(len(self), positions, seed)
+
+    def epochs(self, num_records: int) -> dict[str, float]:
+        return {"epochs": num_records / len(self)}
+
+
+def shuffled(num_records: int, positions: Indices, seed: int) -> Indices:
+    """The records at positions [N] of a stream of epochs, each in another order."""
+    return np.array([_order(num_records, seed, p // num_records)[p % num_records] for p in positions.tolist()])
+
+
+@lru_cache(maxsize=8)
+def _order(num_records: int, seed: int, epoch: int) -> Indices:
+    return np.random.default_rng((seed, epoch)).permutation(num_records)
+
+
+class Mixture:
+    """Several data sets in one stream, each with a share of the records.
+
+    Of every MIXTURE_POSITIONS records each data set tells as many as its weight says, at places that the seed draws; it goes
+    on where it was, in its own order, and begins its next epoch when it is through.
+    """
+
+    def __init__(self, datasets: Sequence[Dataset], weights: Sequence[float]) -> None:
+        self.datasets = list(datasets)
+        self.record_sequences = datasets[0].record_sequences
+        self.quotas = _quotas(np.array(weights), MIXTURE_POSITIONS)
+        self._firsts = np.cumsum([0, *map(len, datasets)])
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def draw(self, positions: Indices, seed: int) -> Indices:
+        return np.array([self._draw_one(position, seed) for position in positions.tolist()])
+
+    def _draw_one(self, position: int, seed: int) -> int:
+        block, place = divmod(position, MIXTURE_POSITIONS)
+        sources = _sources(tuple(self.quotas.tolist()), seed, block)
+        source = int(sources[place])
+        before = block * int(self.quotas[source]) + int((sources[:place] == source).sum())
+        return int(self._firsts[source] + self.datasets[source].draw(np.array([before]), seed)[0])
+
+    def _split(self, indices: Indices) -> Iterator[tuple[Dataset, Indices]]:
+        """The data set and the number in it of each record."""
+        sources = np.searchsorted(self._firsts, indices, side="right") - 1
+        for source, number in zip(sources.tolist(), indices - self._firsts[sources], strict=True):
+            yield self.datasets[source], np.array([number])
+
+    def fetch(self, indices: Indices) -> Microbatch:
+        parts = [dataset.fetch(number) for dataset, number in self._split(indices)]
+        return type(parts[0])(*map(torch.cat, zip(*parts, strict=True)))
+
+    def files(self, indices: Indices) -> list[str]:
+        return sorted({file for dataset, number in self._split(indices) for file in dataset.files(number)})
+
+    def counts(self) -> dict[str, int]:
+        named = [dataset.counts() for dataset in self.datasets]
+        return {name: sum(counts.get(name, 0) for counts in named) for name in named[0]}
+
+    def epochs(self, num_records: int) -> dict[str, float]:
+        shares = num_records * self.quotas / MIXTURE_POSITIONS
+        told = [dataset.epochs(share)["epochs"] for dataset, share in zip(self.datasets, shares.tolist(), strict=True)]
+        return {"epochs": told[0]} | {f"mixture/{number}/epochs": epochs for number, epochs in enumerate(told[1:], 1)}
+
+
+def _quotas(weights: npt.NDArray[np.float64], num_positions: int) -> Indices:
+    """Whole numbers in the ratio of the weights that add up to num_positions: those with the largest remainders get one more."""
+    shares = weights / weights.sum() * num_positions
+    quotas: Indices = np.floor(shares).astype(np.int64)
+    quotas[np.argsort(quotas - shares, kind="stable")[: num_positions - int(quotas.sum())]] += 1
+    if not quotas.all():
+        raise ValueError(
+            f"weights {weights.tolist()} give a part of a mixture less than one record of {num_positions}: "
+            "give it more weight or leave it out"
+        )
+    return quotas
+
+
+@lru_cache(maxsize=8)
+def _sources(quotas: tuple[int, ...], seed: int, block: int) -> Indices:
+    """Which data set tells at each position of a block of a mixture."""
+    sources: Indices = np.random.default_rng((seed, block)).permutation(np.repeat(np.arange(len(quotas)), quotas))
+    return sources

@@ -1,0 +1,1 @@
+"""Decoding with a KV cache, chat, and scoring of answers."""

@@ -1,0 +1,162 @@
+"""What a model knows, how it answers and what a reward model prefers: measured, in torch alone.
+
+Reads models and records in the shapes of JSON Lines questions and preference pairs, writes nothing. An answer is right where it holds the
+expected words in a row, case, punctuation and articles apart, as in SQuAD (Rajpurkar et al. 2016) but for "holds" instead
+of "is": a chat model answers in sentences. A base model is asked twice: by ranking the candidates for the end of a
+statement by their likelihood (as LAMA does, Petroni et al. 2019), and by letting it write on.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from model.config import GenerateConfig
+from model.inference.decoder import Decoder
+from model.inference.generate import generate
+from model.losses import token_logprobs
+from model.network.transformer import RewardModel, Transformer
+from model.tokenizer.chat import Messages, Tokenizer
+
+Record = Mapping[str, Any]
+V = TypeVar("V")
+
+_APART = re.compile(r"\b(a|an|the)\b|[^\w\s]")
+_REFUSAL = re.compile(r"(\bnot|n['’]t) (know|sure|aware|have|find)\b|\bno (idea|information)\b|\bnever heard\b", re.I)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said. `is_finished`: it ended its turn by itself."""
+
+    text: str
+    num_tokens: int
+    is_finished: bool
+
+    @property
+    def is_refusal(self) -> bool:
+        """It says that it does not know."""
+        return _REFUSAL.search(self.text) is not None
+
+
+def normalise(text: str) -> str:
+    """Lower case, without punctuation and articles, single spaces."""
+    return " ".join(_APART.sub(" ", text.lower()).split())
+
+
+def holds(text: str, answers: Sequence[str]) -> bool:
+    """Whether `text` has the words of one of `answers`, in a row."""
+    padded = f" {normalise(text)} "
+    return any(f" {normalise(answer)} " in padded for answer in answers if normalise(answer))
+
+
+def right_answers(question: Record) -> list[str]:
+    """Everything that counts as right."""
+    return [question["answer"], *question.get("aliases", ())]
+
+
+def answer(
+    model: Transformer, tokenizer: Tokenizer, conversations: Sequence[Messages], config: GenerateConfig, batch: int = 64
+) -> list[Answer]:
+    """The model's reply to each conversation, `batch` of them at a time."""
+    decoder = Decoder(model)
+    answers = []
+    for group in _groups(conversations, batch):
+        prompts = [tokenizer.render_prompt(messages) for messages in group]
+        for completion in generate(decoder, prompts, config, tokenizer.assistant_end):
+            is_finished = bool(completion) and completion[-1] == tokenizer.assistant_end
+            answers.append(Answer(tokenizer.decode(completion).strip(), len(completion), is_finished))
+    return answers
+
+
+def complete(
+    model: Transformer, tokenizer: Tokenizer, openings: Sequence[str], config: GenerateConfig, batch: int = 64
+) -> list[str]:
+    """What the model writes after each opening of a document; the opening itself is left out."""
+    decoder = Decoder(model)
+    texts = []
+    for group in _groups(openings, batch):
+        prompts = [tokenizer.encode_document(opening) for opening in group]
+        texts += [tokenizer.decode(completion) for completion in generate(decoder, prompts, config, tokenizer.bos)]
+    return texts
+
+
+def rank(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    openings: Sequence[str],
+    candidates: Sequence[Sequence[str]],
+    batch: int = 64,
+) -> list[str]:
+    """The likeliest of each opening's candidates for its continuation, a full stop after it."""
+    openings_tokens = [tokenizer.encode_document(opening.rstrip()) for opening in openings]
+    rows = [
+        (prefix, tokenizer.encode(f" {candidate}."))
+        for prefix, choices in zip(openings_tokens, candidates, strict=True)
+        for candidate in choices
+    ]
+    logprobs = iter(continuation_logprobs(model, rows, batch).tolist())
+    scored = [[(next(logprobs), candidate) for candidate in choices] for choices in candidates]
+    return [max(choices)[1] for choices in scored]
+
+
+@torch.inference_mode()
+def continuation_logprobs(
+    model: Transformer, rows: Sequence[tuple[Sequence[int], Sequence[int]]], batch: int = 64
+) -> Tensor:
+    """log p of each continuation after its prefix, in nats: N pairs of tokens -> [N] in float32."""
+    device = next(model.parameters()).device
+    logprobs = torch.empty(len(rows))
+    order = sorted(range(len(rows)), key=lambda row: sum(map(len, rows[row])))
+    for group in _groups(order, batch):
+        tokens, lengths = pad([[*rows[row][0], *rows[row][1]] for row in group])
+        starts = torch.tensor([len(rows[row][0]) for row in group])
+        columns = torch.arange(1, tokens.shape[1])
+        is_continuation = (columns >= starts[:, None]) & (columns < lengths[:, None])
+        tokens = tokens.to(device)
+        nats = token_logprobs(model(tokens[:, :-1]), tokens[:, 1:]).cpu()
+        logprobs[group] = (nats * is_continuation).sum(-1)
+    return logprobs
+
+
+@torch.inference_mode()
+def rewards(model: RewardModel, sequences: Sequence[Sequence[int]], batch: int = 64) -> Tensor:
+    """The reward model's score of each sequence: N rows of tokens -> [N] in float32."""
+    device = next(model.parameters()).device
+    scores = torch.empty(len(sequences))
+    order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
+    for group in _groups(order, batch):
+        tokens, lengths = pad([sequences[row] for row in group])
+        scores[group] = model(tokens.to(device), lengths.to(device)).cpu()
+    return scores
+
+
+def pair_accuracy(model: RewardModel, tokenizer: Tokenizer, pairs: Sequence[Record], batch: int = 64) -> float:
+    """Share of preference pairs whose chosen completion scores higher."""
+    chosen, rejected = (
+        rewards(model, [reply_tokens(tokenizer, pair["messages"], pair[side]) for pair in pairs], batch)
+        for side in ("chosen", "rejected")
+    )
+    return (chosen > rejected).float().mean().item()
+
+
+def reply_tokens(tokenizer: Tokenizer, messages: Messages, reply: str) -> list[int]:
+    """A conversation with its reply, as the reward model reads it: up to the end of the assistant's turn."""
+    return tokenizer.render([*messages, {"role": "assistant", "content": reply}])[0]
+
+
+def pad(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Rows of different lengths -> tokens [N, T] with zeros on the right, lengths [N]."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    tokens = torch.zeros(len(sequences), int(lengths.max()), dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        tokens[row, : len(sequence)] = torch.tensor(sequence)
+    return tokens, lengths
+
+
+def _groups(values: Sequence[V], size: int) -> Iterator[Sequence[V]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

@@ -1,0 +1,1 @@
+"""The transformer, and its weights in Hugging Face files."""

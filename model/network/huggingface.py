@@ -1,0 +1,344 @@
+"""Weights for others and of others, and checkpoints for going on.
+
+Weights are `model.safetensors` and a `config.json` that is Hugging Face's own, for Qwen3 or, where queries and keys are not
+normalized, for Llama: transformers, vLLM and others read the folder as it is. A Qwen3 or Llama model of theirs is read here, in
+one file or in those that `model.safetensors.index.json` names. What would be computed otherwise than they do is refused.
+Nothing is pickled.
+
+A checkpoint is DeepSpeed's: weights, optimizer state by rank, and the steps done. It is written under another name and renamed
+when all ranks are through, so that one that is there is whole. It is read with `weights_only`: no pickle in it is
+executed beyond the few classes named here.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from model.config import ModelConfig, RopeScaling, explained
+from model.network.transformer import RewardModel, Transformer
+
+FAMILIES = {"qwen3": "Qwen3", "llama": "Llama"}  # model_type -> what the names of its classes start with
+NAMES = {
+    "vocab_size": "vocab_size",
+    "num_layers": "num_hidden_layers",
+    "width": "hidden_size",
+    "num_heads": "num_attention_heads",
+    "num_kv_heads": "num_key_value_heads",
+    "head_width": "head_dim",
+    "ff_width": "intermediate_size",
+    "tie_embeddings": "tie_word_embeddings",
+    "norm_eps": "rms_norm_eps",
+}
+SCALING_NAMES = {
+    "factor": "factor",
+    "slow_turns": "low_freq_factor",
+    "fast_turns": "high_freq_factor",
+    "original_tokens": "original_max_position_embeddings",
+}
+OPTIONAL = {"num_key_value_heads", "head_dim", "tie_word_embeddings"}  # older files leave them out
+QWEN3_HEAD_WIDTH = 128  # where its file does not say it; Llama's then is D / H
+ONLY = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "use_sliding_window": False,
+    "quantization_config": None,
+}
+HEADS = {"lm_head.weight", "score.weight"}
+COMPUTED = "rotary_emb.inv_freq"  # a table that older files hold beside the weights
+STEP_FOLDER = re.compile(r"step-(\d+)")
+
+
+def to_hugging_face(config: ModelConfig, *, is_reward: bool = False, max_tokens: int = 2048) -> dict[str, Any]:
+    """The config.json of a model, for sequences of up to max_tokens."""
+    fields: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in NAMES.items()}
+    model_type = "qwen3" if config.normalize_qk else "llama"
+    head = FAMILIES[model_type] + ("ForSequenceClassification" if is_reward else "ForCausalLM")
+    labels = {"id2label": {"0": "reward"}, "label2id": {"reward": 0}} if is_reward else {}
+    return (
+        fields
+        | labels
+        | {
+            "architectures": [head],
+            "model_type": model_type,
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "max_position_embeddings": max_tokens,
+            "rope_theta": config.rope_base,
+            "rope_scaling": _rope_type(config.rope_scaling) if config.rope_scaling else None,  # transformers 4 reads it
+            "rope_parameters": {"rope_theta": config.rope_base, **_rope_type(config.rope_scaling)},
+            "dtype": "float32",
+        }
+    )
+
+
+def _rope_type(scaling: RopeScaling | None) -> dict[str, Any]:
+    if scaling is None:
+        return {"rope_type": "default"}
+    return {"rope_type": "llama3"} | {theirs: getattr(scaling, ours) for ours, theirs in SCALING_NAMES.items()}
+
+
+def from_hugging_face(fields: dict[str, Any]) -> ModelConfig:
+    """The shape that a config.json describes. Raises ValueError where it is none of Qwen3 or Llama as they are here."""
+    if fields.get("model_type") not in FAMILIES:
+        raise ValueError(
+            f"config.json has model_type {fields.get('model_type')!r}: only {' and '.join(FAMILIES)} can be read"
+        )
+    for name, value in ONLY.items():
+        if fields.get(name, value) != value:
+            raise ValueError(f"config.json has {name} {fields[name]!r}: only a model with {value!r} can be read")
+    told = {name: value for name, value in fields.items() if value is not None}
+    if missing := sorted({*NAMES.values(), "max_position_embeddings"} - OPTIONAL - told.keys()):
+        raise ValueError(f"config.json does not say {', '.join(missing)}: give the folder of a whole model")
+    is_qwen3 = fields["model_type"] == "qwen3"
+    told.setdefault("num_key_value_heads", told["num_attention_heads"])
+    told.setdefault("head_dim", QWEN3_HEAD_WIDTH if is_qwen3 else told["hidden_size"] // told["num_attention_heads"])
+    told.setdefault("tie_word_embeddings", False)
+    base, scaling = _rope(told)
+    shape = {ours: told[theirs] for ours, theirs in NAMES.items()}
+    try:
+        return ModelConfig.model_validate(
+            shape | {"rope_base": base, "rope_scaling": scaling, "normalize_qk": is_qwen3}
+        )
+    except ValidationError as error:
+        raise ValueError(f"config.json describes a model that cannot be read: {explained(error)}") from None
+
+
+def _rope(fields: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
+    """Base and scaling of the rotary positions, as transformers writes them since its version 5, or as it did before."""
+    stated = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    base = stated.get("rope_theta") or fields.get("rope_theta", 10_000.0)
+    rope_type = stated.get("rope_type") or stated.get("type", "default")
+    if rope_type == "default":
+        return base, None
+    if rope_type != "llama3":
+        raise ValueError(f"config.json has rope_type {rope_type!r}: only default and llama3 can be read")
+    return base, {ours: stated.get(theirs) for ours, theirs in SCALING_NAMES.items()}
+
+
+def save_weights(folder: Path, model: Transformer | RewardModel, weights: dict[str, Tensor], max_tokens: int) -> None:
+    """Write `weights`, named as in `model`, and its config.json."""
+    fields = to_hugging_face(model.config, is_reward=isinstance(model, RewardModel), max_tokens=max_tokens)
+    (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The shape of the model in a folder."""
+    return from_hugging_face(_read_fields(folder / "config.json"))
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ValueError where the file holds none."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): fetch or make it anew") from None
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Every tensor in a folder by name. Raises ValueError where a file is missing or damaged."""
+    weights: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        try:
+            weights |= load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged ({error}): fetch or make it anew") from None
+    return weights
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files with a model's weights. Raises ValueError where there are none: other files than safetensors are not read."""
+    names, index = ["model.safetensors"], folder / "model.safetensors.index.json"
+    if not (folder / names[0]).exists() and index.exists():
+        names = sorted(set(_read_fields(index).get("weight_map", {}).values()))
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise ValueError(
+                f"{folder} has no file {name} with weights: give the folder of a whole model in the safetensors format"
+            )
+    return [folder / name for name in names]
+
+
+def load_transformer(folder: Path) -> Transformer:
+    """The language model in a folder, in evaluation mode."""
+    model = Transformer(read_config(folder))
+    load_weights(model, folder)
+    return model.eval()
+
+
+def load_reward_model(folder: Path) -> RewardModel:
+    """The reward model in a folder, in evaluation mode."""
+    model = RewardModel(read_config(folder))
+    load_weights(model, folder)
+    return model.eval()
+
+
+def load_weights(model: Transformer | RewardModel, folder: Path) -> None:
+    """Fill a model from a folder. Heads may differ: a reward model starts from a language model with its own.
+
+    Raises ValueError where the shapes differ, or the folder's tensors are not those of its config.json.
+    """
+    config = read_config(folder)
+    if config != model.config:
+        raise ValueError(
+            f"{folder} holds a model of {config}, not of {model.config}; give the settings it was made with"
+        )
+    weights = read_weights(folder)
+    wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
+    given = {name: tensor.shape for name, tensor in weights.items() if not name.endswith(COMPUTED)}
+    may_differ = (HEADS - wanted.keys()) | ({"score.weight"} - given.keys())
+    for name in sorted((wanted.keys() | given.keys()) - may_differ):
+        if wanted.get(name) != given.get(name):
+            raise ValueError(
+                f"{folder} holds {_told(given.get(name))} as {name}, where its config.json asks for {_told(wanted.get(name))}: "
+                "give the folder of a whole model of Qwen3 or Llama"
+            )
+    head = weights.get("lm_head.weight")
+    if config.tie_embeddings and head is not None and not torch.equal(head, weights["model.embed_tokens.weight"]):
+        raise ValueError(
+            f"{folder} holds a head of its own as lm_head.weight, where its config.json ties it to the embedding: set "
+            "tie_word_embeddings to false in it"
+        )
+    model.load_state_dict(weights, strict=False)
+
+
+def _told(shape: torch.Size | None) -> str:
+    return "nothing" if shape is None else f"a tensor of shape {tuple(shape)}"
+
+
+def resized(model: Transformer, num_known: int, vocab_size: int) -> Transformer:
+    """The model with a vocabulary that goes on after the first `num_known` tokens of its own, in evaluation mode.
+
+    The embedding of a new token, and its row in the head, is the mean of the known ones (Hewitt 2021): it is then no likelier
+    than a known one is on average. Rows that belong to no token, which pad a vocabulary to a round size, are dropped.
+    """
+    weights = model.state_dict()
+    for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
+        known = weights[name][:num_known]
+        weights[name] = torch.cat((known, known.mean(0, keepdim=True).expand(vocab_size - num_known, -1)))
+    return transformer_of(weights, model.config.model_copy(update={"vocab_size": vocab_size}))
+
+
+def transformer_of(weights: dict[str, Tensor], config: ModelConfig) -> Transformer:
+    """The model around its weights, which are not copied, in evaluation mode."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+def save_checkpoint(engine: Any, folder: Path, step: int, keep_checkpoints: int) -> None:
+    """Write what a run needs to go on after `step` steps; all ranks call it. Only the newest checkpoints are kept."""
+    partial = f"partial-{step:08d}"
+    if engine.global_rank == 0:
+        shutil.rmtree(folder / partial, ignore_errors=True)
+    engine.save_checkpoint(str(folder), tag=partial, client_state={"step": step}, save_latest=False)
+    if engine.global_rank == 0:
+        make_durable([*(folder / partial).rglob("*"), folder / partial])
+        (folder / partial).replace(folder / f"step-{step:08d}")
+        make_durable([folder])
+        for old in complete_checkpoints(folder)[:-keep_checkpoints]:
+            shutil.rmtree(old)
+
+
+def make_durable(paths: Iterable[Path]) -> None:
+    """Have files and folders on the disk, so that a rename is not there before them after a power cut."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def load_checkpoint(engine: Any, folder: Path) -> int:
+    """Go on from the newest whole checkpoint: the steps it has done, or 0 where there is none. All ranks call it.
+
+    Raises ValueError where it cannot be read.
+    """
+    found = complete_checkpoints(folder)
+    if not found:
+        return 0
+    try:
+        return _load(engine, found[-1])
+    except torch.OutOfMemoryError:
+        raise
+    except (EOFError, AssertionError, OSError, RuntimeError, UnpicklingError) as error:
+        reason = re.split(r"\. |\n", str(error))[0] or type(error).__name__
+        raise ValueError(
+            f"the checkpoint {found[-1]} cannot be read ({reason}): if it is damaged, delete that folder to go on from the one before"
+        ) from None
+
+
+def _load(engine: Any, checkpoint: Path) -> int:
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # DeepSpeed asks torch for the unsafe load; torch obeys this
+    with torch.serialization.safe_globals(_deepspeed_classes()):
+        folder, tag = checkpoint.parent, checkpoint.name
+        if engine.load_universal_checkpoint():
+            tag = f"universal-{tag}"
+            if engine.global_rank == 0:
+                make_universal(checkpoint, folder / tag)
+            torch.distributed.barrier()
+        settings = [{**group, "params": None} for group in engine.optimizer.param_groups]
+        path, state = engine.load_checkpoint(str(folder), tag=tag)
+    assert path is not None, "its files are not there"
+    if engine.load_universal_checkpoint():
+        _undo_sharing(engine, settings)
+    torch.distributed.barrier()
+    if engine.global_rank == 0:
+        shutil.rmtree(folder / f"universal-{checkpoint.name}", ignore_errors=True)
+    return int(state["step"])
+
+
+def _undo_sharing(engine: Any, settings: list[dict[str, Any]]) -> None:
+    """From a universal checkpoint of ZeRO 3 all groups come with the first one's settings, and count steps in one tensor."""
+    for group, setting in zip(engine.optimizer.param_groups, settings, strict=True):
+        group |= {**setting, "params": group["params"]}
+    for state in engine.optimizer.optimizer.state.values():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].clone()
+
+
+def is_of_other_ranks(folder: Path, num_ranks: int) -> bool:
+    """Whether the newest checkpoint was sharded over another number of ranks: the engine then has to load a universal one."""
+    found = complete_checkpoints(folder)
+    num_shards = len(list(found[-1].glob("*optim_states.pt"))) if found else 0
+    return num_shards not in (0, num_ranks)  # without ZeRO nothing is sharded
+
+
+def make_universal(checkpoint: Path, target: Path) -> None:
+    """Write a checkpoint with its ZeRO shards put together, so that any number of ranks can load it."""
+    from deepspeed.checkpoint.ds_to_universal import main
+
+    shutil.rmtree(target, ignore_errors=True)
+    workers = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False}
+    folders = {"input_folder": str(checkpoint), "output_folder": str(target)}
+    with contextlib.redirect_stdout(sys.stderr):
+        main(argparse.Namespace(**folders, **workers, strict=True, inject_missing_state=True))
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints that were written to their end, by step."""
+    return sorted(path for path in folder.glob("step-*") if STEP_FOLDER.fullmatch(path.name))
+
+
+def _deepspeed_classes() -> list[Any]:
+    """What DeepSpeed puts into its checkpoints beside tensors and numbers."""
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [LossScaler, ZeroStageEnum, fragment_address]

@@ -1,0 +1,1 @@
+"""Model sizes, memory, hours and cost, and the scaling law."""

@@ -1,0 +1,168 @@
+"""What a training run will take, before it is started: memory of each GPU, hours, cost. Reads and writes nothing.
+
+Time is FLOPs (`flops_per_token`, PaLM's accounting) over the peak of the GPUs and the fraction of it that is used, the MFU. Published
+runs with their implied MFU are in tests/model/planning/test_plan.py: 34% to 65%, so that DEFAULT_MFU is within a factor of 1.7 of all of them.
+
+Memory is what DeepSpeed 0.19 holds for bfloat16 with float32 accumulation and AdamW (Rajbhandari et al. 2020, with larger gradients),
+what the backward pass of model/network/transformer.py needs of the forward pass, run as written, and the logits. torch.compile keeps
+less. A tenth of each GPU is left to CUDA, NCCL, DeepSpeed's buckets and the allocator.
+"""
+
+import re
+from typing import NamedTuple
+
+from model.config import ModelConfig, TrainConfig, flops_per_token, num_matrix_parameters, num_parameters
+from model.planning.devices import PEAK_FLOPS
+from model.planning.presets import COMPUTE_OPTIMAL
+
+GPUS = re.compile(r"(\d{1,5})x(\S+)")
+GIB = 2**30
+USABLE_FRACTION = 0.9
+DEFAULT_MFU = 0.4
+OVERTRAINED = 10 * COMPUTE_OPTIMAL  # a smaller model for more use; Llama 3 8B saw a hundred times that
+MAX_LIVE_PARAMETERS = 10**9  # DeepSpeed's default: what ZeRO 3 keeps gathered at most
+
+
+class Device(NamedTuple):
+    """A GPU: dense bfloat16 FLOP/s, memory in bytes, and dollars an hour of a rented one."""
+
+    flops: float
+    memory_bytes: int
+    dollars_per_hour: float
+
+
+# Prices of the H100 and A100 are those of nanochat's report card; the others are roughly what was asked for in 2025.
+DEVICES = {
+    "A100": Device(PEAK_FLOPS["A100"], 80 * GIB, 1.79),
+    "A100-40GB": Device(PEAK_FLOPS["A100"], 40 * GIB, 1.29),
+    "H100": Device(PEAK_FLOPS["H100"], 80 * GIB, 3.00),
+    "H200": Device(PEAK_FLOPS["H200"], 140 * GIB, 3.80),
+    "B200": Device(PEAK_FLOPS["B200"], 179 * GIB, 5.50),
+    "L40S": Device(PEAK_FLOPS["L40S"], 45 * GIB, 1.00),
+    "L4": Device(PEAK_FLOPS["L4"], 22 * GIB, 0.70),
+    "RTX4090": Device(PEAK_FLOPS["4090"], 24 * GIB, 0.50),
+    "RTX3090": Device(PEAK_FLOPS["3090"], 24 * GIB, 0.30),
+}
+
+
+class Gpus(NamedTuple):
+    name: str
+    device: Device
+    num: int
+
+
+class StateBytes(NamedTuple):
+    """What one GPU holds between steps, in bytes."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+
+
+class Fit(NamedTuple):
+    """How a batch fits on the GPUs with one way to share out the model."""
+
+    zero_stage: int
+    is_recomputed: bool
+    state: StateBytes
+    sequence_bytes: int  # what one sequence more of a microbatch takes
+    microbatch_sequences: int  # most that fit and divide the batch; 0: not even one
+    accumulation_steps: int
+
+
+class Cost(NamedTuple):
+    tokens: float
+    flops: float
+    hours: float
+    dollars: float
+
+
+def parse_gpus(text: str) -> Gpus:
+    """GPUs from "8xH100". Raises ValueError with what is known."""
+    match = GPUS.fullmatch(text)
+    names = {name.lower(): name for name in DEVICES}
+    if not match or int(match[1]) == 0 or match[2].lower() not in names:
+        raise ValueError(f"gpus {text!r} are not of the form 8xH100: a number, and one of {', '.join(DEVICES)}")
+    name = names[match[2].lower()]
+    return Gpus(name, DEVICES[name], int(match[1]))
+
+
+def state_bytes(model: ModelConfig, zero_stage: int, num_gpus: int) -> StateBytes:
+    """Weights in bfloat16; gradients summed in float32; float32 masters and AdamW's two moments.
+
+    ZeRO 1 shares the optimizer's state out, 2 the gradients too, 3 the weights too, of which it gathers some at a time. Below 2
+    DeepSpeed keeps a microbatch's gradients in bfloat16 beside their sum. Unshared (0) the loop does not run bfloat16: that
+    is there to compare.
+    """
+    num = num_parameters(model)
+    return StateBytes(
+        2 * num if zero_stage < 3 else 2 * num // num_gpus + 2 * min(num, MAX_LIVE_PARAMETERS),
+        (2 + 4) * num if zero_stage < 2 else 4 * num // num_gpus,
+        12 * num if zero_stage < 1 else 12 * num // num_gpus,
+    )
+
+
+def layer_bytes_per_token(model: ModelConfig) -> int:
+    """Bytes that the backward pass needs of one token in one layer, in bfloat16.
+
+    The norms keep what they were given and the projections what the norms gave, 4 D; attention keeps queries and keys, before
+    their norm too, values and its result, 3 (H + J) K; the feed-forward keeps gate, its SiLU, up and their product, 4 F.
+    """
+    heads, kv_heads = model.num_heads * model.head_width, model.num_kv_heads * model.head_width
+    attention = 2 * (heads + kv_heads) + kv_heads + heads if model.normalize_qk else 2 * heads + 2 * kv_heads
+    return 2 * (4 * model.width + attention + 4 * model.ff_width)
+
+
+def activation_bytes(model: ModelConfig, sequence_tokens: int, is_recomputed: bool) -> int:
+    """Bytes of one sequence at the peak: when the loss goes back through the logits, 12 V a token.
+
+    Those are the log-probabilities and two gradients of them, in float32. Recomputed, a layer keeps its input alone, 2 D, and
+    one layer at a time keeps all.
+    """
+    layer = layer_bytes_per_token(model)
+    layers = model.num_layers * 2 * model.width + layer if is_recomputed else model.num_layers * layer
+    return sequence_tokens * (layers + 12 * model.vocab_size)
+
+
+def fit(model: ModelConfig, train: TrainConfig, gpus: Gpus, zero_stage: int, is_recomputed: bool) -> Fit:
+    """The largest microbatch with which a batch can be done. Raises ValueError where the GPUs cannot share the batch."""
+    sequences, rest = divmod(train.batch_tokens // train.sequence_tokens, gpus.num)
+    if rest or not sequences:
+        raise ValueError(
+            f"{gpus.num} GPUs cannot share a batch of {train.batch_tokens // train.sequence_tokens} sequences evenly: "
+            "take a number of GPUs that divides it"
+        )
+    state = state_bytes(model, zero_stage, gpus.num)
+    each = activation_bytes(model, train.sequence_tokens, is_recomputed)
+    most = (USABLE_FRACTION * gpus.device.memory_bytes - sum(state)) // each
+    microbatch = max((size for size in range(1, sequences + 1) if sequences % size == 0 and size <= most), default=0)
+    return Fit(zero_stage, is_recomputed, state, each, microbatch, sequences // microbatch if microbatch else 0)
+
+
+def fits(model: ModelConfig, train: TrainConfig, gpus: Gpus) -> list[Fit]:
+    """Every way to share the model out: the ZeRO stages in order, first with all activations kept."""
+    return [fit(model, train, gpus, stage, is_recomputed) for is_recomputed in (False, True) for stage in range(4)]
+
+
+def best(found: list[Fit]) -> Fit | None:
+    """The first way that the loop runs and that fits: the least is sent between GPUs and nothing computed twice. Or None."""
+    return next((way for way in found if way.zero_stage and way.microbatch_sequences), None)
+
+
+def cost(
+    model: ModelConfig, sequence_tokens: int, tokens: float, gpus: Gpus, mfu: float, dollars_per_hour: float
+) -> Cost:
+    """What training on so many tokens takes at that MFU, without validation, checkpoints and what fails."""
+    flops = tokens * flops_per_token(model, sequence_tokens)
+    hours = flops / (gpus.num * gpus.device.flops * mfu) / 3600
+    return Cost(tokens, flops, hours, hours * gpus.num * dollars_per_hour)
+
+
+def horizons(model: ModelConfig, train: TrainConfig) -> dict[str, float]:
+    """Tokens of a run: as the preset has it, compute-optimal, and over-trained."""
+    parameters = num_matrix_parameters(model)
+    return {
+        "preset": float(train.num_steps * train.batch_tokens),
+        "compute-optimal": COMPUTE_OPTIMAL * parameters,
+        "over-trained": OVERTRAINED * parameters,
+    }

@@ -1,0 +1,318 @@
+"""Reinforcement learning from rewards: GRPO, through a DeepSpeed engine. `python -m model.rl.grpo RUN.json`.
+
+Reads an SFT model, a reward model, a tokenizer and prompts. Writes `metrics.jsonl` (a line a step), `rollouts.jsonl` (the best and the
+worst rollout of one prompt a step, for the eye) and, at the end, `model.safetensors`, `config.json` and `summary.json`.
+
+The algorithm is read downwards in `train`:
+
+1. G completions for each of P prompts are drawn from the policy as it is (GRPO, Shao et al. 2024, https://arxiv.org/abs/2402.03300).
+2. A completion is rewarded with the reward model's score, counted in standard deviations from the mean that the SFT model
+   reaches, plus a verifiable reward where the prompt has an answer, less a penalty where it was cut off.
+3. Its advantage is its reward less its group's mean, by the group's deviation; without the latter it is Dr. GRPO
+   (Liu et al. 2025, https://arxiv.org/abs/2503.20783). There is no value model.
+4. The log-probabilities of its tokens are taken under the policy that drew it and under the frozen reference, the SFT model.
+5. The rollouts are split over a few updates, each on PPO's clipped surrogate (Schulman et al. 2017, https://arxiv.org/abs/1707.06347)
+   with the upper clip set apart, and averaged over all tokens, not over completions first, which would favour long wrong ones
+   (both DAPO, Yu et al. 2025, https://arxiv.org/abs/2503.14476), plus the k3 estimate of the KL to the reference, as in GRPO.
+
+A step is a function of the seed, its number and the weights before it: a run that was killed goes on exactly.
+
+Metrics: reward/mean, reward/model (in deviations), reward/verifiable (share right, of prompts with an answer), completion/tokens_mean,
+completion/finished_fraction, policy/kl_k3 and policy/entropy_nats (per token), policy/clip_fraction (of tokens whose
+gradient the clip cuts), policy/learning_rate, phase/*_seconds, and the first five as validation/*: greedy, on held-out prompts.
+"""
+
+import json
+import signal
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model import losses
+from model.config import num_parameters
+from model.data.dataset import shuffled
+from model.inference.generate import NoNumbersError
+from model.inference.scoring import pad
+from model.network.huggingface import (
+    load_checkpoint,
+    load_reward_model,
+    load_transformer,
+    save_checkpoint,
+    save_weights,
+)
+from model.network.transformer import Transformer
+from model.rl.config import RLConfig, RLRun
+from model.rl.rollouts import Environment, Prompt, Rollouts, calibrate, read_prompts, roll_out, show, split_prompts
+from model.tokenizer.chat import Tokenizer
+from model.training import optim
+from model.training.loop import (
+    INTERRUPTED,
+    clip_gradient,
+    deepspeed_config,
+    full_precision,
+    gradient_clip,
+    initialize,
+    is_due,
+    leave,
+    start_process_group,
+    total,
+)
+from model.training.metrics import MetricsLog, clocked
+
+Metrics = dict[str, float]
+
+
+class Batch(NamedTuple):
+    """What the policy learns from."""
+
+    tokens: Tensor  # [N, T] int64, padded on the right
+    mask: Tensor  # [N, T - 1] 1 where the next token is one of the completion
+    advantages: Tensor  # [N]
+    old_logprobs: Tensor  # [N, T - 1] of the next token, under the policy that drew it
+    reference_logprobs: Tensor  # [N, T - 1]
+
+    def rows(self, rows: Tensor) -> "Batch":
+        return Batch(*(tensor[rows] for tensor in self))
+
+
+class Means:
+    """Means by metric, of sums that come in from microbatches."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, float] = defaultdict(float)
+
+    def add(self, name: str, values: Tensor, mask: Tensor | None = None) -> None:
+        """Add the values [...], those where mask [...] is 1; nan has no value."""
+        mask = (torch.ones_like(values) if mask is None else mask) * ~values.isnan()
+        total_value, count = losses.masked_sum(values.nan_to_num(), mask)
+        self.sums[name] += float(total_value)
+        self.counts[name] += float(count)
+
+    def over_ranks(self, engine: Any) -> Metrics:
+        """The means over all ranks, which have added to the same metrics; all ranks call it."""
+        pairs = {
+            name: (total(engine, self.sums[name]), total(engine, self.counts[name])) for name in sorted(self.counts)
+        }
+        return {name: value / count for name, (value, count) in pairs.items() if count}
+
+
+def train(run: RLRun, checkpoints: Path, stop: threading.Event) -> None:
+    """Train to the end, or until `stop` is set on some rank (SystemExit). Every rank calls it.
+
+    Raises ValueError where no prompt is short enough, RuntimeError where the policy diverges, before a NaN is saved.
+    """
+    config, output = run.config, Path(run.output)
+    start_process_group(config.num_ranks)
+    tokenizer = Tokenizer.load(run.tokenizer)
+    prompts, heldout = split_prompts(read_prompts(run.prompts, tokenizer, config), config)
+    engine = start_engine(run, checkpoints)
+    reference = load_transformer(Path(run.initial_weights)).to(engine.device)
+    judge = load_reward_model(Path(run.reward_model)).to(engine.device)
+    environment = calibrate(Environment(config, tokenizer, judge), reference, prompts)
+    before = validate(engine, reference, environment, heldout)
+    first_step = load_checkpoint(engine, checkpoints)
+    log = MetricsLog(output / "metrics.jsonl")
+    for step in range(first_step, config.num_steps):
+        done, is_last = step + 1, step + 1 == config.num_steps
+        try:
+            rollouts, metrics = train_step(engine, run, environment, reference, prompts, step)
+            refuse_no_numbers(engine.module)
+        except NoNumbersError as error:
+            raise RuntimeError(
+                f"step {done} went wrong ({error}): take a lower learning rate than {run.optim.learning_rate:g}"
+            ) from None
+        if is_last or is_due(done, config.eval_every_steps):
+            metrics |= validate(engine, engine.module, environment, heldout)
+        if engine.global_rank == 0:
+            log.append({"step": done, **metrics})
+            show(output / "rollouts.jsonl", rollouts, environment, done)
+        is_stopping = total(engine, float(stop.is_set())) > 0 and not is_last
+        if is_last or is_stopping or is_due(done, config.checkpoint_every_steps):
+            save_checkpoint(engine, checkpoints, done, config.keep_checkpoints)
+        if is_stopping:
+            raise SystemExit(INTERRUPTED)
+    finish(engine, run, log, before)
+
+
+def train_step(
+    engine: Any, run: RLRun, environment: Environment, reference: Transformer, prompts: Sequence[Prompt], step: int
+) -> tuple[Rollouts, Metrics]:
+    """One round of rollouts and the updates on them."""
+    config, seconds, means = run.config, Metrics(), Means()
+    with clocked(seconds, "phase/rollout_seconds"):  # 1 and 2
+        positions = np.arange(step * config.prompts_per_step, (step + 1) * config.prompts_per_step)
+        chosen = shuffled(len(prompts), positions, config.seed)
+        mine = [prompts[index] for index in chosen[engine.global_rank :: config.num_ranks]]
+        rollouts = roll_out(
+            engine.module, environment, repeat(mine, config), draw_seed(config, step, engine.global_rank)
+        )
+    with clocked(seconds, "phase/logprobs_seconds"):  # 3 and 4
+        batch = make_batch(rollouts, engine.module, reference, config)
+    measure(means, rollouts)
+    with clocked(seconds, "phase/update_seconds"):  # 5
+        for number in range(config.updates_per_step):
+            rate = set_learning_rate(engine, run, step * config.updates_per_step + number)
+            rows = torch.arange(number, len(batch.tokens), config.updates_per_step)
+            update(engine, run, batch.rows(rows), means)
+    return rollouts, means.over_ranks(engine) | seconds | {"policy/learning_rate": rate}
+
+
+def refuse_no_numbers(policy: Transformer) -> None:
+    """Raises NoNumbersError where a weight is none."""
+    if not all(weight.isfinite().all() for weight in policy.parameters()):
+        raise NoNumbersError("the updates made weights of the policy NaN or infinite")
+
+
+def make_batch(rollouts: Rollouts, policy: Transformer, reference: Transformer, config: RLConfig) -> Batch:
+    """3 and 4: advantages within the groups, and the log-probabilities before any update."""
+    device = next(policy.parameters()).device
+    starts = torch.tensor([len(prompt.tokens) for prompt in rollouts.prompts])
+    sequences = [[*prompt.tokens, *done] for prompt, done in zip(rollouts.prompts, rollouts.completions, strict=True)]
+    tokens, lengths = pad(sequences)
+    targets = torch.arange(1, tokens.shape[1])
+    mask = (targets >= starts[:, None]) & (targets < lengths[:, None])
+    grouped = rollouts.rewards.view(-1, config.completions_per_prompt)
+    advantages = losses.group_advantages(grouped, config.is_advantage_scaled).flatten()
+    tokens = tokens.to(device)
+    old, of_reference = (logprobs(model, tokens, config) for model in (policy, reference))
+    return Batch(tokens, mask.float().to(device), advantages.to(device), old, of_reference)
+
+
+@torch.no_grad()
+def logprobs(model: Transformer, tokens: Tensor, config: RLConfig) -> Tensor:
+    """4: log p of each next token at the rollouts' temperature: tokens [N, T] -> [N, T - 1]."""
+    parts = torch.split(tokens, config.microbatch_sequences)
+    return torch.cat([losses.token_logprobs(model(part)[:, :-1], part[:, 1:], config.temperature) for part in parts])
+
+
+def update(engine: Any, run: RLRun, batch: Batch, means: Means) -> None:
+    """5: one optimizer update on some of the rollouts, in microbatches."""
+    config = run.config
+    num_tokens = total(engine, float(batch.mask.sum()))
+    for rows in torch.split(torch.arange(len(batch.tokens)), microbatch_rows(config)):
+        part = batch.rows(rows)
+        logits = engine(part.tokens)[:, :-1] / config.temperature
+        loss = surrogate(logits, part, config, means)
+        # DeepSpeed takes the mean over ranks and microbatches, and what is wanted is the sum.
+        engine.backward(loss * (config.num_ranks * engine.gradient_accumulation_steps() / num_tokens))
+        if engine.zero_optimization_stage() == 0 and engine.is_gradient_accumulation_boundary():
+            clip_gradient(engine, gradient_clip(run.optim))
+        engine.step()
+
+
+def surrogate(logits: Tensor, part: Batch, config: RLConfig, means: Means) -> Tensor:
+    """5: the clipped surrogate and the KL, summed over tokens: logits [n, T - 1, V] -> nats."""
+    now = losses.token_logprobs(logits, part.tokens[:, 1:])
+    advantages = part.advantages[:, None]
+    kl = losses.kl_k3(now, part.reference_logprobs)
+    loss = losses.policy_loss(now, part.old_logprobs, advantages, config.clip_low, config.clip_high)
+    with torch.no_grad():
+        ratio = (now - part.old_logprobs).exp()
+        is_clipped = torch.where(advantages > 0, ratio > 1 + config.clip_high, ratio < 1 - config.clip_low)
+        means.add("policy/kl_k3", kl, part.mask)
+        means.add("policy/entropy_nats", losses.entropy(logits), part.mask)
+        means.add("policy/clip_fraction", is_clipped.float(), part.mask)
+    return ((loss + config.kl_weight * kl) * part.mask).sum()
+
+
+def validate(engine: Any, policy: Transformer, environment: Environment, heldout: Sequence[Prompt]) -> Metrics:
+    """What greedy completions of held-out prompts are worth; nothing where none are held out."""
+    num_ranks = environment.config.num_ranks
+    even = heldout[: len(heldout) // num_ranks * num_ranks]
+    if not even:
+        return {}
+    means = Means()
+    mine = list(even[engine.global_rank :: num_ranks])
+    measure(means, roll_out(policy, environment, mine, seed=0, temperature=0.0))
+    return {f"validation/{name.replace('/', '_')}": value for name, value in means.over_ranks(engine).items()}
+
+
+def measure(means: Means, rollouts: Rollouts) -> None:
+    """Add what the rollouts are worth."""
+    means.add("reward/mean", rollouts.rewards)
+    means.add("reward/model", rollouts.scores)
+    means.add("reward/verifiable", rollouts.is_right)
+    means.add("completion/tokens_mean", torch.tensor([float(len(done)) for done in rollouts.completions]))
+    means.add("completion/finished_fraction", rollouts.is_finished)
+
+
+def repeat(prompts: Sequence[Prompt], config: RLConfig) -> list[Prompt]:
+    """Every prompt G times, one after the other."""
+    return [prompt for prompt in prompts for _ in range(config.completions_per_prompt)]
+
+
+def draw_seed(config: RLConfig, step: int, rank: int) -> int:
+    """Of the rollouts of one step and rank."""
+    return int(np.random.default_rng((config.seed, step, rank)).integers(2**62))
+
+
+def start_engine(run: RLRun, checkpoints: Path) -> Any:
+    """The policy with its optimizer, as a DeepSpeed engine that starts from the SFT model."""
+    config, size = run.config, microbatch_rows(run.config)
+    settings = deepspeed_config(
+        run.optim,
+        config.dtype,
+        config.zero_stage,
+        microbatch=size,
+        num_microbatches=update_rows(config) // size,
+        is_offloaded=False,
+    )
+    return initialize(load_transformer(Path(run.initial_weights)), run.optim, settings, checkpoints, config.num_ranks)
+
+
+def update_rows(config: RLConfig) -> int:
+    """Rollouts of one rank in one update."""
+    return config.prompts_per_step * config.completions_per_prompt // config.num_ranks // config.updates_per_step
+
+
+def microbatch_rows(config: RLConfig) -> int:
+    """The largest divisor of a rank's share of an update that microbatch_sequences admits."""
+    most = min(config.microbatch_sequences, update_rows(config))
+    return max(size for size in range(1, most + 1) if update_rows(config) % size == 0)
+
+
+def set_learning_rate(engine: Any, run: RLRun, number: int) -> float:
+    """Of update `number`, from 0."""
+    factor = optim.learning_rate_factor(run.optim, number, run.config.num_steps * run.config.updates_per_step)
+    optim.set_learning_rates(engine.optimizer, factor)
+    return factor * run.optim.learning_rate
+
+
+def finish(engine: Any, run: RLRun, log: MetricsLog, before: Metrics) -> None:
+    """Write the weights and, last, the summary."""
+    config, output = run.config, Path(run.output)
+    weights = {name: full_precision(parameter) for name, parameter in engine.module.named_parameters()}
+    if engine.global_rank != 0:
+        return
+    shape = json.loads((Path(run.initial_weights) / "config.json").read_text())
+    save_weights(output, engine.module, weights, shape["max_position_embeddings"])
+    last = log.compact()[-1]
+    summary = {
+        "parameters": num_parameters(run.model),
+        "steps": config.num_steps,
+        "updates": config.num_steps * config.updates_per_step,
+        "rollouts": config.num_steps * config.prompts_per_step * config.completions_per_prompt,
+        **{name: value for name, value in last.items() if not name.startswith("phase/") and name != "step"},
+        **{name.replace("validation/", "before/"): value for name, value in before.items()},
+    }
+    (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def main() -> None:
+    run_file = Path(sys.argv[1])
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    train(RLRun.model_validate_json(run_file.read_text()), run_file.parent / "checkpoints", stop)
+    leave()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Text to tokens, and conversations to tokens: one renderer for training, inference and the reward model. No torch here.
+
+Reads a tokenizer.json of Hugging Face `tokenizers`. A conversation is rendered as
+
+    <|bos|> <|user_start|>text<|user_end|> <|assistant_start|>text<|assistant_end|> ...
+
+without the spaces. Special tokens are only ever put in by id: text that contains their names is encoded as plain
+characters, so that a page or a user cannot forge a turn. `CHAT_TEMPLATE` says the same in Jinja, for other engines.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from os import PathLike
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+SURROGATE = re.compile("[\\ud800-\\udfff]")
+BOS, PAD = "<|bos|>", "<|pad|>"
+ASSISTANT_START, ASSISTANT_END = "<|assistant_start|>", "<|assistant_end|>"
+SPECIAL_TOKENS = (
+    BOS,
+    PAD,
+    "<|system_start|>",
+    "<|system_end|>",
+    "<|user_start|>",
+    "<|user_end|>",
+    ASSISTANT_START,
+    ASSISTANT_END,
+    "<|python_start|>",  # a tool call, and
+    "<|python_end|>",
+    "<|output_start|>",  # what the tool answers: reserved
+    "<|output_end|>",
+)
+
+CHAT_TEMPLATE = (
+    "{{ '<|bos|>' }}"
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '_start|>' + message['content'] + '<|' + message['role'] + '_end|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant_start|>' }}{% endif %}"
+)
+
+Messages = Sequence[Mapping[str, str]]
+"""Turns with a `role` (system, user or assistant) and a `content`."""
+
+
+def whole_characters(text: str) -> str:
+    """`text` with U+FFFD for every half of a character: JSON and a command line can hold one alone, UTF-8 cannot."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class Tokenizer:
+    """Byte-level BPE with the conversation format's special tokens."""
+
+    def __init__(self, encoder: tokenizers.Tokenizer) -> None:
+        """Raises ValueError where the encoder lacks a special token, or makes one of text."""
+        vocab: dict[str, int] = encoder.get_vocab()
+        missing = [name for name in SPECIAL_TOKENS if name not in vocab]
+        if missing:
+            raise ValueError(
+                f"tokenizer has no special tokens {missing}; train it with model.tokenizer.chat.SPECIAL_TOKENS"
+            )
+        encoder.encode_special_tokens = True  # their names in a text are plain characters
+        if forged := [
+            name for name in SPECIAL_TOKENS if vocab[name] in encoder.encode(name, add_special_tokens=False).ids
+        ]:
+            raise ValueError(
+                f"tokenizer makes special tokens of text that says {forged}: call them special in its added_tokens, and cut "
+                "words from marks before the merges"
+            )
+        self._encoder = encoder
+        self.vocab_size = max(vocab.values()) + 1  # V, special tokens included; a foreign vocabulary may have gaps
+        self.special: dict[str, int] = {name: vocab[name] for name in SPECIAL_TOKENS}
+        self.bos = self.special[BOS]
+        self.pad = self.special[PAD]
+        self.assistant_start = self.special[ASSISTANT_START]
+        self.assistant_end = self.special[ASSISTANT_END]
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> "Tokenizer":
+        """Read a tokenizer.json."""
+        return cls(tokenizers.Tokenizer.from_file(str(path)))
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text, never special ones. Half of a character, which a command line may hold, becomes U+FFFD."""
+        whole = whole_characters(text) if SURROGATE.search(text) else text
+        return list(self._encoder.encode(whole, add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of each text; the encoder's own threads share the work."""
+        return [encoding.ids for encoding in self._encoder.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def encode_document(self, text: str) -> list[int]:
+        """Tokens of a document as pretraining sees it: <|bos|>, then the text."""
+        return [self.bos, *self.encode(text)]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of tokens, without the special ones; bytes that form no character become U+FFFD."""
+        return str(self._encoder.decode(list(tokens), skip_special_tokens=True))
+
+    @cached_property
+    def token_bytes(self) -> npt.NDArray[np.int32]:
+        """[V] bytes of text that each token stands for; 0 for special tokens. Bits per byte divides by these."""
+        num_bytes = np.zeros(self.vocab_size, np.int32)
+        added = self._encoder.get_added_tokens_decoder()
+        for name, token in self._encoder.get_vocab().items():
+            if token not in added:
+                num_bytes[token] = len(name)  # a byte-level alphabet writes every byte as one character
+            elif not added[token].special:
+                num_bytes[token] = len(name.encode())
+        return num_bytes
+
+    def render(self, messages: Messages) -> tuple[list[int], list[int]]:
+        """Tokens of a conversation and their loss mask, of one length.
+
+        The mask is 1 on what the assistant has to produce: the content of its turns and their end token.
+        """
+        tokens, mask = [self.bos], [0]
+        for message in messages:
+            start, end = self._turn(message)
+            content = self.encode(message["content"])
+            is_learned = int(message["role"] == "assistant")
+            tokens += [start, *content, end]
+            mask += [0, *[is_learned] * (len(content) + 1)]
+        return tokens, mask
+
+    def render_prompt(self, messages: Messages) -> list[int]:
+        """Tokens of a conversation up to where the assistant has to speak."""
+        return [*self.render(messages)[0], self.assistant_start]
+
+    def _turn(self, message: Mapping[str, str]) -> tuple[int, int]:
+        role = message["role"]
+        if role not in ("system", "user", "assistant"):
+            raise ValueError(f"message role {role!r} is unknown; use system, user or assistant")
+        return self.special[f"<|{role}_start|>"], self.special[f"<|{role}_end|>"]

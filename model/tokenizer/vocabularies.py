@@ -1,0 +1,175 @@
+"""Vocabularies of byte-level BPE: how a text is cut into words, and how vocabularies that were made elsewhere are read.
+
+Reads a tokenizer.json, the two files of GPT-2 (encoder.json: token to id; vocab.bpe: the merges in order), or a rank file of
+tiktoken (a line a token: its bytes in base64, its rank). Writes nothing. Every token keeps its id; the special tokens of the
+conversation format come after them.
+
+A rank file holds no merges: tiktoken merges whichever neighbours make the token of the lowest rank. The two parts of a token
+are the last two when its bytes are encoded so. No other two parts can make it: inside the bytes of a token the merges are the
+same ones wherever it stands, for a merge across its border would have kept it from being made.
+"""
+
+import base64
+import gzip
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from model.tokenizer.chat import SPECIAL_TOKENS
+
+PatternName = Literal["gpt2", "gpt4", "gpt4o"]
+FILES = ("tokenizer.json", "encoder.json", "vocab.bpe")  # what is read of a folder
+RANK_FILES: dict[str, PatternName] = {
+    "r50k_base": "gpt2",
+    "p50k_base": "gpt2",
+    "cl100k_base": "gpt4",
+    "o200k_base": "gpt4o",
+}
+NOT_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}  # GPT-NeoX's vocabulary has no token for these
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_SUFFIX = r"(?:'(?i:[sdmt]|ll|ve|re))?"
+PATTERNS: dict[PatternName, str] = {
+    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,DIGITS}| ?[^\s\p{L}\p{N}]++[\r\n]*"
+    r"|\s*[\r\n]|\s+(?!\S)|\s+",
+    "gpt4o": rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_SUFFIX}"
+    r"|\p{N}{1,DIGITS}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
+
+
+def words(pattern: PatternName, max_digits: int = 3) -> pre_tokenizers.PreTokenizer:
+    """Cuts a text into words, each byte of them a character of the byte-level alphabet. GPT-2 knows no `max_digits`."""
+    expression = tokenizers.Regex(PATTERNS[pattern].replace("DIGITS", str(max_digits)))
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(expression, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
+def byte_of_character() -> dict[str, int]:
+    """The byte that each character of the byte-level alphabet stands for: printable ones themselves, the others in order."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    byte_of = {character: ord(character) for character in alphabet if ord(character) < 256}
+    others = sorted(set(range(256)) - set(byte_of.values()))
+    return byte_of | dict(zip(alphabet[len(byte_of) :], others, strict=True))
+
+
+def load(files: Sequence[Path]) -> tokenizers.Tokenizer:
+    """The encoder of a vocabulary, with the conversation's special tokens.
+
+    Raises ValueError where the files are none of those of the module's docstring, or not all bytes of UTF-8 have a token.
+    """
+    by_name = {path.name: path for path in files}
+    first = by_name.get("tokenizer.json", files[0])
+    if first.name.removesuffix(".gz").endswith(".tiktoken"):
+        encoder = from_ranks(read_ranks(first), _pattern_of(first))
+    elif {"encoder.json", "vocab.bpe"} <= set(by_name):
+        encoder = from_gpt2(by_name["encoder.json"], by_name["vocab.bpe"])
+    elif first.suffix == ".json" and len(files) == 1:
+        encoder = from_json(first)
+    else:
+        raise ValueError(
+            f"{', '.join(by_name)} is no vocabulary: name a tokenizer.json, a folder with GPT-2's encoder.json and vocab.bpe, "
+            "or a rank file *.tiktoken"
+        )
+    encoder.add_special_tokens(list(SPECIAL_TOKENS))
+    needed = {character for character, byte in byte_of_character().items() if byte not in NOT_IN_UTF8}
+    if missing := needed - set(encoder.get_vocab()):
+        raise ValueError(
+            f"{first.name} is no byte-level vocabulary: {len(missing)} of the {len(needed)} bytes of UTF-8 have no token in it"
+        )
+    return encoder
+
+
+def short_name(path: str) -> str:
+    """What a vocabulary is called in a table: its file or folder without where it is."""
+    return path.rstrip("/").rsplit("/", 1)[-1].partition(".")[0]
+
+
+def _pattern_of(path: Path) -> PatternName:
+    name = short_name(path.name)
+    if name not in RANK_FILES:
+        raise ValueError(
+            f"{path.name} does not say how its text is cut into words: name the file after one of {', '.join(RANK_FILES)}"
+        )
+    return RANK_FILES[name]
+
+
+def from_json(path: Path) -> tokenizers.Tokenizer:
+    """A tokenizer.json without what it says of truncation and padding: a document is encoded whole."""
+    try:
+        encoder = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more exact
+        raise ValueError(f"{path.name} is no tokenizer.json: {error}") from error
+    encoder.no_truncation()
+    encoder.no_padding()
+    return encoder
+
+
+def from_gpt2(encoder_json: Path, vocab_bpe: Path) -> tokenizers.Tokenizer:
+    """GPT-2's files. What no merge makes is special: <|endoftext|>."""
+    vocab: dict[str, int] = json.loads(encoder_json.read_text(encoding="utf-8"))
+    lines = vocab_bpe.read_text(encoding="utf-8").splitlines()
+    merges = [(left, right) for left, _, right in (line.partition(" ") for line in lines[1:] if line)]
+    made = {left + right for left, right in merges}
+    return _encoder(vocab, merges, "gpt2", [name for name in vocab if len(name) > 1 and name not in made])
+
+
+def from_ranks(ranks: Mapping[bytes, int], pattern: PatternName) -> tokenizers.Tokenizer:
+    """A rank file. An id that no token has becomes a special token: the tokens of a vocabulary are 0 to V - 1."""
+    characters = {byte: character for character, byte in byte_of_character().items()}
+    name = {token: "".join(map(characters.__getitem__, token)) for token in ranks}
+    vocab = {name[token]: rank for token, rank in ranks.items()}
+    unused = {f"<|unused_{rank}|>": rank for rank in set(range(max(ranks.values()))) - set(ranks.values())}
+    merges = [(name[left], name[right]) for left, right in merges_of(ranks)]
+    return _encoder(vocab | unused, merges, pattern, sorted(unused))
+
+
+def _encoder(
+    vocab: dict[str, int], merges: list[tuple[str, str]], pattern: PatternName, special: list[str]
+) -> tokenizers.Tokenizer:
+    encoder = tokenizers.Tokenizer(
+        models.BPE(vocab, merges, ignore_merges=True)
+    )  # a word that is a token is that token
+    encoder.pre_tokenizer = words(pattern)
+    encoder.decoder = decoders.ByteLevel()
+    encoder.add_special_tokens(special)
+    return encoder
+
+
+def read_ranks(path: Path) -> dict[bytes, int]:
+    """Tokens and their ranks, of a file that is gzip where its name ends in .gz. Raises ValueError with the line."""
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(content.splitlines(), start=1):
+        token, _, rank = line.partition(b" ")
+        try:
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except ValueError:
+            raise ValueError(
+                f"{path.name}, line {number}: {line[:80]!r} is not a token in base64 and its rank: fetch the file anew"
+            ) from None
+    return ranks
+
+
+def merges_of(ranks: Mapping[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
+    """The two parts of every token of more than a byte, in order of rank; nothing for a token that no merges lead to."""
+    never = max(ranks.values()) + 1
+    for token in sorted(ranks, key=ranks.__getitem__):
+        parts = [token[place : place + 1] for place in range(len(token))]
+        while len(parts) > 2:
+            made = [ranks.get(left + right, never) for left, right in itertools.pairwise(parts)]
+            lowest = min(made)
+            if lowest == never:
+                break
+            place = made.index(lowest)
+            parts[place : place + 2] = [parts[place] + parts[place + 1]]
+        if len(parts) == 2:
+            yield parts[0], parts[1]

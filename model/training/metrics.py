@@ -1,0 +1,94 @@
+"""What a training run tells of its steps: one JSON object a line, TensorBoard files, and Weights & Biases where it is configured.
+
+Writes metrics.jsonl and, beside it, the folder tensorboard/. A run is sent to Weights & Biases where WANDB_PROJECT is set, which
+needs the package wandb and its login.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from model.files import read_lines, write_lines
+
+Metrics = dict[str, Any]
+
+
+@contextmanager
+def clocked(metrics: Metrics, name: str) -> Iterator[None]:
+    """Add the seconds that the block takes to `metrics[name]`."""
+    started = time.monotonic()
+    yield
+    metrics[name] = metrics.get(name, 0.0) + time.monotonic() - started
+
+
+class MetricsLog:
+    """Metrics by step, appended as JSON Lines.
+
+    A step that is done again after a kill gets a second line, which counts; at the end there is one line a step.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+        text = path.read_bytes()
+        os.truncate(path, text.rfind(b"\n") + 1)  # a line that a kill cut off
+        self.trackers: list[Any] | None = None
+
+    def append(self, metrics: Metrics) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(metrics) + "\n")
+        if self.trackers is None:  # not before the first step: only then is it known where the run goes on
+            self.trackers = [TensorBoard(self.path.parent / "tensorboard", metrics["step"])]
+            if os.environ.get("WANDB_PROJECT"):
+                self.trackers.append(WeightsAndBiases(self.path.parent))
+        for tracker in self.trackers:
+            tracker.log(metrics)
+
+    def lines(self, until_step: int) -> list[Metrics]:
+        """The last line of every step up to and with `until_step`, in order."""
+        kept = {line["step"]: line for line in read_lines(self.path) if line["step"] <= until_step}
+        return sorted(kept.values(), key=lambda line: line["step"])
+
+    def compact(self) -> list[Metrics]:
+        """End with the last line of every step, which is what the file then holds."""
+        kept = self.lines(until_step=2**63)
+        write_lines(self.path, kept)
+        for tracker in self.trackers or []:
+            tracker.close()
+        return kept
+
+
+class TensorBoard:
+    """Scalars by step; what a run that was killed wrote after its checkpoint is purged."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder), purge_step=first_step)
+
+    def log(self, metrics: Metrics) -> None:
+        for name, value in metrics.items():
+            if name != "step":
+                self.writer.add_scalar(name, value, metrics["step"])
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class WeightsAndBiases:
+    """The same, in a run that a killed one goes on in."""
+
+    def __init__(self, folder: Path) -> None:
+        import wandb
+
+        self.run = wandb.init(dir=str(folder), id=folder.name, resume="allow")
+
+    def log(self, metrics: Metrics) -> None:
+        self.run.log({name: value for name, value in metrics.items() if name != "step"}, step=metrics["step"])
+
+    def close(self) -> None:
+        self.run.finish()

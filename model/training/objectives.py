@@ -1,0 +1,109 @@
+"""What a model learns, and how it is validated: an objective wraps a model and gives the summed loss of a microbatch.
+
+Reads and writes nothing. An objective gives sums; the training loop divides them by what the whole batch has to learn. What is
+minimised may have a term more than the loss that is told.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from model import losses
+from model.config import TrainRun
+from model.data.dataset import Dataset, Microbatch, Packed
+from model.data.packing import Indices
+from model.network.transformer import RewardModel, Transformer, initialize
+from model.tokenizer.chat import Tokenizer
+
+Metrics = dict[str, float]
+
+
+class LanguageObjective(nn.Module):
+    """Next-token prediction where the mask says so. Validated in bits per byte of the learned tokens' text."""
+
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, z_weight: float, is_masked: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.token_bytes = torch.from_numpy(tokenizer.token_bytes)  # [V]
+        self.bos = tokenizer.bos
+        self.z_weight = z_weight
+        self.is_masked = is_masked
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens [B, T + 1], mask [B, T] -> what is to be minimised, and the summed nats in it."""
+        inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        documents = (inputs == self.bos).cumsum(1) if self.is_masked else None
+        logits = self.model(inputs, documents=documents)
+        nats = losses.cross_entropy(logits, targets, mask)[0]
+        return (nats + self.z_weight * losses.z_loss(logits, mask) if self.z_weight else nats), nats
+
+    def measure(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed nats, and bytes of the learned tokens' text."""
+        num_bytes = self.token_bytes.to(tokens.device)[tokens[:, 1:]] * mask
+        return self.forward(tokens, mask)[1], num_bytes.sum()
+
+    @staticmethod
+    def report(nats: float, num_bytes: float, num_learned: float) -> Metrics:
+        return {
+            "validation/loss_nats": nats / num_learned,
+            "validation/bits_per_byte": losses.bits_per_byte(nats, num_bytes),
+        }
+
+
+class RewardObjective(nn.Module):
+    """The chosen completion gets the higher reward. Validated in the fraction of pairs where it does."""
+
+    def __init__(self, model: RewardModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens [2 B, T], lengths [2 B], chosen and rejected in turn -> what is to be minimised, and the summed nats."""
+        nats = self.measure(tokens, lengths)[0]
+        return nats, nats
+
+    def measure(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed nats, and pairs whose chosen completion has the higher reward."""
+        rewards = self.model(tokens, lengths)
+        chosen, rejected = rewards[0::2], rewards[1::2]
+        return losses.pairwise_loss(chosen, rejected).sum(), (chosen > rejected).sum()
+
+    @staticmethod
+    def report(nats: float, num_right: float, num_learned: float) -> Metrics:
+        return {"validation/loss_nats": nats / num_learned, "validation/accuracy": num_right / num_learned}
+
+
+Objective = LanguageObjective | RewardObjective
+
+
+def make_objective(run: TrainRun, tokenizer: Tokenizer) -> Objective:
+    """The objective of a run around a model with fresh weights."""
+    if run.objective == "reward":
+        judge = RewardModel(run.model)
+        initialize(judge, run.train.seed)
+        judge.model.is_recomputed = run.train.is_recomputed
+        return RewardObjective(judge)
+    model = Transformer(run.model)
+    initialize(model, run.train.seed)
+    model.model.is_recomputed = run.train.is_recomputed
+    return LanguageObjective(model, tokenizer, run.optim.z_loss, run.train.is_masked)
+
+
+@torch.no_grad()
+def measures(
+    objective: Objective, dataset: Dataset, records: Indices, size: int, device: str | torch.device
+) -> Iterator[npt.NDArray[np.float64]]:
+    """Summed nats, the objective's own measure and what was learned, of every `size` of the records in turn."""
+    for start in range(0, len(records), size):
+        microbatch = dataset.fetch(records[start : start + size])
+        # Not through __call__: of a compiled objective it would compile a second, gradient-free graph for a few forwards.
+        nats, measure = objective.measure(*(tensor.to(device, non_blocking=True) for tensor in microbatch))
+        yield np.array([float(nats), float(measure), num_learned(microbatch)])
+
+
+def num_learned(microbatch: Microbatch) -> float:
+    """What the loss of a microbatch is a sum over: learned tokens, or pairs."""
+    return float(microbatch.mask.sum()) if isinstance(microbatch, Packed) else len(microbatch.lengths) / 2

@@ -1,0 +1,1 @@
+"""What passes between stages: configs, manifests, steps and the store that keeps them."""

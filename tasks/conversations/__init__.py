@@ -1,0 +1,1 @@
+"""Conversations, preferences, prompts and questions as artifacts."""

@@ -1,0 +1,1 @@
+"""Documents to unique documents: exact and near duplicates, contamination."""

@@ -1,0 +1,195 @@
+"""Merge: of what is signed, which documents are one, in memory that does not grow with the signatures.
+
+Reads and writes columns (tasks/dedup/columns.py). Three rules, each over what the one before left: equal addresses, equal texts, and an
+equal band of the MinHash with enough equal hashes in all. The first two are joined here, by parts; the pairs with an equal band are
+found by all workers, a band and a range of its keys at a time, and then compared here, each until it is one with the other.
+
+Costs 18 bytes of memory a document (34 beyond 2^31 documents), what max_memory_bytes leaves of it for parts, and some 10 MB.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from tasks.artifacts.store import runtime
+from tasks.dedup import clusters, signatures
+from tasks.dedup.clusters import Clusters, Codes, Integers
+from tasks.dedup.columns import Column, even_ranges, select
+from tasks.dedup.signatures import SigningConfig
+from tasks.execution.runner import Run
+from tasks.execution.shards import Counts, map_shards, tick
+
+RULES = ("url", "content", "minhash")
+REASONS = ("kept", *(f"duplicate/{rule}" for rule in RULES))
+WORKER_BYTES = 1 << 28  # with less, a worker that merges would read all keys too often
+IDS_BYTES = 400  # of the ids of a duplicate and of what is kept for it
+
+
+class MergeConfig(SigningConfig):
+    """What counts as the same."""
+
+    by_url: bool = Field(True, description="Drop documents of the same address, but for one.")
+    by_content: bool = Field(True, description="Drop documents of the same text, but for one.")
+    min_similarity: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="Of all hashes, those that must be equal: an estimate of the similarity. 0 lets one equal band do.",
+    )
+    max_memory_bytes: int = runtime(
+        2 << 30, ge=1, description="Memory for what is merged, over all processes. What does not fit is taken by parts."
+    )
+    num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0 is one a core.")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all passes know: where the artifact and its state lie, the settings, how many documents there are."""
+
+    folder: Path
+    state: Path
+    config: MergeConfig
+    num_documents: int
+
+    @cached_property
+    def columns(self) -> dict[str, Column]:
+        """What is said of every document by its number: its signature, its rank or -1, the verdict."""
+        folder, integer = self.state / "columns", clusters.integer(self.num_documents)
+        verdict = {"rank": integer, "cluster_size": integer, "reason": np.dtype(np.uint16)}
+        return {
+            **signatures.columns(folder, self.config),
+            **{name: Column(folder / name, dtype) for name, dtype in verdict.items()},
+        }
+
+    @cached_property
+    def spare_bytes(self) -> int:
+        """Memory for parts. Raises ValueError where what is held of all documents leaves none."""
+        held, memory = clusters.held_bytes(self.num_documents), self.config.max_memory_bytes
+        if held >= memory:
+            raise ValueError(
+                f"{self.num_documents:,} documents take {held:,} bytes of memory to be merged and max_memory_bytes is "
+                f"{memory:,}: set it to {2 * held:,} or more"
+            )
+        return memory - held
+
+    @property
+    def num_workers(self) -> int:
+        return self.config.num_workers or os.cpu_count() or 1
+
+    @property
+    def num_merging(self) -> int:
+        """Workers that merge at the same time."""
+        return max(min(self.num_workers, self.spare_bytes // WORKER_BYTES), 1)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The documents whose key in a column lies in a range, ends included; what is found there goes to `target`."""
+
+    work: Work
+    key: str
+    low: int
+    high: int
+    target: Path
+
+
+class Verdicts(NamedTuple):
+    """By rank: the number of each document, its cluster, and the code of the reason to drop it."""
+
+    numbers: Integers
+    clusters: Clusters
+    dropped: Codes
+
+
+def judge(run: Run, work: Work, paths: Sequence[Path], num_known: int) -> Verdicts:
+    """Finds the clusters of all documents; `paths` are the shards of those that are not known."""
+    columns, config, num = work.columns, work.config, work.num_documents
+    num_parts = clusters.num_parts(num, work.spare_bytes)
+    verdicts = Verdicts(rank(work, paths, num_parts), Clusters(num), np.zeros(num, np.uint16))
+    for code, rule in enumerate(RULES, start=1):
+        clusters.write_ranks(columns["rank"], verdicts.numbers, verdicts.dropped)
+        if not getattr(config, f"by_{rule}"):
+            continue
+        if rule == "minhash":
+            pairs, sketches = find_pairs(run, work), columns["sketch"]
+            clusters.join_similar(verdicts.clusters, pairs, sketches, verdicts.numbers, config.min_similarity)
+        else:
+            clusters.join_equal(verdicts.clusters, columns[rule], columns["rank"], num, num_parts)
+        clusters.mark_dropped(verdicts.clusters, verdicts.dropped, code, num_known)
+    clusters.write_ranks(columns["rank"], verdicts.numbers, verdicts.dropped)
+    verdicts.clusters.settle()
+    return verdicts
+
+
+def rank(work: Work, paths: Sequence[Path], num_parts: int) -> Integers:
+    """The numbers of all documents, best first."""
+    names = {name for path in paths for name in pq.read_table(path, columns=["file"])["file"].unique().to_pylist()}
+    files = np.concatenate([np.zeros(1, np.uint64), signatures.hash_texts(sorted(names))])  # the known have file 0
+    return clusters.rank(work.columns, files, work.num_documents, num_parts)
+
+
+def find_pairs(run: Run, work: Work) -> list[Path]:
+    """Files of pairs of ranks with an equal band, made by all workers: one for each band and range of its keys."""
+    num_parts = clusters.num_parts(work.num_documents, work.spare_bytes // work.num_merging)
+    parts = {
+        f"{band}-{place}-of-{num_parts}": Part(
+            work, band, low, high, work.state / f"pairs/{band}-{place}-of-{num_parts}.npy"
+        )
+        for band in signatures.bands(work.config)
+        for place, (low, high) in enumerate(even_ranges(num_parts))
+    }
+    total = work.num_documents * work.config.num_bands
+    map_shards(run, pair_part, list(parts.items()), num_workers=work.num_merging, total=total, unit="bands")
+    return [part.target for part in parts.values()]
+
+
+def pair_part(part: Part) -> Counts:
+    """Write the pairs of documents whose keys are equal, of those with a rank and a run."""
+    columns = part.work.columns
+    others = [columns["rank"], columns["is_signed"]]
+    numbers, keys, ranks, is_signed = select(columns[part.key], others, part.work.num_documents, part.low, part.high)
+    save(part.target, np.stack(clusters.equal_pairs(keys[is_signed], ranks[is_signed])))
+    tick(len(numbers))
+    return {}
+
+
+def write_clusters(path: Path, work: Work, sources: Sequence[tuple[int, Path]], verdicts: Verdicts) -> None:
+    """Write a line for every duplicate, the best first: {"id", "kept", "reason"}. `sources` are read_ids's."""
+    numbers, found, dropped = verdicts
+    length = max(work.spare_bytes // IDS_BYTES, 1)
+    with path.open("w", encoding="utf-8") as stream:
+        for start in range(0, len(numbers), length):
+            ranks = start + np.flatnonzero(dropped[start : start + length])
+            ids = read_ids(sources, numbers[np.concatenate([ranks, found.parents[ranks]])])
+            for one, kept, code in zip(ids, ids[len(ranks) :], dropped[ranks].tolist(), strict=False):
+                stream.write(f"{json.dumps({'id': one, 'kept': kept, 'reason': REASONS[code]})}\n")
+
+
+def read_ids(sources: Sequence[tuple[int, Path]], numbers: Integers) -> list[str]:
+    """The ids of the documents of these numbers; `sources` are the files they are in and the number that each starts with."""
+    ids, order = np.empty(len(numbers), object), np.argsort(numbers)
+    ends = [*np.searchsorted(numbers[order], [first for first, _ in sources]), len(numbers)]
+    for (first, path), start, end in zip(sources, ends, ends[1:], strict=False):
+        if start < end:
+            places = numbers[order[start:end]] - first
+            ids[order[start:end]] = pq.read_table(path, columns=["id"])["id"].take(places).to_pylist()
+    found: list[str] = ids.tolist()
+    return found
+
+
+def save(path: Path, values: npt.NDArray[Any]) -> None:
+    """Write an array so that no reader sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as stream:
+        np.save(stream, values)
+    temporary.replace(path)

@@ -1,0 +1,161 @@
+"""Clusters: which documents are one, and which of each cluster stays.
+
+Reads and writes columns (tasks/dedup/columns.py), where a document goes by its number, and keeps a few bytes of each in memory, by its
+rank: 0 is the best of all documents, so that the lowest rank of a cluster is the one that stays.
+
+What does not fit into memory is taken by parts: to be ranked by ranges of length, to find equal keys by ranges of the keys, as all
+that are equal are then in one part. A part's result is the same however many there are.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.dedup.columns import Column, even_ranges, quantile_ranges, select
+
+Integers = npt.NDArray[np.signedinteger[Any]]
+Codes = npt.NDArray[np.uint16]  # of the reasons to drop a document; 0 keeps it
+U64 = npt.NDArray[np.uint64]
+V = TypeVar("V", bound=np.generic)
+
+BLOCK_DOCUMENTS = 1 << 16
+BLOCK_PAIRS = 1 << 14
+RECORD_BYTES = 96  # of each document of a part while it is selected and sorted
+KEPT = 0
+
+
+def integer(num: int) -> np.dtype[Any]:
+    """The integers that ranks and numbers of `num` documents are kept in."""
+    return np.dtype(np.int32 if num < 2**31 else np.int64)
+
+
+def held_bytes(num: int) -> int:
+    """The memory that all documents together take: number, parent, size, verdict and reason of each."""
+    return num * (4 * integer(num).itemsize + 2)
+
+
+# Ranks
+
+
+def rank(columns: Mapping[str, Column], files: U64, num: int, num_parts: int) -> Integers:
+    """The numbers of all documents, the best first: the longest, then by file and offset, then by the hash of the id.
+
+    `files` has the hashes of all file names in the order of the names.
+    """
+    numbers, end = np.empty(num, integer(num)), num
+    order_of_files = np.argsort(files)
+    others = [columns[name] for name in ("file", "offset", "id")]
+    for low, high in quantile_ranges(columns["num_characters"], num, num_parts):
+        found, lengths, file, offset, name = select(columns["num_characters"], others, num, low, high)
+        file = order_of_files[np.searchsorted(files, file, sorter=order_of_files)]
+        end -= len(found)
+        numbers[end : end + len(found)] = found[np.lexsort((name, offset, file, -lengths))]
+    return numbers
+
+
+def write_ranks(ranks: Column, numbers: Integers, dropped: Codes) -> None:
+    """Write the rank of every document that is not dropped, and -1 of the others."""
+    ranked = np.full(len(numbers), -1, ranks.dtype)
+    for start in range(0, len(numbers), BLOCK_DOCUMENTS):
+        kept = start + np.flatnonzero(dropped[start : start + BLOCK_DOCUMENTS] == KEPT)
+        ranked[numbers[kept]] = kept
+    ranks.write(0, ranked)
+
+
+def by_number(numbers: Integers, values: npt.NDArray[V]) -> npt.NDArray[V]:
+    """`values`, which go by rank, in the order of the documents' numbers."""
+    ordered = np.empty_like(values)
+    for start in range(0, len(numbers), BLOCK_DOCUMENTS):
+        block = slice(start, start + BLOCK_DOCUMENTS)
+        ordered[numbers[block]] = values[block]
+    return ordered
+
+
+# Pairs
+
+
+def equal_pairs(keys: U64, ranks: Integers) -> tuple[Integers, Integers]:
+    """Each rank whose key others have too, and the next one that has it. Ranks below 0 are left out."""
+    keys, ranks = keys[ranks >= 0], ranks[ranks >= 0]
+    order = np.lexsort((ranks, keys))
+    is_equal = np.flatnonzero(keys[order][1:] == keys[order][:-1])
+    return ranks[order[is_equal]], ranks[order[is_equal + 1]]
+
+
+class Clusters:
+    """Union-find over ranks 0 to `num` - 1, in one packed array. The lowest rank of a cluster stands for it."""
+
+    def __init__(self, num: int) -> None:
+        self.parents = np.arange(num, dtype=integer(num))
+
+    def firsts(self, ranks: Integers) -> Integers:
+        while ((above := self.parents[ranks]) != ranks).any():
+            ranks = above
+        return ranks
+
+    def join(self, ones: Integers, others: Integers) -> None:
+        """Make one cluster of each pair: every first goes below the lowest it is paired with, until all pairs agree."""
+        while len(ones):
+            ones, others = self.firsts(ones), self.firsts(others)
+            is_apart = ones != others
+            ones, others = ones[is_apart], others[is_apart]
+            lower, higher = np.minimum(ones, others), np.maximum(ones, others)
+            np.minimum.at(self.parents, higher, lower)
+            self._shorten(higher)
+
+    def _shorten(self, ranks: Integers) -> None:
+        """Halve the way up of `ranks` until it is one step; a chain of n takes log n rounds."""
+        while ((above := self.parents[self.parents[ranks]]) != self.parents[ranks]).any():
+            self.parents[ranks] = above
+
+    def settle(self) -> None:
+        """Make `parents` the first of each rank's cluster. It is never higher: what is before a block is settled."""
+        for start in range(0, len(self.parents), BLOCK_DOCUMENTS):
+            ranks = self.parents[start : start + BLOCK_DOCUMENTS]
+            ranks[:] = self.firsts(ranks)
+
+    def sizes(self) -> Integers:
+        """How many documents each first stands for, once all is settled; 0 of every other rank."""
+        sizes = np.zeros_like(self.parents)
+        for start in range(0, len(self.parents), BLOCK_DOCUMENTS):
+            found, counts = np.unique(self.parents[start : start + BLOCK_DOCUMENTS], return_counts=True)
+            sizes[found] += counts.astype(sizes.dtype)
+        return sizes
+
+
+def join_equal(clusters: Clusters, keys: Column, ranks: Column, num: int, num_parts: int) -> None:
+    """Join the documents that have a rank and the same key."""
+    for low, high in even_ranges(num_parts):
+        _, found, places = select(keys, [ranks], num, low, high)
+        clusters.join(*equal_pairs(found, places))
+
+
+def join_similar(
+    clusters: Clusters, pairs: Iterable[Path], sketches: Column, numbers: Integers, min_similarity: float
+) -> None:
+    """Join the pairs of ranks, (2, P) in each file, whose sketches agree enough. Of those that are one already, none is read."""
+    for path in pairs:
+        found = np.load(path)
+        for start in range(0, found.shape[1], BLOCK_PAIRS):
+            ones, others = found[:, start : start + BLOCK_PAIRS]
+            is_apart = clusters.firsts(ones) != clusters.firsts(others)
+            ones, others = ones[is_apart], others[is_apart]
+            is_equal = sketches.take(numbers[ones]) == sketches.take(numbers[others])
+            is_similar = is_equal.mean(axis=1) >= min_similarity
+            clusters.join(ones[is_similar], others[is_similar])
+
+
+def mark_dropped(clusters: Clusters, dropped: Codes, code: int, num_known: int) -> None:
+    """Give `code` to all that are no longer the first of their cluster and have none; never to the known ones."""
+    for start in range(num_known, len(dropped), BLOCK_DOCUMENTS):
+        codes = dropped[start : start + BLOCK_DOCUMENTS]
+        ranks = np.arange(start, start + len(codes))
+        codes[(clusters.parents[ranks] != ranks) & (codes == KEPT)] = code
+
+
+def num_parts(num: int, part_bytes: int) -> int:
+    """Into how many parts `num` documents go, so that one takes `part_bytes` of memory."""
+    return max(-(-num * RECORD_BYTES // part_bytes), 1)

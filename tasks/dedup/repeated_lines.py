@@ -1,0 +1,50 @@
+"""Lines that occur in many documents: banners, navigation, notices, which say nothing of the document they are in.
+
+Reads texts; writes, of each shard, the hashes of its documents' lines as a sorted array of 64 bits, each once a document, and of
+all shards those hashes that occur more often than is allowed. Lines are compared in lower case, without marks and accents, much as
+CCNet does (Wenzek et al. 2020). It departs from it in that numbers tell lines apart, that documents are counted over all shards
+and not within one, and that no document keeps a line that is too frequent.
+
+Takes 8 bytes of disk a line. Hashes are merged by ranges, so that memory holds only one range of them.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from tasks.dedup.minhash import U64, split_words
+
+RECORD_BYTES = 32  # of each line of a range while it is sorted and counted
+
+
+def hash_lines(text: str) -> U64:
+    """A hash of every line of `text`; 0 of a line without a word."""
+    words = (split_words(line, is_number_zero=False) for line in text.split("\n"))
+    return np.array([xxhash.xxh3_64_intdigest(b" ".join(line)) if line else 0 for line in words], np.uint64)
+
+
+def collect(texts: Iterable[str]) -> U64:
+    """The sorted hashes of the lines of all texts, each once a text."""
+    found = [np.unique(hash_lines(text)) for text in texts]
+    lines = np.concatenate([np.zeros(0, np.uint64), *found])
+    return np.sort(lines[lines != 0])
+
+
+def frequent(shards: Sequence[Path], low: int, high: int, max_documents: int) -> U64:
+    """Of the hashes in [low, high] in the sorted arrays of all shards, those of more than `max_documents` documents."""
+    parts = []
+    for path in shards:
+        lines = np.load(path, mmap_mode="r")
+        start, end = np.searchsorted(lines, np.uint64(low)), np.searchsorted(lines, np.uint64(high), "right")
+        parts.append(np.array(lines[start:end]))
+    values, counts = np.unique(np.concatenate(parts), return_counts=True)
+    return np.asarray(values[counts > max_documents])
+
+
+def without(text: str, unwanted: U64) -> str:
+    """`text` without the lines whose hashes are in the sorted array `unwanted`."""
+    hashes, lines = hash_lines(text), text.split("\n")
+    is_unwanted = np.take(unwanted, np.searchsorted(unwanted, hashes), mode="clip") == hashes
+    return "\n".join(line for line, is_gone in zip(lines, is_unwanted, strict=True) if not is_gone).strip("\n")

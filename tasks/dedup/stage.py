@@ -1,0 +1,303 @@
+"""Dedup: of documents that are the same, or nearly, one.
+
+Reads Documents, and where a new crawl is held against what is there, the signatures of finished dedup artifacts. Writes
+Documents: documents/NAME.parquet with what is kept, dropped/NAME.parquet with every other document and the reason, and
+clusters.jsonl, a duplicate a line: {"id", "kept", "reason"}. A kept document's `num_duplicates` says how many were
+dropped for it. With keep_signatures also signatures/NAME.parquet, some 240 bytes a kept document.
+
+Three rules, each over what the one before left: the same address (duplicate/url), the same text (duplicate/content),
+and nearly the same text (duplicate/minhash) by MinHash (Broder 1997) with banding (Leskovec et al., Mining of Massive
+Datasets, ch. 3), with FineWeb's parameters: 14 bands of 8 hashes over runs of 5 words. Two documents whose runs have
+Jaccard similarity s share a band with probability 1 - (1 - s^8)^14: 0.05 at s = 0.5, 0.56 at 0.7, 0.92 at 0.8, 1.00 at
+0.9. Of those that do, the 112 hashes give an estimate of s, to 0.04: below 0.7 they are left alone. What is alike by
+way of others is one cluster. Of a cluster what is there already is kept, else the longest document, then the one that is
+first by file and offset. A document of less than 5 words has no run and is no near duplicate.
+
+Of what is left, documents that give away evaluation questions go (contaminated/NAME, tasks/dedup/contamination.py), and lines
+that are in many documents (tasks/dedup/repeated_lines.py), with the document where too little remains (duplicate/lines). Both are off
+by default.
+
+It departs from FineWeb's code in that addresses and texts are compared first, that similarity is estimated where a band
+is equal, and that the best document is kept, not the first that comes.
+
+Costs about 280 bytes of disk a document while it runs, 18 bytes of memory a document in the process that merges
+(34 beyond 2^31 documents), and what max_memory_bytes leaves of it for sorting; besides, every process has its 0.1 GB of
+libraries, and those that sign and write a thousand documents and one shard's lines.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path, PurePath
+from resource import RUSAGE_SELF, getrusage
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from tasks.artifacts.store import Artifact, Documents, Given, Outcome, Resource, Step, Store, runtime
+from tasks.dedup import clusters, contamination, minhash, repeated_lines, signatures
+from tasks.dedup.candidates import REASONS, MergeConfig, Verdicts, Work, judge, save, write_clusters
+from tasks.dedup.columns import even_ranges
+from tasks.dedup.contamination import Findings, Questions
+from tasks.execution.runner import Run
+from tasks.execution.shards import Counts, map_shards, tick
+from tasks.records.documents import Document, read_documents
+from tasks.records.kept_dropped import Sieve, tell
+from tasks.resources import resource
+
+VERSION = 3
+SIGNING = ("keep_signatures", "by_minhash", "num_bands", "hashes_per_band", "run_words", "seed")
+BATCH_DOCUMENTS = 1_000
+
+
+class DedupConfig(MergeConfig):
+    """What counts as the same, and what else is not wanted twice."""
+
+    against: list[str] = Field(
+        [],
+        description="Finished artifacts of this stage, dedup/FINGERPRINT, that kept their signatures: what duplicates one "
+        "of their documents is dropped.",
+    )
+    keep_signatures: bool = Field(
+        False, description="Keep the signatures, some 240 bytes a document, to hold later crawls against this one."
+    )
+    max_line_documents: int = Field(
+        0,
+        ge=0,
+        description="Remove lines that are in more than so many of the documents that are left. 0: remove none.",
+    )
+    min_words_left: int = Field(
+        50, ge=0, description="A document that lost lines and has fewer words left than this is dropped."
+    )
+    evaluations: list[str] = runtime(
+        [],
+        description="Evaluation sets whose questions must not be learned: JSON Lines, Parquet or text files, or folders of "
+        "them, as paths or any fsspec URLs.",
+    )
+    evaluation_run_words: int = Field(13, ge=1, le=50, description="So many words in a row give a question away.")
+    max_run_documents: int = Field(
+        10, ge=1, description="Words in a row that are in more documents than this are a common phrase, not a question."
+    )
+
+
+def dedup(documents: Step[Documents], config: DedupConfig) -> Step[Documents]:
+    """The step that deduplicates `documents`. Raises ValueError where an evaluation set or an earlier artifact is not there."""
+    inputs: dict[str, Step[Artifact]] = {"documents": documents}
+    for number, name in enumerate(config.against):
+        inputs[f"against_{number}"] = earlier(name, config)
+    for number, path in enumerate(config.evaluations):
+        inputs[f"evaluation_{number}"] = resource("evaluation set", path)
+    return Step("dedup", VERSION, Documents, config, inputs, run=run)
+
+
+def earlier(name: str, config: DedupConfig) -> Step[Artifact]:
+    """A finished artifact to hold documents against. Raises ValueError where it kept no signatures, or of another kind."""
+    theirs = Store.default().open(name, Documents).manifest.config
+    ours = config.model_dump() | {"keep_signatures": True}
+    for field in SIGNING:
+        if theirs.get(field) != ours[field]:
+            raise ValueError(
+                f"documents cannot be held against {name}: it was made with {field}={theirs.get(field)}, and {ours[field]} "
+                "is needed; make it anew with that"
+            )
+    return replace(Given.of(Documents, name), is_source=True)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard: where it is, the number of its first document, and by code why one may be dropped."""
+
+    work: Work
+    config: DedupConfig
+    path: Path
+    first: int
+    num_documents: int
+    reasons: tuple[str, ...]
+
+    def state(self, kind: str) -> Path:
+        return self.work.state / kind / f"{self.path.stem}.npy"
+
+
+def run(run: Run, config: DedupConfig, documents: Documents, **others: Artifact) -> Outcome:
+    """Signs every shard, finds the clusters of all, writes every shard without what is dropped."""
+    questions = contamination.collect(evaluation_sets(others.values()), config.evaluation_run_words)
+    known = [path for artifact in others.values() for path in artifact.files("signatures/*.parquet")]
+    paths = documents.files("documents/*.parquet")
+    sizes = [pq.read_metadata(path).num_rows for path in (*known, *paths)]
+    firsts = np.cumsum([0, *sizes]).tolist()
+    sources = list(zip(firsts, (*known, *paths), strict=False))
+    work = Work(run.folder, run.state, config, firsts[-1])
+    reasons = (*REASONS, *(f"contaminated/{name}" for name in questions.names))
+    shards = [
+        Shard(work, config, path, first, num, reasons)
+        for (first, path), num in zip(sources[len(known) :], sizes[len(known) :], strict=True)
+    ]
+    prepare(run, work, sources[: len(known)], questions)
+    map_over(run, "sign", sign_shard, shards)
+    verdicts = judge(run, work, paths, num_known=firsts[len(known)])
+    write_verdicts(work, verdicts, decontaminate(run, config, shards, questions))
+    write_clusters(run.folder / "clusters.jsonl", work, sources, verdicts)
+    del verdicts
+    find_lines(run, work, config, shards)
+    counts = map_over(run, "write", write_shard, shards)
+    tell(run, counts, "Documents")
+    run.log(f"peak memory: {getrusage(RUSAGE_SELF).ru_maxrss / 1e6:.3f} GB in this process")
+    return Outcome(counts)
+
+
+def evaluation_sets(others: Iterable[Artifact]) -> dict[Path, str]:
+    """The files of evaluation sets, and what they are called: by where they came from."""
+    sets = [artifact for artifact in others if isinstance(artifact, Resource)]
+    origins = {path: origin(artifact, path) for artifact in sets for path in artifact.files("*")}
+    return dict(zip(origins, contamination.short_names(list(origins.values())), strict=True))
+
+
+def origin(resource: Resource, path: Path) -> PurePath:
+    """Where a file of a resource was copied from."""
+    given = PurePath(resource.manifest.config["path"])
+    return given if path.name == given.name else given / path.relative_to(resource.folder / "files")
+
+
+def prepare(run: Run, work: Work, known: Sequence[tuple[int, Path]], questions: Questions) -> None:
+    """Say what it will cost, make room for the columns, and load what is there already."""
+    num = work.num_documents
+    disk_bytes = num * sum(column.dtype.itemsize for column in work.columns.values())
+    memory_bytes = clusters.held_bytes(num) + min(work.spare_bytes, num * clusters.RECORD_BYTES)
+    run.log(
+        f"{num:,} documents with those of {len(known)} known shards: about {disk_bytes / 1e9:.3f} GB of signatures on disk "
+        f"and {memory_bytes / 1e9:.3f} GB of memory in the merge, by {work.num_merging} workers"
+    )
+    for column in work.columns.values():
+        column.create()
+    for first, path in known:
+        signatures.load_kept(path, first, work.config, work.columns)
+    np.save(work.state / "questions.npy", questions.runs)
+
+
+def map_over(run: Run, name: str, work: Callable[[Shard], Counts], shards: Sequence[Shard]) -> Counts:
+    return map_shards(
+        run,
+        work,
+        [(f"{name}-{shard.path.stem}", shard) for shard in shards],
+        num_workers=shards[0].work.num_workers if shards else 1,
+        total=sum(shard.num_documents for shard in shards),
+        unit="documents",
+    )
+
+
+# Pass one: what is compared, of each document
+
+
+def sign_shard(shard: Shard) -> Counts:
+    """Write the signatures of a shard's documents, and which runs of evaluation questions they have."""
+    config, columns = shard.config, shard.work.columns
+    runs = np.load(shard.work.state / "questions.npy")
+    documents, first = read_documents(shard.path), shard.first
+    hits = [np.zeros((2, 0), np.int64)]
+    while batch := list(islice(documents, BATCH_DOCUMENTS)):
+        words = hash_documents(batch, is_needed=config.by_minhash or len(runs) > 0)
+        for name, values in signatures.sign(batch, words, config).items():
+            columns[name].write(first, values)
+        if len(runs):
+            hits += [find_runs(hashes, runs, number, config) for number, hashes in enumerate(words, start=first)]
+        first += len(batch)
+        tick(len(batch))
+    save(shard.state("hits"), np.concatenate(hits, axis=1))
+    return {}
+
+
+def hash_documents(documents: Sequence[Document], is_needed: bool) -> list[minhash.U64]:
+    texts = [document["text"] if is_needed else "" for document in documents]
+    return [minhash.hash_words(minhash.split_words(text)) for text in texts]
+
+
+def find_runs(words: minhash.U64, runs: minhash.U64, number: int, config: DedupConfig) -> npt.NDArray[np.int64]:
+    """(2, H): the document's number and the place of each run it has."""
+    places = contamination.find(words, runs, config.evaluation_run_words)
+    return np.array([np.full(len(places), number), places])
+
+
+# Between: which documents are one
+
+
+def decontaminate(run: Run, config: DedupConfig, shards: Sequence[Shard], questions: Questions) -> Findings:
+    """Which of the documents that are left give away a question."""
+    hits, most = [shard.state("hits") for shard in shards], config.max_run_documents
+    findings = contamination.judge(
+        hits, lambda numbers: shards[0].work.columns["rank"].take(numbers) >= 0, questions, most
+    )
+    if questions.names:
+        rows = contamination.report(questions, findings, most)
+        run.table("contamination", rows, "Evaluation questions that documents give away")
+        contamination.write_found(run.folder / "contamination.jsonl", questions, findings.questions)
+    return findings
+
+
+def write_verdicts(work: Work, verdicts: Verdicts, contaminated: Findings) -> None:
+    """Write, by number, the size of the cluster that a document stands for and the code of the reason to drop it."""
+    work.columns["cluster_size"].write(0, clusters.by_number(verdicts.numbers, verdicts.clusters.sizes()))
+    reasons = clusters.by_number(verdicts.numbers, verdicts.dropped)
+    reasons[contaminated.dropped] = len(REASONS) + contaminated.evaluations
+    work.columns["reason"].write(0, reasons)
+
+
+# Lines that many of the documents have that are left
+
+
+def find_lines(run: Run, work: Work, config: DedupConfig, shards: Sequence[Shard]) -> None:
+    """Write the hashes of lines that are in too many documents; none where lines are not looked at."""
+    unwanted, most = [np.zeros(0, np.uint64)], config.max_line_documents
+    if most:
+        num_lines = map_over(run, "lines", collect_lines, shards)["lines"]
+        num_parts = max(-(-num_lines * repeated_lines.RECORD_BYTES // work.spare_bytes), 1)
+        paths = [shard.state("lines") for shard in shards]
+        unwanted += [repeated_lines.frequent(paths, low, high, most) for low, high in even_ranges(num_parts)]
+        run.log(f"{sum(map(len, unwanted)):,} different lines are in more than {most:,} documents")
+    save(work.state / "unwanted_lines.npy", np.concatenate(unwanted))
+
+
+def collect_lines(shard: Shard) -> Counts:
+    """Write the hashes of the lines of the documents that are left."""
+    reasons = shard.work.columns["reason"].read(shard.first, shard.num_documents).tolist()
+    documents = zip(read_documents(shard.path), reasons, strict=True)
+    found = repeated_lines.collect(document["text"] for document, reason in documents if not reason)
+    save(shard.state("lines"), found)
+    tick(shard.num_documents)
+    return {"lines": len(found)}
+
+
+# Pass two: the documents that stay
+
+
+def write_shard(shard: Shard) -> Counts:
+    """Write the documents of a shard to where their verdicts send them."""
+    columns, num = shard.work.columns, shard.num_documents
+    codes, sizes = (columns[name].read(shard.first, num).tolist() for name in ("reason", "cluster_size"))
+    unwanted = np.load(shard.work.state / "unwanted_lines.npy")
+    kept: list[tuple[int, str]] = []
+    with Sieve(shard.work.folder, shard.path.name) as sieve:
+        for place, (document, code, size) in enumerate(zip(read_documents(shard.path), codes, sizes, strict=True)):
+            text = repeated_lines.without(document["text"], unwanted) if len(unwanted) else document["text"]
+            if code:
+                sieve.drop(document, shard.reasons[code])
+            elif text != document["text"] and len(minhash.split_words(text)) < shard.config.min_words_left:
+                sieve.drop(document, "duplicate/lines")
+            else:
+                measured = document.get("attributes", {}) | {"num_duplicates": size - 1}
+                sieve.keep({**document, "text": text, "attributes": measured})
+                kept.append((place, document["id"]))
+            tick()
+    if shard.config.keep_signatures:
+        write_signatures(shard, kept)
+    return dict(sieve.counts)
+
+
+def write_signatures(shard: Shard, kept: Sequence[tuple[int, str]]) -> None:
+    """Write the signatures of the documents at these places in the shard, with their ids."""
+    places = np.array([place for place, _ in kept], np.int64)
+    columns = signatures.columns(shard.work.state / "columns", shard.config)
+    signed = {name: column.read(shard.first, shard.num_documents)[places] for name, column in columns.items()}
+    path = shard.work.folder / "signatures" / shard.path.name
+    signatures.write_kept(path, [name for _, name in kept], signed, shard.config)

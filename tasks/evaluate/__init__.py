@@ -1,0 +1,1 @@
+"""All models and counts to the report card."""

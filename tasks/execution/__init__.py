@@ -1,0 +1,1 @@
+"""How a stage runs: skip or make and commit, leases, parallel shards, training processes."""

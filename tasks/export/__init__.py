@@ -1,0 +1,1 @@
+"""A policy to the files that inference engines load."""

@@ -1,0 +1,113 @@
+"""Export: the policy as inference engines load it, in the Hugging Face layout of Qwen3, or of Llama where the base model was one.
+
+Reads the policy's Checkpoint, its Tokenizer and the Report on it; writes a Bundle: `config.json`, `model.safetensors`,
+`tokenizer.json`, `tokenizer_config.json` with the chat template, `generation_config.json` and a model card in `README.md`.
+transformers, vLLM and llama.cpp's converter read it with no code of this project.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from model.config import num_parameters
+from model.tokenizer.chat import ASSISTANT_END, BOS, CHAT_TEMPLATE, PAD
+from model.tokenizer.chat import Tokenizer as Encoder
+from tasks.artifacts.store import Bundle, Checkpoint, Config, Outcome, Report, Step, Tokenizer, write_atomically
+from tasks.evaluate.report_card import one_line
+from tasks.execution.runner import Run
+from tasks.training import check_vocabulary, model_config, tokenizer_file
+
+VERSION = 2
+
+
+class ExportConfig(Config):
+    """What the bundle says of itself."""
+
+    name: str = Field("crawl2chat-tiny", min_length=1, max_length=96, description="The model's name, on its card.")
+    license: str = Field(
+        "apache-2.0",
+        description="The licence of the weights, as the Hub names it; of a base model from elsewhere, its own binds.",
+    )
+    temperature: float = Field(0.7, ge=0.0, le=10.0, description="What an engine samples with unless told otherwise.")
+    max_new_tokens: int = Field(256, ge=1, le=2**20, description="Where an engine stops unless told otherwise.")
+
+
+def export(
+    policy: Step[Checkpoint], tokenizer: Step[Tokenizer], report: Step[Report], config: ExportConfig
+) -> Step[Bundle]:
+    inputs = {"policy": policy, "tokenizer": tokenizer, "report": report}
+    return Step("export", VERSION, Bundle, config, inputs, run=run)
+
+
+def run(run: Run, config: ExportConfig, policy: Checkpoint, tokenizer: Tokenizer, report: Report) -> Outcome:
+    check_vocabulary(policy, tokenizer)
+    encoder = Encoder.load(tokenizer_file(tokenizer))
+    ids = {"bos_token_id": encoder.bos, "eos_token_id": encoder.assistant_end, "pad_token_id": encoder.pad}
+    shape = json.loads((policy.folder / "config.json").read_text())
+    shutil.copy(policy.folder / "model.safetensors", run.folder)
+    shutil.copy(tokenizer_file(tokenizer), run.folder)
+    _write(run.folder / "config.json", shape | ids)
+    _write(run.folder / "tokenizer_config.json", tokenizer_settings(shape["max_position_embeddings"]))
+    _write(run.folder / "generation_config.json", generation_settings(config, ids))
+    base = json.loads((report.folder / "report.json").read_text(encoding="utf-8"))["base"]
+    card = model_card(config, base, (report.folder / "report.md").read_text(encoding="utf-8"))
+    write_atomically(run.folder / "README.md", card)
+    num_bytes = sum(path.stat().st_size for path in run.folder.iterdir() if path.is_file())
+    return Outcome({"parameters": num_parameters(model_config(policy)), "bytes": num_bytes})
+
+
+def _write(path: Path, settings: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(settings, indent=2) + "\n")
+
+
+def tokenizer_settings(max_tokens: int) -> dict[str, Any]:
+    """What transformers has to know beside tokenizer.json: which special token is which, and how a chat is written."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": BOS,
+        "eos_token": ASSISTANT_END,
+        "pad_token": PAD,
+        "chat_template": CHAT_TEMPLATE,
+        "model_max_length": max_tokens,
+        "clean_up_tokenization_spaces": False,
+    }
+
+
+def generation_settings(config: ExportConfig, ids: dict[str, int]) -> dict[str, Any]:
+    """How an engine samples unless told otherwise."""
+    is_sampled = config.temperature > 0
+    sampling: dict[str, Any] = {"do_sample": is_sampled} | ({"temperature": config.temperature} if is_sampled else {})
+    return ids | sampling | {"max_new_tokens": config.max_new_tokens}
+
+
+def model_card(config: ExportConfig, base: Mapping[str, str], report: str) -> str:
+    """README.md as the Hub shows it: its header, how to load the model, and the report card.
+
+    `base`: the layout of the base model, and the initial model that it came from or "". The Hub links to one that it knows.
+    """
+    origin = base["initial_model"]
+    link = f"base_model: {origin}\n" if "/" in origin else ""
+    source = f"the base model {one_line(origin)}" if origin else "raw web archive files"
+    return f"""---
+license: {config.license}
+{link}library_name: transformers
+pipeline_tag: text-generation
+---
+
+# {config.name}
+
+A chat assistant made from {source} by crawl2chat, in {base["layout"]}'s layout.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForCausalLM.from_pretrained(".")
+prompt = tokenizer.apply_chat_template([{{"role": "user", "content": "..."}}], add_generation_prompt=True, return_tensors="pt", return_dict=True)
+print(tokenizer.decode(model.generate(**prompt)[0]))
+```
+
+{report.replace("# Report card", "## Report card", 1)}"""

@@ -1,0 +1,1 @@
+"""Documents to fewer documents: URL, language, quality, personal data."""

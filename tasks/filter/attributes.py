@@ -1,0 +1,233 @@
+"""Measure: everything that is asked of a document before it is decided whether it is kept.
+
+Reads Documents, block lists, the model that tells languages and, where one is asked for, a classifier of quality. Writes
+Measures: measures/NAME.parquet, a row for each document of documents/NAME.parquet, in order, with every measure as a
+column. It is made on the way by the filter, which decides (dolma's taggers and mixer, Soldaini et al. 2024): another
+threshold measures nothing again.
+
+A document of an unwanted address or language is not measured further. Personal data is noted by place and kind, in the
+text that C4's rules for lines leave, and never by value.
+"""
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import AfterValidator, Field
+
+from tasks.artifacts.store import Artifact, Documents, Measures, Outcome, Resource, Step, runtime
+from tasks.execution.runner import Row, Run
+from tasks.execution.shards import Counts, map_shards, tick
+from tasks.filter import quality
+from tasks.filter import quality_classifier as quality_model
+from tasks.filter.pii import detect as pii
+from tasks.filter.pii.detect import Kind
+from tasks.filter.quality import TextRules
+from tasks.filter.quality_classifier import QualityModelConfig
+from tasks.records.documents import Document, read_documents
+from tasks.resources import resource
+from tasks.web import blocklists, language_id, urls, ut1
+from tasks.web.blocklists import Blocklist
+
+VERSION = 2
+GROUP_DOCUMENTS = 1_000
+CATEGORIES = (
+    *("adult", "agressif", "arjel", "chat", "cryptojacking", "dating", "ddos", "filehosting", "gambling", "malware"),
+    *("mixed_adult", "phishing", "stalkerware", "warez"),
+)  # RefinedWeb's choice of UT1's categories, and those that harm
+SUSPICIOUS_WORDS = (
+    "adult bet betting casino cialis erotic escort escorts jackpot naked nude poker sex sexy slots viagra webcam"
+)
+Word = Annotated[str, AfterValidator(blocklists.plain), Field(min_length=1)]
+
+
+class MeasureConfig(TextRules):
+    """What is measured, and of which documents. The defaults are FineWeb's, for English."""
+
+    blocklists: list[str] = runtime(
+        [],
+        description="Lists of unwanted addresses: ut1 for the newest of UT1's blacklists, folders in their layout, or files "
+        "of hosts, as paths or any fsspec URLs. Lists that come with the crawl, as the sample web's do, are used in any case.",
+    )
+    blocked_categories: list[str] = Field(
+        list(CATEGORIES), description="The categories of UT1's lists that are not wanted."
+    )
+    blocked_words: list[Word] = Field(
+        ["camgirls", "hentai", "milf", "porn", "porno", "pornstar", "xxx"],
+        description="One of these words in the address is enough.",
+    )
+    suspicious_words: list[Word] = Field(
+        SUSPICIOUS_WORDS.split(),
+        description="More than max_suspicious_words of these words in the address are too many.",
+    )
+    max_suspicious_words: int = Field(1, ge=0, description="How many different suspicious words an address may have.")
+    blocked_parts: list[Word] = Field(
+        ["pornhub", "redtube", "xhamster", "xnxx", "xvideos", "youporn"],
+        description="One of these in the address is enough, also within a word.",
+    )
+    languages: list[str] = Field(["en"], min_length=1, description="The languages that are kept, as ISO 639 codes.")
+    language_model: str = runtime("", description="A lid.176 model file; empty for the installed one.")
+    pii_kinds: list[Kind] = Field(list(get_args(Kind)), description="The kinds of personal data that are looked for.")
+    quality_model: QualityModelConfig = Field(
+        QualityModelConfig(), description="A classifier of quality, learned from two sets of documents. Off by default."
+    )
+    num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0 is one a core.")
+
+
+def measure(documents: Step[Documents], config: MeasureConfig) -> Step[Measures]:
+    """The step that measures `documents`: of `config`, what shapes that. Raises ValueError where a resource is not there."""
+    config = MeasureConfig(**{name: getattr(config, name) for name in MeasureConfig.model_fields})
+    model = str(language_id.find_model(config.language_model))
+    inputs: dict[str, Step[Artifact]] = {"documents": documents, "language_model": resource("language model", model)}
+    if config.quality_model.positives:
+        inputs["classifier"] = quality_model.quality_model(config.quality_model)
+    if "crawl" in documents.inputs:
+        inputs["crawl"] = documents.inputs["crawl"]
+    inputs |= ut1.resources(config.blocklists)
+    return Step("measure", VERSION, Measures, config, inputs, run=run, is_source=True)
+
+
+def run(
+    run: Run,
+    config: MeasureConfig,
+    documents: Documents,
+    language_model: Resource,
+    classifier: Resource | None = None,
+    **lists: Artifact,
+) -> Outcome:
+    """Measures every shard of `documents` by itself."""
+    files = [file for artifact in lists.values() for file in list_files(artifact)]
+    by_category = blocklists.by_category(files, config.blocked_categories)
+    keys = run.state / "blocklist.npy"
+    num_entries = blocklists.write_keys(by_category, keys)
+    run.log(f"{num_entries:,} entries of block lists in {len(by_category)} categories")
+    [model] = language_model.files("*")
+    language_id.refuse_unknown(config.languages, model)
+    models = (model, *(classifier.files("*.bin") if classifier else ()))
+    shards = [
+        (path.stem, Shard(path, run.folder, config, keys, tuple(by_category), models))
+        for path in documents.files("documents/*.parquet")
+    ]
+    counts = map_shards(
+        run,
+        measure_shard,
+        shards,
+        num_workers=config.num_workers or os.cpu_count() or 1,
+        total=documents.manifest.counts["documents"],
+        unit="documents",
+    )
+    return Outcome(counts)
+
+
+def list_files(artifact: Artifact) -> list[Path]:
+    """The lists of an artifact: of a crawl those under blacklists/, of a resource all."""
+    if isinstance(artifact, Resource):
+        return artifact.files("*")
+    return [file for name in blocklists.LISTS for file in artifact.files(f"blacklists/*/{name}")]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard to be measured and what is needed for it. `models`: of languages, and the classifier if there is one."""
+
+    source: Path
+    folder: Path
+    config: MeasureConfig
+    keys: Path
+    categories: tuple[str, ...]
+    models: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What documents are measured with."""
+
+    blocklist: Blocklist
+    language_model: Any
+    classifier: Any = None
+
+
+def measure_shard(shard: Shard) -> Counts:
+    """Measure one shard; how many documents were measured, and how many of them in full."""
+    language_model, *classifier = shard.models
+    tools = Tools(
+        Blocklist(blocklists.load_keys(shard.keys), shard.categories),
+        language_id.load_model(language_model),
+        language_id.load_model(classifier[0]) if classifier else None,
+    )
+    counts = Counter(documents=0, documents_in_full=0)
+
+    def rows() -> Iterator[Row]:
+        for document in read_documents(shard.source):
+            row = measures_of(document, shard.config, tools)
+            counts.update(documents=1, documents_in_full="gopher_words" in row)
+            yield row
+            tick()
+
+    write_measures(shard.folder / "measures" / shard.source.name, rows(), shard.config)
+    return dict(counts)
+
+
+def schema(config: MeasureConfig) -> pa.Schema:
+    """A column for each measure, null where a document was not asked; `pii` has places in the text C4's rules leave."""
+    span = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("kind", pa.string())])
+    names = [("id", pa.string()), ("url_rule", pa.string()), ("language", pa.string())]
+    return pa.schema(names + [(name, pa.float32()) for name in attribute_names(config)] + [("pii", pa.list_(span))])
+
+
+def attribute_names(config: MeasureConfig) -> list[str]:
+    found = [f"pii_{kind}" for kind in config.pii_kinds]
+    return ["language_score", *quality.MEASURES, *found, "pii_fraction", "quality_score"]
+
+
+def write_measures(path: Path, rows: Iterator[Row], config: MeasureConfig) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with pq.ParquetWriter(temporary, schema(config), compression="zstd") as writer:
+        while group := list(itertools.islice(rows, GROUP_DOCUMENTS)):
+            writer.write_batch(pa.RecordBatch.from_pylist(group, schema(config)))
+    temporary.replace(path)
+
+
+def read_measures(path: Path) -> Iterable[pa.RecordBatch]:
+    """The rows of one shard, in order, a group in memory at a time."""
+    with pq.ParquetFile(path) as shard:
+        yield from shard.iter_batches(batch_size=GROUP_DOCUMENTS)
+
+
+def measures_of(document: Document, config: MeasureConfig, tools: Tools) -> Row:
+    """The row of a document. It ends early where address or language are not wanted."""
+    rule = address_rule(document["url"], config, tools.blocklist)
+    row: Row = {"id": document["id"], "url_rule": rule}
+    if rule:
+        return row
+    language, score = language_id.identify(document["text"], tools.language_model)
+    row |= {"language": language, "language_score": score}
+    if language not in config.languages:
+        return row
+    left, attributes = quality.measure(document["text"], language, config)
+    row |= attributes
+    spans = pii.find(left, config.pii_kinds)
+    found = Counter(span.kind for span in spans)
+    row |= {f"pii_{kind}": found[kind] for kind in config.pii_kinds}
+    row["pii_fraction"] = sum(span.end - span.start for span in spans) / max(len(left), 1)
+    row["pii"] = [span._asdict() for span in spans]
+    if tools.classifier:
+        row["quality_score"] = quality_model.score(left, tools.classifier)
+    return row
+
+
+def address_rule(url: str, config: MeasureConfig, blocklist: Blocklist) -> str | None:
+    """Why an address is not wanted: the category of a list, or a rule on words."""
+    parts = urls.split_address(url)
+    if parts is None:
+        return "no_host"
+    return blocklist.category(parts) or blocklists.word_rule(
+        url, config.blocked_words, config.suspicious_words, config.blocked_parts, config.max_suspicious_words
+    )

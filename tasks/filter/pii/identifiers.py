@@ -1,0 +1,149 @@
+"""Numbers of banks, cards and offices that stand for one person.
+
+Pure functions. A form finds candidates, python-stdnum (check digits, ranges, dates) decides. A form that other numbers
+have as well counts only after words that say so; a number without check digits (passport, driving licence) as well.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
+
+import stdnum.au.tfn
+import stdnum.be.nn
+import stdnum.br.cpf
+import stdnum.ca.sin
+import stdnum.ch.ssn
+import stdnum.cn.ric
+import stdnum.de.idnr
+import stdnum.dk.cpr
+import stdnum.es.dni
+import stdnum.es.nie
+import stdnum.fi.hetu
+import stdnum.fr.nir
+import stdnum.gb.nhs
+import stdnum.iban
+import stdnum.in_.aadhaar
+import stdnum.in_.pan
+import stdnum.it.codicefiscale
+import stdnum.kr.rrn
+import stdnum.luhn
+import stdnum.mx.curp
+import stdnum.nl.bsn
+import stdnum.pl.pesel
+import stdnum.se.personnummer
+import stdnum.us.ssn
+
+from tasks.filter.pii.spans import Kind, Span, words_before
+
+# Where a number may begin: six more digits or capitals follow, and a digit is among the first
+START = re.compile(
+    r"[0-9A-Z](?<![\w+/-].)(?<!\d[.,].)(?:(?<=\d)|(?=[A-Z]{0,5}[ -]?\d))(?=[A-Z]{0,5}(?:[ .-]?[0-9A-Z]){6})"
+)
+END = r"(?![\w-])(?!\.\d)"
+ISSUERS = re.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})$|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}$"
+    r"|3[47]\d{13}$|3(?:0[0-5]|[689]\d)\d{11}$|35(?:2[89]|[3-8]\d)\d{12}$"
+    r"|6(?:011|4[4-9]\d|5\d\d)\d{12}$|62\d{14,17}$|(?:50\d\d|5[6-9]\d\d|6[37]\d\d)\d{8,15}$"
+)
+
+
+class Identifier(NamedTuple):
+    """Numbers of `kind` have the form and are valid; where there is a context, words before say what they are."""
+
+    kind: Kind
+    form: re.Pattern[str]
+    is_valid: Callable[[str], bool]
+    context: re.Pattern[str] | None = None
+
+
+def _row(kind: Kind, form: str, is_valid: Callable[[str], bool], context: str = "") -> Identifier:
+    words = re.compile(rf"\b(?:{context})(?:\b|(?<=\W))", re.IGNORECASE) if context else None
+    return Identifier(kind, re.compile(f"(?:{form}){END}"), is_valid, words)
+
+
+def find_identifiers(text: str, kinds: Collection[str]) -> Iterator[Span]:
+    """The first identifier of IDENTIFIERS that a number can be."""
+    identifiers = [identifier for identifier in IDENTIFIERS if identifier.kind in kinds]
+    end = 0
+    for candidate in START.finditer(text):
+        start = candidate.start()
+        if start >= end and (span := _identify(text, start, identifiers)):
+            end = span.end
+            yield span
+
+
+def _identify(text: str, start: int, identifiers: list[Identifier]) -> Span | None:
+    for kind, form, is_valid, context in identifiers:
+        match = form.match(text, start)
+        if match and context and not context.search(words_before(text, start)):
+            continue
+        while match:
+            if is_valid(match[0].replace(" ", "")):
+                return Span(start, match.end(), kind)
+            # Its last group may be the next word, as in "3201 BIC" and "1111 12/25"
+            match = form.match(text, start, text.rfind(" ", start, match.end()))
+    return None
+
+
+def is_issued_card(number: str) -> bool:
+    """Whether a card number has a right check digit (ISO/IEC 7812) and an issuer's first digits."""
+    digits = re.sub(r"\D", "", number)
+    return bool(ISSUERS.match(digits)) and stdnum.luhn.is_valid(digits)
+
+
+def is_card(number: str) -> bool:
+    return bool(stdnum.luhn.is_valid(re.sub(r"\D", "", number)))
+
+
+def is_account(number: str) -> bool:
+    """Whether an IBAN has the form of its country and a right check; not whether the bank is in a list of banks."""
+    return bool(stdnum.iban.is_valid(number, check_country=False))
+
+
+def is_anything(number: str) -> bool:
+    """For numbers that carry no check of their own."""
+    return True
+
+
+IBAN = r"[A-Z]{2} ?\d{2}(?:[ -]?[A-Z0-9]){11,30}"
+CARD = r"\d{12,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|\d{4}([ -])\d{6}\2\d{4,5}"  # as cards are printed
+TOLD_CARD = r"\d{4}(?:[ -]?\d){8,15}"
+CARD_WORDS = "card|cc|visa|mastercard|amex|maestro"
+ITIN_GROUP = r"(?:5\d|6[0-5]|7\d|8[0-8]|9[0-24-9])"  # those that are given out
+SSN_WORDS = "ssn|social security"
+NINO = r"(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]"  # prefixes that are given out
+DOCUMENT_WORDS = r"(?:passport|driv(?:er\S{0,2}|ing) licen[cs]e) (?:number|no|#)\W{0,3}(?:is )?"
+
+IDENTIFIERS = (
+    _row("iban", IBAN, is_account),
+    _row("ssn", r"\d{3}-\d{2}-\d{4}", stdnum.us.ssn.is_valid),
+    _row("ssn", r"\d{3}([ -]?)\d{2}\1\d{4}", stdnum.us.ssn.is_valid, SSN_WORDS),
+    _row("national_number", rf"9\d{{2}}-{ITIN_GROUP}-\d{{4}}", is_anything),
+    _row("national_number", rf"{NINO} \d{{2}} \d{{2}} \d{{2}} [A-D]", is_anything),
+    _row("national_number", rf"{NINO} ?\d{{6}} ?[A-D]", is_anything, "national insurance|nino|ni (?:number|no)"),
+    _row("national_number", r"\d{3}([ -]?)\d{3}\1\d{4}", stdnum.gb.nhs.is_valid, "nhs"),
+    _row("national_number", r"\d{3}([ -]?)\d{3}\1\d{3}", stdnum.ca.sin.is_valid, "sin|social insurance"),
+    _row("national_number", r"\d{3}([ ]?)\d{3}\1\d{3}", stdnum.au.tfn.is_valid, "tfn|tax file"),
+    _row("national_number", r"\d{2} ?\d{3} ?\d{3} ?\d{3}", stdnum.de.idnr.is_valid, r"steuer\W?id\w*|idnr"),
+    _row("national_number", r"[12]( ?)\d{2}\1\d{2}\1\d[\dAB]\1\d{3}\1\d{3}\1\d{2}", stdnum.fr.nir.is_valid),
+    _row("national_number", r"\d{8}-?[A-Z]", stdnum.es.dni.is_valid, "dni|nif|documento"),
+    _row("national_number", r"[XYZ]-?\d{7}-?[A-Z]", stdnum.es.nie.is_valid, "nie|nif|documento"),
+    _row("national_number", r"[A-Z]{6}[\dL-V]{2}[A-Z][\dL-V]{2}[A-Z][\dL-V]{3}[A-Z]", stdnum.it.codicefiscale.is_valid),
+    _row("national_number", r"\d{9}|\d{4}[. ]\d{2}[. ]\d{3}", stdnum.nl.bsn.is_valid, r"bsn|burgerservice\w*|sofi\w*"),
+    _row("national_number", r"\d{2}\.\d{2}\.\d{2}-\d{3}\.\d{2}", stdnum.be.nn.is_valid),
+    _row("national_number", r"756\.\d{4}\.\d{4}\.\d{2}", stdnum.ch.ssn.is_valid),
+    _row("national_number", r"\d{11}", stdnum.pl.pesel.is_valid, "pesel"),
+    _row("national_number", r"(?:\d{2})?\d{6}[-+]?\d{4}", stdnum.se.personnummer.is_valid, r"person\w*|pnr"),
+    _row("national_number", r"\d{6}-?\d{4}", stdnum.dk.cpr.is_valid, "cpr"),
+    _row("national_number", r"\d{6}[-+A-FU-Y]\d{3}[0-9A-Y]", stdnum.fi.hetu.is_valid),
+    _row("national_number", r"\d{3}\.\d{3}\.\d{3}-\d{2}", stdnum.br.cpf.is_valid),
+    _row("national_number", r"\d{11}", stdnum.br.cpf.is_valid, "cpf"),
+    _row("national_number", r"[A-Z]{4}\d{6}[HM][A-Z]{5}[0-9A-Z]\d", stdnum.mx.curp.is_valid),
+    _row("national_number", r"\d{4}([ -]?)\d{4}\1\d{4}", stdnum.in_.aadhaar.is_valid, "aadha?ar|uidai"),
+    _row("national_number", r"[A-Z]{3}P[A-Z]\d{4}[A-Z]", stdnum.in_.pan.is_valid),
+    _row("national_number", r"\d{17}[\dX]", stdnum.cn.ric.is_valid),
+    _row("national_number", r"\d{6}-[1-8]\d{6}", stdnum.kr.rrn.is_valid),
+    _row("national_number", r"[A-Z]{0,2}\d{4,14}(?:-\d{2,6}){0,2}", is_anything, DOCUMENT_WORDS),
+    _row("card", CARD, is_issued_card),
+    _row("card", TOLD_CARD, is_card, CARD_WORDS),
+)

@@ -1,0 +1,77 @@
+"""Phone numbers in a text.
+
+Pure functions. Google's libphonenumber (phonenumbers) decides about numbers with a country's code and about national
+numbers in a form of their own. After words that say so ("Tel.", "call me at") any number of 7 to 15 digits counts, as
+no validator knows all countries' numbers and half of the numbers that people make up are valid nowhere.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator
+
+import phonenumbers
+
+from tasks.filter.pii.spans import Span, words_before
+
+SEPARATORS = " .\\-/‐‑–\u00a0"
+EXTENSION = r"(?:\s?(?:x|ext\.?|extension)\s?\d{1,5})?"
+PHONE = re.compile(
+    rf"[+(0-9](?<![\w./#$€£@=-].)(?:(?<=\+)\(?\d|(?<=\()\+?\d|(?<=\d))(?:\)?[{SEPARATORS}]?\(?\d){{6,14}}{EXTENSION}"
+    r"(?![\w%])(?![./-]\d)"
+)
+INTERNATIONAL = re.compile(r"(\(?)(?:00|011[ -])(?=[1-9])")  # as dialled in most countries, and in North America
+NATIONAL_FORMS = tuple(
+    (re.compile(rf"(?:{form})(?:\D.*)?$"), region)
+    for form, region in (
+        (r"(?:1[ .-]?)?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}", "US"),
+        (r"\(?0\d{2}\)? \d{4} \d{4}|\(?0\d{3}\)? \d{3} \d{4}|\(?0\d{4}\)? \d{3} ?\d{3}", "GB"),
+        (r"0\d(?:([ .])\d\d)(?:\1\d\d){3}", "FR"),
+        (r"\(?0\d\)? \d{4} \d{4}|04\d\d \d{3} \d{3}", "AU"),
+        (r"\(0\d{2,4}\) ?\d[\d -]{4,9}|0\d{2,4} ?/ ?\d[\d -]{4,9}", "DE"),
+    )
+)
+NOUNS = (
+    r"(?:phone|t[eé]l[eé]phone|tel[eé]fon[eo]?|t[eé]l|fax|mobile|mobil|cell|cellphone|whatsapp|hotline|desk|office)s?"
+)
+LABEL = re.compile(rf"\b{NOUNS}(?: (?:number|no|nummer))?\s?[:.#][\s()]*$", re.IGNORECASE)
+BEFORE = re.compile(
+    rf"\b(?:{NOUNS}(?: (?:number|no|nummer))?(?: (?:is|at|on))?"
+    r"|(?:call|calls|called|calling|dial|ring|reach|answering|messages?)(?: \w+){0,2}? (?:at|on|to)|call|dial)[\s:.#,()-]*$",
+    re.IGNORECASE,
+)
+AFTER = re.compile(r"[ (-]{1,2}(?:fax|office|mobile|cell)\b(?! \w)", re.IGNORECASE)
+# Two years, thousands in groups, a day: no phone number unless a label says so
+OTHER = re.compile(r"(?:19|20)\d\d\D(?:19|20)\d\d$|[1-9]\d{0,2}(?: \d{3})+$|\d{1,4}([./-])\d{1,2}\1\d{1,4}$")
+
+
+def find_phones(text: str, kinds: Collection[str]) -> Iterator[Span]:
+    """Numbers with a country's code, valid national ones in a usual form, and any after words that say so."""
+    for match in PHONE.finditer(text):
+        is_within_brackets = match[0].startswith("(") and ")" not in match[0]
+        start, end = match.start() + is_within_brackets, match.end()
+        if is_phone(text[start:end]) or is_called_phone(text, start, end):
+            yield Span(start, end, "phone")
+
+
+def is_phone(number: str) -> bool:
+    """Whether a number is one by itself."""
+    if number.lstrip("(").startswith("+"):
+        return _passes(number, None, phonenumbers.is_possible_number)
+    if INTERNATIONAL.match(number):
+        return _passes(INTERNATIONAL.sub(r"\1+", number, count=1), None, phonenumbers.is_valid_number)
+    return any(
+        form.match(number) and _passes(number, region, phonenumbers.is_valid_number) for form, region in NATIONAL_FORMS
+    )
+
+
+def is_called_phone(text: str, start: int, end: int) -> bool:
+    """Whether the words beside a number say that it is one."""
+    before = words_before(text, start)
+    is_called = BEFORE.search(before) or AFTER.match(text, end)
+    return bool(LABEL.search(before) or (is_called and not OTHER.match(text[start:end])))
+
+
+def _passes(number: str, region: str | None, check: Callable[[phonenumbers.PhoneNumber], bool]) -> bool:
+    try:
+        return check(phonenumbers.parse(number, region))
+    except phonenumbers.NumberParseException:
+        return False

@@ -1,0 +1,115 @@
+"""Street addresses in a text, as far as a rule can tell.
+
+Pure functions. A house number and a street count where a town with its postcode follows, where the words before say so,
+or where the form leaves no doubt (a German street, a post office box). "12 Main Street" alone stays: in prose it is a
+place more often than a home. Not found: countries whose addresses have another order, or no form at all.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+
+from tasks.filter.pii.spans import Span, words_before
+
+MIN_CHARACTERS = 8
+WORD = r"[A-ZÀ-Þ][\w'’.&-]{0,24}"
+GAP = r"(?:,?\s{1,2}|,)"
+HOUSE = r"[0-9](?<![\w$€£#.,:/–-].)\d{0,4}(?:-\d{1,4})?(?:-?[A-Za-z]\b| ?(?:bis|ter)\b)?"
+STREET = (
+    r"(?i:street|st|avenue|ave|road|rd|boulevard|blvd|drive|dr|lane|ln|court|ct|place|pl|square|sq|terrace|way|parkway|"
+    r"pkwy|highway|hwy|circle|cir|trail|crescent|close|gardens|grove|mews|row|plaza|turnpike|pike)\b\.?"
+)
+UNIT = r"(?:,? ?(?:(?i:apt|apartment|suite|ste|unit|floor|room|rm|flat|box)\b\.?|#) ?#?\w{1,5})?"
+DOOR = r",?\s{1,2}(?:Apt|Apartment|Suite|Ste)\b\.? ?#?\w{1,5}\b"
+NAME = rf"(?:{WORD} |\d{{1,3}}(?:st|nd|rd|th)? ){{1,4}}"
+STATE = (
+    r"(?:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]|"
+    r"Ala|Ariz|Calif|Colo|Conn|Fla|Ill|Ind|Mass|Mich|Minn|Penn|Tenn|Tex|Wash|Wis|Alabama|Alaska|Arizona|Arkansas|California|"
+    r"Colorado|Connecticut|Delaware|Florida|Georgia|Hawaii|Idaho|Illinois|Indiana|Iowa|Kansas|Kentucky|Louisiana|Maine|"
+    r"Maryland|Massachusetts|Michigan|Minnesota|Mississippi|Missouri|Montana|Nebraska|Nevada|New [HJMY]\w+|"
+    r"(?:North|South) (?:Carolina|Dakota)|Ohio|Oklahoma|Oregon|Pennsylvania|Rhode Island|Tennessee|Texas|Utah|Vermont|"
+    r"(?:West )?Virginia|Washington|Wisconsin|Wyoming|NSW|VIC|QLD|TAS|ACT)\b\.?"
+)
+TOWN = rf"{WORD}(?: {WORD}){{0,3}}"
+POSTCODE = r"(?:[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}|[A-Z]\d[A-Z][ -]?\d[A-Z]\d)\b"  # United Kingdom, Canada
+PLACE = rf"(?:{GAP}{TOWN})?{GAP}{STATE}{GAP}\d{{4,5}}(?:-\d{{4}})?\b(?!,\d)|(?:{GAP}{TOWN}){{0,3}}{GAP}{POSTCODE}"
+LAST_HOUSE = r"(?: ?[a-zA-Z])?\b(?: ?[-–/+] ?\d{1,4} ?[a-z]?\b)?"
+CONTINENTAL_PLACE = rf"{GAP}(?:[A-Z]{{1,2}}-)?\d{{4,5}}(?: [A-Z]{{2}}\b)? {WORD}(?! {STREET})"
+LONG_POSTCODE = re.compile(rf"\d{{5}} {WORD}$|\d{{4}} [A-Z]{{2}} {WORD}$")
+
+HOUSE_FIRST = re.compile(rf"{HOUSE},? (?=[A-ZÀ-Þ\d]|rue|avenue|boulevard|place|chemin|allée|impasse|quai)")
+FULL = re.compile(rf"{HOUSE},? (?:{NAME})?(?:{WORD}{UNIT}(?:{PLACE})|(?:{WORD}|\d{{1,4}}){DOOR}(?:{PLACE})?)")
+FRENCH = re.compile(
+    rf"{HOUSE},? (?:rue|avenue|boulevard|place|chemin|allée|impasse|quai)(?: [\w'’-]{{1,30}}){{1,6}}{CONTINENTAL_PLACE}"
+)
+PARTIAL = re.compile(rf"{HOUSE} {NAME}{STREET}{UNIT}(?P<state>,\s{TOWN},? {STATE})?")
+HOUSE_LAST = re.compile(rf"[0-9](?<![\w$€£#.,:/–-].)\d{{0,3}}{LAST_HOUSE}{CONTINENTAL_PLACE}")
+GERMAN = re.compile(rf"tr(?:aße|asse|\.) ?\d{{1,4}}{LAST_HOUSE}(?:{CONTINENTAL_PLACE})?")
+GERMAN_BEFORE = re.compile(rf"(?:{WORD}[ -])?{WORD}$")
+HIGHWAY = re.compile(r"(?:Bundes|Landes|Kreis|Staats)s$")
+STREET_BEFORE = re.compile(rf"{WORD} (?:{WORD} |de[rsnlm]? |la |di |van ){{0,3}}$")
+STREET_LAST = re.compile(
+    r"(?:platz|weg|gasse|allee|ring|damm|ufer|hof|straat|laan|plein|gracht|kade|vej|gade|gate|gata|gatan|veien|vägen) $",
+    re.IGNORECASE,
+)
+MONTH = re.compile(
+    r"\b(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|"
+    r"Dec(?:ember)?)\.? $"
+)
+BOX = re.compile(rf"P(?:\.? ?O\.? ?(?i:box) \d{{1,6}}(?:{PLACE})?|O A[AEP] \d{{5}}\b)")
+MILITARY_BEFORE = re.compile(r"(?:(?:PSC|CMR|Unit) \d{1,5},? Box \d{1,5}\s{1,2})?\b[ADF]$")
+CONTEXT = re.compile(
+    r"\b(?:address(?: is|:)?|(?:lives?|lived|living|resides?|resided|residing|located) (?:at|on|in)|(?:mail|ship|send|sent) to)"
+    r"[\s:]{0,3}$",
+    re.IGNORECASE,
+)
+
+
+def find_addresses(text: str, kinds: Collection[str]) -> Iterator[Span]:
+    """Addresses of every form, each from where the one before it ends."""
+    end = 0
+    for first, stop in sorted((*house_first(text), *house_last(text), *german(text), *boxes(text))):
+        start = max(first, end)
+        start += len(text[start:stop]) - len(text[start:stop].lstrip(" ,\r\n"))
+        if stop - start >= MIN_CHARACTERS:
+            end = stop
+            yield Span(start, stop, "address")
+
+
+def house_first(text: str) -> Iterator[tuple[int, int]]:
+    """12 Main Street, Springfield, IL 62704; 12 rue de la Paix, 75002 Paris."""
+    for house in HOUSE_FIRST.finditer(text):
+        start = house.start()
+        if match := FULL.match(text, start) or FRENCH.match(text, start) or told_street(text, start):
+            yield match.span()
+
+
+def told_street(text: str, start: int) -> re.Match[str] | None:
+    """A street without a postcode, where its state or the words before say that it is one."""
+    match = PARTIAL.match(text, start)
+    return match if match and (match["state"] or CONTEXT.search(words_before(text, start))) else None
+
+
+def house_last(text: str) -> Iterator[tuple[int, int]]:
+    """Musterweg 12, 12345 Berlin; Via Roma 12, 00184 Roma. Four digits may be a year, and want a street before."""
+    for house in HOUSE_LAST.finditer(text):
+        before = words_before(text, house.start())
+        is_certain = LONG_POSTCODE.search(house[0]) or STREET_LAST.search(before)
+        if is_certain and not MONTH.search(before) and (street := STREET_BEFORE.search(before)):
+            yield house.start() - len(street[0]), house.end()
+
+
+def german(text: str) -> Iterator[tuple[int, int]]:
+    """Musterstraße 12; Berliner Str. 12, 12345 Berlin."""
+    for house in GERMAN.finditer(text):
+        before = words_before(text, house.start())
+        if (street := GERMAN_BEFORE.search(before)) and not HIGHWAY.search(before):
+            yield house.start() - len(street[0]), house.end()
+
+
+def boxes(text: str) -> Iterator[tuple[int, int]]:
+    """P.O. Box 12, Springfield, IL 62704; PSC 12, Box 34, APO AE 09012."""
+    for box in BOX.finditer(text):
+        is_military = box[0].startswith("PO A")
+        before = MILITARY_BEFORE.search(words_before(text, box.start())) if is_military else None
+        if before or not is_military:
+            yield box.start() - len(before[0] if before else ""), box.end()

@@ -1,0 +1,185 @@
+"""Filter: which documents are worth learning from, and these without personal data.
+
+Reads Documents and what was measured of them (tasks/filter/attributes.py). Writes Documents: documents/NAME.parquet with what is
+kept, its language and everything that was measured of it, dropped/NAME.parquet with every other document, its text as
+it came, and the reason: url/..., language/..., quality/..., pii/...; and histograms.json (tasks/records/histograms.py).
+
+The order is FineWeb's (Penedo et al. 2024): address, language, quality (tasks/filter/quality.py), personal data (tasks/filter/pii/detect.py).
+The text of a kept document is the lines that C4's rules leave, personal data replaced.
+
+It departs from FineWeb in that the most likely language alone is asked, and that personal data is replaced before
+deduplication.
+"""
+
+import itertools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from tasks.artifacts.store import Documents, Measures, Outcome, Step
+from tasks.execution.runner import Row, Run
+from tasks.execution.shards import Counts, map_shards, tick
+from tasks.filter import quality
+from tasks.filter.attributes import MeasureConfig, attribute_names, measure, read_measures
+from tasks.filter.pii import detect as pii
+from tasks.filter.pii.detect import Action, Kind, Span
+from tasks.filter.quality import QualityLimits
+from tasks.records import histograms
+from tasks.records.documents import Document, read_documents
+from tasks.records.histograms import Limits, Overview
+from tasks.records.kept_dropped import Sieve, tell
+
+VERSION = 3
+
+
+class FilterConfig(QualityLimits, MeasureConfig):
+    """What is measured, and what is kept. The defaults are FineWeb's, for English."""
+
+    language_threshold: float = Field(
+        0.65, ge=0, le=1, description="How sure of its language a document must be: more than this."
+    )
+    min_quality_score: float = Field(0.0, ge=0, le=1, description="What the classifier of quality_model must say.")
+    pii_action: Action = Field(
+        "redact", description="Replace personal data, drop documents that have any, or leave it."
+    )
+    pii_actions: dict[Kind, Action] = Field({}, description="The same for one kind, where another action is wanted.")
+    max_pii_fraction: float = Field(
+        0.1, ge=0, le=1, description="Characters of a document that may be personal data; above, it is dropped."
+    )
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> Self:
+        if self.min_quality_score and not self.quality_model.positives:
+            raise ValueError(
+                "min_quality_score asks for a classifier: name quality_model.positives and quality_model.negatives"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_action_has_its_kind(self) -> Self:
+        if unsought := self.pii_actions.keys() - set(self.pii_kinds):
+            raise ValueError(
+                f"pii_actions says what is done with {', '.join(sorted(unsought))}, which pii_kinds does not look for: "
+                "add it there, or leave it out here"
+            )
+        return self
+
+    def actions(self) -> dict[Kind, Action]:
+        """What is done with each kind of personal data that is looked for."""
+        return {kind: self.pii_actions.get(kind, self.pii_action) for kind in self.pii_kinds}
+
+
+def filter(documents: Step[Documents], config: FilterConfig) -> Step[Documents]:
+    """The step that filters `documents`. Raises ValueError where a list or a model is not there."""
+    inputs = {"documents": documents, "measures": measure(documents, config)}
+    return Step("filter", VERSION, Documents, config, inputs, run=run)
+
+
+def run(run: Run, config: FilterConfig, documents: Documents, measures: Measures) -> Outcome:
+    """Filters every shard of `documents` by itself."""
+    paths = documents.files("documents/*.parquet")
+    rows = measures.files("measures/*.parquet")
+    shards = [
+        (path.stem, Shard(path, row, run.folder, run.state, config)) for path, row in zip(paths, rows, strict=True)
+    ]
+    counts = map_shards(
+        run,
+        filter_shard,
+        shards,
+        num_workers=config.num_workers or os.cpu_count() or 1,
+        total=documents.manifest.counts["documents"],
+        unit="documents",
+    )
+    tell(run, counts, "Documents")
+    histograms.tell(run, Overview(limits(config)))
+    return Outcome(counts)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard to be filtered, and what was measured of it."""
+
+    source: Path
+    measures: Path
+    folder: Path
+    state: Path
+    config: FilterConfig
+
+
+def filter_shard(shard: Shard) -> Counts:
+    """Filter one shard; counts of what was kept, dropped and found."""
+    config, allowed = shard.config, limits(shard.config)
+    seen = Overview(allowed)
+    documents = read_documents(shard.source)
+    with Sieve(shard.folder, shard.source.name) as sieve:
+        for measures in read_measures(shard.measures):
+            group = list(itertools.islice(documents, measures.num_rows))
+            rows = measures.to_pylist()
+            reasons = [broken_rule(row, config, allowed) for row in rows]
+            seen.add(group, measures, (reason is None for reason in reasons))
+            for document, row, reason in zip(group, rows, reasons, strict=True):
+                assert document["id"] == row["id"], "a shard and its measures go together"
+                judged = with_measures(document, row, config)
+                if reason:
+                    sieve.drop(judged, reason)
+                else:
+                    sieve.keep({**judged, "text": clean(document["text"], row, config)})
+                    sieve.counts.update({f"pii_found/{kind}": int(row[f"pii_{kind}"]) for kind in config.pii_kinds})
+                tick()
+    seen.save(shard.state / "overview" / f"{shard.source.stem}.json")
+    return dict(sieve.counts)
+
+
+def limits(config: FilterConfig) -> dict[str, tuple[float, float]]:
+    """The least and the most that each measure may be, as precise as measures are kept."""
+    names = attribute_names(config)
+    bounds = {name: quality.limits(name, config) for name in names} | {
+        "language_score": (config.language_threshold, np.inf)
+    }
+    return {name: (float(np.float32(low)), float(np.float32(high))) for name, (low, high) in bounds.items()}
+
+
+def broken_rule(row: Row, config: FilterConfig, allowed: Limits) -> str | None:
+    """Why a document of these measures is dropped: the first rule that it breaks."""
+    if rule := row["url_rule"]:
+        return f"url/{rule}"
+    if row["language"] not in config.languages:
+        return f"language/{row['language'] or 'none'}"
+    if row["language_score"] <= config.language_threshold:
+        return "language/unsure"
+    for name in (*quality.MEASURES, "quality_score"):
+        low, high = allowed[name]
+        if row[name] is not None and not low <= row[name] <= high:
+            return f"quality/{name}"
+    return pii_rule(row, config, allowed)
+
+
+def pii_rule(row: Row, config: FilterConfig, allowed: Limits) -> str | None:
+    """Why a document has too much personal data: a kind of which none may be, else more than may be replaced."""
+    actions = config.actions()
+    if kind := pii.kind_to_drop(spans_of(row), actions):
+        return f"pii/{kind}"
+    is_dense = row["pii_fraction"] > allowed["pii_fraction"][1]
+    return "pii/dense" if is_dense and "redact" in actions.values() else None
+
+
+def spans_of(row: Row) -> list[Span]:
+    return [Span(**span) for span in row["pii"]]
+
+
+def with_measures(document: Document, row: Row, config: FilterConfig) -> Document:
+    """The document with its language and all that was measured of it."""
+    if row["language"] is None:
+        return document
+    attributes = {name: row[name] for name in attribute_names(config) if row[name] is not None}
+    return {**document, "language": row["language"], "attributes": attributes}
+
+
+def clean(text: str, row: Row, config: FilterConfig) -> str:
+    """The lines of `text` that C4's rules leave, personal data replaced where it is to be."""
+    left, *_ = quality.clean_lines(text, row["language"], config)
+    return pii.replace(left, pii.to_redact(spans_of(row), config.actions()))

@@ -1,0 +1,1 @@
+"""Web archive bytes to documents."""

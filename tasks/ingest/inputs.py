@@ -1,0 +1,201 @@
+"""Which web archive files are read: the input of the pipeline.
+
+Reads no file, but for its checksum: finds what paths, globs, folders, URLs and names of Common Crawl crawls stand for. Writes
+inputs.jsonl, a file a line: {"name": its shards', "url": where to read it, relative to the artifact's folder or not,
+"bytes": or null}.
+
+A file is known by its name and content, not by where it lies: a local one by its sha256, a remote one by its size and what its
+server gives as checksum or time. A crawl of Common Crawl is known by its name; its listing (crawl-data/CRAWL/warc.paths.gz)
+is fetched when the step runs.
+"""
+
+import glob
+import gzip
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, TypedDict
+
+import fsspec
+from pydantic import Field
+
+from model.files import read_lines
+from tasks.artifacts.store import Artifact, Config, Crawl, Outcome, Step, Store, runtime
+from tasks.execution.runner import Run
+from tasks.sample_web.config import SampleWebConfig
+from tasks.web.download import head, is_http, open_file
+
+VERSION = 1
+SAMPLE_VERSION = 1  # of what write_sample_web writes
+SAMPLE = "sample"
+ARCHIVE = re.compile(r"\.(arc|warc|wet|warc\.wet)(\.gz|\.zst)?$", re.I)
+CHECKSUMS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "checksum",
+    "LastModified",
+    "mtime",
+    "created",
+)  # as filesystems of fsspec name them
+REMEDY = "give a path, glob, folder or URL of WARC, ARC or WET files, cc:CC-MAIN-2024-22 or sample with --input"
+
+
+class ListedFile(TypedDict):
+    """A line of inputs.jsonl."""
+
+    name: str
+    url: str
+    bytes: int | None
+
+
+class ArchiveFile(Config):
+    """What identifies a file."""
+
+    name: str
+    bytes: int | None
+    checksum: str
+
+
+class CrawlConfig(Config):
+    """The files and crawls of one input, found. `urls` says where each of `files` lies now."""
+
+    files: list[ArchiveFile] = Field(default_factory=list)
+    urls: list[str] = runtime([])
+    crawls: list[str] = Field(default_factory=list)
+    base_url: str = ""
+    max_files: int = 0
+
+
+def crawl(inputs: list[str], max_files: int, base_url: str, sample: SampleWebConfig) -> Step[Crawl]:
+    """The first `max_files` files (0: all) that `inputs` stand for. Raises ValueError for an input that is none."""
+    if inputs == [SAMPLE]:
+        return Step("crawl", SAMPLE_VERSION, Crawl, sample, {}, run=run_sample, is_source=True)
+    if "" in inputs:
+        raise ValueError(f"an input is empty: {REMEDY}")
+    if SAMPLE in inputs:
+        raise ValueError(f"input sample is given beside others ({inputs}): give it alone, or leave it out")
+    crawls = [name.removeprefix("cc:") for name in inputs if name.startswith("cc:")]
+    urls = list(dict.fromkeys(url for name in inputs if not name.startswith("cc:") for url in find(name)))
+    urls = urls[: max_files or None]
+    files = [ArchiveFile(name=name, **_identity(url)) for name, url in zip(shard_names(urls), urls, strict=True)]
+    config = CrawlConfig(files=files, urls=urls)
+    if crawls:
+        config = CrawlConfig(files=files, urls=urls, crawls=crawls, base_url=base_url, max_files=max_files)
+    return Step("crawl", VERSION, Crawl, config, {}, run=run, is_source=True)
+
+
+def run(run: Run, config: CrawlConfig) -> Outcome:
+    urls = config.urls + [url for name in config.crawls for url in list_crawl(name, config.base_url)]
+    urls = urls[: config.max_files or None]
+    sizes = [file.bytes for file in config.files] + [None] * (len(urls) - len(config.files))
+    _write_inputs(run.folder, urls, sizes)
+    return Outcome({"files": len(urls), "bytes": sum(size or 0 for size in sizes)})
+
+
+def run_sample(run: Run, config: SampleWebConfig) -> Outcome:
+    from tasks.sample_web.web import write_sample_web
+
+    counts = write_sample_web(run.folder, config)
+    paths = sorted((run.folder / "warc").iterdir())
+    _write_inputs(
+        run.folder, [str(path.relative_to(run.folder)) for path in paths], [path.stat().st_size for path in paths]
+    )
+    return Outcome(counts)
+
+
+def located(step: Step[Artifact], artifact: Crawl) -> list[ListedFile]:
+    """The files of a crawl where they lie now: they may have been moved since the artifact was made, and are still the same."""
+    files: list[ListedFile] = read_lines(artifact.folder / "inputs.jsonl")
+    urls = step.config.urls if isinstance(step.config, CrawlConfig) else []
+    for file, url in zip_longest(files, urls[: len(files)]):
+        file["url"] = url or file["url"]
+        if "://" not in file["url"]:
+            file["url"] = str(artifact.folder / file["url"])
+    return files
+
+
+def _write_inputs(folder: Path, urls: list[str], sizes: Iterable[int | None]) -> None:
+    with (folder / "inputs.jsonl").open("w", encoding="utf-8") as stream:
+        for name, url, size in zip(shard_names(urls), urls, sizes, strict=True):
+            stream.write(json.dumps(ListedFile(name=name, url=url, bytes=size)) + "\n")
+
+
+def find(pattern: str) -> list[str]:
+    """The files that an input stands for, in order of name: absolute paths and URLs. Raises ValueError where there are none."""
+    if is_http(pattern):
+        return [pattern]
+    local = pattern.removeprefix("file://")
+    if "://" in local:
+        return list(_find_remote(pattern))
+    path = Path(local).expanduser()
+    if path.is_file():
+        return [str(path.resolve())]
+    if path.is_dir():
+        found = [file for file in path.rglob("*") if file.is_file() and ARCHIVE.search(file.name)]
+        trouble = f"folder {pattern} holds no file named *.warc, *.arc, *.wet or one of these with .gz or .zst"
+    else:
+        found = [file for name in sorted(glob.glob(str(path), recursive=True)) if (file := Path(name)).is_file()]  # noqa: PTH207 - absolute patterns too
+        trouble = f"no file matches {pattern}" if glob.has_magic(pattern) else f"{pattern} does not exist"
+    if not found:
+        raise ValueError(f"{trouble}: {REMEDY}")
+    return sorted(str(file.resolve()) for file in found)
+
+
+def _find_remote(pattern: str) -> Iterator[str]:
+    try:
+        filesystem, path = fsspec.core.url_to_fs(pattern)
+    except (ImportError, ValueError) as error:  # a protocol that is unknown, or whose package is not installed
+        raise ValueError(f"{pattern} cannot be read ({error}): {REMEDY}") from error
+    if glob.has_magic(path):
+        found = [name for name in filesystem.glob(path) if filesystem.isfile(name)]
+    elif filesystem.isdir(path):
+        found = [name for name in filesystem.find(path) if ARCHIVE.search(name)]
+    else:
+        found = [path] if filesystem.exists(path) else []
+    if not found:
+        raise ValueError(f"no file matches {pattern}: {REMEDY}")
+    yield from (filesystem.unstrip_protocol(name) for name in sorted(found))
+
+
+def _identity(url: str) -> dict[str, Any]:
+    if is_http(url):
+        size, checksum = head(url)
+    elif "://" in url:
+        filesystem, path = fsspec.core.url_to_fs(url)
+        info = filesystem.info(path)
+        size, checksum = info["size"], str(next((info[name] for name in CHECKSUMS if info.get(name)), ""))
+    else:
+        hashes = Store.default().hashes
+        size, checksum = Path(url).stat().st_size, hashes.of(Path(url))
+        hashes.save()
+    return {"bytes": size, "checksum": checksum}
+
+
+def list_crawl(name: str, base_url: str) -> list[str]:
+    """The URLs of all WARC files of a Common Crawl crawl. Raises ValueError where there is no such crawl."""
+    base = base_url.rstrip("/")
+    listing = f"{base}/crawl-data/{name}/warc.paths.gz"
+    try:
+        with open_file(listing) as stream:
+            paths = gzip.decompress(stream.read()).decode().split()
+    except (ValueError, FileNotFoundError, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"there is no listing of crawl {name} at {listing} ({error}): "
+            "see https://commoncrawl.org/get-started for the names of crawls, and check the base URL"
+        ) from error
+    return [f"{base}/{path}" for path in paths]
+
+
+def shard_names(urls: Iterable[str]) -> list[str]:
+    """A short name for each file, all different: that of the file without its suffixes."""
+    names: dict[str, None] = {}
+    for url in urls:
+        stem = re.sub(r"[^\w.-]+", "-", ARCHIVE.sub("", url.rpartition("/")[2].partition("?")[0]))[-120:] or "file"
+        name, number = stem, 2
+        while name in names:
+            name, number = f"{stem}-{number}", number + 1
+        names[name] = None
+    return list(names)

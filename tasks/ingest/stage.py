@@ -1,0 +1,305 @@
+"""Ingest: from web archive files to documents.
+
+Reads the files that a Crawl names: WARC, ARC, WET. Writes, per file NAME, documents/NAME.parquet with the text of every page
+that has one, dropped/NAME.parquet with every other page and the reason, and errors.jsonl with every place where a file is
+damaged or no web archive: {"file", "offset", "bytes", "error"}. Damage costs the page it is in, reading goes on after it.
+
+A page is a response, revisit or conversion record, or a resource record of HTML. pages = documents + documents_dropped, and
+records_read is the sum of the records by type. Reasons: status/..., mime/..., revisit/..., truncated/... (the file ends within the
+page, or is damaged there), and empty/... for what has no text: body, text, timeout, memory, killed, too_large, undecodable, error.
+Where it is asked for, pages are dropped before the extraction that would be dropped after it anyhow: url/CATEGORY, language/CODE.
+
+FineWeb's reader takes every response with HTML in it, also of errors and redirects; only status 200 is taken here.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from model.files import read_lines, write_lines
+from tasks.artifacts.store import (
+    STATE,
+    Artifact,
+    Config,
+    Crawl,
+    Documents,
+    Outcome,
+    Resource,
+    Step,
+    runtime,
+)
+from tasks.execution.runner import Run
+from tasks.execution.shards import Counts, map_shards, tick
+from tasks.ingest.extraction_process import Settings, extraction
+from tasks.ingest.extractors import Extractor
+from tasks.ingest.http_response import HTML_TYPES, Dropped, body_of
+from tasks.ingest.inputs import crawl, located
+from tasks.ingest.warc import HEADER_BYTES, Damage, Record, read_records
+from tasks.records.documents import Document
+from tasks.records.kept_dropped import Sieve, tell
+from tasks.resources import resource
+from tasks.sample_web.config import SampleWebConfig
+from tasks.web import blocklists, language_id, ut1
+from tasks.web.blocklists import Blocklist
+from tasks.web.download import open_file
+from tasks.web.rate_limit import Pace
+from tasks.web.urls import split_address
+
+VERSION = 3
+COUNTS = (
+    "files", "files_with_errors", "files_cut_off", "files_unreadable", "damages", "damaged_bytes", "records_read", "pages"
+)  # fmt: skip
+MAX_ERRORS = 100  # of one file that are listed; all are counted
+PAGES = ("response", "revisit", "conversion", "html_resource")
+RECORD_TYPES = (*PAGES, "warcinfo", "request", "metadata", "resource", "continuation", "arc_header")
+WAYBACK = re.compile(r"https?://web\.archive\.org/web/\d{4,14}(?:[a-z]{2}_)?/(.+)", re.I)
+BYTES_PER_PAGE = 25_000  # of a compressed crawl, for the progress bar
+
+
+class IngestConfig(Config):
+    """Which web archives are read, and what counts as a page."""
+
+    inputs: list[str] = runtime(
+        ["sample"],
+        min_length=1,
+        description="Web archive files: paths, globs, folders, http(s) or other fsspec URLs, cc:CC-MAIN-2024-22 for a crawl of "
+        "Common Crawl, or sample for the embedded sample web.",
+    )
+    max_files: int = runtime(0, ge=0, description="Read only the first so many files; 0 reads all.")
+    base_url: str = runtime("https://data.commoncrawl.org/", description="Where cc: inputs and their listing lie.")
+    sample: SampleWebConfig = runtime(SampleWebConfig(), title="Sample web")
+    extractor: Extractor = Field(
+        "trafilatura",
+        description="trafilatura prefers precision, as FineWeb does; resiliparse finds more, also of what is not wanted, in a seventh "
+        "of the time, as DCLM does; combined is the best on pages of all kinds, in a little less time than trafilatura.",
+    )
+    languages: list[str] = Field(
+        [],
+        description="ISO 639 codes: a page whose words, menus and all, are clearly in other languages is dropped without extraction. "
+        "Empty takes all; the filter decides in any case.",
+    )
+    min_language_score: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Clearly in other languages is a page whose score for these is less. Above 0.03 pages are lost that the filter "
+        "would keep.",
+    )
+    language_model: str = runtime("", description="A lid.176 model file; empty for the installed one.")
+    blocklists: list[str] = runtime(
+        [],
+        description="Lists of addresses whose pages are dropped without extraction: folders in the layout of UT1's blacklists, or "
+        'files of hosts, as paths or any fsspec URLs, or "ut1", which fetches these.',
+    )
+    blocked_categories: list[str] = Field([], description="The categories of UT1's lists that are used.")
+    max_page_bytes: int = Field(
+        8 * 2**20,
+        ge=1024,
+        le=2**30,
+        description="A page larger than this, also after decompression, is dropped as empty/too_large.",
+    )
+    page_seconds: float = Field(
+        20.0, gt=0, le=3600, description="A page whose extraction takes longer is dropped as empty/timeout."
+    )
+    max_requests_per_second: float = runtime(
+        4.0, ge=0, description="Of all workers together, where files are read over a network; 0 is no limit."
+    )
+    max_bytes_per_second: int = runtime(0, ge=0, description="Likewise; 0 is no limit.")
+    num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0 is one a core.")
+
+
+def ingest(config: IngestConfig) -> Step[Documents]:
+    """Raises ValueError where an input is none."""
+    inputs: dict[str, Step[Artifact]] = {
+        "crawl": crawl(config.inputs, config.max_files, config.base_url, config.sample),
+    }
+    if config.languages:
+        inputs["language_model"] = resource("language model", str(language_id.find_model(config.language_model)))
+    inputs |= ut1.resources(config.blocklists)
+    return Step("ingest", VERSION, Documents, config, inputs, run=run)
+
+
+def run(
+    run: Run, config: IngestConfig, crawl: Crawl, language_model: Resource | None = None, **lists: Resource
+) -> Outcome:
+    """Reads every file of `crawl` by itself. Raises ValueError where none is a web archive."""
+    model = language_model.files("*")[0] if language_model else None
+    if model:
+        language_id.refuse_unknown(config.languages, model)
+    by_category = blocklists.by_category(
+        [file for list in lists.values() for file in list.files("*")], config.blocked_categories
+    )
+    blocklists.write_keys(by_category, run.state / "blocklist.npy")
+    files = located(run.step.inputs["crawl"], crawl)
+    files.sort(key=lambda file: -(file["bytes"] or 0))  # the largest first, or it runs alone at the end
+    shards = [
+        (file["name"], File(file["name"], file["url"], run.folder, config, tuple(by_category), str(model or "")))
+        for file in files
+    ]
+    estimate = sum(file["bytes"] or 0 for file in files) // BYTES_PER_PAGE
+    counts = map_shards(
+        run,
+        ingest_file,
+        shards,
+        num_workers=config.num_workers or os.cpu_count() or 1,
+        total=crawl.manifest.counts.get("pages", max(estimate, 1)),
+        unit="documents",
+    )
+    errors = [error for _, file in shards for error in read_lines(file.errors_path)]
+    write_lines(run.folder / "errors.jsonl", errors)
+    _refuse_rubbish(run, counts, len(files), errors)
+    tell(run, counts, "Pages")
+    return Outcome(counts)
+
+
+@dataclass(frozen=True)
+class File:
+    """One web archive file to be read, and where what is in it goes."""
+
+    name: str
+    url: str
+    folder: Path
+    config: IngestConfig
+    categories: tuple[str, ...]  # of unwanted addresses
+    language_model: str
+
+    @property
+    def label(self) -> str:
+        """The file's name, as records are told by."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def extraction(self) -> Settings:
+        config = self.config
+        return Settings(
+            extractor=config.extractor,
+            max_seconds=config.page_seconds,
+            languages=tuple(config.languages),
+            min_language_score=config.min_language_score,
+            language_model=self.language_model,
+        )
+
+    @property
+    def blocklist(self) -> Blocklist:
+        return _blocklist(self.folder / STATE / "blocklist.npy", self.categories)
+
+    @property
+    def pace(self) -> Pace:
+        """One for all workers."""
+        limits = self.config.max_requests_per_second, self.config.max_bytes_per_second
+        return Pace(self.folder / STATE / "pace", *limits)
+
+    @property
+    def errors_path(self) -> Path:
+        return self.folder / STATE / "errors" / f"{self.name}.jsonl"
+
+
+def ingest_file(file: File) -> Counts:
+    """Read one file; counts of its records and pages."""
+    counts = Counter(dict.fromkeys(COUNTS, 0) | {"files": 1})
+    damages: list[Damage] = []
+    with Sieve(file.folder, f"{file.name}.parquet") as sieve, open_file(file.url, file.pace) as source:
+        for found in read_records(source, file.config.max_page_bytes + HEADER_BYTES):
+            if isinstance(found, Damage):
+                counts["damages"] += 1
+                counts["damaged_bytes"] += found.num_bytes
+                damages = [*damages[: MAX_ERRORS - 1], found]
+                continue
+            kind = kind_of(found)
+            counts["records_read"] += 1
+            counts[f"records/{kind if kind in RECORD_TYPES else 'other'}"] += 1
+            if kind in PAGES:
+                counts["pages"] += 1
+                sort(found, file, sieve)
+                tick()
+    if damages:
+        is_only_cut = damages[0].is_cut and counts["records_read"] > 0
+        counts["files_cut_off" if is_only_cut else "files_with_errors"] += 1
+        counts["files_unreadable"] += not counts["records_read"]
+    write_lines(file.errors_path, _errors(file, damages, counts["damages"]))
+    counts.update(sieve.counts)
+    return dict(counts)
+
+
+def _errors(file: File, damages: list[Damage], num_damages: int) -> Iterator[dict[str, Any]]:
+    for number, damage in enumerate(damages, 1):
+        hidden = num_damages - len(damages) if number == len(damages) else 0
+        error = damage.trouble + f" (the last place; {hidden} before it are not listed)" * (hidden > 0)
+        yield {"file": file.label, "offset": damage.offset, "bytes": damage.num_bytes, "error": error}
+
+
+def kind_of(record: Record) -> str:
+    """The type of a record; a resource that is HTML is a page of its own."""
+    is_html = record.content_type.partition(";")[0].strip().lower() in HTML_TYPES
+    return "html_resource" if record.type == "resource" and is_html else record.type
+
+
+def sort(record: Record, file: File, sieve: Sieve) -> None:
+    """Keep the document of a record, or drop it with the reason."""
+    document = Document(
+        id=record.id or f"{file.label}:{record.offset}",
+        url=original_url(record.url),
+        date=record.date,
+        file=file.label,
+        offset=record.offset,
+        text="",
+    )
+    try:
+        _refuse_address(document["url"], file)
+        sieve.keep({**document, "text": text_of(record, file)})
+    except Dropped as dropped:
+        sieve.drop(document, str(dropped))
+
+
+def _refuse_address(url: str, file: File) -> None:
+    if file.categories and (parts := split_address(url)) and (category := file.blocklist.category(parts)):
+        raise Dropped(f"url/{category}")
+
+
+@cache
+def _blocklist(keys: Path, categories: tuple[str, ...]) -> Blocklist:
+    return Blocklist(blocklists.load_keys(keys), categories)
+
+
+def text_of(record: Record, file: File) -> str:
+    """The text of a page. Raises Dropped."""
+    max_bytes = file.config.max_page_bytes
+    if record.type == "revisit":
+        raise Dropped("revisit/unchanged")
+    if record.length > max_bytes + HEADER_BYTES:
+        raise Dropped("empty/too_large")
+    if (block := record.block) is None:
+        raise Dropped("truncated/archive")
+    if record.type == "resource":  # a response without its head
+        block = f"HTTP/1.1 200\r\nContent-Type: {record.content_type}\r\n\r\n".encode() + block
+    if record.type in ("response", "resource"):
+        return extraction(file.extraction).text(body_of(block, max_bytes))
+    if record.length > max_bytes:
+        raise Dropped("empty/too_large")
+    if not (text := block.decode("utf-8", "replace").strip()):
+        raise Dropped("empty/text")
+    return text
+
+
+def original_url(url: str) -> str:
+    """The URL of the page itself where `url` is that of a copy in the Wayback Machine."""
+    match = WAYBACK.fullmatch(url)
+    return match[1] if match else url
+
+
+def _refuse_rubbish(run: Run, counts: Counts, num_files: int, errors: list[dict[str, Any]]) -> None:
+    """Name every damaged file. Raises ValueError where not one could be read."""
+    for found in errors[:MAX_ERRORS]:
+        run.log("damaged file {file}, at byte {offset}: {error}".format(**found))
+    if counts["files_unreadable"] == num_files:
+        raise ValueError(
+            "none of the {} files is a web archive; the first, {file}, at byte {offset}: {error}. "
+            "Give WARC, ARC or WET files with --input".format(num_files, **errors[0])
+        )

@@ -1,0 +1,1 @@
+"""Base model to SFT model, reward model and policy."""

@@ -1,0 +1,1 @@
+"""Tokens to a base model, trained here or imported."""

@@ -1,0 +1,122 @@
+"""A base model from elsewhere: an open-weights model of Qwen3 or Llama, to train on or to start fine-tuning from.
+
+Reads a folder as the Hugging Face Hub holds it: config.json, tokenizer.json, and the weights in the safetensors format, in one file
+or several. Writes a copy of these files, named by what they hold and not by where they are. The store remembers the hash of an
+unchanged file, so that a model of many gigabytes is hashed once.
+
+`adapted` gives the model a row of embedding and head for each special token of the conversation format, after its own
+vocabulary. <|bos|> has the row of the token that the model's own texts begin with and <|assistant_end|> that of the one that ends them,
+the first of several: a document is to the adapted model what it was to the model. Every other row is the mean of the model's
+own (Hewitt 2021). The model is read whole into memory and kept in float32.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tokenizers
+from pydantic import Field
+
+from model.tokenizer import vocabularies
+from model.tokenizer.chat import Tokenizer as Encoder
+from tasks.artifacts.store import Config, Outcome, Resource, Step, Store, Tokenizer, runtime
+from tasks.execution.runner import Run
+from tasks.training import tokenizer_file
+
+if TYPE_CHECKING:
+    from model.network.transformer import Transformer
+
+VERSION = 3
+PATTERNS = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
+HUB_CACHE = re.compile(r"models--([^/]+)--([^/]+)/snapshots/[^/]+$")
+
+
+class BaseModelConfig(Config):
+    """Where a model is, and what its files hold."""
+
+    path: str = runtime("", description="The folder of the model, on this machine.")
+    sha256: dict[str, str] = Field(description="The hash of every file that is read, by name.")
+
+
+def base_model(path: str) -> Step[Resource]:
+    """The step that copies a model into the store. Raises ValueError where a file of it is missing."""
+    return Step("base_model", VERSION, Resource, named(path), {}, run=run, is_source=True)
+
+
+def named(path: str) -> BaseModelConfig:
+    """The files of the model in a folder; all patterns but that of an index must match one."""
+    hashes = Store.default().hashes
+    found = {pattern: sorted(Path(path).glob(pattern)) for pattern in PATTERNS}
+    for pattern, files in found.items():
+        if not files and not pattern.endswith("index.json"):
+            raise ValueError(
+                f"there is no {pattern} in {path!r}: give the folder of a model of Qwen3 or Llama, as `hf download` makes it"
+            )
+    sha256 = {file.name: hashes.of(file) for files in found.values() for file in files}
+    hashes.save()
+    return BaseModelConfig(path=str(Path(path).absolute()), sha256=sha256)
+
+
+def run(run: Run, config: BaseModelConfig) -> Outcome:
+    """Copies the files into `files/`. Raises ValueError where they are no longer what was named."""
+    if named(config.path) != config:
+        raise ValueError(f"the model at {config.path!r} changed while the pipeline was being started: run it again")
+    (run.folder / "files").mkdir(exist_ok=True)
+    for name in config.sha256:
+        shutil.copyfile(Path(config.path) / name, run.folder / "files" / name)
+    num_bytes = sum(path.stat().st_size for path in (run.folder / "files").iterdir())
+    return Outcome({"files": len(config.sha256), "bytes": num_bytes})
+
+
+def short_name(path: str) -> str:
+    """What a model is called: as on the Hub where it lies in the Hub's cache, else as its folder."""
+    in_cache = HUB_CACHE.search(path.rstrip("/"))
+    return "/".join(in_cache.groups()) if in_cache else Path(path).absolute().name
+
+
+def adapted(model: Resource, tokenizer: Tokenizer) -> tuple["Transformer", int]:
+    """The model with a row for each token of `tokenizer`, in evaluation mode, and how many tokens its sequences may have.
+
+    Raises ValueError where the tokenizer is not the model's, or the files are no model that is read here.
+    """
+    from model.network.huggingface import load_transformer, resized
+
+    folder = model.folder / "files"
+    name = short_name(model.manifest.config["path"])
+    check_tokenizer(folder / "tokenizer.json", tokenizer, name)
+    num_known = max(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab().values()) + 1
+    original = load_transformer(folder)
+    if original.config.vocab_size < num_known:
+        raise ValueError(
+            f"the model {name} has a vocabulary of {original.config.vocab_size} tokens and the tokenizer beside it one of "
+            f"{num_known}: give the tokenizer.json that the model was trained with"
+        )
+    fields = json.loads((folder / "config.json").read_text())
+    encoder = Encoder.load(tokenizer_file(tokenizer))
+    larger = resized(original, num_known, encoder.vocab_size)
+    inherit(
+        larger, num_known, {encoder.bos: fields.get("bos_token_id"), encoder.assistant_end: fields.get("eos_token_id")}
+    )
+    return larger, fields["max_position_embeddings"]
+
+
+def check_tokenizer(original: Path, tokenizer: Tokenizer, name: str) -> None:
+    """Raises ValueError where a tokenizer is not the model's `original`, with our special tokens after it."""
+    wanted, given = vocabularies.load([original]), tokenizers.Tokenizer.from_file(tokenizer_file(tokenizer))
+    if given.to_str() != wanted.to_str():
+        raise ValueError(
+            f"artifact {tokenizer.manifest.id}, of {given.get_vocab_size()} tokens, is not the tokenizer of the model {name}, of "
+            f"{wanted.get_vocab_size()}: set tokenizer.vocabulary to the tokenizer.json beside the model, as --base-model does"
+        )
+
+
+def inherit(model: "Transformer", num_known: int, origins: dict[int, Any]) -> None:
+    """Give new tokens the rows of tokens that the model knows: token -> its origin, which a config.json may not name."""
+    weights = model.state_dict()
+    for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
+        for token, origin in origins.items():
+            first = origin[0] if isinstance(origin, list) and origin else origin
+            if isinstance(first, int) and 0 <= first < num_known <= token:
+                weights[name][token] = weights[name][first]

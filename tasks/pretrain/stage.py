@@ -1,0 +1,164 @@
+"""Pretraining: a base model from tokens, through DeepSpeed.
+
+Reads Tokens and the Tokenizer they were made with, more Tokens of that vocabulary and the files of an open-weights model where the
+config names them; writes a Checkpoint. The loop is `model.train`'s. A model of our own has Qwen3's layout, which departs from GPT-2: RoPE, RMSNorm and
+SwiGLU instead of learned positions, LayerNorm and GELU.
+
+An open-weights model is trained on from its weights. With no steps it is the base model as it is: it is validated, by the measure
+of a training run.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from pydantic import Field, model_validator
+
+from model.config import ModelConfig, OptimConfig, Source, TrainConfig, TrainRun, num_parameters
+from model.planning.presets import PRESETS
+from model.tokenizer.chat import Tokenizer as Encoder
+from tasks.artifacts.store import (
+    Artifact,
+    Checkpoint,
+    Config,
+    Given,
+    Outcome,
+    Resource,
+    Step,
+    Tokenizer,
+    Tokens,
+    runtime,
+)
+from tasks.execution.runner import Run
+from tasks.pretrain.open_weights import adapted, base_model
+from tasks.training import paths, tokenizer_file, train, vocab_size
+
+if TYPE_CHECKING:
+    from model.network.transformer import Transformer
+
+VERSION = 1
+
+
+class PretrainConfig(Config):
+    """The base model and its training. The vocabulary's size is the tokenizer's, whatever `model` says."""
+
+    initial_model: str = runtime(
+        "",
+        description="Folder of a Qwen3 or Llama model to start from, as `hf download` makes it: the shape is then its own, whatever "
+        "`model` says, and the tokenizer must be made of its tokenizer.json. With train.num_steps=0 it is taken as it is.",
+    )
+    model: ModelConfig = Field(PRESETS["tiny"].model, title="Model")
+    mixture: dict[str, float] = Field(
+        {},
+        description="More tokens to train on: artifacts by tokenize/FINGERPRINT, and so many sequences of each for one of the recipe's own.",
+    )
+    train: TrainConfig = Field(PRESETS["tiny"].train, title="Training")
+    optim: OptimConfig = Field(PRESETS["tiny"].optim, title="Optimizer")
+
+    @model_validator(mode="after")
+    def _something_is_made(self) -> Self:
+        if not self.train.num_steps and not self.initial_model:
+            raise ValueError(
+                "train.num_steps=0 takes a model as it is, and initial_model names none: set one of the two"
+            )
+        return self
+
+
+def pretrain(tokens: Step[Tokens], tokenizer: Step[Tokenizer], config: PretrainConfig) -> Step[Checkpoint]:
+    """The step that makes a base model. Raises ValueError where the folder of an initial model is not one."""
+    inputs: dict[str, Step[Artifact]] = {"tokens": tokens, "tokenizer": tokenizer}
+    if config.initial_model:
+        inputs["initial_model"] = base_model(config.initial_model)
+    for number, artifact_id in enumerate(config.mixture):
+        inputs[f"mixture_{number}"] = Given.of(Tokens, artifact_id)
+    return Step("pretrain", VERSION, Checkpoint, config, inputs, run=run)
+
+
+def run(
+    run: Run,
+    config: PretrainConfig,
+    tokens: Tokens,
+    tokenizer: Tokenizer,
+    initial_model: Resource | None = None,
+    **mixture: Tokens,
+) -> Outcome:
+    check_tokens([tokens, *mixture.values()], tokenizer)
+    settings = TrainRun(
+        objective="pretrain",
+        model=config.model.model_copy(update={"vocab_size": vocab_size(tokenizer)}),
+        train=config.train,
+        optim=config.optim,
+        tokenizer=tokenizer_file(tokenizer),
+        train_paths=paths(tokens, "train/*.arrow"),
+        mixture=tuple(
+            Source(paths=paths(mixture[f"mixture_{number}"], "train/*.arrow"), weight=weight)
+            for number, weight in enumerate(config.mixture.values())
+        ),
+        validation_paths=paths(tokens, "validation/*.arrow"),
+        output=str(run.folder),
+    )
+    if initial_model and not config.train.num_steps:
+        return take(run, settings, initial_model, tokenizer)
+    if initial_model:
+        settings = starting_from(run.state / "initial", settings, initial_model, tokenizer)
+    return train(
+        run, "model.training.loop", settings, num_steps=config.train.num_steps, num_ranks=config.train.num_ranks
+    )
+
+
+def check_tokens(found: Sequence[Tokens], tokenizer: Tokenizer) -> None:
+    """Raises ValueError where tokens were made with another vocabulary. The same one may be in several artifacts."""
+    for tokens in found:
+        if tokens.manifest.input_digests["tokenizer"] != tokenizer.manifest.digest:
+            raise ValueError(
+                f"artifact {tokens.manifest.id} was made with {tokens.manifest.inputs['tokenizer']}, which is not the vocabulary of "
+                f"{tokenizer.manifest.id}: give the tokenizer that it was made with, or tokenize anew"
+            )
+
+
+def starting_from(folder: Path, settings: TrainRun, initial_model: Resource, tokenizer: Tokenizer) -> TrainRun:
+    """The run that trains the initial model on; its weights are written to `folder`."""
+    model, max_tokens = adapted(initial_model, tokenizer)
+    folder.mkdir(exist_ok=True)
+    write(folder, model, max_tokens)
+    return settings.model_copy(update={"model": model.config, "initial_weights": str(folder)})
+
+
+def take(run: Run, settings: TrainRun, initial_model: Resource, tokenizer: Tokenizer) -> Outcome:
+    """The initial model as it is, in an artifact that tells of it what is told of a trained one."""
+    model, max_tokens = adapted(initial_model, tokenizer)
+    write(run.folder, model, max_tokens)
+    told = settings.model_copy(update={"model": model.config})
+    (run.folder / "run.json").write_text(told.model_dump_json(indent=1))
+    counts = {"parameters": num_parameters(model.config), "steps": 0, "tokens": 0}
+    metrics = validate(run, settings, model) if settings.train.eval_sequences else {}
+    (run.folder / "summary.json").write_text(json.dumps(counts | metrics, indent=1) + "\n")
+    return Outcome(counts, metrics)
+
+
+def write(folder: Path, model: "Transformer", max_tokens: int) -> None:
+    from model.network.huggingface import save_weights
+
+    save_weights(folder, model, {name: weight.detach() for name, weight in model.named_parameters()}, max_tokens)
+
+
+def validate(run: Run, settings: TrainRun, model: "Transformer") -> dict[str, float]:
+    """The loss on held-out text, as a training run measures it; on a GPU where there is one, and nothing where no text is held out."""
+    import numpy as np
+    import torch
+
+    from model.data.dataloader import open_validation
+    from model.training.objectives import LanguageObjective, measures
+
+    config, encoder = settings.train, Encoder.load(settings.tokenizer)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    objective = LanguageObjective(model, encoder, 0.0, config.is_masked).to(device)
+    if (held_out := open_validation(settings, encoder)) is None:
+        return {}
+    num_records, size = min(len(held_out), config.eval_sequences), config.microbatch_sequences
+    sums = np.zeros(3)
+    for number, part in enumerate(measures(objective, held_out, np.arange(num_records), size, device), start=1):
+        sums += part
+        run.progress(min(number * size, num_records), num_records, "sequences")
+    return objective.report(*sums.tolist())

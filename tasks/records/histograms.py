@@ -1,0 +1,117 @@
+"""What documents are like, for a person to look at: a histogram of each measure, the commonest hosts and languages.
+
+Sums are taken by shard and then over all shards, so that memory does not grow with the documents. Writes
+histograms.json: {"histograms": {measure: {"edges", "counts", "min", "max"}}, "hosts": [[host, documents in, kept]],
+"languages": [[language, documents in, kept]]}. A bin begins with its lower edge; the last one also holds what is above.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.artifacts.store import write_atomically
+from tasks.execution.runner import Row, Run
+from tasks.records.documents import Document
+from tasks.web.urls import split_address
+
+NUM_SHOWN = 20  # hosts and languages
+SHARD_HOSTS = 200  # of a shard, the commonest
+MAX_HOSTS = 100_000  # of all shards: above, those that came least often are forgotten
+BARS = " ▁▂▃▄▅▆▇█"
+Limits = Mapping[str, tuple[float, float]]
+
+
+class Overview:
+    """Sums over documents. `limits`: the least and the most that each measure may be."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.edges = {name: edges(name, *limits[name]) for name in limits}
+        self.histograms = {name: np.zeros(len(found) - 1, np.int64) for name, found in self.edges.items()}
+        self.nums: dict[str, dict[str, tuple[int, int]]] = {"hosts": {}, "languages": {}}  # documents in, and kept
+
+    def add(self, documents: Iterable[Document], measures: pa.RecordBatch, is_kept: Iterable[bool]) -> None:
+        """Count documents, `measures` of theirs, and which of them are kept."""
+        for name, found in self.edges.items():
+            values = measures[name].drop_null().to_numpy()
+            self.histograms[name] += np.histogram(np.minimum(values, found[-1]), found)[0]
+        for document, language, kept in zip(documents, measures["language"].to_pylist(), is_kept, strict=True):
+            parts = split_address(document["url"])
+            for kind, told in (("hosts", parts and parts.hostname), ("languages", language)):
+                if told:
+                    self._count(kind, told, 1, int(kept))
+
+    def _count(self, kind: str, name: str, num_in: int, num_kept: int) -> None:
+        before = self.nums[kind].get(name, (0, 0))
+        self.nums[kind][name] = before[0] + num_in, before[1] + num_kept
+
+    def save(self, path: Path) -> None:
+        """Write the sums of a shard, of the hosts only the commonest."""
+        sums = {
+            "histograms": {name: counts.tolist() for name, counts in self.histograms.items()},
+            **{kind: self.ranked(kind, SHARD_HOSTS) for kind in self.nums},
+        }
+        write_atomically(path, json.dumps(sums))
+
+    def load(self, path: Path) -> None:
+        """Add the sums of a shard."""
+        sums = json.loads(path.read_text(encoding="utf-8"))
+        for name, counts in sums["histograms"].items():
+            self.histograms[name] += np.array(counts)
+        for kind, nums in self.nums.items():
+            for entry in sums[kind]:
+                self._count(kind, *entry)
+            if len(nums) > MAX_HOSTS:
+                self.nums[kind] = {name: (num, kept) for name, num, kept in self.ranked(kind, MAX_HOSTS // 10)}
+
+    def ranked(self, kind: str, num: int) -> list[tuple[str, int, int]]:
+        """The commonest names, with documents in and kept."""
+        ranked = sorted(self.nums[kind].items(), key=lambda entry: (-entry[1][0], entry[0]))
+        return [(name, num_in, num_kept) for name, (num_in, num_kept) in ranked[:num]]
+
+    def figures(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        histograms = {}
+        for name, counts in self.histograms.items():
+            low, high = (round(limit, 6) if math.isfinite(limit) else None for limit in self.limits[name])
+            if counts.any():
+                histograms[name] = {"edges": self.edges[name], "counts": counts.tolist(), "min": low, "max": high}
+        return {"histograms": histograms, **{kind: self.ranked(kind, NUM_SHOWN) for kind in self.nums}}
+
+
+def edges(name: str, low: float, high: float) -> list[float]:
+    """Where the bins of a measure end: of a fraction, bins fine enough to see what lies around a small limit."""
+    if name.endswith("_length"):
+        return [float(length) for length in range(21)]
+    if not name.endswith(("_fraction", "_score")):
+        return [0.0, *(2.0**power for power in range(20))]
+    limit = high if math.isfinite(high) else low
+    top = 2 * limit if 0 < limit < 0.5 else 1.0
+    return [round(top * part / 20, 6) for part in range(21)] + ([1.0] if top < 1 else [])
+
+
+def tell(run: Run, overview: Overview) -> None:
+    """Tell the sums over all shards, and write them."""
+    for path in sorted((run.state / "overview").glob("*.json")):
+        overview.load(path)
+    figures = overview.figures()
+    write_atomically(run.folder / "histograms.json", json.dumps(figures, ensure_ascii=False))
+    rows = [histogram_row(name, histogram) for name, histogram in figures["histograms"].items()]
+    run.table("histograms", rows, "Documents by each measure, from 0 to the last edge")
+    for kind in ("hosts", "languages"):
+        rows = [{kind.removesuffix("s"): name, "documents": num, "kept": kept} for name, num, kept in figures[kind]]
+        run.table(kind, rows, f"The commonest {kind}: documents measured, and kept")
+
+
+def histogram_row(name: str, histogram: Mapping[str, Any]) -> Row:
+    """A histogram as one line of bars, high as the root of how many documents they stand for."""
+    counts = histogram["counts"]
+    most = max(*counts, 1)
+    bars = "".join(BARS[math.ceil(math.sqrt(count / most) * (len(BARS) - 1))] for count in counts)
+    limits = {side: histogram[side] for side in ("min", "max")}
+    return {"measure": name, **limits, "last edge": histogram["edges"][-1], "documents": bars}

@@ -1,0 +1,356 @@
+"""What the crawler of the sample web came by: a list of captures with the truth about each.
+
+Reads the world's articles; writes nothing. `plan_captures` is a pure function of the world, the seed and the number of
+articles. Every capture draws from a generator of its own, so that one more page of a sort leaves the other sorts as they were.
+"""
+
+import base64
+import datetime
+import gzip
+import hashlib
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from tasks.sample_web.foreign import GRAMMARS, write_foreign, write_sentence
+from tasks.sample_web.html import Page, Site, encode_page, page_path
+from tasks.sample_web.noise import JUNK, advertise, headline, prose, resource, shell, visitor_comment, write_junk
+from tasks.sample_web.personal import Personal, leak, person, personal_paragraph
+from tasks.sample_web.sites import BLOCKED, blocked_address, build_sites
+from tasks.sample_web.templates import render_page
+from tasks.sample_web.text import Article, write_articles
+from tasks.sample_web.world import World
+
+CRAWL_START = datetime.datetime(2024, 5, 18, tzinfo=datetime.UTC)
+CRAWL_SECONDS = 10 * 24 * 3600
+
+# Captures of each sort, as a fraction of the articles.
+SHARES = {
+    "copies": 0.20,
+    "personal": 0.08,
+    "foreign": 0.10,
+    "junk": 0.10,
+    "leaks": 0.015,
+    "blocked": 0.025,
+    "empty": 0.02,
+    "files": 0.025,
+    "errors": 0.03,
+    "revisits": 0.02,
+}
+
+# Where an article of a kind is published; the other kinds are found everywhere but on recipe sites.
+TEMPLATES_OF_KIND = {
+    "recipe": ("recipe", "blog"),
+    "how-to": ("recipe", "blog", "forum", "corporate"),
+    "questions": ("forum", "app", "blog", "corporate"),
+    "dialogue": ("forum", "blog", "app"),
+    "jokes": ("forum", "blog", "table"),
+    "news": ("news", "app", "corporate", "table"),
+    "match report": ("news", "app", "blog"),
+    "diary": ("blog", "table"),
+}
+
+# Edits of a copy that leave its meaning.
+SYNONYMS = {
+    "also": "too", "very": "really", "big": "large", "small": "little", "began": "started", "often": "frequently", "near": "close to",
+    "many": "lots of", "however": "still", "about": "around", "because": "since", "old": "aged", "said": "remarked", "people": "folk",
+}  # fmt: skip
+LEAST_SIMILARITY = 0.91
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One answer of a web server, and the truth about it. `body` is as sent: compressed or in pieces where `headers` say so."""
+
+    url: str
+    date: datetime.datetime
+    expected: str
+    note: str
+    body: bytes = b""
+    content_type: str = "text/html"
+    identified: str = "text/html"
+    status: str = "200 OK"
+    headers: tuple[tuple[str, str], ...] = ()
+    cluster: str | None = None
+    personal: Personal = field(default_factory=Personal)
+    facts: tuple[str, ...] = ()
+    revisit_of: datetime.datetime | None = None
+
+    @property
+    def digest(self) -> str:
+        return "sha1:" + base64.b32encode(hashlib.sha1(self.body, usedforsecurity=False).digest()).decode()
+
+
+def plan_captures(world: World, seed: int, num_articles: int) -> list[Capture]:
+    """Every capture of the crawl, by date; the last one is to be cut off."""
+    sites = build_sites(seed)
+    counts = {sort: max(10, round(share * num_articles)) for sort, share in SHARES.items()}
+    *told, last = tell_articles(world, seed, num_articles, counts["personal"])
+    originals = [
+        capture_article(*story, sites.english, random.Random(f"{seed}/article/{n}")) for n, story in enumerate(told)
+    ]
+    copies = list(capture_copies(told, originals, sites.mirrors, counts["copies"], random.Random(f"{seed}/copies")))
+    revisits = capture_revisits(originals, counts["revisits"], random.Random(f"{seed}/revisits"))
+    captures = [*originals, *copies, *revisits]
+    makers = (
+        ("foreign", capture_foreign, sites.foreign),
+        ("junk", capture_junk, sites.spam + sites.english),
+        ("leaks", capture_leak, sites.spam + sites.english),
+        ("blocked", capture_blocked, sites.spam),
+        ("empty", capture_shell, sites.english),
+        ("files", capture_file, sites.english),
+        ("errors", capture_error, sites.english),
+    )
+    for sort, make, hosts in makers:
+        captures += [make(hosts, number, random.Random(f"{seed}/{sort}/{number}")) for number in range(counts[sort])]
+    cut = capture_article(*last, sites.english, random.Random(f"{seed}/cut"))
+    end = CRAWL_START + datetime.timedelta(seconds=CRAWL_SECONDS)
+    captures.append(replace(cut, date=end, expected="truncated", note="the file ends within this record"))
+    return sorted(captures, key=lambda capture: (capture.date, capture.url))
+
+
+def tell_articles(world: World, seed: int, num_articles: int, num_personal: int) -> list[tuple[Article, Personal]]:
+    """The articles, some with a paragraph of personal data."""
+    rng = random.Random(f"{seed}/personal")
+    articles = list(write_articles(world, num_articles))
+    chosen = set(rng.sample(range(num_articles - 1), min(num_personal, num_articles - 1)))
+    told = []
+    for index, article in enumerate(articles):
+        personal = personal_paragraph(rng) if index in chosen else Personal()
+        told.append((add_paragraph(article, personal, rng), personal))
+    return told
+
+
+def add_paragraph(article: Article, personal: Personal, rng: random.Random) -> Article:
+    if not personal.sentences:
+        return article
+    place = rng.randint(1, len(article.paragraphs))
+    added = " ".join(personal.sentences)
+    return replace(article, paragraphs=(*article.paragraphs[:place], added, *article.paragraphs[place:]))
+
+
+# A page on a site, as sent
+
+
+def make_page(site: Site, title: str, paragraphs: Sequence[str], rng: random.Random) -> Page:
+    """Gives a text an address, an author, links and comments."""
+    date = datetime.date(2015, 1, 1) + datetime.timedelta(days=rng.randrange(3400))
+    path = page_path(site, title, rng.randrange(10**7, 10**8), date)
+    related = tuple((f"/{rng.randrange(10**6)}", link_text(site, rng)) for _ in range(rng.randint(4, 8)))
+    comments = tuple((person(rng), comment_text(site, rng)) for _ in range(rng.choice((0, 0, 1, 2, 3, 4, 6))))
+    return Page(site, path, title, tuple(paragraphs), person(rng), date, related=related, comments=comments)
+
+
+def link_text(site: Site, rng: random.Random) -> str:
+    return headline(rng) if site.language == "en" else write_foreign(site.language, rng)[0]
+
+
+def comment_text(site: Site, rng: random.Random) -> str:
+    return visitor_comment(rng) if site.language == "en" else write_sentence(GRAMMARS[site.language], rng)
+
+
+def capture_page(page: Page, rng: random.Random, expected: str, note: str) -> Capture:
+    site = page.site
+    body, content_type = encode_page(render_page(page, rng), site)
+    note = f"{note}; {site.template}, {site.charset}, announced: {site.announced}"
+    capture = Capture(page.url, crawl_date(rng), expected, note, body, content_type, content_type.partition(";")[0])
+    return send(capture, rng)
+
+
+def send(capture: Capture, rng: random.Random) -> Capture:
+    """Some servers compress, some send in pieces, some do both; most announce a length."""
+    body, draw = capture.body, rng.random()
+    headers: list[tuple[str, str]] = []
+    if draw < 0.10:
+        body = gzip.compress(body, mtime=0)
+        headers.append(("Content-Encoding", "gzip"))
+    if 0.08 < draw < 0.20:
+        pieces = [body[start : start + 4096] for start in range(0, len(body), 4096)]
+        body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+        headers.append(("Transfer-Encoding", "chunked"))
+    elif draw < 0.90:
+        headers.append(("Content-Length", str(len(body))))
+    return replace(capture, body=body, headers=tuple(headers))
+
+
+def crawl_date(rng: random.Random, earliest: datetime.datetime = CRAWL_START) -> datetime.datetime:
+    elapsed = int((earliest - CRAWL_START).total_seconds())
+    return CRAWL_START + datetime.timedelta(seconds=rng.randrange(elapsed, CRAWL_SECONDS))
+
+
+# Articles and their copies
+
+
+def capture_article(article: Article, personal: Personal, sites: Sequence[Site], rng: random.Random) -> Capture:
+    site = rng.choice([site for site in sites if is_fitting(site, article)])
+    page = make_page(site, article.title, article.paragraphs, rng)
+    page = replace(page, table=article.table, items=article.items)
+    return replace(capture_page(page, rng, "keep", article.kind), personal=personal, facts=article.facts)
+
+
+def is_fitting(site: Site, article: Article) -> bool:
+    """Lists and tables go where an extractor can tell them from the layout."""
+    if site.template == "table" and (article.items or article.table):
+        return False
+    templates = TEMPLATES_OF_KIND.get(article.kind)
+    return site.template in templates if templates else site.template != "recipe"
+
+
+def capture_copies(
+    told: Sequence[tuple[Article, Personal]],
+    originals: list[Capture],
+    mirrors: Sequence[Site],
+    count: int,
+    rng: random.Random,
+) -> Iterator[Capture]:
+    """`count` copies of articles drawn at random, one to five of each; marks their originals' cluster in place."""
+    order = rng.sample(range(len(originals)), len(originals))
+    while count > 0:
+        index = order.pop()
+        originals[index] = replace(originals[index], cluster=f"cluster-{index}")
+        num_copies = min(count, rng.choice((1, 1, 1, 2, 2, 3, 5)))
+        count -= num_copies
+        for _ in range(num_copies):
+            yield replace(capture_copy(told[index], originals[index], mirrors, rng), expected="duplicate")
+
+
+def capture_copy(
+    story: tuple[Article, Personal], original: Capture, mirrors: Sequence[Site], rng: random.Random
+) -> Capture:
+    note = rng.choice(
+        ("same address", "other scheme", "campaign link", "mirror", "mirror", "edited", "edited", "edited")
+    )
+    moved = {
+        "same address": original.url,
+        "other scheme": re.sub("^https?", "http" if original.url.startswith("https") else "https", original.url),
+        "campaign link": original.url
+        + ("&" if "?" in original.url else "?")
+        + "utm_source=newsletter&utm_medium=email",
+    }
+    if note in moved:
+        return replace(original, url=moved[note], date=crawl_date(rng), note=f"copy: {note}")
+    article, personal = story
+    if note == "edited":
+        article = replace(article, paragraphs=edit_paragraphs(article.paragraphs, rng))
+    copy = capture_article(
+        article, personal, [site for site in mirrors if site.template != "recipe" or article.items], rng
+    )
+    return replace(copy, note=f"copy: {note}; {copy.note}", cluster=original.cluster)
+
+
+def edit_paragraphs(paragraphs: tuple[str, ...], rng: random.Random) -> tuple[str, ...]:
+    """Up to three small edits, as many as keep the texts near duplicates."""
+    edited = paragraphs
+    for edit in rng.sample((change_word, change_word, add_date, swap_sentences), 3):
+        candidate = edit(edited, rng)
+        if similarity(" ".join(paragraphs), " ".join(candidate)) >= LEAST_SIMILARITY:
+            edited = candidate
+    return edited
+
+
+def change_word(paragraphs: tuple[str, ...], rng: random.Random) -> tuple[str, ...]:
+    index = rng.randrange(len(paragraphs))
+    known = sorted(set(re.findall(r"[a-z]+", paragraphs[index])) & set(SYNONYMS))
+    if not known:
+        return paragraphs
+    word = rng.choice(known)
+    changed = re.sub(rf"\b{word}\b", SYNONYMS[word], paragraphs[index], count=1)
+    return (*paragraphs[:index], changed, *paragraphs[index + 1 :])
+
+
+def add_date(paragraphs: tuple[str, ...], rng: random.Random) -> tuple[str, ...]:
+    month = rng.choice(("January", "March", "May", "August", "October"))
+    return (*paragraphs, f"Updated in {month} {rng.randint(2016, 2024)}.")
+
+
+def swap_sentences(paragraphs: tuple[str, ...], rng: random.Random) -> tuple[str, ...]:
+    index = max(range(len(paragraphs)), key=lambda number: len(paragraphs[number]))
+    sentences = re.split(r"(?<=[.!?]) (?=[A-Z])", paragraphs[index])
+    return (*paragraphs[:index], " ".join([*sentences[:-2], *reversed(sentences[-2:])]), *paragraphs[index + 1 :])
+
+
+def similarity(first: str, second: str) -> float:
+    """Jaccard similarity of the sets of word 5-grams."""
+    sets = []
+    for text in (first, second):
+        words = re.findall(r"\w+", text.lower())
+        sets.append({tuple(words[start : start + 5]) for start in range(len(words) - 4)})
+    return len(sets[0] & sets[1]) / max(1, len(sets[0] | sets[1]))
+
+
+def capture_revisits(originals: Sequence[Capture], count: int, rng: random.Random) -> Iterator[Capture]:
+    for original in rng.sample(originals, min(count, len(originals))):
+        date = crawl_date(rng, earliest=original.date)
+        yield replace(
+            original, date=date, expected="revisit", note="unchanged since", cluster=None, revisit_of=original.date
+        )
+
+
+# All that is no article
+
+
+def capture_foreign(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
+    language = tuple(GRAMMARS)[number % len(GRAMMARS)]
+    site = rng.choice([site for site in sites if site.language == language])
+    return capture_page(make_page(site, *write_foreign(language, rng), rng), rng, "language", language)
+
+
+def capture_junk(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
+    noise = write_junk(tuple(JUNK)[number % len(JUNK)], rng)
+    page = make_page(rng.choice(sites), noise.title, noise.paragraphs, rng)
+    return capture_page(replace(page, comments=()), rng, "quality", noise.note)
+
+
+def capture_leak(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
+    personal = leak(rng)
+    groups = [" ".join(personal.sentences[start : start + 5]) for start in range(0, len(personal.sentences), 5)]
+    title = f"Member list {rng.randint(2016, 2024)}, part {number + 1}"
+    return replace(
+        capture_page(make_page(rng.choice(sites), title, groups, rng), rng, "pii", "dense"), personal=personal
+    )
+
+
+def capture_blocked(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
+    category = tuple(BLOCKED)[number % len(BLOCKED)]
+    noise = advertise(category, rng)
+    host, path = blocked_address(category, rng)
+    page = make_page(replace(rng.choice(sites), host=host), noise.title, noise.paragraphs, rng)
+    return capture_page(replace(page, path=path or page.path), rng, "url", noise.note)
+
+
+def capture_shell(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
+    document, note = shell(rng)
+    site = rng.choice(sites)
+    body, content_type = encode_page(document, site)
+    url = f"{site.root}/view/{number}-{rng.randrange(10**6)}"
+    return send(Capture(url, crawl_date(rng), "empty", note, body, content_type), rng)
+
+
+def capture_file(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
+    name, declared, body, identified = resource(rng)
+    url = f"{rng.choice(sites).root}/files/{number}/{name}"
+    note = f"{identified}, declared as {declared}"
+    return send(Capture(url, crawl_date(rng), "mime", note, body, declared, identified), rng)
+
+
+def capture_error(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
+    """Redirects with a line of HTML, and errors that come as a whole page with text enough to be mistaken for one."""
+    status = (
+        "301 Moved Permanently",
+        "302 Found",
+        "404 Not Found",
+        "404 Not Found",
+        "410 Gone",
+        "500 Internal Server Error",
+    )[number % 6]
+    page = make_page(rng.choice(sites), f"Error {status}", prose(rng, 5, 5), rng)
+    if status.startswith("3"):
+        target = page.site.root + "/"
+        body = (
+            f'<html><head><title>{status}</title></head><body>Moved <a href="{target}">here</a>.</body></html>'.encode()
+        )
+        moved = Capture(page.url, crawl_date(rng), "status", status, body, status=status)
+        sent = send(moved, rng)
+        return replace(sent, headers=(("Location", target), *sent.headers))
+    return replace(capture_page(page, rng, "status", status), status=status)

@@ -1,0 +1,1 @@
+"""Predicts a run's final loss from smaller runs."""

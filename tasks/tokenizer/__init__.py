@@ -1,0 +1,1 @@
+"""Documents to a byte-level BPE tokenizer, and to sharded Arrow tokens."""

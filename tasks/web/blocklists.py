@@ -1,0 +1,113 @@
+"""Which addresses are not wanted: lists of hosts and pages by category, and words in the address.
+
+Reads lists in the layout of the Université Toulouse Capitole's blacklists (https://dsi.ut-capitole.fr/blacklists/):
+CATEGORY/domains with a host a line, CATEGORY/urls with a host/path a line; and single files of hosts, also in the form
+of a hosts file, whose category is their name. Writes them as one sorted array of hashes: 8 bytes an entry, shared by
+all processes that map it. As Python sets the millions of hosts there would take hundreds of megabytes in each process.
+
+The rules are those of RefinedWeb and FineWeb (Penedo et al. 2023, 2024). It departs from FineWeb's code in that a
+listed host covers the hosts below it, a listed page covers the pages below it, and words are compared in lower case.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, unquote
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from tasks.web.urls import ascii_host, hosts_above, pages_above
+
+LISTS = ("domains", "urls")
+# The low bits of a key number the category. The other 56 are the hash: of 10^10 hosts one is taken for one of 5 million
+CATEGORY_BITS = np.uint64(0xFF)
+SCHEME = re.compile(r"^[a-z]+://")
+WORD = re.compile(r"[^\W_]+")
+
+
+def by_category(files: Iterable[Path], categories: Iterable[str]) -> dict[str, list[Path]]:
+    """The lists to use: those of `categories`, and every file that is not in the UT1 layout."""
+    wanted = set(categories)
+    found: dict[str, list[Path]] = {}
+    for file in sorted(files):
+        is_ut1 = file.name in LISTS and file.parent.name != "files"  # of a resource: it was named without its category
+        category = file.parent.name if is_ut1 else file.name.split(".")[0]
+        if not is_ut1 or category in wanted:
+            found.setdefault(category, []).append(file)
+    return dict(sorted(found.items()))
+
+
+def read_entries(file: Path) -> Iterator[str]:
+    """The hosts and pages that a list names, in lower case, without scheme and comments; .host and *.host are host."""
+    with fsspec.open(str(file), "rt", compression="infer", encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if fields := line.partition("#")[0].split():
+                entry = fields[-1].lower().lstrip("*.")
+                entry = (re.sub("/{2,}", "/", SCHEME.sub("", entry)) if "//" in entry else entry).rstrip("/")
+                host, slash, page = entry.partition("/")
+                yield entry if host.isascii() else f"{ascii_host(host)}{slash}{page}"
+
+
+def write_keys(lists: dict[str, list[Path]], path: Path) -> int:
+    """Write the entries of all lists as sorted keys to `path`; how many there are."""
+    assert len(lists) <= 256, "a category is numbered by 8 bits"
+    parts = [np.zeros(0, np.uint64)]
+    for number, files in enumerate(lists.values()):
+        for file in files:
+            hashes = np.fromiter(map(_hash, read_entries(file)), np.uint64)
+            parts.append(hashes & ~CATEGORY_BITS | np.uint64(number))
+    keys = np.unique(np.concatenate(parts))
+    np.save(path, keys)
+    return len(keys)
+
+
+def _hash(entry: str) -> int:
+    return xxhash.xxh3_64_intdigest(entry.encode())
+
+
+@dataclass(frozen=True)
+class Blocklist:
+    """The keys of all entries, in order, and the names of the categories that their low bits number."""
+
+    keys: npt.NDArray[np.uint64]
+    categories: Sequence[str]
+
+    def category(self, parts: SplitResult) -> str | None:
+        """The category of the first entry that covers the address, host before page."""
+        if not len(self.keys):
+            return None
+        host = ascii_host((parts.hostname or "").rstrip("."))
+        entries = (*hosts_above(host), *pages_above(host, parts.path, parts.query))
+        wanted = np.array([_hash(entry) for entry in entries], np.uint64) & ~CATEGORY_BITS
+        found = self.keys[np.searchsorted(self.keys, wanted).clip(max=len(self.keys) - 1)]
+        hits = np.flatnonzero(found & ~CATEGORY_BITS == wanted)
+        return self.categories[int(found[hits[0]] & CATEGORY_BITS)] if len(hits) else None
+
+
+def load_keys(path: Path) -> npt.NDArray[np.uint64]:
+    """The keys at `path`, mapped and not read."""
+    keys: np.memmap[Any, np.dtype[np.uint64]] = np.load(path, mmap_mode="r")
+    return keys.view(np.ndarray)
+
+
+def word_rule(
+    url: str, blocked: Iterable[str], suspicious: Iterable[str], parts: Iterable[str], max_suspicious: int
+) -> str | None:
+    """Which rule on words an address breaks: a blocked word, too many suspicious ones, or a blocked part of a word."""
+    words = set(WORD.findall(unquote(url).lower()))
+    if not words.isdisjoint(blocked):
+        return "blocked_word"
+    if len(words.intersection(suspicious)) > max_suspicious:
+        return "suspicious_words"
+    joined = plain(unquote(url))
+    return "blocked_part" if any(part in joined for part in parts) else None
+
+
+def plain(text: str) -> str:
+    """The letters and digits of `text` alone, in lower case, as words and parts are looked for."""
+    return re.sub(r"[\W_]+", "", text.lower())

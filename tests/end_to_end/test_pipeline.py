@@ -1,0 +1,322 @@
+"""The whole pipeline, small: every stage runs, is skipped, goes on after a kill, and is told to a person.
+
+One run on a sample web of a few hundred pages is shared by all tests of this file; each command is the one of the README.
+"""
+
+import io
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from rich.console import Console
+
+from flows.cli.terminal import Terminal
+from flows.recipes import STAGE_NAMES
+from model.inference.chat import Chat
+from model.network.huggingface import load_transformer
+from tasks.artifacts.store import Artifact, Documents, Store
+from tasks.records.documents import read_documents
+
+SMALL = [
+    "ingest.sample.num_articles=160",
+    "ingest.sample.num_files=3",
+    "tokenizer.vocab_size=600",
+    "pretrain.model.width=32",
+    "pretrain.model.num_layers=2",
+    "pretrain.model.num_heads=2",
+    "pretrain.model.num_kv_heads=2",
+    "pretrain.model.head_width=16",
+    "pretrain.model.ff_width=64",
+    "pretrain.train.num_steps=12",
+    "pretrain.train.batch_tokens=512",
+    "pretrain.train.sequence_tokens=64",
+    "pretrain.train.microbatch_sequences=8",
+    "pretrain.train.checkpoint_every_steps=4",
+    "sft.num_conversations=200",
+    "sft.train.num_steps=4",
+    "sft.train.batch_tokens=1024",
+    "reward.num_pairs=100",
+    "reward.train.num_steps=3",
+    "reward.train.batch_tokens=1024",
+    "rlhf.num_prompts=40",
+    "rlhf.train.num_steps=2",
+    "rlhf.train.max_new_tokens=8",
+    "evaluate.max_questions=20",
+    "evaluate.max_preferences=20",
+]
+QUICK = [  # where what is learned is not looked at
+    "pretrain.train.num_steps=0",
+    "sft.train.num_steps=1",
+    "sft.train.num_ranks=1",
+    "reward.train.num_steps=1",
+    "reward.train.num_ranks=1",
+    "rlhf.train.num_steps=1",
+    "rlhf.train.num_ranks=1",
+    "rlhf.train.prompts_per_step=2",
+    "evaluate.max_questions=4",
+    "evaluate.max_new_tokens=4",
+]
+
+
+def settings(*more: str) -> list[str]:
+    return [word for setting in (*SMALL, *more) for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("pipeline")
+    return {
+        **os.environ,
+        "CRAWL2CHAT_STORE": str(folder / "store"),
+        "PREFECT_HOME": str(folder / "prefect"),
+        "COLUMNS": "160",
+    }
+
+
+def crawl2chat(environment: dict[str, str], *arguments: str, status: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli.main", *arguments],
+        check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def finished(environment: dict[str, str]) -> str:
+    """What a whole run printed."""
+    return crawl2chat(environment, "run", "tiny", *settings())
+
+
+def store_of(environment: dict[str, str]) -> Store:
+    return Store(environment["CRAWL2CHAT_STORE"])
+
+
+def test_every_stage_leaves_its_artifact_and_the_run_ends_with_the_report_card(
+    finished: str, environment: dict[str, str]
+) -> None:
+    store = store_of(environment)
+    for name in STAGE_NAMES:
+        assert store.open(store.latest("tiny", name), Artifact).manifest.files
+        assert name in finished
+    assert f"crawl2chat run tiny {shlex.join(settings())} --force sft " in finished  # it is this run that goes on
+    assert "bits per byte" in finished
+
+
+def test_a_run_again_skips_every_stage(finished: str, environment: dict[str, str]) -> None:
+    start = time.monotonic()
+    printed = crawl2chat(environment, "run", "tiny", *settings())
+    assert "11 stages of recipe tiny are up to date" in printed
+    assert time.monotonic() - start < 60  # a bound on hangs; the speed is measured in tests/benchmarks
+
+
+def test_the_same_by_module(finished: str, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "flows.pipeline", "tiny", *settings()]
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "11 stages of recipe tiny are up to date" in printed
+
+
+def test_a_changed_threshold_runs_filter_and_what_is_after_it_and_the_old_one_nothing(
+    finished: str, environment: dict[str, str]
+) -> None:
+    changed = settings("filter.min_gopher_words=60")
+    printed = crawl2chat(environment, "run", "tiny", *changed, "--until", "dedup")
+    lines = {line.split()[1]: line for line in printed.splitlines() if line.startswith("✓")}
+    assert "up to date" in lines["ingest"]
+    assert "up to date" not in lines["filter"] + lines["dedup"]
+    again = crawl2chat(environment, "run", "tiny", *settings(), "--until", "dedup")
+    assert "3 stages of recipe tiny are up to date" in again
+
+
+def test_what_the_readme_shows_of_a_finished_run(finished: str, environment: dict[str, str]) -> None:
+    listed = crawl2chat(environment, "stages", "tiny", *settings())
+    assert listed.count("up to date") == len(STAGE_NAMES)
+    shown = crawl2chat(environment, "show", "dedup")
+    assert "sample-00000.warc.gz" in shown
+    assert "http" in crawl2chat(environment, "show", "filter")
+    assert "tokens" in crawl2chat(environment, "show", "tokenize")
+    assert crawl2chat(environment, "chat", "-p", "Who are you?").strip()
+    assert crawl2chat(environment, "complete", "The river").startswith("The river")
+    assert "Filters" in crawl2chat(environment, "report")
+
+
+def test_the_report_card_is_written_into_the_readme(finished: str, environment: dict[str, str], tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- card -->\nan earlier card\n<!-- /card -->\nafter\n")
+    crawl2chat(environment, "report", "--into", str(readme))
+    written = readme.read_text()
+    assert written.startswith("before\n<!-- card -->\n\n### Data")
+    assert written.endswith("<!-- /card -->\nafter\n")
+    assert "an earlier card" not in written
+    readme.write_text("no place for it")
+    assert "<!-- card -->" in crawl2chat(environment, "report", "--into", str(readme), status=2)
+
+
+def test_a_stage_is_run_again_alone(finished: str, environment: dict[str, str]) -> None:
+    printed = crawl2chat(environment, "run", "tiny", *settings(), "--only", "tokenizer", "--force", "tokenizer")
+    lines = [line for line in printed.splitlines() if line.startswith("✓")]
+    assert len(lines) == 1
+    assert "tokenizer" in lines[0]
+    assert "up to date" not in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "huge"], "no recipe 'huge'"),
+        (["scaling", "huge"], "no recipe 'huge'"),
+        (["scaling", "tiny", "--size", "0.5"], "take at least 3 sizes and 3 budgets"),
+        (["run", "tiny", "--set", "filter.nothing=1"], "no field 'nothing'"),
+        (["run", "tiny", "--set", "filter.language_threshold=2"], "less than or equal to 1"),
+        (["run", "tiny", "--input", "/nowhere/*.warc.gz"], "/nowhere/*.warc.gz"),
+        (["run", "tiny", "--until", "nowhere"], "no stage 'nowhere'"),
+        (["run", "tiny", "--only", "sft", "--from", "pretrain"], "give --only, or --from and --until"),
+        (["run", "tiny", "--only", "filter", "--force", "sft"], "not among those to run: filter"),
+        (["show", "dedup/0123456789abcdef"], "no artifact dedup/0123456789abcdef"),
+        (["chat", "--recipe", "small"], "crawl2chat run small"),
+        (["chat", "--recipe", "huge"], "no recipe 'huge'"),
+        (["run", "tiny", "--base-model", "Qwen/Qwen3-0.6B"], "hf download"),
+    ],
+)
+def test_wrong_use_is_one_line_with_the_remedy_and_a_status(
+    arguments: list[str], told: str, environment: dict[str, str]
+) -> None:
+    printed = crawl2chat(environment, *arguments, status=2).strip()
+    assert printed.startswith("error:")
+    assert told in printed
+    assert "\n" not in printed
+
+
+def test_a_server_that_does_not_answer_is_named(environment: dict[str, str]) -> None:
+    away = {**environment, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    printed = crawl2chat(away, "run", "tiny", *settings(), "--only", "ingest", "--force", "ingest", status=2)
+    assert "no Prefect server answers at http://127.0.0.1:9/api" in printed
+
+
+def test_on_a_terminal_of_80_columns_a_stage_has_its_name_and_times() -> None:
+    console = Console(width=80, force_terminal=True, color_system=None, file=io.StringIO())
+    terminal = Terminal(console)
+    values = {"loss": 3.41, "tokens/s": 12345.0, "data/s": 0.001}
+    terminal.progress("pretrain", 900.0, 12000.0, "steps", values)
+    with console.capture() as captured:
+        console.print(terminal.display.get_renderable())
+    shown = captured.get()
+    assert shown.count("\n") == 1
+    for told in ("pretrain ", "900/12,000 steps", "0:00:00 left -:--:--", "loss 3.41"):
+        assert told in shown
+
+
+def test_a_file_that_is_no_archive_and_an_empty_folder_are_refused(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in crawl2chat(environment, "run", "tiny", "--input", str(tmp_path / "empty"), status=2)
+    (tmp_path / "page.warc.gz").write_bytes(b"<html>this is no archive</html>")
+    printed = crawl2chat(
+        environment, "run", "tiny", "--input", str(tmp_path / "page.warc.gz"), "--only", "ingest", status=2
+    )
+    assert "page.warc.gz" in printed
+
+
+def test_a_damaged_artifact_is_named(finished: str, environment: dict[str, str], tmp_path: Path) -> None:
+    copy = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store")}
+    shutil.copytree(environment["CRAWL2CHAT_STORE"], copy["CRAWL2CHAT_STORE"])
+    store = store_of(copy)
+    path = store.folder(store.latest("tiny", "tokenizer")) / "tokenizer.json"
+    path.write_text(path.read_text().replace("vocab", "bocav", 1))
+    printed = crawl2chat(copy, "run", "tiny", *settings(), status=2)
+    assert "tokenizer.json was changed" in printed
+    assert "--force tokenizer" in printed
+
+
+def end_when(environment: dict[str, str], arguments: list[str], condition: str, how: signal.Signals) -> int:
+    """Start a run, and send `how` to its process group once a file of that pattern is in the store. Its status."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli.main", *arguments],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 200
+    while not list(Path(environment["CRAWL2CHAT_STORE"]).glob(condition)):
+        assert process.poll() is None, f"the run ended before {condition} was there"
+        assert time.monotonic() < deadline, f"{condition} did not come"
+        time.sleep(0.02)
+    os.killpg(process.pid, how)
+    return process.wait(60)  # a bound on hangs
+
+
+def test_killed_in_ingest_and_in_pretrain_a_run_goes_on_to_the_same_result(
+    finished: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    killed = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store"), "PREFECT_HOME": str(tmp_path / "prefect")}
+    command = ["run", "tiny", *settings(), "--until", "pretrain"]
+    end_when(killed, [*command, "--set", "ingest.num_workers=1"], "ingest/*/.state/shards/*.json", signal.SIGKILL)
+    end_when(killed, command, "pretrain/*/.state/checkpoints/*", signal.SIGKILL)
+    crawl2chat(killed, *command)
+
+    def documents(store: Store) -> list[object]:
+        paths = store.open(store.latest("tiny", "dedup"), Documents).files("documents/*.parquet")
+        return [document for path in paths for document in read_documents(path)]
+
+    def losses(store: Store) -> list[tuple[int, float]]:
+        lines = (store.folder(store.latest("tiny", "pretrain")) / "metrics.jsonl").read_text().splitlines()
+        return [(line["step"], line["train/loss_nats"]) for line in map(json.loads, lines) if "train/loss_nats" in line]
+
+    assert documents(store_of(killed)) == documents(store_of(environment))
+    assert losses(store_of(killed)) == losses(store_of(environment))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_no_process_behind(
+    how: signal.Signals, environment: dict[str, str], tmp_path: Path
+) -> None:
+    home = str(tmp_path / "prefect")
+    ended = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store"), "PREFECT_HOME": home}
+    status = end_when(ended, ["run", "tiny", *settings(), "--until", "ingest"], "ingest/*/.state", how)
+    assert status == (130 if how == signal.SIGINT else -how)
+    deadline = time.monotonic() + 10
+    while left := [process for process in psutil.process_iter(["environ"]) if home in str(process.info["environ"])]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def test_an_open_weights_model_goes_the_whole_way(
+    finished: str, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken as the base model, fine-tuned, rewarded, evaluated, exported, talked with; transformers computes the same."""
+    transformers = pytest.importorskip("transformers")
+    from tests.tasks.pretrain.test_open_weights import write_base_model
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    copy = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store")}
+    shutil.copytree(environment["CRAWL2CHAT_STORE"], copy["CRAWL2CHAT_STORE"])
+    write_base_model(tmp_path / "my-model", "Llama")
+    printed = crawl2chat(copy, "run", "tiny", "--base-model", str(tmp_path / "my-model"), *settings(*QUICK))
+    lines = {line.split()[1]: line for line in printed.splitlines() if line.startswith("✓")}
+    assert "up to date" in lines["dedup"]
+    assert "0 steps" in lines["pretrain"]
+    store = store_of(copy)
+    report, bundle = (store.folder(store.latest("tiny", stage)) for stage in ("evaluate", "export"))
+    assert "my-model in Llama's layout, taken as it is" in (report / "report.md").read_text()
+    assert "from the base model my-model by crawl2chat, in Llama's layout." in (bundle / "README.md").read_text()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(bundle)
+    assert type(theirs).__name__ == "LlamaForCausalLM"
+    tokens = torch.arange(300).reshape(3, 100)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(tokens).logits, load_transformer(bundle)(tokens), atol=1e-4, rtol=0)
+    talk = Chat(bundle, bundle / "tokenizer.json", max_new_tokens=8)
+    assert list(talk.reply([{"role": "user", "content": "Who are you?"}]))

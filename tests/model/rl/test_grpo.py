@@ -1,0 +1,273 @@
+"""GRPO: it learns what is rewarded, goes on exactly after a kill, and scores what it says it scores."""
+
+import json
+import threading
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model.config import GenerateConfig, OptimConfig
+from model.inference.decoder import Decoder
+from model.inference.generate import draw
+from model.inference.scoring import rewards
+from model.network.huggingface import complete_checkpoints, load_reward_model, load_transformer
+from model.network.transformer import RewardModel
+from model.rl import grpo as rl
+from model.rl.config import RLConfig, RLRun
+from model.rl.rollouts import Environment, Prompt, Rollouts, calibrate, read_prompts, reward, roll_out, split_prompts
+from model.tokenizer.chat import Tokenizer
+from tasks.artifacts import store as artifacts
+from tasks.artifacts.store import Checkpoint, Store
+from tasks.execution.runner import execute
+from tasks.posttrain.rlhf import RLHFConfig, rlhf
+from tests.support.tiny_models import finish, tiny_config, write_lines, write_model, write_tokenizer
+
+COLOURS = ["sky", "red", "green", "yes"] * 6
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    encoder = write_tokenizer(tmp_path, vocab_size=400)
+    write_model(tmp_path / "sft", encoder.vocab_size)
+    write_model(tmp_path / "judge", encoder.vocab_size, RewardModel)
+    prompts = [
+        {"messages": [{"role": "user", "content": f"say {word} {number}"}], "answer": "is" if number % 3 else None}
+        for number, word in enumerate(COLOURS)
+    ]
+    write_lines(tmp_path / "prompts.jsonl", prompts)
+    return tmp_path
+
+
+def make_run(folder: Path, output: str = "out", **settings: Any) -> RLRun:
+    (folder / output).mkdir()
+    defaults: dict[str, Any] = {
+        "num_steps": 4,
+        "prompts_per_step": 2,
+        "completions_per_prompt": 4,
+        "max_new_tokens": 6,
+        "checkpoint_every_steps": 2,
+        "eval_every_steps": 2,
+    }
+    return RLRun(
+        config=RLConfig(**defaults | settings),
+        optim=OptimConfig(learning_rate=1e-2, weight_decay=0.0),
+        model=tiny_config(Tokenizer.load(folder / "tokenizer.json").vocab_size),
+        initial_weights=str(folder / "sft"),
+        reward_model=str(folder / "judge"),
+        tokenizer=str(folder / "tokenizer.json"),
+        prompts=(str(folder / "prompts.jsonl"),),
+        output=str(folder / output),
+    )
+
+
+def train(run: RLRun) -> list[dict[str, Any]]:
+    rl.train(run, Path(run.output) / "checkpoints", threading.Event())
+    return [json.loads(line) for line in (Path(run.output) / "metrics.jsonl").read_text().splitlines()]
+
+
+def untimed(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in line.items() if not name.endswith("_seconds")} for line in lines]
+
+
+def test_a_policy_learns_to_say_the_answer(folder: Path) -> None:
+    """From a policy that almost never says it."""
+    run = make_run(
+        folder,
+        num_steps=14,
+        prompts_per_step=4,
+        completions_per_prompt=32,
+        microbatch_sequences=64,
+        max_new_tokens=8,
+        model_weight=0.0,
+        kl_weight=0.0,
+        unfinished_penalty=0.0,
+    )
+    lines = train(run)
+    summary = json.loads((folder / "out" / "summary.json").read_text())
+    assert lines[0]["reward/verifiable"] < 0.15
+    assert lines[-1]["reward/verifiable"] > 0.85
+    assert summary["before/reward_verifiable"] == 0.0
+    assert summary["validation/reward_verifiable"] == 1.0
+    assert summary["rollouts"] == 14 * 4 * 32
+    assert load_transformer(folder / "out").config == run.model
+
+
+def test_the_kl_penalty_holds_the_policy(folder: Path) -> None:
+    settings = {"num_steps": 8, "completions_per_prompt": 16, "eval_every_steps": 0, "microbatch_sequences": 32}
+    free = train(make_run(folder, "free", kl_weight=0.0, **settings))
+    held = train(make_run(folder, "held", kl_weight=10.0, **settings))
+    assert held[-1]["policy/kl_k3"] < free[-1]["policy/kl_k3"] / 2
+
+
+def test_a_killed_run_goes_on_exactly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kill comes after the line of step 3 was written and long after the checkpoint of step 2."""
+    undisturbed = train(make_run(folder, "undisturbed"))
+    killed = make_run(folder, "killed")
+
+    def die(path: Path, rollouts: Rollouts, environment: Environment, done: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(rl, "show", die)
+        train(killed)
+    assert untimed(train(killed)) == untimed(undisturbed)
+    weights, others = (load_file(folder / name / "model.safetensors") for name in ("undisturbed", "killed"))
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_a_stopped_run_saves_and_goes_on_exactly(folder: Path) -> None:
+    undisturbed = train(make_run(folder, "undisturbed"))
+    stopped = make_run(folder, "stopped")
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(SystemExit):
+        rl.train(stopped, folder / "stopped" / "checkpoints", stop)
+    assert untimed(train(stopped)) == untimed(undisturbed)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), 1e38])
+def test_a_policy_that_diverges_is_told_with_the_step_and_the_last_good_checkpoint_is_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, weight: float
+) -> None:
+    """At once where weights are no numbers, else when the next rollouts cannot be drawn."""
+    run, update, numbers = make_run(folder, checkpoint_every_steps=1, updates_per_step=1), rl.update, count(1)
+
+    def diverge(engine: Any, *given: Any) -> None:
+        update(engine, *given)
+        if next(numbers) == 3:
+            torch.nn.init.constant_(engine.module.model.norm.weight, weight)
+
+    monkeypatch.setattr(rl, "update", diverge)
+    with pytest.raises(RuntimeError, match=r"^step [34] went wrong \(.*\): take a lower learning rate than 0\.01$"):
+        train(run)
+    assert "step-00000002" in [path.name for path in complete_checkpoints(folder / "out" / "checkpoints")]
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2])
+def test_neither_microbatches_nor_zero_change_what_is_learned(folder: Path, zero_stage: int) -> None:
+    whole = train(make_run(folder, "whole", num_steps=2))
+    parts = train(make_run(folder, "parts", num_steps=2, microbatch_sequences=1, zero_stage=zero_stage))
+    for before, after in zip(untimed(whole), untimed(parts), strict=True):
+        assert after == pytest.approx(before, rel=1e-3, abs=1e-4)
+
+
+def test_the_logprobs_are_those_of_the_tokens_when_they_were_drawn(folder: Path) -> None:
+    """And the mask covers the completion, its end token included, and nothing else."""
+    policy, encoder = load_transformer(folder / "sft"), Tokenizer.load(folder / "tokenizer.json")
+    config = make_run(folder).config
+    texts = ["red", "what colour is the sky?", "yes no", "1"]
+    prompts = [
+        Prompt(text, encoder.render_prompt([{"role": "user", "content": text}]), None) for text in texts for _ in "ab"
+    ]
+    config = config.model_copy(update={"completions_per_prompt": 2})
+    drawn = draw(
+        Decoder(policy), [prompt.tokens for prompt in prompts], GenerateConfig(max_new_tokens=6), encoder.encode("e")[0]
+    )
+    environment = Environment(config, encoder, load_reward_model(folder / "judge"))
+    rollouts = reward(environment, prompts, [completion.tokens for completion in drawn])
+    batch = rl.make_batch(rollouts, policy, policy, config)
+    for row, completion in enumerate(drawn):
+        is_completion = batch.mask[row].bool()
+        assert batch.tokens[row, 1:][is_completion].tolist() == completion.tokens
+        torch.testing.assert_close(
+            batch.old_logprobs[row][is_completion], torch.tensor(completion.logprobs), atol=1e-5, rtol=0
+        )
+    assert batch.advantages.view(-1, 2).sum(-1).abs().max() < 1e-4
+
+
+def test_rewards_are_what_the_configuration_says(folder: Path) -> None:
+    encoder, judge = Tokenizer.load(folder / "tokenizer.json"), load_reward_model(folder / "judge")
+    config = RLConfig(model_weight=2.0, verifiable_weight=3.0, unfinished_penalty=5.0, score_clip=0.5)
+    environment = Environment(config, encoder, judge, mean=0.1, deviation=0.2)
+    prompt = encoder.render_prompt([{"role": "user", "content": "what colour is the sky?"}])
+    right, cut = [*encoder.encode("it is Blue."), encoder.assistant_end], encoder.encode("bluer")
+    prompts = [Prompt("", prompt, "blue"), Prompt("", prompt, "blue"), Prompt("", prompt, None)]
+    rollouts = reward(environment, prompts, [right, cut, right])
+    raw = rewards(judge, [[*prompt, *right], [*prompt, *cut, encoder.assistant_end], [*prompt, *right]])
+    model = 2 * ((raw - 0.1) / 0.2).clamp(-0.5, 0.5)
+    torch.testing.assert_close(rollouts.rewards, model + torch.tensor([3.0, -5.0, 0.0]))
+    assert rollouts.is_right[:2].tolist() == [1.0, 0.0]
+    assert rollouts.is_right[2].isnan()
+
+
+def test_the_score_of_the_sft_model_is_the_zero_point(folder: Path) -> None:
+    run = make_run(folder)
+    encoder, policy = Tokenizer.load(run.tokenizer), load_transformer(folder / "sft")
+    prompts = read_prompts(run.prompts, encoder, run.config)
+    environment = Environment(run.config, encoder, load_reward_model(folder / "judge"))
+    calibrated = calibrate(environment, policy, prompts)
+    again = roll_out(policy, calibrated, prompts, run.config.seed)
+    assert again.scores.mean().item() == pytest.approx(0.0, abs=1e-4)
+    assert again.scores.std(correction=0).item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_an_answer_may_be_written_as_a_number(folder: Path) -> None:
+    asked = {"messages": [{"role": "user", "content": "say 42"}], "answer": 42}
+    write_lines(folder / "prompts.jsonl", [asked])
+    run = make_run(folder)
+    assert read_prompts(run.prompts, Tokenizer.load(run.tokenizer), run.config)[0].answer == "42"
+
+
+def test_held_out_prompts_are_never_trained_on() -> None:
+    prompts = [Prompt(f"prompt {number % 30}", [number], None) for number in range(60)]
+    training, heldout = split_prompts(prompts, RLConfig(validation_fraction=0.2))
+    assert len(heldout) == 12
+    assert not {prompt.text for prompt in training} & {prompt.text for prompt in heldout}
+    with pytest.raises(ValueError, match=r"validation_fraction=0\.2 leaves none of 40 prompts to train on: make"):
+        split_prompts(prompts[:1] * 40, RLConfig(validation_fraction=0.2))
+
+
+def test_prompts_that_are_too_long_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="max_prompt_tokens=4"):
+        rl.train(make_run(folder, max_prompt_tokens=4), folder / "checkpoints", threading.Event())
+
+
+@pytest.mark.parametrize(
+    ("settings", "trouble"),
+    [
+        ({"prompts_per_step": 3, "num_ranks": 2}, "num_ranks=2 does not divide"),
+        ({"updates_per_step": 3}, "updates_per_step=3"),
+    ],
+)
+def test_rollouts_that_cannot_be_shared_evenly_are_refused(settings: dict[str, int], trouble: str) -> None:
+    with pytest.raises(ValueError, match=trouble):
+        RLConfig(**settings)
+
+
+def test_the_stage_trains_in_a_process_group_of_its_own(folder: Path, store: Store) -> None:
+    encoder = write_tokenizer(store.folder("tokenizer/t"), vocab_size=400)
+    write_model(store.folder("sft/s"), encoder.vocab_size)
+    write_model(store.folder("reward/j"), encoder.vocab_size, RewardModel)
+    step = rlhf(
+        finish(store, Checkpoint, "sft/s"),
+        finish(store, Checkpoint, "reward/j"),
+        finish(store, artifacts.Tokenizer, "tokenizer/t"),
+        RLHFConfig(
+            prompts=str(folder / "prompts.jsonl"), train=make_run(folder, num_steps=2, num_ranks=2, zero_stage=1).config
+        ),
+    )
+    manifest = execute(step, store)
+    assert manifest.counts["rollouts"] == 2 * 2 * 4
+    assert {"before/reward_mean", "validation/reward_mean", "reward/mean"} <= set(manifest.metrics)
+    files = {file.path for file in manifest.files}
+    assert {"model.safetensors", "config.json", "metrics.jsonl", "rollouts.jsonl", "run.json"} <= files
+    load_transformer(store.folder(step.id))
+
+
+def test_a_judge_of_another_vocabulary_is_refused(folder: Path, store: Store) -> None:
+    encoder = write_tokenizer(store.folder("tokenizer/t"), vocab_size=400)
+    write_model(store.folder("sft/s"), encoder.vocab_size)
+    write_model(store.folder("reward/j"), encoder.vocab_size + 1, RewardModel)
+    step = rlhf(
+        finish(store, Checkpoint, "sft/s"),
+        finish(store, Checkpoint, "reward/j"),
+        finish(store, artifacts.Tokenizer, "tokenizer/t"),
+        RLHFConfig(prompts=str(folder / "prompts.jsonl")),
+    )
+    with pytest.raises(ValueError, match="reward/j has a vocabulary of"):
+        execute(step, store)

@@ -1,0 +1,183 @@
+"""Artifacts: identity, completion, damage, and two runners of one fingerprint."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from tasks.artifacts.store import (
+    Artifact,
+    Config,
+    DamagedArtifact,
+    Documents,
+    Given,
+    Outcome,
+    Step,
+    Store,
+    Tokens,
+    fingerprint,
+    runtime,
+)
+from tasks.execution.runner import Run, execute, lease, up_to_date
+
+
+class Settings(Config):
+    threshold: float = 0.5
+    num_workers: int = runtime(2)
+
+
+class Nested(Config):
+    inner: Settings = Field(Settings())
+
+
+CALLS: list[str] = []
+
+
+def write(run: Run, config: Settings, **inputs: Artifact) -> Outcome:
+    CALLS.append(run.step.stage)
+    before = "".join((artifact.folder / "text").read_text() for artifact in inputs.values())
+    (run.state / "half").write_text("gone on completion")
+    (run.folder / "text").write_text(f"{before}{run.step.stage}:{config.threshold} ")
+    return Outcome({"documents": 1})
+
+
+def fail(run: Run, config: Settings) -> Outcome:
+    (run.folder / "text").write_text("half")
+    raise OSError(28, "No space left on device")
+
+
+def chain(first: float = 0.5, second: float = 0.5) -> Step[Documents]:
+    one = Step("one", 1, Documents, Settings(threshold=first), {}, run=write)
+    return Step("two", 1, Documents, Settings(threshold=second), {"documents": one}, run=write)
+
+
+def run_chain(store: Store, step: Step[Documents]) -> list[str]:
+    CALLS.clear()
+    execute(step.inputs["documents"], store)
+    execute(step, store)
+    return list(CALLS)
+
+
+def test_a_fingerprint_is_made_of_what_shapes_the_result() -> None:
+    def name(version: int = 1, config: Config = Settings(), **inputs: str) -> str:
+        return fingerprint("filter", version, config, inputs)
+
+    assert name() == name(config=Settings(num_workers=7))
+    assert fingerprint("filter", 1, Nested(), {}) == fingerprint("filter", 1, Nested(inner=Settings(num_workers=9)), {})
+    others = [name(version=2), name(config=Settings(threshold=0.6)), name(documents="a"), name(documents="b")]
+    assert len({name(), *others}) == 5
+
+
+def test_a_finished_stage_is_skipped_and_a_changed_one_runs_with_what_depends_on_it(store: Store) -> None:
+    assert run_chain(store, chain()) == ["one", "two"]
+    assert run_chain(store, chain()) == []
+    assert run_chain(store, chain(second=0.7)) == ["two"]
+    assert run_chain(store, chain(first=0.9)) == ["one", "two"]
+    assert run_chain(store, chain()) == []
+    assert not list(store.root.rglob(".state"))
+
+
+def test_a_stage_forced_to_other_bytes_makes_what_is_downstream_stale(store: Store) -> None:
+    step = chain()
+    run_chain(store, step)
+    execute(step.inputs["documents"], store, force=True)
+    assert up_to_date(step, store), "the same bytes leave it as it is"
+
+    other = Step("one", 1, Documents, Settings(), {}, run=lambda run, config: write(run, Settings(threshold=9)))
+    execute(other, store, force=True)
+    assert up_to_date(step, store) is None
+    CALLS.clear()
+    execute(step, store)
+    assert CALLS == ["two"]
+    assert (store.folder(step.id) / "text").read_text() == "one:9.0 two:0.5 "
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"), [("delete", "was deleted"), ("truncate", "bytes"), ("change", "was changed")]
+)
+def test_a_damaged_file_is_named_with_the_remedy(store: Store, damage: str, told: str) -> None:
+    step = chain()
+    run_chain(store, step)
+    path = store.folder(step.inputs["documents"].id) / "text"
+    whole = path.read_text()
+    {
+        "delete": path.unlink,
+        "truncate": lambda: path.write_text(whole[:-1]),
+        "change": lambda: path.write_text(whole.replace("one", "eno")),
+    }[damage]()
+    with pytest.raises(DamagedArtifact, match=f"{told}.*--force one"):
+        execute(chain(second=0.8), store)
+
+
+def test_a_stage_that_fails_leaves_no_manifest(store: Store) -> None:
+    step = Step("one", 1, Documents, Settings(), {}, run=fail)
+    with pytest.raises(OSError, match="No space left"):
+        execute(step, store)
+    assert store.find(step.id) is None
+    assert not (store.folder(step.id) / "lease").exists()
+
+
+def test_an_artifact_of_another_kind_or_none_is_refused(store: Store) -> None:
+    step = chain()
+    run_chain(store, step)
+    with pytest.raises(ValueError, match="is of kind Documents, and Tokens is needed"):
+        store.open(step.id, Tokens)
+    with pytest.raises(ValueError, match="there is no artifact two/0000"):
+        execute(Step("three", 1, Documents, Settings(), {"d": Given.of(Documents, "two/0000")}, run=write), store)
+
+
+def test_a_given_artifact_counts_as_the_step_that_made_it(store: Store) -> None:
+    step = chain()
+    run_chain(store, step)
+    given = Given.of(Documents, step.inputs["documents"].id)
+    again = Step("two", 1, Documents, Settings(), {"documents": given}, run=write)
+    assert again.fingerprint == step.fingerprint
+    assert up_to_date(again, store)
+
+
+def test_the_latest_artifact_of_a_recipe_is_found_or_the_remedy_is_told(store: Store) -> None:
+    step = chain()
+    run_chain(store, step)
+    with pytest.raises(ValueError, match="crawl2chat run tiny --until two"):
+        store.latest("tiny", "two")
+    store.set_latest("tiny", execute(step, store))
+    assert store.latest("tiny", "two") == step.id
+
+
+def test_a_remote_store_gives_back_what_was_put_there(tmp_path: Path) -> None:
+    step = chain()
+    run_chain(Store("memory://artifacts", tmp_path / "one"), step)
+    elsewhere = Store("memory://artifacts", tmp_path / "two")
+    assert run_chain(elsewhere, step) == []
+    assert (elsewhere.open(step.id, Documents).folder / "text").read_text() == "one:0.5 two:0.5 "
+
+
+def test_the_lease_of_a_living_runner_is_waited_for(tmp_path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
+    (tmp_path / "lease").write_text(json.dumps({"host": os.uname().nodename, "pid": holder.pid}))
+    start = time.monotonic()
+    subprocess.Popen(["sh", "-c", f"sleep 2; rm {tmp_path}/lease"])
+    told: list[str] = []
+    with lease(tmp_path, told.append):
+        assert time.monotonic() - start > 1.5
+    assert told == ["another run is at this stage: waiting for it"]
+    holder.kill()
+    holder.wait()
+
+
+def test_the_lease_of_a_killed_runner_is_taken_over_at_once(tmp_path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", "pass"])
+    holder.wait()
+    (tmp_path / "lease").write_text(json.dumps({"host": os.uname().nodename, "pid": holder.pid}))
+    start = time.monotonic()
+    told: list[str] = []
+    with lease(tmp_path, told.append):
+        assert time.monotonic() - start < 5
+        assert (tmp_path / "lease").exists()
+    assert not told, "nobody is waited for"
+    assert not (tmp_path / "lease").exists()

@@ -1,0 +1,330 @@
+"""What could go wrong in the quality rules: a measure that counts something else, a limit that is off, a language whose
+words are not found.
+"""
+
+import gzip
+import json
+import math
+import re
+import time
+from collections import defaultdict
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.filter import quality
+from tasks.filter.quality import (
+    MEASURES,
+    QualityLimits,
+    TextRules,
+    clean_lines,
+    fineweb_quality,
+    gopher_quality,
+    measure,
+    repetition,
+    split_words,
+)
+from tasks.web.language_id import STOP_WORDS
+
+RULES = TextRules()
+
+FINEWEB = {
+    "max_gopher_duplicate_paragraph_fraction": 0.30,
+    "max_gopher_duplicate_paragraph_character_fraction": 0.20,
+    "max_gopher_duplicate_line_fraction": 0.30,
+    "max_gopher_duplicate_line_character_fraction": 0.20,
+    "max_gopher_top_2_gram_fraction": 0.20,
+    "max_gopher_top_3_gram_fraction": 0.18,
+    "max_gopher_top_4_gram_fraction": 0.16,
+    "max_gopher_repeated_5_gram_fraction": 0.15,
+    "max_gopher_repeated_6_gram_fraction": 0.14,
+    "max_gopher_repeated_7_gram_fraction": 0.13,
+    "max_gopher_repeated_8_gram_fraction": 0.12,
+    "max_gopher_repeated_9_gram_fraction": 0.11,
+    "max_gopher_repeated_10_gram_fraction": 0.10,
+    "min_gopher_words": 50,
+    "max_gopher_words": 100_000,
+    "min_gopher_mean_word_length": 3,
+    "max_gopher_mean_word_length": 10,
+    "max_gopher_hash_fraction": 0.1,
+    "max_gopher_ellipsis_fraction": 0.1,
+    "max_gopher_bullet_line_fraction": 0.9,
+    "max_gopher_ellipsis_line_fraction": 0.3,
+    "min_gopher_alphabetic_word_fraction": 0.8,
+    "min_gopher_stop_words": 2,
+    "max_c4_lorem_ipsum_lines": 0,
+    "max_c4_brace_lines": 0,
+    "min_c4_sentences": 5,
+    "min_fineweb_ended_line_fraction": 0.12,
+    "max_fineweb_short_line_fraction": 0.67,
+    "max_fineweb_duplicate_character_fraction": 0.01,
+    "max_fineweb_newline_fraction": 0.3,
+}
+
+
+def test_every_limit_of_fineweb_is_a_default_and_every_measure_has_one():
+    assert QualityLimits().model_dump() == FINEWEB
+    assert {name.split("_", 1)[1] for name in FINEWEB} == set(MEASURES)
+    assert quality.limits("gopher_words", QualityLimits()) == (50, 100_000)
+    assert quality.limits("c4_sentences", QualityLimits()) == (5, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Don't stop: it’s", "Don|'t|stop|:|it|’s"),
+        ("3.14, or 1,000... at 21:00", "3.14|,|or|1,000|...|at|21:00"),
+        ("(The U.S. “one”)\n\n# two", "(|The|U.S.|“|one|”|)|#|two"),
+        ("well-known IL-3 and/or -- so", "well|-|known|IL-3|and/or|--|so"),
+        ("see https://a.org/b?c=d, jane@a.org.", "see|https://a.org/b?c=d,|jane@a.org|."),
+        ("soft\u00adhyphen", "soft\u00adhyphen"),
+        (" \n ", ""),
+        ("हिन्दी में है।", "हिन्दी|में|है|।"),  # a vowel sign is part of its word
+        ("cafe\u0301 noir", "cafe\u0301|noir"),
+        ("我们今天去公园。", "我们|今天|去公|园|。"),  # of about a word's length
+        ("東京タワーへ", "東京|タワ|ーへ"),
+        ("ภาษาไทย", "ภาษา|ไทย"),
+    ],
+)
+def test_words(text, words):
+    assert "|".join(split_words(text)) == words
+
+
+def fractions_of(text):
+    return repetition(text, split_words(text))
+
+
+def test_repeated_paragraphs_and_lines():
+    measures = fractions_of("ab cd\n\nab cd\n\n\nef\n\nab cd")
+    assert measures["gopher_duplicate_paragraph_fraction"] == 2 / 4
+    assert measures["gopher_duplicate_paragraph_character_fraction"] == 10 / 24
+    measures = fractions_of("one\ntwo\none\n\nthree")
+    assert measures["gopher_duplicate_line_fraction"] == 1 / 4
+    assert measures["gopher_duplicate_line_character_fraction"] == 3 / 18
+    assert measures["gopher_duplicate_paragraph_fraction"] == 0
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["a", "b c", " ", "", "d"]), max_size=12))
+def test_paragraphs_and_lines_are_what_their_ends_leave(parts):
+    text = "\n".join(parts)
+    measures = repetition(text, [])
+    for kind, end in (("paragraph", r"\n{2,}"), ("line", r"\n+")):
+        pieces = re.split(end, text.strip())
+        repeated = [piece for number, piece in enumerate(pieces) if piece in pieces[:number]]
+        assert measures[f"gopher_duplicate_{kind}_fraction"] == len(repeated) / len(pieces)
+        num_characters = sum(map(len, repeated))
+        assert measures[f"gopher_duplicate_{kind}_character_fraction"] == num_characters / max(len(text), 1)
+
+
+def test_most_frequent_n_gram():
+    measures = fractions_of("a b a b a b c")
+    assert measures["gopher_top_2_gram_fraction"] == 3 * len("a b") / 13
+    assert measures["gopher_top_3_gram_fraction"] == 2 * len("a b a") / 13
+    assert measures["gopher_top_4_gram_fraction"] == 2 * len("a b a b") / 13
+    measures = fractions_of("every word of this text comes once")
+    assert measures["gopher_top_2_gram_fraction"] == 0
+
+
+def test_repeated_n_grams_do_not_count_a_word_twice():
+    text = "v w x y z v w x y z v w x y z q"
+    measures = fractions_of(text)
+    assert measures["gopher_repeated_5_gram_fraction"] == 10 / len(text)
+    assert measures["gopher_repeated_6_gram_fraction"] == 6 / len(text)  # at 5, then behind it too little is left
+    assert measures["gopher_repeated_10_gram_fraction"] == 10 / len(text)
+
+
+def naive_repeated_characters(words, n):
+    seen, characters, place = set(), 0, 0
+    while place + n <= len(words):
+        gram = tuple(words[place : place + n])
+        if gram in seen:
+            characters, place = characters + len("".join(gram)), place + n
+        else:
+            seen.add(gram)
+            place += 1
+    return characters
+
+
+def naive_top_characters(words, n):
+    grams = [tuple(words[place : place + n]) for place in range(len(words) - n + 1)]
+    num = max((grams.count(gram) for gram in grams), default=0)
+    return next((num * len(" ".join(gram)) for gram in grams if grams.count(gram) == num > 1), 0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["a", "bb", "ccc"]), max_size=60))
+def test_the_shortcuts_find_what_a_plain_scan_finds(words):
+    text = " ".join(words)
+    measures = repetition(text, words)
+    for n in (2, 3, 4):
+        assert measures[f"gopher_top_{n}_gram_fraction"] == naive_top_characters(words, n) / max(len(text), 1)
+    for n in range(5, 11):
+        assert measures[f"gopher_repeated_{n}_gram_fraction"] == naive_repeated_characters(words, n) / max(len(text), 1)
+
+
+def test_gopher_quality():
+    text = "- The #1 cat ...\n• sat and 22\nwith … "
+    words = split_words(text)
+    assert words == ["-", "The", "#", "1", "cat", "...", "•", "sat", "and", "22", "with", "…"]
+    measures = gopher_quality(text, words, "en", ["the", "and", "with"])
+    assert measures == {
+        "gopher_words": 7,
+        "gopher_mean_word_length": (3 + 1 + 3 + 3 + 3 + 2 + 4) / 7,
+        "gopher_hash_fraction": 1 / 12,
+        "gopher_ellipsis_fraction": 2 / 12,
+        "gopher_bullet_line_fraction": 2 / 3,
+        "gopher_ellipsis_line_fraction": 2 / 3,
+        "gopher_alphabetic_word_fraction": 5 / 12,
+        "gopher_stop_words": 2,  # as written: The is none
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("Three words here", "Three words here"),
+        ("Two words", None),
+        ("The river is long.[12] It is deep.[citation needed] So.[edit]", "The river is long. It is deep. So."),
+        ("A very " + "o" * 1000, "A very " + "o" * 1000),
+        ("A very " + "o" * 1001, None),
+        ("Please enable JavaScript to go on.", None),
+        ("Read our Privacy Policy with care.", None),
+        ("This site uses cookies for all.", None),
+        ("Grandmother uses cookie cutters daily.", "Grandmother uses cookie cutters daily."),
+    ],
+)
+def test_c4_lines(line, left):
+    text, *_ = clean_lines(f"First of three lines.\n  {line}\n\nLast of three lines.", "en", RULES)
+    assert text.split("\n") == ["First of three lines.", *([left] if left else []), "Last of three lines."]
+
+
+@pytest.mark.parametrize(
+    ("line", "is_kept"),
+    [("It ends here.", True), ("It says “so”", True), ("It does not end", False), ("It trails off...", False)],
+)
+def test_c4_end_of_line_rule_is_off_by_default(line, is_kept):
+    assert clean_lines(line, "en", RULES)[0] == line
+    assert bool(clean_lines(line, "en", TextRules(keep_c4_unended_lines=False))[0]) == is_kept
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("It is Lorem Ipsum again.", (1, 0, 1)),
+        ("lorem ipsum", (0, 0, 0)),  # a line of two words is gone before
+        ("if (x) { y; }", (0, 1, 1)),
+        ("This javascript line { is gone", (0, 0, 0)),
+        ("One is here. Two is here! Is three? “Four.” Five is here.", (0, 0, 5)),
+        ("Dots in 3.14, example.com and Dr. Who do not end.", (0, 0, 1)),
+        ("The first line\nand the second line", (0, 0, 2)),
+        ("これは 一つ 目。これは 二つ 目。", (0, 0, 2)),
+    ],
+)
+def test_c4_counts(text, counts):
+    assert tuple(clean_lines(text, "en", RULES)[2].values()) == counts
+
+
+def test_fineweb_quality():
+    short, long = "x" * 30, "y" * 31
+    text = f"{short}\n{long}.\n\n{long}\n{short}\n"
+    assert fineweb_quality(text, 20) == {
+        "fineweb_ended_line_fraction": 1 / 4,
+        "fineweb_short_line_fraction": 2 / 4,
+        "fineweb_duplicate_character_fraction": 30 / (30 + 32 + 31 + 30),
+        "fineweb_newline_fraction": 5 / 20,
+    }
+
+
+def test_fineweb_measures_what_c4_left():
+    text = "A line that ends well.\nMenu\nHome\nA second line that is here"
+    left, measures = measure(text, "en", RULES)
+    assert left == "A line that ends well.\nA second line that is here"
+    assert measures["fineweb_ended_line_fraction"] == 1 / 2
+    assert measures["fineweb_newline_fraction"] == 1 / 12
+    assert measures["gopher_words"] == 13
+
+
+def test_a_text_longer_than_any_that_may_pass_is_cut_for_gopher(monkeypatch):
+    monkeypatch.setattr(quality, "LONGEST", 1000)
+    text = "one two three four.\n" * 200
+    left, measures = measure(text, "en", RULES)
+    assert left == text.rstrip()
+    assert measures["gopher_words"] == 200
+    assert measures["c4_sentences"] == 200
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "a.", ". ", '."', "#\n", "a-", "- ", "[1", "1,", "https://", "x\u0301", "中", "b c d e "]
+)
+def test_time_grows_as_the_text_does(piece):
+    """A page made to cost time: twice the text takes about twice as long."""
+
+    def seconds(num_characters):
+        text = piece * (num_characters // len(piece))
+        start = time.process_time()
+        measure(text, "en", RULES)
+        return time.process_time() - start
+
+    short, long = (min(seconds(num) for _ in range(2)) for num in (50_000, 200_000))
+    assert long < 12 * short + 0.05
+
+
+@settings(deadline=None)
+@given(st.text(max_size=300))
+def test_any_text_has_all_measures(text):
+    _, measures = measure(text, "en", RULES)
+    assert set(measures) == set(MEASURES)
+    assert all(math.isfinite(value) and value >= 0 for value in measures.values())
+
+
+# Languages
+
+
+def test_words_that_are_removed_need_not_be_counted_again():
+    lines = ["One line that stays here.", "Home", "It is long.[12] And [edit] good.", "We use cookies on this site."]
+    left, num_removed, _ = clean_lines("\n\n".join(lines), "en", RULES)
+    assert len(split_words(" ".join(lines))) - num_removed == len(split_words(left))
+
+
+def test_a_language_brings_its_stop_words_and_a_recipe_may_bring_others():
+    text = "Der Hund und die Katze sind in dem Haus."
+    words = split_words(text)
+    assert measure(text, "de", RULES)[1]["gopher_stop_words"] == 3
+    assert measure(text, "en", RULES)[1]["gopher_stop_words"] == 0
+    assert "gopher_stop_words" not in measure(text, "als", RULES)[1]  # none are known: no rule
+    assert measure(text, "als", TextRules(stop_words={"als": ["Hund", "Maus"]}))[1]["gopher_stop_words"] == 1
+    assert gopher_quality(text, words, "de", [])["gopher_words"] == 9
+
+
+def test_a_script_without_spaces_has_words_all_the_same():
+    text = "我们今天去公园，看到了很多美丽的花和树，孩子们在草地上玩。\n他们说明天还要再来，因为这里的空气很好。"
+    left, measures = measure(text, "zh", RULES)
+    assert left == text  # no line is too short
+    assert 20 < measures["gopher_words"] < 40
+    assert measures["gopher_stop_words"] >= 4
+    assert "gopher_mean_word_length" not in measures
+    assert measure(text, "en", RULES)[0] == ""
+
+
+@pytest.fixture(scope="module")
+def sentences(shared_data):
+    """Real sentences by language."""
+    found = defaultdict(list)
+    with gzip.open(shared_data / "langid/lingua-sentences.jsonl.gz", "rt", encoding="utf-8") as stream:
+        for sentence in map(json.loads, stream):
+            found[sentence["lang"]].append(sentence["text"])
+    return found
+
+
+@pytest.mark.parametrize("language", STOP_WORDS)
+def test_four_sentences_have_the_stop_words_of_their_language(sentences, language):
+    texts = sentences["nb" if language == "no" else language]
+    groups = [" ".join(texts[start : start + 4]) for start in range(0, len(texts) - 3, 4)]
+    nums = [
+        gopher_quality(text, split_words(text), language, STOP_WORDS[language])["gopher_stop_words"] for text in groups
+    ]
+    fraction = sum(num >= QualityLimits().min_gopher_stop_words for num in nums) / len(nums)
+    print(f"{language}: {fraction:.3f} of {len(nums)}")
+    assert fraction > 0.9

@@ -1,0 +1,141 @@
+"""What inputs stand for: paths, globs, folders, URLs and crawls; and that a file is known by its content, not by its place."""
+
+import json
+import shutil
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tasks.artifacts.store import Crawl, Step, Store
+from tasks.execution.runner import execute
+from tasks.ingest.inputs import crawl, find, shard_names
+from tasks.sample_web.config import SampleWebConfig
+from tests.support.archives import serving, write_crawl, write_listing
+
+
+@pytest.fixture(autouse=True)
+def default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRAWL2CHAT_STORE", str(tmp_path / "store"))
+
+
+def listed(*inputs: str, max_files: int = 0, base_url: str = "") -> Step[Crawl]:
+    return crawl(list(inputs), max_files, base_url, SampleWebConfig())
+
+
+def inputs_of(step: Step[Crawl], store: Store) -> list[dict[str, object]]:
+    execute(step, store)
+    return [json.loads(line) for line in (store.folder(step.id) / "inputs.jsonl").read_text().splitlines()]
+
+
+def test_a_folder_a_glob_and_paths_name_the_same_files(tmp_path: Path, store: Store) -> None:
+    paths = write_crawl(tmp_path / "crawl" / "deep", 3, 1)
+    (tmp_path / "crawl" / "notes.txt").write_text("no archive")
+    (tmp_path / "crawl" / "deep" / "part-1.warc.wat.gz").write_text("metadata only")
+    steps = [
+        listed(str(tmp_path / "crawl")),
+        listed(str(tmp_path / "crawl" / "*" / "part-?.warc.gz")),
+        listed(f"file://{tmp_path}/crawl/**/*.warc.gz"),
+        listed(*map(str, paths)),
+        listed(str(paths[0]), str(tmp_path / "crawl")),  # one of them twice
+    ]
+    assert len({step.fingerprint for step in steps}) == 1
+    assert [line["url"] for line in inputs_of(steps[0], store)] == [str(path) for path in paths]
+    assert [line["bytes"] for line in inputs_of(steps[0], store)] == [path.stat().st_size for path in paths]
+
+
+def test_a_moved_file_is_the_same_and_a_changed_one_is_not(tmp_path: Path) -> None:
+    (path,) = write_crawl(tmp_path / "here", 1, 1)
+    before = listed(str(path)).fingerprint
+    moved = Path(shutil.move(path, tmp_path / path.name))
+    assert listed(str(moved)).fingerprint == before
+    moved.write_bytes(moved.read_bytes() + b"\0")
+    assert listed(str(moved)).fingerprint != before
+
+
+@pytest.mark.parametrize("suffix", ["warc", "WARC.GZ", "arc", "arc.gz", "wet", "warc.wet.gz", "wet.gz", "warc.zst"])
+def test_names_of_archives_in_a_folder(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"a.{suffix}").touch()
+    (tmp_path / "a.wat.gz").touch()
+    assert find(str(tmp_path)) == [str(tmp_path / f"a.{suffix}")]
+
+
+def test_shard_names_are_short_safe_and_all_different() -> None:
+    urls = ["/a/x.warc.gz", "/b/x.warc", "s3://c/x-2.arc", "https://h/a%20b c.warc.gz?sig=1/2", "/a/.warc.gz"]
+    assert shard_names(urls) == ["x", "x-2", "x-2-2", "2", "file"] or len(set(shard_names(urls))) == len(urls)
+    assert all("/" not in name and " " not in name for name in shard_names(urls))
+
+
+@pytest.mark.parametrize(
+    ("name", "trouble"),
+    [
+        ("missing.warc.gz", "missing.warc.gz does not exist"),
+        ("*.warc.gz", "no file matches"),
+        (".", "holds no file"),
+        ("memory://nothing/here.warc", "no file matches"),
+        ("nosuch://bucket/file.warc", "nosuch"),
+        ("", "input is empty"),
+    ],
+)
+def test_bad_input_is_one_line_with_the_remedy(tmp_path: Path, name: str, trouble: str) -> None:
+    pattern = name if "://" in name or not name else str(tmp_path / name)
+    with pytest.raises(ValueError, match=r"--input") as error:
+        listed(pattern)
+    assert trouble in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_sample_web_stands_alone() -> None:
+    assert listed("sample").config == SampleWebConfig()
+    with pytest.raises(ValueError, match="alone"):
+        listed("sample", "other.warc")
+
+
+def test_other_filesystems_are_globbed_and_known_by_their_checksums() -> None:
+    filesystem = fsspec.filesystem("memory")
+    for number in range(2):
+        filesystem.pipe_file(f"/crawl-{number}/part.warc.gz", b"content")
+    step = listed("memory://crawl-*/part.warc.gz")
+    assert step.config.urls == ["memory:///crawl-0/part.warc.gz", "memory:///crawl-1/part.warc.gz"]
+    assert [file.name for file in step.config.files] == ["part", "part-2"]
+    assert step.fingerprint == listed("memory://crawl-*/part.warc.gz").fingerprint
+    filesystem.pipe_file("/crawl-0/part.warc.gz", b"changed")
+    assert step.fingerprint != listed("memory://crawl-*/part.warc.gz").fingerprint
+
+
+def test_a_file_on_a_server_is_known_by_size_and_etag(tmp_path: Path) -> None:
+    (path,) = write_crawl(tmp_path, 1, 1)
+    with serving(tmp_path) as server:
+        before = listed(f"{server.url}/{path.name}")
+        path.write_bytes(path.read_bytes()[::-1])
+        assert listed(f"{server.url}/{path.name}").fingerprint != before.fingerprint
+        with pytest.raises(ValueError, match="404"):
+            listed(f"{server.url}/missing.warc.gz")
+
+
+def test_the_first_files_of_a_crawl_come_from_its_listing(tmp_path: Path, store: Store) -> None:
+    names = [f"crawl-data/CC-TEST/segments/{number}/warc/{number}.warc.gz" for number in range(5)]
+    write_listing(tmp_path, "CC-TEST", names)
+    with serving(tmp_path) as server:
+        server.faults["/crawl-data/CC-TEST/warc.paths.gz"] = ["busy", "break"]
+        step = listed("cc:CC-TEST", max_files=2, base_url=f"{server.url}/")
+        assert server.requests == []  # naming a step asks nobody
+        urls = [line["url"] for line in inputs_of(step, store)]
+    assert urls == [f"{server.url}/{name}" for name in names[:2]]
+    assert listed("cc:CC-TEST", max_files=3, base_url=server.url).fingerprint != step.fingerprint
+
+
+def test_a_crawl_that_does_not_exist_is_said_with_the_address(tmp_path: Path, store: Store) -> None:
+    with serving(tmp_path) as server:
+        with pytest.raises(ValueError, match=r"no listing of crawl CC-NONE at .*warc\.paths\.gz"):
+            execute(listed("cc:CC-NONE", base_url=server.url), store)
+        with pytest.raises(ValueError, match="no listing of crawl CC-NONE"):
+            execute(listed("cc:CC-NONE", base_url=str(tmp_path)), store)
+
+
+def test_max_files_takes_the_first(tmp_path: Path, store: Store) -> None:
+    write_crawl(tmp_path / "crawl", 3, 1)
+    assert [line["name"] for line in inputs_of(listed(str(tmp_path / "crawl"), max_files=2), store)] == [
+        "part-0",
+        "part-1",
+    ]

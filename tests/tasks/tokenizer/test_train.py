@@ -1,0 +1,241 @@
+"""Training a tokenizer: the same text gives the same vocabulary, every byte comes back, and others can load it."""
+
+import json
+import random
+import re
+import string
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from model.tokenizer.chat import SPECIAL_TOKENS
+from model.tokenizer.chat import Tokenizer as Encoder
+from model.tokenizer.vocabularies import byte_of_character
+from tasks.artifacts.store import Documents, Store, Tokenizer
+from tasks.execution.runner import Listener, Row, execute, listening
+from tasks.records.documents import Document
+from tasks.tokenizer.train import TokenizerConfig, compare, cut_unbroken, draw, held_out, tokenizer, train, verify
+from tests.support import plain_bpe
+from tests.support.documents import documents_of
+
+TEXT = (
+    "the river runs past the lighthouse of Orn where 1234 fishermen don't sleep, naïve and Übermut; 12 boats\n\n  wait"
+)
+WORDS = re.split(" ", TEXT)
+BYTE_OF = byte_of_character()
+
+
+def texts(num: int, seed: int = 0) -> list[str]:
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=60)) for _ in range(num)]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(train(iter(texts(200)), TokenizerConfig(vocab_size=400)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text())
+def test_every_text_comes_back(encoder: Encoder, text: str) -> None:
+    assert encoder.decode(encoder.encode(text)) == text
+
+
+def test_special_tokens_come_first_and_are_never_made_of_text(encoder: Encoder) -> None:
+    assert [encoder.special[name] for name in SPECIAL_TOKENS] == list(range(len(SPECIAL_TOKENS)))
+    assert not set(encoder.encode("".join(SPECIAL_TOKENS))) & set(range(len(SPECIAL_TOKENS)))
+
+
+def test_words_are_cut_with_the_pattern_of_gpt4() -> None:
+    cut = train(iter(["a"]), TokenizerConfig(vocab_size=300)).pre_tokenizer.pre_tokenize_str
+    pieces = [piece.replace("Ġ", " ").replace("Ċ", "\n") for piece, _ in cut("I'll say: 12345 times\n\n  HE'S $%!\n x")]
+    assert pieces == ["I", "'ll", " say", ":", " ", "123", "45", " times", "\n\n", " ", " HE", "'S", " $%!\n", " x"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "pieces"),
+    [
+        ({"max_digits": 1}, "2 0 2 4 ĠHEllo 'S"),
+        ({"pattern": "gpt2"}, "2024 ĠHEllo ' S"),
+        ({"pattern": "gpt4o"}, "202 4 ĠHEllo'S"),
+    ],
+)
+def test_how_words_are_cut_is_a_setting(settings: dict[str, Any], pieces: str) -> None:
+    cut = train(iter(["a"]), TokenizerConfig(vocab_size=300, **settings)).pre_tokenizer.pre_tokenize_str("2024 HEllo'S")
+    assert [piece for piece, _ in cut] == pieces.split()
+
+
+def test_the_byte_alphabet_is_that_of_gpt2() -> None:
+    assert (BYTE_OF["Ġ"], BYTE_OF["Ċ"], BYTE_OF["!"], BYTE_OF["ÿ"]) == (32, 10, 33, 255)
+    assert sorted(BYTE_OF.values()) == list(range(256))
+
+
+def test_neither_sharding_nor_the_run_changes_the_vocabulary(store: Store, tmp_path: Path) -> None:
+    all_texts = texts(300)
+    config = TokenizerConfig(vocab_size=350, max_bytes=30_000)
+    steps = [
+        tokenizer(documents_of({"a": all_texts}), config),
+        tokenizer(documents_of({"a": all_texts[:50], "b": all_texts[50:]}), config),
+    ]
+    manifests = [execute(step, store) for step in steps]
+    assert manifests[0].fingerprint != manifests[1].fingerprint
+    assert manifests[0].files == manifests[1].files
+    command = [sys.executable, "-c", "from tests.tasks.tokenizer.test_train import learned; print(learned())"]
+    here = Path(__file__).parents[3]
+    runs = {subprocess.run(command, cwd=here, capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    assert runs == {f"{learned()}\n"}  # the order of a hash table is another in every process
+
+
+def learned() -> int:
+    import zlib
+
+    return zlib.crc32(train(iter(texts(100)), TokenizerConfig(vocab_size=380)).to_str().encode())
+
+
+def opened(store: Store, shards: dict[str, list[str]]) -> Documents:
+    step = documents_of(shards)
+    execute(step, store)
+    return store.open(step.id, Documents)
+
+
+def test_the_draw_keeps_its_bound_and_takes_from_all_shards(store: Store) -> None:
+    documents = opened(store, {"a": texts(450, 1), "b": texts(450, 2)})
+    total = documents.manifest.counts["text_bytes"]
+    drawn = list(draw(documents, total // 5, seed=0))
+    assert 0.15 * total < sum(len(text.encode()) for text in drawn) < 0.25 * total
+    assert set(drawn) & set(texts(450, 1)) and set(drawn) & set(texts(450, 2))
+    assert drawn != list(draw(documents, total // 5, seed=1))
+    assert (
+        len(list(draw(documents, total, seed=0))) == len(list(held_out(documents, seed=0))) == 900
+    )  # few: all for both
+
+
+def test_what_is_held_out_is_never_learned_from(store: Store) -> None:
+    documents = opened(store, {"a": [f"{number} {text}" for number, text in enumerate(texts(2000))]})
+    total = documents.manifest.counts["text_bytes"]
+    spared = {document["text"] for document in held_out(documents, seed=0)}
+    assert 20 < len(spared) < 60
+    learned_from = set(draw(documents, total, seed=0))
+    assert len(learned_from) == 2000 - len(spared) and not learned_from & spared
+    assert spared == {document["text"] for document in held_out(documents, seed=0)}
+
+
+def test_one_huge_document_does_not_decide_the_vocabulary(store: Store) -> None:
+    documents = opened(store, {"a": [*texts(99), "spam " * 100_000]})
+    drawn = list(draw(documents, 40_000, seed=0))
+    assert len(drawn) == 100  # never fewer, however little the huge one leaves of the bound
+    assert max(map(len, drawn)) == 400
+
+
+def test_words_without_end_are_cut_and_others_left_alone() -> None:
+    """A million characters without a space would be trained on for many minutes."""
+    blob = "".join(random.Random(0).choices(string.ascii_letters + string.digits + "+/", k=300_000))
+    for text in (texts(1)[0], "a" * 1_999, "a" * 2_001, " " * 4_000, f"see {blob}\nand\n{blob}"):
+        pieces = list(cut_unbroken(text))
+        assert "".join(pieces) == text
+        assert max(map(len, (word for piece in pieces for word in re.findall(r"\S+|\s+", piece)))) <= 2_000
+    assert list(cut_unbroken(texts(1)[0])) == texts(1)[:1]
+    train(iter([blob, "a" * 1_000_000, " " * 1_000_000]), TokenizerConfig(vocab_size=300))
+
+
+def test_the_artifact_loads_in_transformers_and_can_be_read(store: Store) -> None:
+    step = tokenizer(documents_of({"a": texts(200)}), TokenizerConfig(vocab_size=340))
+    manifest = execute(step, store)
+    folder = store.open(step.id, Tokenizer).folder
+    ours = Encoder.load(folder / "tokenizer.json")
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    text = texts(1)[0]
+    assert theirs.encode(text) == ours.encode(text)
+    assert theirs.decode(ours.encode(text)) == text
+    assert len(theirs) == ours.vocab_size == manifest.counts["vocab_size"] == 340
+    assert manifest.metrics["bytes_per_token"] > 2
+    lines = (folder / "vocabulary.txt").read_text().splitlines()
+    assert len(lines) == 340
+    assert lines[0] == "      0 '<|bos|>'"
+    assert any(line.split(maxsplit=1)[1] == r"b'\xc3'" for line in lines)  # half a character
+    assert any(re.fullmatch(r" +\d+ ' river' +' r' \+ 'iver'", line) for line in lines)
+    assert any(re.fullmatch(r" +\d+ 'naïve' +b'na\\xc3' \+ b'\\xafve'", line) for line in lines)
+
+
+def test_a_text_too_poor_for_the_vocabulary_gives_what_it_has(store: Store) -> None:
+    manifest = execute(tokenizer(documents_of({"a": ["ab ab ab"]}), TokenizerConfig(vocab_size=4096)), store)
+    assert 268 < manifest.counts["vocab_size"] < 280
+
+
+def test_no_text_is_an_error_of_the_user(store: Store) -> None:
+    with pytest.raises(ValueError, match="holds no text"):
+        execute(tokenizer(documents_of({"a": []}), TokenizerConfig()), store)
+
+
+def test_a_vocabulary_that_loses_text_or_shortens_none_fails_loudly(encoder: Encoder) -> None:
+    verify(encoder, texts(3))
+    with pytest.raises(RuntimeError, match="from text of another kind; raise max_bytes"):
+        verify(encoder, ["日本語" * 9])
+    lossy = tokenizers.Tokenizer.from_str(encoder._encoder.to_str())
+    lossy.normalizer = tokenizers.normalizers.Lowercase()
+    with pytest.raises(RuntimeError, match=r"1 of 2 documents do not come back .* with a normalizer"):
+        verify(Encoder(lossy), ["The river", "the river"])
+
+
+def test_vocabularies_are_compared_by_language(encoder: Encoder) -> None:
+    poor = Encoder(train(iter(["a"]), TokenizerConfig(vocab_size=300)))
+    documents = [document("the river runs", "en"), document("日本 語", "ja"), document("wait", "")]
+    whole, english, japanese = compare({"": encoder, "bytes": poor}, documents)
+    assert (whole["language"], whole["documents"], whole["bytes"]) == ("all", 3, 14 + 10 + 4)
+    assert english["language"] == "en" and japanese["language"] == "ja"
+    assert english["bytes_per_token"] == 14 / len(encoder.encode("the river runs"))
+    assert english["tokens_per_word"] == len(encoder.encode("the river runs")) / 3
+    assert {row["bytes/bytes_per_token"] for row in (whole, english, japanese)} == {1.0}
+    assert japanese["bytes/tokens_per_word"] == 5.0
+
+
+def document(text: str, language: str) -> Document:
+    known = Document(id=text, url="", date="", file="", offset=0, text=text)
+    return {**known, "language": language} if language else known
+
+
+def test_the_comparison_is_shown_and_kept(store: Store, tmp_path: Path, encoder: Encoder) -> None:
+    encoder._encoder.save(str(tmp_path / "theirs.json"))
+    shown: list[Row] = []
+
+    class Eye(Listener):
+        def table(self, stage: str, name: str, rows: Any, description: str) -> None:
+            shown.extend(rows)
+
+    config = TokenizerConfig(vocab_size=300, compared_with=[str(tmp_path / "theirs.json")])
+    with listening(Eye()):
+        manifest = execute(tokenizer(documents_of({"a": texts(50)}), config), store)
+    assert [row["language"] for row in shown] == ["all"]
+    assert manifest.metrics["theirs/bytes_per_token"] > manifest.metrics["bytes_per_token"] > 1
+    assert manifest.metrics["theirs/tokens_per_word"] < manifest.metrics["tokens_per_word"]
+    assert set(manifest.inputs) == {"documents", "compared_0"}
+
+
+def test_merges_are_those_of_the_reference_but_for_ties(shared_data: Path) -> None:
+    """The reference and the trainer are one algorithm, with another choice among pairs that are equally frequent."""
+    folder = shared_data / "tokenizer" / "bpe-train-reference"
+    text = (folder / "corpus.en").read_text(encoding="utf-8")
+    lines = (folder / "train-bpe-reference-merges.txt").read_text(encoding="utf-8").splitlines()
+    encoder = train(iter([text]), TokenizerConfig(vocab_size=len(SPECIAL_TOKENS) + 256 + len(lines), pattern="gpt2"))
+    words = Counter(as_bytes(word) for word, _ in encoder.pre_tokenizer.pre_tokenize_str(text))
+    ids = {as_bytes(name): token for name, token in encoder.get_vocab().items() if name not in SPECIAL_TOKENS}
+
+    def lowest_ids(pairs: list[plain_bpe.Pair]) -> plain_bpe.Pair:
+        return min(pairs, key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+
+    greatest = [pair for pair, _ in plain_bpe.learn(words, len(lines), max)]
+    assert greatest == [tuple(map(as_bytes, line.split(" "))) for line in lines]
+    lowest = [pair for pair, _ in plain_bpe.learn(words, len(lines), lowest_ids)]
+    assert lowest == [tuple(map(as_bytes, merge)) for merge in json.loads(encoder.to_str())["model"]["merges"]]
+
+
+def as_bytes(name: str) -> bytes:
+    return bytes(BYTE_OF[character] for character in name)

@@ -1,0 +1,259 @@
+"""Reading over a network that fails: the bytes are those of the file, and what cannot be had is said."""
+
+import io
+import multiprocessing
+import os
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tasks.web import download
+from tasks.web.download import head, open_file, user_agent
+from tasks.web.rate_limit import Pace
+from tests.support.archives import BadServer, Handler, serving
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.001)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> bytes:
+    data = os.urandom(1_000_000)
+    (tmp_path / "file.gz").write_bytes(data)
+    return data
+
+
+def read(server: BadServer, pace: Pace | None = None) -> bytes:
+    with open_file(f"{server.url}/file.gz", pace) as stream:
+        return stream.read()
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False], ids=["ranges", "no ranges"])
+def test_a_busy_server_and_broken_connections_change_nothing(tmp_path: Path, data: bytes, knows_ranges: bool) -> None:
+    with serving(tmp_path, knows_ranges) as server:
+        server.faults["/file.gz"] = ["busy", "break", "busy", "break"]
+        assert read(server) == data
+    ranges = [wanted for _, _, wanted, _ in server.requests]
+    assert ranges[:2] == [None, None]
+    assert ranges[2] == "bytes=500000-"  # it goes on from where it was
+    assert all("crawl2chat" in agent for *_, agent in server.requests)
+
+
+def test_a_part_that_begins_elsewhere_is_asked_for_again(tmp_path: Path, data: bytes) -> None:
+    with serving(tmp_path) as server:
+        server.faults["/file.gz"] = ["break", "astray"]
+        assert read(server) == data
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False], ids=["ranges", "no ranges"])
+def test_a_file_that_was_replaced_meanwhile_is_not_spliced(tmp_path: Path, data: bytes, knows_ranges: bool) -> None:
+    with serving(tmp_path, knows_ranges) as server:
+        server.faults["/file.gz"] = ["break"]
+        with open_file(f"{server.url}/file.gz") as stream:
+            stream.read(1000)
+            (tmp_path / "file.gz").write_bytes(data[::-1])
+            with pytest.raises(ValueError, match=r"file\.gz was replaced while it was read, at byte 500000: run"):
+                stream.read()
+
+
+def test_size_and_version_of_a_file_are_told_where_the_server_refuses_head(tmp_path: Path, data: bytes) -> None:
+    with serving(tmp_path) as server:
+        told = head(f"{server.url}/file.gz")
+    for knows_ranges in (True, False):
+        with serving(tmp_path, knows_ranges, knows_head=False) as server:
+            assert head(f"{server.url}/file.gz") == told == (len(data), told[1])
+
+
+def test_a_size_that_is_no_number_is_not_known(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    send = Handler.send_header
+    monkeypatch.setattr(
+        Handler,
+        "send_header",
+        lambda self, name, value: send(self, name, "many" if name == "Content-Length" else value),
+    )
+    with serving(tmp_path) as server:
+        assert head(f"{server.url}/file.gz")[0] is None
+        assert read(server) == data
+
+
+def test_an_address_beyond_ascii_is_sent_as_browsers_send_it(tmp_path: Path) -> None:
+    (tmp_path / "übung 1.gz").write_bytes(b"content")
+    with serving(tmp_path) as server:
+        assert open_file(f"{server.url}/übung%201.gz").read() == b"content"
+    assert download.ascii_url("http://münchen.de:80/ü?ß=%20#é") == (
+        "http://xn--mnchen-3ya.de:80/%C3%BC?%C3%9F=%20#%C3%A9"
+    )
+
+
+def test_it_gives_up_with_the_place(tmp_path: Path, data: bytes) -> None:
+    with serving(tmp_path) as server:
+        server.faults["/file.gz"] = ["break", *["busy"] * 20]
+        with pytest.raises(ConnectionError, match=r"file\.gz failed at byte 500000, 8 times in a row.*503"):
+            read(server)
+
+
+def test_progress_is_patience_again(tmp_path: Path, data: bytes) -> None:
+    """Each connection brings half of the rest: many breaks in one file, none twice at the same place."""
+    with serving(tmp_path) as server:
+        server.faults["/file.gz"] = ["break"] * 15
+        assert read(server) == data
+
+
+def test_a_file_that_is_not_there_is_not_asked_for_again(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, pytest.raises(ValueError, match=r"file\.gz cannot be read .*404"):
+        read(server)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["http://site.example/a file.gz", "http://site..example/", "http://site.example/\udcfc"]
+)
+def test_an_address_that_is_none_is_not_tried_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits"))
+    with pytest.raises(ValueError, match=r"cannot be read .*: check the address"):
+        open_file(url).read()
+
+
+def test_retry_after_is_kept(tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    monkeypatch.setattr(download, "_retry_after_seconds", lambda error: 7.0)
+    with serving(tmp_path) as server:
+        server.faults["/file.gz"] = ["busy"]
+        assert read(server) == data
+    assert 7.0 in waited
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("120", 120.0), ("Fri, 01 Jan 2100 00:00:00 GMT", 1e9), ("soon", 0.0), ("", 0.0)]
+)
+def test_retry_after_is_seconds_or_a_date(value: str, seconds: float) -> None:
+    from email.message import Message
+    from urllib.error import HTTPError
+
+    headers = Message()
+    headers["Retry-After"] = value
+    asked = download._retry_after_seconds(HTTPError("http://x", 503, "busy", headers, None))
+    assert asked == seconds or asked > seconds > 0
+
+
+def test_other_filesystems_are_read_the_same_way() -> None:
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe_file("/download/file.gz", b"content")
+    with open_file("memory://download/file.gz") as stream:
+        assert stream.read() == b"content"
+
+
+def test_a_large_file_of_another_filesystem_costs_no_memory(tmp_path: Path) -> None:
+    import tracemalloc
+
+    (tmp_path / "large").write_bytes(bytes(50_000_000))
+    tracemalloc.start()
+    with open_file(f"local://{tmp_path}/large") as stream:
+        num_bytes = sum(len(block) for block in iter(lambda: stream.read(65_536), b""))
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert num_bytes == 50_000_000
+    assert peak_bytes < 15_000_000
+
+
+class Fragile(io.BytesIO):
+    """A file of a filesystem whose connections break."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() and not self.tell() % 130_000:
+            raise TimeoutError("read timed out")
+        return super().read(min(size or 0, 130_000 - self.tell() % 130_000))
+
+
+def test_broken_reads_of_another_filesystem_go_on_where_they_were(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+
+    def open_fragile(url: str, offset: int) -> download.Body:
+        opened.append(offset)
+        stream = Fragile(data) if len(opened) % 2 else io.BytesIO(data)
+        stream.seek(offset)
+        return download.Body(stream, len(data))
+
+    monkeypatch.setattr(download, "_open_fsspec", open_fragile)
+    with open_file("fragile://bucket/file") as stream:
+        assert stream.read() == data
+    assert opened == [0, 130_000]
+
+
+def test_who_asks_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert user_agent().startswith("crawl2chat/0")
+    monkeypatch.setenv("CRAWL2CHAT_CONTACT", "mailto:crawl@site.example")
+    assert user_agent().endswith("; mailto:crawl@site.example)")
+
+
+def test_all_workers_together_keep_to_the_rate(tmp_path: Path, data: bytes) -> None:
+    pace = Pace(tmp_path / "state" / "pace", requests_per_second=20)
+    with serving(tmp_path) as server:
+        server.faults["/file.gz"] = ["break"] * 4
+        with ThreadPoolExecutor(6) as workers:
+            assert set(workers.map(lambda _: read(server, pace), range(6))) == {data}
+    assert len(server.times) == 10
+    gaps = [after - before for before, after in zip(server.times, server.times[1:], strict=False)]
+    assert sum(gaps) > 8 / 20
+
+
+def claim(pace: Pace) -> float:
+    pace.request()
+    return time.time()
+
+
+def test_processes_share_a_pace(tmp_path: Path) -> None:
+    pace = Pace(tmp_path / "pace", requests_per_second=20)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as workers:
+        times = sorted(workers.map(claim, [pace] * 10))
+    assert times[-1] - times[0] > 8 / 20
+
+
+@pytest.mark.parametrize("fault", ["busy 1", "slow down"])
+def test_a_busy_server_is_left_alone_by_all(
+    tmp_path: Path, data: bytes, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "BACKOFF_SECONDS", 1.0)
+    pace = Pace(tmp_path / "pace")
+    with serving(tmp_path) as server:
+        server.faults["/file.gz"] = [fault]
+        first = threading.Thread(target=read, args=(server, pace))
+        first.start()
+        while pace._claim_request() <= 0:
+            time.sleep(0.01)
+        assert read(server, pace) == data
+        first.join()
+    assert min(server.times[1:]) - server.times[0] > 0.45
+
+
+def test_who_is_refused_does_not_ask_again(tmp_path: Path, data: bytes) -> None:
+    with serving(tmp_path) as server:
+        server.faults["/file.gz"] = ["refuse"]
+        with pytest.raises(ValueError, match="403"):
+            read(server)
+    assert len(server.requests) == 1
+
+
+def test_bytes_are_read_no_faster_than_allowed(tmp_path: Path, data: bytes) -> None:
+    pace = Pace(tmp_path / "pace", bytes_per_second=2_000_000)
+    with serving(tmp_path) as server:
+        start = time.monotonic()
+        assert read(server, pace) == data
+    assert time.monotonic() - start > 0.45
+
+
+def test_a_clock_that_was_set_back_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = Pace(tmp_path / "pace")
+    pace.pause(1e9)
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", lambda seconds: (waited.append(seconds), pace.path.unlink()))
+    pace.request()
+    assert waited[0] < 400
