@@ -2,11 +2,8 @@
 
 Reads a recipe, writes every stage's artifact. In one process each stage is a subflow; deployed, each is a run of its own
 deployment behind a small task with a persisted result, so that a retry of the pipeline keeps what is finished.
-
-    python -m flows.pipeline tiny      # the same as: crawl2chat run tiny
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,7 +13,9 @@ from prefect.deployments import run_deployment
 
 from flows.recipes import STAGE_NAMES, Recipe, RecipeName, StageName, make_recipe
 from flows.stages import FLOWS, Summary
-from tasks.artifacts.store import Artifact, DamagedArtifact, Given, Step, Store
+from tasks.artifacts.manifest import Artifact
+from tasks.artifacts.step import Given, Step
+from tasks.artifacts.store import DamagedArtifact, Store
 from tasks.dedup.stage import dedup
 from tasks.evaluate.stage import evaluate
 from tasks.execution.runner import up_to_date
@@ -136,9 +135,3 @@ def pipeline(
         upstream = [done[given.stage] for given in step.inputs.values() if given.stage in done]
         done[name] = launch(name, told, upstream) if runs_deployments else FLOWS[name](**told)
     return done
-
-
-if __name__ == "__main__":
-    from flows.cli.main import main
-
-    main(["run", *sys.argv[1:]])

@@ -17,7 +17,8 @@ from prefect.artifacts import (
 )
 from prefect.logging import get_run_logger
 
-from tasks.artifacts.store import Manifest, Step
+from tasks.artifacts.manifest import Manifest
+from tasks.artifacts.step import Step
 from tasks.execution.runner import Listener, Row
 
 PROGRESS_SECONDS = 5.0  # between two writes of the progress artifact

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from model.config import ModelConfig, OptimConfig, TrainConfig, explained
 from model.planning.presets import preset
-from tasks.artifacts.store import Config
+from tasks.artifacts.config import Config
 from tasks.dedup.stage import DedupConfig
 from tasks.evaluate.stage import EvaluateConfig
 from tasks.export.stage import ExportConfig

@@ -20,7 +20,9 @@ from flows.recipes import Recipe, RecipeName, make_recipe
 from flows.stages import Summary
 from model.config import ModelConfig, num_matrix_parameters
 from model.planning.scaling_law import refuse_few
-from tasks.artifacts.store import Checkpoint, Report, Step, Store
+from tasks.artifacts.manifest import Checkpoint, Report
+from tasks.artifacts.step import Step
+from tasks.artifacts.store import Store
 from tasks.execution.runner import execute, listening
 from tasks.pretrain.stage import PretrainConfig, pretrain
 from tasks.scaling.stage import BUDGETS, SIZES, ScalingConfig, scaling

@@ -10,7 +10,9 @@ from prefect import flow
 
 from flows.prefect_reporter import PrefectListener
 from flows.recipes import RecipeName
-from tasks.artifacts.store import Artifact, Checkpoint, Documents, Given, Report, Step, Store, Tokenizer, Tokens
+from tasks.artifacts.manifest import Artifact, Checkpoint, Documents, Report, Tokenizer, Tokens
+from tasks.artifacts.step import Given, Step
+from tasks.artifacts.store import Store
 from tasks.dedup import stage as dedup_stage
 from tasks.evaluate import stage as evaluate_stage
 from tasks.execution.runner import execute, listening

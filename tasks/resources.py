@@ -6,18 +6,23 @@ it, a moved one does not.
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import fsspec
 from pydantic import Field
 
-from tasks.artifacts.store import Config, Outcome, Resource, Step, runtime
+from tasks.artifacts.config import Config, runtime
+from tasks.artifacts.manifest import Resource
+from tasks.artifacts.step import Outcome, Step
 from tasks.execution.runner import Run
 
 VERSION = 1
 BLOCK_BYTES = 1 << 20
+HUB_CACHE = re.compile(r"models--([^/]+)--([^/]+)/snapshots/[^/]+$")
 
 
 class ResourceConfig(Config):
@@ -75,3 +80,9 @@ def run(run: Run, config: ResourceConfig) -> Outcome:
             f"the {config.name} at {config.path!r} changed while the pipeline was being started: run it again"
         )
     return Outcome(dict(counts))
+
+
+def short_name(path: str) -> str:
+    """What a model is called: as on the Hub where it lies in the Hub's cache, else as its folder."""
+    in_cache = HUB_CACHE.search(path.rstrip("/"))
+    return "/".join(in_cache.groups()) if in_cache else Path(path).absolute().name

@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from model.config import ModelConfig
 from model.files import read_lines
 from model.tokenizer.chat import Tokenizer as TokenizerFile
-from tasks.artifacts.store import Artifact, Checkpoint, Outcome, Tokenizer
+from tasks.artifacts.manifest import Artifact, Checkpoint, Tokenizer
+from tasks.artifacts.step import Outcome
 from tasks.execution.launcher import Metrics, launch
 from tasks.execution.runner import Run
 

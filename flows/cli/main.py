@@ -23,7 +23,10 @@ from rich.table import Table
 from flows.prefect_server import Server, quieten
 from flows.recipes import STAGE_NAMES, StageName, make_recipe
 from model.files import read_lines
-from tasks.artifacts.store import Artifact, Manifest, Step, Store, write_atomically
+from tasks.artifacts.files import write_atomically
+from tasks.artifacts.manifest import Artifact, Manifest
+from tasks.artifacts.step import Step
+from tasks.artifacts.store import Store
 from tasks.execution.runner import listening
 from tasks.scaling.stage import BUDGETS, SIZES
 

@@ -16,7 +16,8 @@ from rich.tree import Tree
 
 from model.files import read_lines
 from model.tokenizer.chat import Tokenizer
-from tasks.artifacts.store import Artifact, Manifest, Store
+from tasks.artifacts.manifest import Artifact, Manifest
+from tasks.artifacts.store import Store
 from tasks.records.documents import Document, read_documents
 
 SHOWN_CHARACTERS = 600

@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
-from tasks.artifacts.store import Manifest, Step
+from tasks.artifacts.manifest import Manifest
+from tasks.artifacts.step import Step
 from tasks.execution.runner import Listener
 
 PLAIN_SECONDS = 10.0

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.markup import escape
 
-from tasks.artifacts.store import Documents, Manifest, Store, Tokens
+from tasks.artifacts.manifest import Documents, Manifest, Tokens
+from tasks.artifacts.store import Store
 from tasks.records.documents import Document, to_document
 from tasks.tokenizer.encode import is_validation
 from tasks.web.urls import normalise

@@ -19,17 +19,9 @@ from pydantic import Field
 
 from model.files import write_lines
 from model.tokenizer.chat import whole_characters
-from tasks.artifacts.store import (
-    Artifact,
-    Config,
-    Conversations,
-    Outcome,
-    Preferences,
-    Prompts,
-    Questions,
-    Step,
-    runtime,
-)
+from tasks.artifacts.config import Config, runtime
+from tasks.artifacts.manifest import Artifact, Conversations, Preferences, Prompts, Questions
+from tasks.artifacts.step import Outcome, Step
 from tasks.execution.runner import Run
 from tasks.records.conversations import Role
 from tasks.sample_web.chat import conversations as compose_conversations

@@ -36,7 +36,10 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from tasks.artifacts.store import Artifact, Documents, Given, Outcome, Resource, Step, Store, runtime
+from tasks.artifacts.config import runtime
+from tasks.artifacts.manifest import Artifact, Documents, Resource
+from tasks.artifacts.step import Given, Outcome, Step
+from tasks.artifacts.store import Store
 from tasks.dedup import clusters, contamination, minhash, repeated_lines, signatures
 from tasks.dedup.candidates import REASONS, MergeConfig, Verdicts, Work, judge, save, write_clusters
 from tasks.dedup.columns import even_ranges

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model.files import read_lines
-from tasks.artifacts.store import Documents
+from tasks.artifacts.manifest import Documents
 from tasks.records.documents import Document, read_documents
 
 KEEP, DUPLICATE = "keep", "duplicate"

@@ -4,17 +4,15 @@ Reads artifacts' manifests and the sample web's truth file, writes nothing. Figu
 """
 
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from tasks.artifacts.store import Artifact, Checkpoint
+from tasks.artifacts.manifest import Artifact, Checkpoint
 from tasks.evaluate import filter_truth
-from tasks.pretrain.open_weights import short_name
+from tasks.markdown import Figures, one_line, percent, size, table
 from tasks.records.histograms import histogram_row
 from tasks.records.kept_dropped import funnel
-
-Figures = dict[str, Any]
+from tasks.resources import short_name
 
 
 def data_figures(artifacts: Mapping[str, Artifact]) -> list[Figures]:
@@ -101,20 +99,6 @@ def render(figures: Figures) -> str:
         cost_section,
     )
     return "# Report card\n\n" + "\n".join(section for build in sections if (section := build(figures)))
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, numbers to the right."""
-    lines = [headings, [":---", *["---:"] * (len(headings) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.1f}%"
-
-
-def size(num_bytes: float) -> str:
-    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:,.1f} kB"
 
 
 def data_section(figures: Figures) -> str:
@@ -289,12 +273,6 @@ def words_section(figures: Figures) -> str:
     ]
     told = "## In its own words\n\nThe base model writes on:\n\n" + "\n".join(texts)
     return told + ("\nThe policy answers:\n\n" + "\n".join(turns) if turns else "")
-
-
-def one_line(text: str) -> str:
-    """A model's text, which may hold anything, as one line without Markdown or HTML."""
-    plain = re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", text)
-    return re.sub(r"\s+", " ", plain)
 
 
 def cost_section(figures: Figures) -> str:

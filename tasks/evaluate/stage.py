@@ -15,21 +15,12 @@ from pydantic import Field
 
 from model.config import GenerateConfig
 from model.files import read_lines, write_lines
-from tasks.artifacts.store import (
-    Artifact,
-    Checkpoint,
-    Config,
-    Documents,
-    Outcome,
-    Report,
-    Step,
-    Tokenizer,
-    Tokens,
-    write_atomically,
-)
+from tasks.artifacts.config import Config
+from tasks.artifacts.files import write_atomically
+from tasks.artifacts.manifest import Artifact, Checkpoint, Documents, Report, Tokenizer, Tokens
+from tasks.artifacts.step import Outcome, Step
 from tasks.conversations.sources import questions
 from tasks.evaluate.report_card import (
-    Figures,
     base_figures,
     cost_figures,
     data_figures,
@@ -39,6 +30,7 @@ from tasks.evaluate.report_card import (
     truth_figures,
 )
 from tasks.execution.runner import Run
+from tasks.markdown import Figures
 
 if TYPE_CHECKING:
     from model.network.transformer import Transformer

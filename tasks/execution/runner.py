@@ -24,7 +24,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts.store import STATE, Artifact, Manifest, Step, Store
+from tasks.artifacts.manifest import STATE, Artifact, Manifest
+from tasks.artifacts.step import Step
+from tasks.artifacts.store import Store
 
 LEASE_SECONDS = 60.0
 LIBRARIES = [

@@ -22,7 +22,7 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any, TypeVar
 
-from tasks.artifacts.store import write_atomically
+from tasks.artifacts.files import write_atomically
 from tasks.execution.runner import Run
 
 S = TypeVar("S")

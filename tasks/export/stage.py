@@ -16,9 +16,12 @@ from pydantic import Field
 from model.config import num_parameters
 from model.tokenizer.chat import ASSISTANT_END, BOS, CHAT_TEMPLATE, PAD
 from model.tokenizer.chat import Tokenizer as Encoder
-from tasks.artifacts.store import Bundle, Checkpoint, Config, Outcome, Report, Step, Tokenizer, write_atomically
-from tasks.evaluate.report_card import one_line
+from tasks.artifacts.config import Config
+from tasks.artifacts.files import write_atomically
+from tasks.artifacts.manifest import Bundle, Checkpoint, Report, Tokenizer
+from tasks.artifacts.step import Outcome, Step
 from tasks.execution.runner import Run
+from tasks.markdown import one_line
 from tasks.training import check_vocabulary, model_config, tokenizer_file
 
 VERSION = 2

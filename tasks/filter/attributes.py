@@ -21,7 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, Field
 
-from tasks.artifacts.store import Artifact, Documents, Measures, Outcome, Resource, Step, runtime
+from tasks.artifacts.config import runtime
+from tasks.artifacts.manifest import Artifact, Documents, Measures, Resource
+from tasks.artifacts.step import Outcome, Step
 from tasks.execution.runner import Row, Run
 from tasks.execution.shards import Counts, map_shards, tick
 from tasks.filter import quality

@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 import xxhash
 from pydantic import Field, model_validator
 
-from tasks.artifacts.store import Config, Outcome, Resource, Step, runtime
+from tasks.artifacts.config import Config, runtime
+from tasks.artifacts.manifest import Resource
+from tasks.artifacts.step import Outcome, Step
 from tasks.execution.runner import Run
 from tasks.resources import resource
 from tasks.web.language_id import LABEL

@@ -20,7 +20,8 @@ from typing import Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from tasks.artifacts.store import Documents, Measures, Outcome, Step
+from tasks.artifacts.manifest import Documents, Measures
+from tasks.artifacts.step import Outcome, Step
 from tasks.execution.runner import Row, Run
 from tasks.execution.shards import Counts, map_shards, tick
 from tasks.filter import quality

@@ -22,7 +22,10 @@ import fsspec
 from pydantic import Field
 
 from model.files import read_lines
-from tasks.artifacts.store import Artifact, Config, Crawl, Outcome, Step, Store, runtime
+from tasks.artifacts.config import Config, runtime
+from tasks.artifacts.manifest import Artifact, Crawl
+from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.store import Store
 from tasks.execution.runner import Run
 from tasks.sample_web.config import SampleWebConfig
 from tasks.web.download import head, is_http, open_file

@@ -24,17 +24,9 @@ from typing import Any
 from pydantic import Field
 
 from model.files import read_lines, write_lines
-from tasks.artifacts.store import (
-    STATE,
-    Artifact,
-    Config,
-    Crawl,
-    Documents,
-    Outcome,
-    Resource,
-    Step,
-    runtime,
-)
+from tasks.artifacts.config import Config, runtime
+from tasks.artifacts.manifest import STATE, Artifact, Crawl, Documents, Resource
+from tasks.artifacts.step import Outcome, Step
 from tasks.execution.runner import Run
 from tasks.execution.shards import Counts, map_shards, tick
 from tasks.ingest.extraction_process import Settings, extraction

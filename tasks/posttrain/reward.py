@@ -7,7 +7,9 @@ scalar head. The loss is Bradley and Terry's (1952), as in InstructGPT (Ouyang e
 from pydantic import Field
 
 from model.config import OptimConfig, TrainConfig, TrainRun
-from tasks.artifacts.store import Artifact, Checkpoint, Config, Outcome, Preferences, Step, Tokenizer
+from tasks.artifacts.config import Config
+from tasks.artifacts.manifest import Artifact, Checkpoint, Preferences, Tokenizer
+from tasks.artifacts.step import Outcome, Step
 from tasks.conversations.sources import preferences
 from tasks.execution.runner import Run
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train

@@ -8,7 +8,9 @@ from pydantic import Field
 
 from model.config import OptimConfig
 from model.rl.config import RLConfig, RLRun
-from tasks.artifacts.store import Artifact, Checkpoint, Config, Outcome, Prompts, Step, Tokenizer
+from tasks.artifacts.config import Config
+from tasks.artifacts.manifest import Artifact, Checkpoint, Prompts, Tokenizer
+from tasks.artifacts.step import Outcome, Step
 from tasks.conversations.sources import prompts
 from tasks.execution.runner import Run
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train

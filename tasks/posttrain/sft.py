@@ -7,7 +7,9 @@ has to say and on the token that ends its turn, on nothing else (InstructGPT, Ou
 from pydantic import Field
 
 from model.config import OptimConfig, TrainConfig, TrainRun
-from tasks.artifacts.store import Artifact, Checkpoint, Config, Conversations, Outcome, Step, Tokenizer
+from tasks.artifacts.config import Config
+from tasks.artifacts.manifest import Artifact, Checkpoint, Conversations, Tokenizer
+from tasks.artifacts.step import Outcome, Step
 from tasks.conversations.sources import conversations
 from tasks.execution.runner import Run
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train

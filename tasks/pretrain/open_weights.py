@@ -11,7 +11,6 @@ own (Hewitt 2021). The model is read whole into memory and kept in float32.
 """
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,12 @@ from pydantic import Field
 
 from model.tokenizer import vocabularies
 from model.tokenizer.chat import Tokenizer as Encoder
-from tasks.artifacts.store import Config, Outcome, Resource, Step, Store, Tokenizer, runtime
+from tasks.artifacts.config import Config, runtime
+from tasks.artifacts.manifest import Resource, Tokenizer
+from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.store import Store
 from tasks.execution.runner import Run
+from tasks.resources import short_name
 from tasks.training import tokenizer_file
 
 if TYPE_CHECKING:
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
 
 VERSION = 3
 PATTERNS = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
-HUB_CACHE = re.compile(r"models--([^/]+)--([^/]+)/snapshots/[^/]+$")
 
 
 class BaseModelConfig(Config):
@@ -68,12 +70,6 @@ def run(run: Run, config: BaseModelConfig) -> Outcome:
         shutil.copyfile(Path(config.path) / name, run.folder / "files" / name)
     num_bytes = sum(path.stat().st_size for path in (run.folder / "files").iterdir())
     return Outcome({"files": len(config.sha256), "bytes": num_bytes})
-
-
-def short_name(path: str) -> str:
-    """What a model is called: as on the Hub where it lies in the Hub's cache, else as its folder."""
-    in_cache = HUB_CACHE.search(path.rstrip("/"))
-    return "/".join(in_cache.groups()) if in_cache else Path(path).absolute().name
 
 
 def adapted(model: Resource, tokenizer: Tokenizer) -> tuple["Transformer", int]:

@@ -18,18 +18,9 @@ from pydantic import Field, model_validator
 from model.config import ModelConfig, OptimConfig, Source, TrainConfig, TrainRun, num_parameters
 from model.planning.presets import PRESETS
 from model.tokenizer.chat import Tokenizer as Encoder
-from tasks.artifacts.store import (
-    Artifact,
-    Checkpoint,
-    Config,
-    Given,
-    Outcome,
-    Resource,
-    Step,
-    Tokenizer,
-    Tokens,
-    runtime,
-)
+from tasks.artifacts.config import Config, runtime
+from tasks.artifacts.manifest import Artifact, Checkpoint, Resource, Tokenizer, Tokens
+from tasks.artifacts.step import Given, Outcome, Step
 from tasks.execution.runner import Run
 from tasks.pretrain.open_weights import adapted, base_model
 from tasks.training import paths, tokenizer_file, train, vocab_size

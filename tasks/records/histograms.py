@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts.store import write_atomically
+from tasks.artifacts.files import write_atomically
 from tasks.execution.runner import Row, Run
 from tasks.records.documents import Document
 from tasks.web.urls import split_address

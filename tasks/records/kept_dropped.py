@@ -15,7 +15,8 @@ from typing import Self
 
 import xxhash
 
-from tasks.artifacts.store import STATE, write_atomically
+from tasks.artifacts.files import write_atomically
+from tasks.artifacts.manifest import STATE
 from tasks.execution.runner import Row, Run
 from tasks.execution.shards import Counts
 from tasks.records.documents import Document, ShardWriter

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model.planning.scaling_law import ScalingLaw
-from tasks.evaluate.report_card import Figures, percent, table
+from tasks.markdown import Figures, percent, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,9 +18,12 @@ from pydantic import Field
 
 from model.config import Fraction, ModelConfig, num_matrix_parameters
 from model.planning.scaling_law import ScalingRun, fit, resample, scatter
-from tasks.artifacts.store import Artifact, Checkpoint, Config, Outcome, Report, Step, write_atomically
-from tasks.evaluate.report_card import Figures
+from tasks.artifacts.config import Config
+from tasks.artifacts.files import write_atomically
+from tasks.artifacts.manifest import Artifact, Checkpoint, Report
+from tasks.artifacts.step import Outcome, Step
 from tasks.execution.runner import Run
+from tasks.markdown import Figures
 from tasks.scaling.report import draw, render, svg
 from tasks.training import model_config
 

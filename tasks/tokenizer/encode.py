@@ -29,7 +29,9 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from model.tokenizer.chat import Tokenizer as Encoder
-from tasks.artifacts.store import Config, Documents, Outcome, Step, Tokenizer, Tokens, runtime
+from tasks.artifacts.config import Config, runtime
+from tasks.artifacts.manifest import Documents, Tokenizer, Tokens
+from tasks.artifacts.step import Outcome, Step
 from tasks.execution.runner import Run
 from tasks.execution.shards import Counts, map_shards, tick
 from tasks.tokenizer.bigram import bits_per_byte, read_pairs

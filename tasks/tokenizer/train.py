@@ -27,7 +27,9 @@ from model.tokenizer import vocabularies
 from model.tokenizer.chat import SPECIAL_TOKENS
 from model.tokenizer.chat import Tokenizer as Encoder
 from model.tokenizer.vocabularies import PatternName
-from tasks.artifacts.store import Artifact, Config, Documents, Outcome, Resource, Step, Tokenizer, runtime
+from tasks.artifacts.config import Config, runtime
+from tasks.artifacts.manifest import Artifact, Documents, Resource, Tokenizer
+from tasks.artifacts.step import Outcome, Step
 from tasks.execution.runner import Row, Run
 from tasks.records.documents import Document, read_documents
 from tasks.resources import resource

@@ -24,7 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from tasks.artifacts.store import Artifact, Step
+from tasks.artifacts.manifest import Artifact
+from tasks.artifacts.step import Step
 from tasks.resources import resource
 from tasks.web.blocklists import LISTS
 from tasks.web.download import head, open_file

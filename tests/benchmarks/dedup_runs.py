@@ -25,7 +25,10 @@ EQUAL = {"by_url": False, "by_content": False, "min_similarity": 0.0, "num_worke
 
 OURS = """
 import json, shutil, sys
-from tasks.artifacts.store import Config, Documents, Outcome, Step, Store
+from tasks.artifacts.config import Config
+from tasks.artifacts.manifest import Documents
+from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.store import Store
 from tasks.dedup.stage import DedupConfig, dedup
 from tasks.execution.runner import execute
 

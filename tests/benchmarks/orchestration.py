@@ -21,7 +21,8 @@ from typing import Any
 
 from flows.pipeline import dag
 from flows.recipes import make_recipe
-from tasks.artifacts.store import Checkpoint, Store
+from tasks.artifacts.manifest import Checkpoint
+from tasks.artifacts.store import Store
 from tests.benchmarks.harness import ROOT, machine, say, tell
 from tests.benchmarks.token_data import write_tokens
 from tests.support.tiny_models import finish

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import zstandard
 
-from tasks.artifacts.store import Documents, Store
+from tasks.artifacts.manifest import Documents
+from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.execution.shards import Counts
 from tasks.ingest.stage import PAGES, IngestConfig, ingest

@@ -23,7 +23,8 @@ from flows.cli.terminal import Terminal
 from flows.recipes import STAGE_NAMES
 from model.inference.chat import Chat
 from model.network.huggingface import load_transformer
-from tasks.artifacts.store import Artifact, Documents, Store
+from tasks.artifacts.manifest import Artifact, Documents
+from tasks.artifacts.store import Store
 from tasks.records.documents import read_documents
 
 SMALL = [

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from tasks.artifacts.store import Artifact, Config, Documents, Outcome, Step
+from tasks.artifacts.config import Config
+from tasks.artifacts.manifest import Artifact, Documents
+from tasks.artifacts.step import Outcome, Step
 from tasks.execution.runner import Run
 from tasks.records.documents import Document, ShardWriter
 

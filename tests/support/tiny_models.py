@@ -11,7 +11,9 @@ from model.config import ModelConfig
 from model.network.huggingface import save_weights
 from model.network.transformer import RewardModel, Transformer, initialize
 from model.tokenizer.chat import Tokenizer
-from tasks.artifacts.store import Artifact, Given, Manifest, Step, Store
+from tasks.artifacts.manifest import Artifact, Manifest
+from tasks.artifacts.step import Given, Step
+from tasks.artifacts.store import Store
 from tasks.tokenizer.train import TokenizerConfig, train
 
 A = TypeVar("A", bound=Artifact)

@@ -4,7 +4,8 @@ import pytest
 
 from flows.cli.show import dropped_for
 from flows.cli.trace import Fate, captures_told, trace
-from tasks.artifacts.store import Documents, Store
+from tasks.artifacts.manifest import Documents
+from tasks.artifacts.store import Store
 from tasks.dedup.stage import DedupConfig, dedup
 from tasks.execution.runner import execute
 from tasks.filter.stage import FilterConfig, filter

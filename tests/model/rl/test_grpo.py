@@ -20,8 +20,8 @@ from model.rl import grpo as rl
 from model.rl.config import RLConfig, RLRun
 from model.rl.rollouts import Environment, Prompt, Rollouts, calibrate, read_prompts, reward, roll_out, split_prompts
 from model.tokenizer.chat import Tokenizer
-from tasks.artifacts import store as artifacts
-from tasks.artifacts.store import Checkpoint, Store
+from tasks.artifacts.manifest import Checkpoint, Tokenizer
+from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.posttrain.rlhf import RLHFConfig, rlhf
 from tests.support.tiny_models import finish, tiny_config, write_lines, write_model, write_tokenizer
@@ -246,7 +246,7 @@ def test_the_stage_trains_in_a_process_group_of_its_own(folder: Path, store: Sto
     step = rlhf(
         finish(store, Checkpoint, "sft/s"),
         finish(store, Checkpoint, "reward/j"),
-        finish(store, artifacts.Tokenizer, "tokenizer/t"),
+        finish(store, Tokenizer, "tokenizer/t"),
         RLHFConfig(
             prompts=str(folder / "prompts.jsonl"), train=make_run(folder, num_steps=2, num_ranks=2, zero_stage=1).config
         ),
@@ -266,7 +266,7 @@ def test_a_judge_of_another_vocabulary_is_refused(folder: Path, store: Store) ->
     step = rlhf(
         finish(store, Checkpoint, "sft/s"),
         finish(store, Checkpoint, "reward/j"),
-        finish(store, artifacts.Tokenizer, "tokenizer/t"),
+        finish(store, Tokenizer, "tokenizer/t"),
         RLHFConfig(prompts=str(folder / "prompts.jsonl")),
     )
     with pytest.raises(ValueError, match="reward/j has a vocabulary of"):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from model.tokenizer.chat import SPECIAL_TOKENS
 from model.tokenizer.chat import Tokenizer as Encoder
 from model.tokenizer.vocabularies import RANK_FILES, from_ranks, load, merges_of, read_ranks
-from tasks.artifacts.store import Store, Tokenizer, Tokens
+from tasks.artifacts.manifest import Tokenizer, Tokens
+from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.tokenizer.encode import TokenizeConfig, tokenize
 from tasks.tokenizer.train import TokenizerConfig, tokenizer, train

@@ -10,19 +10,10 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from tasks.artifacts.store import (
-    Artifact,
-    Config,
-    DamagedArtifact,
-    Documents,
-    Given,
-    Outcome,
-    Step,
-    Store,
-    Tokens,
-    fingerprint,
-    runtime,
-)
+from tasks.artifacts.config import Config, fingerprint, runtime
+from tasks.artifacts.manifest import Artifact, Documents, Tokens
+from tasks.artifacts.step import Given, Outcome, Step
+from tasks.artifacts.store import DamagedArtifact, Store
 from tasks.execution.runner import Run, execute, lease, up_to_date
 
 

@@ -19,7 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.artifacts.store import Config, Documents, Outcome, Step
+from tasks.artifacts.config import Config
+from tasks.artifacts.manifest import Documents
+from tasks.artifacts.step import Outcome, Step
 from tasks.dedup import clusters, columns, minhash, repeated_lines, signatures
 from tasks.dedup.candidates import Work, judge
 from tasks.dedup.clusters import Clusters

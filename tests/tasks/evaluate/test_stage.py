@@ -7,19 +7,9 @@ from typing import Any
 import pytest
 
 from model.network.transformer import RewardModel
-from tasks.artifacts.store import (
-    Checkpoint,
-    Crawl,
-    Documents,
-    Given,
-    Measures,
-    Preferences,
-    Report,
-    Step,
-    Store,
-    Tokenizer,
-    Tokens,
-)
+from tasks.artifacts.manifest import Checkpoint, Crawl, Documents, Measures, Preferences, Report, Tokenizer, Tokens
+from tasks.artifacts.step import Given, Step
+from tasks.artifacts.store import Store
 from tasks.evaluate import filter_truth
 from tasks.evaluate.report_card import one_line
 from tasks.evaluate.stage import EvaluateConfig, chat_figures, choose, class_name, evaluate, facts_by_class, relation

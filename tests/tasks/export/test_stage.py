@@ -8,7 +8,8 @@ import torch
 
 from model.network.huggingface import load_transformer
 from model.tokenizer.chat import Tokenizer as Encoder
-from tasks.artifacts.store import Checkpoint, Report, Store, Tokenizer
+from tasks.artifacts.manifest import Checkpoint, Report, Tokenizer
+from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.export.stage import ExportConfig, export, model_card
 from tests.support.tiny_models import finish, write_model, write_tokenizer

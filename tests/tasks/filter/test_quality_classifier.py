@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.artifacts.store import Outcome
+from tasks.artifacts.step import Outcome
 from tasks.execution.runner import execute
 from tasks.filter.quality_classifier import QualityModelConfig, as_line, judge, quality_model, read_texts, score
 from tasks.filter.stage import FilterConfig, filter

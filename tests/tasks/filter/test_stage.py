@@ -13,7 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.artifacts.store import Config, Crawl, Documents, Outcome, Step, Store
+from tasks.artifacts.config import Config
+from tasks.artifacts.manifest import Crawl, Documents
+from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.store import Store
 from tasks.execution.runner import Listener, execute, listening
 from tasks.filter.attributes import MeasureConfig, Tools, measures_of, schema
 from tasks.filter.pii.detect import FINDERS

@@ -7,7 +7,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from tasks.artifacts.store import Crawl, Step, Store
+from tasks.artifacts.manifest import Crawl
+from tasks.artifacts.step import Step
+from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.ingest.inputs import crawl, find, shard_names
 from tasks.sample_web.config import SampleWebConfig

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.artifacts.store import Documents, Manifest, Store
+from tasks.artifacts.manifest import Documents, Manifest
+from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.ingest.stage import IngestConfig, ingest, original_url
 from tasks.records.documents import Document, read_documents

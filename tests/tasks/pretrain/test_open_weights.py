@@ -14,7 +14,9 @@ from model.config import TrainConfig
 from model.network.huggingface import load_transformer
 from model.tokenizer.chat import SPECIAL_TOKENS
 from model.tokenizer.chat import Tokenizer as Encoder
-from tasks.artifacts.store import Resource, Step, Store, Tokenizer, Tokens
+from tasks.artifacts.manifest import Resource, Tokenizer, Tokens
+from tasks.artifacts.step import Step
+from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.pretrain.open_weights import adapted, base_model, short_name
 from tasks.pretrain.stage import PretrainConfig, pretrain

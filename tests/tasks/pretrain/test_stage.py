@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from model.config import TrainConfig
-from tasks.artifacts.store import Step, Store, Tokenizer, Tokens
+from tasks.artifacts.manifest import Tokenizer, Tokens
+from tasks.artifacts.step import Step
+from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.pretrain.stage import PretrainConfig, pretrain
 from tests.model.data.test_dataloader import write_shard

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.artifacts.store import Config, Documents, Step
+from tasks.artifacts.config import Config
+from tasks.artifacts.manifest import Documents
+from tasks.artifacts.step import Step
 from tasks.execution.runner import Listener, Row, Run, listening
 from tasks.records.documents import Document, read_documents
 from tasks.records.kept_dropped import DRAWN, Sieve, funnel, tell

@@ -19,8 +19,10 @@ from model.config import ModelConfig, OptimConfig, TrainConfig, TrainRun
 from model.network.huggingface import to_hugging_face
 from model.planning.scaling_law import HUBER_DELTA, ScalingLaw, ScalingRun, fit, minimise, resample, scatter
 from model.training.loop import train
-from tasks.artifacts.store import Checkpoint, Manifest, Step, Store, Tokens
-from tasks.artifacts.store import Tokenizer as TokenizerFile
+from tasks.artifacts.manifest import Checkpoint, Manifest, Tokens
+from tasks.artifacts.manifest import Tokenizer as TokenizerFile
+from tasks.artifacts.step import Step
+from tasks.artifacts.store import Store
 from tasks.execution.runner import Listener, execute, listening
 from tasks.pretrain.stage import PretrainConfig, pretrain
 from tasks.scaling.report import runs_section

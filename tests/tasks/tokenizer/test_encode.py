@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from model.data.token_shards import shard_vocab_size, token_runs
 from model.tokenizer.chat import Tokenizer as Encoder
 from model.tokenizer.vocabularies import PatternName
-from tasks.artifacts.store import Step, Store, Tokens
-from tasks.artifacts.store import Tokenizer as TokenizerArtifact
+from tasks.artifacts.manifest import Tokenizer as TokenizerArtifact
+from tasks.artifacts.manifest import Tokens
+from tasks.artifacts.step import Step
+from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.tokenizer.bigram import Bigram, Pairs, bits_per_byte, fit_discount, read_pairs
 from tasks.tokenizer.encode import CUT, TokenizeConfig, TokenWriter, batches, is_validation, pieces, tokenize

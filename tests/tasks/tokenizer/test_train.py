@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerFast
 from model.tokenizer.chat import SPECIAL_TOKENS
 from model.tokenizer.chat import Tokenizer as Encoder
 from model.tokenizer.vocabularies import byte_of_character
-from tasks.artifacts.store import Documents, Store, Tokenizer
+from tasks.artifacts.manifest import Documents, Tokenizer
+from tasks.artifacts.store import Store
 from tasks.execution.runner import Listener, Row, execute, listening
 from tasks.records.documents import Document
 from tasks.tokenizer.train import TokenizerConfig, compare, cut_unbroken, draw, held_out, tokenizer, train, verify

@@ -1,0 +1,46 @@
+"""The settings of a stage, and the fingerprint that names its result before it is computed.
+
+A fingerprint is a hash of the stage, its version, the config fields that shape the result, and the fingerprints of the inputs (the
+idea of Nix derivations, and of marin's artifacts). Where and how a stage runs is not in it. Reads and writes nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+
+class Config(BaseModel):
+    """The settings of one stage. Unknown fields are refused, values do not change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def runtime(default: Any, **constraints: Any) -> Any:
+    """A config field that says where or how a stage runs and does not shape its result: it is left out of the fingerprint."""
+    return Field(default, json_schema_extra={"runtime": True}, **constraints)
+
+
+def _is_runtime(field: FieldInfo) -> bool:
+    return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("runtime"))
+
+
+def identity(config: BaseModel) -> dict[str, Any]:
+    """The fields of `config` that shape the result, as JSON values."""
+    values = config.model_dump(mode="json")
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        if _is_runtime(info):
+            del values[name]
+        elif isinstance(value, BaseModel):
+            values[name] = identity(value)
+    return values
+
+
+def fingerprint(stage: str, version: int, config: BaseModel, inputs: Mapping[str, str]) -> str:
+    """The name of what `stage` makes of `inputs` (role to fingerprint): 16 hexadecimal digits."""
+    parts = {"stage": stage, "version": version, "config": identity(config), "inputs": dict(inputs)}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
