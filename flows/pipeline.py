@@ -14,7 +14,7 @@ from prefect.deployments import run_deployment
 from flows.recipes import STAGE_NAMES, Recipe, RecipeName, StageName, make_recipe
 from flows.stages import FLOWS, Summary
 from tasks.artifacts.manifest import Artifact
-from tasks.artifacts.step import Given, Step
+from tasks.artifacts.step import ExistingArtifact, Step
 from tasks.artifacts.store import DamagedArtifact, Store
 from tasks.dedup.stage import dedup
 from tasks.evaluate.stage import evaluate
@@ -41,11 +41,11 @@ def dag(recipe: Recipe) -> Steps:
     tokens = tokenize(unique, tokenizer, recipe.tokenize)  # sharded Arrow
     base = pretrain(tokens, tokenizer, recipe.pretrain)  # DeepSpeed
     assistant = sft(base, tokenizer, recipe.sft)  # conversations
-    judge = reward(assistant, tokenizer, recipe.reward)  # preference pairs
-    policy = rlhf(assistant, judge, tokenizer, recipe.rlhf)  # GRPO
-    report = evaluate(raw, clean, unique, tokens, tokenizer, base, assistant, judge, policy, recipe.evaluate)
+    reward_model = reward(assistant, tokenizer, recipe.reward)  # preference pairs
+    policy = rlhf(assistant, reward_model, tokenizer, recipe.rlhf)  # GRPO
+    report = evaluate(raw, clean, unique, tokens, tokenizer, base, assistant, reward_model, policy, recipe.evaluate)
     bundle = export(policy, tokenizer, report, recipe.export)
-    steps = (raw, clean, unique, tokenizer, tokens, base, assistant, judge, policy, report, bundle)
+    steps = (raw, clean, unique, tokenizer, tokens, base, assistant, reward_model, policy, report, bundle)
     return dict(zip(STAGE_NAMES, steps, strict=True))
 
 
@@ -83,7 +83,9 @@ def state(step: Step[Artifact], recipe_name: str, store: Store) -> Literal["up t
 def parameters(step: Step[Artifact], recipe_name: str, force: bool) -> dict[str, Any]:
     """What the flow of a step's stage is called with. What the config itself names is left out."""
     inputs = {
-        role: given.id for role, given in step.inputs.items() if not (given.is_source or isinstance(given, Given))
+        role: given.id
+        for role, given in step.inputs.items()
+        if not (given.is_source or isinstance(given, ExistingArtifact))
     }
     return {"recipe": recipe_name, **inputs, "config": step.config.model_dump(mode="json"), "force": force}
 

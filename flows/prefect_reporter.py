@@ -19,12 +19,12 @@ from prefect.logging import get_run_logger
 
 from tasks.artifacts.manifest import Manifest
 from tasks.artifacts.step import Step
-from tasks.execution.runner import Listener, Row
+from tasks.execution.reporter import Reporter, Row
 
 PROGRESS_SECONDS = 5.0  # between two writes of the progress artifact
 
 
-class PrefectListener(Listener):
+class PrefectReporter(Reporter):
     """Listens to one stage inside its flow run."""
 
     def __init__(self) -> None:

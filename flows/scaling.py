@@ -15,15 +15,16 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.pipeline import dag, pipeline
-from flows.prefect_reporter import PrefectListener
+from flows.prefect_reporter import PrefectReporter
 from flows.recipes import Recipe, RecipeName, make_recipe
 from flows.stages import Summary
 from model.config import ModelConfig, num_matrix_parameters
-from model.planning.scaling_law import refuse_few
+from model.planning.scaling_law import require_enough_runs
 from tasks.artifacts.manifest import Checkpoint, Report
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
-from tasks.execution.runner import execute, listening
+from tasks.execution.reporter import reporting
+from tasks.execution.runner import execute
 from tasks.pretrain.stage import PretrainConfig, pretrain
 from tasks.scaling.stage import BUDGETS, SIZES, ScalingConfig, scaling
 
@@ -50,7 +51,7 @@ def study(recipe: Recipe, sizes: Sequence[float] = SIZES, budgets: Sequence[floa
         for row, size in enumerate(sizes, start=1)
         for column, budget in enumerate(budgets, start=1)
     }
-    refuse_few([(num_matrix_parameters(config.model), config.train.num_steps) for config in configs.values()])
+    require_enough_runs([(num_matrix_parameters(config.model), config.train.num_steps) for config in configs.values()])
     runs = {name: pretrain(tokens, tokenizer, config) for name, config in configs.items()}
     train = recipe.pretrain.train
     config = ScalingConfig(model=recipe.pretrain.model, num_tokens=train.num_steps * train.batch_tokens)
@@ -98,7 +99,7 @@ def smaller_model(model: ModelConfig, size: float) -> ModelConfig:
 def make(step: Step[Any], recipe: str, upstream: Sequence[Summary]) -> Summary:
     """Make the artifact of a step. `upstream` is what the UI draws arrows from."""
     store = Store.default()
-    with listening(PrefectListener()):
+    with reporting(PrefectReporter()):
         manifest = execute(step, store)
     if step.stage == "scaling":
         store.set_latest(recipe, manifest)

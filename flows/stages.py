@@ -8,14 +8,15 @@ from typing import Any, TypeVar
 
 from prefect import flow
 
-from flows.prefect_reporter import PrefectListener
+from flows.prefect_reporter import PrefectReporter
 from flows.recipes import RecipeName
 from tasks.artifacts.manifest import Artifact, Checkpoint, Documents, Report, Tokenizer, Tokens
-from tasks.artifacts.step import Given, Step
+from tasks.artifacts.step import ExistingArtifact, Step
 from tasks.artifacts.store import Store
 from tasks.dedup import stage as dedup_stage
 from tasks.evaluate import stage as evaluate_stage
-from tasks.execution.runner import execute, listening
+from tasks.execution.reporter import reporting
+from tasks.execution.runner import execute
 from tasks.export import stage as export_stage
 from tasks.filter import stage as filter_stage
 from tasks.ingest import stage as ingest_stage
@@ -43,10 +44,10 @@ class Inputs:
             self.store.latest(self.recipe, stage) if name == LATEST else name if "/" in name else f"{stage}/{name}"
         )
         manifest = self.store.open(artifact_id, kind).manifest
-        return Given.of(kind, artifact_id, manifest)
+        return ExistingArtifact.of(kind, artifact_id, manifest)
 
     def run(self, step: Step[Any], force: bool) -> Summary:
-        with listening(PrefectListener()):
+        with reporting(PrefectReporter()):
             manifest = execute(step, self.store, force=force)
         self.store.set_latest(self.recipe, manifest)
         return {"artifact": manifest.id, "counts": manifest.counts, "metrics": manifest.metrics}
@@ -215,7 +216,7 @@ def reward(
 def rlhf(
     recipe: RecipeName = "tiny",
     assistant: str = LATEST,
-    judge: str = LATEST,
+    reward_model: str = LATEST,
     tokenizer: str = LATEST,
     config: rlhf_stage.RLHFConfig = rlhf_stage.RLHFConfig(),
     force: bool = False,
@@ -225,7 +226,7 @@ def rlhf(
     Args:
         recipe: Whose latest artifacts are meant, and whose latest the result becomes.
         assistant: Artifact of sft: STAGE/FINGERPRINT, or latest.
-        judge: Artifact of reward: STAGE/FINGERPRINT, or latest.
+        reward_model: Artifact of reward: STAGE/FINGERPRINT, or latest.
         tokenizer: Artifact of tokenizer: STAGE/FINGERPRINT, or latest.
         config: The prompts and the training.
         force: Run also where the artifact is up to date.
@@ -233,7 +234,7 @@ def rlhf(
     take = Inputs(recipe)
     given = (
         take(Checkpoint, "sft", assistant),
-        take(Checkpoint, "reward", judge),
+        take(Checkpoint, "reward", reward_model),
         take(Tokenizer, "tokenizer", tokenizer),
     )
     return take.run(rlhf_stage.rlhf(*given, config), force)
@@ -249,7 +250,7 @@ def evaluate(
     tokens: str = LATEST,
     base: str = LATEST,
     assistant: str = LATEST,
-    judge: str = LATEST,
+    reward_model: str = LATEST,
     policy: str = LATEST,
     config: evaluate_stage.EvaluateConfig = evaluate_stage.EvaluateConfig(),
     force: bool = False,
@@ -265,7 +266,7 @@ def evaluate(
         tokens: Artifact of tokenize: STAGE/FINGERPRINT, or latest.
         base: Artifact of pretrain: STAGE/FINGERPRINT, or latest.
         assistant: Artifact of sft: STAGE/FINGERPRINT, or latest.
-        judge: Artifact of reward: STAGE/FINGERPRINT, or latest.
+        reward_model: Artifact of reward: STAGE/FINGERPRINT, or latest.
         policy: Artifact of rlhf: STAGE/FINGERPRINT, or latest.
         config: How much is asked.
         force: Run also where the artifact is up to date.
@@ -279,7 +280,7 @@ def evaluate(
         tokens=take(Tokens, "tokenize", tokens),
         base=take(Checkpoint, "pretrain", base),
         assistant=take(Checkpoint, "sft", assistant),
-        judge=take(Checkpoint, "reward", judge),
+        reward_model=take(Checkpoint, "reward", reward_model),
         policy=take(Checkpoint, "rlhf", policy),
         config=config,
     )

@@ -81,7 +81,7 @@ class OptimConfig(Frozen):
     beta2: float = Field(0.95, ge=0.0, lt=1.0, description="AdamW's decay of the gradient's mean square.")
     eps: float = Field(1e-8, gt=0.0, lt=1e-2, description="AdamW's denominator floor.")
     weight_decay: float = Field(0.1, ge=0.0, le=10.0, description="Decoupled decay, on matrices but not embeddings.")
-    gradient_clip: float = Field(1.0, ge=0.0, description="Largest L2 norm of the whole gradient; 0 turns it off.")
+    max_grad_norm: float = Field(1.0, ge=0.0, description="Largest L2 norm of the whole gradient; 0 turns it off.")
     z_loss: float = Field(
         0.0, ge=0.0, le=1.0, description="Weight of the squared log of softmax's denominator; PaLM took 1e-4."
     )
@@ -101,10 +101,10 @@ class TrainConfig(Frozen):
     )
     is_compiled: bool = Field(False, description="torch.compile the objective; on a CPU this needs g++.")
     zero_stage: int = Field(0, ge=0, le=3, description="DeepSpeed ZeRO: 1 shards optimizer, 2 gradients, 3 weights.")
-    is_optimizer_offloaded: bool = Field(
+    offload_optimizer: bool = Field(
         False, description="With ZeRO: keep the optimizer's state in the host's memory.", json_schema_extra=RUNTIME
     )
-    is_recomputed: bool = Field(
+    activation_checkpointing: bool = Field(
         False,
         description="Compute activations anew in the backward pass: a third more work for far less memory.",
         json_schema_extra=RUNTIME,
@@ -114,7 +114,7 @@ class TrainConfig(Frozen):
         description="concatenated: documents are cut into sequences wherever these end. whole_documents: a sequence begins with a "
         "document, and holds whole ones where they fit. Conversations are always whole.",
     )
-    is_masked: bool = Field(False, description="Attention does not cross from one document into the next.")
+    mask_across_documents: bool = Field(False, description="Attention does not cross from one document into the next.")
     spike_nats: float = Field(
         2.0, ge=0.0, description="A loss so far above the median of the last steps is a spike; 0: only NaN is bad."
     )

@@ -18,7 +18,7 @@ from pydantic import Field
 from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import Resource
 from tasks.artifacts.step import Outcome, Step
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 
 VERSION = 1
 BLOCK_BYTES = 1 << 20
@@ -37,7 +37,7 @@ class ResourceConfig(Config):
 def resource(name: str, path: str, names: tuple[str, ...] = ()) -> Step[Resource]:
     """The step that copies `path` into the store. Raises ValueError where there is no such file."""
     config = ResourceConfig(name=name, sha256=digest(name, path, names), path=path, names=names)
-    return Step("resource", VERSION, Resource, config, {}, run=run, is_source=True)
+    return Step("resource", VERSION, Resource, config, {}, run=copy_files, is_source=True)
 
 
 def digest(name: str, path: str, names: tuple[str, ...]) -> str:
@@ -66,16 +66,16 @@ def open_files(name: str, path: str, names: tuple[str, ...]) -> Iterator[tuple[s
                 yield relative, iter(partial(stream.read, BLOCK_BYTES), b"")
 
 
-def run(run: Run, config: ResourceConfig) -> Outcome:
+def copy_files(ctx: StageContext, config: ResourceConfig) -> Outcome:
     """Copies the files into `files/`. Raises ValueError where they are no longer what was named."""
     counts = Counter(files=0, bytes=0)
     for relative, blocks in open_files(config.name, config.path, config.names):
-        target = run.folder / "files" / relative
+        target = ctx.folder / "files" / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as stream:
             num_bytes = sum(map(stream.write, blocks))
         counts.update(files=1, bytes=num_bytes)
-    if digest(config.name, str(run.folder / "files"), ()) != config.sha256:
+    if digest(config.name, str(ctx.folder / "files"), ()) != config.sha256:
         raise ValueError(
             f"the {config.name} at {config.path!r} changed while the pipeline was being started: run it again"
         )

@@ -15,31 +15,37 @@ from pydantic import BaseModel
 
 from model.config import ModelConfig
 from model.files import read_lines
-from model.tokenizer.chat import Tokenizer as TokenizerFile
+from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Artifact, Checkpoint, Tokenizer
 from tasks.artifacts.step import Outcome
+from tasks.execution.context import StageContext
 from tasks.execution.launcher import Metrics, launch
-from tasks.execution.runner import Run
 
 PLOT_SECONDS = 60.0
 SHOWN = {"loss": "train/loss_nats", "tokens/s": "train/tokens_per_second"}
 
 
 def train(
-    run: Run, module: str, settings: BaseModel, *, num_steps: int, num_ranks: int, shown: dict[str, str] = SHOWN
+    ctx: StageContext,
+    module: str,
+    settings: BaseModel,
+    *,
+    num_steps: int,
+    num_ranks: int,
+    shown: dict[str, str] = SHOWN,
 ) -> Outcome:
     """Train by `python -m module`, started with `settings` as JSON. `shown`: what the progress display shows, name to metric."""
     if num_steps < 1:
         raise ValueError(f"num_steps={num_steps}: take at least one step")
-    run_file = run.state / "run.json"
+    run_file = ctx.state / "run.json"
     run_file.write_text(settings.model_dump_json(indent=1))
-    follower = Follower(run, num_steps, shown)
-    launch(module, run_file, num_ranks=num_ranks, metrics_file=run.folder / "metrics.jsonl", on_metrics=follower)
+    follower = Follower(ctx, num_steps, shown)
+    launch(module, run_file, num_ranks=num_ranks, metrics_file=ctx.folder / "metrics.jsonl", on_metrics=follower)
     follower.plot()
     follower.listen()
-    (run.folder / "run.json").write_text(run_file.read_text())
-    (run.folder / "run.log").write_bytes(run_file.with_suffix(".log").read_bytes())
-    summary = json.loads((run.folder / "summary.json").read_text())
+    (ctx.folder / "run.json").write_text(run_file.read_text())
+    (ctx.folder / "run.log").write_bytes(run_file.with_suffix(".log").read_bytes())
+    summary = json.loads((ctx.folder / "summary.json").read_text())
     counts = {name: value for name, value in summary.items() if isinstance(value, int)}
     return Outcome(counts, {name: value for name, value in summary.items() if isinstance(value, float)})
 
@@ -47,10 +53,10 @@ def train(
 class Follower:
     """Tells the run's listeners what each line of metrics says, and plots the loss now and then."""
 
-    def __init__(self, run: Run, num_steps: int, shown: dict[str, str]) -> None:
-        self.run, self.num_steps, self.shown = run, num_steps, shown
+    def __init__(self, ctx: StageContext, num_steps: int, shown: dict[str, str]) -> None:
+        self.run, self.num_steps, self.shown = ctx, num_steps, shown
         self.last_plot = time.monotonic()
-        self.samples = run.folder / "samples.jsonl"
+        self.samples = ctx.folder / "samples.jsonl"
         self.num_samples = 0
 
     def __call__(self, metrics: Metrics) -> None:
@@ -108,7 +114,7 @@ def tokenizer_file(tokenizer: Tokenizer) -> str:
 
 
 def vocab_size(tokenizer: Tokenizer) -> int:
-    return TokenizerFile.load(tokenizer_file(tokenizer)).vocab_size
+    return ChatTokenizer.load(tokenizer_file(tokenizer)).vocab_size
 
 
 def model_config(checkpoint: Checkpoint) -> ModelConfig:

@@ -27,7 +27,7 @@ from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import Artifact, Manifest
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
-from tasks.execution.runner import listening
+from tasks.execution.reporter import reporting
 from tasks.scaling.stage import BUDGETS, SIZES
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def run(
         what = f"{len(names)} stages of recipe {recipe} are" if len(names) > 1 else f"{names[0]} of recipe {recipe} is"
         console.print(f"{what} up to date, nothing to run.")
     else:
-        with server.used(), Terminal(console) as terminal, listening(terminal):
+        with server.used(), Terminal(console) as terminal, reporting(terminal):
             pipeline(**told, runs_deployments=False)
     _finish(steps, names, recipe, store)
     if names[-1] in ("evaluate", "export"):
@@ -217,7 +217,7 @@ def scaling(
     last = planned.report if is_checked else planned.forecast
     if not up_to_date(last, store):
         told = shaping | {"recipe": recipe, "sizes": sizes, "budgets": budgets, "is_checked": is_checked}
-        with server.used(), Terminal(console) as terminal, listening(terminal):
+        with server.used(), Terminal(console) as terminal, reporting(terminal):
             scaling_study(**told, runs_deployments=False)
     folder = store.open(last.id, Artifact).folder
     console.print(Markdown((folder / "report.md").read_text(encoding="utf-8")))

@@ -74,7 +74,7 @@ def memory_table(ways: list[Fit], gpus: Gpus) -> Table:
         column.justify = "right"
     for way in ways:
         state = [f"{part / GIB:.2f}" for part in way.state]
-        kept = "recomputed" if way.is_recomputed else "kept"
+        kept = "recomputed" if way.activation_checkpointing else "kept"
         counts = (
             (str(way.microbatch_sequences), str(way.accumulation_steps))
             if way.microbatch_sequences
@@ -91,12 +91,12 @@ def advice(ways: list[Fit], gpus: Gpus) -> str:
         return (
             f"Nothing fits on {gpus.num} {gpus.name}: take more or larger GPUs, a shorter sequence or a smaller model."
         )
-    again = "; computing activations twice takes a third more time" if way.is_recomputed else ""
+    again = "; computing activations twice takes a third more time" if way.activation_checkpointing else ""
     settings = {
         "num_ranks": gpus.num,
         "zero_stage": way.zero_stage,
         "microbatch_sequences": way.microbatch_sequences,
-        "is_recomputed": str(way.is_recomputed).lower(),
+        "activation_checkpointing": str(way.activation_checkpointing).lower(),
     }
     told = " \\\n".join(f"    --set pretrain.train.{name}={value}" for name, value in settings.items())
     return f"What fits first is ZeRO {way.zero_stage} with microbatches of {way.microbatch_sequences}{again}:\n{told}"

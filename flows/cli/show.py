@@ -15,7 +15,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from model.files import read_lines
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Artifact, Manifest
 from tasks.artifacts.store import Store
 from tasks.records.documents import Document, read_documents
@@ -73,7 +73,7 @@ def peek(artifact: Artifact, store: Store, num: int) -> Iterator[RenderableType]
         yield from (_panel(document) for document in itertools.islice(documents, num))
     for path in artifact.files("train/*.arrow")[:1]:
         tokenizer = store.folder(artifact.manifest.inputs["tokenizer"]) / "tokenizer.json"
-        yield from _token_panels(path, Tokenizer.load(tokenizer), num)
+        yield from _token_panels(path, ChatTokenizer.load(tokenizer), num)
     for path in artifact.files("*.jsonl"):
         yield from (Panel(Text(line[:SHOWN_CHARACTERS]), title=path.name) for line in _first_lines(path, num))
     for path in artifact.files("report.md"):
@@ -104,7 +104,7 @@ def _first_lines(path: Path, num: int) -> list[str]:
         return [line.rstrip("\n") for line, _ in zip(stream, range(num), strict=False)]
 
 
-def _token_panels(path: Path, tokenizer: Tokenizer, num: int) -> Iterator[Panel]:
+def _token_panels(path: Path, tokenizer: ChatTokenizer, num: int) -> Iterator[Panel]:
     with pa.memory_map(str(path)) as source:
         documents = pa.ipc.open_file(source).get_batch(0)["tokens"][:num].to_pylist()
     for tokens in documents:

@@ -14,7 +14,7 @@ from rich.table import Column
 
 from tasks.artifacts.manifest import Manifest
 from tasks.artifacts.step import Step
-from tasks.execution.runner import Listener
+from tasks.execution.reporter import Reporter
 
 PLAIN_SECONDS = 10.0
 COUNTS = "files records_read pages records documents documents_dropped vocab_size tokens train_records steps rollouts questions runs"
@@ -25,7 +25,7 @@ METRICS = (
 HEADLINES = {*COUNTS.split(), *METRICS.split()}  # the counts and metrics that are told of an artifact
 
 
-class Terminal(Listener):
+class Terminal(Reporter):
     """Listens to all stages of a run."""
 
     def __init__(self, console: Console) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.data.dataset import Packed, Pairs, Shuffled, TooLittle, pack
+from model.data.dataset import NotEnoughData, Packed, Pairs, Shuffled, pack
 from model.data.packing import Indices, best_fit
 from model.files import read_lines
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 
 
 class ConversationRows(Shuffled):
@@ -21,14 +21,14 @@ class ConversationRows(Shuffled):
 
     record_sequences = 1
 
-    def __init__(self, paths: Sequence[str], sequence_tokens: int, tokenizer: Tokenizer) -> None:
+    def __init__(self, paths: Sequence[str], sequence_tokens: int, tokenizer: ChatTokenizer) -> None:
         self.sequence_tokens = sequence_tokens
         self.paths = list(paths)
         self.pad = tokenizer.pad
         rendered = [tokenizer.render(record["messages"]) for path in paths for record in read_lines(path)]
         kept = [(tokens, mask) for tokens, mask in rendered if any(mask[: sequence_tokens + 1])]
         if not kept:
-            raise TooLittle(
+            raise NotEnoughData(
                 f"in none of {len(rendered)} conversations the assistant says a word within sequence_tokens="
                 f"{sequence_tokens}; make it larger, or give conversations with an assistant's turn"
             )
@@ -67,7 +67,7 @@ class PreferencePairs(Shuffled):
 
     record_sequences = 2
 
-    def __init__(self, paths: Sequence[str], sequence_tokens: int, tokenizer: Tokenizer) -> None:
+    def __init__(self, paths: Sequence[str], sequence_tokens: int, tokenizer: ChatTokenizer) -> None:
         self.sequence_tokens = sequence_tokens
         self.paths = list(paths)
         self.pad = tokenizer.pad
@@ -75,7 +75,7 @@ class PreferencePairs(Shuffled):
         self._pairs = [pair for pair in pairs if max(map(len, pair)) <= sequence_tokens]
         self._num_dropped = len(pairs) - len(self._pairs)
         if not self._pairs:
-            raise TooLittle(
+            raise NotEnoughData(
                 f"none of {len(pairs)} pairs fits into sequence_tokens={sequence_tokens}; make it larger, or give more pairs"
             )
 
@@ -98,7 +98,7 @@ class PreferencePairs(Shuffled):
         return {"records": len(self), "dropped_pairs": self._num_dropped}
 
 
-def _render_pair(record: dict[str, Any], tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+def _render_pair(record: dict[str, Any], tokenizer: ChatTokenizer) -> tuple[list[int], list[int]]:
     completions = (record["chosen"], record["rejected"])
     chosen, rejected = (
         tokenizer.render([*record["messages"], {"role": "assistant", "content": completion}])[0]

@@ -13,13 +13,13 @@ import numpy as np
 
 from model.config import Objective, Packing, Source, TrainConfig, TrainRun
 from model.data.conversations import ConversationRows, PreferencePairs
-from model.data.dataset import Dataset, Microbatch, Mixture, TooLittle
+from model.data.dataset import Dataset, Microbatch, Mixture, NotEnoughData
 from model.data.packing import Indices
 from model.data.token_shards import TokenShards, WholeDocuments, shard_vocab_size
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 
 
-def open_training(run: TrainRun, tokenizer: Tokenizer) -> Dataset:
+def open_training(run: TrainRun, tokenizer: ChatTokenizer) -> Dataset:
     """What a run learns from. Raises ValueError where shards and tokenizer do not belong together."""
     sources = [Source(paths=run.train_paths, weight=1.0), *run.mixture]
     parts = [
@@ -29,13 +29,13 @@ def open_training(run: TrainRun, tokenizer: Tokenizer) -> Dataset:
     return Mixture(parts, [source.weight for source in sources]) if run.mixture else parts[0]
 
 
-def open_validation(run: TrainRun, tokenizer: Tokenizer) -> Dataset | None:
+def open_validation(run: TrainRun, tokenizer: ChatTokenizer) -> Dataset | None:
     """What a run is validated on; none where nothing or too little was held out, which is told."""
     if not run.validation_paths:
         return None
     try:
         return open_dataset(run.objective, run.validation_paths, run.train.sequence_tokens, tokenizer)
-    except TooLittle as error:
+    except NotEnoughData as error:
         print(f"there is no validation: {error}", file=sys.stderr, flush=True)
         return None
 
@@ -44,7 +44,7 @@ def open_dataset(
     objective: Objective,
     paths: Sequence[str],
     sequence_tokens: int,
-    tokenizer: Tokenizer,
+    tokenizer: ChatTokenizer,
     packing: Packing = "concatenated",
 ) -> Dataset:
     """The data set of an objective in files. Raises ValueError where shards and tokenizer do not belong together."""

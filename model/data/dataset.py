@@ -17,7 +17,7 @@ Part = tuple[Tokens, Sequence[int] | int]
 MIXTURE_POSITIONS = 1024  # a mixture is exact over so many records
 
 
-class TooLittle(ValueError):
+class NotEnoughData(ValueError):
     """Files hold nothing that can be learned in sequences of the length that is asked for."""
 
 

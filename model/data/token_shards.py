@@ -16,9 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from model.data.dataset import Packed, Part, Shuffled, TooLittle, pack
+from model.data.dataset import NotEnoughData, Packed, Part, Shuffled, pack
 from model.data.packing import Indices, best_fit
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 
 
 class TokenShards(Shuffled):
@@ -30,7 +30,7 @@ class TokenShards(Shuffled):
         self.sequence_tokens = sequence_tokens
         self.stream = TokenStream(paths)
         if len(self) < 1:
-            raise TooLittle(
+            raise NotEnoughData(
                 f"token shards {list(paths)} hold {self.stream.num_tokens} tokens, fewer than a sequence of "
                 f"{sequence_tokens + 1}; take more documents or a smaller sequence_tokens"
             )
@@ -58,13 +58,13 @@ class WholeDocuments(Shuffled):
 
     record_sequences = 1
 
-    def __init__(self, paths: Sequence[str], sequence_tokens: int, tokenizer: Tokenizer) -> None:
+    def __init__(self, paths: Sequence[str], sequence_tokens: int, tokenizer: ChatTokenizer) -> None:
         self.sequence_tokens = sequence_tokens
         self.bos, self.pad = tokenizer.bos, tokenizer.pad
         self.stream = TokenStream(paths)
         self._starts, self._lengths = self._pieces(self.stream.documents())
         if not len(self._starts):
-            raise TooLittle(f"token shards {list(paths)} hold no document; take more documents")
+            raise NotEnoughData(f"token shards {list(paths)} hold no document; take more documents")
         self._order, self._rows = best_fit(self._lengths + 1, sequence_tokens + 1)
 
     def _pieces(self, documents: Indices) -> tuple[Indices, Indices]:

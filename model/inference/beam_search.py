@@ -65,7 +65,7 @@ def beam_search(
         decoder.select(rows)
         if limits is not None:
             limits = limits.select(rows)
-            limits.note(tokens)
+            limits.mark_seen(tokens)
         logits = decoder.step(tokens).float()
 
 

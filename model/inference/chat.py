@@ -14,7 +14,7 @@ from model.config import GenerateConfig, explained
 from model.inference.decoder import Decoder
 from model.inference.generate import stream
 from model.network.huggingface import load_transformer
-from model.tokenizer.chat import Messages, Tokenizer
+from model.tokenizer.chat import ChatTokenizer, Messages
 
 
 class Chat:
@@ -24,7 +24,7 @@ class Chat:
         self, folder: Path, tokenizer: Path, *, temperature: float = 0.0, seed: int = 0, max_new_tokens: int = 256
     ) -> None:
         """Raises ValueError where the tokenizer is not the model's, or nothing can be drawn so."""
-        self.tokenizer = Tokenizer.load(tokenizer)
+        self.tokenizer = ChatTokenizer.load(tokenizer)
         model = load_transformer(folder).to("cuda" if torch.cuda.is_available() else "cpu")
         self.max_tokens: int = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
         most = min(max_new_tokens, self.max_tokens // 2)

@@ -30,7 +30,7 @@ Product = Callable[[Tensor], Tensor]
 Sums = Callable[[Tensor, Tensor], Tensor]  # of rows: weights [B, H, I], tables [B, J, I, O] -> a view of [B, H, O]
 
 
-class LaidOut(NamedTuple):
+class FusedLayer(NamedTuple):
     """The weights of a layer."""
 
     qkv: Product  # [N, D] -> [N, (H + 2J) K], the queries over sqrt(K)
@@ -51,7 +51,7 @@ class Decoder:
         self.config = config = model.config
         self.embedding = model.model.embed_tokens.weight.detach()
         self.is_half = self.embedding.dtype != torch.float32
-        self.layers = [_lay_out(layer, config) for layer in cast(Iterable[Layer], model.model.layers)]
+        self.layers = [_fuse_layer(layer, config) for layer in cast(Iterable[Layer], model.model.layers)]
         head = self.embedding if config.tie_embeddings else model.lm_head.weight
         self.head = _after(model.model.norm.weight, head)  # [N, D] -> [N, V]
         self.floor, self.head_floor = (
@@ -233,7 +233,7 @@ def _product(matrix: Tensor) -> Product:
     return lambda x: cast(Tensor, multiply(x, packed, None, "none", [], ""))
 
 
-def _lay_out(layer: Layer, config: ModelConfig) -> LaidOut:
+def _fuse_layer(layer: Layer, config: ModelConfig) -> FusedLayer:
     attention, mlp, K = layer.self_attn, layer.mlp, config.head_width
     query, key = (_paired(part.weight, K) for part in (attention.q_proj, attention.k_proj))
     qk_norm = None
@@ -245,7 +245,7 @@ def _lay_out(layer: Layer, config: ModelConfig) -> LaidOut:
         qk_norm = torch.cat(heads)
     else:
         query = query / math.sqrt(K)
-    return LaidOut(
+    return FusedLayer(
         _after(layer.input_layernorm.weight, query, key, attention.v_proj.weight),
         qk_norm,
         _product(attention.o_proj.weight),

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from model.config import GenerateConfig
 from model.inference.decoder import Decoder
-from model.inference.logits import constraints, ending, num_pending, restrict
+from model.inference.logits import constraints, ending, partial_stop_length, restrict
 from model.losses import token_logprobs
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 
 GREEDY_BELOW = 1e-6  # a temperature; logits over a smaller one are no numbers of float32 any more
 KEPT_FRACTION = 0.75  # rows are moved together once fewer than this are going on: each move copies the cache
@@ -87,21 +87,21 @@ def steps(
             tokens = tokens[kept]
             rows = [rows[place] for place in going]
         if limits is not None:
-            limits.note(tokens)
+            limits.mark_seen(tokens)
         logits = decoder.step(tokens).float()
 
 
-class NoNumbersError(ValueError):
+class NonFiniteError(ValueError):
     """A model's weights or logits are NaN or infinite."""
 
 
 def pick(logits: Tensor, config: GenerateConfig, generator: torch.Generator) -> Tensor:
-    """Draw a token a row: logits [B, V] in float32 -> tokens [B]. Raises NoNumbersError where there is nothing to draw by."""
+    """Draw a token a row: logits [B, V] in float32 -> tokens [B]. Raises NonFiniteError where there is nothing to draw by."""
     if config.temperature < GREEDY_BELOW:
         return likeliest(logits)
     below = restrict(logits / config.temperature, config).softmax(-1).cumsum(-1, dtype=torch.float64)
     if below[:, -1].isnan().any():
-        raise NoNumbersError("the model gives no probabilities but NaN: its weights are damaged, or learning diverged")
+        raise NonFiniteError("the model gives no probabilities but NaN: its weights are damaged, or learning diverged")
     dart = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
     return torch.searchsorted(below, dart * below[:, -1:], right=True).squeeze(-1)
 
@@ -113,7 +113,7 @@ def likeliest(logits: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def stream(
-    decoder: Decoder, tokenizer: Tokenizer, prompt: Sequence[int], config: GenerateConfig, stop_token: int
+    decoder: Decoder, tokenizer: ChatTokenizer, prompt: Sequence[int], config: GenerateConfig, stop_token: int
 ) -> Iterator[str]:
     """The text of one completion in pieces, each given once no later token can change it, without what stops it."""
     stops = ((stop_token,), *config.stop_sequences)
@@ -121,7 +121,7 @@ def stream(
     tokens: list[int] = []
     for [completion] in steps(decoder, [prompt], config, stops):
         tokens = completion.tokens
-        text = tokenizer.decode(tokens[: len(tokens) - num_pending(tokens, stops)])
+        text = tokenizer.decode(tokens[: len(tokens) - partial_stop_length(tokens, stops)])
         if not text.endswith("\N{REPLACEMENT CHARACTER}") and text.startswith(given):  # else within a character
             yield text[len(given) :]
             given = text

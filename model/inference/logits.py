@@ -40,7 +40,7 @@ class Constraints(NamedTuple):
         """Keep rows [N] in this order."""
         return self if self.seen is None else self._replace(seen=self.seen[rows])
 
-    def note(self, tokens: Tensor) -> None:
+    def mark_seen(self, tokens: Tensor) -> None:
         """Mark the tokens [B] that each row goes on with."""
         if self.seen is not None:
             self.seen.scatter_(1, tokens[:, None], True)
@@ -116,7 +116,7 @@ def ending(tokens: Sequence[int], stops: Sequence[tuple[int, ...]]) -> tuple[int
     return next((stop for stop in stops if tuple(tokens[-len(stop) :]) == stop), ())
 
 
-def num_pending(tokens: Sequence[int], stops: Sequence[tuple[int, ...]]) -> int:
+def partial_stop_length(tokens: Sequence[int], stops: Sequence[tuple[int, ...]]) -> int:
     """How many of the last tokens are, or may become, a sequence that stops."""
     longest = max(map(len, stops))
     return next(

@@ -19,7 +19,7 @@ from model.inference.decoder import Decoder
 from model.inference.generate import generate
 from model.losses import token_logprobs
 from model.network.transformer import RewardModel, Transformer
-from model.tokenizer.chat import Messages, Tokenizer
+from model.tokenizer.chat import ChatTokenizer, Messages
 
 Record = Mapping[str, Any]
 V = TypeVar("V")
@@ -59,7 +59,11 @@ def right_answers(question: Record) -> list[str]:
 
 
 def answer(
-    model: Transformer, tokenizer: Tokenizer, conversations: Sequence[Messages], config: GenerateConfig, batch: int = 64
+    model: Transformer,
+    tokenizer: ChatTokenizer,
+    conversations: Sequence[Messages],
+    config: GenerateConfig,
+    batch: int = 64,
 ) -> list[Answer]:
     """The model's reply to each conversation, `batch` of them at a time."""
     decoder = Decoder(model)
@@ -73,7 +77,7 @@ def answer(
 
 
 def complete(
-    model: Transformer, tokenizer: Tokenizer, openings: Sequence[str], config: GenerateConfig, batch: int = 64
+    model: Transformer, tokenizer: ChatTokenizer, openings: Sequence[str], config: GenerateConfig, batch: int = 64
 ) -> list[str]:
     """What the model writes after each opening of a document; the opening itself is left out."""
     decoder = Decoder(model)
@@ -86,7 +90,7 @@ def complete(
 
 def rank(
     model: Transformer,
-    tokenizer: Tokenizer,
+    tokenizer: ChatTokenizer,
     openings: Sequence[str],
     candidates: Sequence[Sequence[str]],
     batch: int = 64,
@@ -134,7 +138,7 @@ def rewards(model: RewardModel, sequences: Sequence[Sequence[int]], batch: int =
     return scores
 
 
-def pair_accuracy(model: RewardModel, tokenizer: Tokenizer, pairs: Sequence[Record], batch: int = 64) -> float:
+def pair_accuracy(model: RewardModel, tokenizer: ChatTokenizer, pairs: Sequence[Record], batch: int = 64) -> float:
     """Share of preference pairs whose chosen completion scores higher."""
     chosen, rejected = (
         rewards(model, [reply_tokens(tokenizer, pair["messages"], pair[side]) for pair in pairs], batch)
@@ -143,7 +147,7 @@ def pair_accuracy(model: RewardModel, tokenizer: Tokenizer, pairs: Sequence[Reco
     return (chosen > rejected).float().mean().item()
 
 
-def reply_tokens(tokenizer: Tokenizer, messages: Messages, reply: str) -> list[int]:
+def reply_tokens(tokenizer: ChatTokenizer, messages: Messages, reply: str) -> list[int]:
     """A conversation with its reply, as the reward model reads it: up to the end of the assistant's turn."""
     return tokenizer.render([*messages, {"role": "assistant", "content": reply}])[0]
 

@@ -129,7 +129,7 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.is_recomputed = False  # activations anew in the backward pass (Chen et al. 2016)
+        self.activation_checkpointing = False  # activations anew in the backward pass (Chen et al. 2016)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
@@ -139,8 +139,8 @@ class Backbone(nn.Module):
         context = self.context(tokens, documents)
         x: Tensor = self.embed_tokens(tokens)
         for layer in self.layers:
-            is_recomputed = self.is_recomputed and torch.is_grad_enabled()
-            x = checkpoint(layer, x, context, use_reentrant=False) if is_recomputed else layer(x, context)
+            activation_checkpointing = self.activation_checkpointing and torch.is_grad_enabled()
+            x = checkpoint(layer, x, context, use_reentrant=False) if activation_checkpointing else layer(x, context)
         x = self.norm(x)
         return x
 

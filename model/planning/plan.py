@@ -63,7 +63,7 @@ class Fit(NamedTuple):
     """How a batch fits on the GPUs with one way to share out the model."""
 
     zero_stage: int
-    is_recomputed: bool
+    activation_checkpointing: bool
     state: StateBytes
     sequence_bytes: int  # what one sequence more of a microbatch takes
     microbatch_sequences: int  # most that fit and divide the batch; 0: not even one
@@ -113,18 +113,18 @@ def layer_bytes_per_token(model: ModelConfig) -> int:
     return 2 * (4 * model.width + attention + 4 * model.ff_width)
 
 
-def activation_bytes(model: ModelConfig, sequence_tokens: int, is_recomputed: bool) -> int:
+def activation_bytes(model: ModelConfig, sequence_tokens: int, activation_checkpointing: bool) -> int:
     """Bytes of one sequence at the peak: when the loss goes back through the logits, 12 V a token.
 
     Those are the log-probabilities and two gradients of them, in float32. Recomputed, a layer keeps its input alone, 2 D, and
     one layer at a time keeps all.
     """
     layer = layer_bytes_per_token(model)
-    layers = model.num_layers * 2 * model.width + layer if is_recomputed else model.num_layers * layer
+    layers = model.num_layers * 2 * model.width + layer if activation_checkpointing else model.num_layers * layer
     return sequence_tokens * (layers + 12 * model.vocab_size)
 
 
-def fit(model: ModelConfig, train: TrainConfig, gpus: Gpus, zero_stage: int, is_recomputed: bool) -> Fit:
+def fit(model: ModelConfig, train: TrainConfig, gpus: Gpus, zero_stage: int, activation_checkpointing: bool) -> Fit:
     """The largest microbatch with which a batch can be done. Raises ValueError where the GPUs cannot share the batch."""
     sequences, rest = divmod(train.batch_tokens // train.sequence_tokens, gpus.num)
     if rest or not sequences:
@@ -133,15 +133,21 @@ def fit(model: ModelConfig, train: TrainConfig, gpus: Gpus, zero_stage: int, is_
             "take a number of GPUs that divides it"
         )
     state = state_bytes(model, zero_stage, gpus.num)
-    each = activation_bytes(model, train.sequence_tokens, is_recomputed)
+    each = activation_bytes(model, train.sequence_tokens, activation_checkpointing)
     most = (USABLE_FRACTION * gpus.device.memory_bytes - sum(state)) // each
     microbatch = max((size for size in range(1, sequences + 1) if sequences % size == 0 and size <= most), default=0)
-    return Fit(zero_stage, is_recomputed, state, each, microbatch, sequences // microbatch if microbatch else 0)
+    return Fit(
+        zero_stage, activation_checkpointing, state, each, microbatch, sequences // microbatch if microbatch else 0
+    )
 
 
 def fits(model: ModelConfig, train: TrainConfig, gpus: Gpus) -> list[Fit]:
     """Every way to share the model out: the ZeRO stages in order, first with all activations kept."""
-    return [fit(model, train, gpus, stage, is_recomputed) for is_recomputed in (False, True) for stage in range(4)]
+    return [
+        fit(model, train, gpus, stage, activation_checkpointing)
+        for activation_checkpointing in (False, True)
+        for stage in range(4)
+    ]
 
 
 def best(found: list[Fit]) -> Fit | None:

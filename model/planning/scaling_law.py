@@ -68,13 +68,13 @@ class ScalingLaw(NamedTuple):
 
 def fit(runs: Sequence[ScalingRun]) -> ScalingLaw:
     """The law that is nearest to `runs`. Raises ValueError where they do not tell one."""
-    refuse_few([(run.num_parameters, run.num_tokens) for run in runs])
+    require_enough_runs([(run.num_parameters, run.num_tokens) for run in runs])
     points, means = _centred(runs)
     minima, values = minimise(points, _starts(points))
     return ScalingLaw.of_logs(minima[values.argmin()], means)
 
 
-def refuse_few(runs: Sequence[tuple[float, float]]) -> None:
+def require_enough_runs(runs: Sequence[tuple[float, float]]) -> None:
     """Raises ValueError where runs of these N and D do not tell a law."""
     num_sizes, num_budgets = (len(set(values)) for values in zip(*runs, strict=True))
     if min(num_sizes, num_budgets) < LEAST_VALUES or len(runs) <= NUM_CONSTANTS:

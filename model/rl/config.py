@@ -29,7 +29,7 @@ class RLConfig(Frozen):
     clip_high: float = Field(
         0.28, gt=0.0, le=10.0, description="Epsilon above 1; larger than clip_low keeps exploring."
     )
-    kl_weight: float = Field(0.02, ge=0.0, le=100.0, description="Of the KL to the frozen reference policy, per token.")
+    kl_coef: float = Field(0.02, ge=0.0, le=100.0, description="Of the KL to the frozen reference policy, per token.")
     is_advantage_scaled: bool = Field(
         True, description="Divide by the group's standard deviation (GRPO); without it easy prompts weigh less."
     )

@@ -38,7 +38,7 @@ from torch import Tensor
 from model import losses
 from model.config import num_parameters
 from model.data.dataset import shuffled
-from model.inference.generate import NoNumbersError
+from model.inference.generate import NonFiniteError
 from model.inference.scoring import pad
 from model.network.huggingface import (
     load_checkpoint,
@@ -49,18 +49,18 @@ from model.network.huggingface import (
 )
 from model.network.transformer import Transformer
 from model.rl.config import RLConfig, RLRun
-from model.rl.rollouts import Environment, Prompt, Rollouts, calibrate, read_prompts, roll_out, show, split_prompts
-from model.tokenizer.chat import Tokenizer
+from model.rl.rollouts import Prompt, RewardFunction, Rollouts, calibrate, read_prompts, roll_out, show, split_prompts
+from model.tokenizer.chat import ChatTokenizer
 from model.training import optim
 from model.training.loop import (
     INTERRUPTED,
     clip_gradient,
     deepspeed_config,
     full_precision,
-    gradient_clip,
     initialize,
     is_due,
     leave,
+    max_grad_norm,
     start_process_group,
     total,
 )
@@ -111,29 +111,29 @@ def train(run: RLRun, checkpoints: Path, stop: threading.Event) -> None:
     """
     config, output = run.config, Path(run.output)
     start_process_group(config.num_ranks)
-    tokenizer = Tokenizer.load(run.tokenizer)
+    tokenizer = ChatTokenizer.load(run.tokenizer)
     prompts, heldout = split_prompts(read_prompts(run.prompts, tokenizer, config), config)
     engine = start_engine(run, checkpoints)
     reference = load_transformer(Path(run.initial_weights)).to(engine.device)
-    judge = load_reward_model(Path(run.reward_model)).to(engine.device)
-    environment = calibrate(Environment(config, tokenizer, judge), reference, prompts)
-    before = validate(engine, reference, environment, heldout)
+    reward_model = load_reward_model(Path(run.reward_model)).to(engine.device)
+    reward_function = calibrate(RewardFunction(config, tokenizer, reward_model), reference, prompts)
+    before = validate(engine, reference, reward_function, heldout)
     first_step = load_checkpoint(engine, checkpoints)
     log = MetricsLog(output / "metrics.jsonl")
     for step in range(first_step, config.num_steps):
         done, is_last = step + 1, step + 1 == config.num_steps
         try:
-            rollouts, metrics = train_step(engine, run, environment, reference, prompts, step)
-            refuse_no_numbers(engine.module)
-        except NoNumbersError as error:
+            rollouts, metrics = train_step(engine, run, reward_function, reference, prompts, step)
+            check_finite(engine.module)
+        except NonFiniteError as error:
             raise RuntimeError(
                 f"step {done} went wrong ({error}): take a lower learning rate than {run.optim.learning_rate:g}"
             ) from None
         if is_last or is_due(done, config.eval_every_steps):
-            metrics |= validate(engine, engine.module, environment, heldout)
+            metrics |= validate(engine, engine.module, reward_function, heldout)
         if engine.global_rank == 0:
             log.append({"step": done, **metrics})
-            show(output / "rollouts.jsonl", rollouts, environment, done)
+            show(output / "rollouts.jsonl", rollouts, reward_function, done)
         is_stopping = total(engine, float(stop.is_set())) > 0 and not is_last
         if is_last or is_stopping or is_due(done, config.checkpoint_every_steps):
             save_checkpoint(engine, checkpoints, done, config.keep_checkpoints)
@@ -143,7 +143,12 @@ def train(run: RLRun, checkpoints: Path, stop: threading.Event) -> None:
 
 
 def train_step(
-    engine: Any, run: RLRun, environment: Environment, reference: Transformer, prompts: Sequence[Prompt], step: int
+    engine: Any,
+    run: RLRun,
+    reward_function: RewardFunction,
+    reference: Transformer,
+    prompts: Sequence[Prompt],
+    step: int,
 ) -> tuple[Rollouts, Metrics]:
     """One round of rollouts and the updates on them."""
     config, seconds, means = run.config, Metrics(), Means()
@@ -152,7 +157,7 @@ def train_step(
         chosen = shuffled(len(prompts), positions, config.seed)
         mine = [prompts[index] for index in chosen[engine.global_rank :: config.num_ranks]]
         rollouts = roll_out(
-            engine.module, environment, repeat(mine, config), draw_seed(config, step, engine.global_rank)
+            engine.module, reward_function, repeat(mine, config), draw_seed(config, step, engine.global_rank)
         )
     with clocked(seconds, "phase/logprobs_seconds"):  # 3 and 4
         batch = make_batch(rollouts, engine.module, reference, config)
@@ -165,10 +170,10 @@ def train_step(
     return rollouts, means.over_ranks(engine) | seconds | {"policy/learning_rate": rate}
 
 
-def refuse_no_numbers(policy: Transformer) -> None:
-    """Raises NoNumbersError where a weight is none."""
+def check_finite(policy: Transformer) -> None:
+    """Raises NonFiniteError where a weight is none."""
     if not all(weight.isfinite().all() for weight in policy.parameters()):
-        raise NoNumbersError("the updates made weights of the policy NaN or infinite")
+        raise NonFiniteError("the updates made weights of the policy NaN or infinite")
 
 
 def make_batch(rollouts: Rollouts, policy: Transformer, reference: Transformer, config: RLConfig) -> Batch:
@@ -204,7 +209,7 @@ def update(engine: Any, run: RLRun, batch: Batch, means: Means) -> None:
         # DeepSpeed takes the mean over ranks and microbatches, and what is wanted is the sum.
         engine.backward(loss * (config.num_ranks * engine.gradient_accumulation_steps() / num_tokens))
         if engine.zero_optimization_stage() == 0 and engine.is_gradient_accumulation_boundary():
-            clip_gradient(engine, gradient_clip(run.optim))
+            clip_gradient(engine, max_grad_norm(run.optim))
         engine.step()
 
 
@@ -220,18 +225,18 @@ def surrogate(logits: Tensor, part: Batch, config: RLConfig, means: Means) -> Te
         means.add("policy/kl_k3", kl, part.mask)
         means.add("policy/entropy_nats", losses.entropy(logits), part.mask)
         means.add("policy/clip_fraction", is_clipped.float(), part.mask)
-    return ((loss + config.kl_weight * kl) * part.mask).sum()
+    return ((loss + config.kl_coef * kl) * part.mask).sum()
 
 
-def validate(engine: Any, policy: Transformer, environment: Environment, heldout: Sequence[Prompt]) -> Metrics:
+def validate(engine: Any, policy: Transformer, reward_function: RewardFunction, heldout: Sequence[Prompt]) -> Metrics:
     """What greedy completions of held-out prompts are worth; nothing where none are held out."""
-    num_ranks = environment.config.num_ranks
+    num_ranks = reward_function.config.num_ranks
     even = heldout[: len(heldout) // num_ranks * num_ranks]
     if not even:
         return {}
     means = Means()
     mine = list(even[engine.global_rank :: num_ranks])
-    measure(means, roll_out(policy, environment, mine, seed=0, temperature=0.0))
+    measure(means, roll_out(policy, reward_function, mine, seed=0, temperature=0.0))
     return {f"validation/{name.replace('/', '_')}": value for name, value in means.over_ranks(engine).items()}
 
 

@@ -22,7 +22,7 @@ from model.inference.generate import generate
 from model.inference.scoring import holds, rewards
 from model.network.transformer import RewardModel, Transformer
 from model.rl.config import RLConfig
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 
 CALIBRATION_PROMPTS = 64
 LEAST_DEVIATION = 1e-3  # of the reward model's scores, which are divided by it
@@ -36,12 +36,12 @@ class Prompt(NamedTuple):
     answer: str | None
 
 
-class Environment(NamedTuple):
+class RewardFunction(NamedTuple):
     """What rewards a completion. The reward model's scores are counted from `mean` in units of `deviation`."""
 
     config: RLConfig
-    tokenizer: Tokenizer
-    judge: RewardModel
+    tokenizer: ChatTokenizer
+    reward_model: RewardModel
     mean: float = 0.0
     deviation: float = 1.0
 
@@ -57,7 +57,7 @@ class Rollouts(NamedTuple):
     rewards: Tensor  # [N]
 
 
-def read_prompts(paths: Sequence[str], tokenizer: Tokenizer, config: RLConfig) -> list[Prompt]:
+def read_prompts(paths: Sequence[str], tokenizer: ChatTokenizer, config: RLConfig) -> list[Prompt]:
     """The prompts that are short enough. Raises ValueError where none is."""
     records = [record for path in paths for record in read_lines(path)]
     prompts = []
@@ -89,38 +89,44 @@ def split_prompts(prompts: Sequence[Prompt], config: RLConfig) -> tuple[list[Pro
     return rest, heldout
 
 
-def calibrate(environment: Environment, reference: Transformer, prompts: Sequence[Prompt]) -> Environment:
+def calibrate(reward_function: RewardFunction, reference: Transformer, prompts: Sequence[Prompt]) -> RewardFunction:
     """Count scores from the mean that the SFT model's completions reach, in their standard deviations."""
-    drawn = roll_out(reference, environment, list(prompts[:CALIBRATION_PROMPTS]), environment.config.seed)
+    drawn = roll_out(reference, reward_function, list(prompts[:CALIBRATION_PROMPTS]), reward_function.config.seed)
     deviation = max(drawn.scores.std(correction=0).item(), LEAST_DEVIATION)
-    return environment._replace(mean=drawn.scores.mean().item(), deviation=deviation)
+    return reward_function._replace(mean=drawn.scores.mean().item(), deviation=deviation)
 
 
 @torch.no_grad()
 def roll_out(
-    policy: Transformer, environment: Environment, prompts: list[Prompt], seed: int, temperature: float | None = None
+    policy: Transformer,
+    reward_function: RewardFunction,
+    prompts: list[Prompt],
+    seed: int,
+    temperature: float | None = None,
 ) -> Rollouts:
     """A completion of each of N prompts, and what it is worth. `temperature` 0 is greedy."""
-    config, tokenizer = environment.config, environment.tokenizer
+    config, tokenizer = reward_function.config, reward_function.tokenizer
     drawn = GenerateConfig(
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature if temperature is None else temperature,
         seed=seed,
     )
     completions = generate(Decoder(policy), [prompt.tokens for prompt in prompts], drawn, tokenizer.assistant_end)
-    return reward(environment, prompts, completions)
+    return reward(reward_function, prompts, completions)
 
 
-def reward(environment: Environment, prompts: list[Prompt], completions: list[list[int]]) -> Rollouts:
+def reward(reward_function: RewardFunction, prompts: list[Prompt], completions: list[list[int]]) -> Rollouts:
     """The reward model's score, whether the answer is there, and whether the completion has an end.
 
     A completion that was cut off is shown to the reward model as if it had ended there: it has seen no other.
     """
-    config, tokenizer, end = environment.config, environment.tokenizer, environment.tokenizer.assistant_end
+    config, tokenizer, end = reward_function.config, reward_function.tokenizer, reward_function.tokenizer.assistant_end
     finished = [completion[-1:] == [end] for completion in completions]
     whole = [done if is_done else [*done, end] for done, is_done in zip(completions, finished, strict=True)]
-    judged = rewards(environment.judge, [[*prompt.tokens, *done] for prompt, done in zip(prompts, whole, strict=True)])
-    scores = (judged - environment.mean) / environment.deviation
+    judged = rewards(
+        reward_function.reward_model, [[*prompt.tokens, *done] for prompt, done in zip(prompts, whole, strict=True)]
+    )
+    scores = (judged - reward_function.mean) / reward_function.deviation
     right = [
         float("nan") if prompt.answer is None else float(holds(tokenizer.decode(done), [prompt.answer]))
         for prompt, done in zip(prompts, completions, strict=True)
@@ -131,15 +137,15 @@ def reward(environment: Environment, prompts: list[Prompt], completions: list[li
     return Rollouts(prompts, completions, scores, is_right, is_finished, worth)
 
 
-def show(path: Path, rollouts: Rollouts, environment: Environment, done: int) -> None:
+def show(path: Path, rollouts: Rollouts, reward_function: RewardFunction, done: int) -> None:
     """Append the best and the worst completion of a step's first prompt."""
-    group = rollouts.rewards[: environment.config.completions_per_prompt]
+    group = rollouts.rewards[: reward_function.config.completions_per_prompt]
     with path.open("a", encoding="utf-8") as file:
         for row in (int(group.argmax()), int(group.argmin())):
             shown = {
                 "step": done,
                 "prompt": rollouts.prompts[row].text,
-                "completion": environment.tokenizer.decode(rollouts.completions[row]),
+                "completion": reward_function.tokenizer.decode(rollouts.completions[row]),
                 "reward": round(rollouts.rewards[row].item(), 4),
                 "score": round(rollouts.scores[row].item(), 4),
             }

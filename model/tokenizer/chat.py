@@ -52,7 +52,7 @@ def whole_characters(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-class Tokenizer:
+class ChatTokenizer:
     """Byte-level BPE with the conversation format's special tokens."""
 
     def __init__(self, encoder: tokenizers.Tokenizer) -> None:
@@ -80,7 +80,7 @@ class Tokenizer:
         self.assistant_end = self.special[ASSISTANT_END]
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> "Tokenizer":
+    def load(cls, path: str | PathLike[str]) -> "ChatTokenizer":
         """Read a tokenizer.json."""
         return cls(tokenizers.Tokenizer.from_file(str(path)))
 

@@ -57,9 +57,9 @@ from model.network.huggingface import (
 )
 from model.network.transformer import Transformer
 from model.planning.devices import peak_flops
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 from model.training import optim
-from model.training.loss_spikes import BadStep, LeftOut, trouble_of
+from model.training.loss_spikes import BadStep, SkippedBatches, step_problem
 from model.training.metrics import Metrics, MetricsLog, clocked
 from model.training.objectives import Objective, make_objective, measures, num_learned
 from model.training.samples import add_samples
@@ -73,9 +73,9 @@ def train(run: TrainRun, checkpoints: Path, stop: threading.Event) -> None:
     Raises ValueError where data, tokenizer, model and ranks do not fit together.
     """
     start_process_group(run.train.num_ranks)
-    tokenizer = Tokenizer.load(run.tokenizer)
+    tokenizer = ChatTokenizer.load(run.tokenizer)
     dataset, validation = open_training(run, tokenizer), open_validation(run, tokenizer)
-    left_out = LeftOut(checkpoints.parent / "left_out.jsonl")
+    left_out = SkippedBatches(checkpoints.parent / "left_out.jsonl")
     while True:
         engine = start_engine(run, dataset, tokenizer, checkpoints)
         try:
@@ -88,11 +88,11 @@ def train(run: TrainRun, checkpoints: Path, stop: threading.Event) -> None:
 def run_steps(
     engine: Any,
     run: TrainRun,
-    tokenizer: Tokenizer,
+    tokenizer: ChatTokenizer,
     dataset: Dataset,
     validation: Dataset | None,
     checkpoints: Path,
-    left_out: LeftOut,
+    left_out: SkippedBatches,
     stop: threading.Event,
 ) -> None:
     """Train from the newest checkpoint to the end. Raises BadStep where a step goes wrong, SystemExit where `stop` is set."""
@@ -105,7 +105,9 @@ def run_steps(
     for step in range(first_step, config.num_steps):
         batch = left_out.batch_of(step)
         metrics = train_step(engine, run, dataset, step, batch) | seconds
-        if trouble := trouble_of(metrics["train/loss_nats"], metrics["train/gradient_norm"], losses, config.spike_nats):
+        if trouble := step_problem(
+            metrics["train/loss_nats"], metrics["train/gradient_norm"], losses, config.spike_nats
+        ):
             raise BadStep(step, batch, trouble)
         losses.append(metrics["train/loss_nats"])
         done, is_last, seconds = step + 1, step + 1 == config.num_steps, {}
@@ -126,7 +128,7 @@ def run_steps(
     finish(engine, run, dataset, log)
 
 
-def roll_back(engine: Any, run: TrainRun, dataset: Dataset, left_out: LeftOut, bad: BadStep) -> None:
+def roll_back(engine: Any, run: TrainRun, dataset: Dataset, left_out: SkippedBatches, bad: BadStep) -> None:
     """Leave the batch of a bad step out from now on. Raises RuntimeError where that has been done often enough."""
     indices = batch_indices(dataset, run.train, bad.batch)
     told = f"step {bad.step + 1} went wrong ({bad}) on batch {bad.batch}, of {', '.join(dataset.files(indices))}"
@@ -159,7 +161,7 @@ def start_process_group(num_ranks: int) -> None:
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
 
 
-def start_engine(run: TrainRun, dataset: Dataset, tokenizer: Tokenizer, checkpoints: Path) -> Any:
+def start_engine(run: TrainRun, dataset: Dataset, tokenizer: ChatTokenizer, checkpoints: Path) -> Any:
     """The objective with its model, initial weights and optimizer, as a DeepSpeed engine."""
     objective = make_objective(run, tokenizer)
     if run.initial_weights is not None:
@@ -173,7 +175,7 @@ def start_engine(run: TrainRun, dataset: Dataset, tokenizer: Tokenizer, checkpoi
         run.train.zero_stage,
         microbatch=size,
         num_microbatches=batch_records(run.train, dataset) // run.train.num_ranks // size,
-        is_offloaded=run.train.is_optimizer_offloaded,
+        is_offloaded=run.train.offload_optimizer,
     )
     return initialize(objective, run.optim, settings, checkpoints, run.train.num_ranks)
 
@@ -209,7 +211,7 @@ def deepspeed_config(
     return {
         "train_micro_batch_size_per_gpu": microbatch,
         "gradient_accumulation_steps": num_microbatches,
-        "gradient_clipping": gradient_clip(config) if stage else 0.0,
+        "gradient_clipping": max_grad_norm(config) if stage else 0.0,
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": is_half},
@@ -238,7 +240,7 @@ def train_step(engine: Any, run: TrainRun, dataset: Dataset, step: int, batch_nu
             engine.backward(loss * (run.train.num_ranks * len(batch) / num_all))
         with clocked(seconds, "phase/optimizer_seconds"):
             if engine.zero_optimization_stage() == 0 and engine.is_gradient_accumulation_boundary():
-                norm = clip_gradient(engine, gradient_clip(run.optim))
+                norm = clip_gradient(engine, max_grad_norm(run.optim))
             engine.step()
     loss_nats = total(engine, float(nats)) / num_all
     rate = run.train.batch_tokens / (time.monotonic() - started)
@@ -261,9 +263,9 @@ def memory_bytes(engine: Any) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def gradient_clip(config: OptimConfig) -> float:
+def max_grad_norm(config: OptimConfig) -> float:
     """Muon's steps are as long whatever the gradient's norm, and with ZeRO DeepSpeed would clip these instead of the gradient."""
-    return 0.0 if config.optimizer == "muon" else config.gradient_clip
+    return 0.0 if config.optimizer == "muon" else config.max_grad_norm
 
 
 def clip_gradient(engine: Any, most: float) -> float:
@@ -284,7 +286,7 @@ def validate(engine: Any, config: TrainConfig, dataset: Dataset) -> Metrics:
     return objective.report(nats_of_all, measure_of_all, learned_of_all) if learned_of_all else {}
 
 
-def sample(engine: Any, run: TrainRun, tokenizer: Tokenizer, step: int) -> None:
+def sample(engine: Any, run: TrainRun, tokenizer: ChatTokenizer, step: int) -> None:
     """Let the model speak, on rank 0: a copy of it in float32, since its weights may be in parts and in half precision."""
     model = engine.module.model
     if not isinstance(model, Transformer):

@@ -25,7 +25,7 @@ class BadStep(Exception):
         self.step, self.batch = step, batch
 
 
-def trouble_of(loss_nats: float, gradient_norm: float, before: Sequence[float], spike_nats: float) -> str:
+def step_problem(loss_nats: float, gradient_norm: float, before: Sequence[float], spike_nats: float) -> str:
     """What is wrong with a step, after the losses of the steps before; nothing where all is well."""
     if not (math.isfinite(loss_nats) and math.isfinite(gradient_norm)):
         return f"loss {loss_nats:.4g}, gradient norm {gradient_norm:.4g}"
@@ -36,7 +36,7 @@ def trouble_of(loss_nats: float, gradient_norm: float, before: Sequence[float], 
     return ""
 
 
-class LeftOut:
+class SkippedBatches:
     """The batches that a run leaves out, kept in the file `path`."""
 
     def __init__(self, path: Path) -> None:

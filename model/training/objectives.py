@@ -16,7 +16,7 @@ from model.config import TrainRun
 from model.data.dataset import Dataset, Microbatch, Packed
 from model.data.packing import Indices
 from model.network.transformer import RewardModel, Transformer, initialize
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 
 Metrics = dict[str, float]
 
@@ -24,18 +24,20 @@ Metrics = dict[str, float]
 class LanguageObjective(nn.Module):
     """Next-token prediction where the mask says so. Validated in bits per byte of the learned tokens' text."""
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, z_weight: float, is_masked: bool) -> None:
+    def __init__(
+        self, model: Transformer, tokenizer: ChatTokenizer, z_weight: float, mask_across_documents: bool
+    ) -> None:
         super().__init__()
         self.model = model
         self.token_bytes = torch.from_numpy(tokenizer.token_bytes)  # [V]
         self.bos = tokenizer.bos
         self.z_weight = z_weight
-        self.is_masked = is_masked
+        self.mask_across_documents = mask_across_documents
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """tokens [B, T + 1], mask [B, T] -> what is to be minimised, and the summed nats in it."""
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
-        documents = (inputs == self.bos).cumsum(1) if self.is_masked else None
+        documents = (inputs == self.bos).cumsum(1) if self.mask_across_documents else None
         logits = self.model(inputs, documents=documents)
         nats = losses.cross_entropy(logits, targets, mask)[0]
         return (nats + self.z_weight * losses.z_loss(logits, mask) if self.z_weight else nats), nats
@@ -79,17 +81,17 @@ class RewardObjective(nn.Module):
 Objective = LanguageObjective | RewardObjective
 
 
-def make_objective(run: TrainRun, tokenizer: Tokenizer) -> Objective:
+def make_objective(run: TrainRun, tokenizer: ChatTokenizer) -> Objective:
     """The objective of a run around a model with fresh weights."""
     if run.objective == "reward":
-        judge = RewardModel(run.model)
-        initialize(judge, run.train.seed)
-        judge.model.is_recomputed = run.train.is_recomputed
-        return RewardObjective(judge)
+        reward_model = RewardModel(run.model)
+        initialize(reward_model, run.train.seed)
+        reward_model.model.activation_checkpointing = run.train.activation_checkpointing
+        return RewardObjective(reward_model)
     model = Transformer(run.model)
     initialize(model, run.train.seed)
-    model.model.is_recomputed = run.train.is_recomputed
-    return LanguageObjective(model, tokenizer, run.optim.z_loss, run.train.is_masked)
+    model.model.activation_checkpointing = run.train.activation_checkpointing
+    return LanguageObjective(model, tokenizer, run.optim.z_loss, run.train.mask_across_documents)
 
 
 @torch.no_grad()

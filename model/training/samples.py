@@ -11,16 +11,16 @@ from model.config import GenerateConfig, TrainRun
 from model.files import read_lines, write_lines
 from model.inference.scoring import answer, complete
 from model.network.transformer import Transformer
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 
 
-def add_samples(path: Path, step: int, model: Transformer, tokenizer: Tokenizer, run: TrainRun) -> None:
+def add_samples(path: Path, step: int, model: Transformer, tokenizer: ChatTokenizer, run: TrainRun) -> None:
     """Put what the model says after `step` steps into the file `path`."""
     before = [sample for sample in read_lines(path) if sample["step"] < step] if path.exists() else []
     write_lines(path, [*before, *speak(step, model, tokenizer, run)])
 
 
-def speak(step: int, model: Transformer, tokenizer: Tokenizer, run: TrainRun) -> list[dict[str, Any]]:
+def speak(step: int, model: Transformer, tokenizer: ChatTokenizer, run: TrainRun) -> list[dict[str, Any]]:
     """A completion of each of the run's prompts, drawn at temperature 0.8 from the 50 likeliest tokens."""
     prompts = run.train.sample_prompts
     drawn = GenerateConfig(max_new_tokens=run.train.sample_tokens, temperature=0.8, top_k=50, seed=step)

@@ -47,16 +47,20 @@ class Step(Generic[A_co]):
 
 
 @dataclass(frozen=True)
-class Given(Step[A_co]):
+class ExistingArtifact(Step[A_co]):
     """A step whose artifact exists already, named by its fingerprint alone."""
 
     given_fingerprint: str = ""
 
     @classmethod
-    def of(cls, kind: type[A_co], artifact_id: str, manifest: Manifest | None = None) -> "Given[A_co]":
+    def of(cls, kind: type[A_co], artifact_id: str, manifest: Manifest | None = None) -> "ExistingArtifact[A_co]":
         """The artifact STAGE/FINGERPRINT, taken as it is; with its manifest, its inputs are given steps too."""
         stage, _, given = artifact_id.partition("/")
-        inputs = {role: Given.of(Artifact, input_id) for role, input_id in manifest.inputs.items()} if manifest else {}
+        inputs = (
+            {role: ExistingArtifact.of(Artifact, input_id) for role, input_id in manifest.inputs.items()}
+            if manifest
+            else {}
+        )
         return cls(stage, 0, kind, Config(), inputs, run=_refuse, given_fingerprint=given)
 
     @cached_property

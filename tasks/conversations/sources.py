@@ -22,7 +22,7 @@ from model.tokenizer.chat import whole_characters
 from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import Artifact, Conversations, Preferences, Prompts, Questions
 from tasks.artifacts.step import Outcome, Step
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 from tasks.records.conversations import Role
 from tasks.sample_web.chat import conversations as compose_conversations
 from tasks.sample_web.chat import preferences as compose_preferences
@@ -88,17 +88,17 @@ def _step(kind: type[A], config: ChatDataConfig, run: Callable[..., Outcome]) ->
     return Step(kind.__name__.lower(), VERSION, kind, config, {}, run=run, is_source=True)
 
 
-def _run_whole(compose: Compose, fields: tuple[str, ...], run: Run, config: ChatDataConfig) -> Outcome:
-    return Outcome({"records": write_lines(run.folder / f"{run.step.stage}.jsonl", _records(compose, fields, config))})
+def _run_whole(compose: Compose, fields: tuple[str, ...], ctx: StageContext, config: ChatDataConfig) -> Outcome:
+    return Outcome({"records": write_lines(ctx.folder / f"{ctx.step.stage}.jsonl", _records(compose, fields, config))})
 
 
-def _run_split(compose: Compose, fields: tuple[str, ...], run: Run, config: ChatDataConfig) -> Outcome:
+def _run_split(compose: Compose, fields: tuple[str, ...], ctx: StageContext, config: ChatDataConfig) -> Outcome:
     sides: dict[str, list[Record]] = {"train": [], "validation": []}
     for record in _records(compose, fields, config):
         asked = next((message["content"] for message in record["messages"] if message["role"] == "user"), "")
         share = int.from_bytes(hashlib.sha256(asked.encode()).digest()[:4], "big") / 2**32
         sides["validation" if share < config.validation_fraction else "train"].append(record)
-    counts = {f"{side}_records": write_lines(run.folder / f"{side}.jsonl", chosen) for side, chosen in sides.items()}
+    counts = {f"{side}_records": write_lines(ctx.folder / f"{side}.jsonl", chosen) for side, chosen in sides.items()}
     if not counts["train_records"]:
         raise ValueError(f"no record is left to train on, from {config.paths or 'the sample world'}: give more records")
     return Outcome(counts)

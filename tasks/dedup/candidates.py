@@ -25,7 +25,7 @@ from tasks.dedup import clusters, signatures
 from tasks.dedup.clusters import Clusters, Codes, Integers
 from tasks.dedup.columns import Column, even_ranges, select
 from tasks.dedup.signatures import SigningConfig
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 from tasks.execution.shards import Counts, map_shards, tick
 
 RULES = ("url", "content", "minhash")
@@ -39,7 +39,7 @@ class MergeConfig(SigningConfig):
 
     by_url: bool = Field(True, description="Drop documents of the same address, but for one.")
     by_content: bool = Field(True, description="Drop documents of the same text, but for one.")
-    min_similarity: float = Field(
+    jaccard_threshold: float = Field(
         0.7,
         ge=0,
         le=1,
@@ -110,7 +110,7 @@ class Verdicts(NamedTuple):
     dropped: Codes
 
 
-def judge(run: Run, work: Work, paths: Sequence[Path], num_known: int) -> Verdicts:
+def assign_clusters(ctx: StageContext, work: Work, paths: Sequence[Path], num_known: int) -> Verdicts:
     """Finds the clusters of all documents; `paths` are the shards of those that are not known."""
     columns, config, num = work.columns, work.config, work.num_documents
     num_parts = clusters.num_parts(num, work.spare_bytes)
@@ -120,8 +120,8 @@ def judge(run: Run, work: Work, paths: Sequence[Path], num_known: int) -> Verdic
         if not getattr(config, f"by_{rule}"):
             continue
         if rule == "minhash":
-            pairs, sketches = find_pairs(run, work), columns["sketch"]
-            clusters.join_similar(verdicts.clusters, pairs, sketches, verdicts.numbers, config.min_similarity)
+            pairs, sketches = find_pairs(ctx, work), columns["sketch"]
+            clusters.join_similar(verdicts.clusters, pairs, sketches, verdicts.numbers, config.jaccard_threshold)
         else:
             clusters.join_equal(verdicts.clusters, columns[rule], columns["rank"], num, num_parts)
         clusters.mark_dropped(verdicts.clusters, verdicts.dropped, code, num_known)
@@ -137,7 +137,7 @@ def rank(work: Work, paths: Sequence[Path], num_parts: int) -> Integers:
     return clusters.rank(work.columns, files, work.num_documents, num_parts)
 
 
-def find_pairs(run: Run, work: Work) -> list[Path]:
+def find_pairs(ctx: StageContext, work: Work) -> list[Path]:
     """Files of pairs of ranks with an equal band, made by all workers: one for each band and range of its keys."""
     num_parts = clusters.num_parts(work.num_documents, work.spare_bytes // work.num_merging)
     parts = {
@@ -148,7 +148,7 @@ def find_pairs(run: Run, work: Work) -> list[Path]:
         for place, (low, high) in enumerate(even_ranges(num_parts))
     }
     total = work.num_documents * work.config.num_bands
-    map_shards(run, pair_part, list(parts.items()), num_workers=work.num_merging, total=total, unit="bands")
+    map_shards(ctx, pair_part, list(parts.items()), num_workers=work.num_merging, total=total, unit="bands")
     return [part.target for part in parts.values()]
 
 

@@ -134,7 +134,7 @@ def join_equal(clusters: Clusters, keys: Column, ranks: Column, num: int, num_pa
 
 
 def join_similar(
-    clusters: Clusters, pairs: Iterable[Path], sketches: Column, numbers: Integers, min_similarity: float
+    clusters: Clusters, pairs: Iterable[Path], sketches: Column, numbers: Integers, jaccard_threshold: float
 ) -> None:
     """Join the pairs of ranks, (2, P) in each file, whose sketches agree enough. Of those that are one already, none is read."""
     for path in pairs:
@@ -144,7 +144,7 @@ def join_similar(
             is_apart = clusters.firsts(ones) != clusters.firsts(others)
             ones, others = ones[is_apart], others[is_apart]
             is_equal = sketches.take(numbers[ones]) == sketches.take(numbers[others])
-            is_similar = is_equal.mean(axis=1) >= min_similarity
+            is_similar = is_equal.mean(axis=1) >= jaccard_threshold
             clusters.join(ones[is_similar], others[is_similar])
 
 

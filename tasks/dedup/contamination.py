@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from model.files import write_lines
 from tasks.dedup.minhash import U64, hash_runs, hash_words, split_words
-from tasks.execution.runner import Row
+from tasks.execution.reporter import Row
 
 Places = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -41,7 +41,7 @@ class Questions:
     owners: Places  # (R,) the first question that has it
 
 
-def collect(files: Mapping[Path, str], run_words: int) -> Questions:
+def collect(files: Mapping[Path, str], ngram_size: int) -> Questions:
     """The questions of evaluation sets, from files and what these are called.
 
     Raises ValueError where a file is no JSON Lines, Parquet or text.
@@ -51,7 +51,7 @@ def collect(files: Mapping[Path, str], run_words: int) -> Questions:
     for place, path in enumerate(files):
         for line, strings in enumerate(read_questions(path), start=1):
             places.append((place, line))
-            hashed = [hash_runs(hash_words(split_words(text)), run_words) for text in strings]
+            hashed = [hash_runs(hash_words(split_words(text)), ngram_size) for text in strings]
             runs.append(np.concatenate([runs[0], *hashed]))
     lengths = np.array([len(found) for found in runs[1:]], np.int64)
     different, first = np.unique(np.concatenate(runs), return_index=True)
@@ -106,9 +106,9 @@ def strings_in(value: Any) -> Iterator[str]:
             yield from strings_in(inner)
 
 
-def find(words: U64, runs: U64, run_words: int) -> Places:
+def find(words: U64, runs: U64, ngram_size: int) -> Places:
     """The places in `runs`, which are sorted, of those that a text of these hashed words has, each once."""
-    found = hash_runs(words, run_words)
+    found = hash_runs(words, ngram_size)
     places = np.searchsorted(runs, found)
     places[places == len(runs)] = 0
     return np.unique(places[runs[places] == found])
@@ -124,7 +124,7 @@ class Findings:
     evaluations: Places  # the first set that a dropped document gives away
 
 
-def judge(
+def find_contaminated(
     hits: Sequence[Path], is_kept: Callable[[Places], Bools], questions: Questions, max_documents: int
 ) -> Findings:
     """From the hits of every shard, (2, H) numbers of documents and places of runs, of documents that are kept."""

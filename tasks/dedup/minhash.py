@@ -46,13 +46,13 @@ def hash_words(words: Sequence[bytes]) -> U64:
 _hash_word = lru_cache(1 << 16)(xxhash.xxh3_64_intdigest)  # few words make up most of a language
 
 
-def hash_runs(words: U64, run_words: int) -> U64:
-    """A hash of every run of `run_words` hashed words, in their order; none where there are fewer words."""
-    num_runs = len(words) - run_words + 1
+def hash_runs(words: U64, ngram_size: int) -> U64:
+    """A hash of every run of `ngram_size` hashed words, in their order; none where there are fewer words."""
+    num_runs = len(words) - ngram_size + 1
     if num_runs < 1:
         return np.zeros(0, np.uint64)
     runs = np.zeros(num_runs, np.uint64)
-    for place in range(run_words):
+    for place in range(ngram_size):
         runs = mix(runs) + words[place : place + num_runs]
     return mix(runs)
 

@@ -30,8 +30,10 @@ class SigningConfig(Config):
 
     by_minhash: bool = Field(True, description="Drop documents of nearly the same text, but for one.")
     num_bands: int = Field(14, ge=1, le=200, description="One band that is equal makes two documents near duplicates.")
-    hashes_per_band: int = Field(8, ge=1, le=50, description="Smallest hashes that must all be equal in a band.")
-    run_words: int = Field(5, ge=1, le=50, description="Words in a run; documents are compared by their runs of words.")
+    rows_per_band: int = Field(8, ge=1, le=50, description="Smallest hashes that must all be equal in a band.")
+    ngram_size: int = Field(
+        5, ge=1, le=50, description="Words in a run; documents are compared by their runs of words."
+    )
     seed: int = Field(1, ge=0, description="Of the hash functions.")
 
 
@@ -46,7 +48,7 @@ def columns(folder: Path, config: SigningConfig) -> dict[str, Column]:
         **dict.fromkeys(("num_characters", "offset"), np.int64),
         **dict.fromkeys(("file", "id", "url", "content", *bands(config)), np.uint64),
         "is_signed": np.bool_,
-        "sketch": (np.uint8, (config.num_bands * config.hashes_per_band,)),
+        "sketch": (np.uint8, (config.num_bands * config.rows_per_band,)),
     }
     return {name: Column(folder / name, np.dtype(dtype)) for name, dtype in dtypes.items()}
 
@@ -62,7 +64,7 @@ def sign(documents: Sequence[Document], words: Sequence[U64], config: SigningCon
         "id": hash_texts([document["id"] for document in documents]),
         "url": hash_texts([urls.normalise(document["url"]) or document["id"] for document in documents]),
         "content": hash_texts([document["text"].strip() for document in documents]),
-        "is_signed": np.array([len(hashes) >= config.run_words for hashes in words]),
+        "is_signed": np.array([len(hashes) >= config.ngram_size for hashes in words]),
         "sketch": minhash.sketch(signatures),
         **dict(zip(bands(config), keys.T, strict=True)),
     }
@@ -70,8 +72,8 @@ def sign(documents: Sequence[Document], words: Sequence[U64], config: SigningCon
 
 def sign_words(words: Sequence[U64], config: SigningConfig) -> U64:
     """(D, bands x hashes): the MinHash of each document; the largest number throughout where it has no run."""
-    functions = _functions(config.num_bands * config.hashes_per_band, config.seed)
-    return np.array([minhash.sign(minhash.hash_runs(hashes, config.run_words), *functions) for hashes in words])
+    functions = _functions(config.num_bands * config.rows_per_band, config.seed)
+    return np.array([minhash.sign(minhash.hash_runs(hashes, config.ngram_size), *functions) for hashes in words])
 
 
 _functions = lru_cache(minhash.hash_functions)

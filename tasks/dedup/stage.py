@@ -38,20 +38,20 @@ from pydantic import Field
 
 from tasks.artifacts.config import runtime
 from tasks.artifacts.manifest import Artifact, Documents, Resource
-from tasks.artifacts.step import Given, Outcome, Step
+from tasks.artifacts.step import ExistingArtifact, Outcome, Step
 from tasks.artifacts.store import Store
 from tasks.dedup import clusters, contamination, minhash, repeated_lines, signatures
-from tasks.dedup.candidates import REASONS, MergeConfig, Verdicts, Work, judge, save, write_clusters
+from tasks.dedup.candidates import REASONS, MergeConfig, Verdicts, Work, assign_clusters, save, write_clusters
 from tasks.dedup.columns import even_ranges
 from tasks.dedup.contamination import Findings, Questions
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 from tasks.execution.shards import Counts, map_shards, tick
 from tasks.records.documents import Document, read_documents
-from tasks.records.kept_dropped import Sieve, tell
+from tasks.records.kept_dropped import KeptDroppedWriter, report_funnel
 from tasks.resources import resource
 
 VERSION = 3
-SIGNING = ("keep_signatures", "by_minhash", "num_bands", "hashes_per_band", "run_words", "seed")
+SIGNING = ("keep_signatures", "by_minhash", "num_bands", "rows_per_band", "ngram_size", "seed")
 BATCH_DOCUMENTS = 1_000
 
 
@@ -74,7 +74,7 @@ class DedupConfig(MergeConfig):
     min_words_left: int = Field(
         50, ge=0, description="A document that lost lines and has fewer words left than this is dropped."
     )
-    evaluations: list[str] = runtime(
+    eval_sets: list[str] = runtime(
         [],
         description="Evaluation sets whose questions must not be learned: JSON Lines, Parquet or text files, or folders of "
         "them, as paths or any fsspec URLs.",
@@ -90,9 +90,9 @@ def dedup(documents: Step[Documents], config: DedupConfig) -> Step[Documents]:
     inputs: dict[str, Step[Artifact]] = {"documents": documents}
     for number, name in enumerate(config.against):
         inputs[f"against_{number}"] = earlier(name, config)
-    for number, path in enumerate(config.evaluations):
+    for number, path in enumerate(config.eval_sets):
         inputs[f"evaluation_{number}"] = resource("evaluation set", path)
-    return Step("dedup", VERSION, Documents, config, inputs, run=run)
+    return Step("dedup", VERSION, Documents, config, inputs, run=deduplicate_documents)
 
 
 def earlier(name: str, config: DedupConfig) -> Step[Artifact]:
@@ -105,7 +105,7 @@ def earlier(name: str, config: DedupConfig) -> Step[Artifact]:
                 f"documents cannot be held against {name}: it was made with {field}={theirs.get(field)}, and {ours[field]} "
                 "is needed; make it anew with that"
             )
-    return replace(Given.of(Documents, name), is_source=True)
+    return replace(ExistingArtifact.of(Documents, name), is_source=True)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Shard:
         return self.work.state / kind / f"{self.path.stem}.npy"
 
 
-def run(run: Run, config: DedupConfig, documents: Documents, **others: Artifact) -> Outcome:
+def deduplicate_documents(ctx: StageContext, config: DedupConfig, documents: Documents, **others: Artifact) -> Outcome:
     """Signs every shard, finds the clusters of all, writes every shard without what is dropped."""
     questions = contamination.collect(evaluation_sets(others.values()), config.evaluation_run_words)
     known = [path for artifact in others.values() for path in artifact.files("signatures/*.parquet")]
@@ -131,22 +131,22 @@ def run(run: Run, config: DedupConfig, documents: Documents, **others: Artifact)
     sizes = [pq.read_metadata(path).num_rows for path in (*known, *paths)]
     firsts = np.cumsum([0, *sizes]).tolist()
     sources = list(zip(firsts, (*known, *paths), strict=False))
-    work = Work(run.folder, run.state, config, firsts[-1])
+    work = Work(ctx.folder, ctx.state, config, firsts[-1])
     reasons = (*REASONS, *(f"contaminated/{name}" for name in questions.names))
     shards = [
         Shard(work, config, path, first, num, reasons)
         for (first, path), num in zip(sources[len(known) :], sizes[len(known) :], strict=True)
     ]
-    prepare(run, work, sources[: len(known)], questions)
-    map_over(run, "sign", sign_shard, shards)
-    verdicts = judge(run, work, paths, num_known=firsts[len(known)])
-    write_verdicts(work, verdicts, decontaminate(run, config, shards, questions))
-    write_clusters(run.folder / "clusters.jsonl", work, sources, verdicts)
+    prepare(ctx, work, sources[: len(known)], questions)
+    map_over(ctx, "sign", sign_shard, shards)
+    verdicts = assign_clusters(ctx, work, paths, num_known=firsts[len(known)])
+    write_verdicts(work, verdicts, decontaminate(ctx, config, shards, questions))
+    write_clusters(ctx.folder / "clusters.jsonl", work, sources, verdicts)
     del verdicts
-    find_lines(run, work, config, shards)
-    counts = map_over(run, "write", write_shard, shards)
-    tell(run, counts, "Documents")
-    run.log(f"peak memory: {getrusage(RUSAGE_SELF).ru_maxrss / 1e6:.3f} GB in this process")
+    find_lines(ctx, work, config, shards)
+    counts = map_over(ctx, "write", write_shard, shards)
+    report_funnel(ctx, counts, "Documents")
+    ctx.log(f"peak memory: {getrusage(RUSAGE_SELF).ru_maxrss / 1e6:.3f} GB in this process")
     return Outcome(counts)
 
 
@@ -163,12 +163,12 @@ def origin(resource: Resource, path: Path) -> PurePath:
     return given if path.name == given.name else given / path.relative_to(resource.folder / "files")
 
 
-def prepare(run: Run, work: Work, known: Sequence[tuple[int, Path]], questions: Questions) -> None:
+def prepare(ctx: StageContext, work: Work, known: Sequence[tuple[int, Path]], questions: Questions) -> None:
     """Say what it will cost, make room for the columns, and load what is there already."""
     num = work.num_documents
     disk_bytes = num * sum(column.dtype.itemsize for column in work.columns.values())
     memory_bytes = clusters.held_bytes(num) + min(work.spare_bytes, num * clusters.RECORD_BYTES)
-    run.log(
+    ctx.log(
         f"{num:,} documents with those of {len(known)} known shards: about {disk_bytes / 1e9:.3f} GB of signatures on disk "
         f"and {memory_bytes / 1e9:.3f} GB of memory in the merge, by {work.num_merging} workers"
     )
@@ -179,9 +179,9 @@ def prepare(run: Run, work: Work, known: Sequence[tuple[int, Path]], questions: 
     np.save(work.state / "questions.npy", questions.runs)
 
 
-def map_over(run: Run, name: str, work: Callable[[Shard], Counts], shards: Sequence[Shard]) -> Counts:
+def map_over(ctx: StageContext, name: str, work: Callable[[Shard], Counts], shards: Sequence[Shard]) -> Counts:
     return map_shards(
-        run,
+        ctx,
         work,
         [(f"{name}-{shard.path.stem}", shard) for shard in shards],
         num_workers=shards[0].work.num_workers if shards else 1,
@@ -225,16 +225,16 @@ def find_runs(words: minhash.U64, runs: minhash.U64, number: int, config: DedupC
 # Between: which documents are one
 
 
-def decontaminate(run: Run, config: DedupConfig, shards: Sequence[Shard], questions: Questions) -> Findings:
+def decontaminate(ctx: StageContext, config: DedupConfig, shards: Sequence[Shard], questions: Questions) -> Findings:
     """Which of the documents that are left give away a question."""
     hits, most = [shard.state("hits") for shard in shards], config.max_run_documents
-    findings = contamination.judge(
+    findings = contamination.find_contaminated(
         hits, lambda numbers: shards[0].work.columns["rank"].take(numbers) >= 0, questions, most
     )
     if questions.names:
         rows = contamination.report(questions, findings, most)
-        run.table("contamination", rows, "Evaluation questions that documents give away")
-        contamination.write_found(run.folder / "contamination.jsonl", questions, findings.questions)
+        ctx.table("contamination", rows, "Evaluation questions that documents give away")
+        contamination.write_found(ctx.folder / "contamination.jsonl", questions, findings.questions)
     return findings
 
 
@@ -249,15 +249,15 @@ def write_verdicts(work: Work, verdicts: Verdicts, contaminated: Findings) -> No
 # Lines that many of the documents have that are left
 
 
-def find_lines(run: Run, work: Work, config: DedupConfig, shards: Sequence[Shard]) -> None:
+def find_lines(ctx: StageContext, work: Work, config: DedupConfig, shards: Sequence[Shard]) -> None:
     """Write the hashes of lines that are in too many documents; none where lines are not looked at."""
     unwanted, most = [np.zeros(0, np.uint64)], config.max_line_documents
     if most:
-        num_lines = map_over(run, "lines", collect_lines, shards)["lines"]
+        num_lines = map_over(ctx, "lines", collect_lines, shards)["lines"]
         num_parts = max(-(-num_lines * repeated_lines.RECORD_BYTES // work.spare_bytes), 1)
         paths = [shard.state("lines") for shard in shards]
         unwanted += [repeated_lines.frequent(paths, low, high, most) for low, high in even_ranges(num_parts)]
-        run.log(f"{sum(map(len, unwanted)):,} different lines are in more than {most:,} documents")
+        ctx.log(f"{sum(map(len, unwanted)):,} different lines are in more than {most:,} documents")
     save(work.state / "unwanted_lines.npy", np.concatenate(unwanted))
 
 
@@ -280,7 +280,7 @@ def write_shard(shard: Shard) -> Counts:
     codes, sizes = (columns[name].read(shard.first, num).tolist() for name in ("reason", "cluster_size"))
     unwanted = np.load(shard.work.state / "unwanted_lines.npy")
     kept: list[tuple[int, str]] = []
-    with Sieve(shard.work.folder, shard.path.name) as sieve:
+    with KeptDroppedWriter(shard.work.folder, shard.path.name) as sieve:
         for place, (document, code, size) in enumerate(zip(read_documents(shard.path), codes, sizes, strict=True)):
             text = repeated_lines.without(document["text"], unwanted) if len(unwanted) else document["text"]
             if code:

@@ -29,12 +29,12 @@ from tasks.evaluate.report_card import (
     render,
     truth_figures,
 )
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 from tasks.markdown import Figures
 
 if TYPE_CHECKING:
     from model.network.transformer import Transformer
-    from model.tokenizer.chat import Tokenizer as Encoder
+    from model.tokenizer.chat import ChatTokenizer
 
 VERSION = 3
 CHAT = ("assistant", "policy")
@@ -72,7 +72,7 @@ def evaluate(
     tokenizer: Step[Tokenizer],
     base: Step[Checkpoint],
     assistant: Step[Checkpoint],
-    judge: Step[Checkpoint],
+    reward_model: Step[Checkpoint],
     policy: Step[Checkpoint],
     config: EvaluateConfig,
 ) -> Step[Report]:
@@ -86,27 +86,27 @@ def evaluate(
         "tokens": tokens,
         "base": base,
         "assistant": assistant,
-        "judge": judge,
+        "reward_model": reward_model,
         "policy": policy,
-        "preferences": judge.inputs["preferences"],
+        "preferences": reward_model.inputs["preferences"],
         "questions": questions(config.questions, config.world_seed),
     }
-    return Step("evaluate", VERSION, Report, config, inputs, run=run)
+    return Step("evaluate", VERSION, Report, config, inputs, run=evaluate_models)
 
 
-def run(run: Run, config: EvaluateConfig, **artifacts: Any) -> Outcome:
+def evaluate_models(ctx: StageContext, config: EvaluateConfig, **artifacts: Any) -> Outcome:
     from model.network.huggingface import load_transformer
-    from model.tokenizer.chat import Tokenizer as Encoder
+    from model.tokenizer.chat import ChatTokenizer
 
     asked = read_lines(artifacts["questions"].folder / "questions.jsonl")
-    encoder = Encoder.load(artifacts["tokenizer"].folder / "tokenizer.json")
+    encoder = ChatTokenizer.load(artifacts["tokenizer"].folder / "tokenizer.json")
     base = load_transformer(artifacts["base"].folder)
     chosen = choose(asked, config.max_questions, config.seed)
     answers: list[Figures] = []
     for role in CHAT:
-        answers += interview(run, config, role, load_transformer(artifacts[role].folder), encoder, chosen)
-    facts = recall(run, config, base, encoder, asked)
-    write_lines(run.folder / "answers.jsonl", [*answers, *facts])
+        answers += interview(ctx, config, role, load_transformer(artifacts[role].folder), encoder, chosen)
+    facts = recall(ctx, config, base, encoder, asked)
+    write_lines(ctx.folder / "answers.jsonl", [*answers, *facts])
     figures: Figures = {
         "data": data_figures(artifacts),
         "measured": measured_figures(artifacts),
@@ -120,15 +120,15 @@ def run(run: Run, config: EvaluateConfig, **artifacts: Any) -> Outcome:
         "exchange": exchange([said for said in answers if said["model"] == CHAT[-1]]),
         "cost": cost_figures(artifacts),
     }
-    return publish(run, figures, len(chosen))
+    return publish(ctx, figures, len(chosen))
 
 
-def publish(run: Run, figures: Figures, num_questions: int) -> Outcome:
+def publish(ctx: StageContext, figures: Figures, num_questions: int) -> Outcome:
     """Write the report, show it, and give its most telling figures."""
     card = render(figures)
-    write_atomically(run.folder / "report.json", json.dumps(figures, indent=1, ensure_ascii=False))
-    write_atomically(run.folder / "report.md", card)
-    run.markdown("report", card, "What came of it all")
+    write_atomically(ctx.folder / "report.json", json.dumps(figures, indent=1, ensure_ascii=False))
+    write_atomically(ctx.folder / "report.md", card)
+    ctx.markdown("report", card, "What came of it all")
     metrics = {f"{role}/{name}": value for role in CHAT for name, value in figures["chat"][role].items()}
     return Outcome({"questions": num_questions}, {**metrics, **figures["reward"]})
 
@@ -142,7 +142,12 @@ def choose(asked: Sequence[Figures], most: int, seed: int) -> list[Figures]:
 
 
 def interview(
-    run: Run, config: EvaluateConfig, role: str, model: "Transformer", encoder: "Encoder", asked: Sequence[Figures]
+    ctx: StageContext,
+    config: EvaluateConfig,
+    role: str,
+    model: "Transformer",
+    encoder: "ChatTokenizer",
+    asked: Sequence[Figures],
 ) -> list[Figures]:
     """Every question with what a chat model said to it. Where there is no answer, a refusal is the right one."""
     from model.inference.scoring import answer, holds, right_answers
@@ -156,12 +161,12 @@ def interview(
             is_right = holds(reply.text, right_answers(question)) if is_known else reply.is_refusal
             judged = {"is_right": is_right, "is_refusal": reply.is_refusal, "is_finished": reply.is_finished}
             said.append({"model": role, **question, "said": reply.text, "tokens": reply.num_tokens, **judged})
-        run.progress(len(said), len(asked), "questions")
+        ctx.progress(len(said), len(asked), "questions")
     return said
 
 
 def recall(
-    run: Run, config: EvaluateConfig, model: "Transformer", encoder: "Encoder", asked: Sequence[Figures]
+    ctx: StageContext, config: EvaluateConfig, model: "Transformer", encoder: "ChatTokenizer", asked: Sequence[Figures]
 ) -> list[Figures]:
     """Facts as statements for the base model to end: with the likeliest candidate, and in its own words."""
     from model.inference.scoring import complete, holds, rank, right_answers
@@ -171,11 +176,11 @@ def recall(
     facts = [fact for fact in known.values() if len(candidates[relation(fact)]) > 1]
     facts = random.Random(config.seed).sample(facts, min(len(facts), config.max_questions))
     openings = [fact["completion"] for fact in facts]
-    run.progress(0, 2 * len(facts), "facts")
+    ctx.progress(0, 2 * len(facts), "facts")
     ranked = rank(model, encoder, openings, [candidates[relation(fact)] for fact in facts], config.batch_sequences)
-    run.progress(len(facts), 2 * len(facts), "facts")
+    ctx.progress(len(facts), 2 * len(facts), "facts")
     written = complete(model, encoder, openings, greedy(config), config.batch_sequences)
-    run.progress(2 * len(facts), 2 * len(facts), "facts")
+    ctx.progress(2 * len(facts), 2 * len(facts), "facts")
     sentences = [text.partition(".")[0] for text in written]
     return [
         {"model": way, **fact, "said": said, "is_right": holds(said, right_answers(fact))}
@@ -237,23 +242,25 @@ def chat_figures(said: Sequence[Figures]) -> dict[str, float]:
     }
 
 
-def reward_figures(config: EvaluateConfig, artifacts: Mapping[str, Any], encoder: "Encoder") -> dict[str, float]:
+def reward_figures(config: EvaluateConfig, artifacts: Mapping[str, Any], encoder: "ChatTokenizer") -> dict[str, float]:
     """How often the reward model prefers what people did, by the fault of the worse one, and what RLHF made of its reward."""
     from model.inference.scoring import pair_accuracy
     from model.network.huggingface import load_reward_model
 
-    judge = load_reward_model(artifacts["judge"].folder)
+    reward_model = load_reward_model(artifacts["reward_model"].folder)
     pairs = read_lines(artifacts["preferences"].folder / "validation.jsonl")[: config.max_preferences]
     kinds: dict[str, list[Figures]] = {"all": pairs}
     for pair in pairs:
         if "kind" in pair:
             kinds.setdefault(pair["kind"].rpartition("/")[2], []).append(pair)
-    accuracy = {f"pair_accuracy/{kind}": pair_accuracy(judge, encoder, some) for kind, some in kinds.items() if some}
+    accuracy = {
+        f"pair_accuracy/{kind}": pair_accuracy(reward_model, encoder, some) for kind, some in kinds.items() if some
+    }
     rlhf = artifacts["policy"].manifest.metrics
     return accuracy | {name: value for name, value in rlhf.items() if name.startswith(("before/", "validation/"))}
 
 
-def completions(config: EvaluateConfig, model: "Transformer", encoder: "Encoder") -> list[Figures]:
+def completions(config: EvaluateConfig, model: "Transformer", encoder: "ChatTokenizer") -> list[Figures]:
     """What the base model makes of a few openings."""
     from model.inference.scoring import complete
 

@@ -23,7 +23,7 @@ from multiprocessing.sharedctypes import Synchronized
 from typing import Any, TypeVar
 
 from tasks.artifacts.files import write_atomically
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 
 S = TypeVar("S")
 Counts = dict[str, int]
@@ -57,7 +57,7 @@ def _end_with_parent() -> None:
 
 
 def map_shards(
-    run: Run,
+    ctx: StageContext,
     work: Callable[[S], Counts],
     shards: Sequence[tuple[str, S]],
     *,
@@ -72,13 +72,13 @@ def map_shards(
     is no shard.
     """
     if not shards:
-        raise ValueError(f"stage {run.step.stage} is given no shard to read: run the stage before it anew")
-    records = run.state / "shards"
-    for leftover in run.folder.rglob("*.tmp"):  # of a worker that was killed
+        raise ValueError(f"stage {ctx.step.stage} is given no shard to read: run the stage before it anew")
+    records = ctx.state / "shards"
+    for leftover in ctx.folder.rglob("*.tmp"):  # of a worker that was killed
         leftover.unlink()
     finished = {name: json.loads(path.read_text()) for name, _ in shards if (path := records / f"{name}.json").exists()}
     if finished:
-        run.log(f"going on: {len(finished)} of {len(shards)} shards were finished before")
+        ctx.log(f"going on: {len(finished)} of {len(shards)} shards were finished before")
     context = _fork_server(work.__module__)
     done: Synchronized[int] = context.Value("q", sum(counts.get("ticks", 0) for counts in finished.values()))
     start, before = time.monotonic(), done.value
@@ -97,11 +97,11 @@ def map_shards(
                     write_atomically(records / f"{waiting[future]}.json", json.dumps(future.result()))
                 rate = (done.value - before) / (time.monotonic() - start)
                 values = {"shards": len(finished), f"{unit}/s": rate}
-                run.progress(min(done.value, total), total, unit, **values)
+                ctx.progress(min(done.value, total), total, unit, **values)
         except BrokenProcessPool as error:
             names = ", ".join(sorted(name for future, name in waiting.items() if name not in finished)[:num_workers])
             raise RuntimeError(
-                f"a worker of stage {run.step.stage} was killed (out of memory?) near shards {names}"
+                f"a worker of stage {ctx.step.stage} was killed (out of memory?) near shards {names}"
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

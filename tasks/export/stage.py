@@ -14,13 +14,12 @@ from typing import Any
 from pydantic import Field
 
 from model.config import num_parameters
-from model.tokenizer.chat import ASSISTANT_END, BOS, CHAT_TEMPLATE, PAD
-from model.tokenizer.chat import Tokenizer as Encoder
+from model.tokenizer.chat import ASSISTANT_END, BOS, CHAT_TEMPLATE, PAD, ChatTokenizer
 from tasks.artifacts.config import Config
 from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import Bundle, Checkpoint, Report, Tokenizer
 from tasks.artifacts.step import Outcome, Step
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 from tasks.markdown import one_line
 from tasks.training import check_vocabulary, model_config, tokenizer_file
 
@@ -43,23 +42,25 @@ def export(
     policy: Step[Checkpoint], tokenizer: Step[Tokenizer], report: Step[Report], config: ExportConfig
 ) -> Step[Bundle]:
     inputs = {"policy": policy, "tokenizer": tokenizer, "report": report}
-    return Step("export", VERSION, Bundle, config, inputs, run=run)
+    return Step("export", VERSION, Bundle, config, inputs, run=export_policy)
 
 
-def run(run: Run, config: ExportConfig, policy: Checkpoint, tokenizer: Tokenizer, report: Report) -> Outcome:
+def export_policy(
+    ctx: StageContext, config: ExportConfig, policy: Checkpoint, tokenizer: Tokenizer, report: Report
+) -> Outcome:
     check_vocabulary(policy, tokenizer)
-    encoder = Encoder.load(tokenizer_file(tokenizer))
+    encoder = ChatTokenizer.load(tokenizer_file(tokenizer))
     ids = {"bos_token_id": encoder.bos, "eos_token_id": encoder.assistant_end, "pad_token_id": encoder.pad}
     shape = json.loads((policy.folder / "config.json").read_text())
-    shutil.copy(policy.folder / "model.safetensors", run.folder)
-    shutil.copy(tokenizer_file(tokenizer), run.folder)
-    _write(run.folder / "config.json", shape | ids)
-    _write(run.folder / "tokenizer_config.json", tokenizer_settings(shape["max_position_embeddings"]))
-    _write(run.folder / "generation_config.json", generation_settings(config, ids))
+    shutil.copy(policy.folder / "model.safetensors", ctx.folder)
+    shutil.copy(tokenizer_file(tokenizer), ctx.folder)
+    _write(ctx.folder / "config.json", shape | ids)
+    _write(ctx.folder / "tokenizer_config.json", tokenizer_settings(shape["max_position_embeddings"]))
+    _write(ctx.folder / "generation_config.json", generation_settings(config, ids))
     base = json.loads((report.folder / "report.json").read_text(encoding="utf-8"))["base"]
     card = model_card(config, base, (report.folder / "report.md").read_text(encoding="utf-8"))
-    write_atomically(run.folder / "README.md", card)
-    num_bytes = sum(path.stat().st_size for path in run.folder.iterdir() if path.is_file())
+    write_atomically(ctx.folder / "README.md", card)
+    num_bytes = sum(path.stat().st_size for path in ctx.folder.iterdir() if path.is_file())
     return Outcome({"parameters": num_parameters(model_config(policy)), "bytes": num_bytes})
 
 

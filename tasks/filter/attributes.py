@@ -24,7 +24,8 @@ from pydantic import AfterValidator, Field
 from tasks.artifacts.config import runtime
 from tasks.artifacts.manifest import Artifact, Documents, Measures, Resource
 from tasks.artifacts.step import Outcome, Step
-from tasks.execution.runner import Row, Run
+from tasks.execution.context import StageContext
+from tasks.execution.reporter import Row
 from tasks.execution.shards import Counts, map_shards, tick
 from tasks.filter import quality
 from tasks.filter import quality_classifier as quality_model
@@ -64,12 +65,12 @@ class MeasureConfig(TextRules):
         ["camgirls", "hentai", "milf", "porn", "porno", "pornstar", "xxx"],
         description="One of these words in the address is enough.",
     )
-    suspicious_words: list[Word] = Field(
+    soft_blocked_words: list[Word] = Field(
         SUSPICIOUS_WORDS.split(),
         description="More than max_suspicious_words of these words in the address are too many.",
     )
     max_suspicious_words: int = Field(1, ge=0, description="How many different suspicious words an address may have.")
-    blocked_parts: list[Word] = Field(
+    blocked_substrings: list[Word] = Field(
         ["pornhub", "redtube", "xhamster", "xnxx", "xvideos", "youporn"],
         description="One of these in the address is enough, also within a word.",
     )
@@ -92,11 +93,11 @@ def measure(documents: Step[Documents], config: MeasureConfig) -> Step[Measures]
     if "crawl" in documents.inputs:
         inputs["crawl"] = documents.inputs["crawl"]
     inputs |= ut1.resources(config.blocklists)
-    return Step("measure", VERSION, Measures, config, inputs, run=run, is_source=True)
+    return Step("measure", VERSION, Measures, config, inputs, run=compute_attributes, is_source=True)
 
 
-def run(
-    run: Run,
+def compute_attributes(
+    ctx: StageContext,
     config: MeasureConfig,
     documents: Documents,
     language_model: Resource,
@@ -106,18 +107,18 @@ def run(
     """Measures every shard of `documents` by itself."""
     files = [file for artifact in lists.values() for file in list_files(artifact)]
     by_category = blocklists.by_category(files, config.blocked_categories)
-    keys = run.state / "blocklist.npy"
+    keys = ctx.state / "blocklist.npy"
     num_entries = blocklists.write_keys(by_category, keys)
-    run.log(f"{num_entries:,} entries of block lists in {len(by_category)} categories")
+    ctx.log(f"{num_entries:,} entries of block lists in {len(by_category)} categories")
     [model] = language_model.files("*")
     language_id.refuse_unknown(config.languages, model)
     models = (model, *(classifier.files("*.bin") if classifier else ()))
     shards = [
-        (path.stem, Shard(path, run.folder, config, keys, tuple(by_category), models))
+        (path.stem, Shard(path, ctx.folder, config, keys, tuple(by_category), models))
         for path in documents.files("documents/*.parquet")
     ]
     counts = map_shards(
-        run,
+        ctx,
         measure_shard,
         shards,
         num_workers=config.num_workers or os.cpu_count() or 1,
@@ -231,5 +232,5 @@ def address_rule(url: str, config: MeasureConfig, blocklist: Blocklist) -> str |
     if parts is None:
         return "no_host"
     return blocklist.category(parts) or blocklists.word_rule(
-        url, config.blocked_words, config.suspicious_words, config.blocked_parts, config.max_suspicious_words
+        url, config.blocked_words, config.soft_blocked_words, config.blocked_substrings, config.max_suspicious_words
     )

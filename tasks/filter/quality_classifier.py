@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import Resource
 from tasks.artifacts.step import Outcome, Step
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 from tasks.resources import resource
 from tasks.web.language_id import LABEL
 
@@ -66,7 +66,7 @@ def quality_model(config: QualityModelConfig) -> Step[Resource]:
         "positives": resource("set of positive texts", config.positives),
         "negatives": resource("set of negative texts", config.negatives),
     }
-    return Step("quality_model", VERSION, Resource, config, inputs, run=run, is_source=True)
+    return Step("quality_model", VERSION, Resource, config, inputs, run=train_quality_classifier, is_source=True)
 
 
 class Drawn(NamedTuple):
@@ -77,7 +77,9 @@ class Drawn(NamedTuple):
     is_positive: bool
 
 
-def run(run: Run, config: QualityModelConfig, positives: Resource, negatives: Resource) -> Outcome:
+def train_quality_classifier(
+    ctx: StageContext, config: QualityModelConfig, positives: Resource, negatives: Resource
+) -> Outcome:
     """Learns from the one part and judges the other. Raises ValueError where a set is too small for both."""
     drawn = list(heapq.merge(draw(positives, True, config), draw(negatives, False, config)))
     learned = [document for document in drawn if not is_held_out(document, config)]
@@ -88,14 +90,14 @@ def run(run: Run, config: QualityModelConfig, positives: Resource, negatives: Re
                 f"{len(drawn)} texts in {config.positives!r} and {config.negatives!r} are too few to learn from and to hold out "
                 f"a fraction of {config.held_out_fraction}: give more"
             )
-    model = learn(learned, config, run.state / "learned.txt")
-    path = run.folder / MODEL
+    model = learn(learned, config, ctx.state / "learned.txt")
+    path = ctx.folder / MODEL
     path.parent.mkdir(parents=True, exist_ok=True)
     model.save_model(str(path))
     counts = {"positive_documents": sum(document.is_positive for document in drawn), "documents": len(drawn)}
     scores = np.array([probability(document.line, model) for document in held_out])
-    metrics = judge(scores, np.array([document.is_positive for document in held_out]))
-    run.log("of documents held out: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
+    metrics = evaluate_classifier(scores, np.array([document.is_positive for document in held_out]))
+    ctx.log("of documents held out: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
     return Outcome({**counts, "held_out_documents": len(held_out)}, {f"held_out/{n}": v for n, v in metrics.items()})
 
 
@@ -170,7 +172,7 @@ def probability(line: str, model: Any) -> float:
     return min(1.0, float(dict(zip(labels, scores, strict=True))[POSITIVE]))
 
 
-def judge(scores: npt.NDArray[np.float64], is_positive: npt.NDArray[np.bool_]) -> dict[str, float]:
+def evaluate_classifier(scores: npt.NDArray[np.float64], is_positive: npt.NDArray[np.bool_]) -> dict[str, float]:
     """Precision and recall of scores above a half, and the area under the curve: how often a positive is above a negative."""
     is_found = scores > 0.5
     num_right = int((is_found & is_positive).sum())

@@ -22,7 +22,8 @@ from pydantic import Field, model_validator
 
 from tasks.artifacts.manifest import Documents, Measures
 from tasks.artifacts.step import Outcome, Step
-from tasks.execution.runner import Row, Run
+from tasks.execution.context import StageContext
+from tasks.execution.reporter import Row
 from tasks.execution.shards import Counts, map_shards, tick
 from tasks.filter import quality
 from tasks.filter.attributes import MeasureConfig, attribute_names, measure, read_measures
@@ -32,7 +33,7 @@ from tasks.filter.quality import QualityLimits
 from tasks.records import histograms
 from tasks.records.documents import Document, read_documents
 from tasks.records.histograms import Limits, Overview
-from tasks.records.kept_dropped import Sieve, tell
+from tasks.records.kept_dropped import KeptDroppedWriter, report_funnel
 
 VERSION = 3
 
@@ -77,26 +78,26 @@ class FilterConfig(QualityLimits, MeasureConfig):
 def filter(documents: Step[Documents], config: FilterConfig) -> Step[Documents]:
     """The step that filters `documents`. Raises ValueError where a list or a model is not there."""
     inputs = {"documents": documents, "measures": measure(documents, config)}
-    return Step("filter", VERSION, Documents, config, inputs, run=run)
+    return Step("filter", VERSION, Documents, config, inputs, run=filter_documents)
 
 
-def run(run: Run, config: FilterConfig, documents: Documents, measures: Measures) -> Outcome:
+def filter_documents(ctx: StageContext, config: FilterConfig, documents: Documents, measures: Measures) -> Outcome:
     """Filters every shard of `documents` by itself."""
     paths = documents.files("documents/*.parquet")
     rows = measures.files("measures/*.parquet")
     shards = [
-        (path.stem, Shard(path, row, run.folder, run.state, config)) for path, row in zip(paths, rows, strict=True)
+        (path.stem, Shard(path, row, ctx.folder, ctx.state, config)) for path, row in zip(paths, rows, strict=True)
     ]
     counts = map_shards(
-        run,
+        ctx,
         filter_shard,
         shards,
         num_workers=config.num_workers or os.cpu_count() or 1,
         total=documents.manifest.counts["documents"],
         unit="documents",
     )
-    tell(run, counts, "Documents")
-    histograms.tell(run, Overview(limits(config)))
+    report_funnel(ctx, counts, "Documents")
+    histograms.report_histograms(ctx, Overview(limits(config)))
     return Outcome(counts)
 
 
@@ -116,7 +117,7 @@ def filter_shard(shard: Shard) -> Counts:
     config, allowed = shard.config, limits(shard.config)
     seen = Overview(allowed)
     documents = read_documents(shard.source)
-    with Sieve(shard.folder, shard.source.name) as sieve:
+    with KeptDroppedWriter(shard.folder, shard.source.name) as sieve:
         for measures in read_measures(shard.measures):
             group = list(itertools.islice(documents, measures.num_rows))
             rows = measures.to_pylist()

@@ -40,7 +40,7 @@ DICTIONARY_BYTES = 16 * 2**20
 PIECE_BYTES: dict[Kind, int] = {"gzip": 16 * 1024, "zstd": 512}  # zstd has no limit of its output: 16 MiB of these
 
 
-class Plain:
+class DecompressedStream:
     """A window on the plain bytes of `source`, from the place in hand on, as far as they were asked for."""
 
     def __init__(self, source: IO[bytes]) -> None:

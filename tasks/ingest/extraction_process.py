@@ -116,10 +116,10 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage ends it
     settings: Settings = connection.recv()
     if settings.extractor != "resiliparse":
-        from tasks.ingest.trafilatura_xpaths import quicken
+        from tasks.ingest.trafilatura_xpaths import patch_trafilatura
 
-        quicken()
-    look = _look(settings) if settings.languages else None
+        patch_trafilatura()
+    prefilter = _prefilter(settings) if settings.languages else None
     gc.freeze()
     gc.disable()
     ready = _memory()
@@ -131,7 +131,7 @@ def serve(descriptor: int) -> None:
             body: Body = connection.recv()
         except EOFError:
             return
-        reason, text = _result(body, settings.extractor, look)
+        reason, text = _result(body, settings.extractor, prefilter)
         memory = _memory()
         if reason == "empty/text" and memory["VmPeak"] > ready["VmSize"] + SUSPECT_FRACTION * settings.memory_bytes:
             reason = "empty/memory"
@@ -140,21 +140,21 @@ def serve(descriptor: int) -> None:
         connection.send_bytes(json.dumps([reason, text, memory["VmRSS"] - ready["VmRSS"]]).encode())
 
 
-def _look(settings: Settings) -> Callable[[str], None]:
+def _prefilter(settings: Settings) -> Callable[[str], None]:
     """The look at a page that is asked for. Half of what this process would import, where none is."""
-    from tasks.ingest.language_prefilter import look
+    from tasks.ingest.language_prefilter import prefilter_language
     from tasks.web import language_id
 
     model = language_id.load_model(Path(settings.language_model))
-    return lambda html: look(html, settings.languages, settings.min_language_score, model)
+    return lambda html: prefilter_language(html, settings.languages, settings.min_language_score, model)
 
 
-def _result(body: Body, extractor: Extractor, look: Callable[[str], None] | None) -> tuple[str, str]:
+def _result(body: Body, extractor: Extractor, prefilter: Callable[[str], None] | None) -> tuple[str, str]:
     """The reason why there is no text, or the text."""
     try:
         html = decode(*body)
-        if look:
-            look(html)
+        if prefilter:
+            prefilter(html)
         return "", extract(html, extractor)
     except MemoryError:
         return "empty/memory", ""

@@ -26,7 +26,7 @@ from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import Artifact, Crawl
 from tasks.artifacts.step import Outcome, Step
 from tasks.artifacts.store import Store
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 from tasks.sample_web.config import SampleWebConfig
 from tasks.web.download import head, is_http, open_file
 
@@ -87,24 +87,24 @@ def crawl(inputs: list[str], max_files: int, base_url: str, sample: SampleWebCon
     config = CrawlConfig(files=files, urls=urls)
     if crawls:
         config = CrawlConfig(files=files, urls=urls, crawls=crawls, base_url=base_url, max_files=max_files)
-    return Step("crawl", VERSION, Crawl, config, {}, run=run, is_source=True)
+    return Step("crawl", VERSION, Crawl, config, {}, run=list_files, is_source=True)
 
 
-def run(run: Run, config: CrawlConfig) -> Outcome:
+def list_files(ctx: StageContext, config: CrawlConfig) -> Outcome:
     urls = config.urls + [url for name in config.crawls for url in list_crawl(name, config.base_url)]
     urls = urls[: config.max_files or None]
     sizes = [file.bytes for file in config.files] + [None] * (len(urls) - len(config.files))
-    _write_inputs(run.folder, urls, sizes)
+    _write_inputs(ctx.folder, urls, sizes)
     return Outcome({"files": len(urls), "bytes": sum(size or 0 for size in sizes)})
 
 
-def run_sample(run: Run, config: SampleWebConfig) -> Outcome:
+def run_sample(ctx: StageContext, config: SampleWebConfig) -> Outcome:
     from tasks.sample_web.web import write_sample_web
 
-    counts = write_sample_web(run.folder, config)
-    paths = sorted((run.folder / "warc").iterdir())
+    counts = write_sample_web(ctx.folder, config)
+    paths = sorted((ctx.folder / "warc").iterdir())
     _write_inputs(
-        run.folder, [str(path.relative_to(run.folder)) for path in paths], [path.stat().st_size for path in paths]
+        ctx.folder, [str(path.relative_to(ctx.folder)) for path in paths], [path.stat().st_size for path in paths]
     )
     return Outcome(counts)
 

@@ -14,7 +14,7 @@ MIN_CHARACTERS = 250  # less says little: a frame set, a page made by scripts
 MAX_CHARACTERS = 10_000
 
 
-def look(html: str, wanted: tuple[str, ...], min_score: float, model: Any) -> None:
+def prefilter_language(html: str, wanted: tuple[str, ...], min_score: float, model: Any) -> None:
     """Raises Dropped, as language/CODE, where the scores of the languages wanted are less than `min_score` together."""
     text = stripped(html)[:MAX_CHARACTERS]
     if len(text) < MIN_CHARACTERS:

@@ -27,21 +27,21 @@ from model.files import read_lines, write_lines
 from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import STATE, Artifact, Crawl, Documents, Resource
 from tasks.artifacts.step import Outcome, Step
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 from tasks.execution.shards import Counts, map_shards, tick
 from tasks.ingest.extraction_process import Settings, extraction
 from tasks.ingest.extractors import Extractor
 from tasks.ingest.http_response import HTML_TYPES, Dropped, body_of
 from tasks.ingest.inputs import crawl, located
-from tasks.ingest.warc import HEADER_BYTES, Damage, Record, read_records
+from tasks.ingest.warc import HEADER_BYTES, DamagedRange, Record, read_records
 from tasks.records.documents import Document
-from tasks.records.kept_dropped import Sieve, tell
+from tasks.records.kept_dropped import KeptDroppedWriter, report_funnel
 from tasks.resources import resource
 from tasks.sample_web.config import SampleWebConfig
 from tasks.web import blocklists, language_id, ut1
 from tasks.web.blocklists import Blocklist
 from tasks.web.download import open_file
-from tasks.web.rate_limit import Pace
+from tasks.web.rate_limit import RateLimiter
 from tasks.web.urls import split_address
 
 VERSION = 3
@@ -115,11 +115,11 @@ def ingest(config: IngestConfig) -> Step[Documents]:
     if config.languages:
         inputs["language_model"] = resource("language model", str(language_id.find_model(config.language_model)))
     inputs |= ut1.resources(config.blocklists)
-    return Step("ingest", VERSION, Documents, config, inputs, run=run)
+    return Step("ingest", VERSION, Documents, config, inputs, run=ingest_documents)
 
 
-def run(
-    run: Run, config: IngestConfig, crawl: Crawl, language_model: Resource | None = None, **lists: Resource
+def ingest_documents(
+    ctx: StageContext, config: IngestConfig, crawl: Crawl, language_model: Resource | None = None, **lists: Resource
 ) -> Outcome:
     """Reads every file of `crawl` by itself. Raises ValueError where none is a web archive."""
     model = language_model.files("*")[0] if language_model else None
@@ -128,16 +128,16 @@ def run(
     by_category = blocklists.by_category(
         [file for list in lists.values() for file in list.files("*")], config.blocked_categories
     )
-    blocklists.write_keys(by_category, run.state / "blocklist.npy")
-    files = located(run.step.inputs["crawl"], crawl)
+    blocklists.write_keys(by_category, ctx.state / "blocklist.npy")
+    files = located(ctx.step.inputs["crawl"], crawl)
     files.sort(key=lambda file: -(file["bytes"] or 0))  # the largest first, or it runs alone at the end
     shards = [
-        (file["name"], File(file["name"], file["url"], run.folder, config, tuple(by_category), str(model or "")))
+        (file["name"], File(file["name"], file["url"], ctx.folder, config, tuple(by_category), str(model or "")))
         for file in files
     ]
     estimate = sum(file["bytes"] or 0 for file in files) // BYTES_PER_PAGE
     counts = map_shards(
-        run,
+        ctx,
         ingest_file,
         shards,
         num_workers=config.num_workers or os.cpu_count() or 1,
@@ -145,9 +145,9 @@ def run(
         unit="documents",
     )
     errors = [error for _, file in shards for error in read_lines(file.errors_path)]
-    write_lines(run.folder / "errors.jsonl", errors)
-    _refuse_rubbish(run, counts, len(files), errors)
-    tell(run, counts, "Pages")
+    write_lines(ctx.folder / "errors.jsonl", errors)
+    _refuse_rubbish(ctx, counts, len(files), errors)
+    report_funnel(ctx, counts, "Pages")
     return Outcome(counts)
 
 
@@ -183,10 +183,10 @@ class File:
         return _blocklist(self.folder / STATE / "blocklist.npy", self.categories)
 
     @property
-    def pace(self) -> Pace:
+    def rate_limiter(self) -> RateLimiter:
         """One for all workers."""
         limits = self.config.max_requests_per_second, self.config.max_bytes_per_second
-        return Pace(self.folder / STATE / "pace", *limits)
+        return RateLimiter(self.folder / STATE / "pace", *limits)
 
     @property
     def errors_path(self) -> Path:
@@ -196,10 +196,13 @@ class File:
 def ingest_file(file: File) -> Counts:
     """Read one file; counts of its records and pages."""
     counts = Counter(dict.fromkeys(COUNTS, 0) | {"files": 1})
-    damages: list[Damage] = []
-    with Sieve(file.folder, f"{file.name}.parquet") as sieve, open_file(file.url, file.pace) as source:
+    damages: list[DamagedRange] = []
+    with (
+        KeptDroppedWriter(file.folder, f"{file.name}.parquet") as sieve,
+        open_file(file.url, file.rate_limiter) as source,
+    ):
         for found in read_records(source, file.config.max_page_bytes + HEADER_BYTES):
-            if isinstance(found, Damage):
+            if isinstance(found, DamagedRange):
                 counts["damages"] += 1
                 counts["damaged_bytes"] += found.num_bytes
                 damages = [*damages[: MAX_ERRORS - 1], found]
@@ -209,7 +212,7 @@ def ingest_file(file: File) -> Counts:
             counts[f"records/{kind if kind in RECORD_TYPES else 'other'}"] += 1
             if kind in PAGES:
                 counts["pages"] += 1
-                sort(found, file, sieve)
+                route_record(found, file, sieve)
                 tick()
     if damages:
         is_only_cut = damages[0].is_cut and counts["records_read"] > 0
@@ -220,7 +223,7 @@ def ingest_file(file: File) -> Counts:
     return dict(counts)
 
 
-def _errors(file: File, damages: list[Damage], num_damages: int) -> Iterator[dict[str, Any]]:
+def _errors(file: File, damages: list[DamagedRange], num_damages: int) -> Iterator[dict[str, Any]]:
     for number, damage in enumerate(damages, 1):
         hidden = num_damages - len(damages) if number == len(damages) else 0
         error = damage.trouble + f" (the last place; {hidden} before it are not listed)" * (hidden > 0)
@@ -233,7 +236,7 @@ def kind_of(record: Record) -> str:
     return "html_resource" if record.type == "resource" and is_html else record.type
 
 
-def sort(record: Record, file: File, sieve: Sieve) -> None:
+def route_record(record: Record, file: File, sieve: KeptDroppedWriter) -> None:
     """Keep the document of a record, or drop it with the reason."""
     document = Document(
         id=record.id or f"{file.label}:{record.offset}",
@@ -286,10 +289,10 @@ def original_url(url: str) -> str:
     return match[1] if match else url
 
 
-def _refuse_rubbish(run: Run, counts: Counts, num_files: int, errors: list[dict[str, Any]]) -> None:
+def _refuse_rubbish(ctx: StageContext, counts: Counts, num_files: int, errors: list[dict[str, Any]]) -> None:
     """Name every damaged file. Raises ValueError where not one could be read."""
     for found in errors[:MAX_ERRORS]:
-        run.log("damaged file {file}, at byte {offset}: {error}".format(**found))
+        ctx.log("damaged file {file}, at byte {offset}: {error}".format(**found))
     if counts["files_unreadable"] == num_files:
         raise ValueError(
             "none of the {} files is a web archive; the first, {file}, at byte {offset}: {error}. "

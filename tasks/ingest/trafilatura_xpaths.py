@@ -71,7 +71,7 @@ class Letters:
 _letters: defaultdict[str, Letters] = defaultdict(Letters)  # by attribute
 
 
-def quicken() -> bool:
+def patch_trafilatura() -> bool:
     """Change the searches of this process; False where the version of trafilatura is none of those tried."""
     from lxml.etree import ElementDefaultClassLookup
     from lxml.html import HtmlComment, HtmlElement

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, NamedTuple
 
-from tasks.ingest.decompression import Plain
+from tasks.ingest.decompression import DecompressedStream
 
 HEADER_BYTES = 1024 * 1024  # no record header is longer
 LINE_BYTES = 64 * 1024  # nor the line of an ARC record
@@ -51,7 +51,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Damage:
+class DamagedRange:
     """`num_bytes` of the file from `offset` on, passed over or in the record before. `is_cut`: the file ends within a record."""
 
     offset: int
@@ -60,7 +60,7 @@ class Damage:
     is_cut: bool
 
 
-class BrokenArchive(Exception):
+class RecordError(Exception):
     """Why the place in hand cannot be read; what is wrong is said without a quote, for it may be a page."""
 
     def __init__(self, trouble: str, is_cut: bool = False) -> None:
@@ -85,24 +85,24 @@ class Header(NamedTuple):
     is_translated: bool = False
 
 
-def read_records(source: IO[bytes], max_bytes: int) -> Iterator[Record | Damage]:
+def read_records(source: IO[bytes], max_bytes: int) -> Iterator[Record | DamagedRange]:
     """The records of a web archive file, in order, with their blocks where these have at most `max_bytes`."""
-    plain = Plain(source)
+    plain = DecompressedStream(source)
     while _is_more(plain):
         start, offset = plain.start, plain.source_offset()
         try:
             yield from _read_record(plain, max_bytes)
-        except BrokenArchive as broken:
+        except RecordError as broken:
             if plain.start == start and plain.window:
                 plain.drop(1)
             is_found = _find_next(plain)
             num_bytes = (plain.source_offset() if is_found else plain.source_bytes) - offset
-            yield Damage(offset, num_bytes, str(broken), broken.is_cut and not is_found)
+            yield DamagedRange(offset, num_bytes, str(broken), broken.is_cut and not is_found)
     if not plain.source_bytes:
-        yield Damage(0, 0, "the file is empty", is_cut=False)
+        yield DamagedRange(0, 0, "the file is empty", is_cut=False)
 
 
-def _is_more(plain: Plain) -> bool:
+def _is_more(plain: DecompressedStream) -> bool:
     """Whether anything follows, after blank lines."""
     while True:
         blank = BLANK.match(plain.window)
@@ -114,8 +114,8 @@ def _is_more(plain: Plain) -> bool:
             return plain.trouble != ""
 
 
-def _read_record(plain: Plain, max_bytes: int) -> Iterator[Record]:
-    """The record in hand; raises BrokenArchive after it where its block is damaged."""
+def _read_record(plain: DecompressedStream, max_bytes: int) -> Iterator[Record]:
+    """The record in hand; raises RecordError after it where its block is damaged."""
     offset, header = plain.source_offset(), _header(plain)
     end = header.num_bytes + header.length
     if header.length > max_bytes:
@@ -134,29 +134,29 @@ def _read_record(plain: Plain, max_bytes: int) -> Iterator[Record]:
     plain.drop(end)
 
 
-def _header(plain: Plain) -> Header:
+def _header(plain: DecompressedStream) -> Header:
     plain.need(FOUND_BYTES)
     if WARC_LINE.match(plain.window):
         return _warc_header(plain)
     plain.need(LINE_BYTES)
     if header := _arc_header(plain.window):
         return header
-    raise BrokenArchive(plain.trouble or NO_RECORD, plain.is_cut)
+    raise RecordError(plain.trouble or NO_RECORD, plain.is_cut)
 
 
-def _warc_header(plain: Plain) -> Header:
+def _warc_header(plain: DecompressedStream) -> Header:
     while not (end := HEADER_END.search(plain.window)):
         if len(plain.window) >= HEADER_BYTES:
-            raise BrokenArchive(f"a record header has no end within {HEADER_BYTES} bytes")
+            raise RecordError(f"a record header has no end within {HEADER_BYTES} bytes")
         if not plain.fill():
-            raise BrokenArchive(
+            raise RecordError(
                 plain.trouble or "the file ends within a record header", plain.is_cut or not plain.trouble
             )
     found = FIELD.findall(plain.window, 0, end.start() + 1)
     fields = {name.lower(): value.strip() for name, value in reversed(found)}  # of a doubled one the first counts
     length = fields.get(b"content-length", b"")
     if not length.isdigit() or len(length) > 15:
-        raise BrokenArchive("the record does not say its length")
+        raise RecordError("the record does not say its length")
     return Header(
         type=_text(fields.get(b"warc-type", b"none")).lower(),
         id=_text(fields.get(b"warc-record-id", b"")),
@@ -195,35 +195,35 @@ def _text(value: bytes) -> str:
         return value.decode("latin-1")
 
 
-def _trouble_at(plain: Plain, end: int, num_line_ends: int) -> BrokenArchive | None:
+def _trouble_at(plain: DecompressedStream, end: int, num_line_ends: int) -> RecordError | None:
     """What is wrong with the record whose block should end at `end` of the window."""
     missing = end - len(plain.window)
     if missing > 0:
         if plain.trouble and not plain.is_cut:
-            return BrokenArchive(plain.trouble)
+            return RecordError(plain.trouble)
         if NEXT_RECORD.search(plain.window, 1):
-            return BrokenArchive(WRONG_LENGTH)
-        return BrokenArchive(plain.trouble or f"the file ends {missing} bytes before this record does", is_cut=True)
+            return RecordError(WRONG_LENGTH)
+        return RecordError(plain.trouble or f"the file ends {missing} bytes before this record does", is_cut=True)
     ends = LINE_ENDS.match(plain.window, end)
     assert ends
     if ends.end() == len(plain.window):
         is_own = plain.members[-1][0] < plain.start + end
-        return BrokenArchive(plain.trouble) if is_own and plain.trouble and not plain.is_cut else None
+        return RecordError(plain.trouble) if is_own and plain.trouble and not plain.is_cut else None
     if ends[0].count(b"\n") >= num_line_ends or _begins(plain.window, ends.end()):
         return None
-    return BrokenArchive(WRONG_LENGTH)
+    return RecordError(WRONG_LENGTH)
 
 
 def _begins(window: bytearray, index: int) -> bool:
     return WARC_LINE.match(window, index) is not None or _arc_header(window, index) is not None
 
 
-def _up_to_next(plain: Plain, begin: int) -> bytes:
+def _up_to_next(plain: DecompressedStream, begin: int) -> bytes:
     found = NEXT_RECORD.search(plain.window, begin)
     return plain.copy(begin, found.start() if found else len(plain.window)).rstrip(b"\n")
 
 
-def _pass_over(plain: Plain, num_bytes: int) -> int:
+def _pass_over(plain: DecompressedStream, num_bytes: int) -> int:
     """Drop a block; how many bytes of it are missing, where the file or damage ends it, or a member that begins a record."""
     while num_bytes and (plain.window or plain.fill()):
         size = min(num_bytes, plain.rest_of_member())
@@ -235,7 +235,7 @@ def _pass_over(plain: Plain, num_bytes: int) -> int:
     return num_bytes
 
 
-def _find_next(plain: Plain) -> bool:
+def _find_next(plain: DecompressedStream) -> bool:
     """Go on to where the next record begins, or to the end of the file."""
     while not (found := NEXT_RECORD.search(plain.window)):
         plain.drop(max(len(plain.window) - FOUND_BYTES, 0))

@@ -11,7 +11,7 @@ from tasks.artifacts.config import Config
 from tasks.artifacts.manifest import Artifact, Checkpoint, Preferences, Tokenizer
 from tasks.artifacts.step import Outcome, Step
 from tasks.conversations.sources import preferences
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
 VERSION = 1
@@ -33,11 +33,11 @@ class RewardConfig(Config):
 def reward(assistant: Step[Checkpoint], tokenizer: Step[Tokenizer], config: RewardConfig) -> Step[Checkpoint]:
     source = preferences(config.preferences, config.num_pairs, config.world_seed, config.validation_fraction)
     inputs: dict[str, Step[Artifact]] = {"assistant": assistant, "tokenizer": tokenizer, "preferences": source}
-    return Step("reward", VERSION, Checkpoint, config, inputs, run=run)
+    return Step("reward", VERSION, Checkpoint, config, inputs, run=train_reward_model)
 
 
-def run(
-    run: Run, config: RewardConfig, assistant: Checkpoint, tokenizer: Tokenizer, preferences: Preferences
+def train_reward_model(
+    ctx: StageContext, config: RewardConfig, assistant: Checkpoint, tokenizer: Tokenizer, preferences: Preferences
 ) -> Outcome:
     check_vocabulary(assistant, tokenizer)
     settings = TrainRun(
@@ -49,8 +49,8 @@ def run(
         train_paths=paths(preferences, "train.jsonl"),
         validation_paths=paths(preferences, "validation.jsonl"),
         initial_weights=str(assistant.folder),
-        output=str(run.folder),
+        output=str(ctx.folder),
     )
     return train(
-        run, "model.training.loop", settings, num_steps=config.train.num_steps, num_ranks=config.train.num_ranks
+        ctx, "model.training.loop", settings, num_steps=config.train.num_steps, num_ranks=config.train.num_ranks
     )

@@ -12,7 +12,7 @@ from tasks.artifacts.config import Config
 from tasks.artifacts.manifest import Artifact, Checkpoint, Prompts, Tokenizer
 from tasks.artifacts.step import Outcome, Step
 from tasks.conversations.sources import prompts
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
 VERSION = 2
@@ -33,32 +33,38 @@ class RLHFConfig(Config):
 
 
 def rlhf(
-    assistant: Step[Checkpoint], judge: Step[Checkpoint], tokenizer: Step[Tokenizer], config: RLHFConfig
+    assistant: Step[Checkpoint], reward_model: Step[Checkpoint], tokenizer: Step[Tokenizer], config: RLHFConfig
 ) -> Step[Checkpoint]:
     source = prompts(config.prompts, config.num_prompts, config.world_seed)
     inputs: dict[str, Step[Artifact]] = {
         "assistant": assistant,
-        "judge": judge,
+        "reward_model": reward_model,
         "tokenizer": tokenizer,
         "prompts": source,
     }
-    return Step("rlhf", VERSION, Checkpoint, config, inputs, run=run)
+    return Step("rlhf", VERSION, Checkpoint, config, inputs, run=train_policy)
 
 
-def run(
-    run: Run, config: RLHFConfig, *, assistant: Checkpoint, judge: Checkpoint, tokenizer: Tokenizer, prompts: Prompts
+def train_policy(
+    ctx: StageContext,
+    config: RLHFConfig,
+    *,
+    assistant: Checkpoint,
+    reward_model: Checkpoint,
+    tokenizer: Tokenizer,
+    prompts: Prompts,
 ) -> Outcome:
     check_vocabulary(assistant, tokenizer)
-    check_vocabulary(judge, tokenizer)
+    check_vocabulary(reward_model, tokenizer)
     settings = RLRun(
         config=config.train,
         optim=config.optim,
         model=model_config(assistant),
         initial_weights=str(assistant.folder),
-        reward_model=str(judge.folder),
+        reward_model=str(reward_model.folder),
         tokenizer=tokenizer_file(tokenizer),
         prompts=paths(prompts, "*.jsonl"),
-        output=str(run.folder),
+        output=str(ctx.folder),
     )
     steps, ranks = config.train.num_steps, config.train.num_ranks
-    return train(run, "model.rl.grpo", settings, num_steps=steps, num_ranks=ranks, shown=SHOWN)
+    return train(ctx, "model.rl.grpo", settings, num_steps=steps, num_ranks=ranks, shown=SHOWN)

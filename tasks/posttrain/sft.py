@@ -11,7 +11,7 @@ from tasks.artifacts.config import Config
 from tasks.artifacts.manifest import Artifact, Checkpoint, Conversations, Tokenizer
 from tasks.artifacts.step import Outcome, Step
 from tasks.conversations.sources import conversations
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
 VERSION = 2
@@ -35,10 +35,12 @@ def sft(base: Step[Checkpoint], tokenizer: Step[Tokenizer], config: SFTConfig) -
         config.conversations, config.num_conversations, config.world_seed, config.validation_fraction
     )
     inputs: dict[str, Step[Artifact]] = {"base": base, "tokenizer": tokenizer, "conversations": source}
-    return Step("sft", VERSION, Checkpoint, config, inputs, run=run)
+    return Step("sft", VERSION, Checkpoint, config, inputs, run=fine_tune)
 
 
-def run(run: Run, config: SFTConfig, base: Checkpoint, tokenizer: Tokenizer, conversations: Conversations) -> Outcome:
+def fine_tune(
+    ctx: StageContext, config: SFTConfig, base: Checkpoint, tokenizer: Tokenizer, conversations: Conversations
+) -> Outcome:
     check_vocabulary(base, tokenizer)
     settings = TrainRun(
         objective="sft",
@@ -49,8 +51,8 @@ def run(run: Run, config: SFTConfig, base: Checkpoint, tokenizer: Tokenizer, con
         train_paths=paths(conversations, "train.jsonl"),
         validation_paths=paths(conversations, "validation.jsonl"),
         initial_weights=str(base.folder),
-        output=str(run.folder),
+        output=str(ctx.folder),
     )
     return train(
-        run, "model.training.loop", settings, num_steps=config.train.num_steps, num_ranks=config.train.num_ranks
+        ctx, "model.training.loop", settings, num_steps=config.train.num_steps, num_ranks=config.train.num_ranks
     )

@@ -19,12 +19,12 @@ import tokenizers
 from pydantic import Field
 
 from model.tokenizer import vocabularies
-from model.tokenizer.chat import Tokenizer as Encoder
+from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import Resource, Tokenizer
 from tasks.artifacts.step import Outcome, Step
 from tasks.artifacts.store import Store
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 from tasks.resources import short_name
 from tasks.training import tokenizer_file
 
@@ -44,7 +44,7 @@ class BaseModelConfig(Config):
 
 def base_model(path: str) -> Step[Resource]:
     """The step that copies a model into the store. Raises ValueError where a file of it is missing."""
-    return Step("base_model", VERSION, Resource, named(path), {}, run=run, is_source=True)
+    return Step("base_model", VERSION, Resource, named(path), {}, run=copy_weights, is_source=True)
 
 
 def named(path: str) -> BaseModelConfig:
@@ -61,14 +61,14 @@ def named(path: str) -> BaseModelConfig:
     return BaseModelConfig(path=str(Path(path).absolute()), sha256=sha256)
 
 
-def run(run: Run, config: BaseModelConfig) -> Outcome:
+def copy_weights(ctx: StageContext, config: BaseModelConfig) -> Outcome:
     """Copies the files into `files/`. Raises ValueError where they are no longer what was named."""
     if named(config.path) != config:
         raise ValueError(f"the model at {config.path!r} changed while the pipeline was being started: run it again")
-    (run.folder / "files").mkdir(exist_ok=True)
+    (ctx.folder / "files").mkdir(exist_ok=True)
     for name in config.sha256:
-        shutil.copyfile(Path(config.path) / name, run.folder / "files" / name)
-    num_bytes = sum(path.stat().st_size for path in (run.folder / "files").iterdir())
+        shutil.copyfile(Path(config.path) / name, ctx.folder / "files" / name)
+    num_bytes = sum(path.stat().st_size for path in (ctx.folder / "files").iterdir())
     return Outcome({"files": len(config.sha256), "bytes": num_bytes})
 
 
@@ -90,7 +90,7 @@ def adapted(model: Resource, tokenizer: Tokenizer) -> tuple["Transformer", int]:
             f"{num_known}: give the tokenizer.json that the model was trained with"
         )
     fields = json.loads((folder / "config.json").read_text())
-    encoder = Encoder.load(tokenizer_file(tokenizer))
+    encoder = ChatTokenizer.load(tokenizer_file(tokenizer))
     larger = resized(original, num_known, encoder.vocab_size)
     inherit(
         larger, num_known, {encoder.bos: fields.get("bos_token_id"), encoder.assistant_end: fields.get("eos_token_id")}

@@ -17,11 +17,11 @@ from pydantic import Field, model_validator
 
 from model.config import ModelConfig, OptimConfig, Source, TrainConfig, TrainRun, num_parameters
 from model.planning.presets import PRESETS
-from model.tokenizer.chat import Tokenizer as Encoder
+from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import Artifact, Checkpoint, Resource, Tokenizer, Tokens
-from tasks.artifacts.step import Given, Outcome, Step
-from tasks.execution.runner import Run
+from tasks.artifacts.step import ExistingArtifact, Outcome, Step
+from tasks.execution.context import StageContext
 from tasks.pretrain.open_weights import adapted, base_model
 from tasks.training import paths, tokenizer_file, train, vocab_size
 
@@ -62,12 +62,12 @@ def pretrain(tokens: Step[Tokens], tokenizer: Step[Tokenizer], config: PretrainC
     if config.initial_model:
         inputs["initial_model"] = base_model(config.initial_model)
     for number, artifact_id in enumerate(config.mixture):
-        inputs[f"mixture_{number}"] = Given.of(Tokens, artifact_id)
-    return Step("pretrain", VERSION, Checkpoint, config, inputs, run=run)
+        inputs[f"mixture_{number}"] = ExistingArtifact.of(Tokens, artifact_id)
+    return Step("pretrain", VERSION, Checkpoint, config, inputs, run=train_base_model)
 
 
-def run(
-    run: Run,
+def train_base_model(
+    ctx: StageContext,
     config: PretrainConfig,
     tokens: Tokens,
     tokenizer: Tokenizer,
@@ -87,14 +87,14 @@ def run(
             for number, weight in enumerate(config.mixture.values())
         ),
         validation_paths=paths(tokens, "validation/*.arrow"),
-        output=str(run.folder),
+        output=str(ctx.folder),
     )
     if initial_model and not config.train.num_steps:
-        return take(run, settings, initial_model, tokenizer)
+        return take(ctx, settings, initial_model, tokenizer)
     if initial_model:
-        settings = starting_from(run.state / "initial", settings, initial_model, tokenizer)
+        settings = starting_from(ctx.state / "initial", settings, initial_model, tokenizer)
     return train(
-        run, "model.training.loop", settings, num_steps=config.train.num_steps, num_ranks=config.train.num_ranks
+        ctx, "model.training.loop", settings, num_steps=config.train.num_steps, num_ranks=config.train.num_ranks
     )
 
 
@@ -116,15 +116,15 @@ def starting_from(folder: Path, settings: TrainRun, initial_model: Resource, tok
     return settings.model_copy(update={"model": model.config, "initial_weights": str(folder)})
 
 
-def take(run: Run, settings: TrainRun, initial_model: Resource, tokenizer: Tokenizer) -> Outcome:
+def take(ctx: StageContext, settings: TrainRun, initial_model: Resource, tokenizer: Tokenizer) -> Outcome:
     """The initial model as it is, in an artifact that tells of it what is told of a trained one."""
     model, max_tokens = adapted(initial_model, tokenizer)
-    write(run.folder, model, max_tokens)
+    write(ctx.folder, model, max_tokens)
     told = settings.model_copy(update={"model": model.config})
-    (run.folder / "run.json").write_text(told.model_dump_json(indent=1))
+    (ctx.folder / "run.json").write_text(told.model_dump_json(indent=1))
     counts = {"parameters": num_parameters(model.config), "steps": 0, "tokens": 0}
-    metrics = validate(run, settings, model) if settings.train.eval_sequences else {}
-    (run.folder / "summary.json").write_text(json.dumps(counts | metrics, indent=1) + "\n")
+    metrics = validate(ctx, settings, model) if settings.train.eval_sequences else {}
+    (ctx.folder / "summary.json").write_text(json.dumps(counts | metrics, indent=1) + "\n")
     return Outcome(counts, metrics)
 
 
@@ -134,7 +134,7 @@ def write(folder: Path, model: "Transformer", max_tokens: int) -> None:
     save_weights(folder, model, {name: weight.detach() for name, weight in model.named_parameters()}, max_tokens)
 
 
-def validate(run: Run, settings: TrainRun, model: "Transformer") -> dict[str, float]:
+def validate(ctx: StageContext, settings: TrainRun, model: "Transformer") -> dict[str, float]:
     """The loss on held-out text, as a training run measures it; on a GPU where there is one, and nothing where no text is held out."""
     import numpy as np
     import torch
@@ -142,14 +142,14 @@ def validate(run: Run, settings: TrainRun, model: "Transformer") -> dict[str, fl
     from model.data.dataloader import open_validation
     from model.training.objectives import LanguageObjective, measures
 
-    config, encoder = settings.train, Encoder.load(settings.tokenizer)
+    config, encoder = settings.train, ChatTokenizer.load(settings.tokenizer)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    objective = LanguageObjective(model, encoder, 0.0, config.is_masked).to(device)
+    objective = LanguageObjective(model, encoder, 0.0, config.mask_across_documents).to(device)
     if (held_out := open_validation(settings, encoder)) is None:
         return {}
     num_records, size = min(len(held_out), config.eval_sequences), config.microbatch_sequences
     sums = np.zeros(3)
     for number, part in enumerate(measures(objective, held_out, np.arange(num_records), size, device), start=1):
         sums += part
-        run.progress(min(number * size, num_records), num_records, "sequences")
+        ctx.progress(min(number * size, num_records), num_records, "sequences")
     return objective.report(*sums.tolist())

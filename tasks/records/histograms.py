@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.artifacts.files import write_atomically
-from tasks.execution.runner import Row, Run
+from tasks.execution.context import StageContext
+from tasks.execution.reporter import Row
 from tasks.records.documents import Document
 from tasks.web.urls import split_address
 
@@ -95,17 +96,17 @@ def edges(name: str, low: float, high: float) -> list[float]:
     return [round(top * part / 20, 6) for part in range(21)] + ([1.0] if top < 1 else [])
 
 
-def tell(run: Run, overview: Overview) -> None:
+def report_histograms(ctx: StageContext, overview: Overview) -> None:
     """Tell the sums over all shards, and write them."""
-    for path in sorted((run.state / "overview").glob("*.json")):
+    for path in sorted((ctx.state / "overview").glob("*.json")):
         overview.load(path)
     figures = overview.figures()
-    write_atomically(run.folder / "histograms.json", json.dumps(figures, ensure_ascii=False))
+    write_atomically(ctx.folder / "histograms.json", json.dumps(figures, ensure_ascii=False))
     rows = [histogram_row(name, histogram) for name, histogram in figures["histograms"].items()]
-    run.table("histograms", rows, "Documents by each measure, from 0 to the last edge")
+    ctx.table("histograms", rows, "Documents by each measure, from 0 to the last edge")
     for kind in ("hosts", "languages"):
         rows = [{kind.removesuffix("s"): name, "documents": num, "kept": kept} for name, num, kept in figures[kind]]
-        run.table(kind, rows, f"The commonest {kind}: documents measured, and kept")
+        ctx.table(kind, rows, f"The commonest {kind}: documents measured, and kept")
 
 
 def histogram_row(name: str, histogram: Mapping[str, Any]) -> Row:

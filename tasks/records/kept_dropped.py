@@ -17,7 +17,8 @@ import xxhash
 
 from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import STATE
-from tasks.execution.runner import Row, Run
+from tasks.execution.context import StageContext
+from tasks.execution.reporter import Row
 from tasks.execution.shards import Counts
 from tasks.records.documents import Document, ShardWriter
 
@@ -26,7 +27,7 @@ DRAWN_CHARACTERS = 500
 Drawn = tuple[int, str]  # hash of the document, and the line of dropped.jsonl
 
 
-class Sieve:
+class KeptDroppedWriter:
     """Writes the documents of shard `name` to the kept or to the dropped ones of the artifact in `folder`."""
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -78,12 +79,12 @@ def _line(document: Document, reason: str) -> str:
     return json.dumps({name: value for name, value in told.items() if name != "attributes"}, ensure_ascii=False)
 
 
-def tell(run: Run, counts: Counts, unit: str) -> None:
+def report_funnel(ctx: StageContext, counts: Counts, unit: str) -> None:
     """Tell what became of the documents, and write and tell some of every reason."""
-    run.table("funnel", funnel(counts), f"{unit} kept, and dropped by reason")
-    lines = list(_merged(sorted((run.state / "drawn").glob("*.json"))))
-    (run.folder / "dropped.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    run.table("dropped", [json.loads(line) for line in lines], f"At most {DRAWN} {unit.lower()} of every reason")
+    ctx.table("funnel", funnel(counts), f"{unit} kept, and dropped by reason")
+    lines = list(_merged(sorted((ctx.state / "drawn").glob("*.json"))))
+    (ctx.folder / "dropped.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    ctx.table("dropped", [json.loads(line) for line in lines], f"At most {DRAWN} {unit.lower()} of every reason")
 
 
 def _merged(paths: Iterable[Path]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from tasks.artifacts.config import Config
 from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import Artifact, Checkpoint, Report
 from tasks.artifacts.step import Outcome, Step
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 from tasks.markdown import Figures
 from tasks.scaling.report import draw, render, svg
 from tasks.training import model_config
@@ -64,10 +64,12 @@ def scaling(
     inputs: dict[str, Step[Artifact]] = {**runs}
     if foretold:
         inputs["foretold"] = foretold
-    return Step("scaling", VERSION, Report, config, inputs, run=run)
+    return Step("scaling", VERSION, Report, config, inputs, run=fit_scaling_law)
 
 
-def run(run: Run, config: ScalingConfig, foretold: Checkpoint | None = None, **runs: Checkpoint) -> Outcome:
+def fit_scaling_law(
+    ctx: StageContext, config: ScalingConfig, foretold: Checkpoint | None = None, **runs: Checkpoint
+) -> Outcome:
     seen = sorted(read(checkpoint) for checkpoint in runs.values())
     vocab_size = model_config(next(iter(runs.values()))).vocab_size
     num_parameters = num_matrix_parameters(config.model.model_copy(update={"vocab_size": vocab_size}))
@@ -76,12 +78,12 @@ def run(run: Run, config: ScalingConfig, foretold: Checkpoint | None = None, **r
         figures |= verdict(figures, read(foretold))
     picture = svg(draw(figures))
     report = render(figures)
-    write_atomically(run.folder / "scaling.svg", picture)
-    write_atomically(run.folder / "report.json", json.dumps(figures, indent=1))
-    write_atomically(run.folder / "report.md", f"{report}\n![Loss by tokens and size](scaling.svg)\n")
+    write_atomically(ctx.folder / "scaling.svg", picture)
+    write_atomically(ctx.folder / "report.json", json.dumps(figures, indent=1))
+    write_atomically(ctx.folder / "report.md", f"{report}\n![Loss by tokens and size](scaling.svg)\n")
     encoded = base64.b64encode(picture.encode()).decode()
-    run.markdown("report", f"{report}\n![Loss](data:image/svg+xml;base64,{encoded})", "A run foretold by smaller ones")
-    run.table("runs", figures["runs"], "What the law was fitted to")
+    ctx.markdown("report", f"{report}\n![Loss](data:image/svg+xml;base64,{encoded})", "A run foretold by smaller ones")
+    ctx.table("runs", figures["runs"], "What the law was fitted to")
     metrics = {f"law/{name}": value for name, value in figures["law"].items()}
     metrics |= {f"foretold/{name}": figures["foretold"][name] for name in ("loss_nats", "bits_per_byte")}
     return Outcome({"runs": len(seen)}, metrics | figures.get("verdict", {}))

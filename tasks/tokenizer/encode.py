@@ -28,11 +28,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from model.tokenizer.chat import Tokenizer as Encoder
+from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import Documents, Tokenizer, Tokens
 from tasks.artifacts.step import Outcome, Step
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 from tasks.execution.shards import Counts, map_shards, tick
 from tasks.tokenizer.bigram import bits_per_byte, read_pairs
 
@@ -55,17 +55,19 @@ class TokenizeConfig(Config):
 
 
 def tokenize(documents: Step[Documents], tokenizer: Step[Tokenizer], config: TokenizeConfig) -> Step[Tokens]:
-    return Step("tokenize", VERSION, Tokens, config, {"documents": documents, "tokenizer": tokenizer}, run=run)
+    return Step(
+        "tokenize", VERSION, Tokens, config, {"documents": documents, "tokenizer": tokenizer}, run=encode_documents
+    )
 
 
-def run(run: Run, config: TokenizeConfig, documents: Documents, tokenizer: Tokenizer) -> Outcome:
+def encode_documents(ctx: StageContext, config: TokenizeConfig, documents: Documents, tokenizer: Tokenizer) -> Outcome:
     encoder_path = tokenizer.folder / "tokenizer.json"
     shards = [
-        (path.stem, Shard(path, run.folder, encoder_path, tokenizer.manifest.fingerprint, config.validation_fraction))
+        (path.stem, Shard(path, ctx.folder, encoder_path, tokenizer.manifest.fingerprint, config.validation_fraction))
         for path in documents.files("documents/*.parquet")
     ]
     counts = map_shards(
-        run,
+        ctx,
         tokenize_shard,
         shards,
         num_workers=config.num_workers or os.cpu_count() or 1,
@@ -73,7 +75,7 @@ def run(run: Run, config: TokenizeConfig, documents: Documents, tokenizer: Token
         unit="documents",
     )
     counts |= {unit: sum(counts[f"{split}/{unit}"] for split in SPLITS) for unit in UNITS}
-    return Outcome(counts, metrics(run.folder, Encoder.load(encoder_path), counts))
+    return Outcome(counts, metrics(ctx.folder, ChatTokenizer.load(encoder_path), counts))
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Shard:
     fingerprint: str
     validation_fraction: float
 
-    def writer(self, split: str, encoder: Encoder) -> "TokenWriter":
+    def writer(self, split: str, encoder: ChatTokenizer) -> "TokenWriter":
         return TokenWriter(self.folder / split / f"{self.path.stem}.arrow", encoder, self.fingerprint)
 
 
@@ -108,9 +110,9 @@ def tokenize_shard(shard: Shard) -> Counts:
 
 
 @lru_cache(maxsize=1)
-def load_encoder(path: Path) -> Encoder:
+def load_encoder(path: Path) -> ChatTokenizer:
     """The encoder, read once in a process."""
-    return Encoder.load(path)
+    return ChatTokenizer.load(path)
 
 
 def read_texts(path: Path) -> Iterator[str]:
@@ -154,7 +156,7 @@ def pieces(text: str) -> Iterator[str]:
 class TokenWriter:
     """Writes documents to one token shard, a record batch a call. Leaves nothing behind when the block ends with an error."""
 
-    def __init__(self, path: Path, encoder: Encoder, fingerprint: str) -> None:
+    def __init__(self, path: Path, encoder: ChatTokenizer, fingerprint: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -195,7 +197,7 @@ class TokenWriter:
             self.temporary.unlink(missing_ok=True)
 
 
-def metrics(folder: Path, encoder: Encoder, counts: Counts) -> dict[str, float]:
+def metrics(folder: Path, encoder: ChatTokenizer, counts: Counts) -> dict[str, float]:
     """bytes_per_token of all documents; bigram/bits_per_byte, the baseline of the base model, where anything is held out."""
     figures = {"bytes_per_token": counts["text_bytes"] / max(counts["tokens"] - counts["documents"], 1)}
     train, validation = (read_pairs(sorted((folder / split).iterdir()), encoder.bos) for split in SPLITS)

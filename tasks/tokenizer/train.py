@@ -24,13 +24,13 @@ from pydantic import Field
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from model.tokenizer import vocabularies
-from model.tokenizer.chat import SPECIAL_TOKENS
-from model.tokenizer.chat import Tokenizer as Encoder
+from model.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
 from model.tokenizer.vocabularies import PatternName
 from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import Artifact, Documents, Resource, Tokenizer
 from tasks.artifacts.step import Outcome, Step
-from tasks.execution.runner import Row, Run
+from tasks.execution.context import StageContext
+from tasks.execution.reporter import Row
 from tasks.records.documents import Document, read_documents
 from tasks.resources import resource
 
@@ -76,47 +76,51 @@ def tokenizer(documents: Step[Documents], config: TokenizerConfig) -> Step[Token
         inputs["vocabulary"] = resource("vocabulary", config.vocabulary, vocabularies.FILES)
     for number, path in enumerate(config.compared_with):
         inputs[f"compared_{number}"] = resource("vocabulary", path, vocabularies.FILES)
-    return Step("tokenizer", VERSION, Tokenizer, config, inputs, run=run)
+    return Step("tokenizer", VERSION, Tokenizer, config, inputs, run=train_tokenizer)
 
 
-def run(
-    run: Run, config: TokenizerConfig, documents: Documents, vocabulary: Resource | None = None, **compared: Resource
+def train_tokenizer(
+    ctx: StageContext,
+    config: TokenizerConfig,
+    documents: Documents,
+    vocabulary: Resource | None = None,
+    **compared: Resource,
 ) -> Outcome:
     if not documents.manifest.counts["text_bytes"]:
         raise ValueError(
             f"{documents.manifest.id} holds no text to learn a vocabulary from: loosen the filters or give more input"
         )
-    encoder = vocabularies.load(vocabulary.files("*")) if vocabulary else learn(run, config, documents)
+    encoder = vocabularies.load(vocabulary.files("*")) if vocabulary else learn(ctx, config, documents)
     measured = list(held_out(documents, config.seed))
-    ours = Encoder(encoder)
+    ours = ChatTokenizer(encoder)
     verify(ours, [document["text"] for document in measured])
-    encoder.save(str(run.folder / "tokenizer.json"))
-    (run.folder / "vocabulary.txt").write_text(listing(encoder), encoding="utf-8")
+    encoder.save(str(ctx.folder / "tokenizer.json"))
+    (ctx.folder / "vocabulary.txt").write_text(listing(encoder), encoding="utf-8")
     others = {
-        vocabularies.short_name(path): Encoder(vocabularies.load(compared[f"compared_{number}"].files("*")))
+        vocabularies.short_name(path): ChatTokenizer(vocabularies.load(compared[f"compared_{number}"].files("*")))
         for number, path in enumerate(config.compared_with)
     }
     rows = compare({"": ours} | others, measured)
-    run.table("bytes-per-token", rows, "What a token stands for, and tokens a word, by language")
+    ctx.table("bytes-per-token", rows, "What a token stands for, and tokens a word, by language")
     return Outcome({"vocab_size": ours.vocab_size}, metrics(rows))
 
 
-def learn(run: Run, config: TokenizerConfig, documents: Documents) -> tokenizers.Tokenizer:
+def learn(ctx: StageContext, config: TokenizerConfig, documents: Documents) -> tokenizers.Tokenizer:
     """Train on the documents that are drawn."""
     total = min(documents.manifest.counts["text_bytes"], config.max_bytes)
-    encoder = train(_reported(run, draw(documents, config.max_bytes, config.seed), total), config)
+    encoder = train(_reported(ctx, draw(documents, config.max_bytes, config.seed), total), config)
     if encoder.get_vocab_size() < config.vocab_size:
-        run.log(f"the text gives {encoder.get_vocab_size()} tokens, fewer than the {config.vocab_size} asked for")
+        ctx.log(f"the text gives {encoder.get_vocab_size()} tokens, fewer than the {config.vocab_size} asked for")
     return encoder
 
 
-def _reported(run: Run, texts: Iterator[str], total_bytes: int) -> Iterator[str]:
+def _reported(ctx: StageContext, texts: Iterator[str], total_bytes: int) -> Iterator[str]:
     done = 0
     for number, text in enumerate(texts):
         yield text
         done += len(text.encode())
         if number % 100 == 0:
-            run.progress(done / 1e6, total_bytes / 1e6, "MB")
+            ctx.progress(done / 1e6, total_bytes / 1e6, "MB")
 
 
 def draw(documents: Documents, max_bytes: int, seed: int) -> Iterator[str]:
@@ -179,7 +183,7 @@ def cut_unbroken(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def verify(encoder: Encoder, texts: Sequence[str]) -> None:
+def verify(encoder: ChatTokenizer, texts: Sequence[str]) -> None:
     """Raises RuntimeError where a text does not come back from its tokens, or the merges make no text shorter.
 
     A vocabulary may compose characters (NFC, as Qwen's does): that is the same text in other bytes.
@@ -202,7 +206,7 @@ def verify(encoder: Encoder, texts: Sequence[str]) -> None:
         )
 
 
-def compare(encoders: Mapping[str, Encoder], documents: Sequence[Document]) -> list[Row]:
+def compare(encoders: Mapping[str, ChatTokenizer], documents: Sequence[Document]) -> list[Row]:
     """A row for all documents and one a language, the largest first; a pair of columns for each encoder, ours without a name.
 
     A word is what spaces separate: tokens_per_word says nothing of a language that is written without them.
@@ -215,7 +219,7 @@ def compare(encoders: Mapping[str, Encoder], documents: Sequence[Document]) -> l
     return [_row(language, group, encoders) for language, group in largest_first]
 
 
-def _row(language: str, texts: list[str], encoders: Mapping[str, Encoder]) -> Row:
+def _row(language: str, texts: list[str], encoders: Mapping[str, ChatTokenizer]) -> Row:
     num_bytes, num_words = sum(len(text.encode()) for text in texts), sum(len(text.split()) for text in texts)
     row: Row = {"language": language, "documents": len(texts), "bytes": num_bytes}
     for name, encoder in encoders.items():

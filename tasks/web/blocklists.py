@@ -103,7 +103,7 @@ def word_rule(
     if not words.isdisjoint(blocked):
         return "blocked_word"
     if len(words.intersection(suspicious)) > max_suspicious:
-        return "suspicious_words"
+        return "soft_blocked_words"
     joined = plain(unquote(url))
     return "blocked_part" if any(part in joined for part in parts) else None
 

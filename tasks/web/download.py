@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 import fsspec
 
-from tasks.web.rate_limit import MAX_WAIT_SECONDS, Pace
+from tasks.web.rate_limit import MAX_WAIT_SECONDS, RateLimiter
 from tasks.web.urls import ascii_host
 
 BLOCK_BYTES = 64 * 1024
@@ -38,14 +38,14 @@ CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 BUSY_WORDS = re.compile(rb"slow ?down|too many requests|rate.?limit|throttl", re.I)  # S3 and its like also say 403
 
 
-def open_file(url: str, pace: Pace | None = None) -> IO[bytes]:
+def open_file(url: str, rate_limiter: RateLimiter | None = None) -> IO[bytes]:
     """A file to be read once, front to back, no faster than `pace` where it is not a local one.
 
     Reading raises ValueError where the file is not there for us, ConnectionError where the last try failed.
     """
     if "://" not in url:
         return Path(url).open("rb")
-    return io.BufferedReader(Download(url, _open_http if is_http(url) else _open_fsspec, pace), BLOCK_BYTES)
+    return io.BufferedReader(Download(url, _open_http if is_http(url) else _open_fsspec, rate_limiter), BLOCK_BYTES)
 
 
 def is_http(url: str) -> bool:
@@ -73,7 +73,7 @@ class Tries:
 
     url: str
     max_failures: int = NUM_TRIES
-    pace: Pace | None = None
+    rate_limiter: RateLimiter | None = None
     num_failures: int = 0
 
     def failed(self, error: Exception, offset: int) -> None:
@@ -89,8 +89,8 @@ class Tries:
             ) from error
         backoff_seconds = BACKOFF_SECONDS * 2 ** (self.num_failures - 1) * random.uniform(0.5, 1.5)
         wait_seconds = min(max(backoff_seconds, _retry_after_seconds(error)), MAX_WAIT_SECONDS)
-        if is_busy and self.pace:
-            self.pace.pause(wait_seconds)
+        if is_busy and self.rate_limiter:
+            self.rate_limiter.pause(wait_seconds)
         time.sleep(wait_seconds)
 
 
@@ -135,14 +135,14 @@ class Body:
 class Download(io.RawIOBase):
     """A remote file as one stream; `open_at(url, offset)` opens it anew where it broke."""
 
-    def __init__(self, url: str, open_at: Callable[[str, int], Body], pace: Pace | None = None) -> None:
+    def __init__(self, url: str, open_at: Callable[[str, int], Body], rate_limiter: RateLimiter | None = None) -> None:
         self.url = url
         self.open_at = open_at
-        self.pace = pace
+        self.rate_limiter = rate_limiter
         self.body: Body | None = None
         self.first: Body | None = None
         self.offset = 0
-        self.tries = Tries(url, pace=pace)
+        self.tries = Tries(url, rate_limiter=rate_limiter)
 
     def readable(self) -> bool:
         return True
@@ -172,8 +172,8 @@ class Download(io.RawIOBase):
 
     def _read(self, size: int) -> bytes:
         if self.body is None:
-            if self.pace:
-                self.pace.request()
+            if self.rate_limiter:
+                self.rate_limiter.request()
             self.body = self.open_at(self.url, self.offset)
             self.first = self.first or self.body
             if not self.body.is_same_file(self.first):
@@ -181,8 +181,8 @@ class Download(io.RawIOBase):
                     f"{self.url} was replaced while it was read, at byte {self.offset}: run the same command again"
                 )
         data: bytes = self.body.stream.read(size)
-        if self.pace:
-            self.pace.received(len(data))
+        if self.rate_limiter:
+            self.rate_limiter.received(len(data))
         if not data and self.body.size is not None and self.offset < self.body.size:
             raise ConnectionError(f"the connection ended at byte {self.offset} of {self.body.size}")
         return data

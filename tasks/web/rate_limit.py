@@ -27,7 +27,7 @@ class Times:
 
 
 @dataclass(frozen=True)
-class Pace:
+class RateLimiter:
     """The limits of those who share the file `path`; 0 is none."""
 
     path: Path

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.fineweb_speed import responses
-from tests.benchmarks.harness import machine, say, shared_data, tell
+from tests.benchmarks.harness import machine, print_table, say, shared_data
 
 FILES, PAGES_PER_FILE, ENGLISH_FRACTION = 90_000, 30_000, 0.45
 STAGES = ("ingest", "filter", "dedup", "tokenizer", "tokenize")
@@ -107,7 +107,7 @@ def main() -> None:
     for extractor in EXTRACTORS:
         with tempfile.TemporaryDirectory() as folder:
             rows = crawl_rows(extractor, Path(folder))
-        tell(
+        print_table(
             f"One crawl, extractor {extractor}",
             ["Stage", "CPU s per 1,000 pages", "Kept of a page", "GiB, largest process", "Core-hours", "TB on disk"],
             rows,

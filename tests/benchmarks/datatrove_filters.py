@@ -67,7 +67,7 @@ def answer_addresses(asked: dict[str, Any]) -> dict[str, Any]:
         extra_domains=asked["lists"]["hosts"],
         extra_urls=[f"http://{page}" for page in asked["lists"]["pages"]],
         banned_words=asked["lists"]["words"],
-        soft_banned_words=asked["lists"]["suspicious_words"],
+        soft_banned_words=asked["lists"]["soft_blocked_words"],
         banned_subwords=asked["lists"]["parts"],
     )
     url_filter.tldextractor = tldextract.TLDExtract(suffix_list_urls=())  # nothing is fetched

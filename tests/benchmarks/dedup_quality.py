@@ -104,8 +104,8 @@ def promised(texts: Sequence[str], groups: Groups) -> str:
 
 def similarity(one: str, other: str) -> float:
     """The Jaccard similarity of two texts' runs of words."""
-    run_words = DedupConfig().run_words
-    hashed = [minhash.hash_runs(minhash.hash_words(minhash.split_words(text)), run_words) for text in (one, other)]
+    ngram_size = DedupConfig().ngram_size
+    hashed = [minhash.hash_runs(minhash.hash_words(minhash.split_words(text)), ngram_size) for text in (one, other)]
     runs = [set(hashes.tolist()) for hashes in hashed]
     return len(runs[0] & runs[1]) / max(len(runs[0] | runs[1]), 1)
 

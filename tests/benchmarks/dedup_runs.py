@@ -21,7 +21,7 @@ from tests.benchmarks import harness
 
 SHARD_DOCUMENTS = 10_000
 POLL_SECONDS = 0.05
-EQUAL = {"by_url": False, "by_content": False, "min_similarity": 0.0, "num_workers": 1}  # what the peer's stages do
+EQUAL = {"by_url": False, "by_content": False, "jaccard_threshold": 0.0, "num_workers": 1}  # what the peer's stages do
 
 OURS = """
 import json, shutil, sys

@@ -116,7 +116,7 @@ def drawn_texts(num: int) -> Iterator[str]:
 def recall() -> None:
     """Pairs found, by similarity, next to what the bands promise."""
     texts = [text for changes in CURVE_CHANGES for text in pairs(changes)]
-    shares = [found_shares(ours(texts, **EQUAL | {"min_similarity": least}).kept) for least in (0.0, 0.7)]
+    shares = [found_shares(ours(texts, **EQUAL | {"jaccard_threshold": least}).kept) for least in (0.0, 0.7)]
     rows = []
     for changes, *found in zip(CURVE_CHANGES, *shares, strict=True):
         similarity = (CURVE_RUNS - 5 * changes) / (CURVE_RUNS + 5 * changes)

@@ -21,9 +21,9 @@ from resiliparse.extract.html2text import extract_plain_text
 
 from tasks.ingest.extractors import Extractor, extract
 from tasks.ingest.http_response import Dropped, body_of, decode
-from tasks.ingest.trafilatura_xpaths import quicken
+from tasks.ingest.trafilatura_xpaths import patch_trafilatura
 from tasks.ingest.warc import HEADER_BYTES, Record, read_records
-from tests.benchmarks.harness import machine, say, shared_data, tell
+from tests.benchmarks.harness import machine, print_table, say, shared_data
 
 MAX_BYTES = 8 * 2**20
 WORD = re.compile(r"\w+")
@@ -148,11 +148,11 @@ def main() -> None:
         "resiliparse alone": bare_resiliparse,
     }
     rows = [row for name, text_of in bare.items() for row in measure(name, text_of, golds)]
-    quicken()
+    patch_trafilatura()
     for extractor in ("trafilatura", "resiliparse", "combined"):
         rows += measure(f"our {extractor}", ours(extractor), golds)
     rows.sort(key=lambda row: list(golds).index(str(row[1])))
-    tell(
+    print_table(
         "Main text against the gold",
         ["Extractor", "Collection", "Precision", "Recall", "F1", "Empty", "Pages/s"],
         rows,

@@ -34,7 +34,7 @@ from tasks.filter.stage import FilterConfig, broken_rule, limits
 from tasks.web import blocklists, language_id
 from tasks.web.blocklists import Blocklist
 from tasks.web.urls import hosts_above, registered_domain, split_address
-from tests.benchmarks.harness import DATATROVE, machine, peer, say, shared_data, tell
+from tests.benchmarks.harness import DATATROVE, machine, peer, print_table, say, shared_data
 
 Answer = dict[str, Any]
 CONFIG = FilterConfig(pii_kinds=[])
@@ -69,7 +69,7 @@ def main() -> None:
         ("texts, language to FineWeb's rules", len(texts), seconds / len(texts), theirs["seconds"] / len(texts)),
         ("addresses", len(addresses), address_seconds / len(addresses), theirs["address_seconds"] / len(variants)),
     ]
-    tell(
+    print_table(
         "Cost, CPU ms a document",
         ("what", "documents", "crawl2chat", "datatrove", "ratio"),
         [(what, num, f"{a * 1e3:.3f}", f"{b * 1e3:.3f}", f"{b / a:.1f}") for what, num, a, b in rows],
@@ -171,7 +171,7 @@ def tell_texts(by_source: dict[str, list[str]], ours: dict[str, Answer], theirs:
         "same decision",
         "same text kept",
     )
-    tell("The same decision as datatrove 0.10.1", headings, [*rows, row("all", list(ours))])
+    print_table("The same decision as datatrove 0.10.1", headings, [*rows, row("all", list(ours))])
 
 
 def tell_differences(texts: dict[str, str], ours: dict[str, Answer], theirs: dict[str, Answer]) -> None:
@@ -188,8 +188,8 @@ def tell_differences(texts: dict[str, str], ours: dict[str, Answer], theirs: dic
             )
     causes = Counter(row[-1] for row in rows)
     headings = ("document", "crawl2chat", "datatrove", "measure", "ours", "with theirs", "cause")
-    tell("Every difference", headings, rows)
-    tell("Causes of the differences", ("cause", "documents"), causes.most_common())
+    print_table("Every difference", headings, rows)
+    print_table("Causes of the differences", ("cause", "documents"), causes.most_common())
 
 
 def explain(text: str, ours: Answer, theirs: Answer) -> tuple[str, Answer, str | None]:
@@ -237,8 +237,8 @@ def read_lists(data: Path) -> dict[str, list[str]]:
         "hosts": found["domains"],
         "pages": [page.rstrip("/") for page in found["urls"]],
         "words": CONFIG.blocked_words,
-        "suspicious_words": CONFIG.suspicious_words,
-        "parts": CONFIG.blocked_parts,
+        "soft_blocked_words": CONFIG.soft_blocked_words,
+        "parts": CONFIG.blocked_substrings,
     }
 
 
@@ -263,7 +263,7 @@ def addresses_of(data: Path, lists: dict[str, list[str]]) -> Iterator[tuple[str,
     for page in pages[:: max(len(pages) // NUM_ADDRESSES, 1)][:NUM_ADDRESSES]:
         yield "listed pages", f"http://{page}"
         yield "listed pages by https", f"https://{page}"
-    words = itertools.product((*lists["words"], *lists["suspicious_words"], *lists["parts"]), repeat=2)
+    words = itertools.product((*lists["words"], *lists["soft_blocked_words"], *lists["parts"]), repeat=2)
     for first, second in words:
         yield "words", f"http://example.com/{first}-{second}.html"
     for file in ("wcxb-dev-sample", "trafilatura-eval", "fundus-news"):
@@ -288,8 +288,10 @@ def tell_addresses(
             sum(theirs[address] is not None for address in these),
         )
         rows.append((kind, len(these), *blocked, f"{1 - len(differing) / len(these):.2%}"))
-    tell("Addresses: the same decision", ("addresses", "documents", "we drop", "they drop", "same decision"), rows)
-    tell(
+    print_table(
+        "Addresses: the same decision", ("addresses", "documents", "we drop", "they drop", "same decision"), rows
+    )
+    print_table(
         "Causes of the differences",
         ("addresses", "cause", "documents"),
         [(*cause, num) for cause, num in causes.most_common()],

@@ -21,12 +21,12 @@ from pathlib import Path
 
 from tasks.ingest.extractors import extract
 from tasks.ingest.http_response import Dropped, body_of, decode
-from tasks.ingest.language_prefilter import look
+from tasks.ingest.language_prefilter import prefilter_language
 from tasks.ingest.stage import IngestConfig
-from tasks.ingest.trafilatura_xpaths import quicken
+from tasks.ingest.trafilatura_xpaths import patch_trafilatura
 from tasks.ingest.warc import HEADER_BYTES, Record, read_records
 from tasks.web import language_id
-from tests.benchmarks.harness import DATATROVE, ROOT, machine, peer, say, shared_data, tell
+from tests.benchmarks.harness import DATATROVE, ROOT, machine, peer, print_table, say, shared_data
 
 FILES = ("wcxb-dev-sample.warc.gz", "trafilatura-eval.warc.gz", "fundus-news.warc.gz")
 NUM_PARTS = 8
@@ -175,7 +175,7 @@ def compare(files: Sequence[Path], folder: Path) -> None:
         ]
         for name, run in runs.items()
     ]
-    tell(
+    print_table(
         "The FineWeb recipe on one core",
         ["Who", "Pages/s, wall", "CPU s", "of them start", "Times datatrove, wall", "the same, CPU after start", "CPU of bare extractor", "Kept"],
         rows,
@@ -209,7 +209,7 @@ def workers(folder: Path, pages: Sequence[str]) -> None:
         rates = [f"{len(pages) / wall:.1f}" for wall in seconds]
         rows.append([extractor, *rates, f"{seconds[0] / seconds[1]:.2f}", f"{bare[0] / bare[1]:.2f}"])
     headings = ["Extractor", "Pages/s, one worker", "Two", "Times", "Two bare extractors against one"]
-    tell("Workers", headings, rows, f"{os.cpu_count()} cores, wall seconds after the start of the stages.")
+    print_table("Workers", headings, rows, f"{os.cpu_count()} cores, wall seconds after the start of the stages.")
 
 
 def wall_after_start(folder: Path, extractor: str, num_workers: int) -> float:
@@ -245,7 +245,7 @@ def wall_of_bare(folder: Path, extractor: str, pages: Sequence[str], num_process
 def looks() -> None:
     """What a look at the language would have dropped, against the filter's rule on the text extracted."""
     say("looks")
-    quicken()
+    patch_trafilatura()
     model = language_id.load_model(language_id.find_model())
     min_score = IngestConfig().min_language_score
     folders = [shared_data() / "warc" / name for name in ("archive-query-log", "crawls")]
@@ -278,7 +278,7 @@ def looks() -> None:
                 f"{sum(seconds) - saved + look_seconds:.1f}",
             ]
         )
-    tell(
+    print_table(
         "A look at the language before extraction",
         [
             "Language wanted",
@@ -295,7 +295,7 @@ def looks() -> None:
 
 def is_dropped(html: str, wanted: str, min_score: float, model: object) -> bool:
     try:
-        look(html, (wanted,), min_score, model)
+        prefilter_language(html, (wanted,), min_score, model)
     except Dropped:
         return True
     return False

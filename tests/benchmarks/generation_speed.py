@@ -30,7 +30,7 @@ from model.inference.generate import generate
 from model.network.huggingface import save_weights
 from model.network.transformer import Transformer, initialize
 from tasks.pretrain.stage import PretrainConfig
-from tests.benchmarks.harness import machine, say, tell
+from tests.benchmarks.harness import machine, print_table, say
 
 NUM_ROWS, NUM_TOKENS, NUM_RUNS = 32, 64, 15
 STOP = 5
@@ -146,7 +146,7 @@ def main() -> None:
                 assert ours(decoder, prompts, setting) == theirs(peer, prompts, setting)
             model_name = f"{name}, {num_parameters(config) / 1e6:.1f} M parameters"
             rows.append((f"{model_name}: {setting.name}", f"{mine:,.0f}", f"{other:,.0f}", f"{mine / other:.2f}"))
-    tell(
+    print_table(
         f"Generation: tokens a second, {NUM_ROWS} prompts of 8 to 62 tokens, at most {NUM_TOKENS} new tokens each",
         ["Model and setting", "crawl2chat", "transformers generate", "Ratio"],
         rows,

@@ -35,7 +35,7 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, {gib:.0f} GiB, Python {platform.python_version()}, {today}"
 
 
-def tell(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> None:
+def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> None:
     """Print a heading, a Markdown table with numbers to the right, and what must be said of it."""
     print(f"#### {title}\n")
     print(f"| {' | '.join(headings)} |\n| :--- |{' ---: |' * (len(headings) - 1)}")

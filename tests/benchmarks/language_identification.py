@@ -16,7 +16,7 @@ from typing import Any
 
 from tasks.filter.stage import FilterConfig
 from tasks.web import language_id
-from tests.benchmarks.harness import machine, shared_data, tell
+from tests.benchmarks.harness import machine, print_table, shared_data
 
 Texts = dict[str, list[str]]  # by language
 Answers = dict[str, list[tuple[str, float]]]  # by the right language: the language that is told, and the score
@@ -36,9 +36,11 @@ def main() -> None:
         for which, of in ((list(found), f"{len(found)} languages"), (USUAL, "the usual 12")):
             rows.append((f"{name}, {of}", *shares(found, which)))
     num = sum(len(told) for found in answers.values() for told in found.values())
-    tell("Languages told apart", ("set", *headings), rows, f"{seconds / num * 1e6:.0f} µs of CPU a text. {machine()}")
+    print_table(
+        "Languages told apart", ("set", *headings), rows, f"{seconds / num * 1e6:.0f} µs of CPU a text. {machine()}"
+    )
     found = answers["four sentences"]
-    tell(
+    print_table(
         "The usual twelve, four sentences", ("language", *headings), [(name, *shares(found, [name])) for name in USUAL]
     )
     hardest = sorted(found, key=lambda name: num_right(found, [name]) / len(found[name]))[:12]
@@ -46,7 +48,7 @@ def main() -> None:
         (name, *shares(found, [name]), Counter(told for told, _ in found[name] if told != name).most_common(1)[0][0])
         for name in hardest
     ]
-    tell("The hardest twelve, four sentences", ("language", *headings, "taken for"), rows)
+    print_table("The hardest twelve, four sentences", ("language", *headings, "taken for"), rows)
 
 
 def texts_by_set(folder: Path) -> dict[str, Texts]:

@@ -26,11 +26,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from model.config import OptimConfig, TrainConfig, TrainRun
 from model.planning.presets import preset
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 from tasks.execution.launcher import Metrics, launch
 from tasks.tokenizer.encode import TokenWriter, batches
 from tasks.tokenizer.train import TokenizerConfig, train
-from tests.benchmarks.harness import machine, say, shared_data, tell
+from tests.benchmarks.harness import machine, print_table, say, shared_data
 
 VOCAB_SIZE = 2048
 DOCUMENT_CHARACTERS = 4_000
@@ -80,7 +80,7 @@ def write_data(folder: Path) -> None:
     """tokenizer.json, train.arrow and validation.arrow."""
     texts = {split: [part for text in sources(split) for part in parts(text)] for split in ("train", "validation")}
     train(iter(texts["train"]), TokenizerConfig(vocab_size=VOCAB_SIZE)).save(str(folder / "tokenizer.json"))
-    encoder = Tokenizer.load(folder / "tokenizer.json")
+    encoder = ChatTokenizer.load(folder / "tokenizer.json")
     for split, documents in texts.items():
         with TokenWriter(folder / f"{split}.arrow", encoder, "") as writer:
             num_tokens = sum(map(writer.write, batches(documents)))
@@ -160,7 +160,7 @@ def tell_curves(folder: Path) -> None:
         ]
         for entry, some, mean in zip(ENTRIES, found, means, strict=True)
     ]
-    tell(
+    print_table(
         f"Bits per byte of held-out text after {NUM_STEPS * BATCH_TOKENS / 1e6:.1f} M tokens, and on the way",
         ["", "parameters", "learning rate", *(f"{100 * part // PARTS}%" for part in range(1, PARTS + 1)), "fewer bits"],
         rows,
@@ -186,7 +186,7 @@ def tell_grid(folder: Path) -> None:
         [entry.name, told_rate(entry.optim), f"{curve.bits_per_byte[-1]:.3f}"]
         for (entry, _, _), curve in zip(asked, curves, strict=True)
     ]
-    tell(
+    print_table(
         f"Bits per byte after {GRID_STEPS * BATCH_TOKENS / 1e6:.1f} M tokens, by learning rate",
         ["", "learning rate", "bits per byte"],
         rows,

@@ -21,8 +21,8 @@ from model.config import Packing, TrainConfig, num_parameters
 from model.data.dataloader import microbatches, open_dataset
 from model.network.transformer import Transformer, initialize
 from model.planning.presets import PRESETS
-from model.tokenizer.chat import Tokenizer
-from tests.benchmarks.harness import machine, say, tell
+from model.tokenizer.chat import ChatTokenizer
+from tests.benchmarks.harness import machine, print_table, say
 from tests.benchmarks.token_data import write_tokens
 
 LENGTHS = (256, 1024)
@@ -42,7 +42,7 @@ def rate(work: Callable[[int], None]) -> float:
 
 
 def loader(folder: Path, config: TrainConfig) -> Callable[[int], None]:
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    tokenizer = ChatTokenizer.load(folder / "tokenizer.json")
     paths = [str(folder / "train.arrow")]
     dataset = open_dataset("pretrain", paths, config.sequence_tokens, tokenizer, config.packing)
 
@@ -80,7 +80,7 @@ def main() -> None:
                 rows.append(
                     (f"T {sequence_tokens:,}, {packing}", f"{given:,.0f}", f"{taken:,.0f}", f"{given / taken:.0f}")
                 )
-    tell(
+    print_table(
         f"The loader alone, one core, beside forward and backward of a model of {num_parameters(MODEL) / 1e6:.1f} M parameters",
         ["", "loader, tokens/s", "model, tokens/s", "times as fast"],
         rows,

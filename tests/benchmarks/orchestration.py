@@ -23,7 +23,7 @@ from flows.pipeline import dag
 from flows.recipes import make_recipe
 from tasks.artifacts.manifest import Checkpoint
 from tasks.artifacts.store import Store
-from tests.benchmarks.harness import ROOT, machine, say, tell
+from tests.benchmarks.harness import ROOT, machine, print_table, say
 from tests.benchmarks.token_data import write_tokens
 from tests.support.tiny_models import finish
 
@@ -99,7 +99,7 @@ def main() -> None:
     found = phases(seconds, stage_seconds, lines)
     training = found["steps"] + found["validation and samples"]
     rows = [(name, f"{spent:.1f}", f"{spent / seconds:.1%}") for name, spent in found.items()]
-    tell(
+    print_table(
         f"Where {seconds:.0f} seconds of pretraining go: {num_steps:,} steps, a checkpoint, validation and samples every 100",
         ["", "wall seconds", "share"],
         [*rows, ("**all that is no training**", f"{seconds - training:.1f}", f"**{1 - training / seconds:.1%}**")],

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tasks.filter.pii.detect import FINDERS, Span, find
-from tests.benchmarks.harness import DATATROVE, machine, peer, say, shared_data, tell
+from tests.benchmarks.harness import DATATROVE, machine, peer, print_table, say, shared_data
 
 Text = tuple[str, list[Span]]
 Finder = Callable[[list[str]], list[list[Span]]]
@@ -137,7 +137,7 @@ def tell_sentences(title: str, texts: list[Text]) -> None:
     rows = [
         (kind, num, *(value for name in FINDER for value in told[name][kind])) for kind, num in labels.most_common()
     ]
-    tell(title, headings, rows)
+    print_table(title, headings, rows)
 
 
 def tell_phones(folder: Path) -> None:
@@ -154,7 +154,7 @@ def tell_phones(folder: Path) -> None:
         rows.append(
             (name, len(texts), *(share(count(finder(texts), "phone"), len(texts)) for finder in (ours, patterns)))
         )
-    tell("Phone numbers of all countries: recall", ["form", "numbers", "crawl2chat", "bare patterns"], rows)
+    print_table("Phone numbers of all countries: recall", ["form", "numbers", "crawl2chat", "bare patterns"], rows)
 
 
 def tell_emails(folder: Path) -> None:
@@ -168,7 +168,7 @@ def tell_emails(folder: Path) -> None:
             for finder in FINDER.values()
         )
         rows.append((category, len(texts), *whole))
-    tell("E-mail addresses of isemail, found whole, by class", ["class", "addresses", *FINDER], rows)
+    print_table("E-mail addresses of isemail, found whole, by class", ["class", "addresses", *FINDER], rows)
 
 
 def count(found: list[list[Span]], kind: str) -> int:
@@ -201,7 +201,7 @@ def tell_finds(title: str, texts: list[str]) -> None:
     ]
     costs = [f"{value / num_characters * 5000 * 1e6:,.0f}" for value in seconds.values()]
     rows.append(("CPU µs per 5,000 characters", *costs, "not measured"))
-    tell(title, ["kind", *FINDER], rows, f"{num_characters / 1e6:.1f} million characters.")
+    print_table(title, ["kind", *FINDER], rows, f"{num_characters / 1e6:.1f} million characters.")
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from model.config import ModelConfig, OptimConfig, TrainRun
 from model.data.dataloader import TokenShards, microbatches
 from model.losses import bits_per_byte
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 from model.training.optim import learning_rate_factor
 
 EVAL_SEQUENCES = 8  # of a forward
@@ -106,7 +106,7 @@ def train(run: TrainRun) -> None:
     train_set, validation_set = (
         TokenShards(paths, config.sequence_tokens) for paths in (run.train_paths, run.validation_paths)
     )
-    token_bytes = torch.from_numpy(Tokenizer.load(run.tokenizer).token_bytes)
+    token_bytes = torch.from_numpy(ChatTokenizer.load(run.tokenizer).token_bytes)
     torch.manual_seed(config.seed)
     model = PlainGPT(run.model, config.sequence_tokens)
     optimizer = make_optimizer(model, run.optim)
@@ -115,7 +115,7 @@ def train(run: TrainRun) -> None:
             group["lr"] = run.optim.learning_rate * learning_rate_factor(run.optim, step, config.num_steps)
         for microbatch in microbatches(train_set, config, step, rank=0):
             (nats(model, microbatch.tokens) / config.batch_tokens).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), run.optim.gradient_clip)
+        nn.utils.clip_grad_norm_(model.parameters(), run.optim.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         if (step + 1) % config.eval_every_steps == 0:

@@ -14,7 +14,7 @@ from fastwarc.warc import WarcRecordType
 from warcio.archiveiterator import ArchiveIterator
 
 from tasks.ingest.warc import Record, read_records
-from tests.benchmarks.harness import machine, shared_data, tell
+from tests.benchmarks.harness import machine, print_table, shared_data
 
 MAX_BYTES = 16 * 2**20
 NUM_TURNS = 4
@@ -47,7 +47,7 @@ def main() -> None:
         speeds = [f"{num_records / one:,.0f}" for one in (*seconds.values(), seconds_zstd)]
         rows.append([name, num_records, *speeds, f"{seconds[with_warcio] / seconds[ours]:.2f}"])
     headings = ["files", "records", "ours", "warcio", "FastWARC", "ours, zstd", "ours / warcio"]
-    tell(
+    print_table(
         "Reading, records per CPU second",
         headings,
         rows,

@@ -26,8 +26,8 @@ from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.execution.shards import Counts
 from tasks.ingest.stage import PAGES, IngestConfig, ingest
-from tasks.ingest.warc import Damage, Record, read_records
-from tests.benchmarks.harness import machine, say, shared_data, tell
+from tasks.ingest.warc import DamagedRange, Record, read_records
+from tests.benchmarks.harness import machine, print_table, say, shared_data
 
 LIMIT_SECONDS = 300
 MAX_BYTES = 16 * 2**20
@@ -105,7 +105,7 @@ def main() -> None:
         store = Store(f"{temporary}/store")
         fuzzed = [_fuzz(originals, damage, Path(temporary), store) for damage in KINDS]
         edge, errors, seconds = _ingest(folder / "edge", store)
-    tell(
+    print_table(
         "Ten archives, damaged",
         ["damage", "records before", "found as they were", "found, but changed", "damages told", "pages", "kept", "dropped", "wall s"],
         fuzzed,
@@ -113,9 +113,9 @@ def main() -> None:
     )  # fmt: skip
     names = ("files", "files_with_errors", "files_cut_off", "files_unreadable", "records_read", "pages", "documents")
     rows = [[name, edge[name]] for name in (*names, "documents_dropped", "damages")]
-    tell("Difficult files of other projects", ["count", "warc/edge"], [*rows, ["wall s", f"{seconds:.0f}"]])
+    print_table("Difficult files of other projects", ["count", "warc/edge"], [*rows, ["wall s", f"{seconds:.0f}"]])
     shown = [[one["file"], one["offset"], one["bytes"], one["error"]] for one in errors]
-    tell("What is wrong with them", ["file", "offset", "bytes", "trouble"], shown)
+    print_table("What is wrong with them", ["file", "offset", "bytes", "trouble"], shown)
 
 
 def _give_up(*_: object) -> None:
@@ -163,7 +163,7 @@ def _blocks(data: bytes) -> set[tuple[str, str, bytes]]:
     """The whole records of a file. A record without its block must come with a damage."""
     found = list(read_records(io.BytesIO(data), MAX_BYTES))
     for one, after in zip(found, [*found[1:], None], strict=True):
-        assert isinstance(one, Damage) or one.block is not None or isinstance(after, Damage)
+        assert isinstance(one, DamagedRange) or one.block is not None or isinstance(after, DamagedRange)
     return {(one.type, one.url, one.block) for one in found if isinstance(one, Record) and one.block is not None}
 
 

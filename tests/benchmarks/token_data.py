@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 from tasks.tokenizer.encode import TokenWriter
 from tasks.tokenizer.train import TokenizerConfig, train
 from tests.benchmarks.harness import say, shared_data
@@ -29,7 +29,7 @@ def write_tokens(folder: Path, vocab_size: int) -> None:
     say(f"{num_documents:,} documents into tokens of a vocabulary of {vocab_size:,}")
     documents = list(islice(read_documents(), num_documents))
     train(iter(documents), TokenizerConfig(vocab_size=vocab_size)).save(str(folder / "tokenizer.json"))
-    encoder = Tokenizer.load(folder / "tokenizer.json")
+    encoder = ChatTokenizer.load(folder / "tokenizer.json")
     assert encoder.vocab_size == vocab_size, f"the text gives {encoder.vocab_size} tokens"
     for split, part in (("train", documents[NUM_HELD_OUT:]), ("validation", documents[:NUM_HELD_OUT])):
         with TokenWriter(folder / f"{split}.arrow", encoder, "novels") as writer:

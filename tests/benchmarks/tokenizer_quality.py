@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from model.tokenizer import vocabularies
-from model.tokenizer.chat import SPECIAL_TOKENS
-from model.tokenizer.chat import Tokenizer as Encoder
+from model.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
 from tasks.records.documents import Document
 from tasks.tokenizer.train import TokenizerConfig, compare, train
 from tests.benchmarks import harness
@@ -38,15 +37,17 @@ def read_lines(path: Path) -> Iterator[dict[str, object]]:
         yield from map(json.loads, stream)
 
 
-def tell_ids(folder: Path) -> dict[str, Encoder]:
+def tell_ids(folder: Path) -> dict[str, ChatTokenizer]:
     """Load every vocabulary and compare its ids with the expected ones; the encoders."""
     encoders, rows = {}, []
     for name in vocabularies.RANK_FILES:
         start = time.process_time()
-        encoders[name] = Encoder(vocabularies.load([folder / "tiktoken" / f"{name}.tiktoken.gz"]))
+        encoders[name] = ChatTokenizer(vocabularies.load([folder / "tiktoken" / f"{name}.tiktoken.gz"]))
         rows.append([name, f"{encoders[name].vocab_size:,}", f"{time.process_time() - start:.1f}"])
     start = time.process_time()
-    encoders["gpt2"] = Encoder(vocabularies.load([folder / "gpt2" / "encoder.json", folder / "gpt2" / "vocab.bpe"]))
+    encoders["gpt2"] = ChatTokenizer(
+        vocabularies.load([folder / "gpt2" / "encoder.json", folder / "gpt2" / "vocab.bpe"])
+    )
     rows.append(["gpt2", f"{encoders['gpt2'].vocab_size:,}", f"{time.process_time() - start:.1f}"])
     cases, right = Counter[str](), Counter[str]()
     for case in read_lines(folder / "tiktoken-testplans.jsonl.gz"):
@@ -110,7 +111,7 @@ def document(text: str, language: str) -> Document:
     return Document(id="", url="", date="", file="", offset=0, text=text, language=language)
 
 
-def tell_compression(data: Path, encoders: dict[str, Encoder]) -> None:
+def tell_compression(data: Path, encoders: dict[str, ChatTokenizer]) -> None:
     texts = list(novels(data))
     spared = texts[::HELD_OUT_EVERY]
     harness.say(f"learning {VOCAB_SIZE:,} tokens of {LEARNED_BYTES / 1e6:.0f} MB")
@@ -124,7 +125,7 @@ def tell_compression(data: Path, encoders: dict[str, Encoder]) -> None:
         document(str(line["text"]), str(line["lang"]))
         for line in read_lines(data / "langid" / "lingua-sentences.jsonl.gz")
     ]
-    rows = {row["language"]: row for row in compare({"": Encoder(learned)} | encoders, documents)}
+    rows = {row["language"]: row for row in compare({"": ChatTokenizer(learned)} | encoders, documents)}
     headings = [name for name in rows["all"] if name.endswith(("bytes_per_token", "tokens_per_word"))]
     harness.tell(
         f"Bytes a token and tokens a word of text that was not learned from (ours: V {VOCAB_SIZE:,}, of {LEARNED_BYTES / 1e6:.0f} MB "

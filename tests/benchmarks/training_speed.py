@@ -36,7 +36,7 @@ from model.config import ModelConfig, TrainConfig, TrainRun, flops_per_token, nu
 from model.planning.devices import peak_flops
 from model.planning.presets import PRESETS
 from tasks.execution import launcher
-from tests.benchmarks.harness import ROOT, machine, say, tell
+from tests.benchmarks.harness import ROOT, machine, print_table, say
 from tests.benchmarks.token_data import write_tokens
 
 WARMUP_STEPS, TURN_STEPS, NUM_TURNS = 3, 2, 4
@@ -218,7 +218,7 @@ def report(shape: Shape, rates: dict[Contender, float], device: str) -> None:
         mfu = [f"{rate * flops / peak_flops('cuda', torch.bfloat16):.1%}"] if device == "cuda" else []
         rows.append((each.name, f"{rate:,.0f}", f"{rate / plain[num_threads]:.2f}", beside, *mfu))
     train, model = shape.train, shape.model
-    tell(
+    print_table(
         f"Training {shape.name}: L {model.num_layers}, D {model.width}, V {model.vocab_size:,}, T {train.sequence_tokens:,}, "
         f"{num_parameters(model) / 1e6:.1f} M parameters",
         ["", "tokens/s", "times plain PyTorch", "times nanochat", *(["MFU"] if device == "cuda" else [])],

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from tasks.artifacts.config import Config
 from tasks.artifacts.manifest import Artifact, Documents
 from tasks.artifacts.step import Outcome, Step
-from tasks.execution.runner import Run
+from tasks.execution.context import StageContext
 from tasks.records.documents import Document, ShardWriter
 
 
@@ -19,9 +19,9 @@ def documents_of(shards: Mapping[str, Sequence[str]]) -> Step[Documents]:
     return Step("texts", 1, Documents, config, {}, run=_write, is_source=True)
 
 
-def _write(run: Run, config: Texts, **_: Artifact) -> Outcome:
+def _write(ctx: StageContext, config: Texts, **_: Artifact) -> Outcome:
     for name, texts in config.shards.items():
-        with ShardWriter(run.folder / "documents" / f"{name}.parquet") as shard:
+        with ShardWriter(ctx.folder / "documents" / f"{name}.parquet") as shard:
             for text in texts:
                 shard.write(Document(id=f"id {text}", url="", date="", file=name, offset=0, text=text))
     texts = [text for shard in config.shards.values() for text in shard]

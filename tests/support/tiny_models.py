@@ -10,9 +10,9 @@ import torch
 from model.config import ModelConfig
 from model.network.huggingface import save_weights
 from model.network.transformer import RewardModel, Transformer, initialize
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Artifact, Manifest
-from tasks.artifacts.step import Given, Step
+from tasks.artifacts.step import ExistingArtifact, Step
 from tasks.artifacts.store import Store
 from tasks.tokenizer.train import TokenizerConfig, train
 
@@ -21,11 +21,11 @@ A = TypeVar("A", bound=Artifact)
 TEXT = "the mayor of Orn is Ada Brell. what colour is the sky? it is blue. I do not know. yes no red green 1 2 3 " * 3
 
 
-def write_tokenizer(folder: Path, text: str = TEXT, vocab_size: int = 320) -> Tokenizer:
+def write_tokenizer(folder: Path, text: str = TEXT, vocab_size: int = 320) -> ChatTokenizer:
     """Train `tokenizer.json` in `folder` on a text."""
     folder.mkdir(parents=True, exist_ok=True)
     train(iter([text]), TokenizerConfig(vocab_size=vocab_size)).save(str(folder / "tokenizer.json"))
-    return Tokenizer.load(folder / "tokenizer.json")
+    return ChatTokenizer.load(folder / "tokenizer.json")
 
 
 def tiny_config(vocab_size: int) -> ModelConfig:
@@ -77,4 +77,4 @@ def finish(
         provenance={"wall_seconds": 1.5},
     )
     store.commit(manifest)
-    return Given.of(kind, artifact_id)
+    return ExistingArtifact.of(kind, artifact_id)

@@ -18,7 +18,7 @@ from model.data.dataloader import batch_indices, microbatch_records, microbatche
 from model.data.dataset import Dataset, Mixture, Packed, Pairs, shuffled
 from model.data.packing import best_fit
 from model.data.token_shards import TokenShards, WholeDocuments
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 from tests.support.tiny_models import write_lines, write_tokenizer
 
 
@@ -45,7 +45,7 @@ def shards(tmp_path: Path, documents: list[list[int]]) -> TokenShards:
 
 
 @pytest.fixture
-def tokenizer(tmp_path: Path) -> Tokenizer:
+def tokenizer(tmp_path: Path) -> ChatTokenizer:
     return write_tokenizer(tmp_path)
 
 
@@ -133,7 +133,7 @@ def chat(question: str, answer: str) -> dict[str, list[dict[str, str]]]:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
-def test_conversations_are_packed_whole_and_only_answers_are_learned(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_conversations_are_packed_whole_and_only_answers_are_learned(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
     records = [chat(f"what is {n}?", "it is blue. " * (n % 4 + 1)) for n in range(30)]
     write_lines(tmp_path / "chat.jsonl", records)
     rows = ConversationRows([str(tmp_path / "chat.jsonl")], 48, tokenizer)
@@ -148,7 +148,7 @@ def test_conversations_are_packed_whole_and_only_answers_are_learned(tmp_path: P
     assert "what" not in "".join(answers)
 
 
-def test_a_conversation_longer_than_a_sequence_is_cropped_and_counted(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_conversation_longer_than_a_sequence_is_cropped_and_counted(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
     write_lines(tmp_path / "chat.jsonl", [chat("what is it?", "yes " * 200), chat("no?", "no")])
     rows = ConversationRows([str(tmp_path / "chat.jsonl")], 32, tokenizer)
     assert rows.counts()["cropped_conversations"] == 1
@@ -157,7 +157,9 @@ def test_a_conversation_longer_than_a_sequence_is_cropped_and_counted(tmp_path: 
     assert mask[0, -1] == 1
 
 
-def test_a_conversation_cropped_before_the_assistant_speaks_is_dropped(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_conversation_cropped_before_the_assistant_speaks_is_dropped(
+    tmp_path: Path, tokenizer: ChatTokenizer
+) -> None:
     """A batch of such alone would have nothing to divide its loss by."""
     records = [chat("why? " * 200, "because"), chat("no?", "no"), {"messages": chat("no?", "no")["messages"][:1]}]
     write_lines(tmp_path / "chat.jsonl", records)
@@ -174,7 +176,7 @@ def test_a_conversation_cropped_before_the_assistant_speaks_is_dropped(tmp_path:
 
 @pytest.mark.parametrize("objective", ["pretrain", "sft", "reward"])
 def test_too_little_held_out_is_no_validation_and_no_error(
-    tmp_path: Path, tokenizer: Tokenizer, objective: Objective, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tokenizer: ChatTokenizer, objective: Objective, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "nothing"
     write_shard(path, []) if objective == "pretrain" else write_lines(path, [])
@@ -183,7 +185,7 @@ def test_too_little_held_out_is_no_validation_and_no_error(
     assert "there is no validation: " in capsys.readouterr().err
 
 
-def test_pairs_end_with_the_end_of_the_turn(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_pairs_end_with_the_end_of_the_turn(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
     messages = [{"role": "user", "content": "what colour is the sky?"}]
     fits = {"messages": messages, "chosen": "it is blue.", "rejected": "no"}
     write_lines(tmp_path / "pairs.jsonl", [fits, fits | {"rejected": "no " * 100}])
@@ -196,7 +198,7 @@ def test_pairs_end_with_the_end_of_the_turn(tmp_path: Path, tokenizer: Tokenizer
         assert set(row[length:]) == {tokenizer.pad}
 
 
-def test_pairs_count_twice_in_a_batch(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_pairs_count_twice_in_a_batch(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
     pair = {"messages": [{"role": "user", "content": "the sky?"}], "chosen": "blue", "rejected": "red"}
     write_lines(tmp_path / "pairs.jsonl", [pair] * 9)
     pairs = open_dataset("reward", [str(tmp_path / "pairs.jsonl")], 32, tokenizer)
@@ -237,7 +239,7 @@ def split(tokens: list[int], bos: int) -> list[tuple[int, ...]]:
     return [tuple(piece) for piece in pieces]
 
 
-def test_documents_cut_in_pieces_go_on_where_they_were_cut(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_documents_cut_in_pieces_go_on_where_they_were_cut(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
     text = list(range(20, 20 + 35))
     path = write_shard(tmp_path / "0.arrow", [[tokenizer.bos, *text]])
     rows = WholeDocuments([path], 10, tokenizer)

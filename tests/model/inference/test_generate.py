@@ -16,7 +16,7 @@ from model.inference.logits import constraints, restrict
 from model.losses import token_logprobs
 from model.network.huggingface import save_weights
 from model.network.transformer import Transformer, initialize
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 from tests.support.tiny_models import tiny_config, write_tokenizer
 
 STOP = 5
@@ -218,7 +218,7 @@ def test_the_repetition_penalty_is_that_of_transformers(values: list[float], pro
     transformers = pytest.importorskip("transformers")
     logits = torch.tensor(values).view(2, 20)
     limits = constraints(GenerateConfig(repetition_penalty=penalty), [prompt[:1], prompt], 20, torch.device("cpu"))
-    limits.note(torch.tensor([3, 4]))
+    limits.mark_seen(torch.tensor([3, 4]))
     seen = torch.tensor([[prompt[0]] * 3 + [3], [*prompt, 4]])
     theirs = transformers.RepetitionPenaltyLogitsProcessor(penalty)(seen, logits.clone())
     assert torch.equal(limits.apply(logits), theirs)
@@ -256,7 +256,7 @@ def test_draws_follow_the_probabilities() -> None:
 def test_a_stream_adds_up_and_never_cuts_a_character(
     model: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer: Tokenizer = write_tokenizer(tmp_path)
+    tokenizer: ChatTokenizer = write_tokenizer(tmp_path)
     text = "Zürich 🙂, ok é"
     told = iter([*tokenizer.encode(text), tokenizer.assistant_end])
     monkeypatch.setattr("model.inference.generate.pick", lambda *_: torch.tensor([next(told)]))
@@ -270,7 +270,7 @@ def test_a_stream_adds_up_and_never_cuts_a_character(
 def test_a_stream_holds_back_what_may_become_a_stop_sequence(
     model: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer: Tokenizer = write_tokenizer(tmp_path)
+    tokenizer: ChatTokenizer = write_tokenizer(tmp_path)
     a, b, c = (tokenizer.encode(letter)[0] for letter in "abc")
     config = GenerateConfig(max_new_tokens=7, stop_sequences=((a, b, c), (b, b)))
     for written, expected in (([a, b, a, c, a, b, c], "abac"), ([a, b, b], "a"), ([c, a, c, a, c, a, b], "cacacab")):

@@ -15,7 +15,7 @@ from model.inference.chat import Chat
 from model.inference.scoring import Answer, continuation_logprobs, holds, normalise
 from model.network.huggingface import load_reward_model, load_transformer
 from model.network.transformer import RewardModel, Transformer
-from model.tokenizer.chat import Tokenizer
+from model.tokenizer.chat import ChatTokenizer
 from tests.support.tiny_models import write_model, write_tokenizer
 
 
@@ -24,13 +24,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("evaluation")
     encoder = write_tokenizer(path, vocab_size=400)
     write_model(path, encoder.vocab_size)
-    write_model(path / "judge", encoder.vocab_size, RewardModel)
+    write_model(path / "reward_model", encoder.vocab_size, RewardModel)
     return path
 
 
 @pytest.fixture(scope="module")
-def encoder(folder: Path) -> Tokenizer:
-    return Tokenizer.load(folder / "tokenizer.json")
+def encoder(folder: Path) -> ChatTokenizer:
+    return ChatTokenizer.load(folder / "tokenizer.json")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_refusals(text: str, is_refusal: bool) -> None:
     assert Answer(text, 5, True).is_refusal == is_refusal
 
 
-def test_likelihoods_are_those_of_each_row_alone(model: Transformer, encoder: Tokenizer) -> None:
+def test_likelihoods_are_those_of_each_row_alone(model: Transformer, encoder: ChatTokenizer) -> None:
     """In whatever company and order the rows are computed."""
     rows = [
         (encoder.encode_document("the mayor of Orn is"), encoder.encode(" Ada Brell.")),
@@ -93,7 +93,7 @@ def test_likelihoods_are_those_of_each_row_alone(model: Transformer, encoder: To
     assert continuation_logprobs(model, rows[::-1], batch=3).tolist() == pytest.approx(alone[::-1], abs=1e-4)
 
 
-def test_the_likeliest_candidate_is_taken(model: Transformer, encoder: Tokenizer) -> None:
+def test_the_likeliest_candidate_is_taken(model: Transformer, encoder: ChatTokenizer) -> None:
     candidates = ["Ada Brell", "red", "the sky is blue"]
     prefix = encoder.encode_document("the mayor of Orn is")
     rows = [(prefix, encoder.encode(f" {candidate}.")) for candidate in candidates]
@@ -101,7 +101,7 @@ def test_the_likeliest_candidate_is_taken(model: Transformer, encoder: Tokenizer
     assert evaluation.rank(model, encoder, ["the mayor of Orn is"], [candidates]) == [best]
 
 
-def test_a_model_without_knowledge_ranks_by_chance(encoder: Tokenizer) -> None:
+def test_a_model_without_knowledge_ranks_by_chance(encoder: ChatTokenizer) -> None:
     """All logits equal: the length of a candidate alone decides, nothing leaks from the right answer."""
     from tests.support.tiny_models import tiny_config
 
@@ -111,7 +111,7 @@ def test_a_model_without_knowledge_ranks_by_chance(encoder: Tokenizer) -> None:
     assert continuation_logprobs(blank, [row]).item() == pytest.approx(-len(row[1]) * math.log(encoder.vocab_size))
 
 
-def test_answers_come_in_the_order_of_the_questions(model: Transformer, encoder: Tokenizer) -> None:
+def test_answers_come_in_the_order_of_the_questions(model: Transformer, encoder: ChatTokenizer) -> None:
     texts = ["what colour is the sky?", "yes", "who is the mayor of Orn?", "red green blue"]
     conversations = [[{"role": "user", "content": text}] for text in texts]
     config = GenerateConfig(max_new_tokens=6, temperature=0.0)
@@ -121,23 +121,23 @@ def test_answers_come_in_the_order_of_the_questions(model: Transformer, encoder:
     assert all(answer.is_finished or answer.num_tokens == 6 for answer in together)
 
 
-def test_the_reward_model_is_asked_about_the_whole_turn(folder: Path, encoder: Tokenizer) -> None:
-    judge = load_reward_model(folder / "judge")
+def test_the_reward_model_is_asked_about_the_whole_turn(folder: Path, encoder: ChatTokenizer) -> None:
+    reward_model = load_reward_model(folder / "reward_model")
     pair = {"messages": [{"role": "user", "content": "yes?"}], "chosen": "yes", "rejected": "no no no"}
     scores = [
-        judge(torch.tensor([tokens]), torch.tensor([len(tokens)])).item()
+        reward_model(torch.tensor([tokens]), torch.tensor([len(tokens)])).item()
         for reply in ("yes", "no no no")
         for tokens in [evaluation.reply_tokens(encoder, pair["messages"], reply)]
     ]
     assert evaluation.reply_tokens(encoder, pair["messages"], "yes")[-1] == encoder.assistant_end
     expected = float(scores[0] > scores[1])
     swapped = {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]}
-    assert evaluation.pair_accuracy(judge, encoder, [pair]) == expected
-    assert evaluation.pair_accuracy(judge, encoder, [swapped]) == 1 - expected
-    assert evaluation.pair_accuracy(judge, encoder, [pair, swapped], batch=1) == 0.5
+    assert evaluation.pair_accuracy(reward_model, encoder, [pair]) == expected
+    assert evaluation.pair_accuracy(reward_model, encoder, [swapped]) == 1 - expected
+    assert evaluation.pair_accuracy(reward_model, encoder, [pair, swapped], batch=1) == 0.5
 
 
-def test_chat_streams_what_it_would_say_at_once(folder: Path, encoder: Tokenizer, model: Transformer) -> None:
+def test_chat_streams_what_it_would_say_at_once(folder: Path, encoder: ChatTokenizer, model: Transformer) -> None:
     messages = [{"role": "user", "content": "what colour is the sky?"}]
     chat = Chat(folder, folder / "tokenizer.json", max_new_tokens=12)
     config = GenerateConfig(max_new_tokens=12, temperature=0.0)

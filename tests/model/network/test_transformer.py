@@ -125,13 +125,13 @@ def test_fresh_weights_predict_nothing_and_follow_the_seed() -> None:
 
 
 def test_a_reward_model_starts_from_a_language_model_and_no_other_shape(tmp_path: Path) -> None:
-    base, judge = Transformer(shape(tie_embeddings=False)), RewardModel(shape(tie_embeddings=False))
+    base, reward_model = Transformer(shape(tie_embeddings=False)), RewardModel(shape(tie_embeddings=False))
     randomized(base)
-    initialize(judge, 0)
+    initialize(reward_model, 0)
     write(tmp_path, base)
-    load_weights(judge, tmp_path)
-    assert torch.equal(judge.model.norm.weight, base.model.norm.weight)
-    assert judge.score.weight.abs().max() == 0
+    load_weights(reward_model, tmp_path)
+    assert torch.equal(reward_model.model.norm.weight, base.model.norm.weight)
+    assert reward_model.score.weight.abs().max() == 0
     with pytest.raises(ValueError, match="give the settings it was made with"):
         load_weights(Transformer(shape(width=64)), tmp_path)
 

@@ -107,7 +107,7 @@ def test_microbatches_are_those_that_others_ran_with(
     model: ModelConfig, sequence_tokens: int, zero_stage: int, ran_with: int
 ) -> None:
     train = TrainConfig(batch_tokens=2**20, sequence_tokens=sequence_tokens)
-    found = fit(model, train, parse_gpus("8xH100"), zero_stage, is_recomputed=False)
+    found = fit(model, train, parse_gpus("8xH100"), zero_stage, activation_checkpointing=False)
     assert ran_with / 2 <= found.microbatch_sequences <= ran_with
     assert found.microbatch_sequences * found.accumulation_steps * 8 * sequence_tokens == 2**20
 
@@ -186,7 +186,9 @@ def storages() -> dict[int, torch.UntypedStorage]:
 @pytest.mark.parametrize("name", ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "d4", "d12", "d26"])
 def test_the_presets_fit_on_80_gb_as_they_are(name: str) -> None:
     chosen = preset(name)
-    found = fit(chosen.model, chosen.train, parse_gpus("8xA100"), chosen.train.zero_stage, is_recomputed=False)
+    found = fit(
+        chosen.model, chosen.train, parse_gpus("8xA100"), chosen.train.zero_stage, activation_checkpointing=False
+    )
     assert found.microbatch_sequences >= chosen.train.microbatch_sequences
 
 
@@ -194,7 +196,7 @@ def test_more_sharing_and_less_kept_never_fits_less() -> None:
     chosen = preset("d32")
     for gpus in ("8xA100-40GB", "8xH100", "64xB200"):
         ways = fits(chosen.model, chosen.train, parse_gpus(gpus))
-        sizes = {(way.zero_stage, way.is_recomputed): way.microbatch_sequences for way in ways}
+        sizes = {(way.zero_stage, way.activation_checkpointing): way.microbatch_sequences for way in ways}
         assert all(sizes[stage, True] >= sizes[stage, False] for stage in range(4))
         assert sizes[0, False] <= sizes[1, False] <= sizes[2, False]
 

@@ -18,8 +18,8 @@ from model.network.huggingface import complete_checkpoints, load_reward_model, l
 from model.network.transformer import RewardModel
 from model.rl import grpo as rl
 from model.rl.config import RLConfig, RLRun
-from model.rl.rollouts import Environment, Prompt, Rollouts, calibrate, read_prompts, reward, roll_out, split_prompts
-from model.tokenizer.chat import Tokenizer
+from model.rl.rollouts import Prompt, RewardFunction, Rollouts, calibrate, read_prompts, reward, roll_out, split_prompts
+from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Checkpoint, Tokenizer
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
@@ -33,7 +33,7 @@ COLOURS = ["sky", "red", "green", "yes"] * 6
 def folder(tmp_path: Path) -> Path:
     encoder = write_tokenizer(tmp_path, vocab_size=400)
     write_model(tmp_path / "sft", encoder.vocab_size)
-    write_model(tmp_path / "judge", encoder.vocab_size, RewardModel)
+    write_model(tmp_path / "reward_model", encoder.vocab_size, RewardModel)
     prompts = [
         {"messages": [{"role": "user", "content": f"say {word} {number}"}], "answer": "is" if number % 3 else None}
         for number, word in enumerate(COLOURS)
@@ -55,9 +55,9 @@ def make_run(folder: Path, output: str = "out", **settings: Any) -> RLRun:
     return RLRun(
         config=RLConfig(**defaults | settings),
         optim=OptimConfig(learning_rate=1e-2, weight_decay=0.0),
-        model=tiny_config(Tokenizer.load(folder / "tokenizer.json").vocab_size),
+        model=tiny_config(ChatTokenizer.load(folder / "tokenizer.json").vocab_size),
         initial_weights=str(folder / "sft"),
-        reward_model=str(folder / "judge"),
+        reward_model=str(folder / "reward_model"),
         tokenizer=str(folder / "tokenizer.json"),
         prompts=(str(folder / "prompts.jsonl"),),
         output=str(folder / output),
@@ -83,7 +83,7 @@ def test_a_policy_learns_to_say_the_answer(folder: Path) -> None:
         microbatch_sequences=64,
         max_new_tokens=8,
         model_weight=0.0,
-        kl_weight=0.0,
+        kl_coef=0.0,
         unfinished_penalty=0.0,
     )
     lines = train(run)
@@ -98,8 +98,8 @@ def test_a_policy_learns_to_say_the_answer(folder: Path) -> None:
 
 def test_the_kl_penalty_holds_the_policy(folder: Path) -> None:
     settings = {"num_steps": 8, "completions_per_prompt": 16, "eval_every_steps": 0, "microbatch_sequences": 32}
-    free = train(make_run(folder, "free", kl_weight=0.0, **settings))
-    held = train(make_run(folder, "held", kl_weight=10.0, **settings))
+    free = train(make_run(folder, "free", kl_coef=0.0, **settings))
+    held = train(make_run(folder, "held", kl_coef=10.0, **settings))
     assert held[-1]["policy/kl_k3"] < free[-1]["policy/kl_k3"] / 2
 
 
@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on_exactly(folder: Path, monkeypatch: pytest.MonkeyPa
     undisturbed = train(make_run(folder, "undisturbed"))
     killed = make_run(folder, "killed")
 
-    def die(path: Path, rollouts: Rollouts, environment: Environment, done: int) -> None:
+    def die(path: Path, rollouts: Rollouts, reward_function: RewardFunction, done: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
@@ -158,7 +158,7 @@ def test_neither_microbatches_nor_zero_change_what_is_learned(folder: Path, zero
 
 def test_the_logprobs_are_those_of_the_tokens_when_they_were_drawn(folder: Path) -> None:
     """And the mask covers the completion, its end token included, and nothing else."""
-    policy, encoder = load_transformer(folder / "sft"), Tokenizer.load(folder / "tokenizer.json")
+    policy, encoder = load_transformer(folder / "sft"), ChatTokenizer.load(folder / "tokenizer.json")
     config = make_run(folder).config
     texts = ["red", "what colour is the sky?", "yes no", "1"]
     prompts = [
@@ -168,8 +168,8 @@ def test_the_logprobs_are_those_of_the_tokens_when_they_were_drawn(folder: Path)
     drawn = draw(
         Decoder(policy), [prompt.tokens for prompt in prompts], GenerateConfig(max_new_tokens=6), encoder.encode("e")[0]
     )
-    environment = Environment(config, encoder, load_reward_model(folder / "judge"))
-    rollouts = reward(environment, prompts, [completion.tokens for completion in drawn])
+    reward_function = RewardFunction(config, encoder, load_reward_model(folder / "reward_model"))
+    rollouts = reward(reward_function, prompts, [completion.tokens for completion in drawn])
     batch = rl.make_batch(rollouts, policy, policy, config)
     for row, completion in enumerate(drawn):
         is_completion = batch.mask[row].bool()
@@ -181,14 +181,14 @@ def test_the_logprobs_are_those_of_the_tokens_when_they_were_drawn(folder: Path)
 
 
 def test_rewards_are_what_the_configuration_says(folder: Path) -> None:
-    encoder, judge = Tokenizer.load(folder / "tokenizer.json"), load_reward_model(folder / "judge")
+    encoder, reward_model = ChatTokenizer.load(folder / "tokenizer.json"), load_reward_model(folder / "reward_model")
     config = RLConfig(model_weight=2.0, verifiable_weight=3.0, unfinished_penalty=5.0, score_clip=0.5)
-    environment = Environment(config, encoder, judge, mean=0.1, deviation=0.2)
+    reward_function = RewardFunction(config, encoder, reward_model, mean=0.1, deviation=0.2)
     prompt = encoder.render_prompt([{"role": "user", "content": "what colour is the sky?"}])
     right, cut = [*encoder.encode("it is Blue."), encoder.assistant_end], encoder.encode("bluer")
     prompts = [Prompt("", prompt, "blue"), Prompt("", prompt, "blue"), Prompt("", prompt, None)]
-    rollouts = reward(environment, prompts, [right, cut, right])
-    raw = rewards(judge, [[*prompt, *right], [*prompt, *cut, encoder.assistant_end], [*prompt, *right]])
+    rollouts = reward(reward_function, prompts, [right, cut, right])
+    raw = rewards(reward_model, [[*prompt, *right], [*prompt, *cut, encoder.assistant_end], [*prompt, *right]])
     model = 2 * ((raw - 0.1) / 0.2).clamp(-0.5, 0.5)
     torch.testing.assert_close(rollouts.rewards, model + torch.tensor([3.0, -5.0, 0.0]))
     assert rollouts.is_right[:2].tolist() == [1.0, 0.0]
@@ -197,10 +197,10 @@ def test_rewards_are_what_the_configuration_says(folder: Path) -> None:
 
 def test_the_score_of_the_sft_model_is_the_zero_point(folder: Path) -> None:
     run = make_run(folder)
-    encoder, policy = Tokenizer.load(run.tokenizer), load_transformer(folder / "sft")
+    encoder, policy = ChatTokenizer.load(run.tokenizer), load_transformer(folder / "sft")
     prompts = read_prompts(run.prompts, encoder, run.config)
-    environment = Environment(run.config, encoder, load_reward_model(folder / "judge"))
-    calibrated = calibrate(environment, policy, prompts)
+    reward_function = RewardFunction(run.config, encoder, load_reward_model(folder / "reward_model"))
+    calibrated = calibrate(reward_function, policy, prompts)
     again = roll_out(policy, calibrated, prompts, run.config.seed)
     assert again.scores.mean().item() == pytest.approx(0.0, abs=1e-4)
     assert again.scores.std(correction=0).item() == pytest.approx(1.0, abs=1e-3)
@@ -210,7 +210,7 @@ def test_an_answer_may_be_written_as_a_number(folder: Path) -> None:
     asked = {"messages": [{"role": "user", "content": "say 42"}], "answer": 42}
     write_lines(folder / "prompts.jsonl", [asked])
     run = make_run(folder)
-    assert read_prompts(run.prompts, Tokenizer.load(run.tokenizer), run.config)[0].answer == "42"
+    assert read_prompts(run.prompts, ChatTokenizer.load(run.tokenizer), run.config)[0].answer == "42"
 
 
 def test_held_out_prompts_are_never_trained_on() -> None:

@@ -10,8 +10,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.tokenizer.chat import SPECIAL_TOKENS
-from model.tokenizer.chat import Tokenizer as Encoder
+from model.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
 from model.tokenizer.vocabularies import RANK_FILES, from_ranks, load, merges_of, read_ranks
 from tasks.artifacts.manifest import Tokenizer, Tokens
 from tasks.artifacts.store import Store
@@ -41,14 +40,14 @@ def write_ranks(path: Path, ranks: dict[bytes, int]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def real(shared_data: Path) -> dict[str, Encoder]:
+def real(shared_data: Path) -> dict[str, ChatTokenizer]:
     folder = shared_data / "tokenizer"
     files = {name: [folder / "tiktoken" / f"{name}.tiktoken.gz"] for name in RANK_FILES}
     files["gpt2"] = [folder / "gpt2" / "encoder.json", folder / "gpt2" / "vocab.bpe"]
-    return {name: Encoder(load(paths)) for name, paths in files.items()}
+    return {name: ChatTokenizer(load(paths)) for name, paths in files.items()}
 
 
-def test_every_case_of_openais_has_its_ids(real: dict[str, Encoder], shared_data: Path) -> None:
+def test_every_case_of_openais_has_its_ids(real: dict[str, ChatTokenizer], shared_data: Path) -> None:
     real = {**real, "p50k_edit": real["p50k_base"]}
     with gzip.open(shared_data / "tokenizer" / "tiktoken-testplans.jsonl.gz", "rt", encoding="utf-8") as stream:
         cases = [json.loads(line) for line in stream]
@@ -64,7 +63,7 @@ def test_every_case_of_openais_has_its_ids(real: dict[str, Encoder], shared_data
     [("gpt2", 50_257), ("r50k_base", 50_256), ("p50k_base", 50_281), ("cl100k_base", 100_256), ("o200k_base", 199_998)],
 )
 def test_special_tokens_come_after_the_ids_that_are_there(
-    real: dict[str, Encoder], name: str, first_special: int
+    real: dict[str, ChatTokenizer], name: str, first_special: int
 ) -> None:
     encoder = real[name]
     assert list(encoder.special.values()) == list(range(first_special, first_special + len(SPECIAL_TOKENS)))
@@ -76,7 +75,7 @@ def test_special_tokens_come_after_the_ids_that_are_there(
     assert encoder.token_bytes[tokens].sum() == len(text.encode())
 
 
-def test_an_id_that_no_token_has_is_filled(real: dict[str, Encoder]) -> None:
+def test_an_id_that_no_token_has_is_filled(real: dict[str, ChatTokenizer]) -> None:
     p50k = real["p50k_base"]
     vocab = p50k._encoder.get_vocab()
     assert sorted(vocab.values()) == list(range(p50k.vocab_size))
@@ -84,7 +83,7 @@ def test_an_id_that_no_token_has_is_filled(real: dict[str, Encoder]) -> None:
     assert 50_256 not in p50k.encode("<|unused_50256|>")
 
 
-def test_ids_on_real_text_are_those_of_tiktokens_rule(shared_data: Path, real: dict[str, Encoder]) -> None:
+def test_ids_on_real_text_are_those_of_tiktokens_rule(shared_data: Path, real: dict[str, ChatTokenizer]) -> None:
     ranks = read_ranks(shared_data / "tokenizer" / "tiktoken" / "cl100k_base.tiktoken.gz")
     encoder = real["cl100k_base"]
     with gzip.open(shared_data / "langid" / "udhr.jsonl.gz", "rt", encoding="utf-8") as stream:
@@ -125,7 +124,7 @@ def test_a_foreign_tokenizer_json_cuts_off_nothing(tmp_path: Path, learned: toke
     foreign.enable_padding(length=512)
     foreign.save(str(tmp_path / "any.json"))
     text = texts(1)[0]
-    assert Encoder(load([tmp_path / "any.json"])).encode(text) == Encoder(learned).encode(text)
+    assert ChatTokenizer(load([tmp_path / "any.json"])).encode(text) == ChatTokenizer(learned).encode(text)
 
 
 def test_bytes_that_no_text_has_need_no_token(tmp_path: Path, ranks: dict[bytes, int]) -> None:
@@ -134,7 +133,7 @@ def test_bytes_that_no_text_has_need_no_token(tmp_path: Path, ranks: dict[bytes,
     unused = {bytes([byte]) for byte in range(256)} - {bytes([byte]) for byte in text.encode()}
     assert len(unused) == 13
     kept = {token: n for token, n in ranks.items() if token not in unused}
-    encoder = Encoder(load([write_ranks(tmp_path / "cl100k_base.tiktoken", kept)]))
+    encoder = ChatTokenizer(load([write_ranks(tmp_path / "cl100k_base.tiktoken", kept)]))
     assert encoder.decode(encoder.encode(text)) == text
 
 
@@ -163,7 +162,7 @@ def test_the_stages_use_it_in_place_of_training(
     step = tokenizer(documents, TokenizerConfig(vocabulary=str(path)))
     execute(documents, store)
     assert execute(step, store).counts["vocab_size"] == len(ranks) + len(SPECIAL_TOKENS)
-    encoder = Encoder.load(store.open(step.id, Tokenizer).folder / "tokenizer.json")
+    encoder = ChatTokenizer.load(store.open(step.id, Tokenizer).folder / "tokenizer.json")
     assert encoder.encode(texts(1)[0]) == from_ranks(ranks, "gpt4").encode(texts(1)[0]).ids
     tokens = tokenize(documents, step, TokenizeConfig(num_workers=1))
     execute(tokens, store)

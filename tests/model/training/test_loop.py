@@ -23,7 +23,7 @@ from model.files import read_lines
 from model.network.huggingface import complete_checkpoints, load_reward_model, load_transformer
 from model.network.transformer import Transformer
 from model.training.loop import INTERRUPTED, train
-from model.training.loss_spikes import WINDOW, LeftOut, trouble_of
+from model.training.loss_spikes import WINDOW, SkippedBatches, step_problem
 from model.training.metrics import MetricsLog
 from model.training.optim import learning_rate_factor, make_optimizer, parameter_groups
 from tests.model.data.test_dataloader import write_shard
@@ -201,8 +201,8 @@ def test_the_weights_it_leaves_are_those_it_was_validated_with(reference: TrainR
         {"zero_stage": 1},
         {"zero_stage": 2, "microbatch_sequences": 4},
         {"zero_stage": 3},
-        {"is_recomputed": True},
-        {"zero_stage": 1, "is_optimizer_offloaded": True},
+        {"activation_checkpointing": True},
+        {"zero_stage": 1, "offload_optimizer": True},
     ],
     ids=str,
 )
@@ -500,18 +500,18 @@ def test_a_run_that_goes_wrong_again_and_again_is_stopped(
 
 def test_what_counts_as_a_spike() -> None:
     calm = [3.0] * WINDOW
-    assert trouble_of(4.9, 1.0, calm, 2.0) == ""
-    assert "3 was usual" in trouble_of(5.1, 1.0, calm, 2.0)
-    assert trouble_of(5.1, 1.0, calm[1:], 2.0) == "", "too early to know what is usual"
-    assert trouble_of(50.0, 1.0, calm, 0.0) == ""
-    assert trouble_of(float("inf"), 1.0, [], 0.0) != "" != trouble_of(1.0, float("nan"), [], 0.0)
+    assert step_problem(4.9, 1.0, calm, 2.0) == ""
+    assert "3 was usual" in step_problem(5.1, 1.0, calm, 2.0)
+    assert step_problem(5.1, 1.0, calm[1:], 2.0) == "", "too early to know what is usual"
+    assert step_problem(50.0, 1.0, calm, 0.0) == ""
+    assert step_problem(float("inf"), 1.0, [], 0.0) != "" != step_problem(1.0, float("nan"), [], 0.0)
 
 
 @given(st.sets(st.integers(0, 30), max_size=8))
 def test_every_batch_that_is_not_left_out_is_taken_once(left_out: set[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        kept = LeftOut(Path(folder) / "left_out.jsonl")
+        kept = SkippedBatches(Path(folder) / "left_out.jsonl")
         for number in left_out:
             kept.add(number, is_written=True)
-        found = [LeftOut(kept.path).batch_of(step) for step in range(30)]
+        found = [SkippedBatches(kept.path).batch_of(step) for step in range(30)]
     assert found == [number for number in range(40) if number not in left_out][:30]

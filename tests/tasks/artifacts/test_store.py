@@ -12,9 +12,11 @@ from pydantic import Field
 
 from tasks.artifacts.config import Config, fingerprint, runtime
 from tasks.artifacts.manifest import Artifact, Documents, Tokens
-from tasks.artifacts.step import Given, Outcome, Step
+from tasks.artifacts.step import ExistingArtifact, Outcome, Step
 from tasks.artifacts.store import DamagedArtifact, Store
-from tasks.execution.runner import Run, execute, lease, up_to_date
+from tasks.execution.context import StageContext
+from tasks.execution.lease import lease
+from tasks.execution.runner import execute, up_to_date
 
 
 class Settings(Config):
@@ -29,16 +31,16 @@ class Nested(Config):
 CALLS: list[str] = []
 
 
-def write(run: Run, config: Settings, **inputs: Artifact) -> Outcome:
-    CALLS.append(run.step.stage)
+def write(ctx: StageContext, config: Settings, **inputs: Artifact) -> Outcome:
+    CALLS.append(ctx.step.stage)
     before = "".join((artifact.folder / "text").read_text() for artifact in inputs.values())
-    (run.state / "half").write_text("gone on completion")
-    (run.folder / "text").write_text(f"{before}{run.step.stage}:{config.threshold} ")
+    (ctx.state / "half").write_text("gone on completion")
+    (ctx.folder / "text").write_text(f"{before}{ctx.step.stage}:{config.threshold} ")
     return Outcome({"documents": 1})
 
 
-def fail(run: Run, config: Settings) -> Outcome:
-    (run.folder / "text").write_text("half")
+def fail(ctx: StageContext, config: Settings) -> Outcome:
+    (ctx.folder / "text").write_text("half")
     raise OSError(28, "No space left on device")
 
 
@@ -119,13 +121,15 @@ def test_an_artifact_of_another_kind_or_none_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="is of kind Documents, and Tokens is needed"):
         store.open(step.id, Tokens)
     with pytest.raises(ValueError, match="there is no artifact two/0000"):
-        execute(Step("three", 1, Documents, Settings(), {"d": Given.of(Documents, "two/0000")}, run=write), store)
+        execute(
+            Step("three", 1, Documents, Settings(), {"d": ExistingArtifact.of(Documents, "two/0000")}, run=write), store
+        )
 
 
 def test_a_given_artifact_counts_as_the_step_that_made_it(store: Store) -> None:
     step = chain()
     run_chain(store, step)
-    given = Given.of(Documents, step.inputs["documents"].id)
+    given = ExistingArtifact.of(Documents, step.inputs["documents"].id)
     again = Step("two", 1, Documents, Settings(), {"documents": given}, run=write)
     assert again.fingerprint == step.fingerprint
     assert up_to_date(again, store)

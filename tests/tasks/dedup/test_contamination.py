@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from tasks.dedup import contamination
 from tasks.dedup.minhash import hash_words, split_words
 from tasks.dedup.stage import DedupConfig, dedup
-from tasks.execution.runner import Listener, execute, listening
+from tasks.execution.reporter import Reporter, reporting
+from tasks.execution.runner import execute
 from tasks.records.documents import read_documents
 from tests.support.documents import documents_of
 from tests.support.workers import work_here
@@ -97,16 +98,16 @@ def test_a_run_belongs_to_the_first_question_that_has_it(tmp_path):
 
 @settings(deadline=None)
 @given(st.lists(st.text("abc ", max_size=12), max_size=3), st.text("abc ", max_size=30), st.integers(1, 3))
-def test_runs_are_found_where_they_are_and_nowhere_else(tmp_path_factory, strings, text, run_words):
+def test_runs_are_found_where_they_are_and_nowhere_else(tmp_path_factory, strings, text, ngram_size):
     def runs(words):
-        return {tuple(words[place : place + run_words]) for place in range(len(words) - run_words + 1)}
+        return {tuple(words[place : place + ngram_size]) for place in range(len(words) - ngram_size + 1)}
 
     path = write_lines(tmp_path_factory.mktemp("evaluations") / "e.jsonl", [strings])
-    questions = contamination.collect({path: "e"}, run_words)
+    questions = contamination.collect({path: "e"}, ngram_size)
     asked = set().union(*(runs(string.split()) for string in strings))
     assert len(questions.runs) == len(asked)
     if asked:
-        found = contamination.find(words_of(text), questions.runs, run_words)
+        found = contamination.find(words_of(text), questions.runs, ngram_size)
         assert len(found) == len(asked & runs(text.split()))
 
 
@@ -118,7 +119,7 @@ def in_this_process(monkeypatch):
     work_here(monkeypatch)
 
 
-class Tables(Listener):
+class Tables(Reporter):
     def __init__(self):
         self.tables = {}
 
@@ -128,10 +129,10 @@ class Tables(Listener):
 
 def decontaminate(store, texts, paths, **settings):
     """Kept texts, dropped documents, the lines of contamination.jsonl, the table."""
-    config = DedupConfig(evaluations=[str(path) for path in paths], num_workers=1, **settings)
+    config = DedupConfig(eval_sets=[str(path) for path in paths], num_workers=1, **settings)
     step = dedup(documents_of(texts), config)
     tables = Tables()
-    with listening(tables):
+    with reporting(tables):
         folder = store.folder(execute(step, store).id)
     kept = [found["text"] for path in sorted(folder.glob("documents/*")) for found in read_documents(path)]
     dropped = {
@@ -213,12 +214,12 @@ def test_copies_of_one_document_do_not_make_a_phrase(store, tmp_path, in_this_pr
 
 def test_a_changed_evaluation_set_makes_the_result_stale_and_a_moved_one_does_not(tmp_path):
     path = write_lines(tmp_path / "a.jsonl", [PROSE])
-    step = dedup(documents_of({"a": [PROSE]}), DedupConfig(evaluations=[str(path)]))
+    step = dedup(documents_of({"a": [PROSE]}), DedupConfig(eval_sets=[str(path)]))
     (tmp_path / "elsewhere").mkdir()
     moved = path.rename(tmp_path / "elsewhere" / "a.jsonl")
-    assert dedup(documents_of({"a": [PROSE]}), DedupConfig(evaluations=[str(moved)])).id == step.id
+    assert dedup(documents_of({"a": [PROSE]}), DedupConfig(eval_sets=[str(moved)])).id == step.id
     write_lines(moved, [ANSWER])
-    assert dedup(documents_of({"a": [PROSE]}), DedupConfig(evaluations=[str(moved)])).id != step.id
+    assert dedup(documents_of({"a": [PROSE]}), DedupConfig(eval_sets=[str(moved)])).id != step.id
 
 
 # Real evaluation sets

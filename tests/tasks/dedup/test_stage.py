@@ -23,22 +23,23 @@ from tasks.artifacts.config import Config
 from tasks.artifacts.manifest import Documents
 from tasks.artifacts.step import Outcome, Step
 from tasks.dedup import clusters, columns, minhash, repeated_lines, signatures
-from tasks.dedup.candidates import Work, judge
+from tasks.dedup.candidates import Work, assign_clusters
 from tasks.dedup.clusters import Clusters
 from tasks.dedup.columns import Column
 from tasks.dedup.stage import DedupConfig, dedup
-from tasks.execution.runner import Run, execute
+from tasks.execution.context import StageContext
+from tasks.execution.runner import execute
 from tasks.execution.shards import map_shards
 from tasks.records.documents import Document, ShardWriter, read_documents
 from tasks.web.urls import normalise
 from tests.support.workers import work_here
 
 CONFIG = DedupConfig()
-FUNCTIONS = minhash.hash_functions(CONFIG.num_bands * CONFIG.hashes_per_band, CONFIG.seed)
+FUNCTIONS = minhash.hash_functions(CONFIG.num_bands * CONFIG.rows_per_band, CONFIG.seed)
 
 
-def runs_of(text, run_words=CONFIG.run_words):
-    return minhash.hash_runs(minhash.hash_words(minhash.split_words(text)), run_words)
+def runs_of(text, ngram_size=CONFIG.ngram_size):
+    return minhash.hash_runs(minhash.hash_words(minhash.split_words(text)), ngram_size)
 
 
 def signature_of(text):
@@ -49,7 +50,7 @@ def is_near(one, other):
     """Whether the two texts are near duplicates, by the two tests of the stage."""
     one, other = signature_of(one), signature_of(other)
     shares_band = (minhash.band_keys(one, CONFIG.num_bands) == minhash.band_keys(other, CONFIG.num_bands)).any()
-    return bool(shares_band and (minhash.sketch(one) == minhash.sketch(other)).mean() >= CONFIG.min_similarity)
+    return bool(shares_band and (minhash.sketch(one) == minhash.sketch(other)).mean() >= CONFIG.jaccard_threshold)
 
 
 # Words and runs
@@ -344,7 +345,7 @@ def test_a_rule_that_is_off_drops_nothing(verdicts_of, rule, name, verdict):
 
 
 def test_a_pair_below_the_similarity_stays(verdicts_of):
-    assert verdicts_of([WEB], min_similarity=1.0)["near-short"][1] is None
+    assert verdicts_of([WEB], jaccard_threshold=1.0)["near-short"][1] is None
 
 
 def test_documents_without_a_run_are_no_near_duplicates(verdicts_of):
@@ -433,11 +434,11 @@ def signed_at_random(folder, num):
 def test_the_merge_stays_within_its_memory_and_finds_the_same(tmp_path, in_this_process):
     num, parents, peaks = 300_000, [], []
     work = signed_at_random(tmp_path, num)
-    run = Run(dedup(source([[]]), work.config), tmp_path)
+    run = StageContext(dedup(source([[]]), work.config), tmp_path)
     for memory in (1 << 30, clusters.held_bytes(num) + 3_000_000):
         limited = replace(work, config=work.config.model_copy(update={"max_memory_bytes": memory}))
         tracemalloc.start()
-        parents.append(judge(run, limited, [], num_known=0).clusters.parents)
+        parents.append(assign_clusters(run, limited, [], num_known=0).clusters.parents)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert (parents[0] == parents[1]).all()
@@ -487,7 +488,7 @@ def test_a_stage_killed_in_any_pass_goes_on_to_the_same_result(store, monkeypatc
 
     monkeypatch.setattr("tasks.dedup.stage.map_shards", map_once)
     monkeypatch.setattr("tasks.dedup.candidates.map_shards", map_once)
-    step = dedup(source([WEB[:4], WEB[4:]]), DedupConfig(num_bands=2, hashes_per_band=4, num_workers=1))
+    step = dedup(source([WEB[:4], WEB[4:]]), DedupConfig(num_bands=2, rows_per_band=4, num_workers=1))
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             execute(step, store)

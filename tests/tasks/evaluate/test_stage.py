@@ -8,7 +8,7 @@ import pytest
 
 from model.network.transformer import RewardModel
 from tasks.artifacts.manifest import Checkpoint, Crawl, Documents, Measures, Preferences, Report, Tokenizer, Tokens
-from tasks.artifacts.step import Given, Step
+from tasks.artifacts.step import ExistingArtifact, Step
 from tasks.artifacts.store import Store
 from tasks.evaluate import filter_truth
 from tasks.evaluate.report_card import one_line
@@ -46,7 +46,7 @@ def write_documents(store: Store, artifact_id: str, kept: str, dropped: dict[str
 
 
 def given(store: Store, kind: Any, artifact_id: str) -> Any:
-    return Given.of(kind, artifact_id, store.find(artifact_id))
+    return ExistingArtifact.of(kind, artifact_id, store.find(artifact_id))
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def inputs(store: Store) -> dict[str, Any]:
             metrics={"validation/bits_per_byte": 2.0},
         ),
         "assistant": finish(store, Checkpoint, "sft/s"),
-        "judge": given(store, Checkpoint, "reward/j"),
+        "reward_model": given(store, Checkpoint, "reward/j"),
         "policy": finish(store, Checkpoint, "rlhf/p", metrics=before),
     }
 

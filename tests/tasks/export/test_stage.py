@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.network.huggingface import load_transformer
-from model.tokenizer.chat import Tokenizer as Encoder
+from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Checkpoint, Report, Tokenizer
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
@@ -59,7 +59,7 @@ def test_transformers_writes_the_same_prompt(bundle: Path) -> None:
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(bundle)
-    ours = Encoder.load(bundle / "tokenizer.json")
+    ours = ChatTokenizer.load(bundle / "tokenizer.json")
     prompt = theirs.apply_chat_template(MESSAGES, add_generation_prompt=True, return_dict=True)
     assert prompt["input_ids"] == ours.render_prompt(MESSAGES)
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (ours.bos, ours.assistant_end, ours.pad)
@@ -71,7 +71,7 @@ def test_generation_stops_where_a_turn_ends(bundle: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(bundle)
-    end = Encoder.load(bundle / "tokenizer.json").assistant_end
+    end = ChatTokenizer.load(bundle / "tokenizer.json").assistant_end
     assert model.generation_config.eos_token_id == end
     assert model.generation_config.max_new_tokens == 7
     assert model.config.eos_token_id == end

@@ -13,7 +13,14 @@ import pytest
 
 from tasks.artifacts.step import Outcome
 from tasks.execution.runner import execute
-from tasks.filter.quality_classifier import QualityModelConfig, as_line, judge, quality_model, read_texts, score
+from tasks.filter.quality_classifier import (
+    QualityModelConfig,
+    as_line,
+    evaluate_classifier,
+    quality_model,
+    read_texts,
+    score,
+)
 from tasks.filter.stage import FilterConfig, filter
 from tasks.records.documents import Document, ShardWriter, read_documents
 from tasks.web.language_id import load_model
@@ -85,7 +92,7 @@ def test_a_page_cannot_speak_to_fasttext():
 
 def test_judged():
     scores, is_positive = np.array([0.9, 0.6, 0.6, 0.2]), np.array([True, True, False, False])
-    assert judge(scores, is_positive) == {"precision": 2 / 3, "recall": 1, "auc": (2 + 1.5) / 4}
+    assert evaluate_classifier(scores, is_positive) == {"precision": 2 / 3, "recall": 1, "auc": (2 + 1.5) / 4}
 
 
 def test_texts_of_every_form(tmp_path):

@@ -17,7 +17,8 @@ from tasks.artifacts.config import Config
 from tasks.artifacts.manifest import Crawl, Documents
 from tasks.artifacts.step import Outcome, Step
 from tasks.artifacts.store import Store
-from tasks.execution.runner import Listener, execute, listening
+from tasks.execution.reporter import Reporter, reporting
+from tasks.execution.runner import execute
 from tasks.filter.attributes import MeasureConfig, Tools, measures_of, schema
 from tasks.filter.pii.detect import FINDERS
 from tasks.filter.quality import MEASURES, QualityLimits
@@ -161,7 +162,7 @@ def test_a_good_document_is_kept_with_its_measures(model):
         (PROSE, "", {}, "url/no_host"),
         (PROSE, "http://example.com/xxx", {}, "url/blocked_word"),
         (PROSE, "http://example.com/Cats", {"blocked_words": ["CATS"]}, "url/blocked_word"),
-        (PROSE, "http://example.com/catsanddogs", {"blocked_parts": ["Cats-and"]}, "url/blocked_part"),
+        (PROSE, "http://example.com/catsanddogs", {"blocked_substrings": ["Cats-and"]}, "url/blocked_part"),
         (GERMAN, "https://example.com/", {}, "language/de"),
         (PROSE, "https://example.com/", {"languages": ["de"]}, "language/en"),
         (PROSE[:100], "https://example.com/", {}, "quality/gopher_words"),
@@ -194,8 +195,8 @@ def test_personal_data_may_be_as_much_as_the_limit(model):
 
 @pytest.mark.parametrize("word", ["", "-"])
 def test_a_word_that_is_in_every_address_is_refused(word):
-    with pytest.raises(ValueError, match=r"blocked_parts\.0"):
-        FilterConfig(blocked_parts=[word])
+    with pytest.raises(ValueError, match=r"blocked_substrings\.0"):
+        FilterConfig(blocked_substrings=[word])
 
 
 def test_every_kind_of_personal_data_can_be_asked_for():
@@ -237,7 +238,7 @@ def source(num_shards=2):
     return Step("source", 1, Documents, Shards(num_shards=num_shards), {}, run=write_shards, is_source=True)
 
 
-class Told(Listener):
+class Told(Reporter):
     """What was made, and what was told as a table."""
 
     def __init__(self):
@@ -253,7 +254,7 @@ class Told(Listener):
 
 def made(step, store):
     told = Told()
-    with listening(told):
+    with reporting(told):
         execute(step, store)
     return told
 

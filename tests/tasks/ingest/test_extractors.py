@@ -20,7 +20,7 @@ from tasks.ingest import trafilatura_xpaths as quick_xpaths
 from tasks.ingest.extractors import by_resiliparse, by_trafilatura, extract
 from tasks.ingest.http_response import Dropped, body_of, decode
 from tasks.ingest.trafilatura_fallback import most_characters
-from tasks.ingest.trafilatura_xpaths import SEARCHES, quicken
+from tasks.ingest.trafilatura_xpaths import SEARCHES, patch_trafilatura
 from tasks.ingest.warc import read_records
 from tests.support.archives import PARAGRAPH, html
 
@@ -75,7 +75,7 @@ def test_a_quickened_search_finds_the_same_elements(number: int) -> None:
     words = re.findall(r"[a-z][\w-]+", path.rpartition("self::")[2].replace("(?:", ""), re.IGNORECASE)
     words += [*map(str.upper, words), *(f"some {word} a" for word in words), *(word * 300 for word in words)]
     tags, names = ["p", "h1", *re.findall(r"self::(\w+)", path)], ["class", *re.findall(r"@([\w-]+)", path)]
-    quicken()
+    patch_trafilatura()
     most = 1 if "[1]" in path else None  # trafilatura takes the first alone
     num_found = 0
     for _ in range(50):
@@ -94,7 +94,7 @@ def test_a_quickened_search_finds_the_same_elements(number: int) -> None:
 
 def test_every_search_is_quickened() -> None:
     """One that the rewriting does not know would still be right, and slow."""
-    quicken()
+    patch_trafilatura()
     left = {path.strip() for search in all_searches() if (path := getattr(search, "path", ""))}
     assert {path for path in left if "|" not in path} == AS_THEY_WERE
     assert len(left) == len(AS_THEY_WERE) + 1
@@ -105,7 +105,7 @@ def test_the_same_is_found_in_real_pages(shared_data: Path, is_precise: bool) ->
     pages = real_pages(shared_data, 30)
     assert len(pages) >= 12
     plain = [by_trafilatura(page, is_precise) for page in pages]
-    assert quicken()
+    assert patch_trafilatura()
     assert [by_trafilatura(page, is_precise) for page in pages] == plain
 
 
@@ -130,7 +130,7 @@ def test_readability_is_asked_where_trafilatura_finds_little(monkeypatch: pytest
     asked = []
     answer = external.try_readability
     monkeypatch.setattr(external, "try_readability", lambda tree: asked.append(len(tree)) or answer(tree))
-    quicken()
+    patch_trafilatura()
     little, much = (f"<html><body>{'<p>' + TEXT + '</p>'}{rest}</body></html>" for rest in (f"<ul>{TEXT * 9}</ul>", ""))
     assert by_trafilatura(much) and asked == [0]
     by_trafilatura(little)
@@ -140,7 +140,7 @@ def test_readability_is_asked_where_trafilatura_finds_little(monkeypatch: pytest
 def test_another_version_of_trafilatura_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     before = all_searches(), core.load_html, core._extract_and_compare
     monkeypatch.setattr(quick_xpaths, "version", lambda name: "9.0.0")
-    assert not quicken()
+    assert not patch_trafilatura()
     assert (all_searches(), core.load_html, core._extract_and_compare) == before
 
 

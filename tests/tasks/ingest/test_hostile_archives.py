@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.ingest.stage import MAX_ERRORS, File, IngestConfig, ingest_file
-from tasks.ingest.warc import WRONG_LENGTH, Damage, Record, read_records
+from tasks.ingest.warc import WRONG_LENGTH, DamagedRange, Record, read_records
 from tests.support.archives import FORMS, archive, html, record, response
 
 PAGES = [gzip.decompress(response(f"http://site.example/{number}", html(number))) for number in range(6)]
@@ -21,9 +21,9 @@ ARC_BLOCK = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + html(1).enco
 GARBAGE = random.Random(1).randbytes(3000)
 
 
-def read(data: bytes) -> tuple[list[Record], list[Damage]]:
+def read(data: bytes) -> tuple[list[Record], list[DamagedRange]]:
     found = list(read_records(io.BytesIO(data), 2**24))
-    return [one for one in found if isinstance(one, Record)], [one for one in found if isinstance(one, Damage)]
+    return [one for one in found if isinstance(one, Record)], [one for one in found if isinstance(one, DamagedRange)]
 
 
 def whole(data: bytes) -> list[int]:
@@ -172,10 +172,10 @@ def test_whatever_the_damage_all_is_accounted_for(data: st.DataObject) -> None:
             case "cut":
                 del damaged[max(place, 1) :]
     found = list(read_records(io.BytesIO(bytes(damaged)), 2**24))
-    damages = [one for one in found if isinstance(one, Damage)]
+    damages = [one for one in found if isinstance(one, DamagedRange)]
     assert [one.offset for one in found] == sorted(one.offset for one in found)
     assert all(one.num_bytes >= 0 and one.offset + one.num_bytes <= len(damaged) for one in damages)
     assert not any(one.is_cut for one in damages[:-1])
     without = [number for number, one in enumerate(found) if isinstance(one, Record) and one.block is None]
-    assert all(isinstance(found[number + 1], Damage) for number in without)
+    assert all(isinstance(found[number + 1], DamagedRange) for number in without)
     assert len(found) - len(damages) <= len(PAGES) + 1

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 from warcio.archiveiterator import ArchiveIterator
 
-from tasks.ingest.warc import HEADER_BYTES, Damage, Record, read_records
+from tasks.ingest.warc import HEADER_BYTES, DamagedRange, Record, read_records
 from tests.support.archives import FORMS, archive, dictionary_frame, html, record, response
 
 MAX_BYTES = 2**24
@@ -20,9 +20,9 @@ PAGES = [gzip.compress(page, mtime=0) for page in PLAIN_PAGES]
 BOMB = gzip.compress(bytes(30_000_000))  # 50 kB
 
 
-def read(data: bytes, max_bytes: int = MAX_BYTES) -> tuple[list[Record], list[Damage]]:
+def read(data: bytes, max_bytes: int = MAX_BYTES) -> tuple[list[Record], list[DamagedRange]]:
     found = list(read_records(io.BytesIO(data), max_bytes))
-    return [one for one in found if isinstance(one, Record)], [one for one in found if isinstance(one, Damage)]
+    return [one for one in found if isinstance(one, Record)], [one for one in found if isinstance(one, DamagedRange)]
 
 
 def urls(data: bytes) -> list[str]:
@@ -158,7 +158,7 @@ def test_a_file_that_grows_too_much_is_given_up(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("tasks.ingest.decompression.FREE_BYTES", 10_000_000)
     source = Endless()
     (damage,) = read_records(source, MAX_BYTES)
-    assert isinstance(damage, Damage)
+    assert isinstance(damage, DamagedRange)
     assert source.given_bytes < 2_000_000
 
 

@@ -12,8 +12,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from model.config import TrainConfig
 from model.network.huggingface import load_transformer
-from model.tokenizer.chat import SPECIAL_TOKENS
-from model.tokenizer.chat import Tokenizer as Encoder
+from model.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
 from tasks.artifacts.manifest import Resource, Tokenizer, Tokens
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
@@ -100,7 +99,7 @@ def tokens_steps(folder: Path) -> tuple[Step[Tokens], Step[Tokenizer]]:
 def test_a_document_is_to_the_adapted_model_what_it_was_to_the_model(store: Store, folder: Path, family: str) -> None:
     num_known = write_base_model(folder, family)
     encoder = made(tokenizer_step(folder), store)
-    ours = Encoder.load(encoder.folder / "tokenizer.json")
+    ours = ChatTokenizer.load(encoder.folder / "tokenizer.json")
     theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     model, max_tokens = adapted(made(base_model(str(folder)), store), encoder)
     text = f"who is <|im_end|> {TEXT} cafe\u0301"
@@ -201,7 +200,7 @@ def test_of_several_tokens_that_end_a_text_the_first_one_is_taken(store: Store, 
     fields = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(fields | {"bos_token_id": None, "eos_token_id": [1, 0]}))
     encoder = made(tokenizer_step(folder), store)
-    ours = Encoder.load(encoder.folder / "tokenizer.json")
+    ours = ChatTokenizer.load(encoder.folder / "tokenizer.json")
     weights = adapted(made(base_model(str(folder)), store), encoder)[0].state_dict()
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         rows = weights[name]
@@ -253,7 +252,10 @@ def test_a_model_of_this_project_comes_back_as_it_was(store: Store, folder: Path
     (folder / "config.json").write_text(json.dumps(fields | {"bos_token_id": 0, "eos_token_id": 7}))  # as export does
     encoder: Tokenizer = made(tokenizer_step(folder), store)
     model, _ = adapted(made(base_model(str(folder)), store), encoder)
-    assert Encoder.load(encoder.folder / "tokenizer.json").special == Encoder.load(folder / "tokenizer.json").special
+    assert (
+        ChatTokenizer.load(encoder.folder / "tokenizer.json").special
+        == ChatTokenizer.load(folder / "tokenizer.json").special
+    )
     assert model.config == tiny_config(model.config.vocab_size)
     weights = load_file(folder / "model.safetensors")
     assert all(torch.equal(weights[name], parameter) for name, parameter in model.named_parameters())

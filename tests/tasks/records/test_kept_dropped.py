@@ -9,14 +9,15 @@ import pytest
 from tasks.artifacts.config import Config
 from tasks.artifacts.manifest import Documents
 from tasks.artifacts.step import Step
-from tasks.execution.runner import Listener, Row, Run, listening
+from tasks.execution.context import StageContext
+from tasks.execution.reporter import Reporter, Row, reporting
 from tasks.records.documents import Document, read_documents
-from tasks.records.kept_dropped import DRAWN, Sieve, funnel, tell
+from tasks.records.kept_dropped import DRAWN, KeptDroppedWriter, funnel, report_funnel
 
 REASONS = ("quality/short", "language/de", "url/adult")
 
 
-class Tables(Listener):
+class Tables(Reporter):
     def __init__(self) -> None:
         self.rows: dict[str, list[Row]] = {}
 
@@ -34,7 +35,7 @@ def sift(folder: Path, num_shards: int, num: int = 200) -> tuple[Counter[str], T
     """Every fourth document is kept, the others have one of REASONS."""
     counts: Counter[str] = Counter()
     for shard in range(num_shards):
-        with Sieve(folder, f"{shard}.parquet") as sieve:
+        with KeptDroppedWriter(folder, f"{shard}.parquet") as sieve:
             for number in range(shard, num, num_shards):
                 if number % 4 == 3:
                     sieve.keep(document(number))
@@ -42,8 +43,10 @@ def sift(folder: Path, num_shards: int, num: int = 200) -> tuple[Counter[str], T
                     sieve.drop(document(number), REASONS[number % 4])
         counts += sieve.counts
     tables = Tables()
-    with listening(tables):
-        tell(Run(Step("filter", 1, Documents, Config(), {}, run=lambda *_: None), folder), counts, "Documents")
+    with reporting(tables):
+        report_funnel(
+            StageContext(Step("filter", 1, Documents, Config(), {}, run=lambda *_: None), folder), counts, "Documents"
+        )
     return counts, tables
 
 
@@ -73,7 +76,7 @@ def test_the_same_documents_are_drawn_of_every_reason_however_they_are_sharded(t
 
 
 def test_an_error_leaves_nothing_behind(tmp_path):
-    with pytest.raises(OSError, match="disk"), Sieve(tmp_path, "a.parquet") as sieve:
+    with pytest.raises(OSError, match="disk"), KeptDroppedWriter(tmp_path, "a.parquet") as sieve:
         sieve.drop(document(0), "url/adult")
         raise OSError("disk full")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -23,7 +23,8 @@ from tasks.artifacts.manifest import Checkpoint, Manifest, Tokens
 from tasks.artifacts.manifest import Tokenizer as TokenizerFile
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
-from tasks.execution.runner import Listener, execute, listening
+from tasks.execution.reporter import Reporter, reporting
+from tasks.execution.runner import execute
 from tasks.pretrain.stage import PretrainConfig, pretrain
 from tasks.scaling.report import runs_section
 from tasks.scaling.stage import BUDGETS, SIZES, ScalingConfig, scaling
@@ -169,7 +170,7 @@ def test_a_study_is_nine_runs_of_the_recipes_own_tokens_and_the_forecast_knows_n
     assert planned.forecast.config == planned.report.config
 
 
-class Heard(Listener):
+class Heard(Reporter):
     def __init__(self) -> None:
         self.finishes: list[tuple[str, bool]] = []
         self.pages: dict[str, str] = {}
@@ -222,9 +223,9 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Studied:
         patch.setattr("flows.scaling.dag", lambda _: steps)
         patch.setattr("flows.scaling.pipeline", pipeline)
         patch.setattr("tasks.training.launch", train_here)
-        with listening(first := Heard()):
+        with reporting(first := Heard()):
             forecast = scaling_study(recipe="tiny", is_checked=False, runs_deployments=False)
-        with listening(second := Heard()):
+        with reporting(second := Heard()):
             report = scaling_study(recipe="tiny", runs_deployments=False)
         planned = study(recipe)
     return Studied(planned, store, [forecast, report], [first, second], asked)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.data.token_shards import shard_vocab_size, token_runs
-from model.tokenizer.chat import Tokenizer as Encoder
+from model.tokenizer.chat import ChatTokenizer
 from model.tokenizer.vocabularies import PatternName
 from tasks.artifacts.manifest import Tokenizer as TokenizerArtifact
 from tasks.artifacts.manifest import Tokens
@@ -40,27 +40,27 @@ def steps(fraction: float = 0.2, **settings: int) -> tuple[Step[TokenizerArtifac
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Encoder, Tokens]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[ChatTokenizer, Tokens]:
     store = Store(str(tmp_path_factory.mktemp("store")))
     learned, step = steps()
     execute(step.inputs["documents"], store)
     execute(learned, store)
     execute(step, store)
-    return Encoder.load(store.folder(learned.id) / "tokenizer.json"), store.open(step.id, Tokens)
+    return ChatTokenizer.load(store.folder(learned.id) / "tokenizer.json"), store.open(step.id, Tokens)
 
 
 def documents_in(paths: list[Path]) -> list[list[int]]:
     return [document for path in paths for document in pa.ipc.open_file(str(path)).read_all()["tokens"].to_pylist()]
 
 
-def test_every_document_comes_back_whole_and_once(made: tuple[Encoder, Tokens]) -> None:
+def test_every_document_comes_back_whole_and_once(made: tuple[ChatTokenizer, Tokens]) -> None:
     encoder, tokens = made
     documents = documents_in(tokens.files("train/*.arrow") + tokens.files("validation/*.arrow"))
     assert all(document[0] == encoder.bos and encoder.bos not in document[1:] for document in documents)
     assert sorted(encoder.decode(document) for document in documents) == sorted(ALL)
 
 
-def test_counts_are_those_of_the_shards(made: tuple[Encoder, Tokens]) -> None:
+def test_counts_are_those_of_the_shards(made: tuple[ChatTokenizer, Tokens]) -> None:
     encoder, tokens = made
     counts = tokens.manifest.counts
     for split in ("train", "validation"):
@@ -81,7 +81,7 @@ def test_the_same_text_is_never_on_both_sides() -> None:
     assert all(is_validation(text, 0.5) for text in stays)  # a larger share takes more, and gives none back
 
 
-def test_shards_are_read_without_a_copy_and_know_their_vocabulary(made: tuple[Encoder, Tokens]) -> None:
+def test_shards_are_read_without_a_copy_and_know_their_vocabulary(made: tuple[ChatTokenizer, Tokens]) -> None:
     encoder, tokens = made
     path = str(tokens.files("train/*.arrow")[0])
     assert shard_vocab_size(path) == encoder.vocab_size
@@ -93,7 +93,7 @@ def test_shards_are_read_without_a_copy_and_know_their_vocabulary(made: tuple[En
     assert runs[0].tokens.dtype == np.uint16
 
 
-def test_a_large_vocabulary_is_written_in_four_bytes(made: tuple[Encoder, Tokens], tmp_path: Path) -> None:
+def test_a_large_vocabulary_is_written_in_four_bytes(made: tuple[ChatTokenizer, Tokens], tmp_path: Path) -> None:
     class Large:
         vocab_size, bos = 2**16 + 1, 0
 
@@ -106,7 +106,7 @@ def test_a_large_vocabulary_is_written_in_four_bytes(made: tuple[Encoder, Tokens
     assert documents_in([tmp_path / "shard.arrow"]) == [[0, 2**16], [0, 2**16]]
 
 
-def test_shards_open_in_datasets(made: tuple[Encoder, Tokens], tmp_path: Path) -> None:
+def test_shards_open_in_datasets(made: tuple[ChatTokenizer, Tokens], tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     paths = [str(path) for path in made[1].files("train/*.arrow")]
     opened = datasets.load_dataset("arrow", data_files=paths, split="train", cache_dir=str(tmp_path))
@@ -122,7 +122,7 @@ def test_batches_are_bounded_by_number_and_size(monkeypatch: pytest.MonkeyPatch)
 
 
 ENCODERS = {
-    pattern: Encoder(train(iter(texts(200)), TokenizerConfig(vocab_size=400, pattern=pattern)))
+    pattern: ChatTokenizer(train(iter(texts(200)), TokenizerConfig(vocab_size=400, pattern=pattern)))
     for pattern in get_args(PatternName)
 }
 
@@ -194,7 +194,7 @@ def test_the_baseline_finds_what_a_markov_chain_costs() -> None:
     assert bits == pytest.approx(1.0, abs=0.01)
 
 
-def test_pairs_do_not_cross_documents(made: tuple[Encoder, Tokens]) -> None:
+def test_pairs_do_not_cross_documents(made: tuple[ChatTokenizer, Tokens]) -> None:
     encoder, tokens = made
     pairs = read_pairs(tokens.files("train/*.arrow"), encoder.bos)
     documents = documents_in(tokens.files("train/*.arrow"))
@@ -210,7 +210,7 @@ def test_the_discount_is_fitted_without_the_validation_text() -> None:
     assert fit_discount(repetitive, 500) < fit_discount(scattered, 500)
 
 
-def test_the_baseline_of_the_artifact_is_better_than_no_model(made: tuple[Encoder, Tokens]) -> None:
+def test_the_baseline_of_the_artifact_is_better_than_no_model(made: tuple[ChatTokenizer, Tokens]) -> None:
     encoder, tokens = made
     counts, bits = tokens.manifest.counts, tokens.manifest.metrics["bigram/bits_per_byte"]
     uniform = math.log2(encoder.vocab_size) * counts["validation/tokens"] / counts["validation/text_bytes"]

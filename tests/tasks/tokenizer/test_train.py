@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from model.tokenizer.chat import SPECIAL_TOKENS
-from model.tokenizer.chat import Tokenizer as Encoder
+from model.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
 from model.tokenizer.vocabularies import byte_of_character
 from tasks.artifacts.manifest import Documents, Tokenizer
 from tasks.artifacts.store import Store
-from tasks.execution.runner import Listener, Row, execute, listening
+from tasks.execution.reporter import Reporter, Row, reporting
+from tasks.execution.runner import execute
 from tasks.records.documents import Document
 from tasks.tokenizer.train import TokenizerConfig, compare, cut_unbroken, draw, held_out, tokenizer, train, verify
 from tests.support import plain_bpe
@@ -40,17 +40,17 @@ def texts(num: int, seed: int = 0) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder(train(iter(texts(200)), TokenizerConfig(vocab_size=400)))
+def encoder() -> ChatTokenizer:
+    return ChatTokenizer(train(iter(texts(200)), TokenizerConfig(vocab_size=400)))
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text())
-def test_every_text_comes_back(encoder: Encoder, text: str) -> None:
+def test_every_text_comes_back(encoder: ChatTokenizer, text: str) -> None:
     assert encoder.decode(encoder.encode(text)) == text
 
 
-def test_special_tokens_come_first_and_are_never_made_of_text(encoder: Encoder) -> None:
+def test_special_tokens_come_first_and_are_never_made_of_text(encoder: ChatTokenizer) -> None:
     assert [encoder.special[name] for name in SPECIAL_TOKENS] == list(range(len(SPECIAL_TOKENS)))
     assert not set(encoder.encode("".join(SPECIAL_TOKENS))) & set(range(len(SPECIAL_TOKENS)))
 
@@ -151,7 +151,7 @@ def test_the_artifact_loads_in_transformers_and_can_be_read(store: Store) -> Non
     step = tokenizer(documents_of({"a": texts(200)}), TokenizerConfig(vocab_size=340))
     manifest = execute(step, store)
     folder = store.open(step.id, Tokenizer).folder
-    ours = Encoder.load(folder / "tokenizer.json")
+    ours = ChatTokenizer.load(folder / "tokenizer.json")
     theirs = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     text = texts(1)[0]
     assert theirs.encode(text) == ours.encode(text)
@@ -176,18 +176,18 @@ def test_no_text_is_an_error_of_the_user(store: Store) -> None:
         execute(tokenizer(documents_of({"a": []}), TokenizerConfig()), store)
 
 
-def test_a_vocabulary_that_loses_text_or_shortens_none_fails_loudly(encoder: Encoder) -> None:
+def test_a_vocabulary_that_loses_text_or_shortens_none_fails_loudly(encoder: ChatTokenizer) -> None:
     verify(encoder, texts(3))
     with pytest.raises(RuntimeError, match="from text of another kind; raise max_bytes"):
         verify(encoder, ["日本語" * 9])
     lossy = tokenizers.Tokenizer.from_str(encoder._encoder.to_str())
     lossy.normalizer = tokenizers.normalizers.Lowercase()
     with pytest.raises(RuntimeError, match=r"1 of 2 documents do not come back .* with a normalizer"):
-        verify(Encoder(lossy), ["The river", "the river"])
+        verify(ChatTokenizer(lossy), ["The river", "the river"])
 
 
-def test_vocabularies_are_compared_by_language(encoder: Encoder) -> None:
-    poor = Encoder(train(iter(["a"]), TokenizerConfig(vocab_size=300)))
+def test_vocabularies_are_compared_by_language(encoder: ChatTokenizer) -> None:
+    poor = ChatTokenizer(train(iter(["a"]), TokenizerConfig(vocab_size=300)))
     documents = [document("the river runs", "en"), document("日本 語", "ja"), document("wait", "")]
     whole, english, japanese = compare({"": encoder, "bytes": poor}, documents)
     assert (whole["language"], whole["documents"], whole["bytes"]) == ("all", 3, 14 + 10 + 4)
@@ -203,16 +203,16 @@ def document(text: str, language: str) -> Document:
     return {**known, "language": language} if language else known
 
 
-def test_the_comparison_is_shown_and_kept(store: Store, tmp_path: Path, encoder: Encoder) -> None:
+def test_the_comparison_is_shown_and_kept(store: Store, tmp_path: Path, encoder: ChatTokenizer) -> None:
     encoder._encoder.save(str(tmp_path / "theirs.json"))
     shown: list[Row] = []
 
-    class Eye(Listener):
+    class Eye(Reporter):
         def table(self, stage: str, name: str, rows: Any, description: str) -> None:
             shown.extend(rows)
 
     config = TokenizerConfig(vocab_size=300, compared_with=[str(tmp_path / "theirs.json")])
-    with listening(Eye()):
+    with reporting(Eye()):
         manifest = execute(tokenizer(documents_of({"a": texts(50)}), config), store)
     assert [row["language"] for row in shown] == ["all"]
     assert manifest.metrics["theirs/bytes_per_token"] > manifest.metrics["bytes_per_token"] > 1

@@ -149,7 +149,7 @@ def test_a_host_covers_its_hosts_and_a_page_its_pages(url, is_blocked, tmp_path)
         ("http://a.example/porn/x/slots/casino", "blocked_word"),  # a hard word comes before soft ones
         ("http://a.example/PORN", "blocked_word"),
         ("http://a.example/%70orn", "blocked_word"),
-        ("http://casino.example/slots", "suspicious_words"),
+        ("http://casino.example/slots", "soft_blocked_words"),
         ("http://casino.example/casino", None),  # one word twice
         ("http://a.example/po-rn-hub-clips", "blocked_part"),
         ("http://a.example/popcorn", None),

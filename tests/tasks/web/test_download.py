@@ -13,7 +13,7 @@ import pytest
 
 from tasks.web import download
 from tasks.web.download import head, open_file, user_agent
-from tasks.web.rate_limit import Pace
+from tasks.web.rate_limit import RateLimiter
 from tests.support.archives import BadServer, Handler, serving
 
 
@@ -29,8 +29,8 @@ def data(tmp_path: Path) -> bytes:
     return data
 
 
-def read(server: BadServer, pace: Pace | None = None) -> bytes:
-    with open_file(f"{server.url}/file.gz", pace) as stream:
+def read(server: BadServer, rate_limiter: RateLimiter | None = None) -> bytes:
+    with open_file(f"{server.url}/file.gz", rate_limiter) as stream:
         return stream.read()
 
 
@@ -195,25 +195,25 @@ def test_who_asks_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_workers_together_keep_to_the_rate(tmp_path: Path, data: bytes) -> None:
-    pace = Pace(tmp_path / "state" / "pace", requests_per_second=20)
+    rate_limiter = RateLimiter(tmp_path / "state" / "pace", requests_per_second=20)
     with serving(tmp_path) as server:
         server.faults["/file.gz"] = ["break"] * 4
         with ThreadPoolExecutor(6) as workers:
-            assert set(workers.map(lambda _: read(server, pace), range(6))) == {data}
+            assert set(workers.map(lambda _: read(server, rate_limiter), range(6))) == {data}
     assert len(server.times) == 10
     gaps = [after - before for before, after in zip(server.times, server.times[1:], strict=False)]
     assert sum(gaps) > 8 / 20
 
 
-def claim(pace: Pace) -> float:
-    pace.request()
+def claim(rate_limiter: RateLimiter) -> float:
+    rate_limiter.request()
     return time.time()
 
 
 def test_processes_share_a_pace(tmp_path: Path) -> None:
-    pace = Pace(tmp_path / "pace", requests_per_second=20)
+    rate_limiter = RateLimiter(tmp_path / "pace", requests_per_second=20)
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as workers:
-        times = sorted(workers.map(claim, [pace] * 10))
+        times = sorted(workers.map(claim, [rate_limiter] * 10))
     assert times[-1] - times[0] > 8 / 20
 
 
@@ -222,14 +222,14 @@ def test_a_busy_server_is_left_alone_by_all(
     tmp_path: Path, data: bytes, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "BACKOFF_SECONDS", 1.0)
-    pace = Pace(tmp_path / "pace")
+    rate_limiter = RateLimiter(tmp_path / "pace")
     with serving(tmp_path) as server:
         server.faults["/file.gz"] = [fault]
-        first = threading.Thread(target=read, args=(server, pace))
+        first = threading.Thread(target=read, args=(server, rate_limiter))
         first.start()
-        while pace._claim_request() <= 0:
+        while rate_limiter._claim_request() <= 0:
             time.sleep(0.01)
-        assert read(server, pace) == data
+        assert read(server, rate_limiter) == data
         first.join()
     assert min(server.times[1:]) - server.times[0] > 0.45
 
@@ -243,17 +243,17 @@ def test_who_is_refused_does_not_ask_again(tmp_path: Path, data: bytes) -> None:
 
 
 def test_bytes_are_read_no_faster_than_allowed(tmp_path: Path, data: bytes) -> None:
-    pace = Pace(tmp_path / "pace", bytes_per_second=2_000_000)
+    rate_limiter = RateLimiter(tmp_path / "pace", bytes_per_second=2_000_000)
     with serving(tmp_path) as server:
         start = time.monotonic()
-        assert read(server, pace) == data
+        assert read(server, rate_limiter) == data
     assert time.monotonic() - start > 0.45
 
 
 def test_a_clock_that_was_set_back_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pace = Pace(tmp_path / "pace")
-    pace.pause(1e9)
+    rate_limiter = RateLimiter(tmp_path / "pace")
+    rate_limiter.pause(1e9)
     waited: list[float] = []
-    monkeypatch.setattr("time.sleep", lambda seconds: (waited.append(seconds), pace.path.unlink()))
-    pace.request()
+    monkeypatch.setattr("time.sleep", lambda seconds: (waited.append(seconds), rate_limiter.path.unlink()))
+    rate_limiter.request()
     assert waited[0] < 400

@@ -1,0 +1,63 @@
+"""Provenance: which code, libraries, command and machine made an artifact."""
+
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = [
+    "prefect",
+    "pyarrow",
+    "trafilatura",
+    "lxml",
+    "fasttext-community",
+    "Resiliparse",
+    "warcio",
+    "xxhash",
+    "tokenizers",
+    "torch",
+    "deepspeed",
+    "numpy",
+    "fsspec",
+    "pydantic",
+    "phonenumbers",
+    "python-stdnum",
+    "tldextract",
+]
+
+
+def provenance(started: datetime, wall_seconds: float) -> dict[str, Any]:
+    """Which code, libraries, command and machine made an artifact."""
+    return {
+        **_commit(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
+        "argv": sys.argv,
+        "host": socket.gethostname(),
+        "started": started.isoformat(timespec="seconds"),
+        "wall_seconds": round(wall_seconds, 3),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _commit() -> dict[str, str | bool]:
+    """The commit of this code: of its git checkout, or CRAWL2CHAT_COMMIT where an image has none."""
+    if given := os.environ.get("CRAWL2CHAT_COMMIT"):
+        return {"commit": given, "is_dirty": False}
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": "unknown", "is_dirty": True}
+    return {"commit": commit, "is_dirty": bool(status)}
