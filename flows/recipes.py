@@ -11,9 +11,8 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from model.config import ModelConfig, OptimConfig, TrainConfig, explained
+from model.config import Config, ModelConfig, OptimConfig, TrainConfig, explained
 from model.planning.presets import preset
-from tasks.artifacts.config import Config
 from tasks.dedup.stage import DedupConfig
 from tasks.evaluate.stage import EvaluateConfig
 from tasks.export.stage import ExportConfig

@@ -6,23 +6,25 @@ counts follow Qwen3's layout (model/network/transformer.py) and PaLM's accountin
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 Objective = Literal["pretrain", "sft", "reward"]
 Packing = Literal["concatenated", "whole_documents"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-RUNTIME: dict[str, JsonValue] = {
-    "runtime": True
-}  # marks a field that says where or how a run goes on, not what comes out
 
 
-class Frozen(BaseModel):
-    """A value object: immutable, and a field that it does not have is an error."""
+class Config(BaseModel):
+    """A settings object: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class RopeScaling(Frozen):
+def runtime(default: Any, **constraints: Any) -> Any:
+    """A field that says where or how something runs and does not shape its result: it is left out of the fingerprint."""
+    return Field(default, json_schema_extra={"runtime": True}, **constraints)
+
+
+class RopeScaling(Config):
     """Llama 3's rotary positions for longer sequences: channels that turn slowly are slowed further, fast ones are kept."""
 
     factor: float = Field(gt=1.0, description="Slow channels turn by so much less.")
@@ -37,7 +39,7 @@ class RopeScaling(Frozen):
         return self
 
 
-class ModelConfig(Frozen):
+class ModelConfig(Config):
     """The shape of a decoder-only transformer with Qwen3's layout, or without the norms of queries and keys with Llama's."""
 
     vocab_size: int = Field(4096, ge=16, le=2**20, description="V: entries of the token embedding and of the head.")
@@ -62,7 +64,7 @@ class ModelConfig(Frozen):
         return self
 
 
-class OptimConfig(Frozen):
+class OptimConfig(Config):
     """The optimizer and its learning rate over the run."""
 
     optimizer: Literal["adamw", "muon"] = Field(
@@ -87,7 +89,7 @@ class OptimConfig(Frozen):
     )
 
 
-class TrainConfig(Frozen):
+class TrainConfig(Config):
     """One training run: how long, in which batches, in which numbers, and what it keeps."""
 
     num_steps: int = Field(400, ge=0, description="Optimizer steps; 0 trains nothing.")
@@ -101,13 +103,9 @@ class TrainConfig(Frozen):
     )
     is_compiled: bool = Field(False, description="torch.compile the objective; on a CPU this needs g++.")
     zero_stage: int = Field(0, ge=0, le=3, description="DeepSpeed ZeRO: 1 shards optimizer, 2 gradients, 3 weights.")
-    offload_optimizer: bool = Field(
-        False, description="With ZeRO: keep the optimizer's state in the host's memory.", json_schema_extra=RUNTIME
-    )
-    activation_checkpointing: bool = Field(
-        False,
-        description="Compute activations anew in the backward pass: a third more work for far less memory.",
-        json_schema_extra=RUNTIME,
+    offload_optimizer: bool = runtime(False, description="With ZeRO: keep the optimizer's state in the host's memory.")
+    activation_checkpointing: bool = runtime(
+        False, description="Compute activations anew in the backward pass: a third more work for far less memory."
     )
     packing: Packing = Field(
         "concatenated",
@@ -124,31 +122,18 @@ class TrainConfig(Frozen):
     seed: int = Field(0, ge=0, lt=2**32, description="Of initial weights and of the order of the data.")
     eval_every_steps: int = Field(100, ge=0, description="Steps between validations; 0: only after the last step.")
     eval_sequences: int = Field(64, ge=0, description="At most so many validation sequences.")
-    sample_every_steps: int = Field(
-        100,
-        ge=0,
-        description="Steps between completions of sample_prompts, for the eye; 0: none.",
-        json_schema_extra=RUNTIME,
+    sample_every_steps: int = runtime(
+        100, ge=0, description="Steps between completions of sample_prompts, for the eye; 0: none."
     )
-    sample_prompts: tuple[str, ...] = Field(
+    sample_prompts: tuple[str, ...] = runtime(
         ("The", "In the beginning", "Who are you?"),
         description="A base model goes on from them, an assistant answers them.",
-        json_schema_extra=RUNTIME,
     )
-    sample_tokens: int = Field(
-        32, ge=1, le=2**20, description="A completion has at most so many.", json_schema_extra=RUNTIME
-    )
-    checkpoint_every_steps: int = Field(
-        100, ge=0, description="Steps between checkpoints; 0 keeps none on the way.", json_schema_extra=RUNTIME
-    )
-    keep_checkpoints: int = Field(
-        2, ge=1, description="Newest checkpoints that are kept for resuming.", json_schema_extra=RUNTIME
-    )
-    num_ranks: int = Field(
-        1,
-        ge=1,
-        description="Processes that train together; must divide the sequences of a batch.",
-        json_schema_extra=RUNTIME,
+    sample_tokens: int = runtime(32, ge=1, le=2**20, description="A completion has at most so many.")
+    checkpoint_every_steps: int = runtime(100, ge=0, description="Steps between checkpoints; 0 keeps none on the way.")
+    keep_checkpoints: int = runtime(2, ge=1, description="Newest checkpoints that are kept for resuming.")
+    num_ranks: int = runtime(
+        1, ge=1, description="Processes that train together; must divide the sequences of a batch."
     )
 
     @model_validator(mode="after")
@@ -161,14 +146,14 @@ class TrainConfig(Frozen):
         return self
 
 
-class Source(Frozen):
+class Source(Config):
     """Files that are mixed into what is trained on."""
 
     paths: tuple[str, ...] = Field(min_length=1, description="Files, in order.")
     weight: float = Field(gt=0.0, description="So many records of them for one of what they are mixed into.")
 
 
-class TrainRun(Frozen):
+class TrainRun(Config):
     """All that a training process group is told, as JSON: `python -m model.training.loop RUN.json`."""
 
     objective: Objective = Field(description="pretrain: Arrow token shards; sft, reward: JSONL files.")
@@ -183,7 +168,7 @@ class TrainRun(Frozen):
     output: str = Field(description="Folder for model.safetensors, config.json, metrics.jsonl and summary.json.")
 
 
-class GenerateConfig(Frozen):
+class GenerateConfig(Config):
     """How completions are drawn from a model."""
 
     max_new_tokens: int = Field(64, ge=1, le=2**20, description="A completion is cut off after so many tokens.")

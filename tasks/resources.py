@@ -15,7 +15,7 @@ from pathlib import Path
 import fsspec
 from pydantic import Field
 
-from tasks.artifacts.config import Config, runtime
+from model.config import Config, runtime
 from tasks.artifacts.manifest import Resource
 from tasks.artifacts.step import Outcome, Step
 from tasks.execution.context import StageContext

@@ -13,7 +13,7 @@ and batch as derived in `of_depth`.
 import math
 import re
 
-from model.config import Frozen, ModelConfig, OptimConfig, TrainConfig, num_matrix_parameters
+from model.config import Config, ModelConfig, OptimConfig, TrainConfig, num_matrix_parameters
 
 DEPTH = re.compile(r"d(\d{1,3})")
 GPT2_VOCAB_SIZE = 50_257
@@ -22,7 +22,7 @@ REFERENCE_DEPTH = 12  # where the reference batch, rates and decay are right
 REFERENCE_BATCH_TOKENS = 2**19
 
 
-class Preset(Frozen):
+class Preset(Config):
     """A model and how it is pretrained."""
 
     model: ModelConfig

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from model.config import RUNTIME, Frozen, ModelConfig, OptimConfig
+from model.config import Config, ModelConfig, OptimConfig, runtime
 
 
-class RLConfig(Frozen):
+class RLConfig(Config):
     """GRPO: how many rollouts of what length, what they are rewarded for, and how far the policy may move."""
 
     num_steps: int = Field(30, ge=1, description="Rounds of rollouts, each followed by its optimizer updates.")
@@ -40,12 +40,8 @@ class RLConfig(Frozen):
     validation_fraction: float = Field(0.1, ge=0.0, lt=1.0, description="Prompts that are held out for validation.")
     max_validation_prompts: int = Field(64, ge=1, description="At most so many prompts are held out.")
     eval_every_steps: int = Field(20, ge=0, description="Steps between validations; 0: only before and after training.")
-    checkpoint_every_steps: int = Field(
-        10, ge=0, description="Steps between checkpoints; 0 keeps none on the way.", json_schema_extra=RUNTIME
-    )
-    keep_checkpoints: int = Field(
-        2, ge=1, description="Newest checkpoints that are kept for resuming.", json_schema_extra=RUNTIME
-    )
+    checkpoint_every_steps: int = runtime(10, ge=0, description="Steps between checkpoints; 0 keeps none on the way.")
+    keep_checkpoints: int = runtime(2, ge=1, description="Newest checkpoints that are kept for resuming.")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Of weights and activations; with bfloat16 the optimizer keeps float32 masters."
     )
@@ -74,7 +70,7 @@ class RLConfig(Frozen):
         return self
 
 
-class RLRun(Frozen):
+class RLRun(Config):
     """All that a training process group is told, as JSON."""
 
     config: RLConfig

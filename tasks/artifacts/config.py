@@ -9,19 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-
-
-class Config(BaseModel):
-    """The settings of one stage. Unknown fields are refused, values do not change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def runtime(default: Any, **constraints: Any) -> Any:
-    """A config field that says where or how a stage runs and does not shape its result: it is left out of the fingerprint."""
-    return Field(default, json_schema_extra={"runtime": True}, **constraints)
 
 
 def _is_runtime(field: FieldInfo) -> bool:

@@ -7,7 +7,8 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
-from tasks.artifacts.config import Config, fingerprint
+from model.config import Config
+from tasks.artifacts.config import fingerprint
 from tasks.artifacts.manifest import Artifact, Manifest
 
 A_co = TypeVar("A_co", bound=Artifact, covariant=True)

@@ -17,9 +17,9 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import Field
 
+from model.config import Config, runtime
 from model.files import write_lines
 from model.tokenizer.chat import whole_characters
-from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import Artifact, Conversations, Preferences, Prompts, Questions
 from tasks.artifacts.step import Outcome, Step
 from tasks.execution.context import StageContext

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from tasks.artifacts.config import runtime
+from model.config import runtime
 from tasks.dedup import clusters, signatures
 from tasks.dedup.clusters import Clusters, Codes, Integers
 from tasks.dedup.columns import Column, even_ranges, select

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import xxhash
 from pydantic import Field
 
-from tasks.artifacts.config import Config
+from model.config import Config
 from tasks.dedup import minhash
 from tasks.dedup.columns import Column, Values
 from tasks.dedup.minhash import U64

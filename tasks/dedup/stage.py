@@ -36,7 +36,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from tasks.artifacts.config import runtime
+from model.config import runtime
 from tasks.artifacts.manifest import Artifact, Documents, Resource
 from tasks.artifacts.step import ExistingArtifact, Outcome, Step
 from tasks.artifacts.store import Store

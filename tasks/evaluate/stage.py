@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from model.config import GenerateConfig
+from model.config import Config, GenerateConfig
 from model.files import read_lines, write_lines
-from tasks.artifacts.config import Config
 from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import Artifact, Checkpoint, Documents, Report, Tokenizer, Tokens
 from tasks.artifacts.step import Outcome, Step

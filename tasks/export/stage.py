@@ -13,9 +13,8 @@ from typing import Any
 
 from pydantic import Field
 
-from model.config import num_parameters
+from model.config import Config, num_parameters
 from model.tokenizer.chat import ASSISTANT_END, BOS, CHAT_TEMPLATE, PAD, ChatTokenizer
-from tasks.artifacts.config import Config
 from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import Bundle, Checkpoint, Report, Tokenizer
 from tasks.artifacts.step import Outcome, Step

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, Field
 
-from tasks.artifacts.config import runtime
+from model.config import runtime
 from tasks.artifacts.manifest import Artifact, Documents, Measures, Resource
 from tasks.artifacts.step import Outcome, Step
 from tasks.execution.context import StageContext

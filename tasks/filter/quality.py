@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from tasks.artifacts.config import Config
+from model.config import Config
 from tasks.web.language_id import ATTACHED, STOP_WORDS, UNSPACED
 
 Attributes = dict[str, float]

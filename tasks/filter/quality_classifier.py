@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import xxhash
 from pydantic import Field, model_validator
 
-from tasks.artifacts.config import Config, runtime
+from model.config import Config, runtime
 from tasks.artifacts.manifest import Resource
 from tasks.artifacts.step import Outcome, Step
 from tasks.execution.context import StageContext

@@ -21,8 +21,8 @@ from typing import Any, TypedDict
 import fsspec
 from pydantic import Field
 
+from model.config import Config, runtime
 from model.files import read_lines
-from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import Artifact, Crawl
 from tasks.artifacts.step import Outcome, Step
 from tasks.artifacts.store import Store

@@ -23,8 +23,8 @@ from typing import Any
 
 from pydantic import Field
 
+from model.config import Config, runtime
 from model.files import read_lines, write_lines
-from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import STATE, Artifact, Crawl, Documents, Resource
 from tasks.artifacts.step import Outcome, Step
 from tasks.execution.context import StageContext

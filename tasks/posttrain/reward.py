@@ -6,8 +6,7 @@ scalar head. The loss is Bradley and Terry's (1952), as in InstructGPT (Ouyang e
 
 from pydantic import Field
 
-from model.config import OptimConfig, TrainConfig, TrainRun
-from tasks.artifacts.config import Config
+from model.config import Config, OptimConfig, TrainConfig, TrainRun
 from tasks.artifacts.manifest import Artifact, Checkpoint, Preferences, Tokenizer
 from tasks.artifacts.step import Outcome, Step
 from tasks.conversations.sources import preferences

@@ -6,9 +6,8 @@ and a few rollouts in `rollouts.jsonl`. The loop is `model.rl`'s.
 
 from pydantic import Field
 
-from model.config import OptimConfig
+from model.config import Config, OptimConfig
 from model.rl.config import RLConfig, RLRun
-from tasks.artifacts.config import Config
 from tasks.artifacts.manifest import Artifact, Checkpoint, Prompts, Tokenizer
 from tasks.artifacts.step import Outcome, Step
 from tasks.conversations.sources import prompts

@@ -6,8 +6,7 @@ has to say and on the token that ends its turn, on nothing else (InstructGPT, Ou
 
 from pydantic import Field
 
-from model.config import OptimConfig, TrainConfig, TrainRun
-from tasks.artifacts.config import Config
+from model.config import Config, OptimConfig, TrainConfig, TrainRun
 from tasks.artifacts.manifest import Artifact, Checkpoint, Conversations, Tokenizer
 from tasks.artifacts.step import Outcome, Step
 from tasks.conversations.sources import conversations

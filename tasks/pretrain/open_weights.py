@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import tokenizers
 from pydantic import Field
 
+from model.config import Config, runtime
 from model.tokenizer import vocabularies
 from model.tokenizer.chat import ChatTokenizer
-from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import Resource, Tokenizer
 from tasks.artifacts.step import Outcome, Step
 from tasks.artifacts.store import Store

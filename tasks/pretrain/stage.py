@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from model.config import ModelConfig, OptimConfig, Source, TrainConfig, TrainRun, num_parameters
+from model.config import Config, ModelConfig, OptimConfig, Source, TrainConfig, TrainRun, num_parameters, runtime
 from model.planning.presets import PRESETS
 from model.tokenizer.chat import ChatTokenizer
-from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import Artifact, Checkpoint, Resource, Tokenizer, Tokens
 from tasks.artifacts.step import ExistingArtifact, Outcome, Step
 from tasks.execution.context import StageContext

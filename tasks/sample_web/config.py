@@ -3,13 +3,13 @@
 Reads and writes nothing.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from model.config import Config
 
 
-class SampleWebConfig(BaseModel):
+class SampleWebConfig(Config):
     """What the sample web is made from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(1, ge=0, description="The same seed writes the same bytes.")
     num_articles: int = Field(2400, ge=20, le=100_000, description="Articles; all else comes in proportion to them.")

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from model.config import Fraction, ModelConfig, num_matrix_parameters
+from model.config import Config, Fraction, ModelConfig, num_matrix_parameters
 from model.planning.scaling_law import ScalingRun, fit, resample, scatter
-from tasks.artifacts.config import Config
 from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import Artifact, Checkpoint, Report
 from tasks.artifacts.step import Outcome, Step

@@ -28,8 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from model.config import Config, runtime
 from model.tokenizer.chat import ChatTokenizer
-from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import Documents, Tokenizer, Tokens
 from tasks.artifacts.step import Outcome, Step
 from tasks.execution.context import StageContext

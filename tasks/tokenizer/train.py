@@ -23,10 +23,10 @@ import tokenizers
 from pydantic import Field
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from model.config import Config, runtime
 from model.tokenizer import vocabularies
 from model.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
 from model.tokenizer.vocabularies import PatternName
-from tasks.artifacts.config import Config, runtime
 from tasks.artifacts.manifest import Artifact, Documents, Resource, Tokenizer
 from tasks.artifacts.step import Outcome, Step
 from tasks.execution.context import StageContext

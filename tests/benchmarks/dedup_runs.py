@@ -25,7 +25,7 @@ EQUAL = {"by_url": False, "by_content": False, "jaccard_threshold": 0.0, "num_wo
 
 OURS = """
 import json, shutil, sys
-from tasks.artifacts.config import Config
+from model.config import Config
 from tasks.artifacts.manifest import Documents
 from tasks.artifacts.step import Outcome, Step
 from tasks.artifacts.store import Store

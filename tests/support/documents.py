@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from tasks.artifacts.config import Config
+from model.config import Config
 from tasks.artifacts.manifest import Artifact, Documents
 from tasks.artifacts.step import Outcome, Step
 from tasks.execution.context import StageContext

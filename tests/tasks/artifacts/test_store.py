@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from tasks.artifacts.config import Config, fingerprint, runtime
+from model.config import Config, runtime
+from tasks.artifacts.config import fingerprint
 from tasks.artifacts.manifest import Artifact, Documents, Tokens
 from tasks.artifacts.step import ExistingArtifact, Outcome, Step
 from tasks.artifacts.store import DamagedArtifact, Store

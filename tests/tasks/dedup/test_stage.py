@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.artifacts.config import Config
+from model.config import Config
 from tasks.artifacts.manifest import Documents
 from tasks.artifacts.step import Outcome, Step
 from tasks.dedup import clusters, columns, minhash, repeated_lines, signatures

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.artifacts.config import Config
+from model.config import Config
 from tasks.artifacts.manifest import Crawl, Documents
 from tasks.artifacts.step import Outcome, Step
 from tasks.artifacts.store import Store

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.artifacts.config import Config
+from model.config import Config
 from tasks.artifacts.manifest import Documents
 from tasks.artifacts.step import Step
 from tasks.execution.context import StageContext
