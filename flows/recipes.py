@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from model.config import Config, ModelConfig, OptimConfig, TrainConfig, explained
+from model.config import Config, ModelShape, OptimConfig, TrainConfig, explained
 from model.planning.presets import preset
 from tasks.dedup.stage import DedupConfig
 from tasks.evaluate.stage import EvaluateConfig
@@ -84,7 +84,7 @@ def small() -> Recipe:
         filter=FilterConfig(blocklists=["ut1"]),
         tokenizer=TokenizerConfig(vocab_size=16_384),
         pretrain=PretrainConfig(
-            model=ModelConfig(num_layers=8, width=512, num_heads=8, num_kv_heads=8, head_width=64, ff_width=1408),
+            model=ModelShape(num_layers=8, width=512, num_heads=8, num_kv_heads=8, head_width=64, ff_width=1408),
             train=TrainConfig(
                 num_steps=10_000, batch_tokens=65_536, sequence_tokens=1024, dtype="bfloat16", is_compiled=True
             ),
@@ -100,7 +100,7 @@ def gpt2() -> Recipe:
         filter=FilterConfig(blocklists=["ut1"]),
         tokenizer=TokenizerConfig(vocab_size=50_304),
         pretrain=PretrainConfig(
-            model=preset("gpt2", vocab_size=50_304).model,
+            model=preset("gpt2").model.shape,
             train=TrainConfig(
                 num_steps=19_000,
                 batch_tokens=524_288,
@@ -124,7 +124,7 @@ def study() -> Recipe:
         ingest=IngestConfig(inputs=["cc:CC-MAIN-2024-22"], max_files=1, languages=["en"], extractor="resiliparse"),
         tokenizer=TokenizerConfig(vocab_size=1024),
         pretrain=PretrainConfig(
-            model=ModelConfig(num_layers=6, width=96, num_heads=6, num_kv_heads=6, head_width=16, ff_width=256),
+            model=ModelShape(num_layers=6, width=96, num_heads=6, num_kv_heads=6, head_width=16, ff_width=256),
             train=TrainConfig(
                 num_steps=2560,
                 batch_tokens=512,

@@ -18,7 +18,7 @@ from flows.pipeline import dag, pipeline
 from flows.prefect_reporter import PrefectReporter
 from flows.recipes import Recipe, RecipeName, make_recipe
 from flows.stages import Summary
-from model.config import ModelConfig, num_matrix_parameters
+from model.config import ModelShape, num_matrix_parameters
 from model.planning.scaling_law import require_enough_runs
 from tasks.artifacts.manifest import Checkpoint, Report
 from tasks.artifacts.step import Step
@@ -51,7 +51,10 @@ def study(recipe: Recipe, sizes: Sequence[float] = SIZES, budgets: Sequence[floa
         for row, size in enumerate(sizes, start=1)
         for column, budget in enumerate(budgets, start=1)
     }
-    require_enough_runs([(num_matrix_parameters(config.model), config.train.num_steps) for config in configs.values()])
+    models = {name: config.model.with_vocabulary(recipe.tokenizer.vocab_size) for name, config in configs.items()}
+    require_enough_runs(
+        [(num_matrix_parameters(models[name]), config.train.num_steps) for name, config in configs.items()]
+    )
     runs = {name: pretrain(tokens, tokenizer, config) for name, config in configs.items()}
     train = recipe.pretrain.train
     config = ScalingConfig(model=recipe.pretrain.model, num_tokens=train.num_steps * train.batch_tokens)
@@ -80,7 +83,7 @@ def smaller(config: PretrainConfig, size: float, budget: float) -> PretrainConfi
     return config.model_copy(update={"model": model, **parts})
 
 
-def smaller_model(model: ModelConfig, size: float) -> ModelConfig:
+def smaller_model(model: ModelShape, size: float) -> ModelShape:
     """Whole layers and heads, at least one: a constant width a layer makes models of all sizes one family."""
     heads_per_kv = model.num_heads // model.num_kv_heads
     num_kv_heads = max(1, round(size * model.num_kv_heads))
@@ -92,7 +95,7 @@ def smaller_model(model: ModelConfig, size: float) -> ModelConfig:
         "num_kv_heads": num_kv_heads,
         "ff_width": round(heads * model.ff_width / 8) * 8,
     }
-    return ModelConfig.model_validate(model.model_dump() | shape)
+    return ModelShape.model_validate(model.model_dump() | shape)
 
 
 @task(cache_policy=NO_CACHE)

@@ -4,7 +4,7 @@ Reads and writes nothing. `TrainRun` is the JSON that a training process group i
 counts follow Qwen3's layout (model/network/transformer.py) and PaLM's accounting (Chowdhery et al. 2022, appendix B).
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
@@ -39,16 +39,19 @@ class RopeScaling(Config):
         return self
 
 
-class ModelConfig(Config):
-    """The shape of a decoder-only transformer with Qwen3's layout, or without the norms of queries and keys with Llama's."""
+class ModelShape(Config):
+    """The shape of a decoder-only transformer with Qwen3's layout, or with Llama's where queries and keys have no norms.
 
-    vocab_size: int = Field(4096, ge=16, le=2**20, description="V: entries of the token embedding and of the head.")
+    The vocabulary is not part of it: its size is the tokenizer's, and `with_vocabulary` gives the whole configuration. The
+    defaults are the model of the recipe `tiny`.
+    """
+
     num_layers: int = Field(4, ge=1, le=256, description="L: transformer layers.")
-    width: int = Field(160, ge=8, le=65536, description="D: width of the residual stream.")
-    num_heads: int = Field(5, ge=1, le=512, description="H: query heads.")
-    num_kv_heads: int = Field(5, ge=1, le=512, description="Key and value heads; must divide the query heads.")
+    width: int = Field(128, ge=8, le=65536, description="D: width of the residual stream.")
+    num_heads: int = Field(4, ge=1, le=512, description="H: query heads.")
+    num_kv_heads: int = Field(4, ge=1, le=512, description="Key and value heads; must divide the query heads.")
     head_width: int = Field(32, ge=2, le=512, multiple_of=2, description="K: width of a head; even, for RoPE.")
-    ff_width: int = Field(448, ge=8, le=262144, description="F: width of the SwiGLU feed-forward.")
+    ff_width: int = Field(352, ge=8, le=262144, description="F: width of the SwiGLU feed-forward.")
     rope_base: float = Field(10_000.0, gt=1.0, description="RoPE's base; larger for longer sequences.")
     rope_scaling: RopeScaling | None = Field(None, description="How an imported model stretches RoPE; None: not.")
     normalize_qk: bool = Field(True, description="RMSNorm on queries and keys; without it the layout is Llama's.")
@@ -56,12 +59,27 @@ class ModelConfig(Config):
     norm_eps: float = Field(1e-6, gt=0.0, lt=1e-2, description="Added to the mean square in RMSNorm.")
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> "ModelConfig":
+    def _heads_divide(self) -> Self:
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}; choose a divisor of it"
             )
         return self
+
+    def with_vocabulary(self, vocab_size: int) -> "ModelConfig":
+        """The model of this shape for a vocabulary of `vocab_size` tokens."""
+        return ModelConfig.model_validate({**self.model_dump(), "vocab_size": vocab_size})
+
+
+class ModelConfig(ModelShape):
+    """A model: its shape and the size of its vocabulary."""
+
+    vocab_size: int = Field(4096, ge=16, le=2**20, description="V: entries of the token embedding and of the head.")
+
+    @property
+    def shape(self) -> ModelShape:
+        """The shape without the vocabulary."""
+        return ModelShape.model_validate(self.model_dump(exclude={"vocab_size"}))
 
 
 class OptimConfig(Config):

@@ -42,7 +42,7 @@ def preset(name: str, vocab_size: int | None = None) -> Preset:
             f"there is no preset {name!r}: take one of {', '.join(PRESETS)}, or d and a depth, such as d12"
         )
     found = PRESETS[name]
-    model = found.model.model_copy(update={"vocab_size": vocab_size or found.model.vocab_size})
+    model = found.model.shape.with_vocabulary(vocab_size or found.model.vocab_size)
     return found.model_copy(update={"model": model})
 
 
@@ -149,7 +149,7 @@ def of_depth(depth: int, vocab_size: int = 32_768, tokens_per_parameter: float =
 
 PRESETS = {
     "tiny": Preset(
-        model=ModelConfig(width=128, num_heads=4, num_kv_heads=4, ff_width=352),
+        model=ModelConfig(),
         train=TrainConfig(num_steps=560, batch_tokens=4096, num_ranks=2),
         optim=OptimConfig(),
     ),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from model.config import Config, ModelConfig, OptimConfig, Source, TrainConfig, TrainRun, num_parameters, runtime
+from model.config import Config, ModelShape, OptimConfig, Source, TrainConfig, TrainRun, num_parameters, runtime
 from model.planning.presets import PRESETS
 from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Artifact, Checkpoint, Resource, Tokenizer, Tokens
@@ -31,14 +31,14 @@ VERSION = 1
 
 
 class PretrainConfig(Config):
-    """The base model and its training. The vocabulary's size is the tokenizer's, whatever `model` says."""
+    """The base model and its training. The size of the vocabulary is the tokenizer's."""
 
     initial_model: str = runtime(
         "",
         description="Folder of a Qwen3 or Llama model to start from, as `hf download` makes it: the shape is then its own, whatever "
         "`model` says, and the tokenizer must be made of its tokenizer.json. With train.num_steps=0 it is taken as it is.",
     )
-    model: ModelConfig = Field(PRESETS["tiny"].model, title="Model")
+    model: ModelShape = Field(ModelShape(), title="Model")
     mixture: dict[str, float] = Field(
         {},
         description="More tokens to train on: artifacts by tokenize/FINGERPRINT, and so many sequences of each for one of the recipe's own.",
@@ -76,7 +76,7 @@ def train_base_model(
     check_tokens([tokens, *mixture.values()], tokenizer)
     settings = TrainRun(
         objective="pretrain",
-        model=config.model.model_copy(update={"vocab_size": vocab_size(tokenizer)}),
+        model=config.model.with_vocabulary(vocab_size(tokenizer)),
         train=config.train,
         optim=config.optim,
         tokenizer=tokenizer_file(tokenizer),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from model.config import Config, Fraction, ModelConfig, num_matrix_parameters
+from model.config import Config, Fraction, ModelShape, num_matrix_parameters
 from model.planning.scaling_law import ScalingRun, fit, resample, scatter
 from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import Artifact, Checkpoint, Report
@@ -34,7 +34,7 @@ BUDGETS = (0.125, 0.25, 0.5)  # of the tokens that it is trained on
 class ScalingConfig(Config):
     """Which run is foretold, and how the intervals are made."""
 
-    model: ModelConfig = Field(ModelConfig(), title="Model", description="Its shape; V is that of the runs.")
+    model: ModelShape = Field(ModelShape(), title="Model", description="The shape of that model.")
     num_tokens: int = Field(2**20, ge=1, description="Tokens that it is trained on.")
     interval_fraction: Fraction = Field(0.9, description="Resampled fits that lie within an interval.")
     num_resamples: int = Field(400, ge=20, le=10_000, description="Fits to losses drawn anew around the law.")
@@ -71,7 +71,7 @@ def fit_scaling_law(
 ) -> Outcome:
     seen = sorted(read(checkpoint) for checkpoint in runs.values())
     vocab_size = model_config(next(iter(runs.values()))).vocab_size
-    num_parameters = num_matrix_parameters(config.model.model_copy(update={"vocab_size": vocab_size}))
+    num_parameters = num_matrix_parameters(config.model.with_vocabulary(vocab_size))
     figures = foretell(config, seen, num_parameters)
     if foretold:
         figures |= verdict(figures, read(foretold))

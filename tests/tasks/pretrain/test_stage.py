@@ -43,7 +43,9 @@ def config(**mixture: float) -> PretrainConfig:
         sample_every_steps=2,
     )
     return PretrainConfig(
-        model=tiny_config(320), train=train, mixture={f"tokenize/{name}": weight for name, weight in mixture.items()}
+        model=tiny_config(320).shape,
+        train=train,
+        mixture={f"tokenize/{name}": weight for name, weight in mixture.items()},
     )
 
 

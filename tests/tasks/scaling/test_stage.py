@@ -15,7 +15,7 @@ from prefect.testing.utilities import prefect_test_harness
 from flows.recipes import Recipe, make_recipe
 from flows.scaling import Study, scaling_study, smaller, study
 from flows.stages import Summary
-from model.config import ModelConfig, OptimConfig, TrainConfig, TrainRun
+from model.config import ModelConfig, ModelShape, OptimConfig, TrainConfig, TrainRun
 from model.network.huggingface import to_hugging_face
 from model.planning.scaling_law import HUBER_DELTA, ScalingLaw, ScalingRun, fit, minimise, resample, scatter
 from model.training.loop import train
@@ -124,7 +124,7 @@ def test_runs_that_do_not_tell_a_law_are_refused(chosen: slice) -> None:
 
 def test_a_smaller_run_has_the_shape_and_the_rates_of_its_size() -> None:
     config = PretrainConfig(
-        model=ModelConfig(num_layers=12, width=768, num_heads=12, num_kv_heads=4, head_width=64, ff_width=2048),
+        model=ModelShape(num_layers=12, width=768, num_heads=12, num_kv_heads=4, head_width=64, ff_width=2048),
         train=TrainConfig(num_steps=800),
         optim=OptimConfig(learning_rate=6e-4, weight_decay=0.1),
     )
@@ -203,7 +203,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Studied:
     store = Store(str(tmp_path_factory.mktemp("study") / "store"))
     tokens, tokenizer = write_tokens(store)
     config = PretrainConfig(
-        model=ModelConfig(num_layers=3, width=48, num_heads=6, num_kv_heads=6, head_width=8, ff_width=96),
+        model=ModelShape(num_layers=3, width=48, num_heads=6, num_kv_heads=6, head_width=8, ff_width=96),
         train=TrainConfig(num_steps=8, batch_tokens=64, sequence_tokens=32, eval_sequences=8),
     )
     recipe = Recipe(pretrain=config)
