@@ -1,10 +1,11 @@
-"""Merge: of what is signed, which documents are one, in memory that does not grow with the signatures.
+"""Candidate pairs of duplicates, and the clusters they form, with bounded memory.
 
-Reads and writes columns (tasks/dedup/columns.py). Three rules, each over what the one before left: equal addresses, equal texts, and an
-equal band of the MinHash with enough equal hashes in all. The first two are joined here, by parts; the pairs with an equal band are
-found by all workers, a band and a range of its keys at a time, and then compared here, each until it is one with the other.
+Reads and writes columns (tasks/dedup/columns.py). Three rules, each applied to the documents that the rule before left: equal URLs,
+equal texts, and an equal MinHash band with enough equal hashes in total. The first two are merged here, in parts. Candidate pairs
+with an equal band are found by all workers, one band and one range of its keys at a time, and compared here; a pair already in one
+cluster is skipped.
 
-Costs 18 bytes of memory a document (34 beyond 2^31 documents), what max_memory_bytes leaves of it for parts, and some 10 MB.
+Costs 18 bytes of memory per document (34 beyond 2^31 documents), plus what max_memory_bytes leaves for parts, plus about 10 MB.
 """
 
 import json
@@ -21,6 +22,8 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from model.config import runtime
+from model.errors import UserError
+from model.files import replacing
 from tasks.dedup import clusters, signatures
 from tasks.dedup.clusters import Clusters, Codes, Integers
 from tasks.dedup.columns import Column, even_ranges, select
@@ -30,30 +33,32 @@ from tasks.execution.shards import Counts, map_shards, tick
 
 RULES = ("url", "content", "minhash")
 REASONS = ("kept", *(f"duplicate/{rule}" for rule in RULES))
-WORKER_BYTES = 1 << 28  # with less, a worker that merges would read all keys too often
-IDS_BYTES = 400  # of the ids of a duplicate and of what is kept for it
+WORKER_BYTES = 1 << 28  # with less, a worker would read all keys too often
+IDS_BYTES = 400  # ids of a duplicate and of the document kept for it
 
 
 class MergeConfig(SigningConfig):
-    """What counts as the same."""
+    """Which documents count as duplicates."""
 
-    by_url: bool = Field(True, description="Drop documents of the same address, but for one.")
-    by_content: bool = Field(True, description="Drop documents of the same text, but for one.")
+    by_url: bool = Field(True, description="Keep one document of each URL.")
+    by_content: bool = Field(True, description="Keep one document of each text.")
     jaccard_threshold: float = Field(
         0.7,
         ge=0,
         le=1,
-        description="Of all hashes, those that must be equal: an estimate of the similarity. 0 lets one equal band do.",
+        description="Minimum estimated Jaccard similarity of two near duplicates: the fraction of equal hashes. At 0 one equal band is enough.",
     )
     max_memory_bytes: int = runtime(
-        2 << 30, ge=1, description="Memory for what is merged, over all processes. What does not fit is taken by parts."
+        2 << 30,
+        ge=1,
+        description="Memory for merging, over all processes. Data that does not fit is processed in parts.",
     )
-    num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0 is one a core.")
+    num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0: one per core.")
 
 
 @dataclass(frozen=True)
 class Work:
-    """What all passes know: where the artifact and its state lie, the settings, how many documents there are."""
+    """What all passes need: the folders of the artifact and its state, the settings, the number of documents."""
 
     folder: Path
     state: Path
@@ -62,7 +67,7 @@ class Work:
 
     @cached_property
     def columns(self) -> dict[str, Column]:
-        """What is said of every document by its number: its signature, its rank or -1, the verdict."""
+        """The columns, indexed by document number: signature, rank (-1: dropped), cluster size and reason."""
         folder, integer = self.state / "columns", clusters.integer(self.num_documents)
         verdict = {"rank": integer, "cluster_size": integer, "reason": np.dtype(np.uint16)}
         return {
@@ -72,12 +77,12 @@ class Work:
 
     @cached_property
     def spare_bytes(self) -> int:
-        """Memory for parts. Raises ValueError where what is held of all documents leaves none."""
+        """Bytes of memory for parts. Raises UserError if the data held per document leaves none."""
         held, memory = clusters.held_bytes(self.num_documents), self.config.max_memory_bytes
         if held >= memory:
-            raise ValueError(
-                f"{self.num_documents:,} documents take {held:,} bytes of memory to be merged and max_memory_bytes is "
-                f"{memory:,}: set it to {2 * held:,} or more"
+            raise UserError(
+                f"dedup.max_memory_bytes={memory:,} is too small: merging {self.num_documents:,} documents takes {held:,} bytes; "
+                f"set it to {2 * held:,} or more"
             )
         return memory - held
 
@@ -87,13 +92,13 @@ class Work:
 
     @property
     def num_merging(self) -> int:
-        """Workers that merge at the same time."""
+        """Workers that search for pairs at the same time."""
         return max(min(self.num_workers, self.spare_bytes // WORKER_BYTES), 1)
 
 
 @dataclass(frozen=True)
 class Part:
-    """The documents whose key in a column lies in a range, ends included; what is found there goes to `target`."""
+    """The documents whose key in a column lies in [low, high]; their candidate pairs are written to `target`."""
 
     work: Work
     key: str
@@ -103,7 +108,7 @@ class Part:
 
 
 class Verdicts(NamedTuple):
-    """By rank: the number of each document, its cluster, and the code of the reason to drop it."""
+    """Indexed by rank: each document's number, its cluster, and the code of the reason to drop it."""
 
     numbers: Integers
     clusters: Clusters
@@ -111,7 +116,7 @@ class Verdicts(NamedTuple):
 
 
 def assign_clusters(ctx: StageContext, work: Work, paths: Sequence[Path], num_known: int) -> Verdicts:
-    """Finds the clusters of all documents; `paths` are the shards of those that are not known."""
+    """Find the clusters of all documents. `paths`: the shards of the new ones; the first `num_known` documents are known."""
     columns, config, num = work.columns, work.config, work.num_documents
     num_parts = clusters.num_parts(num, work.spare_bytes)
     verdicts = Verdicts(rank(work, paths, num_parts), Clusters(num), np.zeros(num, np.uint16))
@@ -133,12 +138,14 @@ def assign_clusters(ctx: StageContext, work: Work, paths: Sequence[Path], num_kn
 def rank(work: Work, paths: Sequence[Path], num_parts: int) -> Integers:
     """The numbers of all documents, best first."""
     names = {name for path in paths for name in pq.read_table(path, columns=["file"])["file"].unique().to_pylist()}
-    files = np.concatenate([np.zeros(1, np.uint64), signatures.hash_texts(sorted(names))])  # the known have file 0
+    files = np.concatenate(
+        [np.zeros(1, np.uint64), signatures.hash_texts(sorted(names))]
+    )  # known documents have file 0
     return clusters.rank(work.columns, files, work.num_documents, num_parts)
 
 
 def find_pairs(ctx: StageContext, work: Work) -> list[Path]:
-    """Files of pairs of ranks with an equal band, made by all workers: one for each band and range of its keys."""
+    """Files of candidate pairs of ranks, written by all workers: one per band and range of its keys."""
     num_parts = clusters.num_parts(work.num_documents, work.spare_bytes // work.num_merging)
     parts = {
         f"{band}-{place}-of-{num_parts}": Part(
@@ -153,7 +160,7 @@ def find_pairs(ctx: StageContext, work: Work) -> list[Path]:
 
 
 def pair_part(part: Part) -> Counts:
-    """Write the pairs of documents whose keys are equal, of those with a rank and a run."""
+    """Write the pairs with equal keys, among documents that have a rank and an n-gram."""
     columns = part.work.columns
     others = [columns["rank"], columns["is_signed"]]
     numbers, keys, ranks, is_signed = select(columns[part.key], others, part.work.num_documents, part.low, part.high)
@@ -163,7 +170,7 @@ def pair_part(part: Part) -> Counts:
 
 
 def write_clusters(path: Path, work: Work, sources: Sequence[tuple[int, Path]], verdicts: Verdicts) -> None:
-    """Write a line for every duplicate, the best first: {"id", "kept", "reason"}. `sources` are read_ids's."""
+    """Write a line per duplicate, best first: {"id", "kept", "reason"}. `sources`: see read_ids."""
     numbers, found, dropped = verdicts
     length = max(work.spare_bytes // IDS_BYTES, 1)
     with path.open("w", encoding="utf-8") as stream:
@@ -175,7 +182,7 @@ def write_clusters(path: Path, work: Work, sources: Sequence[tuple[int, Path]], 
 
 
 def read_ids(sources: Sequence[tuple[int, Path]], numbers: Integers) -> list[str]:
-    """The ids of the documents of these numbers; `sources` are the files they are in and the number that each starts with."""
+    """The ids of the documents with these numbers. `sources`: the files, each with the number of its first document."""
     ids, order = np.empty(len(numbers), object), np.argsort(numbers)
     ends = [*np.searchsorted(numbers[order], [first for first, _ in sources]), len(numbers)]
     for (first, path), start, end in zip(sources, ends, ends[1:], strict=False):
@@ -187,9 +194,6 @@ def read_ids(sources: Sequence[tuple[int, Path]], numbers: Integers) -> list[str
 
 
 def save(path: Path, values: npt.NDArray[Any]) -> None:
-    """Write an array so that no reader sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
+    """Write an array atomically."""
+    with replacing(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, values)
-    temporary.replace(path)

@@ -1,10 +1,10 @@
-"""Clusters: which documents are one, and which of each cluster stays.
+"""Clusters of duplicates, and which document of each cluster is kept.
 
-Reads and writes columns (tasks/dedup/columns.py), where a document goes by its number, and keeps a few bytes of each in memory, by its
-rank: 0 is the best of all documents, so that the lowest rank of a cluster is the one that stays.
+Reads and writes columns (tasks/dedup/columns.py), which are indexed by the document's number. In memory a few bytes per document are kept,
+indexed by its rank: rank 0 is the best of all documents, so the lowest rank of a cluster is the document that stays.
 
-What does not fit into memory is taken by parts: to be ranked by ranges of length, to find equal keys by ranges of the keys, as all
-that are equal are then in one part. A part's result is the same however many there are.
+Data that does not fit into memory is processed in parts: ranking by ranges of length, equal keys by ranges of the keys, since equal
+keys then lie in one part. The result does not depend on the number of parts.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,23 +17,23 @@ import numpy.typing as npt
 from tasks.dedup.columns import Column, even_ranges, quantile_ranges, select
 
 Integers = npt.NDArray[np.signedinteger[Any]]
-Codes = npt.NDArray[np.uint16]  # of the reasons to drop a document; 0 keeps it
+Codes = npt.NDArray[np.uint16]  # reason to drop a document; 0: kept
 U64 = npt.NDArray[np.uint64]
 V = TypeVar("V", bound=np.generic)
 
 BLOCK_DOCUMENTS = 1 << 16
 BLOCK_PAIRS = 1 << 14
-RECORD_BYTES = 96  # of each document of a part while it is selected and sorted
+RECORD_BYTES = 96  # per document of a part while it is selected and sorted
 KEPT = 0
 
 
 def integer(num: int) -> np.dtype[Any]:
-    """The integers that ranks and numbers of `num` documents are kept in."""
+    """The integer type for ranks and numbers of `num` documents."""
     return np.dtype(np.int32 if num < 2**31 else np.int64)
 
 
 def held_bytes(num: int) -> int:
-    """The memory that all documents together take: number, parent, size, verdict and reason of each."""
+    """Bytes of memory for all documents: number, parent, size, rank and reason of each."""
     return num * (4 * integer(num).itemsize + 2)
 
 
@@ -41,9 +41,9 @@ def held_bytes(num: int) -> int:
 
 
 def rank(columns: Mapping[str, Column], files: U64, num: int, num_parts: int) -> Integers:
-    """The numbers of all documents, the best first: the longest, then by file and offset, then by the hash of the id.
+    """The numbers of all documents, best first: the longest, then by file and offset, then by the hash of the id.
 
-    `files` has the hashes of all file names in the order of the names.
+    `files`: hashes of all file names, in the order of the names.
     """
     numbers, end = np.empty(num, integer(num)), num
     order_of_files = np.argsort(files)
@@ -57,7 +57,7 @@ def rank(columns: Mapping[str, Column], files: U64, num: int, num_parts: int) ->
 
 
 def write_ranks(ranks: Column, numbers: Integers, dropped: Codes) -> None:
-    """Write the rank of every document that is not dropped, and -1 of the others."""
+    """Write the rank of every document that is not dropped, and -1 for the others."""
     ranked = np.full(len(numbers), -1, ranks.dtype)
     for start in range(0, len(numbers), BLOCK_DOCUMENTS):
         kept = start + np.flatnonzero(dropped[start : start + BLOCK_DOCUMENTS] == KEPT)
@@ -66,7 +66,7 @@ def write_ranks(ranks: Column, numbers: Integers, dropped: Codes) -> None:
 
 
 def by_number(numbers: Integers, values: npt.NDArray[V]) -> npt.NDArray[V]:
-    """`values`, which go by rank, in the order of the documents' numbers."""
+    """Reorder `values` from ranks to document numbers."""
     ordered = np.empty_like(values)
     for start in range(0, len(numbers), BLOCK_DOCUMENTS):
         block = slice(start, start + BLOCK_DOCUMENTS)
@@ -78,7 +78,7 @@ def by_number(numbers: Integers, values: npt.NDArray[V]) -> npt.NDArray[V]:
 
 
 def equal_pairs(keys: U64, ranks: Integers) -> tuple[Integers, Integers]:
-    """Each rank whose key others have too, and the next one that has it. Ranks below 0 are left out."""
+    """Pairs of neighbouring ranks with an equal key: the one and the next. Ranks below 0 are ignored."""
     keys, ranks = keys[ranks >= 0], ranks[ranks >= 0]
     order = np.lexsort((ranks, keys))
     is_equal = np.flatnonzero(keys[order][1:] == keys[order][:-1])
@@ -86,20 +86,21 @@ def equal_pairs(keys: U64, ranks: Integers) -> tuple[Integers, Integers]:
 
 
 class Clusters:
-    """Union-find over ranks 0 to `num` - 1, in one packed array. The lowest rank of a cluster stands for it."""
+    """Union-find over ranks 0 to `num` - 1 in one array, vectorised. The lowest rank of a cluster is its root."""
 
     def __init__(self, num: int) -> None:
         self.parents = np.arange(num, dtype=integer(num))
 
-    def firsts(self, ranks: Integers) -> Integers:
+    def roots(self, ranks: Integers) -> Integers:
+        """The root of each rank's cluster."""
         while ((above := self.parents[ranks]) != ranks).any():
             ranks = above
         return ranks
 
     def join(self, ones: Integers, others: Integers) -> None:
-        """Make one cluster of each pair: every first goes below the lowest it is paired with, until all pairs agree."""
+        """Merge the clusters of each pair: roots are set to the lowest root they are paired with, until all pairs agree."""
         while len(ones):
-            ones, others = self.firsts(ones), self.firsts(others)
+            ones, others = self.roots(ones), self.roots(others)
             is_apart = ones != others
             ones, others = ones[is_apart], others[is_apart]
             lower, higher = np.minimum(ones, others), np.maximum(ones, others)
@@ -107,18 +108,18 @@ class Clusters:
             self._shorten(higher)
 
     def _shorten(self, ranks: Integers) -> None:
-        """Halve the way up of `ranks` until it is one step; a chain of n takes log n rounds."""
+        """Path halving, until every rank points at its root; a chain of n takes log n rounds."""
         while ((above := self.parents[self.parents[ranks]]) != self.parents[ranks]).any():
             self.parents[ranks] = above
 
     def settle(self) -> None:
-        """Make `parents` the first of each rank's cluster. It is never higher: what is before a block is settled."""
+        """Set `parents` to the root of each rank's cluster. Roots are never higher, so earlier blocks are final."""
         for start in range(0, len(self.parents), BLOCK_DOCUMENTS):
             ranks = self.parents[start : start + BLOCK_DOCUMENTS]
-            ranks[:] = self.firsts(ranks)
+            ranks[:] = self.roots(ranks)
 
     def sizes(self) -> Integers:
-        """How many documents each first stands for, once all is settled; 0 of every other rank."""
+        """Documents in the cluster of each root, after `settle`; 0 for every other rank."""
         sizes = np.zeros_like(self.parents)
         for start in range(0, len(self.parents), BLOCK_DOCUMENTS):
             found, counts = np.unique(self.parents[start : start + BLOCK_DOCUMENTS], return_counts=True)
@@ -127,7 +128,7 @@ class Clusters:
 
 
 def join_equal(clusters: Clusters, keys: Column, ranks: Column, num: int, num_parts: int) -> None:
-    """Join the documents that have a rank and the same key."""
+    """Merge the documents that have a rank and an equal key."""
     for low, high in even_ranges(num_parts):
         _, found, places = select(keys, [ranks], num, low, high)
         clusters.join(*equal_pairs(found, places))
@@ -136,12 +137,12 @@ def join_equal(clusters: Clusters, keys: Column, ranks: Column, num: int, num_pa
 def join_similar(
     clusters: Clusters, pairs: Iterable[Path], sketches: Column, numbers: Integers, jaccard_threshold: float
 ) -> None:
-    """Join the pairs of ranks, (2, P) in each file, whose sketches agree enough. Of those that are one already, none is read."""
+    """Merge the pairs of ranks, (2, P) in each file, whose sketches agree enough. Pairs already in one cluster are skipped unread."""
     for path in pairs:
         found = np.load(path)
         for start in range(0, found.shape[1], BLOCK_PAIRS):
             ones, others = found[:, start : start + BLOCK_PAIRS]
-            is_apart = clusters.firsts(ones) != clusters.firsts(others)
+            is_apart = clusters.roots(ones) != clusters.roots(others)
             ones, others = ones[is_apart], others[is_apart]
             is_equal = sketches.take(numbers[ones]) == sketches.take(numbers[others])
             is_similar = is_equal.mean(axis=1) >= jaccard_threshold
@@ -149,7 +150,7 @@ def join_similar(
 
 
 def mark_dropped(clusters: Clusters, dropped: Codes, code: int, num_known: int) -> None:
-    """Give `code` to all that are no longer the first of their cluster and have none; never to the known ones."""
+    """Give `code` to every rank that is no longer a root and has no code yet, except the known documents, which come first."""
     for start in range(num_known, len(dropped), BLOCK_DOCUMENTS):
         codes = dropped[start : start + BLOCK_DOCUMENTS]
         ranks = np.arange(start, start + len(codes))
@@ -157,5 +158,5 @@ def mark_dropped(clusters: Clusters, dropped: Codes, code: int, num_known: int) 
 
 
 def num_parts(num: int, part_bytes: int) -> int:
-    """Into how many parts `num` documents go, so that one takes `part_bytes` of memory."""
+    """The number of parts of `num` documents, so that one takes at most `part_bytes` of memory."""
     return max(-(-num * RECORD_BYTES // part_bytes), 1)

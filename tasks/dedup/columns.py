@@ -1,10 +1,10 @@
-"""Columns: one number, or a few, of every document in a file of its own, so that billions of them need no memory.
+"""Columns: one value per document in one file per column, so that billions of documents need no memory.
 
-Reads and writes bare little-endian arrays without a header: what is said of document n lies at n times the width. Documents
-are numbered through all shards, so that workers write their own stretch of one file, and a merge reads one column alone.
+Reads and writes bare little-endian arrays without a header: the value of document n lies at n times the width. Documents are numbered
+across all shards, so workers write their own range of one file, and a merge reads single columns.
 
-A table too large for memory is sorted or grouped by parts: `select` takes from all documents those whose key lies in a range,
-and hashed keys are spread evenly over ranges.
+A table too large for memory is sorted or grouped in parts: `select` takes the documents whose key lies in a range, and hashed keys
+are spread evenly over ranges.
 """
 
 import os
@@ -23,27 +23,28 @@ BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Column:
-    """Of every document one value of `dtype`, which may be an array."""
+    """One value of `dtype` per document; `dtype` may be a fixed-size array."""
 
     path: Path
     dtype: np.dtype[Any]
 
     def create(self) -> None:
-        """An empty file, where there is none: writers may start anywhere in it."""
+        """Create an empty file unless it exists: writers may start anywhere in it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch()
 
     def write(self, first: int, values: Values) -> None:
-        """The values of the documents from number `first` on."""
+        """Write the values of the documents from number `first` on."""
         with self.path.open("r+b") as stream:
             stream.seek(first * self.dtype.itemsize)
             np.ascontiguousarray(values, self.dtype.base).tofile(stream)
 
     def read(self, first: int, num: int) -> Values:
+        """The values of `num` documents from number `first` on."""
         return np.fromfile(self.path, self.dtype, num, offset=first * self.dtype.itemsize)
 
     def take(self, numbers: Values) -> Values:
-        """The values of these documents, whichever."""
+        """The values of the documents with these numbers, in any order."""
         width = self.dtype.itemsize
         with self.path.open("rb") as stream:
             found = b"".join(os.pread(stream.fileno(), width, number * width) for number in numbers.tolist())
@@ -51,14 +52,14 @@ class Column:
 
 
 def blocks(columns: Sequence[Column], num: int) -> Iterator[tuple[int, list[Values]]]:
-    """The first number and the values of each column, of stretches of `num` documents in turn."""
+    """Iterate over `num` documents in blocks: the first number, and the values of each column."""
     length = BLOCK_BYTES // max(column.dtype.itemsize for column in columns)
-    for first in range(0, max(num, 1), length):  # of none, empty arrays
+    for first in range(0, max(num, 1), length):  # without documents, one block of empty arrays
         yield first, [column.read(first, min(length, num - first)) for column in columns]
 
 
 def select(key: Column, others: Sequence[Column], num: int, low: int, high: int) -> list[Values]:
-    """Of the documents whose key is in [low, high]: their numbers, their keys, and their values in the other columns."""
+    """The documents whose key is in [low, high]: their numbers, their keys, and their values in the other columns."""
     found = []
     for first, (keys, *values) in blocks([key, *others], num):
         places = np.flatnonzero((keys >= low) & (keys <= high))
@@ -67,13 +68,13 @@ def select(key: Column, others: Sequence[Column], num: int, low: int, high: int)
 
 
 def even_ranges(num: int) -> list[tuple[int, int]]:
-    """The 64-bit numbers in `num` ranges of one size, ends included."""
+    """Divide the unsigned 64-bit numbers into `num` ranges of equal size, ends included."""
     edges = [place * 2**64 // num for place in range(num + 1)]
     return [(low, high - 1) for low, high in pairwise(edges)]
 
 
 def quantile_ranges(column: Column, num_documents: int, num: int) -> list[tuple[int, int]]:
-    """The values of an integer column in at most `num` ranges, ends included, with about as many documents in each."""
+    """Divide the values of an integer column into at most `num` ranges, ends included, with about as many documents in each."""
     every = max(num_documents // 100_000, 1)
     known = np.sort(np.concatenate([values[::every] for _, (values,) in blocks([column], num_documents)]))
     edges = np.unique(known[np.arange(1, num) * len(known) // num])

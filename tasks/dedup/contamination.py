@@ -1,12 +1,13 @@
-"""Contamination: documents that give away the questions of evaluation sets.
+"""Contamination: documents that contain questions of evaluation sets.
 
-Reads evaluation sets: JSON Lines or Parquet, of which all strings are text, at whatever depth; or text, a question a line;
-gzip and the like by their suffix. A document with a run of 13 words of one of their strings is contaminated. Strings of
-fewer words are not looked for. Runs that are in many documents are phrases of everybody, and are left alone (both as Brown
-et al. 2020, appendix C, who cut out the passage; here the document goes). Words are compared as MinHash compares them.
+Reads evaluation sets: JSON Lines or Parquet, of which all strings count, at any depth; or text, one question a line; compressed
+files by their suffix. A document that shares a 13-gram of words with one of these strings is contaminated. Strings with fewer words
+are not searched for. N-grams that occur in many documents are common phrases and are ignored (both as in Brown et al. 2020, appendix
+C, who cut out the passage; here the document is dropped). Words are those of MinHash (tasks/dedup/minhash.py): in Chinese, Japanese
+or Thai 13 characters.
 
-Of a run that several questions have, the first question is the one that is found. Costs 24 bytes of memory a different run,
-in every worker 8.
+An n-gram that several questions share counts for the first of them. Costs 24 bytes of memory per distinct n-gram, and 8 in every
+worker.
 """
 
 import json
@@ -21,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from model.errors import UserError
 from model.files import write_lines
-from tasks.dedup.minhash import U64, hash_runs, hash_words, split_words
+from tasks.dedup.minhash import U64, hash_ngrams, hash_words, split_words
 from tasks.execution.reporter import Row
 
 Places = npt.NDArray[np.int64]
@@ -31,37 +33,37 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Questions:
-    """The Q questions of the evaluation sets `names`, and their R different runs of words."""
+    """The Q questions of the evaluation sets `names`, and their R distinct n-grams."""
 
     names: tuple[str, ...]
-    evaluations: Places  # (Q,) of which set
-    lines: Places  # (Q,) where there, from 1
-    is_long: Bools  # (Q,) whether it has a run
-    runs: U64  # (R,) sorted
-    owners: Places  # (R,) the first question that has it
+    eval_sets: Places  # (Q,) the index of its set in `names`
+    lines: Places  # (Q,) its line in the file, from 1
+    is_long: Bools  # (Q,) whether it has an n-gram
+    ngrams: U64  # (R,) sorted hashes
+    owners: Places  # (R,) the first question that contains it
 
 
 def collect(files: Mapping[Path, str], ngram_size: int) -> Questions:
-    """The questions of evaluation sets, from files and what these are called.
+    """Read the questions of evaluation sets. `files`: path to the name of the set.
 
-    Raises ValueError where a file is no JSON Lines, Parquet or text.
+    Raises UserError for a file that is not JSON Lines, Parquet or text.
     """
     places: list[tuple[int, int]] = []
-    runs = [np.zeros(0, np.uint64)]
+    ngrams = [np.zeros(0, np.uint64)]
     for place, path in enumerate(files):
         for line, strings in enumerate(read_questions(path), start=1):
             places.append((place, line))
-            hashed = [hash_runs(hash_words(split_words(text)), ngram_size) for text in strings]
-            runs.append(np.concatenate([runs[0], *hashed]))
-    lengths = np.array([len(found) for found in runs[1:]], np.int64)
-    different, first = np.unique(np.concatenate(runs), return_index=True)
+            hashed = [hash_ngrams(hash_words(split_words(text)), ngram_size) for text in strings]
+            ngrams.append(np.concatenate([ngrams[0], *hashed]))
+    lengths = np.array([len(found) for found in ngrams[1:]], np.int64)
+    different, first = np.unique(np.concatenate(ngrams), return_index=True)
     owners = np.repeat(np.arange(len(places)), lengths)[first]
-    evaluations, lines = np.array(places, np.int64).reshape(-1, 2).T
-    return Questions(tuple(files.values()), evaluations, lines, lengths > 0, different, owners)
+    eval_sets, lines = np.array(places, np.int64).reshape(-1, 2).T
+    return Questions(tuple(files.values()), eval_sets, lines, lengths > 0, different, owners)
 
 
 def short_names(paths: Sequence[PurePath]) -> list[str]:
-    """What files are called: without folders and suffixes, or where others are called so too, with both, as few folders as it takes."""
+    """Names for files: the bare name; if several files share it, with suffix and as few folders as make it unique."""
 
     def name(path: PurePath, num_parts: int) -> str:
         return "/".join(path.parts[-num_parts:]) if num_parts else path.name.partition(".")[0]
@@ -77,7 +79,7 @@ def short_names(paths: Sequence[PurePath]) -> list[str]:
 
 
 def read_questions(path: Path) -> Iterator[list[str]]:
-    """The strings of every question of a file."""
+    """The strings of every question in a file. Raises UserError with the line of a malformed question."""
     suffixes = {suffix.lower() for suffix in path.suffixes}
     if ".parquet" in suffixes:
         for batch in pq.ParquetFile(path).iter_batches():
@@ -91,14 +93,14 @@ def read_questions(path: Path) -> Iterator[list[str]]:
             try:
                 yield list(strings_in(json.loads(line))) if is_json else [line.decode()]
             except ValueError as error:
-                raise ValueError(
+                raise UserError(
                     f"line {number} of evaluation set {path.name} is not {'JSON' if is_json else 'text'} ({error}): give JSON Lines, "
                     "Parquet or text, in UTF-8"
                 ) from None
 
 
 def strings_in(value: Any) -> Iterator[str]:
-    """The strings of a JSON value, its keys apart."""
+    """All strings of a JSON value, except keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -106,41 +108,41 @@ def strings_in(value: Any) -> Iterator[str]:
             yield from strings_in(inner)
 
 
-def find(words: U64, runs: U64, ngram_size: int) -> Places:
-    """The places in `runs`, which are sorted, of those that a text of these hashed words has, each once."""
-    found = hash_runs(words, ngram_size)
-    places = np.searchsorted(runs, found)
-    places[places == len(runs)] = 0
-    return np.unique(places[runs[places] == found])
+def find(words: U64, ngrams: U64, ngram_size: int) -> Places:
+    """The indices in `ngrams` (sorted) of those that a text with these hashed words contains, each once."""
+    found = hash_ngrams(words, ngram_size)
+    places = np.searchsorted(ngrams, found)
+    places[places == len(ngrams)] = 0
+    return np.unique(places[ngrams[places] == found])
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What came of it: in how many documents each run (R,) and each question is, and which documents are to go."""
+    """In how many documents each n-gram (R,) and each question occurs, and the numbers of the documents to drop."""
 
     num_documents: Places
     questions: Counter[int]
     dropped: Places
-    evaluations: Places  # the first set that a dropped document gives away
+    eval_sets: Places  # per dropped document, the first set it contains a question of
 
 
 def find_contaminated(
     hits: Sequence[Path], is_kept: Callable[[Places], Bools], questions: Questions, max_documents: int
 ) -> Findings:
-    """From the hits of every shard, (2, H) numbers of documents and places of runs, of documents that are kept."""
-    num_documents = np.zeros(len(questions.runs), np.int64)
+    """Find the documents to drop from the hits of every shard: (2, H) document numbers and indices of n-grams."""
+    num_documents = np.zeros(len(questions.ngrams), np.int64)
     for _, places in _kept(hits, is_kept):
         np.add.at(num_documents, places, 1)
     found: Counter[int] = Counter()
-    dropped, evaluations = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    dropped, eval_sets = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for numbers, places in _kept(hits, is_kept):
         is_rare = num_documents[places] <= max_documents
         pairs = np.unique([numbers[is_rare], questions.owners[places[is_rare]]], axis=1)
         found.update(pairs[1].tolist())
         document, first = np.unique(pairs[0], return_index=True)
         dropped.append(document)
-        evaluations.append(questions.evaluations[pairs[1][first]])
-    return Findings(num_documents, found, np.concatenate(dropped), np.concatenate(evaluations))
+        eval_sets.append(questions.eval_sets[pairs[1][first]])
+    return Findings(num_documents, found, np.concatenate(dropped), np.concatenate(eval_sets))
 
 
 def _kept(hits: Iterable[Path], is_kept: Callable[[Places], Bools]) -> Iterator[tuple[Places, Places]]:
@@ -151,10 +153,10 @@ def _kept(hits: Iterable[Path], is_kept: Callable[[Places], Bools]) -> Iterator[
 
 
 def report(questions: Questions, findings: Findings, max_documents: int) -> list[Row]:
-    """Of each evaluation set: what was looked for, what was found, what was too common to count."""
+    """One row per evaluation set: questions searched for, found, and n-grams too common to count."""
     rows = []
     for place, name in enumerate(questions.names):
-        ours = questions.evaluations == place
+        ours = questions.eval_sets == place
         is_common = (findings.num_documents > max_documents) & ours[questions.owners]
         rows.append(
             {
@@ -162,18 +164,18 @@ def report(questions: Questions, findings: Findings, max_documents: int) -> list
                 "questions": int(ours.sum()),
                 "too short": int((ours & ~questions.is_long).sum()),
                 "found": sum(ours[question] for question in findings.questions),
-                "documents dropped": int((findings.evaluations == place).sum()),
-                "common runs ignored": int(is_common.sum()),
+                "documents dropped": int((findings.eval_sets == place).sum()),
+                "common n-grams ignored": int(is_common.sum()),
             }
         )
     return rows
 
 
 def write_found(path: Path, questions: Questions, found: Counter[int]) -> None:
-    """A line for every question that was found: {"evaluation", "line", "documents"}."""
+    """Write one line per question found: {"evaluation", "line", "documents"}."""
     records = (
         {
-            "evaluation": questions.names[questions.evaluations[question]],
+            "evaluation": questions.names[questions.eval_sets[question]],
             "line": int(questions.lines[question]),
             "documents": num,
         }

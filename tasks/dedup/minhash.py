@@ -1,10 +1,12 @@
-"""MinHash: short signatures of texts, which are alike where the texts are.
+"""MinHash: short signatures of texts that agree as far as the texts do.
 
-Pure functions. The smallest of all hashes of a text's runs of words is the same for two texts with the probability of
-their Jaccard similarity (Broder 1997). Many such hashes, in bands, find near duplicates without comparing all pairs.
+Pure functions. The smallest hash over all n-grams of words of a text is equal for two texts with a probability of their Jaccard
+similarity (Broder 1997). Many such hashes, grouped into bands, find near duplicates without comparing all pairs.
 
-Text is made alike first as FineWeb does (Penedo et al. 2024): lower case, each number 0, no marks, no accents. It
-departs in that a run is hashed from the hashes of its words, all runs of a text at once.
+Texts are normalised first, as FineWeb does (Penedo et al. 2024): lower case, every number as 0, no punctuation, no accents. Departures:
+an n-gram is hashed from the hashes of its words, all n-grams of a text at once; only marks that are optional in writing are removed
+(accents, Arabic and Hebrew vowel points), since in Hindi or Japanese a mark makes another word; and in scripts without spaces a
+character is a word, since FineWeb's splitter, built for spaces, sees a Chinese sentence as one word.
 """
 
 import re
@@ -20,52 +22,62 @@ U64 = npt.NDArray[np.uint64]
 U8 = npt.NDArray[np.uint8]
 
 PRIME = np.uint64(2**61 - 1)
-RUNS_PER_BLOCK = 256  # at 112 hashes 0.2 MB, which stays in the cache, and bounds what a book takes
+NGRAMS_PER_BLOCK = 256  # at 112 hashes 0.2 MB: stays in the cache, and bounds the memory for a book
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-FOREIGN_MARKS = re.compile(r"[^\w\x00-\x7f]+")
-SPACED_MARKS = bytes(code if code > 127 or chr(code).isalnum() else 32 for code in range(256))
-ACCENTS = re.compile(
-    "[" + "".join(chr(code) for code in range(0x300, 0x10000) if unicodedata.category(chr(code))[0] == "M") + "]+"
+# Marks of the basic plane by what they do to a word. Optional: accents (É is E), Arabic and Hebrew vowel points. All others, such as the
+# vowel signs of Indic scripts and the voicing marks of kana, are letters in all but name.
+MARKS = "".join(chr(code) for code in range(0x300, 0x10000) if unicodedata.category(chr(code))[0] == "M")
+OPTIONAL_MARKS = re.compile(
+    "[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe2f]+"
+)
+FOREIGN_PUNCTUATION = re.compile(rf"[^\w\x00-\x7f{MARKS}]+")
+ASCII_PUNCTUATION_TO_SPACE = bytes(code if code > 127 or chr(code).isalnum() else 32 for code in range(256))
+# A word in a script without spaces: a Han character or kana, or a Thai, Lao, Burmese or Khmer letter, each with its marks. Pieces of two
+# to four characters were tried first; one inserted character then shifts all pieces after it, and near duplicates were missed.
+UNSPACED_LETTER = re.compile(
+    rf"[々〆\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff\u0e01-\u0edf\u1000-\u109f\u1780-\u17ff][{MARKS}]*"
 )
 
 
 def split_words(text: str, is_number_zero: bool = True) -> list[bytes]:
-    """The words of `text`, made alike, in UTF-8; numbers are left as they are where they tell texts apart."""
+    """The normalised words of `text` in UTF-8. Numbers become 0, unless `is_number_zero` is false."""
     text = text.lower()
     if not text.isascii():
-        text = FOREIGN_MARKS.sub(" ", ACCENTS.sub("", unicodedata.normalize("NFD", text)))
+        text = FOREIGN_PUNCTUATION.sub(" ", OPTIONAL_MARKS.sub("", unicodedata.normalize("NFD", text)))
+        text = UNSPACED_LETTER.sub(r" \g<0> ", text)
     if is_number_zero:
         text = NUMBER.sub("0", text)
-    return text.encode().translate(SPACED_MARKS).split()
+    return text.encode().translate(ASCII_PUNCTUATION_TO_SPACE).split()
 
 
 def hash_words(words: Sequence[bytes]) -> U64:
+    """(W,) 64-bit hashes of words."""
     return np.fromiter(map(_hash_word, words), np.uint64, len(words))
 
 
 _hash_word = lru_cache(1 << 16)(xxhash.xxh3_64_intdigest)  # few words make up most of a language
 
 
-def hash_runs(words: U64, ngram_size: int) -> U64:
-    """A hash of every run of `ngram_size` hashed words, in their order; none where there are fewer words."""
-    num_runs = len(words) - ngram_size + 1
-    if num_runs < 1:
+def hash_ngrams(words: U64, ngram_size: int) -> U64:
+    """(W - n + 1,) hashes of the n-grams of (W,) hashed words, in order; empty if there are fewer than n words."""
+    num_ngrams = len(words) - ngram_size + 1
+    if num_ngrams < 1:
         return np.zeros(0, np.uint64)
-    runs = np.zeros(num_runs, np.uint64)
+    ngrams = np.zeros(num_ngrams, np.uint64)
     for place in range(ngram_size):
-        runs = mix(runs) + words[place : place + num_runs]
-    return mix(runs)
+        ngrams = mix(ngrams) + words[place : place + num_ngrams]
+    return mix(ngrams)
 
 
 def mix(values: U64) -> U64:
-    """A bijection of 64 bits: each of the input changes half of the output (the finalizer of MurmurHash3, Appleby)."""
+    """A bijection of 64 bits: each input bit flips about half of the output bits (MurmurHash3's finalizer, Appleby 2011)."""
     values = (values ^ (values >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     values = (values ^ (values >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     return values ^ (values >> np.uint64(33))
 
 
 def hash_functions(num: int, seed: int) -> tuple[U64, U64]:
-    """Factors in [1, p) and summands in [0, p) of `num` functions (a x + b) mod p, p = 2^61 - 1."""
+    """Factors a in [1, p) and summands b in [0, p) of `num` functions (a x + b) mod p, p = 2^61 - 1."""
     random = np.random.RandomState(seed)  # its stream is frozen, that of newer generators is not
     return (
         random.randint(1, int(PRIME), num, dtype=np.uint64),
@@ -73,13 +85,13 @@ def hash_functions(num: int, seed: int) -> tuple[U64, U64]:
     )
 
 
-def sign(runs: U64, factors: U64, summands: U64) -> U64:
-    """The smallest value of each hash function over `runs`. a x + b wraps at 2^64 before the modulus, as in FineWeb."""
+def sign(ngrams: U64, factors: U64, summands: U64) -> U64:
+    """(H,) the smallest value of each of H hash functions over the n-grams. a x + b wraps at 2^64 before the modulus, as in FineWeb."""
     smallest = np.full(len(factors), np.iinfo(np.uint64).max, np.uint64)
-    for start in range(0, len(runs), RUNS_PER_BLOCK):
-        hashes = factors[:, None] * runs[None, start : start + RUNS_PER_BLOCK]
+    for start in range(0, len(ngrams), NGRAMS_PER_BLOCK):
+        hashes = factors[:, None] * ngrams[None, start : start + NGRAMS_PER_BLOCK]
         hashes += summands[:, None]
-        multiples = hashes // PRIME  # numpy has no fast remainder
+        multiples = hashes // PRIME  # numpy's remainder is several times slower
         multiples *= PRIME
         hashes -= multiples
         np.minimum(smallest, hashes.min(axis=1), out=smallest)
@@ -87,11 +99,11 @@ def sign(runs: U64, factors: U64, summands: U64) -> U64:
 
 
 def band_keys(signature: U64, num_bands: int) -> U64:
-    """One number for each band of a signature; equal bands have equal ones."""
+    """(B,) one hash per band of a signature; equal bands have equal hashes."""
     bands = signature.reshape(num_bands, -1)
     return np.array([xxhash.xxh3_64_intdigest(band.tobytes()) for band in bands], np.uint64)
 
 
 def sketch(signature: U64) -> U8:
-    """The low byte of each hash: an eighth of the memory, and one in 256 looks equal that is not (Li and König 2010)."""
+    """The low byte of each hash: an eighth of the memory; different hashes agree in it once in 256 (b-bit MinHash, Li and König 2010)."""
     return signature.astype(np.uint8)

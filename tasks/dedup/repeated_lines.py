@@ -1,11 +1,11 @@
-"""Lines that occur in many documents: banners, navigation, notices, which say nothing of the document they are in.
+"""Repeated lines: boilerplate that occurs in many documents, such as banners, navigation and legal notices.
 
-Reads texts; writes, of each shard, the hashes of its documents' lines as a sorted array of 64 bits, each once a document, and of
-all shards those hashes that occur more often than is allowed. Lines are compared in lower case, without marks and accents, much as
-CCNet does (Wenzek et al. 2020). It departs from it in that numbers tell lines apart, that documents are counted over all shards
-and not within one, and that no document keeps a line that is too frequent.
+Reads texts. Writes, per shard, a sorted array of 64-bit hashes of its documents' lines, each once per document; then, over all shards,
+the hashes that occur in too many documents. Lines are compared in lower case, without punctuation and accents, as in CCNet (Wenzek et
+al. 2020). Departures: numbers make lines different, documents are counted over all shards instead of within one, and no document
+keeps a line that is too frequent.
 
-Takes 8 bytes of disk a line. Hashes are merged by ranges, so that memory holds only one range of them.
+Takes 8 bytes of disk per line. Hashes are merged in ranges, so that memory holds one range at a time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,24 +16,24 @@ import xxhash
 
 from tasks.dedup.minhash import U64, split_words
 
-RECORD_BYTES = 32  # of each line of a range while it is sorted and counted
+RECORD_BYTES = 32  # per line of a range while it is sorted and counted
 
 
 def hash_lines(text: str) -> U64:
-    """A hash of every line of `text`; 0 of a line without a word."""
+    """A hash of every line of `text`; 0 for a line without words."""
     words = (split_words(line, is_number_zero=False) for line in text.split("\n"))
     return np.array([xxhash.xxh3_64_intdigest(b" ".join(line)) if line else 0 for line in words], np.uint64)
 
 
 def collect(texts: Iterable[str]) -> U64:
-    """The sorted hashes of the lines of all texts, each once a text."""
+    """The sorted hashes of the lines of all texts, each once per text."""
     found = [np.unique(hash_lines(text)) for text in texts]
     lines = np.concatenate([np.zeros(0, np.uint64), *found])
     return np.sort(lines[lines != 0])
 
 
 def frequent(shards: Sequence[Path], low: int, high: int, max_documents: int) -> U64:
-    """Of the hashes in [low, high] in the sorted arrays of all shards, those of more than `max_documents` documents."""
+    """The hashes in [low, high] that occur in more than `max_documents` documents. `shards`: sorted arrays."""
     parts = []
     for path in shards:
         lines = np.load(path, mmap_mode="r")
@@ -44,7 +44,7 @@ def frequent(shards: Sequence[Path], low: int, high: int, max_documents: int) ->
 
 
 def without(text: str, unwanted: U64) -> str:
-    """`text` without the lines whose hashes are in the sorted array `unwanted`."""
+    """Remove the lines whose hashes are in the sorted array `unwanted`."""
     hashes, lines = hash_lines(text), text.split("\n")
     is_unwanted = np.take(unwanted, np.searchsorted(unwanted, hashes), mode="clip") == hashes
     return "\n".join(line for line, is_gone in zip(lines, is_unwanted, strict=True) if not is_gone).strip("\n")

@@ -1,9 +1,9 @@
-"""Signatures: what documents are compared by, and what makes one the best of its cluster.
+"""Signatures: the values by which documents are compared, and by which the best document of a cluster is chosen.
 
-Reads documents, writes columns (tasks/dedup/columns.py). Of each document: hashes of its address and its text, a key for each band
-of its MinHash, the sketch that says how similar two are whose keys are equal, and length, file, offset and id. Writes too,
-and reads, the part of them that an artifact keeps to hold later documents against it: Parquet with id, url, content,
-is_signed, bands and sketch, 241 bytes a document and its id.
+Reads documents, writes columns (tasks/dedup/columns.py). Per document: hashes of its URL and its text, a key for each band of its
+MinHash, a sketch that estimates the similarity of two documents with an equal key, and length, file, offset and id. An artifact can
+keep a part of them, so that later crawls are compared with it: Parquet with id, url, content, is_signed, bands and sketch, 241 bytes a
+document plus its id.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,24 +26,26 @@ from tasks.web import urls
 
 
 class SigningConfig(Config):
-    """How near duplicates are told."""
+    """How near duplicates are found."""
 
-    by_minhash: bool = Field(True, description="Drop documents of nearly the same text, but for one.")
-    num_bands: int = Field(14, ge=1, le=200, description="One band that is equal makes two documents near duplicates.")
-    rows_per_band: int = Field(8, ge=1, le=50, description="Smallest hashes that must all be equal in a band.")
-    ngram_size: int = Field(
-        5, ge=1, le=50, description="Words in a run; documents are compared by their runs of words."
+    by_minhash: bool = Field(True, description="Keep one document of each group with nearly the same text.")
+    num_bands: int = Field(
+        14, ge=1, le=200, description="Bands of the MinHash. One equal band makes two documents candidates."
     )
-    seed: int = Field(1, ge=0, description="Of the hash functions.")
+    rows_per_band: int = Field(8, ge=1, le=50, description="MinHash values in a band; all must be equal.")
+    ngram_size: int = Field(
+        5, ge=1, le=50, description="Words in an n-gram; documents are compared by their sets of n-grams."
+    )
+    seed: int = Field(1, ge=0, description="Random seed of the hash functions.")
 
 
 def bands(config: SigningConfig) -> list[str]:
-    """The columns with the keys of the bands."""
+    """The names of the columns that hold the keys of the bands."""
     return [f"band_{band}" for band in range(config.num_bands)]
 
 
 def columns(folder: Path, config: SigningConfig) -> dict[str, Column]:
-    """The columns of the signatures, in `folder`."""
+    """The columns of the signatures in `folder`, by name."""
     dtypes: dict[str, Any] = {
         **dict.fromkeys(("num_characters", "offset"), np.int64),
         **dict.fromkeys(("file", "id", "url", "content", *bands(config)), np.uint64),
@@ -54,7 +56,7 @@ def columns(folder: Path, config: SigningConfig) -> dict[str, Column]:
 
 
 def sign(documents: Sequence[Document], words: Sequence[U64], config: SigningConfig) -> dict[str, Values]:
-    """What the columns say of these documents, whose words are hashed already."""
+    """The values of all columns for D documents, given the hashes of their words."""
     signatures = sign_words(words, config)
     keys = np.array([minhash.band_keys(signature, config.num_bands) for signature in signatures])
     return {
@@ -71,20 +73,21 @@ def sign(documents: Sequence[Document], words: Sequence[U64], config: SigningCon
 
 
 def sign_words(words: Sequence[U64], config: SigningConfig) -> U64:
-    """(D, bands x hashes): the MinHash of each document; the largest number throughout where it has no run."""
+    """(D, bands x rows) the MinHash of each document; 2^64 - 1 throughout for a document too short for an n-gram."""
     functions = _functions(config.num_bands * config.rows_per_band, config.seed)
-    return np.array([minhash.sign(minhash.hash_runs(hashes, config.ngram_size), *functions) for hashes in words])
+    return np.array([minhash.sign(minhash.hash_ngrams(hashes, config.ngram_size), *functions) for hashes in words])
 
 
 _functions = lru_cache(minhash.hash_functions)
 
 
 def hash_texts(texts: Sequence[str]) -> U64:
+    """(D,) 64-bit hashes of whole texts."""
     return np.array([xxhash.xxh3_64_intdigest(text.encode()) for text in texts], np.uint64)
 
 
 def write_kept(path: Path, ids: Sequence[str], signed: Mapping[str, Values], config: SigningConfig) -> None:
-    """Write what an artifact keeps of these documents."""
+    """Write the signatures that an artifact keeps, as Parquet."""
     keys = np.stack([signed[name] for name in bands(config)], axis=1)
     table = {
         "id": pa.array(ids, pa.string()),
@@ -97,7 +100,7 @@ def write_kept(path: Path, ids: Sequence[str], signed: Mapping[str, Values], con
 
 
 def as_binary(values: Values) -> pa.Array:
-    """A (D, n) array as D strings of bytes of one length."""
+    """A (D, n) array as D byte strings of equal length."""
     width = values.shape[1] * values.itemsize
     return pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(width), len(values), [None, pa.py_buffer(np.ascontiguousarray(values))]
@@ -105,7 +108,10 @@ def as_binary(values: Values) -> pa.Array:
 
 
 def load_kept(path: Path, first: int, config: SigningConfig, columns: Mapping[str, Column]) -> None:
-    """Write what an artifact kept into the columns from document `first` on: longer than any, in the order they come."""
+    """Copy kept signatures into the columns, from document number `first` on.
+
+    Their lengths are set above every real length, in the order of the documents, so that a known document is always the one that stays.
+    """
     table = pq.read_table(path).combine_chunks()
     for name in ("url", "content", "is_signed"):
         columns[name].write(first, table[name].to_numpy())

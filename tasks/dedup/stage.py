@@ -1,28 +1,31 @@
-"""Dedup: of documents that are the same, or nearly, one.
+"""Dedup: keep one document of each group of exact or near duplicates.
 
-Reads Documents, and where a new crawl is held against what is there, the signatures of finished dedup artifacts. Writes
-Documents: documents/NAME.parquet with what is kept, dropped/NAME.parquet with every other document and the reason, and
-clusters.jsonl, a duplicate a line: {"id", "kept", "reason"}. A kept document's `num_duplicates` says how many were
-dropped for it. With keep_signatures also signatures/NAME.parquet, some 240 bytes a kept document.
+Reads Documents, and the signatures of earlier dedup artifacts if a new crawl is compared with them. Writes Documents:
+documents/NAME.parquet with the kept documents, dropped/NAME.parquet with every other document and the reason, and clusters.jsonl,
+one duplicate per line: {"id", "kept", "reason"}. `num_duplicates` of a kept document says how many were dropped for it. With
+keep_signatures also signatures/NAME.parquet, about 240 bytes per kept document.
 
-Three rules, each over what the one before left: the same address (duplicate/url), the same text (duplicate/content),
-and nearly the same text (duplicate/minhash) by MinHash (Broder 1997) with banding (Leskovec et al., Mining of Massive
-Datasets, ch. 3), with FineWeb's parameters: 14 bands of 8 hashes over runs of 5 words. Two documents whose runs have
-Jaccard similarity s share a band with probability 1 - (1 - s^8)^14: 0.05 at s = 0.5, 0.56 at 0.7, 0.92 at 0.8, 1.00 at
-0.9. Of those that do, the 112 hashes give an estimate of s, to 0.04: below 0.7 they are left alone. What is alike by
-way of others is one cluster. Of a cluster what is there already is kept, else the longest document, then the one that is
-first by file and offset. A document of less than 5 words has no run and is no near duplicate.
+    documents ─ sign (every shard) ─> columns ─ rank, merge equal URLs, equal texts ─ pairs with an equal band (every band)
+              ─ compare sketches ─> clusters ─ contamination, repeated lines ─ write (every shard) ─> kept, dropped
 
-Of what is left, documents that give away evaluation questions go (contaminated/NAME, tasks/dedup/contamination.py), and lines
-that are in many documents (tasks/dedup/repeated_lines.py), with the document where too little remains (duplicate/lines). Both are off
-by default.
+Three rules, each applied to the documents that the rule before left: the same URL (duplicate/url), the same text
+(duplicate/content), and nearly the same text (duplicate/minhash) by MinHash (Broder 1997) with banding (Leskovec et al., Mining of
+Massive Datasets, chapter 3) and FineWeb's parameters: 14 bands of 8 hashes over 5-grams of words. Two documents whose n-gram sets
+have Jaccard similarity s share a band with probability 1 - (1 - s^8)^14: 0.05 at s = 0.5, 0.56 at 0.7, 0.92 at 0.8, 1.00 at 0.9.
+For pairs that share one, the 112 hashes estimate s to within 0.04; pairs below 0.7 are not duplicates. Clusters are transitive. Of a
+cluster a known document is kept, else the longest one, then the first by file and offset. A document with fewer than 5 words has no
+n-gram and is no near duplicate.
 
-It departs from FineWeb's code in that addresses and texts are compared first, that similarity is estimated where a band
-is equal, and that the best document is kept, not the first that comes.
+Then documents that contain evaluation questions are dropped (contaminated/NAME, tasks/dedup/contamination.py), and lines that occur
+in many documents are removed (tasks/dedup/repeated_lines.py), together with documents of which too little remains (duplicate/lines).
+Both are off by default.
 
-Costs about 280 bytes of disk a document while it runs, 18 bytes of memory a document in the process that merges
-(34 beyond 2^31 documents), and what max_memory_bytes leaves of it for sorting; besides, every process has its 0.1 GB of
-libraries, and those that sign and write a thousand documents and one shard's lines.
+Departures from FineWeb's code: URLs and texts are compared first, the similarity of a candidate pair is estimated, and the best
+document is kept instead of the first.
+
+Costs about 280 bytes of disk per document while it runs, 18 bytes of memory per document in the merging process (34 beyond 2^31
+documents), and what max_memory_bytes leaves of it for sorting. Every process also has 0.1 GB of libraries; processes that sign and
+write hold a thousand documents and one shard's lines.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -50,38 +53,41 @@ from tasks.records.documents import Document, read_documents
 from tasks.records.kept_dropped import KeptDroppedWriter, report_funnel
 from tasks.resources import resource
 
-VERSION = 3
+VERSION = 4
 SIGNING = ("keep_signatures", "by_minhash", "num_bands", "rows_per_band", "ngram_size", "seed")
 BATCH_DOCUMENTS = 1_000
 
 
 class DedupConfig(MergeConfig):
-    """What counts as the same, and what else is not wanted twice."""
+    """Which documents count as duplicates, and which lines and evaluation questions are removed."""
 
     against: list[str] = Field(
         [],
-        description="Finished artifacts of this stage, dedup/FINGERPRINT, that kept their signatures: what duplicates one "
-        "of their documents is dropped.",
+        description="Earlier artifacts of this stage, dedup/FINGERPRINT, made with keep_signatures: duplicates of their documents are "
+        "dropped.",
     )
     keep_signatures: bool = Field(
-        False, description="Keep the signatures, some 240 bytes a document, to hold later crawls against this one."
+        False,
+        description="Keep the signatures, about 240 bytes per document, so that later crawls can be compared with this one.",
     )
     max_line_documents: int = Field(
         0,
         ge=0,
-        description="Remove lines that are in more than so many of the documents that are left. 0: remove none.",
+        description="Remove lines that occur in more documents than this, after deduplication. 0: remove none.",
     )
     min_words_left: int = Field(
-        50, ge=0, description="A document that lost lines and has fewer words left than this is dropped."
+        50, ge=0, description="Drop a document that lost lines and has fewer words left than this."
     )
     eval_sets: list[str] = runtime(
         [],
-        description="Evaluation sets whose questions must not be learned: JSON Lines, Parquet or text files, or folders of "
-        "them, as paths or any fsspec URLs.",
+        description="Evaluation sets; documents that contain their questions are dropped. JSON Lines, Parquet or text files, or "
+        "folders of them, as paths or fsspec URLs.",
     )
-    evaluation_run_words: int = Field(13, ge=1, le=50, description="So many words in a row give a question away.")
-    max_run_documents: int = Field(
-        10, ge=1, description="Words in a row that are in more documents than this are a common phrase, not a question."
+    eval_ngram_size: int = Field(
+        13, ge=1, le=50, description="A document that shares an n-gram of this many words with a question contains it."
+    )
+    max_ngram_documents: int = Field(
+        10, ge=1, description="N-grams that occur in more documents than this are common phrases and are ignored."
     )
 
 
@@ -110,7 +116,7 @@ def earlier(name: str, config: DedupConfig) -> Step[Artifact]:
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard: where it is, the number of its first document, and by code why one may be dropped."""
+    """One shard of documents: its file, the number of its first document, and the reasons to drop one, by code."""
 
     work: Work
     config: DedupConfig
@@ -124,8 +130,8 @@ class Shard:
 
 
 def deduplicate_documents(ctx: StageContext, config: DedupConfig, documents: Documents, **others: Artifact) -> Outcome:
-    """Signs every shard, finds the clusters of all, writes every shard without what is dropped."""
-    questions = contamination.collect(evaluation_sets(others.values()), config.evaluation_run_words)
+    """Sign every shard, find the clusters, write every shard without duplicates."""
+    questions = contamination.collect(evaluation_sets(others.values()), config.eval_ngram_size)
     known = [path for artifact in others.values() for path in artifact.files("signatures/*.parquet")]
     paths = documents.files("documents/*.parquet")
     sizes = [pq.read_metadata(path).num_rows for path in (*known, *paths)]
@@ -151,20 +157,20 @@ def deduplicate_documents(ctx: StageContext, config: DedupConfig, documents: Doc
 
 
 def evaluation_sets(others: Iterable[Artifact]) -> dict[Path, str]:
-    """The files of evaluation sets, and what they are called: by where they came from."""
+    """The files of evaluation sets, and their names: after the paths they were copied from."""
     sets = [artifact for artifact in others if isinstance(artifact, Resource)]
     origins = {path: origin(artifact, path) for artifact in sets for path in artifact.files("*")}
     return dict(zip(origins, contamination.short_names(list(origins.values())), strict=True))
 
 
 def origin(resource: Resource, path: Path) -> PurePath:
-    """Where a file of a resource was copied from."""
+    """The path that a file of a resource was copied from."""
     given = PurePath(resource.manifest.config["path"])
     return given if path.name == given.name else given / path.relative_to(resource.folder / "files")
 
 
 def prepare(ctx: StageContext, work: Work, known: Sequence[tuple[int, Path]], questions: Questions) -> None:
-    """Say what it will cost, make room for the columns, and load what is there already."""
+    """Log the expected cost, create the columns, and load the signatures of known documents."""
     num = work.num_documents
     disk_bytes = num * sum(column.dtype.itemsize for column in work.columns.values())
     memory_bytes = clusters.held_bytes(num) + min(work.spare_bytes, num * clusters.RECORD_BYTES)
@@ -176,10 +182,11 @@ def prepare(ctx: StageContext, work: Work, known: Sequence[tuple[int, Path]], qu
         column.create()
     for first, path in known:
         signatures.load_kept(path, first, work.config, work.columns)
-    np.save(work.state / "questions.npy", questions.runs)
+    np.save(work.state / "questions.npy", questions.ngrams)
 
 
 def map_over(ctx: StageContext, name: str, work: Callable[[Shard], Counts], shards: Sequence[Shard]) -> Counts:
+    """Run one pass over all shards in worker processes; the sum of their counts."""
     return map_shards(
         ctx,
         work,
@@ -190,21 +197,21 @@ def map_over(ctx: StageContext, name: str, work: Callable[[Shard], Counts], shar
     )
 
 
-# Pass one: what is compared, of each document
+# Pass one: signatures of every document
 
 
 def sign_shard(shard: Shard) -> Counts:
-    """Write the signatures of a shard's documents, and which runs of evaluation questions they have."""
+    """Write the signatures of a shard's documents, and which n-grams of evaluation questions they contain."""
     config, columns = shard.config, shard.work.columns
-    runs = np.load(shard.work.state / "questions.npy")
+    ngrams = np.load(shard.work.state / "questions.npy")
     documents, first = read_documents(shard.path), shard.first
     hits = [np.zeros((2, 0), np.int64)]
     while batch := list(islice(documents, BATCH_DOCUMENTS)):
-        words = hash_documents(batch, is_needed=config.by_minhash or len(runs) > 0)
+        words = hash_documents(batch, is_needed=config.by_minhash or len(ngrams) > 0)
         for name, values in signatures.sign(batch, words, config).items():
             columns[name].write(first, values)
-        if len(runs):
-            hits += [find_runs(hashes, runs, number, config) for number, hashes in enumerate(words, start=first)]
+        if len(ngrams):
+            hits += [find_ngrams(hashes, ngrams, number, config) for number, hashes in enumerate(words, start=first)]
         first += len(batch)
         tick(len(batch))
     save(shard.state("hits"), np.concatenate(hits, axis=1))
@@ -212,57 +219,58 @@ def sign_shard(shard: Shard) -> Counts:
 
 
 def hash_documents(documents: Sequence[Document], is_needed: bool) -> list[minhash.U64]:
+    """The hashed words of each document; empty if no rule needs them."""
     texts = [document["text"] if is_needed else "" for document in documents]
     return [minhash.hash_words(minhash.split_words(text)) for text in texts]
 
 
-def find_runs(words: minhash.U64, runs: minhash.U64, number: int, config: DedupConfig) -> npt.NDArray[np.int64]:
-    """(2, H): the document's number and the place of each run it has."""
-    places = contamination.find(words, runs, config.evaluation_run_words)
+def find_ngrams(words: minhash.U64, ngrams: minhash.U64, number: int, config: DedupConfig) -> npt.NDArray[np.int64]:
+    """(2, H) the document's number, and the index of each question n-gram it contains."""
+    places = contamination.find(words, ngrams, config.eval_ngram_size)
     return np.array([np.full(len(places), number), places])
 
 
-# Between: which documents are one
+# Between the passes: verdicts
 
 
 def decontaminate(ctx: StageContext, config: DedupConfig, shards: Sequence[Shard], questions: Questions) -> Findings:
-    """Which of the documents that are left give away a question."""
-    hits, most = [shard.state("hits") for shard in shards], config.max_run_documents
+    """Find the documents that contain a question, among those that are not duplicates."""
+    hits, most = [shard.state("hits") for shard in shards], config.max_ngram_documents
     findings = contamination.find_contaminated(
         hits, lambda numbers: shards[0].work.columns["rank"].take(numbers) >= 0, questions, most
     )
     if questions.names:
         rows = contamination.report(questions, findings, most)
-        ctx.table("contamination", rows, "Evaluation questions that documents give away")
+        ctx.table("contamination", rows, "Evaluation questions found in documents")
         contamination.write_found(ctx.folder / "contamination.jsonl", questions, findings.questions)
     return findings
 
 
 def write_verdicts(work: Work, verdicts: Verdicts, contaminated: Findings) -> None:
-    """Write, by number, the size of the cluster that a document stands for and the code of the reason to drop it."""
+    """Write the columns cluster_size (of the cluster a document represents) and reason (code; 0: kept)."""
     work.columns["cluster_size"].write(0, clusters.by_number(verdicts.numbers, verdicts.clusters.sizes()))
     reasons = clusters.by_number(verdicts.numbers, verdicts.dropped)
-    reasons[contaminated.dropped] = len(REASONS) + contaminated.evaluations
+    reasons[contaminated.dropped] = len(REASONS) + contaminated.eval_sets
     work.columns["reason"].write(0, reasons)
 
 
-# Lines that many of the documents have that are left
+# Repeated lines
 
 
 def find_lines(ctx: StageContext, work: Work, config: DedupConfig, shards: Sequence[Shard]) -> None:
-    """Write the hashes of lines that are in too many documents; none where lines are not looked at."""
+    """Write the hashes of lines that occur in too many documents; none if max_line_documents is 0."""
     unwanted, most = [np.zeros(0, np.uint64)], config.max_line_documents
     if most:
         num_lines = map_over(ctx, "lines", collect_lines, shards)["lines"]
         num_parts = max(-(-num_lines * repeated_lines.RECORD_BYTES // work.spare_bytes), 1)
         paths = [shard.state("lines") for shard in shards]
         unwanted += [repeated_lines.frequent(paths, low, high, most) for low, high in even_ranges(num_parts)]
-        ctx.log(f"{sum(map(len, unwanted)):,} different lines are in more than {most:,} documents")
+        ctx.log(f"{sum(map(len, unwanted)):,} distinct lines occur in more than {most:,} documents")
     save(work.state / "unwanted_lines.npy", np.concatenate(unwanted))
 
 
 def collect_lines(shard: Shard) -> Counts:
-    """Write the hashes of the lines of the documents that are left."""
+    """Write the hashes of the lines of the documents that are still kept."""
     reasons = shard.work.columns["reason"].read(shard.first, shard.num_documents).tolist()
     documents = zip(read_documents(shard.path), reasons, strict=True)
     found = repeated_lines.collect(document["text"] for document, reason in documents if not reason)
@@ -271,34 +279,34 @@ def collect_lines(shard: Shard) -> Counts:
     return {"lines": len(found)}
 
 
-# Pass two: the documents that stay
+# Pass two: write the documents
 
 
 def write_shard(shard: Shard) -> Counts:
-    """Write the documents of a shard to where their verdicts send them."""
+    """Write the documents of a shard to kept or dropped, as their reason says."""
     columns, num = shard.work.columns, shard.num_documents
     codes, sizes = (columns[name].read(shard.first, num).tolist() for name in ("reason", "cluster_size"))
     unwanted = np.load(shard.work.state / "unwanted_lines.npy")
     kept: list[tuple[int, str]] = []
-    with KeptDroppedWriter(shard.work.folder, shard.path.name) as sieve:
+    with KeptDroppedWriter(shard.work.folder, shard.path.name) as writer:
         for place, (document, code, size) in enumerate(zip(read_documents(shard.path), codes, sizes, strict=True)):
             text = repeated_lines.without(document["text"], unwanted) if len(unwanted) else document["text"]
             if code:
-                sieve.drop(document, shard.reasons[code])
+                writer.drop(document, shard.reasons[code])
             elif text != document["text"] and len(minhash.split_words(text)) < shard.config.min_words_left:
-                sieve.drop(document, "duplicate/lines")
+                writer.drop(document, "duplicate/lines")
             else:
                 measured = document.get("attributes", {}) | {"num_duplicates": size - 1}
-                sieve.keep({**document, "text": text, "attributes": measured})
+                writer.keep({**document, "text": text, "attributes": measured})
                 kept.append((place, document["id"]))
             tick()
     if shard.config.keep_signatures:
         write_signatures(shard, kept)
-    return dict(sieve.counts)
+    return dict(writer.counts)
 
 
 def write_signatures(shard: Shard, kept: Sequence[tuple[int, str]]) -> None:
-    """Write the signatures of the documents at these places in the shard, with their ids."""
+    """Write the signatures of the kept documents: (index in the shard, id)."""
     places = np.array([place for place, _ in kept], np.int64)
     columns = signatures.columns(shard.work.state / "columns", shard.config)
     signed = {name: column.read(shard.first, shard.num_documents)[places] for name, column in columns.items()}

@@ -105,7 +105,7 @@ def promised(texts: Sequence[str], groups: Groups) -> str:
 def similarity(one: str, other: str) -> float:
     """The Jaccard similarity of two texts' runs of words."""
     ngram_size = DedupConfig().ngram_size
-    hashed = [minhash.hash_runs(minhash.hash_words(minhash.split_words(text)), ngram_size) for text in (one, other)]
+    hashed = [minhash.hash_ngrams(minhash.hash_words(minhash.split_words(text)), ngram_size) for text in (one, other)]
     runs = [set(hashes.tolist()) for hashes in hashed]
     return len(runs[0] & runs[1]) / max(len(runs[0] | runs[1]), 1)
 

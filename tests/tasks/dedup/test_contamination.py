@@ -46,21 +46,21 @@ def write_lines(path, records):
 # Evaluation sets
 
 
-def test_all_strings_of_a_question_are_text(tmp_path):
+def test_read_questions_takes_strings_at_any_depth(tmp_path):
     record = {"q": "one", "choices": ["two", {"deep": ["three"]}], "answer": 1, "none": None, "is": True}
     for name in ("a.jsonl", "b.jsonl.gz", "C.JSONL"):
         path = write_lines(tmp_path / name, [record, "four"])
         assert list(contamination.read_questions(path)) == [["one", "two", "three"], ["four"]]
 
 
-def test_parquet_and_text_are_read_too(tmp_path):
+def test_read_questions_reads_parquet_and_text(tmp_path):
     pq.write_table(pa.table({"q": ["one", None], "choices": [["two"], ["three"]]}), tmp_path / "a.parquet")
     assert list(contamination.read_questions(tmp_path / "a.parquet")) == [["one", "two"], ["three"]]
     (tmp_path / "b.txt").write_text("a question\n\nanother")
     assert list(contamination.read_questions(tmp_path / "b.txt")) == [["a question\n"], ["another"]]
 
 
-def test_a_file_that_is_no_json_is_refused_with_its_line(tmp_path):
+def test_read_questions_names_the_line_that_is_not_json(tmp_path):
     path = write_lines(tmp_path / "a.jsonl", [{"q": "one"}])
     path.write_text(path.read_text() + "what is this\n")
     with pytest.raises(ValueError, match=r"line 2 of evaluation set a\.jsonl is not JSON"):
@@ -70,25 +70,25 @@ def test_a_file_that_is_no_json_is_refused_with_its_line(tmp_path):
         contamination.collect({tmp_path / "b.txt": "b"}, 13)
 
 
-def test_a_byte_order_mark_is_no_part_of_a_question(tmp_path):
+def test_read_questions_ignores_a_byte_order_mark(tmp_path):
     for name in ("a.jsonl", "a.txt"):
         (tmp_path / name).write_text('"one"', encoding="utf-8-sig")
     assert list(contamination.read_questions(tmp_path / "a.jsonl")) == [["one"]]
     assert split_words(*next(contamination.read_questions(tmp_path / "a.txt"))) == [b"one"]
 
 
-def test_a_run_belongs_to_the_first_question_that_has_it(tmp_path):
+def test_collect_gives_a_shared_ngram_to_the_first_question(tmp_path):
     sets = {
         write_lines(tmp_path / f"{name}.jsonl", records): name
         for name, records in {"a": ["x y", ""], "b": ["x y z"]}.items()
     }
     questions = contamination.collect(sets, 2)
     assert questions.names == ("a", "b")
-    assert questions.evaluations.tolist() == [0, 0, 1]
+    assert questions.eval_sets.tolist() == [0, 0, 1]
     assert questions.lines.tolist() == [1, 2, 1]
     assert questions.is_long.tolist() == [True, False, True]
     owners = {
-        place.item(): questions.owners[place] for place in contamination.find(words_of("x y z"), questions.runs, 2)
+        place.item(): questions.owners[place] for place in contamination.find(words_of("x y z"), questions.ngrams, 2)
     }
     assert sorted(owners.values()) == [0, 2]
 
@@ -98,16 +98,16 @@ def test_a_run_belongs_to_the_first_question_that_has_it(tmp_path):
 
 @settings(deadline=None)
 @given(st.lists(st.text("abc ", max_size=12), max_size=3), st.text("abc ", max_size=30), st.integers(1, 3))
-def test_runs_are_found_where_they_are_and_nowhere_else(tmp_path_factory, strings, text, ngram_size):
+def test_find_returns_exactly_the_ngrams_of_the_text(tmp_path_factory, strings, text, ngram_size):
     def runs(words):
         return {tuple(words[place : place + ngram_size]) for place in range(len(words) - ngram_size + 1)}
 
     path = write_lines(tmp_path_factory.mktemp("evaluations") / "e.jsonl", [strings])
     questions = contamination.collect({path: "e"}, ngram_size)
     asked = set().union(*(runs(string.split()) for string in strings))
-    assert len(questions.runs) == len(asked)
+    assert len(questions.ngrams) == len(asked)
     if asked:
-        found = contamination.find(words_of(text), questions.runs, ngram_size)
+        found = contamination.find(words_of(text), questions.ngrams, ngram_size)
         assert len(found) == len(asked & runs(text.split()))
 
 
@@ -142,7 +142,7 @@ def decontaminate(store, texts, paths, **settings):
     return kept, dropped, found, tables.tables["contamination"]
 
 
-def test_documents_that_give_away_a_question_go(store, tmp_path, in_this_process):
+def test_dedup_drops_documents_that_contain_a_question(store, tmp_path, in_this_process):
     first = write_lines(tmp_path / "geography.jsonl.gz", [{"q": "Too short?"}, {"q": ANSWER, "id": 7}])
     second = write_lines(tmp_path / "history.jsonl", [{"q": " ".join(ANSWER.split()[5:])}, {"q": PROSE}])
     texts = {
@@ -164,11 +164,28 @@ def test_documents_that_give_away_a_question_go(store, tmp_path, in_this_process
         {"evaluation": "geography", "line": 2, "documents": 2},
         {"evaluation": "history", "line": 2, "documents": 1},
     ]
-    counts = {"common runs ignored": 0}
+    counts = {"common n-grams ignored": 0}
     assert table == [
         {"evaluation": "geography", "questions": 2, "too short": 1, "found": 1, "documents dropped": 2, **counts},
         {"evaluation": "history", "questions": 2, "too short": 0, "found": 1, "documents dropped": 1, **counts},
     ]
+
+
+@pytest.mark.parametrize(
+    ("question", "other"),
+    [
+        ("中国最长的河流是长江，它全长约六千三百公里。", "黄河是中国第二长的河流，全长约五千四百公里。"),
+        ("日本で一番高い山は富士山で、高さは三千七百七十六メートルです。", "日本で二番目に高い山は北岳です。"),
+        ("แม่น้ำที่ยาวที่สุดในประเทศไทยคือแม่น้ำชีซึ่งไหลผ่านหลายจังหวัด", "ภูเขาที่สูงที่สุดในประเทศไทยคือดอยอินทนนท์"),
+    ],
+    ids=["zh", "ja", "th"],
+)
+def test_questions_are_found_in_scripts_without_spaces(store, tmp_path, in_this_process, question, other):
+    path = write_lines(tmp_path / "e.jsonl", [question])
+    texts = {"a": [f"{other}{question}{other}", f"{other}{other}{other}"]}
+    kept, dropped, _, _ = decontaminate(store, texts, [path])
+    assert kept == texts["a"][1:]
+    assert dropped == {texts["a"][0]: "contaminated/e"}
 
 
 @pytest.mark.parametrize(
@@ -181,11 +198,11 @@ def test_documents_that_give_away_a_question_go(store, tmp_path, in_this_process
         (["a/test", "a/test"], ["a/test", "a/test"]),
     ],
 )
-def test_names_tell_files_apart_and_are_short(paths, names):
+def test_short_names_are_unique_and_short(paths, names):
     assert contamination.short_names([PurePath(path) for path in paths]) == names
 
 
-def test_evaluation_sets_of_one_name_are_told_apart(store, tmp_path, in_this_process):
+def test_eval_sets_of_equal_names_get_different_reasons(store, tmp_path, in_this_process):
     for name in ("a", "b/c"):
         (tmp_path / name).mkdir(parents=True)
     first = write_lines(tmp_path / "a" / "test.jsonl", [ANSWER])
@@ -195,24 +212,24 @@ def test_evaluation_sets_of_one_name_are_told_apart(store, tmp_path, in_this_pro
     assert [line["evaluation"] for line in found] == ["a/test.jsonl", "c/test.jsonl"]
 
 
-def test_what_many_documents_say_is_no_question(store, tmp_path, in_this_process):
+def test_common_phrases_are_not_contamination(store, tmp_path, in_this_process):
     path = write_lines(tmp_path / "phrases.jsonl", [PROSE])
     texts = {"a": [f"{'abc'[number] * 40} {PROSE}" for number in range(3)]}
     apart = {"by_minhash": False}
-    assert len(decontaminate(store, texts, [path], max_run_documents=2, **apart)[0]) == 3
-    assert decontaminate(store, texts, [path], max_run_documents=3, **apart)[0] == []
+    assert len(decontaminate(store, texts, [path], max_ngram_documents=2, **apart)[0]) == 3
+    assert decontaminate(store, texts, [path], max_ngram_documents=3, **apart)[0] == []
 
 
-def test_copies_of_one_document_do_not_make_a_phrase(store, tmp_path, in_this_process):
+def test_duplicates_do_not_make_a_phrase_common(store, tmp_path, in_this_process):
     """Duplicates are gone before documents are counted."""
     path = write_lines(tmp_path / "phrases.jsonl", [PROSE])
     texts = {"a": [PROSE + " " * number for number in range(5)]}
-    kept, dropped, _, _ = decontaminate(store, texts, [path], max_run_documents=1)
+    kept, dropped, _, _ = decontaminate(store, texts, [path], max_ngram_documents=1)
     assert kept == []
     assert Counter(dropped.values()) == {"duplicate/content": 4, "contaminated/phrases": 1}
 
 
-def test_a_changed_evaluation_set_makes_the_result_stale_and_a_moved_one_does_not(tmp_path):
+def test_fingerprint_follows_the_content_of_eval_sets_not_their_path(tmp_path):
     path = write_lines(tmp_path / "a.jsonl", [PROSE])
     step = dedup(documents_of({"a": [PROSE]}), DedupConfig(eval_sets=[str(path)]))
     (tmp_path / "elsewhere").mkdir()
@@ -225,17 +242,19 @@ def test_a_changed_evaluation_set_makes_the_result_stale_and_a_moved_one_does_no
 # Real evaluation sets
 
 
-def test_questions_planted_in_real_texts_are_found_and_nothing_else(shared_data, tmp_path):
+def test_planted_questions_are_found_in_real_texts_and_nothing_else(shared_data, tmp_path):
     """Every question with 13 words is found in a text that has it in the midst; of clean texts none is dropped."""
     paths = [shared_data / f"evals/{name}.jsonl.gz" for name in ("bbh", "mmlu-dev")]
     questions = contamination.collect({path: path.name for path in paths}, 13)
     with gzip.open(shared_data / "pretrain/onestop-english.jsonl.gz", "rt", encoding="utf-8") as stream:
         texts = [json.loads(line)["text"] for line in stream]
-    assert not any(len(contamination.find(words_of(text), questions.runs, 13)) for text in texts)
+    assert not any(len(contamination.find(words_of(text), questions.ngrams, 13)) for text in texts)
     mmlu = next(place for place, path in enumerate(paths) if path.name.startswith("mmlu"))
     planted = [max(strings, key=len) for strings in contamination.read_questions(paths[mmlu])]
     planted = [question for question in planted if len(split_words(question)) >= 13]
     for question, text in zip(planted, itertools.cycle(texts), strict=False):
-        found = contamination.find(words_of(f"{text[:1000]} {question.upper()} {text[1000:2000]}"), questions.runs, 13)
-        assert np.isin(mmlu, questions.evaluations[questions.owners[found]])
+        found = contamination.find(
+            words_of(f"{text[:1000]} {question.upper()} {text[1000:2000]}"), questions.ngrams, 13
+        )
+        assert np.isin(mmlu, questions.eval_sets[questions.owners[found]])
     assert len(planted) > 200

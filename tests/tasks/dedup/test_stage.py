@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import random
-import re
 import tracemalloc
 import unicodedata
 from collections import Counter, defaultdict
@@ -38,12 +37,12 @@ CONFIG = DedupConfig()
 FUNCTIONS = minhash.hash_functions(CONFIG.num_bands * CONFIG.rows_per_band, CONFIG.seed)
 
 
-def runs_of(text, ngram_size=CONFIG.ngram_size):
-    return minhash.hash_runs(minhash.hash_words(minhash.split_words(text)), ngram_size)
+def ngrams_of(text, ngram_size=CONFIG.ngram_size):
+    return minhash.hash_ngrams(minhash.hash_words(minhash.split_words(text)), ngram_size)
 
 
 def signature_of(text):
-    return minhash.sign(runs_of(text), *FUNCTIONS)
+    return minhash.sign(ngrams_of(text), *FUNCTIONS)
 
 
 def is_near(one, other):
@@ -56,40 +55,115 @@ def is_near(one, other):
 # Words and runs
 
 
-def test_texts_are_made_alike():
+def test_split_words_normalises_case_accents_numbers_and_punctuation():
     words = minhash.split_words("Élan,  naïve—CAFÉ; 3.14 and 1,000 or ４２!")
     assert b" ".join(words) == b"elan naive cafe 0 and 0 or 0"
     assert minhash.split_words("Don't stop_here") == [b"don", b"t", b"stop", b"here"]
 
 
+OPTIONAL = ("COMBINING", "HEBREW POINT", "HEBREW ACCENT", "HEBREW MARK", "ARABIC", "VARIATION SELECTOR")
+UNSPACED = ("CJK UNIFIED", "CJK COMPATIBILITY IDEOGRAPH", "HIRAGANA", "KATAKANA", "THAI", "LAO", "MYANMAR", "KHMER")
+
+
+def is_mark(letter):
+    return unicodedata.category(letter).startswith("M")
+
+
+def is_optional(letter):
+    """Accents and vowel points; the voicing marks of kana are combining marks that are not optional."""
+    name = unicodedata.name(letter, "")
+    return is_mark(letter) and name.startswith(OPTIONAL) and "KATAKANA" not in name
+
+
 def plain_words(text):
-    """The same by the definition, a letter at a time."""
-    text = unicodedata.normalize("NFD", text.lower())
-    text = "".join(letter for letter in text if not unicodedata.category(letter).startswith("M"))
-    return re.findall(r"[^\W_]+", re.sub(r"\d+(?:[.,]\d+)*", "0", text))
+    """The same by the definition, one letter at a time, for the letters of WRITTEN."""
+    letters = [letter for letter in unicodedata.normalize("NFD", text.lower()) if not is_optional(letter)]
+    words, is_open = [], False
+    for letter in letters:
+        if is_mark(letter) and words and is_open:
+            words[-1] += letter
+        elif not letter.isalnum() and not is_mark(letter):
+            is_open = False
+        elif unicodedata.name(letter, "").startswith(UNSPACED) and not letter.isdigit():
+            words.append(letter)
+        elif is_open and not unicodedata.name(words[-1][0], "").startswith(UNSPACED):
+            words[-1] += letter
+        else:
+            words.append(letter)
+        is_open = letter.isalnum() or is_mark(letter)
+    return words
+
+
+WRITTEN = [*"aBéĉ ,;'\n—漢字がカตлش한", "ปิ่", "ไ", "မြို့", "កា", "हि", "न्दी", "ਪੰ", "סּ", "е̄"]
 
 
 @settings(deadline=None)
-@given(st.text() | st.text("aB1.,_'\n é—漢\u0301\x85\x1c²½"))
-def test_words_are_runs_of_letters_and_digits_in_whatever_text(text):
+@given(st.lists(st.sampled_from(WRITTEN)).map("".join))
+def test_split_words_equals_its_definition(text):
     assert [word.decode() for word in minhash.split_words(text)] == plain_words(text)
 
 
-def test_short_texts_have_no_runs():
-    assert len(runs_of("a b c d")) == 0
-    assert len(runs_of("a b c d e")) == 1
-    assert len(set(runs_of("a b c d e a b c d e").tolist())) == 5
-    assert len(set(runs_of("a " * 100).tolist())) == 1
+@settings(deadline=None)
+@given(st.text())
+def test_split_words_is_idempotent_on_any_text(text):
+    words = minhash.split_words(text)
+    assert minhash.split_words(b" ".join(words).decode()) == words
 
 
-def test_the_order_of_words_in_a_run_matters():
-    assert runs_of("a b c d e")[0] != runs_of("e d c b a")[0]
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("हिन्दी में किताब", "हिन्दी में किताब"),  # vowel signs and virama are part of a word
+        ("தமிழ் நூல்", "தமிழ் நூல்"),
+        ("がか ガカ", "か\u3099 か カ\u3099 カ"),  # a voicing mark makes another syllable
+        ("我喜欢读书。", "我 喜 欢 读 书"),
+        ("สวัสดี", "ส วั ส ดี"),
+        ("ភាសា", "ភា សា"),
+        ("GPT-4很好", "gpt 0 很 好"),
+        ("كِتَاب שָׁלוֹם", "كتاب שלום"),  # vowel points are optional
+        ("Việt Nam", "viet nam"),
+        ("한국어 책", unicodedata.normalize("NFD", "한국어 책")),
+    ],
+)
+def test_split_words_in_scripts(text, words):
+    assert b" ".join(minhash.split_words(text)).decode() == words
+
+
+CHINESE = "春天来了，河边的柳树发出了嫩绿的新芽，孩子们在草地上放风筝，老人们坐在长椅上晒太阳，远处传来一阵阵悦耳的鸟鸣声。小镇的集市也热闹起来。"
+JAPANESE = "春になると、川沿いの柳が芽吹き、子どもたちは草の上で凧を揚げ、お年寄りはベンチで日向ぼっこをし、遠くから鳥の声が聞こえてくる。"
+THAI = "ฤดูใบไม้ผลิมาถึงแล้วต้นหลิวริมแม่น้ำแตกใบอ่อนสีเขียวเด็กๆเล่นว่าวบนสนามหญ้าส่วนผู้สูงอายุนั่งรับแดดอยู่บนม้านั่ง"
+KHMER = "រដូវផ្ការីកបានមកដល់ហើយដើមឈើនៅតាមមាត់ទន្លេចេញស្លឹកខ្ចីពណ៌បៃតងក្មេងៗលេងខ្លែងនៅលើវាលស្មៅ"
+HINDI = "वसंत आ गया है, नदी के किनारे पेड़ों पर नई पत्तियाँ निकल आई हैं, बच्चे घास पर पतंग उड़ा रहे हैं और बुज़ुर्ग धूप सेंक रहे हैं।"
+
+
+@pytest.mark.parametrize("text", [CHINESE, JAPANESE, THAI, KHMER, HINDI], ids=["zh", "ja", "th", "km", "hi"])
+def test_near_duplicates_are_found_in_every_script(text):
+    """One character more at the start, one less at the end: the copy is a near duplicate; another text is not."""
+    assert is_near(text, text[3] + text[:-2])
+    assert not is_near(text, text[::-1])
+    assert len(ngrams_of(text)) > 10
+
+
+def test_words_that_differ_in_a_vowel_sign_are_different():
+    assert minhash.split_words("दिन") != minhash.split_words("दान")
+    assert minhash.split_words("はは") != minhash.split_words("ばば")
+
+
+def test_hash_ngrams_of_a_short_text_is_empty():
+    assert len(ngrams_of("a b c d")) == 0
+    assert len(ngrams_of("a b c d e")) == 1
+    assert len(set(ngrams_of("a b c d e a b c d e").tolist())) == 5
+    assert len(set(ngrams_of("a " * 100).tolist())) == 1
+
+
+def test_hash_ngrams_depends_on_word_order():
+    assert ngrams_of("a b c d e")[0] != ngrams_of("e d c b a")[0]
 
 
 # Signatures
 
 
-def test_signatures_are_the_smallest_values_of_the_hash_functions():
+def test_sign_takes_the_minimum_of_each_hash_function():
     runs = np.array([0, 1, 7, 2**63, 2**64 - 1] * 300, np.uint64) + np.arange(1500, dtype=np.uint64)
     factors, summands = minhash.hash_functions(16, seed=3)
     prime = 2**61 - 1
@@ -99,7 +173,7 @@ def test_signatures_are_the_smallest_values_of_the_hash_functions():
     assert minhash.sign(runs, factors, summands).tolist() == expected
 
 
-def test_signatures_are_stable_for_ever():
+def test_signatures_equal_their_golden_values():
     """A golden value: artifacts of different machines and versions are compared with each other."""
     text = "It was a bright cold day in April, and the clocks were striking thirteen."
     assert [f"{key:016x}" for key in minhash.band_keys(signature_of(text), 14).tolist()[:3]] == GOLDEN
@@ -114,14 +188,14 @@ def texts_of_similarity(shared, own, seed):
     return values[: shared + own], np.concatenate([values[:shared], values[shared + own :]])
 
 
-def test_equal_values_are_as_frequent_as_the_similarity():
+def test_fraction_of_equal_hashes_estimates_jaccard_similarity():
     functions = minhash.hash_functions(4000, seed=2)
     one, other = (minhash.sign(runs, *functions) for runs in texts_of_similarity(300, 50, seed=1))
     assert abs((one == other).mean() - 0.75) < 4 * (0.75 * 0.25 / 4000) ** 0.5
 
 
 @pytest.mark.parametrize(("shared", "own"), [(100, 50), (140, 30), (160, 20), (180, 10)])
-def test_the_probability_of_a_shared_band(shared, own):
+def test_probability_of_a_shared_band_follows_the_formula(shared, own):
     """As the docstring says: 1 - (1 - s^8)^14."""
     similarity = shared / (shared + 2 * own)
     expected = 1 - (1 - similarity**8) ** 14
@@ -159,7 +233,7 @@ def test_clusters_are_connected_components(batches):
     ]
 
 
-def test_a_long_chain_is_one_cluster_at_once():
+def test_clusters_join_a_long_chain():
     """A million copies of one text are a million pairs in a row: no step of the merge may go up it one by one."""
     ranks = np.arange(1_000_000, dtype=np.int32)
     found = Clusters(len(ranks))
@@ -173,7 +247,7 @@ def test_a_long_chain_is_one_cluster_at_once():
 
 @settings(deadline=None)
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=40), st.integers(1, 6))
-def test_parts_hold_every_document_once(tmp_path_factory, lengths, num_parts):
+def test_quantile_ranges_hold_every_document_once(tmp_path_factory, lengths, num_parts):
     column = Column(tmp_path_factory.mktemp("columns") / "lengths", np.dtype(np.int64))
     column.create()
     column.write(0, np.array(lengths, np.int64))
@@ -204,7 +278,7 @@ def test_even_ranges_cover_all_keys(num):
         "http://user@example.com/a?fbclid=1",
     ],
 )
-def test_addresses_of_one_page(url):
+def test_normalise_equal_urls(url):
     assert normalise(url) == "example.com/a"
 
 
@@ -219,7 +293,7 @@ def test_addresses_of_one_page(url):
         "http://[broken",
     ],
 )
-def test_addresses_of_other_pages(url):
+def test_normalise_different_urls(url):
     assert normalise(url) != "example.com/a"
 
 
@@ -328,7 +402,7 @@ VERDICTS = {
 }
 
 
-def test_each_rule_drops_its_duplicates_and_the_best_one_stays(verdicts_of):
+def test_each_rule_drops_its_duplicates_and_keeps_the_best(verdicts_of):
     assert verdicts_of([WEB]) == VERDICTS
 
 
@@ -340,24 +414,24 @@ def test_each_rule_drops_its_duplicates_and_the_best_one_stays(verdicts_of):
         ("by_minhash", "near-short", None),
     ],
 )
-def test_a_rule_that_is_off_drops_nothing(verdicts_of, rule, name, verdict):
+def test_disabled_rule_drops_nothing(verdicts_of, rule, name, verdict):
     assert verdicts_of([WEB], **{rule: False})[name][1] == verdict
 
 
-def test_a_pair_below_the_similarity_stays(verdicts_of):
+def test_pair_below_the_threshold_is_kept(verdicts_of):
     assert verdicts_of([WEB], jaccard_threshold=1.0)["near-short"][1] is None
 
 
-def test_documents_without_a_run_are_no_near_duplicates(verdicts_of):
+def test_documents_without_ngrams_are_not_near_duplicates(verdicts_of):
     web = [document("a", "four words are few"), document("b", "four words, are few!")]
     assert [reason for _, reason, _ in verdicts_of([web]).values()] == [None, None]
 
 
-def test_nothing_comes_of_nothing(verdicts_of):
+def test_no_documents_give_no_documents(verdicts_of):
     assert verdicts_of([[]]) == verdicts_of([[]], keep_signatures=True, max_line_documents=1) == {}
 
 
-def test_a_chain_of_rules_leads_to_the_document_that_stays(verdicts_of):
+def test_clusters_name_the_kept_document_across_rules(verdicts_of):
     """b has the address of a, and nearly the text of c: all three are one cluster, and c is its longest."""
     web = [
         document("a", STORIES[4][:300], url="https://x.example/"),
@@ -393,7 +467,7 @@ GOLDEN_VERDICTS = ["0d3c915b326332d4", "6f42c52d3373d3b9", "92c7e9f76c39cf00", "
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_result_does_not_depend_on_shards_their_order_or_memory(verdicts_of, seed):
+def test_result_does_not_depend_on_shards_order_or_memory(verdicts_of, seed):
     """Golden values of the first version, which held everything in memory."""
     web = mutated_web(seed)
     shuffled = random.Random(seed).sample(web, len(web))
@@ -404,14 +478,14 @@ def test_the_result_does_not_depend_on_shards_their_order_or_memory(verdicts_of,
     assert digest(verdicts_of([shuffled[40:], [], shuffled[:7], shuffled[7:40]])) == GOLDEN_VERDICTS[seed]
 
 
-def test_documents_of_one_length_and_place_are_ranked_however_they_are_sharded(verdicts_of):
+def test_rank_of_equal_documents_does_not_depend_on_sharding(verdicts_of):
     web = [document(f"d{number}", STORIES[0] + " " + "ab"[number % 2]) for number in range(20)]
     verdicts = verdicts_of([web])
     assert verdicts_of([web[::-1]]) == verdicts
     assert sum(reason is None for _, reason, _ in verdicts.values()) == 1
 
 
-def test_memory_that_does_not_hold_the_documents_is_refused_before_it_starts(store):
+def test_too_little_memory_is_refused_at_the_start(store):
     with pytest.raises(ValueError, match="set it to 324 or more"):
         deduplicate(store, [WEB], max_memory_bytes=100)
 
@@ -431,7 +505,7 @@ def signed_at_random(folder, num):
     return work
 
 
-def test_the_merge_stays_within_its_memory_and_finds_the_same(tmp_path, in_this_process):
+def test_merge_stays_within_its_memory_and_finds_the_same(tmp_path, in_this_process):
     num, parents, peaks = 300_000, [], []
     work = signed_at_random(tmp_path, num)
     run = StageContext(dedup(source([[]]), work.config), tmp_path)
@@ -446,7 +520,7 @@ def test_the_merge_stays_within_its_memory_and_finds_the_same(tmp_path, in_this_
     assert peaks[1] < clusters.held_bytes(num) + 3_000_000 + 10_000_000 < peaks[0]
 
 
-def test_the_stage_accounts_for_every_document_however_it_is_run(store, caplog):
+def test_stage_accounts_for_every_document(store, caplog):
     caplog.set_level("INFO", "crawl2chat")
     manifest, kept, dropped, duplicates = deduplicate(store, [WEB[:4], WEB[4:]], num_workers=1)
     assert {name: found["attributes"]["num_duplicates"] for name, found in kept.items()} == {
@@ -474,7 +548,7 @@ def test_the_stage_accounts_for_every_document_however_it_is_run(store, caplog):
     assert again[1:] == (kept, dropped, duplicates)
 
 
-def test_a_stage_killed_in_any_pass_goes_on_to_the_same_result(store, monkeypatch, caplog):
+def test_stage_killed_in_any_pass_resumes_to_the_same_result(store, monkeypatch, caplog):
     """Each pass fails once, after its first shard, and runs of the stage go on until there is a result."""
     caplog.set_level("INFO", "crawl2chat")
     failures = []
@@ -510,7 +584,7 @@ def default_store(store, monkeypatch):
     return store
 
 
-def test_a_new_crawl_is_held_against_what_is_there(default_store, verdicts_of):
+def test_new_crawl_is_deduplicated_against_an_earlier_one(default_store, verdicts_of):
     """What is there stays, also where the new document is better; what was dropped there drops nothing."""
     old = execute(dedup(source([WEB[:3], WEB[3:]]), DedupConfig(keep_signatures=True)), default_store)
     new = [
@@ -540,7 +614,7 @@ def test_a_new_crawl_is_held_against_what_is_there(default_store, verdicts_of):
     assert set(third.inputs) == {"documents", "against_0"}
 
 
-def test_two_crawls_one_after_the_other_keep_what_one_pass_keeps_clusters_of(default_store, verdicts_of):
+def test_two_crawls_in_turn_keep_the_clusters_of_one_pass(default_store, verdicts_of):
     """Families, not documents: of each one stays, in the first crawl that has it."""
     web = mutated_web(7)
     old = execute(dedup(source([web[:40]]), DedupConfig(keep_signatures=True)), default_store)
@@ -549,7 +623,7 @@ def test_two_crawls_one_after_the_other_keep_what_one_pass_keeps_clusters_of(def
     assert all(best in kept for best, _, _ in verdicts_of([web[40:]], against=[old.id]).values())
 
 
-def test_an_artifact_without_signatures_or_with_others_is_refused_with_the_remedy(default_store, in_this_process):
+def test_against_an_artifact_without_equal_signatures_is_refused(default_store, in_this_process):
     without = execute(dedup(source([WEB]), DedupConfig()), default_store)
     other = execute(dedup(source([WEB]), DedupConfig(keep_signatures=True, seed=2)), default_store)
     with pytest.raises(ValueError, match="keep_signatures=False, and True is needed; make it anew"):
@@ -560,7 +634,7 @@ def test_an_artifact_without_signatures_or_with_others_is_refused_with_the_remed
         dedup(source([WEB]), DedupConfig(against=["dedup/0"]))
 
 
-def test_signatures_take_the_disk_they_are_said_to(default_store, in_this_process):
+def test_kept_signatures_take_the_documented_bytes(default_store, in_this_process):
     web = [document(f"d{number}", as_letters(story(number))) for number in range(500)]
     old = execute(dedup(source([web]), DedupConfig(keep_signatures=True)), default_store)
     [size] = [file.bytes for file in old.files if file.path.startswith("signatures/")]
@@ -570,7 +644,7 @@ def test_signatures_take_the_disk_they_are_said_to(default_store, in_this_proces
 # Lines
 
 
-def test_frequent_lines_are_removed_and_with_them_what_has_little_left(store, in_this_process):
+def test_frequent_lines_and_documents_left_short_are_removed(store, in_this_process):
     web = [
         document(
             f"d{number}", f"Accept all  COOKIES, now!\n{as_letters(story(100 + number))}\n\nImprint\nPage {number}"
@@ -596,14 +670,14 @@ def test_lines_of_duplicates_are_not_counted(store, in_this_process):
     assert [found["text"] for found in kept.values()] == [web[0]["text"]]
 
 
-def test_an_artifact_without_a_shard_is_refused(store):
+def test_artifact_without_shards_is_refused(store):
     with pytest.raises(ValueError, match="stage dedup is given no shard to read: run the stage before it anew"):
         execute(dedup(source([]), DedupConfig(max_line_documents=3)), store)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.lists(st.lists(st.integers(0, 8), max_size=6), max_size=4), max_size=4), st.integers(1, 3))
-def test_lines_are_counted_once_a_document_over_all_shards(tmp_path_factory, shards, most):
+def test_frequent_counts_a_line_once_per_document_over_all_shards(tmp_path_factory, shards, most):
     texts = [["\n".join("abcdefgh-"[line] for line in text) for text in shard] for shard in shards]
     folder = tmp_path_factory.mktemp("lines")
     paths = [folder / f"{number}.npy" for number in range(len(shards))]
@@ -617,7 +691,7 @@ def test_lines_are_counted_once_a_document_over_all_shards(tmp_path_factory, sha
     )
 
 
-def test_lines_of_a_peers_fixture(shared_data):
+def test_repeated_lines_of_ccnet_fixture(shared_data):
     """Exact line deduplication as a well-known course asks for it: every line that is in two documents is gone."""
     folder = shared_data / "dedup/cs336"
     texts = {path.name: path.read_text() for path in sorted((folder / "documents_with_line_duplicates").iterdir())}
@@ -637,7 +711,7 @@ def read_lines(path):
 
 
 def similarity(one, other):
-    runs = [set(runs_of(text).tolist()) for text in (one, other)]
+    runs = [set(ngrams_of(text).tolist()) for text in (one, other)]
     return len(runs[0] & runs[1]) / len(runs[0] | runs[1])
 
 
@@ -651,7 +725,7 @@ def test_editions_of_a_book_are_near_duplicates(shared_data):
     assert found.mean() >= 0.98
 
 
-def test_verdicts_on_real_texts_are_those_of_the_first_version(shared_data, verdicts_of):
+def test_verdicts_on_real_texts_equal_golden_values(shared_data, verdicts_of):
     """Golden, as above: editions, copies and web pages, in one crawl."""
     editions = read_lines(shared_data / "dedup/gutenberg-editions.jsonl.gz")
     pages = read_lines(shared_data / "pretrain/c4-demo.jsonl.gz")
