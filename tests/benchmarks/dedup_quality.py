@@ -35,7 +35,7 @@ def main() -> None:
         [name, *expected(name, found), promised(texts, found), *(dropped(found, run.kept) for run in runs.values())]
         for name, found in groups.items()
     ]
-    harness.tell(
+    harness.print_table(
         "Documents dropped, by set",
         ["", "documents", "to be dropped", "pairs the bands promise", *runs],
         rows,

@@ -54,7 +54,7 @@ def speed(texts: Sequence[str]) -> None:
         few, many = run(chosen[:FEW_DOCUMENTS]), run(chosen)
         rates.append((REAL_DOCUMENTS - FEW_DOCUMENTS) / (many.seconds - few.seconds))
         rows.append([name, f"{rates[-1]:,.0f}", f"{many.peak_bytes / 1e6:.0f} MB", REAL_DOCUMENTS - len(many.kept)])
-    harness.tell(
+    harness.print_table(
         "MinHash on real texts, 14 bands of 8 hashes of runs of 5 words, one core",
         ["", "documents/s", "peak memory", "dropped"],
         rows,
@@ -85,7 +85,7 @@ def scaling(sizes: Sequence[int]) -> None:
             ]
             for num, result in zip(nums, results, strict=True)
         ]
-        harness.tell(
+        harness.print_table(
             f"Scaling on drawn texts of {NUM_WORDS} words: {name}",
             [
                 "documents",
@@ -123,7 +123,7 @@ def recall() -> None:
         promised = 1 - (1 - similarity**8) ** 14
         error = (promised * (1 - promised) / CURVE_PAIRS) ** 0.5
         rows.append([f"{similarity:.3f}", f"{promised:.3f} ± {error:.3f}", *(f"{share:.3f}" for share in found)])
-    harness.tell(
+    harness.print_table(
         "Recall of near duplicates",
         ["Jaccard similarity", "1 - (1 - s^8)^14", "found by one equal band", "and an estimate of 0.7 or more"],
         rows,

@@ -55,7 +55,7 @@ def tell_ids(folder: Path) -> dict[str, ChatTokenizer]:
         for name in names.get(str(case["encoding"]), [str(case["encoding"])]):
             cases[name] += 1
             right[name] += encoders[name].encode(str(case["text"])) == case["tokens"]
-    harness.tell(
+    harness.print_table(
         "Ids of OpenAI's vocabularies",
         ["vocabulary", "V with the conversation's tokens", "CPU seconds to load", "cases with the expected ids"],
         [[*row, f"{right[row[0]]} of {cases[row[0]]}"] for row in rows],
@@ -79,7 +79,7 @@ def tell_merges(folder: Path) -> None:
         words, len(reference), lambda pairs: min(pairs, key=lambda pair: (ids[pair[0]], ids[pair[1]]))
     )
     num = len(reference)
-    harness.tell(
+    harness.print_table(
         f"Merges learned of the reference corpus ({num} merges, GPT-2's words)",
         ["", "same merge at the same place", "same merges at any place"],
         [
@@ -127,7 +127,7 @@ def tell_compression(data: Path, encoders: dict[str, ChatTokenizer]) -> None:
     ]
     rows = {row["language"]: row for row in compare({"": ChatTokenizer(learned)} | encoders, documents)}
     headings = [name for name in rows["all"] if name.endswith(("bytes_per_token", "tokens_per_word"))]
-    harness.tell(
+    harness.print_table(
         f"Bytes a token and tokens a word of text that was not learned from (ours: V {VOCAB_SIZE:,}, of {LEARNED_BYTES / 1e6:.0f} MB "
         "of English novels and encyclopedia)",
         ["text", "bytes", *(heading.replace("_", " ") for heading in headings)],

@@ -144,7 +144,7 @@ def main() -> None:
         (name, f"{seconds:.2f}", f"{megabytes / seconds:.2f}", f"{100 * min(bare_seconds) / seconds:.0f}%")
         for name, seconds in figures.items()
     ]
-    harness.tell(
+    harness.print_table(
         f"From text to tokens of cl100k, one core, {len(texts):,} documents, {megabytes:.1f} MB",
         ["", "CPU seconds", "MB/s", "speed of `encode_batch_fast`"],
         table,
