@@ -3,8 +3,8 @@
 Reads evaluation sets: JSON Lines or Parquet, of which all strings count, at any depth; or text, one question a line; compressed
 files by their suffix. A document that shares a 13-gram of words with one of these strings is contaminated. Strings with fewer words
 are not searched for. N-grams that occur in many documents are common phrases and are ignored (both as in Brown et al. 2020, appendix
-C, who cut out the passage; here the document is dropped). Words are those of MinHash (tasks/dedup/minhash.py): in Chinese, Japanese
-or Thai 13 characters.
+C, who cut out the passage; here the document is dropped). Words are those of MinHash (tasks/dedup/minhash.py): in Chinese and
+Japanese 13 characters, in Thai about 40.
 
 An n-gram that several questions share counts for the first of them. Costs 24 bytes of memory per distinct n-gram, and 8 in every
 worker.

@@ -5,8 +5,8 @@ similarity (Broder 1997). Many such hashes, grouped into bands, find near duplic
 
 Texts are normalised first, as FineWeb does (Penedo et al. 2024): lower case, every number as 0, no punctuation, no accents. Departures:
 an n-gram is hashed from the hashes of its words, all n-grams of a text at once; only marks that are optional in writing are removed
-(accents, Arabic and Hebrew vowel points), since in Hindi or Japanese a mark makes another word; and in scripts without spaces a
-character is a word, since FineWeb's splitter, built for spaces, sees a Chinese sentence as one word.
+(accents, Arabic and Hebrew vowel points), since in Hindi or Japanese a mark makes another word; and scripts
+without spaces are cut into words of one Han character or a few letters, since FineWeb's splitter sees a Chinese sentence as one word.
 """
 
 import re
@@ -32,11 +32,17 @@ OPTIONAL_MARKS = re.compile(
 )
 FOREIGN_PUNCTUATION = re.compile(rf"[^\w\x00-\x7f{MARKS}]+")
 ASCII_PUNCTUATION_TO_SPACE = bytes(code if code > 127 or chr(code).isalnum() else 32 for code in range(256))
-# A word in a script without spaces: a Han character or kana, or a Thai, Lao, Burmese or Khmer letter, each with its marks. Pieces of two
-# to four characters were tried first; one inserted character then shifts all pieces after it, and near duplicates were missed.
-UNSPACED_LETTER = re.compile(
-    rf"[々〆\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff\u0e01-\u0edf\u1000-\u109f\u1780-\u17ff][{MARKS}]*"
-)
+# Words in scripts without spaces. A Han character or kana is one. Thai, Lao, Burmese and Khmer are cut before every letter whose code is a
+# multiple of 3, into pieces of about three letters. Both depend on nearby letters only, so one inserted character changes one word
+# (content-defined chunking). Tried before: pieces of fixed length, which an inserted character shifts to the end of the sentence; and
+# single Thai letters, where 13 in a row are a common phrase ("the most in Thailand is") and no evidence of contamination.
+HAN_AND_KANA = "々〆\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+SOUTHEAST_ASIAN = [
+    chr(code) for low, high in ((0xE01, 0xEDF), (0x1000, 0x109F), (0x1780, 0x17FF)) for code in range(low, high + 1)
+]
+CUT_BEFORE = "".join(c for c in SOUTHEAST_ASIAN if ord(c) % 3 == 0 and c not in MARKS)
+OTHERS = "".join(c for c in SOUTHEAST_ASIAN if ord(c) % 3 and c not in MARKS)
+UNSPACED_WORD = re.compile(rf"[{HAN_AND_KANA}][{MARKS}]*|[{CUT_BEFORE}][{OTHERS}{MARKS}]*|[{OTHERS}][{OTHERS}{MARKS}]*")
 
 
 def split_words(text: str, is_number_zero: bool = True) -> list[bytes]:
@@ -44,7 +50,7 @@ def split_words(text: str, is_number_zero: bool = True) -> list[bytes]:
     text = text.lower()
     if not text.isascii():
         text = FOREIGN_PUNCTUATION.sub(" ", OPTIONAL_MARKS.sub("", unicodedata.normalize("NFD", text)))
-        text = UNSPACED_LETTER.sub(r" \g<0> ", text)
+        text = UNSPACED_WORD.sub(r" \g<0> ", text)
     if is_number_zero:
         text = NUMBER.sub("0", text)
     return text.encode().translate(ASCII_PUNCTUATION_TO_SPACE).split()

@@ -62,7 +62,8 @@ def test_split_words_normalises_case_accents_numbers_and_punctuation():
 
 
 OPTIONAL = ("COMBINING", "HEBREW POINT", "HEBREW ACCENT", "HEBREW MARK", "ARABIC", "VARIATION SELECTOR")
-UNSPACED = ("CJK UNIFIED", "CJK COMPATIBILITY IDEOGRAPH", "HIRAGANA", "KATAKANA", "THAI", "LAO", "MYANMAR", "KHMER")
+ALONE = ("CJK UNIFIED", "CJK COMPATIBILITY IDEOGRAPH", "HIRAGANA", "KATAKANA")
+CUT = ("THAI", "LAO", "MYANMAR", "KHMER")
 
 
 def is_mark(letter):
@@ -75,6 +76,12 @@ def is_optional(letter):
     return is_mark(letter) and name.startswith(OPTIONAL) and "KATAKANA" not in name
 
 
+def kind_of(letter):
+    """How words of its script are cut."""
+    name = unicodedata.name(letter, "")
+    return ALONE if name.startswith(ALONE) else CUT if name.startswith(CUT) else "spaced"
+
+
 def plain_words(text):
     """The same by the definition, one letter at a time, for the letters of WRITTEN."""
     letters = [letter for letter in unicodedata.normalize("NFD", text.lower()) if not is_optional(letter)]
@@ -84,9 +91,11 @@ def plain_words(text):
             words[-1] += letter
         elif not letter.isalnum() and not is_mark(letter):
             is_open = False
-        elif unicodedata.name(letter, "").startswith(UNSPACED) and not letter.isdigit():
-            words.append(letter)
-        elif is_open and not unicodedata.name(words[-1][0], "").startswith(UNSPACED):
+        elif (
+            is_open
+            and kind_of(letter) == kind_of(words[-1][0]) != ALONE
+            and not (kind_of(letter) == CUT and ord(letter) % 3 == 0)
+        ):
             words[-1] += letter
         else:
             words.append(letter)
@@ -117,8 +126,8 @@ def test_split_words_is_idempotent_on_any_text(text):
         ("தமிழ் நூல்", "தமிழ் நூல்"),
         ("がか ガカ", "か\u3099 か カ\u3099 カ"),  # a voicing mark makes another syllable
         ("我喜欢读书。", "我 喜 欢 读 书"),
-        ("สวัสดี", "ส วั ส ดี"),
-        ("ភាសា", "ភា សា"),
+        ("ประเทศไทย", "ประ เท ศไท ย"),
+        ("ភាសាខ្មែរ", "ភាសាខ្មែ រ"),
         ("GPT-4很好", "gpt 0 很 好"),
         ("كِتَاب שָׁלוֹם", "كتاب שלום"),  # vowel points are optional
         ("Việt Nam", "viet nam"),
@@ -133,6 +142,7 @@ CHINESE = "春天来了，河边的柳树发出了嫩绿的新芽，孩子们在
 JAPANESE = "春になると、川沿いの柳が芽吹き、子どもたちは草の上で凧を揚げ、お年寄りはベンチで日向ぼっこをし、遠くから鳥の声が聞こえてくる。"
 THAI = "ฤดูใบไม้ผลิมาถึงแล้วต้นหลิวริมแม่น้ำแตกใบอ่อนสีเขียวเด็กๆเล่นว่าวบนสนามหญ้าส่วนผู้สูงอายุนั่งรับแดดอยู่บนม้านั่ง"
 KHMER = "រដូវផ្ការីកបានមកដល់ហើយដើមឈើនៅតាមមាត់ទន្លេចេញស្លឹកខ្ចីពណ៌បៃតងក្មេងៗលេងខ្លែងនៅលើវាលស្មៅ"
+KHMER += "ស្រុកភូមិក៏មានភាពអ៊ូអរ ហាងលក់ផ្លែឈើបើកតាំងពីព្រលឹម មនុស្សចាស់អង្គុយហាលថ្ងៃនៅក្រោមដើមឈើធំ សត្វស្លាបយំយ៉ាងពីរោះពីចម្ងាយ"
 HINDI = "वसंत आ गया है, नदी के किनारे पेड़ों पर नई पत्तियाँ निकल आई हैं, बच्चे घास पर पतंग उड़ा रहे हैं और बुज़ुर्ग धूप सेंक रहे हैं।"
 
 
