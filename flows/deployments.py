@@ -19,7 +19,8 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
-from flows.prefect_server import await_answer
+from flows.prefect_server import wait_for_server
+from flows.training_slot import make_limit
 from tasks.artifacts.store import Store
 
 HOME = Path(__file__).parent.parent
@@ -36,8 +37,9 @@ def deploy(pool: str = "crawl2chat", wait_seconds: float = 60.0) -> None:
             "`export PREFECT_API_URL=http://127.0.0.1:4200/api`"
         )
     with get_client(sync_client=True) as client:
-        await_answer(client, wait_seconds)
+        wait_for_server(client, wait_seconds)
         _make_pool(client, pool)
+        make_limit(client)
         if not client.read_automations_by_name(ZOMBIES):
             client.create_automation(_zombie_automation())
     _register(pool)

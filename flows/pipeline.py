@@ -12,7 +12,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
 from flows.recipes import STAGE_NAMES, Recipe, RecipeName, StageName, make_recipe
-from flows.stages import FLOWS, Summary
+from flows.stage_run import Summary, run_name
+from flows.stages import FLOWS
 from tasks.artifacts.manifest import Artifact
 from tasks.artifacts.step import ExistingArtifact, Step
 from tasks.artifacts.store import DamagedArtifact, Store
@@ -102,7 +103,7 @@ def launch(stage: str, parameters: dict[str, Any], upstream: list[Summary]) -> S
     return {"artifact": artifact_id}
 
 
-@flow(flow_run_name="pipeline-{recipe}")
+@flow(flow_run_name=run_name)
 def pipeline(
     recipe: RecipeName = "tiny",
     inputs: list[str] = [],

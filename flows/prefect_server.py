@@ -1,42 +1,88 @@
-"""Prefect for a run from the command line: its server, for as long as the run lasts.
+"""Prefect for a run from the command line: its settings, and a temporary server for as long as the run lasts.
 
-Where no PREFECT_API_URL is set, Prefect starts a temporary server of itself, but not before the first flow, and imports it here as
-well. This one starts at once, in a process of its own, while the flows are still being imported: a third of the time.
+Where PREFECT_API_URL names no server, Prefect would start a temporary one (`SubprocessASGIServer`), but not before the first flow
+runs, and only after it has imported the whole server into this process too: 3.4 CPU seconds. This one starts at once, in a process
+of its own, while the flows are still being imported. It uses of Prefect what `SubprocessASGIServer` uses of it, all private, and
+tests/flows/test_prefect_server.py checks that the installed version still has it:
+
+- the application factory `prefect.server.api.server:create_app`, run by uvicorn;
+- the variables of `TEMPORARY`, which turn off the UI and the services that a temporary server does not need.
 """
 
 import atexit
 import contextlib
+import getpass
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model.errors import UserError
 from tasks.execution.launcher import die_with_parent
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-START_SECONDS, STOP_SECONDS, POLL_SECONDS = 120.0, 5.0, 0.05
-QUIET = {  # what is done from the command line is told by our own display, and phones nobody
+START_SECONDS, STOP_SECONDS, POLL_SECONDS = 300.0, 5.0, 0.1
+SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own display shows the run
     "PREFECT_LOGGING_LOGGERS_UVICORN_LEVEL": "CRITICAL",
+    # Prefect's engine tries a request again after 2, 4, 8 ... s. The default of 5 times is a minute; 8 times is eight and a half.
+    "PREFECT_CLIENT_MAX_RETRIES": "8",
 }
-TEMPORARY = {
-    "PREFECT_UI_ENABLED": "0",
-    "PREFECT__SERVER_EPHEMERAL": "1",
-    "PREFECT__SERVER_FINAL": "1",
-}  # as Prefect's own
-UVICORN = [sys.executable, "-m", "uvicorn", "--log-level", "error", "--lifespan", "on", "--host", "127.0.0.1"]
+TEMPORARY = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+UVICORN = [sys.executable, "-m", "uvicorn", "--log-level", "error", "--lifespan", "on"]
+APPLICATION = ["--factory", "prefect.server.api.server:create_app"]
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
-def quieten() -> None:
-    """Before Prefect is imported, which reads these settings, and where nothing is set tells and sends what is used."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+def prepare_environment() -> None:
+    """Set what Prefect reads from the environment when it is imported; a variable that is set already stays as it is.
+
+    Adds this machine to NO_PROXY, so that a proxy for downloads does not catch the calls to our own server. Gives Prefect a
+    temporary folder where there is no home to write to, and a user name to libraries that ask for one. Makes SIGINT end the run
+    also where a shell started it in the background, which makes a process ignore the signal.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    _bypass_proxy()
+    _provide_home()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _bypass_proxy() -> None:
+    """Both spellings, since libraries differ in which they prefer."""
+    listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in listed.split(",") if host.strip()]
+    if "*" not in hosts:
+        hosts += [host for host in LOCAL_HOSTS if host not in hosts]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
+
+
+def _provide_home() -> None:
+    """A temporary home, removed at exit, where the user has none or it cannot be written to: of a container's bare uid, of a build."""
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.expanduser raises where there is no home
+    if not os.access(home, os.W_OK):
+        folder = tempfile.mkdtemp(prefix="crawl2chat-home-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        for name in ("PREFECT_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "TRITON_CACHE_DIR"):
+            os.environ.setdefault(name, f"{folder}/{name.lower()}")
+        if not Path(home).is_absolute():
+            os.environ["HOME"] = folder
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # torch names its cache by the user
+        os.environ["USER"] = f"uid{os.getuid()}"
 
 
 class Server:
@@ -45,35 +91,41 @@ class Server:
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         if not os.environ.get("PREFECT_API_URL"):
-            self.port = _free_port()
+            self._start()
+
+    def _start(self) -> None:
+        """Clients may connect at once: the socket listens already, and the server answers when it has started."""
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
             self.process = subprocess.Popen(
-                [*UVICORN, "--port", str(self.port), "--factory", "prefect.server.api.server:create_app"],
+                [*UVICORN, "--fd", str(listener.fileno()), *APPLICATION],
                 env=os.environ | TEMPORARY,
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the run, which still has to tell the server of it
+                pass_fds=[listener.fileno()],
+                start_new_session=True,  # Ctrl-C is for the run, which still has to report its end to the server
                 preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, no locks are touched
             )
-            atexit.register(self.stop)  # before Prefect registers its own, so after it: its last logs need the server
+        atexit.register(self.stop)  # before Prefect registers its own, so after it: its last logs need the server
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """Run the flows of this block with it. Raises ValueError where it does not answer, RuntimeError where it does not start."""
+        """Run the flows of this block with it. Raises UserError if it does not answer, RuntimeError if the temporary one does not start."""
         from prefect.client.orchestration import get_client
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
+        settings = {}
         if PREFECT_API_URL.value():  # also by a profile or a file of Prefect's, which were not read before
             self.stop()
+        else:
+            # Nobody looks for dead flows by their heartbeat here, and each flow would wait a second for the last beat at its end.
+            settings = {"api.url": self.url, "flows.heartbeat_frequency": None}
+        with temporary_settings(settings):
             with get_client(sync_client=True) as client:
-                await_answer(client, 0.0)
-            yield
-            return
-        assert self.process is not None
-        _await(self.process, self.port)
-        # Nobody looks for dead flows by their heartbeat here, and each flow would wait a second for the last beat at its end.
-        with temporary_settings({"api.url": f"http://127.0.0.1:{self.port}/api", "flows.heartbeat_frequency": None}):
+                wait_for_server(client, START_SECONDS if self.process else 0.0, self.process)
             yield
 
     def stop(self) -> None:
+        """End the temporary server, if there is one."""
         if self.process is not None:
             self.process.terminate()
             try:
@@ -84,39 +136,20 @@ class Server:
             self.process = None
 
 
-def await_answer(client: "SyncPrefectClient", wait_seconds: float) -> None:
-    """Until the server that PREFECT_API_URL names answers. Raises ValueError where it does not."""
+def wait_for_server(
+    client: "SyncPrefectClient", wait_seconds: float, process: subprocess.Popen[bytes] | None = None
+) -> None:
+    """Wait until the server answers. Raises UserError if it does not, RuntimeError if it is our own `process` that does not start."""
     deadline = time.monotonic() + wait_seconds
     while error := client.api_healthcheck():
-        if time.monotonic() > deadline:
-            raise ValueError(
+        if process is not None and (process.poll() is not None or time.monotonic() > deadline):
+            status = "gives no answer" if process.returncode is None else f"ended with status {process.returncode}"
+            raise RuntimeError(
+                f"Prefect's temporary server {status}: run `prefect server start`, and name it with PREFECT_API_URL"
+            )
+        if process is None and time.monotonic() > deadline:
+            raise UserError(
                 f"no Prefect server answers at {client.api_url} ({error}): start it with `prefect server start`, or name "
                 "another with PREFECT_API_URL"
             )
-        time.sleep(1.0)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def _await(process: subprocess.Popen[bytes], port: int) -> None:
-    """Until it takes connections, which uvicorn does when the application has started."""
-    started = time.monotonic()
-    while process.poll() is None and time.monotonic() - started < START_SECONDS:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            time.sleep(POLL_SECONDS)
-        else:
-            return
-    how = (
-        f"gave no answer in {START_SECONDS:.0f} s"
-        if process.poll() is None
-        else f"ended with status {process.returncode}"
-    )
-    raise RuntimeError(
-        f"Prefect's temporary server {how}: run `prefect server start`, and name it with PREFECT_API_URL"
-    )
+        time.sleep(POLL_SECONDS)

@@ -15,16 +15,13 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.pipeline import dag, pipeline
-from flows.prefect_reporter import PrefectReporter
 from flows.recipes import Recipe, RecipeName, make_recipe
-from flows.stages import Summary
+from flows.stage_run import Summary, run_name, run_step
 from model.config import ModelShape, num_matrix_parameters
 from model.planning.scaling_law import require_enough_runs
 from tasks.artifacts.manifest import Checkpoint, Report
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
-from tasks.execution.reporter import reporting
-from tasks.execution.runner import execute
 from tasks.pretrain.stage import PretrainConfig, pretrain
 from tasks.scaling.stage import BUDGETS, SIZES, ScalingConfig, scaling
 
@@ -101,15 +98,10 @@ def smaller_model(model: ModelShape, size: float) -> ModelShape:
 @task(cache_policy=NO_CACHE)
 def make(step: Step[Any], recipe: str, upstream: Sequence[Summary]) -> Summary:
     """Make the artifact of a step. `upstream` is what the UI draws arrows from."""
-    store = Store.default()
-    with reporting(PrefectReporter()):
-        manifest = execute(step, store)
-    if step.stage == "scaling":
-        store.set_latest(recipe, manifest)
-    return {"artifact": manifest.id, "counts": manifest.counts, "metrics": manifest.metrics}
+    return run_step(step, recipe, Store.default(), sets_latest=step.stage == "scaling")
 
 
-@flow(name="scaling", flow_run_name="scaling-{recipe}")
+@flow(name="scaling", flow_run_name=run_name)
 def scaling_study(
     recipe: RecipeName = "study",
     inputs: list[str] = [],

@@ -8,15 +8,13 @@ from typing import Any, TypeVar
 
 from prefect import flow
 
-from flows.prefect_reporter import PrefectReporter
 from flows.recipes import RecipeName
+from flows.stage_run import Summary, run_name, run_step
 from tasks.artifacts.manifest import Artifact, Checkpoint, Documents, Report, Tokenizer, Tokens
 from tasks.artifacts.step import ExistingArtifact, Step
 from tasks.artifacts.store import Store
 from tasks.dedup import stage as dedup_stage
 from tasks.evaluate import stage as evaluate_stage
-from tasks.execution.reporter import reporting
-from tasks.execution.runner import execute
 from tasks.export import stage as export_stage
 from tasks.filter import stage as filter_stage
 from tasks.ingest import stage as ingest_stage
@@ -29,7 +27,6 @@ from tasks.tokenizer import train as tokenizer_stage
 
 LATEST = "latest"
 A = TypeVar("A", bound=Artifact)
-Summary = dict[str, Any]
 
 
 class Inputs:
@@ -47,13 +44,10 @@ class Inputs:
         return ExistingArtifact.of(kind, artifact_id, manifest)
 
     def run(self, step: Step[Any], force: bool) -> Summary:
-        with reporting(PrefectReporter()):
-            manifest = execute(step, self.store, force=force)
-        self.store.set_latest(self.recipe, manifest)
-        return {"artifact": manifest.id, "counts": manifest.counts, "metrics": manifest.metrics}
+        return run_step(step, self.recipe, self.store, force=force)
 
 
-@flow(flow_run_name="ingest-{recipe}")
+@flow(flow_run_name=run_name)
 def ingest(
     recipe: RecipeName = "tiny", config: ingest_stage.IngestConfig = ingest_stage.IngestConfig(), force: bool = False
 ) -> Summary:
@@ -67,7 +61,7 @@ def ingest(
     return Inputs(recipe).run(ingest_stage.ingest(config), force)
 
 
-@flow(flow_run_name="filter-{recipe}")
+@flow(flow_run_name=run_name)
 def filter(
     recipe: RecipeName = "tiny",
     documents: str = LATEST,
@@ -86,7 +80,7 @@ def filter(
     return take.run(filter_stage.filter(take(Documents, "ingest", documents), config), force)
 
 
-@flow(flow_run_name="dedup-{recipe}")
+@flow(flow_run_name=run_name)
 def dedup(
     recipe: RecipeName = "tiny",
     documents: str = LATEST,
@@ -105,7 +99,7 @@ def dedup(
     return take.run(dedup_stage.dedup(take(Documents, "filter", documents), config), force)
 
 
-@flow(flow_run_name="tokenizer-{recipe}")
+@flow(flow_run_name=run_name)
 def tokenizer(
     recipe: RecipeName = "tiny",
     documents: str = LATEST,
@@ -124,7 +118,7 @@ def tokenizer(
     return take.run(tokenizer_stage.tokenizer(take(Documents, "dedup", documents), config), force)
 
 
-@flow(flow_run_name="tokenize-{recipe}")
+@flow(flow_run_name=run_name)
 def tokenize(
     recipe: RecipeName = "tiny",
     documents: str = LATEST,
@@ -146,7 +140,7 @@ def tokenize(
     return take.run(tokenize_stage.tokenize(*given, config), force)
 
 
-@flow(flow_run_name="pretrain-{recipe}")
+@flow(flow_run_name=run_name)
 def pretrain(
     recipe: RecipeName = "tiny",
     tokens: str = LATEST,
@@ -168,7 +162,7 @@ def pretrain(
     return take.run(pretrain_stage.pretrain(*given, config), force)
 
 
-@flow(flow_run_name="sft-{recipe}")
+@flow(flow_run_name=run_name)
 def sft(
     recipe: RecipeName = "tiny",
     base: str = LATEST,
@@ -190,7 +184,7 @@ def sft(
     return take.run(sft_stage.sft(*given, config), force)
 
 
-@flow(flow_run_name="reward-{recipe}")
+@flow(flow_run_name=run_name)
 def reward(
     recipe: RecipeName = "tiny",
     assistant: str = LATEST,
@@ -212,7 +206,7 @@ def reward(
     return take.run(reward_stage.reward(*given, config), force)
 
 
-@flow(flow_run_name="rlhf-{recipe}")
+@flow(flow_run_name=run_name)
 def rlhf(
     recipe: RecipeName = "tiny",
     assistant: str = LATEST,
@@ -240,7 +234,7 @@ def rlhf(
     return take.run(rlhf_stage.rlhf(*given, config), force)
 
 
-@flow(flow_run_name="evaluate-{recipe}")
+@flow(flow_run_name=run_name)
 def evaluate(
     recipe: RecipeName = "tiny",
     raw: str = LATEST,
@@ -287,7 +281,7 @@ def evaluate(
     return take.run(step, force)
 
 
-@flow(flow_run_name="export-{recipe}")
+@flow(flow_run_name=run_name)
 def export(
     recipe: RecipeName = "tiny",
     policy: str = LATEST,

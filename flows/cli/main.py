@@ -20,7 +20,7 @@ from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Table
 
-from flows.prefect_server import Server, quieten
+from flows.prefect_server import Server, prepare_environment
 from flows.recipes import STAGE_NAMES, StageName, make_recipe
 from model.files import read_lines
 from tasks.artifacts.files import write_atomically
@@ -406,7 +406,7 @@ def deploy(pool: Annotated[str, typer.Option(help="The work pool.")] = "crawl2ch
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; every error a user can cause is one line and a status of 2."""
     logging.getLogger("crawl2chat").addHandler(logging.NullHandler())
-    quieten()
+    prepare_environment()
     try:
         app(args=list(arguments) if arguments is not None else None)
     except (ValueError, OSError) as error:

@@ -1,0 +1,106 @@
+"""How a flow runs one stage: reports to Prefect, waits for the machine where the stage trains, and records the result as latest."""
+
+import contextlib
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from coolname.data import config as coolnames
+from prefect import runtime
+
+from flows.prefect_reporter import PrefectReporter
+from flows.training_slot import training_slot
+from tasks.artifacts.manifest import STATE, Checkpoint
+from tasks.artifacts.step import Step
+from tasks.artifacts.store import DamagedArtifact, Store
+from tasks.execution.reporter import reporting
+from tasks.execution.runner import execute, up_to_date
+
+Summary = dict[str, Any]
+UP_TO_DATE = "up to date"
+
+# Prefect's server names a run without a name by coolname, `flashy-ocelot`. The form of its UI (3.8.8) proposes `Tasty-Poke`.
+COOLNAME_LISTS = (
+    ("adjective", "adjective_near", "noun_adjective", "prefix", "size"),
+    ("animal", "animal_breed", "animal_legendary"),
+)
+UI_ADJECTIVES = frozenset(
+    [
+        "Awesome",
+        "Rustic",
+        "Small",
+        "Gorgeous",
+        "Fantastic",
+        "Sleek",
+        "Intelligent",
+        "Unbranded",
+        "Refined",
+        "Licensed",
+        "Generic",
+        "Practical",
+        "Ergonomic",
+        "Handcrafted",
+        "Tasty",
+        "Handmade",
+        "Incredible",
+    ]
+)
+
+
+def run_step(step: Step[Any], recipe: str, store: Store, *, force: bool = False, sets_latest: bool = True) -> Summary:
+    """Make the artifact of `step` unless it is up to date. Returns its id, counts and metrics."""
+    reporter = PrefectReporter()
+    try:
+        state = state_before(step, store, force)
+        reporter.started(step, recipe, state)
+        # A run from the command line has a server, and the machine, for itself: only deployments wait for each other.
+        needs_machine = issubclass(step.kind, Checkpoint) and state != UP_TO_DATE and runtime.deployment.id is not None
+        slot = training_slot(runtime.flow_run.name, lambda line: reporter.log(step.stage, line))
+        with slot if needs_machine else contextlib.nullcontext(), reporting(reporter):
+            manifest = execute(step, store, force=force)
+    finally:
+        reporter.close()
+    if sets_latest:
+        store.set_latest(recipe, manifest)
+    return {"artifact": manifest.id, "counts": manifest.counts, "metrics": manifest.metrics}
+
+
+def state_before(step: Step[Any], store: Store, force: bool = False) -> str:
+    """What a run of `step` begins with, in words for its page: up to date, forced, resumed, or new."""
+    if force:
+        return "forced: runs although its artifact may be there"
+    with contextlib.suppress(DamagedArtifact):
+        if up_to_date(step, store):
+            return UP_TO_DATE
+    work = store.folder(step.id) / STATE
+    if work.is_dir() and any(work.iterdir()):
+        return "resumes the unfinished work of an earlier run"
+    return "new"
+
+
+def run_name() -> str:
+    """The name of a flow run: the one that a person gave it, else FLOW-RECIPE instead of Prefect's random one."""
+    given = str(runtime.flow_run.name or "")
+    if given and not is_random_name(given):
+        return given
+    return f"{runtime.flow_run.flow_name}-{runtime.flow_run.parameters['recipe']}"
+
+
+def is_random_name(name: str) -> bool:
+    """Whether Prefect's server, or the form of its UI, made up a name."""
+    first, _, rest = name.partition("-")
+    return first in UI_ADJECTIVES or all(word in words for word, words in zip((first, rest), _words(), strict=True))
+
+
+@cache
+def _words() -> tuple[frozenset[str], frozenset[str]]:
+    """Coolname's adjectives and nouns."""
+    lists: dict[str, Any] = coolnames
+    first, second = (
+        frozenset(_plain(entry) for name in names for entry in lists[name]["words"]) for names in COOLNAME_LISTS
+    )
+    return first, second
+
+
+def _plain(entry: str | Sequence[str]) -> str:
+    return entry.replace(" ", "-") if isinstance(entry, str) else "-".join(entry)
