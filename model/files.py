@@ -1,14 +1,19 @@
-"""Files: the one atomic write, and JSON Lines.
+"""Files: the one atomic write, names that fit a file system, and JSON Lines.
 
 A line of JSON Lines ends with a line feed alone: the other characters that end lines in Unicode may stand in a text.
 """
 
 import contextlib
+import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+MAX_NAME_BYTES = 255  # of ext4, XFS, Btrfs, ZFS, NFS
+TEMPORARY = ".tmp"
 
 
 @contextlib.contextmanager
@@ -16,10 +21,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path next to `path`, for the block to write. Then it replaces `path`: a reader sees the old file or the whole new one.
 
     The data is on the disk before the rename, so this holds after a power cut too. If the block raises, or the disk is full, the
-    temporary file is removed and `path` stays as it was.
+    temporary file is removed, which frees the space that it took, and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         yield temporary
         with temporary.open("rb") as stream:
@@ -27,6 +32,28 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """A name next to `path` that nobody else writes to, on this machine or another one that shares the folder."""
+    suffix = f".{os.getpid()}-{secrets.token_hex(3)}{TEMPORARY}"
+    return path.with_name(short_file_name(path.name, MAX_NAME_BYTES - len(suffix)) + suffix)
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what writers left under `folder` that were killed. No writer may be alive."""
+    for leftover in folder.rglob(f"*{TEMPORARY}"):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            leftover.unlink()
+
+
+def short_file_name(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
+    """The name if a file system takes it, else its beginning and a hash of all of it: file systems count bytes, not characters."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= max_bytes:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    return encoded[: max_bytes - len(digest) - 1].decode(errors="ignore") + "-" + digest
 
 
 def read_lines(path: str | Path) -> list[Any]:

@@ -1,35 +1,98 @@
-"""Manifests and the kinds of artifacts. Reads and writes nothing: `tasks.artifacts.store` does."""
+"""Manifests and the kinds of artifacts. Reads and writes nothing: `tasks.artifacts.store` does.
+
+A manifest may come from a store that others write to, so it is checked like any other foreign input: its names stay in their folder.
+"""
 
 import hashlib
+import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from model.files import MAX_NAME_BYTES
 
 MANIFEST = "manifest.json"
-STATE = (
-    ".state"  # what a stage needs to resume after a kill: finished shards' records, checkpoints. Gone on completion.
-)
+STATE = ".state"  # what a stage needs to resume after a kill: records of finished shards, checkpoints. Removed on completion.
+MAX_PATH_BYTES = 4_000  # Linux takes 4,095 for a whole path
+DRIVE = re.compile(r"[A-Za-z]:")  # of Windows
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def check_name(name: str) -> str:
+    """`name` if it is that of one file or folder, anywhere: a stage, a fingerprint, a recipe, a part of a path. Else ValueError."""
+    if name in ("", ".", "..") or "/" in name or "\\" in name or CONTROL.search(name) or DRIVE.match(name):
+        raise ValueError(f"{name[:80]!r} is not the name of a file")
+    try:
+        num_bytes = len(name.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"{name[:80]!r} is not the name of a file: it is not Unicode") from None
+    if num_bytes > MAX_NAME_BYTES:
+        raise ValueError(f"{name[:80]!r}... has {num_bytes} bytes, and the name of a file has at most {MAX_NAME_BYTES}")
+    return name
+
+
+def check_path(path: str) -> str:
+    """`path` if it names a file of an artifact: relative, with forward slashes, nothing in it that leads out. Else ValueError."""
+    parts = [check_name(part) for part in path.split("/")]
+    if is_bookkeeping(parts[0]):
+        raise ValueError(f"{path[:80]!r} is a name that the store needs for itself")
+    if len(path.encode()) > MAX_PATH_BYTES:
+        raise ValueError(f"{path[:80]!r}... is longer than {MAX_PATH_BYTES} bytes")
+    return path
+
+
+def is_bookkeeping(name: str) -> bool:
+    """Whether a file or folder right in an artifact's folder is the store's own and no part of the artifact."""
+    return name in (MANIFEST, STATE, "lease") or name.startswith(".lease.")
+
+
+def check_id(artifact_id: str) -> str:
+    """`artifact_id` if it is STAGE/FINGERPRINT. Else ValueError."""
+    stage, slash, fingerprint = artifact_id.partition("/")
+    if not slash:
+        raise ValueError(f"{artifact_id[:80]!r} is not STAGE/FINGERPRINT")
+    check_name(stage)
+    check_name(fingerprint)
+    return artifact_id
+
+
+Name = Annotated[str, AfterValidator(check_name)]
 
 
 class FileRecord(BaseModel):
-    path: str
-    bytes: int
-    sha256: str
+    """One file of an artifact; its path is relative to the artifact's folder."""
+
+    path: Annotated[str, AfterValidator(check_path)]
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+def _differ(files: list[FileRecord]) -> list[FileRecord]:
+    """Refuses a path that stands twice, and one that is both a file and a folder."""
+    paths = {file.path for file in files}
+    if len(paths) != len(files):
+        raise ValueError("a path stands twice among the files")
+    for path in paths:
+        if parents := {str(parent) for parent in PurePosixPath(path).parents} & paths:
+            raise ValueError(f"{parents.pop()!r} is both a file and the folder of {path!r}")
+    return files
 
 
 class Manifest(BaseModel):
-    """The record beside every artifact: what it is, what it was made of, and how."""
+    """The record of every artifact: what it is, what it was made of, and how."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")  # null would not be read again
 
     kind: str
-    stage: str
+    stage: Name
     stage_version: int
-    fingerprint: str
-    inputs: dict[str, str] = Field(description="role -> STAGE/FINGERPRINT")
+    fingerprint: Name
+    inputs: dict[str, Annotated[str, AfterValidator(check_id)]] = Field(description="role -> STAGE/FINGERPRINT")
     input_digests: dict[str, str] = Field(description="role -> digest of the files it was then")
     config: dict[str, Any]
-    files: list[FileRecord]
+    files: Annotated[list[FileRecord], AfterValidator(_differ)]
     counts: dict[str, int] = Field(description="name_unit -> count, dropped documents by reason among them")
     metrics: dict[str, float]
     provenance: dict[str, Any]
@@ -40,7 +103,7 @@ class Manifest(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Of what is in the files. A stage run anew may give other bytes under the same fingerprint."""
+        """Hash of the contents. A stage that runs again may give other bytes under the same fingerprint."""
         listing = "\n".join(f"{file.path} {file.sha256}" for file in self.files)
         return hashlib.sha256(listing.encode()).hexdigest()[:16]
 

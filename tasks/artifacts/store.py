@@ -2,24 +2,47 @@
 
 Reads and writes `STORE/STAGE/FINGERPRINT/`: the data files and, last and by rename, `manifest.json`. Its presence is completion.
 `STORE/recipes/RECIPE/STAGE` holds the fingerprint of the latest artifact of that stage in that recipe.
+
+A store may be shared, so what is found there is not trusted: a name in a manifest or a pointer that leads out of the artifact's
+folder, also through a symbolic link, is refused, and so is a manifest that belongs elsewhere, is damaged or is absurdly large.
+
+Finished artifacts can be read in a store that nobody may write to. Of a remote store, artifacts are copied to a local folder to be
+read, and made there.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import fsspec
+from pydantic import ValidationError
 
-from tasks.artifacts.files import Hashes, write_atomically
-from tasks.artifacts.manifest import MANIFEST, STATE, Artifact, FileRecord, Manifest
+from model.errors import UserError
+from model.files import replacing
+from tasks.artifacts.files import Hashes, cache_folder, logger, write_atomically
+from tasks.artifacts.manifest import (
+    MANIFEST,
+    STATE,
+    Artifact,
+    FileRecord,
+    Manifest,
+    check_id,
+    check_name,
+    is_bookkeeping,
+)
 from tasks.artifacts.step import A_co
 
+MAX_MANIFEST_BYTES = 2**28  # a crawl of 90,000 files has some 270,000 records of 200 bytes
+MAX_POINTER_BYTES = 1_000
 
-class DamagedArtifact(ValueError):
-    """A file of a finished artifact is gone or is not what the manifest says."""
+
+class DamagedArtifact(UserError):
+    """A finished artifact is not what its manifest says, or its manifest is none."""
 
 
 class Store:
@@ -29,127 +52,227 @@ class Store:
     """
 
     def __init__(self, url: str, local: Path | None = None) -> None:
-        self.url = url.rstrip("/")
-        self.remote = None if "://" not in url else fsspec.core.url_to_fs(self.url)
-        cache = local or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "crawl2chat"
+        self.url = url.rstrip("/") or url
+        self.remote = None if "://" not in url else _filesystem(self.url)
+        cache = local or cache_folder()
         name = hashlib.sha256(self.url.encode()).hexdigest()[:8]
         self.root = Path(url).absolute() if self.remote is None else cache / name
-        self.hashes = Hashes(self.root / "hashes.json")
+        self.hashes = Hashes(self.root / "hashes.json", cache / f"hashes-{name}.json")
 
     @classmethod
     def default(cls) -> Self:
+        """The store that CRAWL2CHAT_STORE names, else the folder `artifacts`."""
         return cls(os.environ.get("CRAWL2CHAT_STORE") or "artifacts")
 
     def folder(self, artifact_id: str) -> Path:
-        return self.root / artifact_id
+        """The folder of an artifact, made already or not. Raises UserError where that is no STAGE/FINGERPRINT of this store."""
+        try:
+            folder = self.root / check_id(artifact_id)
+        except ValueError as error:
+            raise UserError(f"there is no artifact {artifact_id[:80]!r}: {error}") from None
+        if not _is_inside(folder, self.root):
+            raise DamagedArtifact(f"{folder} is a link that leads out of the store: delete it")
+        return folder
 
     def find(self, artifact_id: str) -> Manifest | None:
-        """The manifest of a finished artifact, or None."""
+        """The manifest of a finished artifact, or None. Raises DamagedArtifact where the manifest cannot be used."""
         path = self.folder(artifact_id) / MANIFEST
         if not path.exists() and self.remote is not None:
-            self._download(f"{artifact_id}/{MANIFEST}")
-        return Manifest.model_validate_json(path.read_text()) if path.exists() else None
+            self._download(f"{artifact_id}/{MANIFEST}", MAX_MANIFEST_BYTES)
+        return _read_manifest(path, artifact_id) if path.exists() or path.is_symlink() else None
 
     def open(self, artifact_id: str, kind: type[A_co]) -> A_co:
-        """The artifact, every file of it checked. Raises ValueError where it is missing or of another kind, DamagedArtifact."""
+        """The artifact, every file of it checked. Raises UserError where it is missing or of another kind, DamagedArtifact."""
         manifest = self.find(artifact_id)
         if manifest is None:
-            raise ValueError(
+            raise UserError(
                 f"there is no artifact {artifact_id} in {self.url}: run its stage first, or name another store with CRAWL2CHAT_STORE"
             )
         if kind is not Artifact and manifest.kind != kind.__name__:
-            raise ValueError(
+            raise UserError(
                 f"artifact {artifact_id} is of kind {manifest.kind}, and {kind.__name__} is needed here: name one of that kind"
             )
+        folder = self.folder(artifact_id)
         if self.remote is not None:
             for file in manifest.files:
-                if not (self.folder(artifact_id) / file.path).exists():
-                    self._download(f"{artifact_id}/{file.path}")
+                if not (folder / file.path).exists():
+                    self._download(f"{artifact_id}/{file.path}", file.bytes)
         self.verify(manifest)
-        return kind(manifest, self.folder(artifact_id))
+        return kind(manifest, folder)
 
     def verify(self, manifest: Manifest) -> None:
         """Raises DamagedArtifact where a file is not what its manifest says."""
+        folder = self.folder(manifest.id)
+        inside: set[Path] = set()
         for file in manifest.files:
-            path = self.folder(manifest.id) / file.path
-            if not path.exists():
-                if self.remote is not None:
-                    continue  # not copied to this machine yet
-                trouble = "was deleted"
-            elif path.stat().st_size != file.bytes:
-                trouble = f"has {path.stat().st_size} bytes where its manifest says {file.bytes}"
-            elif self.hashes.of(path) != file.sha256:
-                trouble = "was changed since it was written (its sha256 differs)"
-            else:
-                continue
-            raise DamagedArtifact(
-                f"{path} {trouble}: make artifact {manifest.id} anew with `crawl2chat run RECIPE --force {manifest.stage}`"
-            )
+            path = folder / file.path
+            if path.is_symlink() or path.parent not in inside:
+                if not _is_inside(path, folder):
+                    raise DamagedArtifact(f"{path} is a link that leads out of the artifact {manifest.id}: delete it")
+                inside.add(path.parent)
+            if reason := self._damage(path, file):
+                raise DamagedArtifact(
+                    f"{path} {reason}: make artifact {manifest.id} again with `crawl2chat run RECIPE --force {manifest.stage}`"
+                )
         self.hashes.save()
 
-    def commit(self, manifest: Manifest) -> None:
-        """Make the work in the artifact's folder an artifact: drop its state, write the manifest last."""
+    def _damage(self, path: Path, file: FileRecord) -> str:
+        if not path.exists():
+            return "" if self.remote is not None else "was deleted"  # not copied to this machine yet
+        if not path.is_file():
+            return "is not a regular file"
+        if path.stat().st_size != file.bytes:
+            return f"has {path.stat().st_size} bytes where its manifest says {file.bytes}"
+        return "" if self.hashes.of(path) == file.sha256 else "was changed since it was written (its sha256 differs)"
+
+    def prepare(self, artifact_id: str) -> Path:
+        """The folder to make an artifact in. Raises DamagedArtifact where something in it leads out: a stage would write there."""
+        folder = self.folder(artifact_id)
+        for parent, folders, files in os.walk(folder):
+            for name in (*folders, *files):
+                path = Path(parent, name)
+                if path.is_symlink() and not _is_inside(path, folder):
+                    raise DamagedArtifact(f"{path} is a link that leads out of the artifact's folder: delete it")
+        return folder
+
+    def commit(self, manifest: Manifest, fence: AbstractContextManager[None] | None = None) -> None:
+        """Make the work in the artifact's folder an artifact: drop its state, write the manifest last, both within `fence`.
+
+        In a remote store whoever commits first counts: raises FileExistsError where another machine was faster. An object store
+        that has conditional writes (S3, GCS) decides that; on others fsspec looks first, which leaves a gap of milliseconds.
+        """
         folder = self.folder(manifest.id)
-        shutil.rmtree(folder / STATE, ignore_errors=True)
         text = manifest.model_dump_json(indent=1)
+        Manifest.model_validate_json(text)  # or the artifact could not be read again
         if self.remote is not None:
             filesystem, root = self.remote
             for file in manifest.files:
                 filesystem.makedirs(f"{root}/{manifest.id}/{file.path}".rsplit("/", 1)[0], exist_ok=True)
                 filesystem.put_file(str(folder / file.path), f"{root}/{manifest.id}/{file.path}")
-            filesystem.pipe_file(f"{root}/{manifest.id}/{MANIFEST}", text.encode())
-        write_atomically(folder / MANIFEST, text)
+        with fence or contextlib.nullcontext():
+            if self.remote is not None:
+                filesystem.pipe_file(f"{root}/{manifest.id}/{MANIFEST}", text.encode(), mode="create")
+            shutil.rmtree(folder / STATE, ignore_errors=True)
+            write_atomically(folder / MANIFEST, text)
         self.hashes.save()
 
     def discard(self, artifact_id: str) -> None:
         """Remove an artifact, finished or not; its manifest goes first."""
-        (self.folder(artifact_id) / MANIFEST).unlink(missing_ok=True)
+        folder = self.folder(artifact_id)
+        (folder / MANIFEST).unlink(missing_ok=True)
         if self.remote is not None:
             filesystem, root = self.remote
             if filesystem.exists(f"{root}/{artifact_id}/{MANIFEST}"):
                 filesystem.rm_file(f"{root}/{artifact_id}/{MANIFEST}")
-        for path in self.folder(artifact_id).glob("*"):
-            if path.name != "lease":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in folder.glob("*"):
+            if path.name == STATE or not is_bookkeeping(path.name):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def records(self, folder: Path) -> list[FileRecord]:
-        """A record of every file in `folder`, its state and its lease apart."""
+        """A record of every file in `folder`, without those that the store needs for itself."""
+        paths = [path for path in sorted(folder.rglob("*")) if not is_bookkeeping(path.relative_to(folder).parts[0])]
         return [
             FileRecord(path=str(path.relative_to(folder)), bytes=path.stat().st_size, sha256=self.hashes.of(path))
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.relative_to(folder).parts[0] not in (STATE, "lease", MANIFEST)
+            for path in paths
+            if path.is_file()
         ]
 
     def set_latest(self, recipe: str, manifest: Manifest) -> None:
-        pointer = f"recipes/{recipe}/{manifest.stage}"
+        """Let `latest` of this stage in `recipe` be this artifact. Nothing is written where it is already."""
+        pointer = _pointer(recipe, manifest.stage)
+        if self._read_pointer(pointer) == manifest.fingerprint:
+            return
         write_atomically(self.root / pointer, manifest.fingerprint)
         if self.remote is not None:
             filesystem, root = self.remote
-            filesystem.makedirs(f"{root}/recipes/{recipe}", exist_ok=True)
+            filesystem.makedirs(f"{root}/{pointer.rpartition('/')[0]}", exist_ok=True)
             filesystem.pipe_file(f"{root}/{pointer}", manifest.fingerprint.encode())
 
     def latest(self, recipe: str, stage: str) -> str:
-        """The id of the artifact that `stage` made last in `recipe`. Raises ValueError where it made none."""
-        pointer = f"recipes/{recipe}/{stage}"
-        if self.remote is not None:
-            self._download(pointer)
-        if not (self.root / pointer).exists():
-            raise ValueError(
+        """The id of the artifact that `stage` made last in `recipe`. Raises UserError where it made none."""
+        fingerprint = self._read_pointer(_pointer(recipe, stage))
+        if fingerprint is None:
+            raise UserError(
                 f"stage {stage} of recipe {recipe} has left no artifact in {self.url}: run it with `crawl2chat run {recipe} --until {stage}`"
             )
-        return f"{stage}/{(self.root / pointer).read_text()}"
+        return f"{stage}/{fingerprint}"
+
+    def _read_pointer(self, pointer: str) -> str | None:
+        path = self.root / pointer
+        if self.remote is not None:
+            self._download(pointer, MAX_POINTER_BYTES)
+        if not path.is_file():
+            return None
+        if not _is_inside(path, self.root):
+            raise DamagedArtifact(f"{path} is a link that leads out of the store: delete it")
+        with path.open("rb") as stream:
+            content = stream.read(MAX_POINTER_BYTES)
+        try:
+            return check_name(content.decode().strip())
+        except ValueError:
+            raise DamagedArtifact(f"{path} does not hold a fingerprint: delete it, then run the stage again") from None
 
     def manifests(self) -> Iterator[Manifest]:
-        """Every finished artifact of the store that is on this machine."""
+        """Every finished artifact of the store that is on this machine. One that cannot be read is left out with a warning."""
         for path in sorted(self.root.glob(f"*/*/{MANIFEST}")):
-            yield Manifest.model_validate_json(path.read_text())
+            try:
+                if manifest := self.find(str(path.parent.relative_to(self.root))):
+                    yield manifest
+            except UserError as error:
+                logger.warning("%s", error)
 
-    def _download(self, name: str) -> None:
+    def _download(self, name: str, max_bytes: int) -> None:
+        """Copy a file of the remote store, if it is there, to its place. Raises DamagedArtifact where it is larger than it may be."""
         assert self.remote is not None
         filesystem, root = self.remote
-        if filesystem.exists(f"{root}/{name}"):
-            path = self.root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        if not filesystem.exists(f"{root}/{name}"):
+            return
+        path = self.root / name
+        if (num_bytes := filesystem.size(f"{root}/{name}")) is not None and num_bytes > max_bytes:
+            raise DamagedArtifact(f"{self.url}/{name} has {num_bytes} bytes, where {max_bytes} are the most: delete it")
+        if not _is_inside(path, self.root):
+            raise DamagedArtifact(f"{path} is a link that leads out of the store: delete it")
+        with replacing(path) as temporary:
             filesystem.get_file(f"{root}/{name}", str(temporary))
-            temporary.replace(path)
+
+
+def _filesystem(url: str) -> Any:
+    try:
+        return fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:  # a protocol that is unknown, or whose package is not installed
+        raise UserError(
+            f"the store {url} cannot be used ({error}): name a folder or another URL with CRAWL2CHAT_STORE"
+        ) from None
+
+
+def _pointer(recipe: str, stage: str) -> str:
+    try:
+        return f"recipes/{check_name(recipe)}/{check_name(stage)}"
+    except ValueError as error:
+        raise UserError(f"stage {stage[:80]!r} of recipe {recipe[:80]!r} cannot be looked up: {error}") from None
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether `path`, all symbolic links followed, lies under `folder`. A circle of links does not."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):
+        return False
+
+
+def _read_manifest(path: Path, artifact_id: str) -> Manifest:
+    """The manifest of `artifact_id`. Raises DamagedArtifact where the file is not that."""
+    remedy = f"delete {path.parent} and run its stage again"
+    if not path.is_file() or not _is_inside(path, path.parent):
+        raise DamagedArtifact(f"{path} is not a regular file of its folder: {remedy}")
+    if (num_bytes := path.stat().st_size) > MAX_MANIFEST_BYTES:
+        raise DamagedArtifact(f"{path} has {num_bytes} bytes, where {MAX_MANIFEST_BYTES} are the most: {remedy}")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the whole of it"
+        raise DamagedArtifact(f"{path} is not a manifest ({where}: {first['msg']}): {remedy}") from None
+    if manifest.id != artifact_id:
+        raise DamagedArtifact(f"{path} is the manifest of {manifest.id}, not of {artifact_id}: {remedy}")
+    return manifest

@@ -7,41 +7,56 @@ from typing import Any
 
 from tasks.artifacts.manifest import STATE
 from tasks.artifacts.step import Step
+from tasks.execution.lease import Lease
 from tasks.execution.reporter import REPORTERS, Row, logger
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage function is given beside its inputs: where to write, and how to tell what it does.
+    """What a stage function receives besides its config and inputs: where to write, and how to report.
 
-    `folder` becomes the artifact; `state` lies in it and is kept until the stage is finished.
+    `folder` becomes the artifact; `state` lies in it and is kept until the stage is finished. `lease` is the right to write there;
+    a stage function that a test calls by itself has none.
     """
 
     step: Step[Any]
     folder: Path
+    lease: Lease | None = None
 
     @property
     def state(self) -> Path:
+        """The folder of what a stage needs to resume. Raises LeaseLost where another run works there now."""
+        self.check_lease()
         path = self.folder / STATE
         path.mkdir(parents=True, exist_ok=True)
         return path
 
+    def check_lease(self) -> None:
+        """Raises LeaseLost where another run has taken this one over. Call it before a write that is not the commit."""
+        if self.lease:
+            self.lease.check()
+
     def log(self, message: str) -> None:
+        """Log one line."""
         logger.info("%s: %s", self.step.stage, message)
-        for listener in REPORTERS.get():
-            listener.log(self.step.stage, message)
+        for reporter in REPORTERS.get():
+            reporter.log(self.step.stage, message)
 
     def progress(self, done: float, total: float, unit: str, **values: float) -> None:
-        """`done` of `total` in `unit` ("documents", "steps"); `values` are shown beside it by name."""
-        for listener in REPORTERS.get():
-            listener.progress(self.step.stage, done, total, unit, values)
+        """Report that `done` of `total` in `unit` ("documents", "steps") are finished; `values` are shown next to it by name.
+
+        Stages call it every half second or so, which makes it the place where a run that lost its lease stops: raises LeaseLost.
+        """
+        self.check_lease()
+        for reporter in REPORTERS.get():
+            reporter.progress(self.step.stage, done, total, unit, values)
 
     def table(self, name: str, rows: Sequence[Row], description: str) -> None:
-        """A table a person wants to look at."""
-        for listener in REPORTERS.get():
-            listener.table(self.step.stage, name, rows, description)
+        """Report a table."""
+        for reporter in REPORTERS.get():
+            reporter.table(self.step.stage, name, rows, description)
 
     def markdown(self, name: str, text: str, description: str) -> None:
-        """A page of Markdown a person wants to look at."""
-        for listener in REPORTERS.get():
-            listener.markdown(self.step.stage, name, text, description)
+        """Report a page of Markdown."""
+        for reporter in REPORTERS.get():
+            reporter.markdown(self.step.stage, name, text, description)

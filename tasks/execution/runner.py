@@ -6,10 +6,12 @@ unchanged is skipped. Two runners of one fingerprint: the second waits, or takes
 What a stage reports goes to whoever listens: the terminal, and Prefect where a flow runs it. Stages know neither.
 """
 
+import contextlib
 import time
 from datetime import UTC, datetime
 from typing import Any
 
+from model.files import remove_temporary_files
 from tasks.artifacts.manifest import Artifact, Manifest
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
@@ -22,7 +24,7 @@ from tasks.execution.reporter import REPORTERS
 def execute(step: Step[Any], store: Store, *, force: bool = False) -> Manifest:
     """The manifest of `step`, made now unless it is up to date. Sources it needs are made on the way.
 
-    Raises ValueError where an input is missing, DamagedArtifact where a file was changed.
+    Raises UserError where an input is missing, DamagedArtifact where a file was changed, LeaseLost where another run took this one over.
     """
     if not force and (manifest := up_to_date(step, store)):
         _tell(step, manifest, is_skipped=True)
@@ -31,13 +33,16 @@ def execute(step: Step[Any], store: Store, *, force: bool = False) -> Manifest:
         if source.is_source:
             execute(source, store)
     inputs = {role: store.open(input_step.id, input_step.kind) for role, input_step in step.inputs.items()}
-    run = StageContext(step, store.folder(step.id))
-    with lease(run.folder, run.log):
+    folder = store.folder(step.id)
+    with lease(folder, StageContext(step, folder).log) as held:
+        run = StageContext(step, folder, held)
         if not force and (manifest := up_to_date(step, store)):  # another runner finished it while this one waited
             _tell(step, manifest, is_skipped=True)
             return manifest
         if force or store.find(step.id):
-            store.discard(step.id)
+            with held.fence():
+                store.discard(step.id)
+        remove_temporary_files(store.prepare(step.id))
         manifest = _make(run, store, inputs)
     _tell(step, manifest, is_skipped=False)
     return manifest
@@ -78,5 +83,5 @@ def _make(ctx: StageContext, store: Store, inputs: dict[str, Artifact]) -> Manif
         metrics=outcome.metrics,
         provenance=provenance(started, time.monotonic() - start),
     )
-    store.commit(manifest)
+    store.commit(manifest, ctx.lease.fence() if ctx.lease else contextlib.nullcontext())
     return manifest

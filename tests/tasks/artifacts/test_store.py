@@ -1,10 +1,5 @@
 """Artifacts: identity, completion, damage, and two runners of one fingerprint."""
 
-import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +11,6 @@ from tasks.artifacts.manifest import Artifact, Documents, Tokens
 from tasks.artifacts.step import ExistingArtifact, Outcome, Step
 from tasks.artifacts.store import DamagedArtifact, Store
 from tasks.execution.context import StageContext
-from tasks.execution.lease import lease
 from tasks.execution.runner import execute, up_to_date
 
 
@@ -151,29 +145,3 @@ def test_a_remote_store_gives_back_what_was_put_there(tmp_path: Path) -> None:
     elsewhere = Store("memory://artifacts", tmp_path / "two")
     assert run_chain(elsewhere, step) == []
     assert (elsewhere.open(step.id, Documents).folder / "text").read_text() == "one:0.5 two:0.5 "
-
-
-def test_the_lease_of_a_living_runner_is_waited_for(tmp_path: Path) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
-    (tmp_path / "lease").write_text(json.dumps({"host": os.uname().nodename, "pid": holder.pid}))
-    start = time.monotonic()
-    subprocess.Popen(["sh", "-c", f"sleep 2; rm {tmp_path}/lease"])
-    told: list[str] = []
-    with lease(tmp_path, told.append):
-        assert time.monotonic() - start > 1.5
-    assert told == ["another run is at this stage: waiting for it"]
-    holder.kill()
-    holder.wait()
-
-
-def test_the_lease_of_a_killed_runner_is_taken_over_at_once(tmp_path: Path) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", "pass"])
-    holder.wait()
-    (tmp_path / "lease").write_text(json.dumps({"host": os.uname().nodename, "pid": holder.pid}))
-    start = time.monotonic()
-    told: list[str] = []
-    with lease(tmp_path, told.append):
-        assert time.monotonic() - start < 5
-        assert (tmp_path / "lease").exists()
-    assert not told, "nobody is waited for"
-    assert not (tmp_path / "lease").exists()

@@ -1,0 +1,74 @@
+"""How a training process starts: `python -m model.training.ranks [--lease FILE TOKEN] MODULE ARGUMENTS`.
+
+Runs a module as `python -m MODULE ARGUMENTS` does. The process is guarded from before the module's imports, which take seconds: it
+ends with its parent and with its lease, see model/processes.py. The agent that starts several ranks is started in this way, and each
+rank. An exception of the module is recorded as torch elastic's JSON in the file that TORCHELASTIC_ERROR_FILE names.
+"""
+
+import json
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.processes import LeaseFile, guard
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+
+def run_module(module: str, arguments: list[str]) -> None:
+    """Run a module as the main program. What it raises is recorded for whoever started it, and raised."""
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except Exception as error:
+        record_error(error)
+        raise
+
+
+def record_error(error: Exception) -> None:
+    """Write the error to TORCHELASTIC_ERROR_FILE: of an agent that of the rank that failed first, which the others then missed."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not path:
+        return
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
+
+    if isinstance(error, ChildFailedError):
+        _record_failed_rank(error, Path(path))
+        return
+
+    @record
+    def fail() -> None:
+        raise error
+
+    try:
+        fail()
+    except Exception as same:
+        assert same is error, "record raises what it records"
+
+
+def _record_failed_rank(error: "ChildFailedError", path: Path) -> None:
+    """A rank that a signal ended comes first: the others fail of its absence, and may have been noticed before it."""
+    signals = {rank: failure for rank, failure in error.failures.items() if failure.exitcode < 0}
+    if not signals:
+        return  # torchrun has copied the error file of the first
+    rank, failure = min(signals.items(), key=lambda item: (item[1].exitcode == -signal.SIGTERM, item[1].timestamp))
+    reason = " (manually or out of memory)" if failure.exitcode == -signal.SIGKILL else ""
+    name = signal.Signals(-failure.exitcode).name
+    path.write_text(json.dumps({"message": f"rank {rank} was killed by {name}{reason}"}))
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    lease = None
+    if arguments[0] == "--lease":
+        lease, arguments = LeaseFile(Path(arguments[1]), arguments[2]), arguments[3:]
+    guard(lease)
+    run_module(arguments[0], arguments[1:])
+
+
+if __name__ == "__main__":
+    main()
