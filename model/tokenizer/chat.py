@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +44,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant_start|>' }}{% endif %}"
 )
 
-Messages = Sequence[Mapping[str, str]]
-"""Turns with a `role` (system, user or assistant) and a `content`."""
+Messages = Sequence[Mapping[str, Any]]
+"""Turns with a `role` (system, user or assistant), a `content` and, optionally, a `weight`: 0 where it is not to be learned."""
 
 
 def whole_characters(text: str) -> str:
@@ -116,13 +117,14 @@ class ChatTokenizer:
     def render(self, messages: Messages) -> tuple[list[int], list[int]]:
         """Tokens of a conversation and their loss mask, of one length.
 
-        The mask is 1 on what the assistant has to produce: the content of its turns and their end token.
+        The mask is 1 on what the assistant has to produce: the content of its turns and their end token. A turn of weight 0, as
+        OpenAI's fine-tuning files have it, is context only.
         """
         tokens, mask = [self.bos], [0]
         for message in messages:
             start, end = self._turn(message)
             content = self.encode(message["content"])
-            is_learned = int(message["role"] == "assistant")
+            is_learned = int(message["role"] == "assistant" and message.get("weight", 1) != 0)
             tokens += [start, *content, end]
             mask += [0, *[is_learned] * (len(content) + 1)]
         return tokens, mask
@@ -131,7 +133,7 @@ class ChatTokenizer:
         """Tokens of a conversation up to where the assistant has to speak."""
         return [*self.render(messages)[0], self.assistant_start]
 
-    def _turn(self, message: Mapping[str, str]) -> tuple[int, int]:
+    def _turn(self, message: Mapping[str, Any]) -> tuple[int, int]:
         role = message["role"]
         if role not in ("system", "user", "assistant"):
             raise ValueError(f"message role {role!r} is unknown; use system, user or assistant")

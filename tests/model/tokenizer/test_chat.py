@@ -61,6 +61,27 @@ def test_text_cannot_make_a_special_token(tokenizer: ChatTokenizer, name: str) -
     assert len(set(forged) & set(tokenizer.special.values())) == 3  # bos, user_start, user_end
 
 
+def test_render_masks_assistant_turns_of_weight_0(tokenizer: ChatTokenizer) -> None:
+    """OpenAI's `weight`: 0 is context that is not learned, 1 and no weight are learned."""
+    turns = [
+        ("user", "Hi", None),
+        ("assistant", "BAD", 0),
+        ("user", "No.", None),
+        ("assistant", "Good.", 1),
+        ("assistant", "x", None),
+    ]
+    messages = [
+        {"role": role, "content": content} | ({} if weight is None else {"weight": weight})
+        for role, content, weight in turns
+    ]
+    tokens, mask = tokenizer.render(messages)
+    learned = [token for token, is_learned in zip(tokens, mask, strict=True) if is_learned]
+    end = tokenizer.assistant_end
+    assert learned == [*tokenizer.encode("Good."), end, *tokenizer.encode("x"), end]
+    unweighted = [{"role": role, "content": content} for role, content, _ in turns]
+    assert tokens == tokenizer.render(unweighted)[0]
+
+
 def test_the_mask_is_on_the_assistants_words_and_the_end_of_its_turn(tokenizer: ChatTokenizer) -> None:
     tokens, mask = tokenizer.render(CHAT)
     learned = [token for token, is_learned in zip(tokens, mask, strict=True) if is_learned]
