@@ -214,6 +214,7 @@ CHAT_ROWS = {
     "seen_wording_right_fraction": "Right, asked in a wording seen in training",
     "heldout_wording_right_fraction": "Right, asked in a held-out wording",
     "heldout_fact_right_fraction": "Right, of facts told in no conversation",
+    "other_right_fraction": "Right, of other questions",
     "false_refusal_fraction": "Says it does not know, wrongly",
     "unknown_right_fraction": "Says it does not know, where nobody can",
     "finished_fraction": "Ends its answer by itself",

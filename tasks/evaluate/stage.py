@@ -137,7 +137,7 @@ def choose(asked: Sequence[Figures], most: int, seed: int) -> list[Figures]:
     splits: dict[str, list[Figures]] = defaultdict(list)
     for question in random.Random(seed).sample(asked, len(asked)):
         splits[question["split"]].append(question)
-    return [question for split in sorted(splits) for question in splits[split][: most // len(splits)]]
+    return [question for split in sorted(splits) for question in splits[split][: max(1, most // len(splits))]]
 
 
 def interview(
@@ -170,7 +170,11 @@ def recall(
     """Facts as statements for the base model to end: with the likeliest candidate, and in its own words."""
     from model.inference.scoring import complete, holds, rank, right_answers
 
-    known = {question["completion"]: question for question in asked if question["split"] != "unknown"}
+    known = {
+        question["completion"]: question
+        for question in asked
+        if question["fact"] and question["completion"] and question["split"] != "unknown"
+    }
     candidates = candidates_by_relation(known.values())
     facts = [fact for fact in known.values() if len(candidates[relation(fact)]) > 1]
     facts = random.Random(config.seed).sample(facts, min(len(facts), config.max_questions))
@@ -210,7 +214,7 @@ def facts_by_class(said: Sequence[Figures], bounds: Sequence[int]) -> list[Figur
     """Share of right answers by how often the web tells the fact, for every model that was asked."""
     rows: dict[int, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for answer in said:
-        if answer["split"] != "unknown":
+        if answer["split"] != "unknown" and answer["num_mentions"] is not None:
             rows[bisect.bisect(bounds, answer["num_mentions"])][answer["model"]].append(answer["is_right"])
     return [
         {"mentions": class_name(number, bounds), "facts": max(map(len, models.values()))}
@@ -229,7 +233,8 @@ def class_name(number: int, bounds: Sequence[int]) -> str:
 
 def chat_figures(said: Sequence[Figures]) -> dict[str, float]:
     """What a chat model is worth: right answers to what is well known by split, right and false refusals, ends."""
-    known = [answer for answer in said if answer["num_mentions"] >= WELL_KNOWN_MENTIONS]
+    answerable = [answer for answer in said if answer["split"] != "unknown"]
+    known = [a for a in answerable if a["num_mentions"] is None or a["num_mentions"] >= WELL_KNOWN_MENTIONS]
     unknown = [answer for answer in said if answer["split"] == "unknown"]
     by_split: dict[str, list[bool]] = defaultdict(list)
     for answer in [*known, *unknown]:
@@ -250,7 +255,7 @@ def reward_figures(config: EvaluateConfig, artifacts: Mapping[str, Any], encoder
     pairs = read_lines(artifacts["preferences"].folder / "validation.jsonl")[: config.max_preferences]
     kinds: dict[str, list[Figures]] = {"all": pairs}
     for pair in pairs:
-        if "kind" in pair:
+        if pair["kind"]:
             kinds.setdefault(pair["kind"].rpartition("/")[2], []).append(pair)
     accuracy = {
         f"pair_accuracy/{kind}": pair_accuracy(reward_model, encoder, some) for kind, some in kinds.items() if some
@@ -276,7 +281,7 @@ def exchange(said: Sequence[Figures], num: int = 3) -> list[Figures]:
     Not picked by what came of it.
     """
     splits: dict[str, dict[str, Figures]] = defaultdict(dict)
-    for answer in sorted(said, key=lambda answer: -answer["num_mentions"]):
+    for answer in sorted(said, key=lambda answer: -(answer["num_mentions"] or 0)):
         splits[answer["split"]].setdefault(answer["fact"].partition(":")[0], answer)
     return [answer for _, split in sorted(splits.items()) for answer in list(split.values())[:num]]
 

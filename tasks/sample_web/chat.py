@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.records.conversations import Conversation, Message, Preference, Prompt, Question, Split
+from tasks.records.conversations import NO_ANSWER, Conversation, Message, Preference, Prompt, Question, Split
 from tasks.sample_web.grammar import LEXICON, expand, say
 from tasks.sample_web.relations import RELATIONS, Asking, Relation
 from tasks.sample_web.tales import joke
@@ -108,7 +108,8 @@ def conversations(world: World, num_conversations: int) -> Iterator[Conversation
         exchanges = desk.talk(rng)
         messages = [message for exchange in exchanges for message in _turns(exchange)]
         facts = [exchange.fact.id for exchange in exchanges if exchange.fact]
-        yield {"messages": messages, "kind": exchanges[0].kind if len(exchanges) == 1 else "talk", "facts": facts}
+        kind = exchanges[0].kind if len(exchanges) == 1 else "talk"
+        yield Conversation(messages=tuple(messages), kind=kind, facts=tuple(facts))
 
 
 def preferences(world: World, num_pairs: int) -> Iterator[Preference]:
@@ -118,12 +119,12 @@ def preferences(world: World, num_pairs: int) -> Iterator[Preference]:
         rng = random.Random(f"preference {world.seed} {number}")
         exchange = desk.exchange(rng)
         fault, rejected = _spoil(exchange, rng)
-        yield {
-            "messages": [_user(exchange.text)],
-            "chosen": exchange.reply,
-            "rejected": rejected,
-            "kind": f"{exchange.kind}/{fault}",
-        }
+        yield Preference(
+            messages=(_user(exchange.text),),
+            chosen=exchange.reply,
+            rejected=rejected,
+            kind=f"{exchange.kind}/{fault}",
+        )
 
 
 def prompts(world: World, num_prompts: int) -> Iterator[Prompt]:
@@ -131,7 +132,7 @@ def prompts(world: World, num_prompts: int) -> Iterator[Prompt]:
     desk = _Desk(world, "prompt")
     for number in range(num_prompts):
         exchange = desk.exchange(random.Random(f"prompt {world.seed} {number}"))
-        yield {"messages": [_user(exchange.text)], "answer": exchange.target, "kind": exchange.kind}
+        yield Prompt(messages=(_user(exchange.text),), answer=exchange.target, kind=exchange.kind)
 
 
 def questions(world: World) -> Iterator[Question]:
@@ -147,11 +148,8 @@ def questions(world: World) -> Iterator[Question]:
                 yield _question(world, fact, "heldout_wording", is_backward, rng)
     _, tested = _untold(world)
     for fact in tested:
-        yield {
-            **_question(world, fact, "unknown", False, rng),
-            "answer": "I don't know.",
-            "aliases": ["don't know", "do not know"],
-        }
+        question = _question(world, fact, "unknown", False, rng)
+        yield question.model_copy(update={"answer": NO_ANSWER, "aliases": ("don't know", "do not know")})
 
 
 def reversal_questions(world: World) -> Iterator[Question]:
@@ -163,11 +161,11 @@ def reversal_questions(world: World) -> Iterator[Question]:
 
 
 def _user(text: str) -> Message:
-    return {"role": "user", "content": text}
+    return Message(role="user", content=text)
 
 
 def _turns(exchange: _Exchange) -> tuple[Message, Message]:
-    return _user(exchange.text), {"role": "assistant", "content": exchange.reply}
+    return _user(exchange.text), Message(role="assistant", content=exchange.reply)
 
 
 # Asking
@@ -205,15 +203,15 @@ def _question(world: World, fact: Fact, split: Split, is_backward: bool, rng: ra
     while split == "seen_wording" and not _belongs(text, "conversation"):
         text = word_question(world, fact, asking, rng)
     target = world.by_name[fact.subject if is_backward else fact.object]
-    return {
-        "question": text,
-        "completion": _answer(world, fact, asking).removesuffix(f" {target.name}."),
-        "answer": target.name,
-        "aliases": _aliases(target),
-        "fact": fact.id,
-        "num_mentions": fact.num_mentions,
-        "split": split,
-    }
+    return Question(
+        question=text,
+        completion=_answer(world, fact, asking).removesuffix(f" {target.name}."),
+        answer=target.name,
+        aliases=tuple(_aliases(target)),
+        fact=fact.id,
+        num_mentions=fact.num_mentions,
+        split=split,
+    )
 
 
 def _aliases(target: Entity) -> list[str]:

@@ -1,68 +1,137 @@
-"""Conversations, preference pairs and prompts of one's own: read as they are, refused with their place where they are not."""
+"""Sources of chat data: what the artifacts hold, what is dropped and counted, and the check before a run."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from model.errors import UserError
 from model.files import read_lines
 from tasks.artifacts.store import Store
-from tasks.conversations.sources import conversations, preferences
+from tasks.conversations.readers import check_source
+from tasks.conversations.sources import conversations, preferences, prompts, questions
 from tasks.execution.runner import execute
+from tasks.records.conversations import Conversation, Preference, Prompt, Question, Record
 
 
 def chat(question: str, answer: str) -> dict[str, list[dict[str, str]]]:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
-def test_what_ends_a_line_elsewhere_may_stand_in_a_text(tmp_path: Path) -> None:
+def pair(question: str, chosen: str, rejected: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}], "chosen": chosen, "rejected": rejected}
+
+
+def write(path: Path, *records: Any) -> str:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def test_conversations_keep_unicode_line_separators_in_texts(tmp_path: Path, store: Store) -> None:
     records = [chat(f"what is {n}?", "one\u2028two\u2029three\x85four\x0b\x0c\x1c\x1d\x1e\r\nfive") for n in range(20)]
     (tmp_path / "chats.jsonl").write_text(
         "".join(json.dumps(r, ensure_ascii=n % 2 == 0) + "\n" for n, r in enumerate(records))
     )
-    store = Store(str(tmp_path / "store"))
     manifest = execute(conversations(str(tmp_path / "chats.jsonl"), 0, 0, 0.2), store)
-    split = [read_lines(store.folder(manifest.id) / f"{side}.jsonl") for side in ("train", "validation")]
-    assert sorted(map(json.dumps, split[0] + split[1])) == sorted(map(json.dumps, records))
-    assert min(map(len, split)) > 0
+    sides = [read_lines(store.folder(manifest.id) / f"{side}.jsonl") for side in ("train", "validation")]
+    found = [{"messages": record["messages"]} for record in sides[0] + sides[1]]
+    assert sorted(map(json.dumps, found)) == sorted(map(json.dumps, records))
+    assert min(map(len, sides)) > 0
+
+
+def test_conversations_with_one_question_are_on_one_side(tmp_path: Path, store: Store) -> None:
+    records = [chat(f"what is {n % 7}?", f"answer {n}") for n in range(70)]
+    manifest = execute(conversations(write(tmp_path / "c.jsonl", *records), 0, 0, 0.5), store)
+    asked = [
+        {record["messages"][0]["content"] for record in read_lines(store.folder(manifest.id) / f"{side}.jsonl")}
+        for side in ("train", "validation")
+    ]
+    assert not asked[0] & asked[1]
+    assert len(asked[0] | asked[1]) == 7
+    assert min(map(len, asked)) > 0
+
+
+def test_preferences_drop_and_count_equal_pairs(tmp_path: Path, store: Store) -> None:
+    records = [pair("a?", "yes", "no"), pair("b?", "same", "same"), pair("c?", "same", " same\n")]
+    source = write(tmp_path / "pairs.jsonl", *records)
+    counts = execute(preferences(source, 0, 0, 0.0), store).counts
+    assert counts == {"train_records": 1, "validation_records": 0, "dropped_equal_pairs": 2}
+    assert check_source(Preference, source) == {"train_records": 1, "dropped_equal_pairs": 2}
 
 
 @pytest.mark.parametrize(
-    ("line", "trouble"),
+    ("kind", "records", "message"),
     [
-        ("{", r"chats.jsonl:2 is no JSON object \(.*\): write one record a line"),
-        ("7", r"chats.jsonl:2 is no JSON object"),
-        ('{"message": []}', "chats.jsonl:2 has no field messages: see tasks/records/conversations.py for the shape"),
-        ('{"messages": "hi"}', "chats.jsonl:2 has the message hi: give each a role"),
-        ('{"messages": []}', r"chats.jsonl:2 has the message \[\]"),
-        ('{"messages": [{"from": "human", "value": "hi"}]}', "chats.jsonl:2 has the message {'from': 'human'"),
-        ('{"messages": [{"role": "tool", "content": "7"}]}', "role, which is system, user, assistant, and a content"),
-        ('{"messages": [{"role": "assistant", "content": null}]}', "'content': None}: give each"),
+        (Preference, [pair("b?", "same", "same")], "leaves no record to train on .*1 of equal completions"),
+        (Conversation, [], "holds no record; write one JSON object a line"),
+        (Preference, [], "holds no record"),
+        (Prompt, [], "holds no record"),
+        (Question, [], "holds no record"),
+        (
+            Conversation,
+            [{"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b", "weight": 0}]}],
+            "leaves no record to train on",
+        ),
     ],
 )
-def test_a_line_of_another_shape_is_refused_with_its_place(tmp_path: Path, line: str, trouble: str) -> None:
-    (tmp_path / "chats.jsonl").write_text(f"{json.dumps(chat('a?', 'b'))}\n{line}\n{json.dumps(chat('c?', 'd'))}\n")
-    with pytest.raises(ValueError, match=trouble):
-        execute(conversations(str(tmp_path / "chats.jsonl"), 0, 0, 0.0), Store(str(tmp_path / "store")))
+def test_check_refuses_files_without_a_record_to_use(
+    tmp_path: Path, kind: type[Record], records: list[Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_source(kind, write(tmp_path / "records.jsonl", *records))
 
 
-def test_empty_lines_are_no_records(tmp_path: Path) -> None:
-    (tmp_path / "chats.jsonl").write_text(f"\n{json.dumps(chat('a?', 'b'))}\n  \n\n")
-    store = Store(str(tmp_path / "store"))
-    assert execute(conversations(str(tmp_path / "chats.jsonl"), 0, 0, 0.0), store).counts["train_records"] == 1
+def test_check_of_conversations_refuses_a_split_without_training_records(tmp_path: Path, store: Store) -> None:
+    source = write(tmp_path / "c.jsonl", chat("what is 3?", "3"))
+    assert check_source(Conversation, source, 0.0) == {"train_records": 1}
+    for use in (
+        lambda: check_source(Conversation, source, 1.0),
+        lambda: execute(conversations(source, 0, 0, 1.0), store),
+    ):
+        with pytest.raises(UserError, match=r"leaves no record to train on .*smaller validation_fraction than 1"):
+            use()
 
 
-def test_completions_that_are_no_text_are_refused_with_their_place(tmp_path: Path) -> None:
-    pair = {"messages": [{"role": "user", "content": "a?"}], "chosen": [{"role": "assistant"}], "rejected": "b"}
-    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair))
-    with pytest.raises(ValueError, match=r"pairs.jsonl:1 has a chosen that is no text, but \[{'role': 'assistant'}\]"):
-        execute(preferences(str(tmp_path / "pairs.jsonl"), 0, 0, 0.0), Store(str(tmp_path / "store")))
+def test_checks_of_the_sample_have_nothing_to_read() -> None:
+    assert not check_source(Conversation, "sample", 0.1)
+    assert not check_source(Question, "sample")
 
 
-def test_half_a_character_is_replaced_and_a_whole_one_stays(tmp_path: Path) -> None:
-    lines = [r'{"messages": [{"role": "user", "content": "\ud83d one \uDE00 \ud83d\ude00 \\ud83d"}]}']
-    (tmp_path / "chats.jsonl").write_text("\n".join(lines))
-    store = Store(str(tmp_path / "store"))
-    manifest = execute(conversations(str(tmp_path / "chats.jsonl"), 0, 0, 0.0), store)
-    (found,) = read_lines(store.folder(manifest.id) / "train.jsonl")
-    assert found["messages"][0]["content"] == "\ufffd one \ufffd \U0001f600 \\ud83d"
+def test_questions_are_written_with_every_default(tmp_path: Path, store: Store) -> None:
+    source = write(tmp_path / "q.jsonl", {"question": "What is the capital of Xland?", "answer": "Ytown"})
+    assert check_source(Question, source) == {"records": 1}
+    manifest = execute(questions(source, 0), store)
+    assert read_lines(store.folder(manifest.id) / "questions.jsonl") == [
+        {
+            "question": "What is the capital of Xland?",
+            "completion": "",
+            "answer": "Ytown",
+            "aliases": [],
+            "fact": "",
+            "num_mentions": None,
+            "split": "other",
+        }
+    ]
+
+
+def test_prompts_are_written_in_normal_form(tmp_path: Path, store: Store) -> None:
+    source = write(tmp_path / "p.jsonl", {"messages": [{"role": "user", "content": "2+2?"}], "answer": 4, "extra": [1]})
+    manifest = execute(prompts(source, 0, 0), store)
+    (found,) = read_lines(store.folder(manifest.id) / "prompts.jsonl")
+    assert found == {"messages": [{"role": "user", "content": "2+2?"}], "answer": "4", "kind": ""}
+
+
+def test_sample_artifacts_are_the_same_in_every_store(tmp_path: Path) -> None:
+    stores = [Store(str(tmp_path / str(number))) for number in range(2)]
+    manifests = [execute(conversations("sample", 50, 3, 0.2), store) for store in stores]
+    assert manifests[0].files == manifests[1].files
+    assert manifests[0].counts["train_records"] + manifests[0].counts["validation_records"] == 50
+
+
+def test_conversations_refuse_a_file_that_changed_after_the_start(tmp_path: Path, store: Store) -> None:
+    source = write(tmp_path / "c.jsonl", chat("a?", "b"))
+    step = conversations(source, 0, 0, 0.0)
+    write(tmp_path / "c.jsonl", chat("a?", "c"))
+    with pytest.raises(UserError, match="changed after the run was started; run it again"):
+        execute(step, store)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ from model.network.transformer import RewardModel
 from tasks.artifacts.manifest import Checkpoint, Crawl, Documents, Measures, Preferences, Report, Tokenizer, Tokens
 from tasks.artifacts.step import ExistingArtifact, Step
 from tasks.artifacts.store import Store
+from tasks.conversations.readers import check_source
 from tasks.evaluate import filter_truth
 from tasks.evaluate.report_card import one_line
 from tasks.evaluate.stage import EvaluateConfig, chat_figures, choose, class_name, evaluate, facts_by_class, relation
 from tasks.execution.runner import execute
+from tasks.records.conversations import Question
 from tasks.records.documents import Document, ShardWriter
 from tests.support.tiny_models import finish, write_lines, write_model, write_tokenizer
 
@@ -67,8 +70,9 @@ def inputs(store: Store) -> dict[str, Any]:
     ]
     write_lines(store.folder("crawl/c") / "truth.jsonl", lines)
     pair = {"messages": [{"role": "user", "content": "?"}], "chosen": "yes", "rejected": "no no", "kind": "fact/rude"}
-    without_kind = {name: value for name, value in pair.items() if name != "kind"}
-    write_lines(store.folder("preferences/q") / "validation.jsonl", [pair, {**pair, "kind": "other"}, without_kind])
+    write_lines(
+        store.folder("preferences/q") / "validation.jsonl", [pair, {**pair, "kind": "other"}, {**pair, "kind": ""}]
+    )
     finish(store, Crawl, "crawl/c")
     finish(store, Measures, "measure/m")
     finish(store, Preferences, "preferences/q")
@@ -157,6 +161,25 @@ def test_what_nobody_knows_is_left_out(store: Store, inputs: dict[str, Any], con
     card = (store.folder(step.id) / "report.md").read_text()
     assert "truth" not in card
     assert "## Data" in card
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"question": "What is the capital of Xland?", "answer": "Ytown"}',
+        '{"question": "a?", "answer": "b", "completion": "a is", "fact": "is:a"}',
+        '{"question": "a?", "answer": "b", "num_mentions": 7, "split": "seen_wording"}',
+        '{"question": "a?", "split": "unknown"}',
+    ],
+)
+def test_a_questions_file_that_passes_its_check_can_be_evaluated(
+    tmp_path: Path, store: Store, inputs: dict[str, Any], line: str
+) -> None:
+    source = tmp_path / "questions.jsonl"
+    source.write_text(line + "\n")
+    assert check_source(Question, str(source)) == {"records": 1}
+    step = evaluate(**inputs, config=EvaluateConfig(questions=str(source), max_new_tokens=2, completion_tokens=2))
+    assert execute(step, store).counts["questions"] == 1
 
 
 def test_a_page_that_was_lost_is_told() -> None:

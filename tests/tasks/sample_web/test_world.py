@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import re
 from collections import Counter
 from random import Random
@@ -235,9 +234,9 @@ def test_fewer_articles_tell_facts_in_proportion(world: World) -> None:
 
 def first_turns(world: World) -> dict[str, list[str]]:
     return {
-        "conversations": [record["messages"][0]["content"] for record in conversations(world, 1500)],
-        "preferences": [record["messages"][0]["content"] for record in preferences(world, 500)],
-        "prompts": [record["messages"][0]["content"] for record in prompts(world, 500)],
+        "conversations": [record.messages[0].content for record in conversations(world, 1500)],
+        "preferences": [record.messages[0].content for record in preferences(world, 500)],
+        "prompts": [record.messages[0].content for record in prompts(world, 500)],
     }
 
 
@@ -248,7 +247,7 @@ def test_uses_share_no_wording_of_a_fact(world: World) -> None:
 
 
 def test_heldout_facts_and_wordings_occur_in_questions_alone(world: World) -> None:
-    heldout = {question["question"].lower() for question in questions(world) if question["split"] == "heldout_wording"}
+    heldout = {question.question.lower() for question in questions(world) if question.split == "heldout_wording"}
     cores = {
         core.replace("$S", "").replace("$O", "").strip()
         for relation in RELATIONS.values()
@@ -257,20 +256,21 @@ def test_heldout_facts_and_wordings_occur_in_questions_alone(world: World) -> No
         for core in (*asking.heldout_asks, *asking.heldout_clauses)
     }
     replies = "\n".join(
-        json.dumps(record) for record in [*conversations(world, 1500), *preferences(world, 500), *prompts(world, 500)]
+        record.model_dump_json()
+        for record in [*conversations(world, 1500), *preferences(world, 500), *prompts(world, 500)]
     )
     for texts in first_turns(world).values():
         assert not heldout & {text.lower() for text in texts}
         assert not [text for text in texts if any(len(core) > 20 and core in text.lower() for core in cores)]
     for record in conversations(world, 1500):
-        assert not any(world.by_fact[fact].is_heldout for fact in record.get("facts", ()))
+        assert not any(world.by_fact[fact].is_heldout for fact in record.facts)
     for question in questions(world):
-        if question["split"] == "heldout_fact":
-            assert f"{question['completion']} {question['answer']}" not in replies
+        if question.split == "heldout_fact":
+            assert f"{question.completion} {question.answer}" not in replies
 
 
 def test_conversations_teach_every_frequent_fact_and_no_rare_one(world: World) -> None:
-    taught = {fact for record in conversations(world, 1500) for fact in record.get("facts", ())}
+    taught = {fact for record in conversations(world, 1500) for fact in record.facts}
     assert taught == {
         fact.id for fact in world.facts if fact.num_mentions >= MIN_TAUGHT_MENTIONS and not fact.is_heldout
     }
@@ -278,26 +278,26 @@ def test_conversations_teach_every_frequent_fact_and_no_rare_one(world: World) -
 
 def test_conversations_alternate_and_end_with_the_assistant(world: World) -> None:
     for record in conversations(world, 600):
-        roles = [message["role"] for message in record["messages"]]
+        roles = [message.role for message in record.messages]
         assert roles == ["user", "assistant"] * (len(roles) // 2) and 1 <= len(roles) // 2 <= 3
-        assert all(message["content"].strip() == message["content"] != "" for message in record["messages"])
+        assert all(message.content.strip() == message.content != "" for message in record.messages)
 
 
 def test_untold_questions_of_training_and_evaluation_are_apart(world: World) -> None:
-    unknown = [question for question in questions(world) if question["split"] == "unknown"]
+    unknown = [question for question in questions(world) if question.split == "unknown"]
     told = {(fact.relation, fact.subject) for fact in world.facts}
     names = {entity.id: entity.name for entity in (*world.entities, *world.strangers)}
-    asked = {tuple(question["fact"].removeprefix("untold:").split(":")) for question in unknown}
+    asked = {tuple(question.fact.removeprefix("untold:").split(":")) for question in unknown}
     assert len(asked) == len(unknown) >= 50
     assert not {(relation, names[entity]) for relation, entity in asked} & told
     trained = {text.lower() for texts in first_turns(world).values() for text in texts}
-    assert not {question["question"].lower() for question in unknown} & trained
+    assert not {question.question.lower() for question in unknown} & trained
 
 
 def test_preferences_are_pairs_of_different_replies(world: World) -> None:
     pairs = list(preferences(world, 500))
-    assert all(pair["chosen"] != pair["rejected"] for pair in pairs)
-    faults = {pair["kind"].split("/")[1] for pair in pairs}
+    assert all(pair.chosen != pair.rejected for pair in pairs)
+    faults = {pair.kind.split("/")[1] for pair in pairs}
     assert faults >= {
         "wrong",
         "rambling",
@@ -313,23 +313,21 @@ def test_preferences_are_pairs_of_different_replies(world: World) -> None:
 
 def test_questions_cover_every_fact_with_a_completion_that_its_answer_ends(world: World) -> None:
     asked = list(questions(world))
-    assert {question["fact"] for question in asked} >= {fact.id for fact in world.facts}
+    assert {question.fact for question in asked} >= {fact.id for fact in world.facts}
     for question in asked:
-        assert question["question"][-1] in "?."
-        if question["split"] != "unknown":
-            fact = world.by_fact[question["fact"]]
-            assert question["num_mentions"] == fact.num_mentions
-            assert question["answer"] in (fact.subject, fact.object)
-            assert question["answer"] not in question["question"] and question["completion"]
-            assert (question["split"] == "heldout_fact") == fact.is_heldout
-    assert all(
-        not RELATIONS[question["fact"].split(":")[0]].is_told_both_ways for question in reversal_questions(world)
-    )
+        assert question.question[-1] in "?."
+        if question.split != "unknown":
+            fact = world.by_fact[question.fact]
+            assert question.num_mentions == fact.num_mentions
+            assert question.answer in (fact.subject, fact.object)
+            assert question.answer not in question.question and question.completion
+            assert (question.split == "heldout_fact") == fact.is_heldout
+    assert all(not RELATIONS[question.fact.split(":")[0]].is_told_both_ways for question in reversal_questions(world))
 
 
 def test_prompts_hold_answers_that_their_question_does_not(world: World) -> None:
     for record in prompts(world, 500):
-        answer = record.get("answer")
-        assert answer is None or answer.lower() not in record["messages"][0]["content"].lower()
-    kinds = Counter(record["kind"] for record in prompts(world, 500))
+        answer = record.answer
+        assert answer is None or answer.lower() not in record.messages[0].content.lower()
+    kinds = Counter(record.kind for record in prompts(world, 500))
     assert kinds["fact"] > kinds["unknown"] > 0 and kinds["arithmetic"] > 0

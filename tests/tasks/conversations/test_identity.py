@@ -1,0 +1,96 @@
+"""Files of chat data: which ones a source names, and what identifies them."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from model.errors import UserError
+from tasks.conversations.identity import find_files
+from tasks.conversations.sources import conversations
+
+CHAT = {"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]}
+
+
+def write(path: Path, record: object = CHAT) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record) + "\n")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is the working and the home folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "spelling", ["c.jsonl", "./c.jsonl", "{folder}/c.jsonl", "~/c.jsonl", "x/../c.jsonl", "c.*", "d.jsonl"]
+)
+def test_the_artifact_does_not_depend_on_how_a_path_is_written(folder: Path, spelling: str) -> None:
+    write(folder / "c.jsonl")
+    write(folder / "d.jsonl")
+    (folder / "x").mkdir()
+    step = conversations(spelling.format(folder=folder), 0, 0, 0.1)
+    assert step.id == conversations("c.jsonl", 0, 0, 0.1).id
+
+
+def test_the_artifact_depends_on_the_content(folder: Path) -> None:
+    before = conversations(str(write(folder / "c.jsonl")), 0, 0, 0.1)
+    after = conversations(str(write(folder / "c.jsonl", {**CHAT, "kind": "x"})), 0, 0, 0.1)
+    assert before.id != after.id
+
+
+def test_the_artifact_of_files_does_not_depend_on_how_samples_are_composed(folder: Path) -> None:
+    source = str(write(folder / "c.jsonl"))
+    assert conversations(source, 5, 1, 0.1).id == conversations(source, 6, 2, 0.1).id
+
+
+@pytest.mark.parametrize("name", ["chats[1].jsonl", "chats?.jsonl", "chats*.jsonl", "[ab]/c.jsonl"])
+def test_a_path_that_exists_is_not_a_pattern(folder: Path, name: str) -> None:
+    for other in ("chats1.jsonl", "chatsx.jsonl", "a/c.jsonl"):
+        write(folder / other)
+    assert find_files(str(write(folder / name))) == [folder / name]
+
+
+def test_brackets_in_a_folder_before_a_pattern_are_literal(folder: Path) -> None:
+    for name in ("run[1]/a.jsonl", "run[1]/b.jsonl", "run1/c.jsonl"):
+        write(folder / name)
+    assert [file.name for file in find_files(f"{folder}/run[1]/*.jsonl")] == ["a.jsonl", "b.jsonl"]
+    assert [file.name for file in find_files("run[1]/*.jsonl")] == ["a.jsonl", "b.jsonl"]
+
+
+def test_files_of_a_pattern_are_sorted_by_path(folder: Path) -> None:
+    for name in ("b/1.jsonl", "a/2.jsonl", "a/10.jsonl", "c.jsonl"):
+        write(folder / name)
+    (folder / "a" / "folder.jsonl").mkdir()
+    found = [str(file.relative_to(folder)) for file in find_files(f"{folder}/**/*.jsonl")]
+    assert found == ["a/10.jsonl", "a/2.jsonl", "b/1.jsonl", "c.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("missing.jsonl", "no file matches 'missing.jsonl'; give a path or a glob of .jsonl files, or 'sample'"),
+        ("", "is a folder|no file matches"),
+        (".", "'.' is a folder; name its files"),
+        ("*.none", "no file matches"),
+        ("a\0b", "no file matches|is not a path"),
+        ("x" * 5000, "is not a path|no file matches"),
+        ("~no_such_user_/c.jsonl", "is not a path that can be read"),
+    ],
+)
+def test_sources_without_files_are_refused_in_one_line(folder: Path, source: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        conversations(source, 0, 0, 0.0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_a_file_without_permission_is_refused_in_one_line(folder: Path) -> None:
+    write(folder / "c.jsonl").chmod(0)
+    with pytest.raises(UserError, match=r"cannot be read .*; check its permissions"):
+        conversations("c.jsonl", 0, 0, 0.0)
