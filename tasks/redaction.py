@@ -15,6 +15,7 @@ a value in the form of a secret.
 """
 
 import re
+from collections.abc import Iterator
 from urllib.parse import quote, unquote
 
 REMOVED = "REDACTED"
@@ -92,10 +93,8 @@ CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]{0,20}:/)")  # fsspec's: tar://m
 CONTAINER_SCHEMES = ("abfs", "abfss", "wasb", "wasbs")  # Azure: CONTAINER@ACCOUNT is the address, no user
 SEPARATOR = re.compile(r"(&amp;|[&;]|\\u0026)")
 URL_IN_TEXT = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20})?:(?:\\?/){2}[^\s\"<>`]+")
-ASSIGNMENT = re.compile(
-    r"(?<![\w?&;-])(?P<name>-{0,2}[A-Za-z][\w.-]{0,80})(?P<sign>[\"']?\s?[=:]\s?|\s)"
-    r"(?P<value>\"[^\"]{1,512}\"|'[^']{1,512}'|[^\s\"',;}\])]+)"
-)
+NAME = re.compile(r"(?<![\w?&;-])(?P<name>-{0,2}[A-Za-z][\w.-]{0,80})(?P<sign>[\"']?\s?[=:]\s?|\s(?!-))")
+VALUE = re.compile(r"\"[^\"]{1,512}\"|'[^']{1,512}'|[^\s\"',;}\])]+")
 MODEL_TOKENS = re.compile(
     r"(?:bos|eos|pad|unk|sep|cls|mask|min|max|special|stop|next|first|last|new|per|add|image)_?token", re.I
 )
@@ -112,7 +111,7 @@ def redact_text(text: str) -> str:
     """`text` without the secrets of the URLs in it, of assignments (password=x, --token x) and of HTTP Authorization headers."""
     text = URL_IN_TEXT.sub(_redact_match, text)
     text = AUTHORIZATION.sub(REMOVED, text)
-    text = ASSIGNMENT.sub(_redact_assignment, text)
+    text = "".join(_without_assigned(text))
     return SECRET_SHAPE.sub(REMOVED, text)
 
 
@@ -155,7 +154,9 @@ def _redact_parameters(query: str, depth: int) -> str:
     pieces = SEPARATOR.split(query)
     names = [_name(piece) for piece in pieces[::2]]
     is_signed = any(name in SIGNATURES or name.startswith(SIGNATURE_PREFIXES) for name in names)
-    is_oauth_answer = {"code", "state"} <= set(names)
+    is_oauth_answer = {"code", "state"} <= {
+        name for name, piece in zip(names, pieces[::2], strict=True) if "=" in piece
+    }
     kept: list[str] = []
     for number, (name, piece) in enumerate(zip(names, pieces[::2], strict=True)):
         _, equals, value = piece.partition("=")
@@ -209,11 +210,22 @@ def _redact_match(match: re.Match[str]) -> str:
     return redact_url(url) + match[0][len(url) :]
 
 
-def _redact_assignment(match: re.Match[str]) -> str:
-    """password=x, "api_key": "x" and --hf-token x without x. The tokens of a language model (eos_token=3, token: the) stay."""
-    name, sign, value = match["name"], match["sign"], match["value"]
-    is_option = name.startswith("--") and not value.startswith("--")
-    if (sign.isspace() and not is_option) or not is_secret_name(name):
-        return match[0]
-    is_of_model = MODEL_TOKENS.search(name) or (":" in sign and name.lower().endswith("token") and len(value) < 10)
-    return match[0] if is_of_model else f"{name}{sign}{REMOVED}"
+def _without_assigned(text: str) -> Iterator[str]:
+    """`text` in pieces, without the values of password=x, "api_key": "x" and --hf-token x."""
+    done = 0
+    for match in NAME.finditer(text):
+        if match.start() < done or not _is_secret_assignment(match["name"], match["sign"]):
+            continue
+        value = VALUE.match(text, match.end())
+        is_word = ":" in match["sign"] and match["name"].lower().endswith("token")  # "token: the" in a model's log
+        if value and not (is_word and len(value[0]) < 10):
+            yield text[done : match.end()]
+            yield REMOVED
+            done = value.end()
+    yield text[done:]
+
+
+def _is_secret_assignment(name: str, sign: str) -> bool:
+    """Whether a value is a secret by its name. Tokens of a language model (eos_token=3) are none."""
+    is_assignment = name.startswith("--") or not sign.isspace()
+    return is_assignment and is_secret_name(name) and not MODEL_TOKENS.search(name)
