@@ -1,12 +1,12 @@
-"""The bigram baseline: what a model that knows only the token before would pay per byte of the validation text.
+"""The bigram baseline: bits per byte of the validation text for a model that sees one token of context.
 
-Reads token shards, writes nothing. A trained model has to be well below it on the same tokens.
+Reads token shards, writes nothing. A trained model must be well below it on the same tokens.
 
     p(b | a) = (max(c(a, b) - d, 0) + d n(a) p(b)) / c(a),    p(b) = (m(b) + 1) / sum of the same
 
-with c counts, n(a) the number of different tokens seen after a and m(b) of those before b (Kneser and Ney 1995). The discount d
-is fitted on a tenth of the training tokens that is left out for it. Beginnings of documents are predicted from, not predicted.
-On a thousand web pages with V 4,096 it costs 0.9% less than Witten-Bell and 2.2% less than adding a fitted constant.
+with counts c, the number n(a) of distinct tokens seen after a and m(b) of those before b (Kneser and Ney 1995). The discount d is
+fitted on a held-out tenth of the training tokens. The first token of a document is context and not predicted. On a thousand web
+pages with V 4,096 this costs 0.9% less than Witten-Bell smoothing and 2.2% less than adding a fitted constant.
 """
 
 import math
@@ -18,21 +18,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-MAX_TOKENS = 20_000_000  # counted of the training tokens: about 1 GB of memory
+MAX_TOKENS = 20_000_000  # of the training tokens that are counted: about 1 GB of memory
 DISCOUNTS = (0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 Counts = npt.NDArray[np.int64]
 
 
 class Pairs(NamedTuple):
-    """Neighbouring tokens [N]: each and the one after it."""
+    """N pairs of neighbouring tokens, each array [N]."""
 
     before: Counts
     after: Counts
 
 
 def read_pairs(paths: Iterable[Path], bos: int) -> Pairs:
-    """The pairs within the documents of token shards, the first MAX_TOKENS of them."""
+    """The pairs within documents of token shards, from the first MAX_TOKENS tokens."""
     runs, num_tokens = [np.zeros(0, np.int64)], 0
     for path in paths:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -46,7 +46,7 @@ def read_pairs(paths: Iterable[Path], bos: int) -> Pairs:
 
 
 class Bigram:
-    """Counts of a training text, as the module's docstring uses them."""
+    """Counts of a training text, named as in the formula above."""
 
     def __init__(self, train: Pairs, vocab_size: int) -> None:
         self.vocab_size = vocab_size
@@ -57,25 +57,25 @@ class Bigram:
         self.unigrams = num_before / num_before.sum()  # p(b)
 
     def nats(self, text: Pairs, discount: float) -> float:
-        """What `text` costs, all its pairs together."""
+        """Negative log-likelihood of all pairs of `text`, in nats."""
         codes = text.before * self.vocab_size + text.after
         places = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
         seen = np.where(self.codes[places] == codes, self.code_counts[places] - discount, 0.0)
         context = self.contexts[text.before]
-        freed = np.where(context, discount * self.num_after[text.before], 1.0)  # all of it, where a was never seen
+        freed = np.where(context, discount * self.num_after[text.before], 1.0)  # the whole mass if a was never seen
         likelihood = (seen + freed * self.unigrams[text.after]) / np.maximum(context, 1)
         return float(-np.log(likelihood).sum())
 
 
 def fit_discount(train: Pairs, vocab_size: int) -> float:
-    """The d of DISCOUNTS that suits a tenth of the training pairs best, with counts of the others."""
+    """The d of DISCOUNTS with the lowest cost on the last tenth of the training pairs, given counts of the others."""
     cut = len(train.before) * 9 // 10
     bigram = Bigram(Pairs(train.before[:cut], train.after[:cut]), vocab_size)
-    left_out = Pairs(train.before[cut:], train.after[cut:])
-    return min(DISCOUNTS, key=lambda discount: bigram.nats(left_out, discount))
+    held_out = Pairs(train.before[cut:], train.after[cut:])
+    return min(DISCOUNTS, key=lambda discount: bigram.nats(held_out, discount))
 
 
 def bits_per_byte(train: Pairs, validation: Pairs, validation_bytes: int, vocab_size: int) -> float:
-    """The baseline on the validation text, in bits per byte of it."""
+    """The baseline on the validation text, in bits per byte."""
     discount = fit_discount(train, vocab_size)
     return Bigram(train, vocab_size).nats(validation, discount) / math.log(2) / validation_bytes

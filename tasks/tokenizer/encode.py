@@ -1,14 +1,13 @@
-"""Tokenize: from documents to shards of tokens.
+"""Tokenize: documents to shards of tokens.
 
-Reads Documents and a Tokenizer. Writes train/NAME.arrow and validation/NAME.arrow for each shard NAME of documents: Arrow IPC
-files, not compressed, so that they are read by memory mapping; one column `tokens`, a list a document (uint16 where V allows it,
-else uint32), each beginning with <|bos|>. The schema's metadata says vocab_size and tokenizer (its fingerprint). They open in
-pyarrow and in `datasets`.
+Reads Documents and a Tokenizer. Writes train/NAME.arrow and validation/NAME.arrow for each shard NAME of documents: uncompressed Arrow
+IPC files, read by memory mapping, with one column `tokens`, a list per document (uint16 if V allows it, else uint32), each starting
+with <|bos|>. The schema's metadata holds vocab_size and tokenizer (its fingerprint). They open in pyarrow and in `datasets`.
 
-A document is validation by the hash of its text, so that the same text never lies on both sides. A long document is encoded in
-pieces, cut where no word goes across under any of the patterns of model/tokenizer/vocabularies.py: its tokens are those of the whole.
+A document is validation by the hash of its text, so the same text never lies in both splits. A long document is encoded in pieces,
+cut where no word crosses under any pattern of model/tokenizer/vocabularies.py: its tokens are those of the whole text.
 
-Not taken: tiktoken 0.14 makes the same tokens at three times the speed, and panics on a million spaces (November 2026).
+Not used: tiktoken 0.14 produces the same tokens at three times the speed, and panics on a million spaces (November 2026).
 """
 
 import hashlib
@@ -38,7 +37,7 @@ from tasks.tokenizer.bigram import bits_per_byte, read_pairs
 
 VERSION = 2
 BATCH_DOCUMENTS = 1_000
-BATCH_CHARACTERS = 2_000_000  # encoded at once: some 25 bytes of memory each
+BATCH_CHARACTERS = 2_000_000  # encoded at once: about 25 bytes of memory each
 PIECE_CHARACTERS = 500_000
 CUT = re.compile(r"(?<=\S\n)(?=[^\W\d_])|(?<=[A-Za-z])(?= [A-Za-z])")
 SPLITS = ("train", "validation")
@@ -46,12 +45,12 @@ UNITS = ("documents", "tokens", "text_bytes")
 
 
 class TokenizeConfig(Config):
-    """How much is held out for validation."""
+    """The validation split."""
 
     validation_fraction: float = Field(
-        0.02, ge=0.0, lt=1.0, description="Share of the documents that no model is trained on."
+        0.02, ge=0.0, lt=1.0, description="Fraction of the documents held out for validation."
     )
-    num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0 is one a core.")
+    num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0: one per core.")
 
 
 def tokenize(documents: Step[Documents], tokenizer: Step[Tokenizer], config: TokenizeConfig) -> Step[Tokens]:
@@ -80,7 +79,7 @@ def encode_documents(ctx: StageContext, config: TokenizeConfig, documents: Docum
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard of documents, and how its tokens are written."""
+    """One shard of documents, and where and how its tokens are written."""
 
     path: Path
     folder: Path
@@ -89,12 +88,13 @@ class Shard:
     validation_fraction: float
 
     def writer(self, split: str, encoder: ChatTokenizer) -> "TokenWriter":
+        """The writer of one split of this shard."""
         return TokenWriter(self.folder / split / f"{self.path.stem}.arrow", encoder, self.fingerprint)
 
 
 def tokenize_shard(shard: Shard) -> Counts:
-    """Write both splits of one shard; counts of both."""
-    os.environ["RAYON_NUM_THREADS"] = "1"  # shards run in parallel, threads of the encoder would be too many
+    """Write both splits of one shard. Returns the counts of both."""
+    os.environ["RAYON_NUM_THREADS"] = "1"  # shards run in parallel already; more threads would compete with them
     encoder = load_encoder(shard.encoder_path)
     counts = Counter({f"{split}/{unit}": 0 for split in SPLITS for unit in UNITS})
     with shard.writer("train", encoder) as train, shard.writer("validation", encoder) as validation:
@@ -111,12 +111,12 @@ def tokenize_shard(shard: Shard) -> Counts:
 
 @lru_cache(maxsize=1)
 def load_encoder(path: Path) -> ChatTokenizer:
-    """The encoder, read once in a process."""
+    """The tokenizer, read once per process."""
     return ChatTokenizer.load(path)
 
 
 def read_texts(path: Path) -> Iterator[str]:
-    """The texts of a shard of documents, without the rest of it."""
+    """The texts of a shard of documents; no other column is read."""
     with pq.ParquetFile(path) as shard:
         for batch in shard.iter_batches(BATCH_DOCUMENTS, columns=["text"]):
             yield from batch.column("text").to_pylist()
@@ -137,13 +137,13 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def is_validation(text: str, validation_fraction: float) -> bool:
-    """Whether a document is held out, by its hash."""
+    """Whether a document is held out, by the hash of its text."""
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < validation_fraction * 2**64
 
 
 def pieces(text: str) -> Iterator[str]:
-    """A text in pieces of about PIECE_CHARACTERS; one that offers no place to cut for twice as long is cut all the same."""
+    """Cut a text into pieces of about PIECE_CHARACTERS; where twice that has no safe place to cut, it is cut anyway."""
     start = 0
     while len(text) - start > 2 * PIECE_CHARACTERS:
         cut = CUT.search(text, start + PIECE_CHARACTERS, start + 2 * PIECE_CHARACTERS)
@@ -154,7 +154,7 @@ def pieces(text: str) -> Iterator[str]:
 
 
 class TokenWriter:
-    """Writes documents to one token shard, a record batch a call. Leaves nothing behind when the block ends with an error."""
+    """Writes documents to one token shard, one record batch per call. If the block raises, nothing is left behind."""
 
     def __init__(self, path: Path, encoder: ChatTokenizer, fingerprint: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ class TokenWriter:
         return self
 
     def write(self, texts: list[str]) -> int:
-        """The number of tokens written."""
+        """Write texts as one record batch. Returns the number of tokens."""
         if not texts:
             return 0
         pieces_of = [list(pieces(text)) for text in texts]
@@ -198,7 +198,7 @@ class TokenWriter:
 
 
 def metrics(folder: Path, encoder: ChatTokenizer, counts: Counts) -> dict[str, float]:
-    """bytes_per_token of all documents; bigram/bits_per_byte, the baseline of the base model, where anything is held out."""
+    """bytes_per_token; and bigram/bits_per_byte, the baseline of the base model, if anything is held out."""
     figures = {"bytes_per_token": counts["text_bytes"] / max(counts["tokens"] - counts["documents"], 1)}
     train, validation = (read_pairs(sorted((folder / split).iterdir()), encoder.bos) for split in SPLITS)
     if len(train.before) and len(validation.before):

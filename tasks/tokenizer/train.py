@@ -1,16 +1,16 @@
-"""Tokenizer: byte-level BPE, learned from documents or taken from elsewhere.
+"""Tokenizer: a byte-level BPE vocabulary, trained on documents or imported.
 
-Reads Documents, and vocabularies to use or to compare with where the config names any. Writes tokenizer.json (loads in
-`tokenizers` and in `transformers`) and, for the eye, vocabulary.txt: a token a line in order of id, with the two it is made of.
+Reads Documents, and vocabularies to use or to compare with if the config names any. Writes tokenizer.json (loads in `tokenizers` and
+in `transformers`) and, to read, vocabulary.txt: one token per line in order of id, with the two tokens it was merged from.
 
-BPE is that of Sennrich et al. 2016 on bytes (GPT-2), words are cut with GPT-4's pattern. Departs from it in that how many digits
-make a word is a setting: a small vocabulary has no room for a thousand numbers. Of pairs that are equally frequent the one of
-lower ids is merged first, where other trainers take the one that is greater as bytes: those merges change places.
+BPE as in Sennrich et al. 2016, on bytes as in GPT-2, with GPT-4's pattern to split text into words. Departures: the number of digits
+in a word is a setting, since a small vocabulary has no room for a thousand numbers; and of equally frequent pairs the one with the
+lower ids is merged first, where other trainers take the one that is greater as bytes, so those merges change places.
 
-Training keeps every different word in memory, so it reads no more than `max_bytes`, drawn by document from all shards, and of a
-single document no more than a hundredth of that. A fiftieth of the documents is never learned from: on these the vocabulary is
-checked (every text comes back, and is shorter than its bytes) and measured by language. Of fewer than MIN_DOCUMENTS none is spared;
-what was learned from is measured then.
+Training keeps every distinct word in memory, so it reads at most `max_bytes`, sampled by document from all shards, and at most a
+hundredth of that from one document. One document in fifty is held out: on these the vocabulary is verified (every text decodes to
+itself and is shorter than its bytes) and measured per language. With fewer than MIN_DOCUMENTS nothing is held out, and the training
+text is measured.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from pydantic import Field
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from model.config import Config, runtime
+from model.errors import UserError
 from model.tokenizer import vocabularies
 from model.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
 from model.tokenizer.vocabularies import PatternName
@@ -38,35 +39,36 @@ VERSION = 2
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
 MIN_DOCUMENTS = 1_000
 MEASURED_BYTES = 5_000_000
-DRAWN_DOCUMENTS = 100
-UNBROKEN = re.compile(r"\S{2000}|\s{2000}")  # too long for a word
-ALL = "all"  # languages
+SAMPLED_DOCUMENTS = 100
+UNBROKEN = re.compile(r"\S{2000}|\s{2000}")  # too long to be a word
+ALL = "all"  # the row of all languages together
 
 
 class TokenizerConfig(Config):
-    """How large the vocabulary is, and how much text it is learned from; or which existing one is used."""
+    """Size and training text of the vocabulary, or the existing vocabulary to use."""
 
     vocabulary: str = runtime(
         "",
-        description="An existing vocabulary to use; nothing is trained then. A tokenizer.json, a folder with GPT-2's encoder.json "
-        "and vocab.bpe, or a rank file of tiktoken, as a path or any fsspec URL.",
+        description="Use an existing vocabulary instead of training one: a tokenizer.json, a folder with GPT-2's encoder.json "
+        "and vocab.bpe, or a rank file of tiktoken, as a path or fsspec URL.",
     )
-    compared_with: list[str] = runtime([], description="Vocabularies whose bytes per token are told beside ours.")
+    compared_with: list[str] = runtime([], description="Vocabularies to compare with, in bytes per token.")
     vocab_size: int = Field(
         4096,
         ge=MIN_VOCAB_SIZE,
         le=2**20,
-        description="V, with the 256 bytes and the special tokens; less where the text gives less.",
+        description="V: entries of the vocabulary, including the 256 bytes and the special tokens. A small text yields fewer.",
     )
-    pattern: PatternName = Field("gpt4", description="Whose way to cut a text into words.")
-    max_digits: int = Field(3, ge=1, le=3, description="Digits of a number that may become one token; GPT-4 has 3.")
+    pattern: PatternName = Field("gpt4", description="Whose pattern splits text into words.")
+    max_digits: int = Field(3, ge=1, le=3, description="Longest run of digits that may become one token; GPT-4: 3.")
     max_bytes: int = Field(
         100_000_000,
         ge=1_000,
         le=1_000_000_000,  # the trainer's counts of pairs have 31 bits
-        description="Text to learn from; more documents than that are drawn from. A byte costs about 3 of memory, and 125 where no word comes twice.",
+        description="Bytes of training text; from more text, documents are sampled. Costs about 3 bytes of memory per byte, and 125 if no "
+        "word repeats.",
     )
-    seed: int = Field(0, ge=0, description="Of that draw.")
+    seed: int = Field(0, ge=0, description="Random seed of the sample.")
 
 
 def tokenizer(documents: Step[Documents], config: TokenizerConfig) -> Step[Tokenizer]:
@@ -87,8 +89,8 @@ def train_tokenizer(
     **compared: Resource,
 ) -> Outcome:
     if not documents.manifest.counts["text_bytes"]:
-        raise ValueError(
-            f"{documents.manifest.id} holds no text to learn a vocabulary from: loosen the filters or give more input"
+        raise UserError(
+            f"{documents.manifest.id} holds no text to train a vocabulary on: loosen the filters or add input files"
         )
     encoder = vocabularies.load(vocabulary.files("*")) if vocabulary else learn(ctx, config, documents)
     measured = list(held_out(documents, config.seed))
@@ -101,16 +103,16 @@ def train_tokenizer(
         for number, path in enumerate(config.compared_with)
     }
     rows = compare({"": ours} | others, measured)
-    ctx.table("bytes-per-token", rows, "What a token stands for, and tokens a word, by language")
+    ctx.table("bytes-per-token", rows, "Bytes per token and tokens per word, by language")
     return Outcome({"vocab_size": ours.vocab_size}, metrics(rows))
 
 
 def learn(ctx: StageContext, config: TokenizerConfig, documents: Documents) -> tokenizers.Tokenizer:
-    """Train on the documents that are drawn."""
+    """Train a vocabulary on the sampled documents."""
     total = min(documents.manifest.counts["text_bytes"], config.max_bytes)
-    encoder = train(_reported(ctx, draw(documents, config.max_bytes, config.seed), total), config)
+    encoder = train(_reported(ctx, sample_texts(documents, config.max_bytes, config.seed), total), config)
     if encoder.get_vocab_size() < config.vocab_size:
-        ctx.log(f"the text gives {encoder.get_vocab_size()} tokens, fewer than the {config.vocab_size} asked for")
+        ctx.log(f"the text yields a vocabulary of {encoder.get_vocab_size()} tokens instead of {config.vocab_size}")
     return encoder
 
 
@@ -123,26 +125,26 @@ def _reported(ctx: StageContext, texts: Iterator[str], total_bytes: int) -> Iter
             ctx.progress(done / 1e6, total_bytes / 1e6, "MB")
 
 
-def draw(documents: Documents, max_bytes: int, seed: int) -> Iterator[str]:
-    """Texts of about `max_bytes`, drawn by a hash of the document: the same ones however they are sharded. All where all fit."""
+def sample_texts(documents: Documents, max_bytes: int, seed: int) -> Iterator[str]:
+    """Texts of about `max_bytes`, chosen by a hash of the document, so the choice does not depend on sharding. All if all fit."""
     share = min(_share(documents, max_bytes), 1 - _held_out_fraction(documents))
     for place, document in _places(documents, seed):
         if place < share:
-            yield document["text"][: max_bytes // DRAWN_DOCUMENTS]
+            yield document["text"][: max_bytes // SAMPLED_DOCUMENTS]
 
 
 def held_out(documents: Documents, seed: int) -> Iterator[Document]:
-    """Documents of about MEASURED_BYTES that `draw` never takes; of all where it spares none."""
+    """Documents of about MEASURED_BYTES that `sample_texts` never takes; with too few documents, some of all."""
     begin = 1 - (_held_out_fraction(documents) or _share(documents, MEASURED_BYTES))
     for place, document in _places(documents, seed):
         if place >= begin:
-            yield {**document, "text": document["text"][: MEASURED_BYTES // DRAWN_DOCUMENTS]}
+            yield {**document, "text": document["text"][: MEASURED_BYTES // SAMPLED_DOCUMENTS]}
 
 
 def _share(documents: Documents, num_bytes: int) -> float:
-    """The documents that come to about `num_bytes`, no fewer than DRAWN_DOCUMENTS, none of which gives more than its part."""
+    """The fraction of documents with about `num_bytes` of text, at least SAMPLED_DOCUMENTS documents."""
     counts = documents.manifest.counts
-    return max(num_bytes / counts["text_bytes"], DRAWN_DOCUMENTS / counts["documents"])
+    return max(num_bytes / counts["text_bytes"], SAMPLED_DOCUMENTS / counts["documents"])
 
 
 def _held_out_fraction(documents: Documents) -> float:
@@ -151,7 +153,7 @@ def _held_out_fraction(documents: Documents) -> float:
 
 
 def _places(documents: Documents, seed: int) -> Iterator[tuple[float, Document]]:
-    """Every document with its place in 0..1, which its id and the seed decide."""
+    """Every document with a pseudorandom place in 0..1, derived from its id and the seed."""
     for path in documents.files("documents/*.parquet"):
         for document in read_documents(path):
             digest = hashlib.blake2b(f"{seed}/{document['id']}".encode(), digest_size=8).digest()
@@ -159,7 +161,7 @@ def _places(documents: Documents, seed: int) -> Iterator[tuple[float, Document]]
 
 
 def train(texts: Iterator[str], config: TokenizerConfig) -> tokenizers.Tokenizer:
-    """Learn the vocabulary. Special tokens come first, then the bytes, then the merges."""
+    """Train BPE. Ids: special tokens first, then the bytes, then the merges."""
     encoder = tokenizers.Tokenizer(models.BPE(ignore_merges=True))  # a word that is a token is that token
     encoder.pre_tokenizer = vocabularies.words(config.pattern, config.max_digits)
     encoder.decoder = decoders.ByteLevel()
@@ -175,7 +177,7 @@ def train(texts: Iterator[str], config: TokenizerConfig) -> tokenizers.Tokenizer
 
 
 def cut_unbroken(text: str) -> Iterator[str]:
-    """The text in pieces that have no endless word: the trainer's time goes with the square of a word's length."""
+    """Cut the text so that no word is endless: the trainer's time grows with the square of a word's length."""
     start = 0
     for stretch in UNBROKEN.finditer(text):
         yield text[start : stretch.end()]
@@ -184,9 +186,9 @@ def cut_unbroken(text: str) -> Iterator[str]:
 
 
 def verify(encoder: ChatTokenizer, texts: Sequence[str]) -> None:
-    """Raises RuntimeError where a text does not come back from its tokens, or the merges make no text shorter.
+    """Raises RuntimeError if a text does not decode to itself, or if the merges do not shorten the text.
 
-    A vocabulary may compose characters (NFC, as Qwen's does): that is the same text in other bytes.
+    A vocabulary may compose characters (NFC, as Qwen's does): that counts as the same text.
     """
     encoded = encoder.encode_batch(texts)
     composed = normalizers.NFC().normalize_str
@@ -195,21 +197,21 @@ def verify(encoder: ChatTokenizer, texts: Sequence[str]) -> None:
     )
     if changed:
         raise RuntimeError(
-            f"{changed} of {len(texts)} documents do not come back from their tokens: a tokenizer.json with a normalizer, or a "
-            "fault of the tokenizers library; take another vocabulary or version"
+            f"{changed} of {len(texts)} documents do not decode to themselves: the tokenizer.json has a normalizer, or the "
+            "tokenizers library has a bug; use another vocabulary or version"
         )
     num_tokens, num_bytes = sum(map(len, encoded)), sum(len(text.encode()) for text in texts)
     if encoder.vocab_size > MIN_VOCAB_SIZE and num_tokens >= num_bytes > 0:
         raise RuntimeError(
-            f"{num_bytes} bytes of text are {num_tokens} tokens of a vocabulary of {encoder.vocab_size}: it was learned from text of "
-            "another kind; raise max_bytes or change the seed, or name another vocabulary"
+            f"{num_bytes} bytes of text become {num_tokens} tokens of a vocabulary of {encoder.vocab_size}: it was trained on text of "
+            "another kind; raise max_bytes, change the seed, or use another vocabulary"
         )
 
 
 def compare(encoders: Mapping[str, ChatTokenizer], documents: Sequence[Document]) -> list[Row]:
-    """A row for all documents and one a language, the largest first; a pair of columns for each encoder, ours without a name.
+    """One row for all documents and one per language, largest first; two columns per encoder, ours without a name.
 
-    A word is what spaces separate: tokens_per_word says nothing of a language that is written without them.
+    Words are separated by spaces: tokens_per_word means nothing in a language written without them.
     """
     texts: dict[str, list[str]] = {ALL: [document["text"] for document in documents]}
     for document in documents:
@@ -234,7 +236,7 @@ def _metric(*path: str) -> str:
 
 
 def metrics(rows: Sequence[Row]) -> dict[str, float]:
-    """The figures of `compare`'s rows: bytes_per_token, cl100k_base/bytes_per_token, and the same below each language."""
+    """The rows of `compare` as metrics: bytes_per_token, cl100k_base/bytes_per_token, and the same under each language."""
     return {
         _metric("" if row["language"] == ALL else row["language"], name): value
         for row in rows
@@ -244,7 +246,7 @@ def metrics(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def listing(encoder: tokenizers.Tokenizer) -> str:
-    """Every token as a line "id text", in order, and the two that it was merged of; as bytes where it is no text by itself."""
+    """One line per token: id, text (bytes if it is not UTF-8 by itself), and the two tokens it was merged from."""
     byte_of = vocabularies.byte_of_character()
     special = {token.content for token in encoder.get_added_tokens_decoder().values()}
     model = json.loads(encoder.to_str())["model"]
@@ -259,6 +261,6 @@ def listing(encoder: tokenizers.Tokenizer) -> str:
 
     lines = []
     for name, token in sorted(encoder.get_vocab().items(), key=lambda entry: entry[1]):
-        made_of = " + ".join(map(shown, parts.get(name, ())))
-        lines.append(f"{token:>7} {shown(name):<24} {made_of}".rstrip() + "\n")
+        merged_from = " + ".join(map(shown, parts.get(name, ())))
+        lines.append(f"{token:>7} {shown(name):<24} {merged_from}".rstrip() + "\n")
     return "".join(lines)

@@ -53,14 +53,14 @@ def documents_in(paths: list[Path]) -> list[list[int]]:
     return [document for path in paths for document in pa.ipc.open_file(str(path)).read_all()["tokens"].to_pylist()]
 
 
-def test_every_document_comes_back_whole_and_once(made: tuple[ChatTokenizer, Tokens]) -> None:
+def test_every_document_decodes_to_itself_once(made: tuple[ChatTokenizer, Tokens]) -> None:
     encoder, tokens = made
     documents = documents_in(tokens.files("train/*.arrow") + tokens.files("validation/*.arrow"))
     assert all(document[0] == encoder.bos and encoder.bos not in document[1:] for document in documents)
     assert sorted(encoder.decode(document) for document in documents) == sorted(ALL)
 
 
-def test_counts_are_those_of_the_shards(made: tuple[ChatTokenizer, Tokens]) -> None:
+def test_counts_equal_the_content_of_the_shards(made: tuple[ChatTokenizer, Tokens]) -> None:
     encoder, tokens = made
     counts = tokens.manifest.counts
     for split in ("train", "validation"):
@@ -73,7 +73,7 @@ def test_counts_are_those_of_the_shards(made: tuple[ChatTokenizer, Tokens]) -> N
     assert counts["tokens"] == counts["train/tokens"] + counts["validation/tokens"]
 
 
-def test_the_same_text_is_never_on_both_sides() -> None:
+def test_equal_texts_lie_in_one_split() -> None:
     sides = {text: is_validation(text, 0.3) for text in texts(1000, 3)}
     assert 0.2 < sum(sides.values()) / len(sides) < 0.4
     assert not any(is_validation(text, 0.0) for text in sides)
@@ -81,7 +81,7 @@ def test_the_same_text_is_never_on_both_sides() -> None:
     assert all(is_validation(text, 0.5) for text in stays)  # a larger share takes more, and gives none back
 
 
-def test_shards_are_read_without_a_copy_and_know_their_vocabulary(made: tuple[ChatTokenizer, Tokens]) -> None:
+def test_shards_are_memory_mapped_and_carry_metadata(made: tuple[ChatTokenizer, Tokens]) -> None:
     encoder, tokens = made
     path = str(tokens.files("train/*.arrow")[0])
     assert shard_vocab_size(path) == encoder.vocab_size
@@ -93,7 +93,7 @@ def test_shards_are_read_without_a_copy_and_know_their_vocabulary(made: tuple[Ch
     assert runs[0].tokens.dtype == np.uint16
 
 
-def test_a_large_vocabulary_is_written_in_four_bytes(made: tuple[ChatTokenizer, Tokens], tmp_path: Path) -> None:
+def test_large_vocabulary_is_written_as_uint32(made: tuple[ChatTokenizer, Tokens], tmp_path: Path) -> None:
     class Large:
         vocab_size, bos = 2**16 + 1, 0
 
@@ -132,7 +132,7 @@ ENCODERS = {
 @given(
     words=st.lists(st.sampled_from(["river", "\n", " ", "don't", "'S", "12", "!", "/", "\u0301", "\x85", "語", "Über"]))
 )
-def test_a_text_in_pieces_has_the_tokens_of_the_whole(pattern: str, words: list[str]) -> None:
+def test_text_in_pieces_has_the_tokens_of_the_whole(pattern: str, words: list[str]) -> None:
     text, encoder = "".join(words), ENCODERS[pattern]
     cuts = [0, *(cut.start() for cut in CUT.finditer(text)), len(text)]
     found = [text[start:end] for start, end in pairwise(cuts)]
@@ -140,14 +140,14 @@ def test_a_text_in_pieces_has_the_tokens_of_the_whole(pattern: str, words: list[
 
 
 @pytest.mark.parametrize("text", ["one two three\nfour " * 20, "x" * 300, " " * 300, "語\n" * 150, "", "short"])
-def test_pieces_are_bounded_and_lose_nothing(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_are_bounded_and_complete(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.tokenizer.encode.PIECE_CHARACTERS", 25)
     found = list(pieces(text))
     assert "".join(found) == text
     assert max(map(len, found)) <= 50
 
 
-def test_a_long_document_is_one_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_document_stays_one_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, long = ENCODERS["gpt4"], "\n".join(texts(50))
     monkeypatch.setattr("tasks.tokenizer.encode.PIECE_CHARACTERS", 100)
     monkeypatch.setattr("tasks.tokenizer.encode.BATCH_CHARACTERS", 1_000)
@@ -157,7 +157,7 @@ def test_a_long_document_is_one_document(tmp_path: Path, monkeypatch: pytest.Mon
     assert documents_in([tmp_path / "shard.arrow"]) == expected
 
 
-def test_nothing_held_out_is_no_baseline(store: Store) -> None:
+def test_no_bigram_baseline_without_a_validation_split(store: Store) -> None:
     learned, step = steps(fraction=0.0)
     execute(step.inputs["documents"], store)
     execute(learned, store)
@@ -176,7 +176,7 @@ def as_pairs(tokens: list[int]) -> Pairs:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=60), st.floats(0.1, 0.95))
-def test_the_baseline_is_a_distribution(tokens: list[int], discount: float) -> None:
+def test_bigram_probabilities_sum_to_one(tokens: list[int], discount: float) -> None:
     bigram = Bigram(as_pairs(tokens), 7)
     for before in range(7):
         after = np.arange(7)
@@ -184,7 +184,7 @@ def test_the_baseline_is_a_distribution(tokens: list[int], discount: float) -> N
         assert total == pytest.approx(1.0)
 
 
-def test_the_baseline_finds_what_a_markov_chain_costs() -> None:
+def test_bigram_reaches_the_entropy_of_a_markov_chain() -> None:
     """Text of a chain whose entropy is known: 1 bit a token, and a byte a token."""
     rng = random.Random(0)
     tokens = [0]
@@ -203,14 +203,14 @@ def test_pairs_do_not_cross_documents(made: tuple[ChatTokenizer, Tokens]) -> Non
     assert (pairs.before == encoder.bos).sum() == sum(len(document) > 1 for document in documents)
 
 
-def test_the_discount_is_fitted_without_the_validation_text() -> None:
+def test_discount_is_fitted_without_the_validation_text() -> None:
     rng = random.Random(0)
     repetitive = as_pairs([0, 1] * 2000)
     scattered = as_pairs([rng.randrange(500) for _ in range(2000)])
     assert fit_discount(repetitive, 500) < fit_discount(scattered, 500)
 
 
-def test_the_baseline_of_the_artifact_is_better_than_no_model(made: tuple[ChatTokenizer, Tokens]) -> None:
+def test_bigram_baseline_beats_a_uniform_model(made: tuple[ChatTokenizer, Tokens]) -> None:
     encoder, tokens = made
     counts, bits = tokens.manifest.counts, tokens.manifest.metrics["bigram/bits_per_byte"]
     uniform = math.log2(encoder.vocab_size) * counts["validation/tokens"] / counts["validation/text_bytes"]

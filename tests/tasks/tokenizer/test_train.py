@@ -23,7 +23,16 @@ from tasks.artifacts.store import Store
 from tasks.execution.reporter import Reporter, Row, reporting
 from tasks.execution.runner import execute
 from tasks.records.documents import Document
-from tasks.tokenizer.train import TokenizerConfig, compare, cut_unbroken, draw, held_out, tokenizer, train, verify
+from tasks.tokenizer.train import (
+    TokenizerConfig,
+    compare,
+    cut_unbroken,
+    held_out,
+    sample_texts,
+    tokenizer,
+    train,
+    verify,
+)
 from tests.support import plain_bpe
 from tests.support.documents import documents_of
 
@@ -46,16 +55,16 @@ def encoder() -> ChatTokenizer:
 
 @settings(max_examples=200, deadline=None)
 @given(st.text())
-def test_every_text_comes_back(encoder: ChatTokenizer, text: str) -> None:
+def test_every_text_decodes_to_itself(encoder: ChatTokenizer, text: str) -> None:
     assert encoder.decode(encoder.encode(text)) == text
 
 
-def test_special_tokens_come_first_and_are_never_made_of_text(encoder: ChatTokenizer) -> None:
+def test_special_tokens_come_first_and_never_result_from_text(encoder: ChatTokenizer) -> None:
     assert [encoder.special[name] for name in SPECIAL_TOKENS] == list(range(len(SPECIAL_TOKENS)))
     assert not set(encoder.encode("".join(SPECIAL_TOKENS))) & set(range(len(SPECIAL_TOKENS)))
 
 
-def test_words_are_cut_with_the_pattern_of_gpt4() -> None:
+def test_words_are_split_with_the_pattern_of_gpt4() -> None:
     cut = train(iter(["a"]), TokenizerConfig(vocab_size=300)).pre_tokenizer.pre_tokenize_str
     pieces = [piece.replace("Ġ", " ").replace("Ċ", "\n") for piece, _ in cut("I'll say: 12345 times\n\n  HE'S $%!\n x")]
     assert pieces == ["I", "'ll", " say", ":", " ", "123", "45", " times", "\n\n", " ", " HE", "'S", " $%!\n", " x"]
@@ -69,17 +78,17 @@ def test_words_are_cut_with_the_pattern_of_gpt4() -> None:
         ({"pattern": "gpt4o"}, "202 4 ĠHEllo'S"),
     ],
 )
-def test_how_words_are_cut_is_a_setting(settings: dict[str, Any], pieces: str) -> None:
+def test_pattern_and_digits_are_settings(settings: dict[str, Any], pieces: str) -> None:
     cut = train(iter(["a"]), TokenizerConfig(vocab_size=300, **settings)).pre_tokenizer.pre_tokenize_str("2024 HEllo'S")
     assert [piece for piece, _ in cut] == pieces.split()
 
 
-def test_the_byte_alphabet_is_that_of_gpt2() -> None:
+def test_byte_alphabet_equals_gpt2() -> None:
     assert (BYTE_OF["Ġ"], BYTE_OF["Ċ"], BYTE_OF["!"], BYTE_OF["ÿ"]) == (32, 10, 33, 255)
     assert sorted(BYTE_OF.values()) == list(range(256))
 
 
-def test_neither_sharding_nor_the_run_changes_the_vocabulary(store: Store, tmp_path: Path) -> None:
+def test_vocabulary_does_not_depend_on_sharding_or_process(store: Store, tmp_path: Path) -> None:
     all_texts = texts(300)
     config = TokenizerConfig(vocab_size=350, max_bytes=30_000)
     steps = [
@@ -107,36 +116,36 @@ def opened(store: Store, shards: dict[str, list[str]]) -> Documents:
     return store.open(step.id, Documents)
 
 
-def test_the_draw_keeps_its_bound_and_takes_from_all_shards(store: Store) -> None:
+def test_sample_texts_keeps_its_bound_and_takes_from_all_shards(store: Store) -> None:
     documents = opened(store, {"a": texts(450, 1), "b": texts(450, 2)})
     total = documents.manifest.counts["text_bytes"]
-    drawn = list(draw(documents, total // 5, seed=0))
+    drawn = list(sample_texts(documents, total // 5, seed=0))
     assert 0.15 * total < sum(len(text.encode()) for text in drawn) < 0.25 * total
     assert set(drawn) & set(texts(450, 1)) and set(drawn) & set(texts(450, 2))
-    assert drawn != list(draw(documents, total // 5, seed=1))
+    assert drawn != list(sample_texts(documents, total // 5, seed=1))
     assert (
-        len(list(draw(documents, total, seed=0))) == len(list(held_out(documents, seed=0))) == 900
+        len(list(sample_texts(documents, total, seed=0))) == len(list(held_out(documents, seed=0))) == 900
     )  # few: all for both
 
 
-def test_what_is_held_out_is_never_learned_from(store: Store) -> None:
+def test_held_out_documents_are_never_sampled(store: Store) -> None:
     documents = opened(store, {"a": [f"{number} {text}" for number, text in enumerate(texts(2000))]})
     total = documents.manifest.counts["text_bytes"]
     spared = {document["text"] for document in held_out(documents, seed=0)}
     assert 20 < len(spared) < 60
-    learned_from = set(draw(documents, total, seed=0))
+    learned_from = set(sample_texts(documents, total, seed=0))
     assert len(learned_from) == 2000 - len(spared) and not learned_from & spared
     assert spared == {document["text"] for document in held_out(documents, seed=0)}
 
 
-def test_one_huge_document_does_not_decide_the_vocabulary(store: Store) -> None:
+def test_one_huge_document_does_not_dominate_the_vocabulary(store: Store) -> None:
     documents = opened(store, {"a": [*texts(99), "spam " * 100_000]})
-    drawn = list(draw(documents, 40_000, seed=0))
+    drawn = list(sample_texts(documents, 40_000, seed=0))
     assert len(drawn) == 100  # never fewer, however little the huge one leaves of the bound
     assert max(map(len, drawn)) == 400
 
 
-def test_words_without_end_are_cut_and_others_left_alone() -> None:
+def test_cut_unbroken_cuts_only_endless_words() -> None:
     """A million characters without a space would be trained on for many minutes."""
     blob = "".join(random.Random(0).choices(string.ascii_letters + string.digits + "+/", k=300_000))
     for text in (texts(1)[0], "a" * 1_999, "a" * 2_001, " " * 4_000, f"see {blob}\nand\n{blob}"):
@@ -147,7 +156,7 @@ def test_words_without_end_are_cut_and_others_left_alone() -> None:
     train(iter([blob, "a" * 1_000_000, " " * 1_000_000]), TokenizerConfig(vocab_size=300))
 
 
-def test_the_artifact_loads_in_transformers_and_can_be_read(store: Store) -> None:
+def test_artifact_loads_in_transformers_and_lists_its_tokens(store: Store) -> None:
     step = tokenizer(documents_of({"a": texts(200)}), TokenizerConfig(vocab_size=340))
     manifest = execute(step, store)
     folder = store.open(step.id, Tokenizer).folder
@@ -166,27 +175,27 @@ def test_the_artifact_loads_in_transformers_and_can_be_read(store: Store) -> Non
     assert any(re.fullmatch(r" +\d+ 'naïve' +b'na\\xc3' \+ b'\\xafve'", line) for line in lines)
 
 
-def test_a_text_too_poor_for_the_vocabulary_gives_what_it_has(store: Store) -> None:
+def test_small_text_yields_a_smaller_vocabulary(store: Store) -> None:
     manifest = execute(tokenizer(documents_of({"a": ["ab ab ab"]}), TokenizerConfig(vocab_size=4096)), store)
     assert 268 < manifest.counts["vocab_size"] < 280
 
 
-def test_no_text_is_an_error_of_the_user(store: Store) -> None:
+def test_no_text_raises_user_error(store: Store) -> None:
     with pytest.raises(ValueError, match="holds no text"):
         execute(tokenizer(documents_of({"a": []}), TokenizerConfig()), store)
 
 
-def test_a_vocabulary_that_loses_text_or_shortens_none_fails_loudly(encoder: ChatTokenizer) -> None:
+def test_verify_refuses_a_vocabulary_that_loses_or_lengthens_text(encoder: ChatTokenizer) -> None:
     verify(encoder, texts(3))
-    with pytest.raises(RuntimeError, match="from text of another kind; raise max_bytes"):
+    with pytest.raises(RuntimeError, match="trained on text of another kind; raise max_bytes"):
         verify(encoder, ["日本語" * 9])
     lossy = tokenizers.Tokenizer.from_str(encoder._encoder.to_str())
     lossy.normalizer = tokenizers.normalizers.Lowercase()
-    with pytest.raises(RuntimeError, match=r"1 of 2 documents do not come back .* with a normalizer"):
+    with pytest.raises(RuntimeError, match=r"1 of 2 documents do not decode to themselves.* with a normalizer"):
         verify(ChatTokenizer(lossy), ["The river", "the river"])
 
 
-def test_vocabularies_are_compared_by_language(encoder: ChatTokenizer) -> None:
+def test_compare_reports_each_language(encoder: ChatTokenizer) -> None:
     poor = ChatTokenizer(train(iter(["a"]), TokenizerConfig(vocab_size=300)))
     documents = [document("the river runs", "en"), document("日本 語", "ja"), document("wait", "")]
     whole, english, japanese = compare({"": encoder, "bytes": poor}, documents)
@@ -203,7 +212,7 @@ def document(text: str, language: str) -> Document:
     return {**known, "language": language} if language else known
 
 
-def test_the_comparison_is_shown_and_kept(store: Store, tmp_path: Path, encoder: ChatTokenizer) -> None:
+def test_comparison_is_reported_and_kept_as_metrics(store: Store, tmp_path: Path, encoder: ChatTokenizer) -> None:
     encoder._encoder.save(str(tmp_path / "theirs.json"))
     shown: list[Row] = []
 
@@ -220,7 +229,7 @@ def test_the_comparison_is_shown_and_kept(store: Store, tmp_path: Path, encoder:
     assert set(manifest.inputs) == {"documents", "compared_0"}
 
 
-def test_merges_are_those_of_the_reference_but_for_ties(shared_data: Path) -> None:
+def test_merges_equal_the_reference_except_ties(shared_data: Path) -> None:
     """The reference and the trainer are one algorithm, with another choice among pairs that are equally frequent."""
     folder = shared_data / "tokenizer" / "bpe-train-reference"
     text = (folder / "corpus.en").read_text(encoding="utf-8")
