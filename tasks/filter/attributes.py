@@ -29,10 +29,10 @@ from tasks.execution.reporter import Row
 from tasks.execution.shards import Counts, map_shards, tick
 from tasks.filter import quality
 from tasks.filter import quality_classifier as quality_model
-from tasks.filter.pii import detect as pii
-from tasks.filter.pii.detect import Kind
 from tasks.filter.quality import TextRules
 from tasks.filter.quality_classifier import QualityModelConfig
+from tasks.pii import detect as pii
+from tasks.pii.detect import Kind
 from tasks.records.documents import Document, read_documents
 from tasks.resources import resource
 from tasks.web import blocklists, language_id, urls, ut1

@@ -4,7 +4,7 @@ Reads Documents and what was measured of them (tasks/filter/attributes.py). Writ
 kept, its language and everything that was measured of it, dropped/NAME.parquet with every other document, its text as
 it came, and the reason: url/..., language/..., quality/..., pii/...; and histograms.json (tasks/records/histograms.py).
 
-The order is FineWeb's (Penedo et al. 2024): address, language, quality (tasks/filter/quality.py), personal data (tasks/filter/pii/detect.py).
+The order is FineWeb's (Penedo et al. 2024): address, language, quality (tasks/filter/quality.py), personal data (tasks/pii/detect.py).
 The text of a kept document is the lines that C4's rules leave, personal data replaced.
 
 It departs from FineWeb in that the most likely language alone is asked, and that personal data is replaced before
@@ -27,9 +27,9 @@ from tasks.execution.reporter import Row
 from tasks.execution.shards import Counts, map_shards, tick
 from tasks.filter import quality
 from tasks.filter.attributes import MeasureConfig, attribute_names, measure, read_measures
-from tasks.filter.pii import detect as pii
-from tasks.filter.pii.detect import Action, Kind, Span
 from tasks.filter.quality import QualityLimits
+from tasks.pii import detect as pii
+from tasks.pii.detect import Action, Kind, Span
 from tasks.records import histograms
 from tasks.records.documents import Document, read_documents
 from tasks.records.histograms import Limits, Overview

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tasks.filter.pii.detect import FINDERS, Span, find
+from tasks.pii.detect import FINDERS, Span, find
 from tests.benchmarks.harness import DATATROVE, machine, peer, print_table, say, shared_data
 
 Text = tuple[str, list[Span]]

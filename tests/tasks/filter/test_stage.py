@@ -20,9 +20,9 @@ from tasks.artifacts.store import Store
 from tasks.execution.reporter import Reporter, reporting
 from tasks.execution.runner import execute
 from tasks.filter.attributes import MeasureConfig, Tools, measures_of, schema
-from tasks.filter.pii.detect import FINDERS
 from tasks.filter.quality import MEASURES, QualityLimits
 from tasks.filter.stage import FilterConfig, broken_rule, clean, filter, limits, with_measures
+from tasks.pii.detect import FINDERS
 from tasks.records import histograms
 from tasks.records.documents import Document, ShardWriter, read_documents
 from tasks.records.histograms import edges

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.filter.pii.detect import FINDERS, Span, find, kind_to_drop, redact, to_redact
+from tasks.pii.detect import FINDERS, Span, find, kind_to_drop, redact, to_redact
 
 KINDS = list(FINDERS)
 

@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
-from tasks.filter.pii.identifiers import find_identifiers
-from tasks.filter.pii.phones import find_phones
-from tasks.filter.pii.spans import Kind, Span, mask, replace, words_before
-from tasks.filter.pii.street_addresses import find_addresses
+from tasks.pii.identifiers import find_identifiers
+from tasks.pii.phones import find_phones
+from tasks.pii.spans import Kind, Span, mask, replace, words_before
+from tasks.pii.street_addresses import find_addresses
 from tasks.web.urls import registered_domain
 
 __all__ = ["FINDERS", "Action", "Kind", "Span", "find", "kind_to_drop", "redact", "replace", "to_redact"]

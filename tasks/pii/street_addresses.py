@@ -8,7 +8,7 @@ place more often than a home. Not found: countries whose addresses have another 
 import re
 from collections.abc import Collection, Iterator
 
-from tasks.filter.pii.spans import Span, words_before
+from tasks.pii.spans import Span, words_before
 
 MIN_CHARACTERS = 8
 WORD = r"[A-ZÀ-Þ][\w'’.&-]{0,24}"

@@ -33,7 +33,7 @@ import stdnum.pl.pesel
 import stdnum.se.personnummer
 import stdnum.us.ssn
 
-from tasks.filter.pii.spans import Kind, Span, words_before
+from tasks.pii.spans import Kind, Span, words_before
 
 # Where a number may begin: six more digits or capitals follow, and a digit is among the first
 START = re.compile(

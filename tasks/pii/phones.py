@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 
 import phonenumbers
 
-from tasks.filter.pii.spans import Span, words_before
+from tasks.pii.spans import Span, words_before
 
 SEPARATORS = " .\\-/‐‑–\u00a0"
 EXTENSION = r"(?:\s?(?:x|ext\.?|extension)\s?\d{1,5})?"
