@@ -1,25 +1,13 @@
-"""Weights for others and of others, and checkpoints for going on.
+"""Weights in the format of Hugging Face: written for others, and read from others.
 
-Weights are `model.safetensors` and a `config.json` that is Hugging Face's own, for Qwen3 or, where queries and keys are not
+A model is `model.safetensors` and a `config.json` that is Hugging Face's own, for Qwen3 or, where queries and keys are not
 normalized, for Llama: transformers, vLLM and others read the folder as it is. A Qwen3 or Llama model of theirs is read here, in
 one file or in those that `model.safetensors.index.json` names. What would be computed otherwise than they do is refused.
 Nothing is pickled.
-
-A checkpoint is DeepSpeed's: weights, optimizer state by rank, and the steps done. It is written under another name and renamed
-when all ranks are through, so that one that is there is whole. It is read with `weights_only`: no pickle in it is
-executed beyond the few classes named here.
 """
 
-import argparse
-import contextlib
 import json
-import os
-import re
-import shutil
-import sys
-from collections.abc import Iterable
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -60,7 +48,6 @@ ONLY = {
 }
 HEADS = {"lm_head.weight", "score.weight"}
 COMPUTED = "rotary_emb.inv_freq"  # a table that older files hold beside the weights
-STEP_FOLDER = re.compile(r"step-(\d+)")
 
 
 def to_hugging_face(config: ModelConfig, *, is_reward: bool = False, max_tokens: int = 2048) -> dict[str, Any]:
@@ -240,105 +227,3 @@ def transformer_of(weights: dict[str, Tensor], config: ModelConfig) -> Transform
         model = Transformer(config)
     model.load_state_dict(weights, assign=True)
     return model.eval()
-
-
-def save_checkpoint(engine: Any, folder: Path, step: int, keep_checkpoints: int) -> None:
-    """Write what a run needs to go on after `step` steps; all ranks call it. Only the newest checkpoints are kept."""
-    partial = f"partial-{step:08d}"
-    if engine.global_rank == 0:
-        shutil.rmtree(folder / partial, ignore_errors=True)
-    engine.save_checkpoint(str(folder), tag=partial, client_state={"step": step}, save_latest=False)
-    if engine.global_rank == 0:
-        make_durable([*(folder / partial).rglob("*"), folder / partial])
-        (folder / partial).replace(folder / f"step-{step:08d}")
-        make_durable([folder])
-        for old in complete_checkpoints(folder)[:-keep_checkpoints]:
-            shutil.rmtree(old)
-
-
-def make_durable(paths: Iterable[Path]) -> None:
-    """Have files and folders on the disk, so that a rename is not there before them after a power cut."""
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-
-
-def load_checkpoint(engine: Any, folder: Path) -> int:
-    """Go on from the newest whole checkpoint: the steps it has done, or 0 where there is none. All ranks call it.
-
-    Raises ValueError where it cannot be read.
-    """
-    found = complete_checkpoints(folder)
-    if not found:
-        return 0
-    try:
-        return _load(engine, found[-1])
-    except torch.OutOfMemoryError:
-        raise
-    except (EOFError, AssertionError, OSError, RuntimeError, UnpicklingError) as error:
-        reason = re.split(r"\. |\n", str(error))[0] or type(error).__name__
-        raise ValueError(
-            f"the checkpoint {found[-1]} cannot be read ({reason}): if it is damaged, delete that folder to go on from the one before"
-        ) from None
-
-
-def _load(engine: Any, checkpoint: Path) -> int:
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # DeepSpeed asks torch for the unsafe load; torch obeys this
-    with torch.serialization.safe_globals(_deepspeed_classes()):
-        folder, tag = checkpoint.parent, checkpoint.name
-        if engine.load_universal_checkpoint():
-            tag = f"universal-{tag}"
-            if engine.global_rank == 0:
-                make_universal(checkpoint, folder / tag)
-            torch.distributed.barrier()
-        settings = [{**group, "params": None} for group in engine.optimizer.param_groups]
-        path, state = engine.load_checkpoint(str(folder), tag=tag)
-    assert path is not None, "its files are not there"
-    if engine.load_universal_checkpoint():
-        _undo_sharing(engine, settings)
-    torch.distributed.barrier()
-    if engine.global_rank == 0:
-        shutil.rmtree(folder / f"universal-{checkpoint.name}", ignore_errors=True)
-    return int(state["step"])
-
-
-def _undo_sharing(engine: Any, settings: list[dict[str, Any]]) -> None:
-    """From a universal checkpoint of ZeRO 3 all groups come with the first one's settings, and count steps in one tensor."""
-    for group, setting in zip(engine.optimizer.param_groups, settings, strict=True):
-        group |= {**setting, "params": group["params"]}
-    for state in engine.optimizer.optimizer.state.values():
-        if isinstance(state.get("step"), Tensor):
-            state["step"] = state["step"].clone()
-
-
-def is_of_other_ranks(folder: Path, num_ranks: int) -> bool:
-    """Whether the newest checkpoint was sharded over another number of ranks: the engine then has to load a universal one."""
-    found = complete_checkpoints(folder)
-    num_shards = len(list(found[-1].glob("*optim_states.pt"))) if found else 0
-    return num_shards not in (0, num_ranks)  # without ZeRO nothing is sharded
-
-
-def make_universal(checkpoint: Path, target: Path) -> None:
-    """Write a checkpoint with its ZeRO shards put together, so that any number of ranks can load it."""
-    from deepspeed.checkpoint.ds_to_universal import main
-
-    shutil.rmtree(target, ignore_errors=True)
-    workers = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False}
-    folders = {"input_folder": str(checkpoint), "output_folder": str(target)}
-    with contextlib.redirect_stdout(sys.stderr):
-        main(argparse.Namespace(**folders, **workers, strict=True, inject_missing_state=True))
-
-
-def complete_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints that were written to their end, by step."""
-    return sorted(path for path in folder.glob("step-*") if STEP_FOLDER.fullmatch(path.name))
-
-
-def _deepspeed_classes() -> list[Any]:
-    """What DeepSpeed puts into its checkpoints beside tensors and numbers."""
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    return [LossScaler, ZeroStageEnum, fragment_address]

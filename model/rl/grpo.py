@@ -23,8 +23,6 @@ gradient the clip cuts), policy/learning_rate, phase/*_seconds, and the first fi
 """
 
 import json
-import signal
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
@@ -41,30 +39,18 @@ from model.data.dataset import shuffled
 from model.inference.generate import NonFiniteError
 from model.inference.scoring import pad
 from model.network.huggingface import (
-    load_checkpoint,
     load_reward_model,
     load_transformer,
-    save_checkpoint,
-    save_weights,
 )
 from model.network.transformer import Transformer
 from model.rl.config import RLConfig, RLRun
 from model.rl.rollouts import Prompt, RewardFunction, Rollouts, calibrate, read_prompts, roll_out, show, split_prompts
 from model.tokenizer.chat import ChatTokenizer
 from model.training import optim
-from model.training.loop import (
-    INTERRUPTED,
-    clip_gradient,
-    deepspeed_config,
-    full_precision,
-    initialize,
-    is_due,
-    leave,
-    max_grad_norm,
-    start_process_group,
-    total,
-)
-from model.training.metrics import MetricsLog, clocked
+from model.training.checkpoints import Checkpoints
+from model.training.engine import Engine, EngineConfig, join_ranks
+from model.training.metrics import clocked
+from model.training.trainer import Trainer, run_rank
 
 Metrics = dict[str, float]
 
@@ -96,12 +82,66 @@ class Means:
         self.sums[name] += float(total_value)
         self.counts[name] += float(count)
 
-    def over_ranks(self, engine: Any) -> Metrics:
+    def over_ranks(self, engine: Engine) -> Metrics:
         """The means over all ranks, which have added to the same metrics; all ranks call it."""
-        pairs = {
-            name: (total(engine, self.sums[name]), total(engine, self.counts[name])) for name in sorted(self.counts)
-        }
+        pairs = {name: (engine.total(self.sums[name]), engine.total(self.counts[name])) for name in sorted(self.counts)}
         return {name: value / count for name, (value, count) in pairs.items() if count}
+
+
+class PolicyTrainer(Trainer):
+    """A policy that learns from the rewards of its own completions."""
+
+    def __init__(self, run: RLRun, checkpoints: Path, stop: threading.Event) -> None:
+        """Raises ValueError where no prompt is short enough."""
+        config = run.config
+        join_ranks(config.num_ranks)
+        super().__init__(config, Checkpoints(checkpoints, config.keep_checkpoints), Path(run.output), stop)
+        self.run = run
+        tokenizer = ChatTokenizer.load(run.tokenizer)
+        self.prompts, self.heldout = split_prompts(read_prompts(run.prompts, tokenizer, config), config)
+        self.engine = start_engine(run, is_resharded=self.checkpoints.is_resharded(config.num_ranks))
+        self.reference = load_transformer(Path(run.initial_weights)).to(self.engine.device)
+        reward_model = load_reward_model(Path(run.reward_model)).to(self.engine.device)
+        self.reward_function = calibrate(RewardFunction(config, tokenizer, reward_model), self.reference, self.prompts)
+        self.before = validate(self.engine, self.reference, self.reward_function, self.heldout)
+
+    def train_step(self, step: int) -> Metrics:
+        """A round of rollouts and its updates. Raises RuntimeError where the policy diverges, before a NaN is saved."""
+        try:
+            self.rollouts, metrics = train_step(
+                self.engine, self.run, self.reward_function, self.reference, self.prompts, step
+            )
+            check_finite(self.model)
+        except NonFiniteError as error:
+            raise RuntimeError(
+                f"step {step + 1} went wrong ({error}): take a lower learning rate than {self.run.optim.learning_rate:g}"
+            ) from None
+        return metrics
+
+    def validate(self) -> Metrics:
+        return validate(self.engine, self.model, self.reward_function, self.heldout)
+
+    def record(self, done: int, metrics: Metrics) -> None:
+        """Write the metrics and a few rollouts."""
+        super().record(done, metrics)
+        if self.engine.rank == 0:
+            show(self.output / "rollouts.jsonl", self.rollouts, self.reward_function, done)
+
+    def max_tokens(self) -> int:
+        """The SFT model's."""
+        shape = json.loads((Path(self.run.initial_weights) / "config.json").read_text())
+        return int(shape["max_position_embeddings"])
+
+    def summary(self, last: Metrics) -> dict[str, Any]:
+        config = self.run.config
+        return {
+            "parameters": num_parameters(self.run.model),
+            "steps": config.num_steps,
+            "updates": config.num_steps * config.updates_per_step,
+            "rollouts": config.num_steps * config.prompts_per_step * config.completions_per_prompt,
+            **{name: value for name, value in last.items() if not name.startswith("phase/") and name != "step"},
+            **{name.replace("validation/", "before/"): value for name, value in self.before.items()},
+        }
 
 
 def train(run: RLRun, checkpoints: Path, stop: threading.Event) -> None:
@@ -109,41 +149,11 @@ def train(run: RLRun, checkpoints: Path, stop: threading.Event) -> None:
 
     Raises ValueError where no prompt is short enough, RuntimeError where the policy diverges, before a NaN is saved.
     """
-    config, output = run.config, Path(run.output)
-    start_process_group(config.num_ranks)
-    tokenizer = ChatTokenizer.load(run.tokenizer)
-    prompts, heldout = split_prompts(read_prompts(run.prompts, tokenizer, config), config)
-    engine = start_engine(run, checkpoints)
-    reference = load_transformer(Path(run.initial_weights)).to(engine.device)
-    reward_model = load_reward_model(Path(run.reward_model)).to(engine.device)
-    reward_function = calibrate(RewardFunction(config, tokenizer, reward_model), reference, prompts)
-    before = validate(engine, reference, reward_function, heldout)
-    first_step = load_checkpoint(engine, checkpoints)
-    log = MetricsLog(output / "metrics.jsonl")
-    for step in range(first_step, config.num_steps):
-        done, is_last = step + 1, step + 1 == config.num_steps
-        try:
-            rollouts, metrics = train_step(engine, run, reward_function, reference, prompts, step)
-            check_finite(engine.module)
-        except NonFiniteError as error:
-            raise RuntimeError(
-                f"step {done} went wrong ({error}): take a lower learning rate than {run.optim.learning_rate:g}"
-            ) from None
-        if is_last or is_due(done, config.eval_every_steps):
-            metrics |= validate(engine, engine.module, reward_function, heldout)
-        if engine.global_rank == 0:
-            log.append({"step": done, **metrics})
-            show(output / "rollouts.jsonl", rollouts, reward_function, done)
-        is_stopping = total(engine, float(stop.is_set())) > 0 and not is_last
-        if is_last or is_stopping or is_due(done, config.checkpoint_every_steps):
-            save_checkpoint(engine, checkpoints, done, config.keep_checkpoints)
-        if is_stopping:
-            raise SystemExit(INTERRUPTED)
-    finish(engine, run, log, before)
+    PolicyTrainer(run, checkpoints, stop).train()
 
 
 def train_step(
-    engine: Any,
+    engine: Engine,
     run: RLRun,
     reward_function: RewardFunction,
     reference: Transformer,
@@ -155,10 +165,8 @@ def train_step(
     with clocked(seconds, "phase/rollout_seconds"):  # 1 and 2
         positions = np.arange(step * config.prompts_per_step, (step + 1) * config.prompts_per_step)
         chosen = shuffled(len(prompts), positions, config.seed)
-        mine = [prompts[index] for index in chosen[engine.global_rank :: config.num_ranks]]
-        rollouts = roll_out(
-            engine.module, reward_function, repeat(mine, config), draw_seed(config, step, engine.global_rank)
-        )
+        mine = [prompts[index] for index in chosen[engine.rank :: config.num_ranks]]
+        rollouts = roll_out(engine.module, reward_function, repeat(mine, config), draw_seed(config, step, engine.rank))
     with clocked(seconds, "phase/logprobs_seconds"):  # 3 and 4
         batch = make_batch(rollouts, engine.module, reference, config)
     measure(means, rollouts)
@@ -198,18 +206,14 @@ def logprobs(model: Transformer, tokens: Tensor, config: RLConfig) -> Tensor:
     return torch.cat([losses.token_logprobs(model(part)[:, :-1], part[:, 1:], config.temperature) for part in parts])
 
 
-def update(engine: Any, run: RLRun, batch: Batch, means: Means) -> None:
+def update(engine: Engine, run: RLRun, batch: Batch, means: Means) -> None:
     """5: one optimizer update on some of the rollouts, in microbatches."""
     config = run.config
-    num_tokens = total(engine, float(batch.mask.sum()))
+    num_tokens = engine.total(float(batch.mask.sum()))
     for rows in torch.split(torch.arange(len(batch.tokens)), microbatch_rows(config)):
         part = batch.rows(rows)
         logits = engine(part.tokens)[:, :-1] / config.temperature
-        loss = surrogate(logits, part, config, means)
-        # DeepSpeed takes the mean over ranks and microbatches, and what is wanted is the sum.
-        engine.backward(loss * (config.num_ranks * engine.gradient_accumulation_steps() / num_tokens))
-        if engine.zero_optimization_stage() == 0 and engine.is_gradient_accumulation_boundary():
-            clip_gradient(engine, max_grad_norm(run.optim))
+        engine.backward(surrogate(logits, part, config, means), num_tokens)
         engine.step()
 
 
@@ -228,14 +232,16 @@ def surrogate(logits: Tensor, part: Batch, config: RLConfig, means: Means) -> Te
     return ((loss + config.kl_coef * kl) * part.mask).sum()
 
 
-def validate(engine: Any, policy: Transformer, reward_function: RewardFunction, heldout: Sequence[Prompt]) -> Metrics:
+def validate(
+    engine: Engine, policy: Transformer, reward_function: RewardFunction, heldout: Sequence[Prompt]
+) -> Metrics:
     """What greedy completions of held-out prompts are worth; nothing where none are held out."""
     num_ranks = reward_function.config.num_ranks
     even = heldout[: len(heldout) // num_ranks * num_ranks]
     if not even:
         return {}
     means = Means()
-    mine = list(even[engine.global_rank :: num_ranks])
+    mine = list(even[engine.rank :: num_ranks])
     measure(means, roll_out(policy, reward_function, mine, seed=0, temperature=0.0))
     return {f"validation/{name.replace('/', '_')}": value for name, value in means.over_ranks(engine).items()}
 
@@ -259,18 +265,18 @@ def draw_seed(config: RLConfig, step: int, rank: int) -> int:
     return int(np.random.default_rng((config.seed, step, rank)).integers(2**62))
 
 
-def start_engine(run: RLRun, checkpoints: Path) -> Any:
-    """The policy with its optimizer, as a DeepSpeed engine that starts from the SFT model."""
+def start_engine(run: RLRun, is_resharded: bool) -> Engine:
+    """The policy with its optimizer, which starts from the SFT model."""
     config, size = run.config, microbatch_rows(run.config)
-    settings = deepspeed_config(
+    settings = EngineConfig(
         run.optim,
         config.dtype,
         config.zero_stage,
+        config.num_ranks,
         microbatch=size,
         num_microbatches=update_rows(config) // size,
-        is_offloaded=False,
     )
-    return initialize(load_transformer(Path(run.initial_weights)), run.optim, settings, checkpoints, config.num_ranks)
+    return Engine(load_transformer(Path(run.initial_weights)), settings, is_resharded=is_resharded)
 
 
 def update_rows(config: RLConfig) -> int:
@@ -284,39 +290,16 @@ def microbatch_rows(config: RLConfig) -> int:
     return max(size for size in range(1, most + 1) if update_rows(config) % size == 0)
 
 
-def set_learning_rate(engine: Any, run: RLRun, number: int) -> float:
+def set_learning_rate(engine: Engine, run: RLRun, number: int) -> float:
     """Of update `number`, from 0."""
     factor = optim.learning_rate_factor(run.optim, number, run.config.num_steps * run.config.updates_per_step)
-    optim.set_learning_rates(engine.optimizer, factor)
+    engine.set_learning_rates(factor)
     return factor * run.optim.learning_rate
 
 
-def finish(engine: Any, run: RLRun, log: MetricsLog, before: Metrics) -> None:
-    """Write the weights and, last, the summary."""
-    config, output = run.config, Path(run.output)
-    weights = {name: full_precision(parameter) for name, parameter in engine.module.named_parameters()}
-    if engine.global_rank != 0:
-        return
-    shape = json.loads((Path(run.initial_weights) / "config.json").read_text())
-    save_weights(output, engine.module, weights, shape["max_position_embeddings"])
-    last = log.compact()[-1]
-    summary = {
-        "parameters": num_parameters(run.model),
-        "steps": config.num_steps,
-        "updates": config.num_steps * config.updates_per_step,
-        "rollouts": config.num_steps * config.prompts_per_step * config.completions_per_prompt,
-        **{name: value for name, value in last.items() if not name.startswith("phase/") and name != "step"},
-        **{name.replace("validation/", "before/"): value for name, value in before.items()},
-    }
-    (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-
-
 def main() -> None:
-    run_file = Path(sys.argv[1])
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    train(RLRun.model_validate_json(run_file.read_text()), run_file.parent / "checkpoints", stop)
-    leave()
+    """Train the run whose file the command line names."""
+    run_rank(lambda path, stop: train(RLRun.model_validate_json(path.read_text()), path.parent / "checkpoints", stop))
 
 
 if __name__ == "__main__":

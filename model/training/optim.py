@@ -6,27 +6,12 @@ functions of the step alone, so that a resumed run needs no scheduler state.
 """
 
 import math
-import os
 from typing import Any
 
 import torch
 from torch import nn
 
 from model.config import OptimConfig
-
-
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimizer over the parameter groups of `model`."""
-    if config.optimizer == "adamw":
-        groups = parameter_groups(model, config)
-        return torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
-    os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")  # DeepSpeed compiles Muon's five products, which pays on no CPU
-    from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
-
-    for name, parameter in model.named_parameters():
-        parameter.use_muon = is_hidden_matrix(name, parameter)  # type: ignore[attr-defined]  # ZeRO looks for it
-    optimizer: torch.optim.Optimizer = MuonWithAuxAdam(muon_groups(model, config))
-    return optimizer
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:

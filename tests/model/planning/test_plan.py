@@ -27,7 +27,7 @@ from model.planning.plan import (
     state_bytes,
 )
 from model.planning.presets import PRESETS, of_depth, preset
-from model.training.loop import start_process_group
+from model.training.engine import join_ranks
 
 LLAMA3_8B = ModelConfig(
     vocab_size=128_256,
@@ -153,7 +153,7 @@ def test_a_layer_keeps_as_many_bytes_as_the_plan_says(changes: dict[str, object]
 def test_deepspeed_holds_as_many_bytes_as_the_plan_says(zero_stage: int) -> None:
     import deepspeed
 
-    start_process_group(1)
+    join_ranks(1)
     model = Transformer(ModelConfig(vocab_size=4096, num_layers=2))
     num = num_parameters(model.config)
     small = {"reduce_bucket_size": 100_000, "stage3_prefetch_bucket_size": 100_000, "stage3_max_live_parameters": 0}

@@ -14,12 +14,13 @@ from model.config import GenerateConfig, OptimConfig
 from model.inference.decoder import Decoder
 from model.inference.generate import draw
 from model.inference.scoring import rewards
-from model.network.huggingface import complete_checkpoints, load_reward_model, load_transformer
+from model.network.huggingface import load_reward_model, load_transformer
 from model.network.transformer import RewardModel
 from model.rl import grpo as rl
 from model.rl.config import RLConfig, RLRun
 from model.rl.rollouts import Prompt, RewardFunction, Rollouts, calibrate, read_prompts, reward, roll_out, split_prompts
 from model.tokenizer.chat import ChatTokenizer
+from model.training.checkpoints import complete_checkpoints
 from tasks.artifacts.manifest import Checkpoint, Tokenizer
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute

@@ -20,12 +20,15 @@ from hypothesis import strategies as st
 
 from model.config import OptimConfig, Source, TrainConfig, TrainRun
 from model.files import read_lines
-from model.network.huggingface import complete_checkpoints, load_reward_model, load_transformer
+from model.network.huggingface import load_reward_model, load_transformer
 from model.network.transformer import Transformer
-from model.training.loop import INTERRUPTED, train
+from model.training.checkpoints import complete_checkpoints
+from model.training.engine import make_optimizer
+from model.training.loop import LossTrainer, train
 from model.training.loss_spikes import WINDOW, SkippedBatches, step_problem
 from model.training.metrics import MetricsLog
-from model.training.optim import learning_rate_factor, make_optimizer, parameter_groups
+from model.training.optim import learning_rate_factor, parameter_groups
+from model.training.trainer import INTERRUPTED
 from tests.model.data.test_dataloader import write_shard
 from tests.support.tiny_models import tiny_config, write_lines, write_tokenizer
 
@@ -466,17 +469,14 @@ def test_z_loss_is_minimised_and_not_told(reference: TrainRun, data: Path, tmp_p
 
 def test_a_bad_batch_is_left_out(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run goes back, takes every other batch, and is the same after a kill."""
-    from model.training import loop as module
-
     taken: list[int] = []
-    train_step = module.train_step
+    learn = LossTrainer.learn
 
-    def poisoned(engine: Any, run: TrainRun, dataset: Any, step: int, batch: int) -> dict[str, Any]:
+    def poisoned(self: LossTrainer, step: int, batch: int) -> dict[str, Any]:
         taken.append(batch)
-        told = train_step(engine, run, dataset, step, batch)
-        return told | ({"train/loss_nats": float("nan")} if batch in (5, 6) else {})
+        return learn(self, step, batch) | ({"train/loss_nats": float("nan")} if batch in (5, 6) else {})
 
-    monkeypatch.setattr(module, "train_step", poisoned)
+    monkeypatch.setattr(LossTrainer, "learn", poisoned)
     run = make_run(data, tmp_path / "out", num_steps=8)
     lines = run_here(run)
     assert taken == [0, 1, 2, 3, 4, 5, 4, 6, 4, 7, 8, 9], "each time from the checkpoint after step 4"
@@ -487,10 +487,8 @@ def test_a_bad_batch_is_left_out(data: Path, tmp_path: Path, monkeypatch: pytest
 def test_a_run_that_goes_wrong_again_and_again_is_stopped(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from model.training import loop as module
-
-    train_step = module.train_step
-    monkeypatch.setattr(module, "train_step", lambda *given: train_step(*given) | {"train/gradient_norm": float("inf")})
+    learn = LossTrainer.learn
+    monkeypatch.setattr(LossTrainer, "learn", lambda *args: learn(*args) | {"train/gradient_norm": float("inf")})
     run = make_run(data, tmp_path / "out", num_steps=4, max_rollbacks=2)
     with pytest.raises(
         RuntimeError, match=r"step 1 went wrong .* on batch 2, of .*train.arrow, after batches \[0, 1\]"

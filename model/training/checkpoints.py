@@ -1,0 +1,78 @@
+"""Checkpoints to resume from: which folders hold one, and when one is complete.
+
+Writes step-00000123/ with what DeepSpeed needs to resume after 123 steps: weights, optimizer state by rank, and the steps done. It is
+written under another name, put on the disk and renamed when all ranks are done, so that a folder of that name is complete
+after a kill and after a power cut. Only the newest few are kept.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+
+from model.errors import UserError
+from model.training.engine import Engine
+
+STEP_FOLDER = re.compile(r"step-(\d+)")
+
+
+class Checkpoints:
+    """The checkpoints in a folder, of which the newest `num_kept` stay."""
+
+    def __init__(self, folder: Path, num_kept: int) -> None:
+        self.folder = folder
+        self.num_kept = num_kept
+
+    def save(self, engine: Engine, steps: int) -> None:
+        """Write the checkpoint after `steps` steps, and delete the oldest; all ranks call it."""
+        partial = self.folder / f"partial-{steps:08d}"
+        if engine.rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+        engine.save(partial, steps)
+        if engine.rank == 0:
+            sync([*partial.rglob("*"), partial])
+            partial.replace(self.folder / f"step-{steps:08d}")
+            sync([self.folder])
+            for old in complete_checkpoints(self.folder)[: -self.num_kept]:
+                shutil.rmtree(old)
+
+    def load(self, engine: Engine) -> int:
+        """Resume from the newest checkpoint; all ranks call it. Returns the steps done, 0 without a checkpoint.
+
+        Raises UserError where it cannot be read.
+        """
+        found = complete_checkpoints(self.folder)
+        if not found:
+            return 0
+        try:
+            return engine.load(found[-1])
+        except torch.OutOfMemoryError:
+            raise
+        except (EOFError, AssertionError, OSError, RuntimeError, UnpicklingError) as error:
+            reason = re.split(r"\. |\n", str(error))[0] or type(error).__name__
+            raise UserError(
+                f"the checkpoint {found[-1]} cannot be read ({reason}): if it is damaged, delete that folder to resume from the one before"
+            ) from None
+
+    def is_resharded(self, num_ranks: int) -> bool:
+        """Whether the newest checkpoint was sharded over another number of ranks than `num_ranks`."""
+        found = complete_checkpoints(self.folder)
+        num_shards = len(list(found[-1].glob("*optim_states.pt"))) if found else 0
+        return num_shards not in (0, num_ranks)  # without ZeRO nothing is sharded
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in a folder, by step."""
+    return sorted(path for path in folder.glob("step-*") if STEP_FOLDER.fullmatch(path.name))
+
+
+def sync(paths: Iterable[Path]) -> None:
+    """Have files and folders on the disk. Otherwise a rename may survive a power cut that they do not."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)

@@ -1,0 +1,287 @@
+"""The training engine: a module and its optimizer on DeepSpeed, over one rank or many. What else the project does with DeepSpeed.
+
+Reads and writes a checkpoint's files (model/training/checkpoints.py names the folders). `Engine` is what the trainers use: backward of
+a sum, an optimizer step, sums over ranks, weights in float32, saving and loading. ZeRO is Rajbhandari et al. 2020.
+
+DeepSpeed is pinned, and all that depends on its internals is in this file. Each point was seen in DeepSpeed 0.19.8 with torch 2.13:
+
+- `deepspeed.ops.__compatible_ops__` is emptied: otherwise the first collective on a CPU compiles, with g++, an operation that only
+  DeepSpeed's inference uses.
+- The optimizer is passed to DeepSpeed: its own Adam would be compiled at the first step.
+- bfloat16 takes at least ZeRO 1: float32 master weights exist only there.
+- Without ZeRO the gradient is clipped here: DeepSpeed then clips but does not report the norm.
+- With Muon nothing is clipped: a step of Muon has the same length whatever the gradient's norm, and with ZeRO DeepSpeed would
+  clip the step instead of the gradient.
+- DeepSpeed compiles Muon's matrix products when it is imported. Without a GPU they are taken uncompiled: compiling needs g++ and
+  gains nothing on CPUs. torch.compile itself stays on.
+- `load_checkpoint` asks torch for the unsafe load. TORCH_FORCE_WEIGHTS_ONLY_LOAD overrules it, so that no pickle is executed.
+- A checkpoint of another number of ranks is read through DeepSpeed's universal checkpoint, whose converter is a command-line
+  program. It does not know Muon's ZeRO shards; that is refused. From one of ZeRO 3 all parameter groups come back with the
+  settings of the first, and share one step counter; both are put right after loading.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from model.config import OptimConfig
+from model.errors import UserError
+from model.training import optim
+
+logger = logging.getLogger(__name__)
+
+MUON_FUNCTIONS = ("zeropower_via_newtonschulz5", "zeropower_via_gram_newtonschulz", "muon_update")
+Tensors = TypeVar("Tensors", bound=tuple[Tensor, ...])
+
+
+class EngineConfig(NamedTuple):
+    """How an engine splits an optimizer step, and what it keeps where."""
+
+    optim: OptimConfig
+    dtype: str  # float32 or bfloat16
+    zero_stage: int
+    num_ranks: int
+    microbatch: int  # records of one forward on one rank
+    num_microbatches: int  # of one rank and optimizer step
+    offload_optimizer: bool = False
+
+    @property
+    def effective_zero_stage(self) -> int:
+        """The ZeRO stage that is used: bfloat16 needs the master weights of stage 1."""
+        return max(self.zero_stage, int(self.dtype == "bfloat16"))
+
+    @property
+    def max_grad_norm(self) -> float:
+        """The norm that the gradient is clipped to; 0 clips nothing."""
+        return 0.0 if self.optim.optimizer == "muon" else self.optim.max_grad_norm
+
+    def for_deepspeed(self, is_universal: bool) -> dict[str, Any]:
+        """DeepSpeed's configuration. `is_universal`: a checkpoint of another number of ranks will be loaded."""
+        zero: dict[str, Any] = {
+            "stage": self.effective_zero_stage,
+            "reduce_scatter": self.optim.optimizer != "muon",  # Muon needs whole gradients of its matrices
+        }
+        if self.offload_optimizer and self.effective_zero_stage:
+            zero["offload_optimizer"] = {"device": "cpu"}
+        return {
+            "train_micro_batch_size_per_gpu": self.microbatch,
+            "gradient_accumulation_steps": self.num_microbatches,
+            "gradient_clipping": self.max_grad_norm if self.effective_zero_stage else 0.0,
+            "zero_optimization": zero,
+            "zero_force_ds_cpu_optimizer": False,
+            "bf16": {"enabled": self.dtype == "bfloat16"},
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "steps_per_print": None,
+            "checkpoint": {"load_universal": is_universal},
+        }
+
+
+class Engine:
+    """A module on DeepSpeed. Every rank has one, and all ranks call its methods in the same order."""
+
+    def __init__(self, module: nn.Module, config: EngineConfig, *, is_resharded: bool = False) -> None:
+        """`is_resharded`: the checkpoint that will be loaded is of another number of ranks. Raises UserError for Muon's."""
+        if is_resharded and config.optim.optimizer == "muon":
+            raise UserError(
+                f"the newest checkpoint is of another number of ranks than num_ranks={config.num_ranks}, and DeepSpeed cannot put "
+                "Muon's ZeRO shards together: resume with as many ranks as before, or train with zero_stage=0"
+            )
+        self.config = config
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=module, optimizer=make_optimizer(module, config.optim), config=config.for_deepspeed(is_resharded)
+        )
+        self.module: Any = self.deepspeed.module
+        self.device: torch.device = self.deepspeed.device
+        self.rank: int = self.deepspeed.global_rank
+        self.has_zero: bool = self.deepspeed.zero_optimization_stage() > 0
+        self._norm = 0.0
+
+    def __call__(self, *tensors: Tensor) -> Any:
+        """The module's forward."""
+        return self.deepspeed(*tensors)
+
+    def backward(self, loss_sum: Tensor, num_terms: float) -> None:
+        """Add the gradient of `loss_sum / num_terms`: a microbatch's summed loss over the number of terms of the whole batch.
+
+        DeepSpeed averages over ranks and microbatches. A mean of means is wrong where their numbers of terms differ, so the loss is
+        scaled for the average to be the sum.
+        """
+        self.deepspeed.backward(loss_sum * (self.config.num_ranks * self.config.num_microbatches / num_terms))
+
+    def step(self) -> None:
+        """Finish a microbatch. After the last one of an optimizer step the weights move."""
+        if not self.has_zero and self.deepspeed.is_gradient_accumulation_boundary():
+            most = self.config.max_grad_norm or float("inf")
+            self._norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), most))
+        self.deepspeed.step()
+
+    @property
+    def gradient_norm(self) -> float:
+        """The L2 norm of the last step's gradient, before clipping."""
+        return float(self.deepspeed.get_global_grad_norm()) if self.has_zero else self._norm
+
+    def set_learning_rates(self, factor: float) -> None:
+        """Give every parameter group `factor` of its peak learning rate."""
+        optim.set_learning_rates(self.deepspeed.optimizer, factor)
+
+    def total(self, value: float) -> float:
+        """The sum of `value` over ranks."""
+        summed = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(summed)
+        return float(summed)
+
+    def to_device(self, tensors: Tensors) -> Tensors:
+        """A named tuple of tensors, on the engine's device."""
+        moved = (tensor.to(self.device, non_blocking=True) for tensor in tensors)
+        return type(tensors)(*moved)
+
+    def full_weights(self, module: nn.Module) -> dict[str, Tensor]:
+        """The weights of `module` in float32 on the CPU, gathered from the ranks that hold a part of them."""
+        return {name: full_precision(parameter) for name, parameter in module.named_parameters()}
+
+    def memory_bytes(self) -> int:
+        """The most memory used so far: of the GPU, or on a CPU of the process."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def save(self, folder: Path, steps: int) -> None:
+        """Write weights, optimizer state and the number of steps done into the new folder `folder`."""
+        state = {"step": steps}
+        self.deepspeed.save_checkpoint(str(folder.parent), tag=folder.name, client_state=state, save_latest=False)
+
+    def load(self, checkpoint: Path) -> int:
+        """Continue from a checkpoint. Returns the steps it has done. Raises what DeepSpeed and torch raise where it is damaged."""
+        is_universal = self.deepspeed.load_universal_checkpoint()
+        folder = checkpoint.with_name(f"universal-{checkpoint.name}") if is_universal else checkpoint
+        if is_universal:
+            if self.rank == 0:
+                make_universal(checkpoint, folder)
+            dist.barrier()
+        settings = [{**group, "params": None} for group in self.deepspeed.optimizer.param_groups]
+        with weights_only():
+            path, state = self.deepspeed.load_checkpoint(str(folder.parent), tag=folder.name)
+        assert path is not None, "its files are missing"
+        if is_universal:
+            _restore_groups(self.deepspeed.optimizer, settings)
+            dist.barrier()
+            if self.rank == 0:
+                shutil.rmtree(folder, ignore_errors=True)
+        return int(state["step"])
+
+    def destroy(self) -> None:
+        """Release the memory, for another engine to take its place."""
+        self.deepspeed.destroy()
+
+
+def join_ranks(num_ranks: int) -> None:
+    """Join the ranks that torchrun started, or be the only one. Raises UserError where these are not `num_ranks`."""
+    if not dist.is_initialized():
+        os.environ.setdefault("LOCAL_RANK", "0")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        if "RANK" in os.environ:
+            dist.init_process_group()
+        else:
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    if dist.get_world_size() != num_ranks:
+        raise UserError(f"num_ranks={num_ranks}, but {dist.get_world_size()} processes were started: start as many")
+    deepspeed.ops.__compatible_ops__ = {}
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+
+
+def leave_ranks() -> None:
+    """End this process, all of whose work is done. At once: while Python shuts down, gloo's threads may abort the process."""
+    dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer over the parameter groups of `model`: torch's fused AdamW, or DeepSpeed's Muon with AdamW for the rest."""
+    if config.optimizer == "adamw":
+        groups = optim.parameter_groups(model, config)
+        return torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+    if not torch.cuda.is_available():
+        _uncompile_muon()
+    from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
+
+    for name, parameter in model.named_parameters():
+        parameter.use_muon = optim.is_hidden_matrix(name, parameter)  # type: ignore[attr-defined]  # ZeRO looks for it
+    optimizer: torch.optim.Optimizer = MuonWithAuxAdam(optim.muon_groups(model, config))
+    return optimizer
+
+
+def _uncompile_muon() -> None:
+    """Have DeepSpeed's Muon call its functions uncompiled. Where the names no longer fit, they stay compiled, with a warning."""
+    from deepspeed.runtime.zero.muon import muon_optimizer, original_muon
+
+    for name in MUON_FUNCTIONS:
+        function = getattr(original_muon, name, None)
+        plain = getattr(function, "_torchdynamo_orig_callable", None if hasattr(function, "__wrapped__") else function)
+        if plain is None:
+            logger.warning(
+                "DeepSpeed %s has no Muon function %s that can be taken uncompiled", deepspeed.__version__, name
+            )
+            continue
+        setattr(original_muon, name, plain)
+        if hasattr(muon_optimizer, name):
+            setattr(muon_optimizer, name, plain)
+
+
+def full_precision(parameter: Tensor) -> Tensor:
+    """A parameter in float32 on the CPU, gathered from the ranks that hold a part of it; all ranks call it."""
+    master = deepspeed.utils.safe_get_full_fp32_param(parameter)
+    whole = parameter.detach() if master is None else master
+    return whole.float().cpu().contiguous()
+
+
+@contextlib.contextmanager
+def weights_only() -> Iterator[None]:
+    """Have torch.load refuse pickles, but for the few classes that DeepSpeed puts into its checkpoints besides tensors."""
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+            yield
+    finally:
+        os.environ.pop(name) if before is None else os.environ.__setitem__(name, before)
+
+
+def make_universal(checkpoint: Path, target: Path) -> None:
+    """Write a checkpoint with its ZeRO shards put together, so that any number of ranks can load it."""
+    from deepspeed.checkpoint.ds_to_universal import main
+
+    shutil.rmtree(target, ignore_errors=True)
+    workers = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False}
+    folders = {"input_folder": str(checkpoint), "output_folder": str(target)}
+    with weights_only(), contextlib.redirect_stdout(sys.stderr):
+        main(argparse.Namespace(**folders, **workers, strict=True, inject_missing_state=True))
+
+
+def _restore_groups(optimizer: Any, settings: list[dict[str, Any]]) -> None:
+    """Give every parameter group its own settings again, and every parameter a step counter of its own."""
+    for group, setting in zip(optimizer.param_groups, settings, strict=True):
+        group |= {**setting, "params": group["params"]}
+    for state in optimizer.optimizer.state.values():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].clone()
