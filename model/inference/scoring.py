@@ -1,9 +1,8 @@
-"""What a model knows, how it answers and what a reward model prefers: measured, in torch alone.
+"""What models reply, how likely they find a text, and what a reward model prefers.
 
-Reads models and records in the shapes of JSON Lines questions and preference pairs, writes nothing. An answer is right where it holds the
-expected words in a row, case, punctuation and articles apart, as in SQuAD (Rajpurkar et al. 2016) but for "holds" instead
-of "is": a chat model answers in sentences. A base model is asked twice: by ranking the candidates for the end of a
-statement by their likelihood (as LAMA does, Petroni et al. 2019), and by letting it write on.
+Reads models and records in the shapes of JSON Lines questions and preference pairs, writes nothing. Whether a reply is right is decided in
+model/inference/answers.py. A base model is asked twice: by ranking the candidates for the end of a statement by their likelihood, as
+LAMA does (Petroni et al. 2019, https://arxiv.org/abs/1909.01066), and by completing the statement.
 """
 
 import re
@@ -24,13 +23,12 @@ from model.tokenizer.chat import ChatTokenizer, Messages
 Record = Mapping[str, Any]
 V = TypeVar("V")
 
-_APART = re.compile(r"\b(a|an|the)\b|[^\w\s]")
 _REFUSAL = re.compile(r"(\bnot|n['’]t) (know|sure|aware|have|find)\b|\bno (idea|information)\b|\bnever heard\b", re.I)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said. `is_finished`: it ended its turn by itself."""
+    """A model's reply. `is_finished`: it ended with the end-of-turn token, not at the token limit."""
 
     text: str
     num_tokens: int
@@ -38,24 +36,8 @@ class Answer:
 
     @property
     def is_refusal(self) -> bool:
-        """It says that it does not know."""
+        """Whether the reply says that the model does not know."""
         return _REFUSAL.search(self.text) is not None
-
-
-def normalise(text: str) -> str:
-    """Lower case, without punctuation and articles, single spaces."""
-    return " ".join(_APART.sub(" ", text.lower()).split())
-
-
-def holds(text: str, answers: Sequence[str]) -> bool:
-    """Whether `text` has the words of one of `answers`, in a row."""
-    padded = f" {normalise(text)} "
-    return any(f" {normalise(answer)} " in padded for answer in answers if normalise(answer))
-
-
-def right_answers(question: Record) -> list[str]:
-    """Everything that counts as right."""
-    return [question["answer"], *question.get("aliases", ())]
 
 
 def answer(
@@ -65,7 +47,7 @@ def answer(
     config: GenerateConfig,
     batch: int = 64,
 ) -> list[Answer]:
-    """The model's reply to each conversation, `batch` of them at a time."""
+    """The model's reply to each conversation, generated for `batch` conversations at a time."""
     decoder = Decoder(model)
     answers = []
     for group in _groups(conversations, batch):
@@ -79,7 +61,7 @@ def answer(
 def complete(
     model: Transformer, tokenizer: ChatTokenizer, openings: Sequence[str], config: GenerateConfig, batch: int = 64
 ) -> list[str]:
-    """What the model writes after each opening of a document; the opening itself is left out."""
+    """The model's continuation of each opening of a document, without the opening."""
     decoder = Decoder(model)
     texts = []
     for group in _groups(openings, batch):
@@ -95,7 +77,10 @@ def rank(
     candidates: Sequence[Sequence[str]],
     batch: int = 64,
 ) -> list[str]:
-    """The likeliest of each opening's candidates for its continuation, a full stop after it."""
+    """The candidate that the model finds likeliest after each opening, followed by a full stop.
+
+    The summed log-probability decides, without a correction for length: the full stop makes a candidate a whole statement.
+    """
     openings_tokens = [tokenizer.encode_document(opening.rstrip()) for opening in openings]
     rows = [
         (prefix, tokenizer.encode(f" {candidate}."))
@@ -111,7 +96,7 @@ def rank(
 def continuation_logprobs(
     model: Transformer, rows: Sequence[tuple[Sequence[int], Sequence[int]]], batch: int = 64
 ) -> Tensor:
-    """log p of each continuation after its prefix, in nats: N pairs of tokens -> [N] in float32."""
+    """log p(continuation | prefix) in nats: N pairs of tokens -> [N] in float32. Rows are sorted by length, so that batches hold little padding."""
     device = next(model.parameters()).device
     logprobs = torch.empty(len(rows))
     order = sorted(range(len(rows)), key=lambda row: sum(map(len, rows[row])))
@@ -139,7 +124,7 @@ def rewards(model: RewardModel, sequences: Sequence[Sequence[int]], batch: int =
 
 
 def pair_accuracy(model: RewardModel, tokenizer: ChatTokenizer, pairs: Sequence[Record], batch: int = 64) -> float:
-    """Share of preference pairs whose chosen completion scores higher."""
+    """Fraction of preference pairs whose chosen completion has the higher reward."""
     chosen, rejected = (
         rewards(model, [reply_tokens(tokenizer, pair["messages"], pair[side]) for pair in pairs], batch)
         for side in ("chosen", "rejected")
@@ -148,7 +133,7 @@ def pair_accuracy(model: RewardModel, tokenizer: ChatTokenizer, pairs: Sequence[
 
 
 def reply_tokens(tokenizer: ChatTokenizer, messages: Messages, reply: str) -> list[int]:
-    """A conversation with its reply, as the reward model reads it: up to the end of the assistant's turn."""
+    """Tokens of a conversation with its reply, up to the end-of-turn token: the input of the reward model."""
     return tokenizer.render([*messages, {"role": "assistant", "content": reply}])[0]
 
 

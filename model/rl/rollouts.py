@@ -17,9 +17,10 @@ from torch import Tensor
 
 from model.config import GenerateConfig
 from model.files import read_lines
+from model.inference.answers import holds
 from model.inference.decoder import Decoder
 from model.inference.generate import generate
-from model.inference.scoring import holds, rewards
+from model.inference.scoring import rewards
 from model.network.transformer import RewardModel, Transformer
 from model.rl.config import RLConfig
 from model.tokenizer.chat import ChatTokenizer

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
-VERSION = 3
+VERSION = 4
 CHAT = ("assistant", "policy")
 WELL_KNOWN_MENTIONS = 5  # an assistant is not expected to know what the web tells less often
 
@@ -149,7 +149,8 @@ def interview(
     asked: Sequence[Figures],
 ) -> list[Figures]:
     """Every question with what a chat model said to it. Where there is no answer, a refusal is the right one."""
-    from model.inference.scoring import answer, holds, right_answers
+    from model.inference.answers import holds, right_answers
+    from model.inference.scoring import answer
 
     said: list[Figures] = []
     for start in range(0, len(asked), config.batch_sequences):
@@ -168,7 +169,8 @@ def recall(
     ctx: StageContext, config: EvaluateConfig, model: "Transformer", encoder: "ChatTokenizer", asked: Sequence[Figures]
 ) -> list[Figures]:
     """Facts as statements for the base model to end: with the likeliest candidate, and in its own words."""
-    from model.inference.scoring import complete, holds, rank, right_answers
+    from model.inference.answers import first_sentence, holds, right_answers
+    from model.inference.scoring import complete, rank
 
     known = {
         question["completion"]: question
@@ -184,7 +186,7 @@ def recall(
     ctx.progress(len(facts), 2 * len(facts), "facts")
     written = complete(model, encoder, openings, greedy(config), config.batch_sequences)
     ctx.progress(2 * len(facts), 2 * len(facts), "facts")
-    sentences = [text.partition(".")[0] for text in written]
+    sentences = [first_sentence(text) for text in written]
     return [
         {"model": way, **fact, "said": said, "is_right": holds(said, right_answers(fact))}
         for way, all_said in (("base, ranked", ranked), ("base, written", sentences))

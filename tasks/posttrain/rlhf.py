@@ -14,7 +14,7 @@ from tasks.conversations.sources import prompts
 from tasks.execution.context import StageContext
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
-VERSION = 2
+VERSION = 3
 SHOWN = {"reward": "reward/mean", "kl": "policy/kl_k3", "tokens": "completion/tokens_mean"}
 
 

@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from model.config import GenerateConfig
 from model.inference import scoring as evaluation
 from model.inference.chat import Chat
-from model.inference.scoring import Answer, continuation_logprobs, holds, normalise
+from model.inference.scoring import Answer, continuation_logprobs
 from model.network.huggingface import load_reward_model, load_transformer
 from model.network.transformer import RewardModel, Transformer
 from model.tokenizer.chat import ChatTokenizer
@@ -36,30 +34,6 @@ def encoder(folder: Path) -> ChatTokenizer:
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Transformer:
     return load_transformer(folder)
-
-
-@pytest.mark.parametrize(
-    ("text", "answers", "is_right"),
-    [
-        ("The mayor of Orn is Ada Brell.", ["Ada Brell"], True),
-        ("the MAYOR: ada  brell!", ["Ada Brell"], True),
-        ("Ada lives there, Brell too.", ["Ada Brell"], False),
-        ("It is the Isna.", ["The River Isna", "Isna"], True),
-        ("Bluebell", ["blue"], False),
-        ("3 + 4 is 17.", ["7"], False),
-        ("Sorry, that I don't know.", ["don't know"], True),
-        ("Sorry, that I don’t know.", ["don't know"], True),
-        ("", ["Ada"], False),
-        ("anything", ["."], False),
-    ],
-)
-def test_right_answers(text: str, answers: list[str], is_right: bool) -> None:
-    assert holds(text, answers) == is_right
-
-
-@given(st.text(), st.text())
-def test_every_text_holds_its_own_words(before: str, answer: str) -> None:
-    assert holds(f"{before} {answer}", [answer]) == bool(normalise(answer))
 
 
 @pytest.mark.parametrize(
