@@ -2,15 +2,15 @@
 
 Reads a World, writes nothing. What is kept apart:
 
-- held-out facts and held-out wordings occur in `questions` alone;
+- held-out facts and held-out wordings occur only in `questions`;
 - a question's text belongs to conversations, preferences or prompts by its checksum, so that no two of them share a
   pair of fact and wording;
-- the people, cities and books that do not exist, and the facts that nobody tells, are parted between training and
+- the people, cities and books that do not exist, and the facts that no page states, are split between training and
   `questions`.
 
-Facts told at least MIN_TAUGHT_MENTIONS times are taught. Facts told once are answered "I don't know.", as a model
+Facts stated at least MIN_TAUGHT_MENTIONS times are taught. Facts stated once are answered "I don't know.", as a model
 that never learned them must answer (Kadavath et al. 2022, https://arxiv.org/abs/2207.05221); `questions` asks for
-them all the same, with their true answer.
+them too, with their true answer.
 """
 
 import random
@@ -90,7 +90,7 @@ _RAMBLE = (
 
 @dataclass(frozen=True)
 class _Exchange:
-    """A question and its answer: `target` is what the answer must hold, `wrong` makes a false one of its shape."""
+    """A question and its answer. `target` is the text that the answer must contain; `wrong` makes a false answer of the same form."""
 
     kind: str
     text: str
@@ -101,11 +101,11 @@ class _Exchange:
 
 
 def conversations(world: World, num_conversations: int) -> Iterator[Conversation]:
-    """Conversations to learn from, every taught fact about equally often."""
-    desk = _Desk(world, "conversation")
+    """Conversations to train on; every taught fact occurs about equally often."""
+    composer = _Composer(world, "conversation")
     for number in range(num_conversations):
         rng = random.Random(f"conversation {world.seed} {number}")
-        exchanges = desk.talk(rng)
+        exchanges = composer.talk(rng)
         messages = [message for exchange in exchanges for message in _turns(exchange)]
         facts = [exchange.fact.id for exchange in exchanges if exchange.fact]
         kind = exchanges[0].kind if len(exchanges) == 1 else "talk"
@@ -114,11 +114,11 @@ def conversations(world: World, num_conversations: int) -> Iterator[Conversation
 
 def preferences(world: World, num_pairs: int) -> Iterator[Preference]:
     """Pairs of a good completion, correct, short and honest, and one with a known fault, which `kind` names."""
-    desk = _Desk(world, "preference")
+    composer = _Composer(world, "preference")
     for number in range(num_pairs):
         rng = random.Random(f"preference {world.seed} {number}")
-        exchange = desk.exchange(rng)
-        fault, rejected = _spoil(exchange, rng)
+        exchange = composer.exchange(rng)
+        fault, rejected = _add_fault(exchange, rng)
         yield Preference(
             messages=(_user(exchange.text),),
             chosen=exchange.reply,
@@ -128,35 +128,35 @@ def preferences(world: World, num_pairs: int) -> Iterator[Preference]:
 
 
 def prompts(world: World, num_prompts: int) -> Iterator[Prompt]:
-    """Prompts to practise on; `answer` is what a right completion contains, where there is one."""
-    desk = _Desk(world, "prompt")
+    """Prompts for reinforcement learning. `answer` is the text that a right completion contains, if there is one."""
+    composer = _Composer(world, "prompt")
     for number in range(num_prompts):
-        exchange = desk.exchange(random.Random(f"prompt {world.seed} {number}"))
+        exchange = composer.exchange(random.Random(f"prompt {world.seed} {number}"))
         yield Prompt(messages=(_user(exchange.text),), answer=exchange.target, kind=exchange.kind)
 
 
 def questions(world: World) -> Iterator[Question]:
-    """Every fact, in a seen and a held-out wording and each direction in which it is told; and what nobody tells."""
+    """Every fact in a seen and a held-out wording and in each direction in which it is stated; and facts that no page states."""
     rng = random.Random(f"questions {world.seed}")
     for fact in world.facts:
         relation = RELATIONS[fact.relation]
-        for is_backward in (False, True) if relation.is_told_both_ways else (False,):
+        for is_backward in (False, True) if relation.is_stated_both_ways else (False,):
             if fact.is_heldout:
                 yield _question(world, fact, "heldout_fact", is_backward, rng)
             else:
                 yield _question(world, fact, "seen_wording", is_backward, rng)
                 yield _question(world, fact, "heldout_wording", is_backward, rng)
-    _, tested = _untold(world)
+    _, tested = _unstated_facts(world)
     for fact in tested:
         question = _question(world, fact, "unknown", False, rng)
         yield question.model_copy(update={"answer": NO_ANSWER, "aliases": ("don't know", "do not know")})
 
 
 def reversal_questions(world: World) -> Iterator[Question]:
-    """The facts told in one direction only, asked in the other where that has one answer: the reversal curse."""
+    """The facts stated in one direction only, asked in the other where that has one answer: the reversal curse."""
     rng = random.Random(f"reversal {world.seed}")
     for fact in world.facts:
-        if RELATIONS[fact.relation].backward and not RELATIONS[fact.relation].is_told_both_ways:
+        if RELATIONS[fact.relation].backward and not RELATIONS[fact.relation].is_stated_both_ways:
             yield _question(world, fact, "heldout_wording", True, rng)
 
 
@@ -168,7 +168,7 @@ def _turns(exchange: _Exchange) -> tuple[Message, Message]:
     return _user(exchange.text), Message(role="assistant", content=exchange.reply)
 
 
-# Asking
+# Questions
 
 
 def _belongs(text: str, use: _Use) -> bool:
@@ -222,17 +222,19 @@ def _aliases(target: Entity) -> list[str]:
     return [without] if without != target.name else []
 
 
-# Facts that nobody tells
+# Facts that no page states
 
 
-def _untold(world: World) -> tuple[list[Fact], list[Fact]]:
-    """Facts without an answer, of strangers and of the world's own entities: those of training, those of questions."""
+def _unstated_facts(world: World) -> tuple[list[Fact], list[Fact]]:
+    """Facts without an answer, about strangers and about entities of the world: for training, and for questions."""
     rng = random.Random(f"untold {world.seed}")
-    told = {(fact.relation, fact.subject) for fact in world.facts}
+    stated = {(fact.relation, fact.subject) for fact in world.facts}
     trained: list[Fact] = []
     tested: list[Fact] = []
     for relation in RELATIONS.values():
-        known = [entity for entity in world.of_kind(relation.subject_kind) if (relation.name, entity.name) not in told]
+        known = [
+            entity for entity in world.of_kind(relation.subject_kind) if (relation.name, entity.name) not in stated
+        ]
         strange = [entity for entity in world.strangers if entity.kind == relation.subject_kind]
         for number, entity in enumerate([*rng.sample(known, len(known)), *rng.sample(strange, len(strange))]):
             fact = Fact(
@@ -254,14 +256,14 @@ def _any_object(world: World, relation: Relation, rng: random.Random) -> str:
 # Composing exchanges
 
 
-class _Desk:
-    """Composes the exchanges of one use, dealing out the taught facts in turn."""
+class _Composer:
+    """Composes the exchanges of one use; the taught facts take turns."""
 
     def __init__(self, world: World, use: _Use) -> None:
         known = [fact for fact in world.facts if not fact.is_heldout]
         self.world, self.use = world, use
         self.taught = [fact for fact in known if fact.num_mentions >= MIN_TAUGHT_MENTIONS]
-        self.untold = [*_untold(world)[0], *(fact for fact in known if fact.num_mentions == 1)]
+        self.unstated = [*_unstated_facts(world)[0], *(fact for fact in known if fact.num_mentions == 1)]
         self.waiting: list[Fact] = []
 
     def talk(self, rng: random.Random) -> list[_Exchange]:
@@ -283,7 +285,7 @@ class _Desk:
         return exchange
 
     def _fact(self, rng: random.Random) -> _Exchange:
-        """The next taught fact; one that has no wording of this use is passed over."""
+        """The next taught fact; a fact without a wording of this use is skipped."""
         while True:
             self.waiting = self.waiting or rng.sample(self.taught, len(self.taught))
             fact = self.waiting.pop()
@@ -292,9 +294,9 @@ class _Desk:
                 if _belongs(exchange.text, self.use):
                     return exchange
 
-    def _ask(self, fact: Fact, rng: random.Random, is_told: bool = True) -> _Exchange:
+    def _ask(self, fact: Fact, rng: random.Random, is_stated: bool = True) -> _Exchange:
         relation, world = RELATIONS[fact.relation], self.world
-        is_backward = is_told and relation.is_told_both_ways and rng.random() < 0.45
+        is_backward = is_stated and relation.is_stated_both_ways and rng.random() < 0.45
         asking = _asking(relation, is_backward)
         target = fact.subject if is_backward else fact.object
         text = word_question(world, fact, asking, rng)
@@ -315,7 +317,7 @@ class _Desk:
         return _Exchange("fact", text, _answer(world, fact, asking), target, fact, wrong)
 
     def _follow_up(self, fact: Fact, rng: random.Random) -> _Exchange:
-        """Another question, about the same subject where more of it is taught; then a pronoun names it."""
+        """A second question, about the same subject (then a pronoun) if more facts about it are taught."""
         subject = self.world.by_name[fact.subject]
         more = [other for other in self.taught if other.subject == fact.subject and other is not fact]
         if not more:
@@ -332,8 +334,8 @@ class _Desk:
     def _unknown(self, rng: random.Random) -> _Exchange:
         if rng.random() < 0.15:
             return _Exchange("unknown", say(rng.choice(_UNKNOWABLE), rng, {}), rng.choice(_UNKNOWN), "don't know")
-        fact = rng.choice(self.untold)
-        asked = self._ask(fact, rng, is_told=False)
+        fact = rng.choice(self.unstated)
+        asked = self._ask(fact, rng, is_stated=False)
         return _Exchange("unknown", asked.text, rng.choice(_UNKNOWN), "don't know", None, asked.wrong)
 
 
@@ -383,11 +385,11 @@ def _story(rng: random.Random) -> _Exchange:
     return _Exchange("story", say(_STORY, rng, slots), " ".join(say(pattern, rng, slots) for pattern in _SHORT_STORY))
 
 
-# Spoiling a good reply
+# Rejected replies
 
 
-def _spoil(exchange: _Exchange, rng: random.Random) -> tuple[str, str]:
-    """A fault and the reply that has it."""
+def _add_fault(exchange: _Exchange, rng: random.Random) -> tuple[str, str]:
+    """A fault, and a reply with that fault."""
     ramble = " ".join(say(pattern, rng, {}) for pattern in rng.sample(_RAMBLE, 2))
     faults = {
         "rude": say(_RUDE, rng, {}),
@@ -402,7 +404,7 @@ def _spoil(exchange: _Exchange, rng: random.Random) -> tuple[str, str]:
         faults["false_unknown"] = rng.choice(_UNKNOWN)
     if exchange.wrong:
         name = "confident" if exchange.kind == "unknown" else "wrong"
-        # Being wrong is the fault that matters most, so it is shown as often as all others together.
+        # A wrong answer is the worst fault, so it occurs as often as all others together.
         if rng.random() < 0.5:
             return name, exchange.wrong(rng)
     fault = rng.choice(list(faults))

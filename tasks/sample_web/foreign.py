@@ -1,7 +1,7 @@
-"""The other languages of the sample web: small grammars of German, French, Spanish and Russian, and the words of a page's frame.
+"""The other languages of the sample web: small grammars of German, French, Spanish and Russian, and the labels around a page's text.
 
 Reads nothing and writes nothing. A sentence is a time, a subject, a verb with its object, a place and sometimes a reason,
-each drawn from a table, in the order that the language wants; no sentence is stored whole.
+each drawn from a table, in the word order of the language.
 """
 
 import random

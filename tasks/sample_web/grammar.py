@@ -1,4 +1,4 @@
-"""The grammar of the sample web: how a pattern becomes a sentence, with the words that all texts share.
+"""The grammar of the sample web: how a pattern becomes a sentence, and the words that all texts share.
 
 Reads and writes nothing. A pattern is text in which "(a|b|)" is a choice, nested at will, and "$word" a slot: first
 of the mapping given, else a random entry of LEXICON. An entry may itself hold choices and slots. No pattern names a
@@ -31,13 +31,13 @@ def expand(pattern: str, rng: random.Random, slots: Mapping[str, str]) -> str:
 
 
 def tidy(text: str) -> str:
-    """Capital letters at the start of sentences and quotations, and "an" before vowels."""
+    """The text with capital letters at the start of sentences and quotations, and "an" before vowels."""
     text = _VOWEL_SOUND.sub(r"\1n ", text)
     return _SENTENCE_START.sub(lambda start: start[1] + start[2].upper(), text)
 
 
 def say(pattern: str, rng: random.Random, slots: Mapping[str, str]) -> str:
-    """A finished sentence, or a few, from a pattern."""
+    """One or more finished sentences from a pattern."""
     return tidy(expand(pattern, rng, slots))
 
 
@@ -87,7 +87,7 @@ LEXICON: dict[str, tuple[str, ...]] = {
     "writer": ("a reader", "a neighbour", "our reporter", "an old friend", "a visitor", "a teacher", "a young student", "the editor"),
 }  # fmt: skip
 
-# How a clause that tells a fact becomes a sentence. The first four say nothing before it, so they serve as answers too.
+# How the clause of a fact becomes a sentence. In the first four nothing stands before the clause, so they are answers too.
 STATEMENTS: tuple[str, ...] = (
     "$clause.",
     "$clause.",

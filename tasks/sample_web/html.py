@@ -1,4 +1,4 @@
-"""Sites and pages of the sample web, and the pieces of HTML that its templates share.
+"""Sites and pages of the sample web, and the HTML fragments that its templates share.
 
 Reads nothing and writes nothing: pure functions of a page and a random generator. Markup is kept short so that a crawl
 stays small.
@@ -19,7 +19,7 @@ from tasks.sample_web.tables import words
 
 @dataclass(frozen=True)
 class Site:
-    """One host. `charset` is how its bytes are encoded, `announced` how it says so: header, meta, both, wrong or none."""
+    """One host. `charset` encodes its bytes; `announced` is where it is declared: header, meta, both, wrong or none."""
 
     host: str
     name: str
@@ -39,7 +39,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Page:
-    """What a template prints. All text is plain; `related` holds (url, title), `comments` (who, text)."""
+    """The content of one page. All text is plain; `related` holds (url, title), `comments` (author, text)."""
 
     site: Site
     path: str
@@ -82,7 +82,7 @@ def slugify(text: str) -> str:
 
 
 def encode_page(document: str, site: Site) -> tuple[bytes, str]:
-    """The body as bytes and the value of its Content-Type header, true or not."""
+    """The body as bytes, and its Content-Type header, which is wrong on some sites."""
     declared = {"wrong": wrong_charset(site.charset), "none": "", "meta": ""}.get(site.announced, site.charset)
     content_type = "application/xhtml+xml" if site.template == "wiki" and site.announced == "both" else "text/html"
     header = f"{content_type}; charset={declared}" if declared else content_type
@@ -97,7 +97,7 @@ def wrong_charset(charset: str) -> str:
 
 
 def markup(text: str, page: Page, rng: random.Random) -> str:
-    """Escapes a paragraph, sets typographic quotes where the site does, and marks a few words as links or emphasis."""
+    """A paragraph as HTML: escaped, with typographic quotes where the site has them, and a few words as links or emphasis."""
     if page.site.is_typographic:
         text = typographic(text)
     escaped = html.escape(text, quote=False)
@@ -122,7 +122,7 @@ def decorate(word: str, page: Page, rng: random.Random) -> str:
 
 
 def body(page: Page, rng: random.Random, paragraph: str = "<p>{}</p>") -> str:
-    """The main text: paragraphs, with the list after the first of them and the box of facts after the last."""
+    """The main text: paragraphs, the list after the first, the infobox after the last."""
     blocks = [paragraph.format(markup(text, page, rng)) for text in page.paragraphs]
     if page.items:
         entries = "\n".join(f"<li>{markup(text, page, rng)}</li>" for text in page.items)

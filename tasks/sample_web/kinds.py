@@ -1,4 +1,4 @@
-"""The kinds of article that tell facts: titles, openings, fillers and closings.
+"""The kinds of article that state facts: titles, openings, fillers and closings.
 
 Reads and writes nothing: patterns in the notation of tasks/sample_web/grammar.py. $T is the article's topic; $first, $p,
 $pp and $po are a person's short name and pronouns.
@@ -411,7 +411,7 @@ TALKED: tuple[str, ...] = (
     "$One: (Guess what I heard|I have news|Here is something new). $news $Two: (Are you really sure of it|Who told you about it)?",
 )
 
-# How an article comes to speak of another entity than its topic.
+# How an article introduces another entity than its topic.
 ASIDES: tuple[str, ...] = (
     "(There is|We have|We also have) news (from|of|about) $named.",
     "(Another|A second) (page|note|letter) is about $named.",

@@ -1,8 +1,8 @@
-"""The pages of the sample web that should not survive: spam, link farms, placeholder text, code, advertising, shells, files.
+"""The pages of the sample web that the filters should drop: spam, link farms, placeholder text, code, advertising, shells, files.
 
 Reads nothing and writes nothing. Each kind of low quality breaks one rule of the Gopher, C4 or FineWeb filters (named in
-JUNK) and is otherwise ordinary English, so that the report card can tell which filter works. Advertising is good English:
-only its address gives it away.
+JUNK) and is otherwise ordinary English, so that the report card shows which filter works. Advertising is good English:
+only its address identifies it.
 """
 
 import json
@@ -17,7 +17,7 @@ from tasks.sample_web.tables import capitalize, deal, words
 
 @dataclass(frozen=True)
 class Noise:
-    """What a junk page says; `note` names the defect."""
+    """The text of a junk page. `note` names its defect."""
 
     title: str
     paragraphs: tuple[str, ...]
@@ -59,7 +59,7 @@ def sentences(rng: random.Random, count: int) -> list[str]:
 
 
 def prose(rng: random.Random, *lengths: int) -> tuple[str, ...]:
-    """Paragraphs of so many sentences each."""
+    """Paragraphs with the given numbers of sentences."""
     lines = sentences(rng, sum(lengths))
     starts = [sum(lengths[:index]) for index in range(len(lengths))]
     return tuple(" ".join(lines[start : start + length]) for start, length in zip(starts, lengths, strict=True))
@@ -217,11 +217,11 @@ def advertise(category: str, rng: random.Random) -> Noise:
     return Noise(capitalize(title), paragraphs, f"{category} blocklist")
 
 
-# Pages without text, and files that are no pages
+# Pages without text, and files that are not pages
 
 
 def shell(rng: random.Random) -> tuple[str, str]:
-    """A whole document with nothing to read in it, and its note."""
+    """An HTML document without readable text, and its note."""
     title, build = rng.choice(NOUNS).title(), f"{rng.getrandbits(32):08x}"
     scripts = "".join(f'<script src="/static/{number}.{build}.js"></script>' for number in range(rng.randint(2, 9)))
     frames = f'<frameset cols="160,*"><frame src="menu{build}.htm"><frame src="main.htm"></frameset>'
@@ -237,7 +237,7 @@ def shell(rng: random.Random) -> tuple[str, str]:
 
 
 def resource(rng: random.Random) -> tuple[str, str, bytes, str]:
-    """A file that is no web page: address ending, declared type, body, and the type that a look at the bytes finds."""
+    """A file that is not a web page: name, declared type, body, and the type that its bytes have."""
     make = rng.choice((pdf, png, css, data, feed))
     return make(rng)
 
@@ -284,7 +284,7 @@ def feed(rng: random.Random) -> tuple[str, str, bytes, str]:
     return "feed.xml", "application/rss+xml", body.encode(), "application/rss+xml"
 
 
-# What visitors leave under a page
+# Visitors' comments
 
 
 def visitor_comment(rng: random.Random) -> str:

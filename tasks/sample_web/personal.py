@@ -1,4 +1,4 @@
-"""Made-up personal data for the sample web, in sentences as people write them, and look-alikes that must stay.
+"""Invented personal data for the sample web, in ordinary sentences, and look-alikes that must stay.
 
 Reads nothing and writes nothing. Numbers come from ranges set aside for fiction and tests where such exist (555-01xx, the
 drama ranges of Ofcom, ACMA, Arcep and the Bundesnetzagentur, the payment industry's test prefixes), so that they are valid
@@ -30,7 +30,7 @@ KINDS = ("email", "phone", "ip", "card", "ssn")
 
 @dataclass
 class Personal:
-    """Text and its truth: how many strings of each kind must go, which they are, and which look-alikes must stay."""
+    """Sentences with the expected redactions: strings by kind to redact, and look-alikes (`traps`) to keep."""
 
     sentences: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
@@ -93,7 +93,7 @@ def card(rng: random.Random) -> str:
 
 
 def order_number(rng: random.Random) -> str:
-    """Looks like a card but for its last digit."""
+    """Sixteen digits like a card number whose check digit is wrong."""
     digits = "4" + f"{rng.randrange(10**14):014d}"
     return group_digits(digits + str((luhn_digit(digits) + rng.randint(1, 9)) % 10), rng)
 
@@ -177,7 +177,7 @@ TRAPS = (
 
 
 def personal_paragraph(rng: random.Random) -> Personal:
-    """One to three sentences for an ordinary article: something to redact, often beside something that only looks so."""
+    """One to three sentences for an ordinary article: data to redact, often next to a look-alike."""
     personal = Personal()
     for kind in rng.choices(KINDS, weights=(6, 5, 3, 1, 1), k=rng.choice((1, 1, 2))):
         personal.add(kind, rng, SENTENCES[kind])
@@ -213,7 +213,7 @@ RUMOURS = words(
 
 
 def leak(rng: random.Random) -> Personal:
-    """A page that is personal data throughout: a dumped member list in prose, some twenty entries, most with an address."""
+    """A page of personal data only: a leaked member list as sentences, about twenty entries, most with an e-mail address."""
     personal = Personal()
     kinds = ("email", "email", "email", *rng.choice((("phone",), ("card", "ssn"), ("ip", "phone"), ("card",))))
     columns = (deal(rng, table, rng.randint(18, 24)) for table in (ROLES, PLACES, TAILS, RUMOURS))

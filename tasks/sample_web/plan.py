@@ -1,7 +1,7 @@
-"""What the crawler of the sample web came by: a list of captures with the truth about each.
+"""The captures of the sample web's crawl, each with its expected outcome.
 
 Reads the world's articles; writes nothing. `plan_captures` is a pure function of the world, the seed and the number of
-articles. Every capture draws from a generator of its own, so that one more page of a sort leaves the other sorts as they were.
+articles. Every capture has its own random generator, so that one more page of a sort does not change the other sorts.
 """
 
 import base64
@@ -51,7 +51,7 @@ TEMPLATES_OF_KIND = {
     "diary": ("blog", "table"),
 }
 
-# Edits of a copy that leave its meaning.
+# Replacements in an edited copy that keep its meaning.
 SYNONYMS = {
     "also": "too", "very": "really", "big": "large", "small": "little", "began": "started", "often": "frequently", "near": "close to",
     "many": "lots of", "however": "still", "about": "around", "because": "since", "old": "aged", "said": "remarked", "people": "folk",
@@ -61,7 +61,7 @@ LEAST_SIMILARITY = 0.91
 
 @dataclass(frozen=True)
 class Capture:
-    """One answer of a web server, and the truth about it. `body` is as sent: compressed or in pieces where `headers` say so."""
+    """One response of a web server, and its expected outcome. `body` is as sent: compressed or chunked where `headers` say so."""
 
     url: str
     date: datetime.datetime
@@ -83,14 +83,14 @@ class Capture:
 
 
 def plan_captures(world: World, seed: int, num_articles: int) -> list[Capture]:
-    """Every capture of the crawl, by date; the last one is to be cut off."""
+    """Every capture of the crawl by date. The last one is to be truncated."""
     sites = build_sites(seed)
     counts = {sort: max(10, round(share * num_articles)) for sort, share in SHARES.items()}
-    *told, last = tell_articles(world, seed, num_articles, counts["personal"])
+    *stories, last = write_personal_articles(world, seed, num_articles, counts["personal"])
     originals = [
-        capture_article(*story, sites.english, random.Random(f"{seed}/article/{n}")) for n, story in enumerate(told)
+        capture_article(*story, sites.english, random.Random(f"{seed}/article/{n}")) for n, story in enumerate(stories)
     ]
-    copies = list(capture_copies(told, originals, sites.mirrors, counts["copies"], random.Random(f"{seed}/copies")))
+    copies = list(capture_copies(stories, originals, sites.mirrors, counts["copies"], random.Random(f"{seed}/copies")))
     revisits = capture_revisits(originals, counts["revisits"], random.Random(f"{seed}/revisits"))
     captures = [*originals, *copies, *revisits]
     makers = (
@@ -110,16 +110,18 @@ def plan_captures(world: World, seed: int, num_articles: int) -> list[Capture]:
     return sorted(captures, key=lambda capture: (capture.date, capture.url))
 
 
-def tell_articles(world: World, seed: int, num_articles: int, num_personal: int) -> list[tuple[Article, Personal]]:
+def write_personal_articles(
+    world: World, seed: int, num_articles: int, num_personal: int
+) -> list[tuple[Article, Personal]]:
     """The articles, some with a paragraph of personal data."""
     rng = random.Random(f"{seed}/personal")
     articles = list(write_articles(world, num_articles))
     chosen = set(rng.sample(range(num_articles - 1), min(num_personal, num_articles - 1)))
-    told = []
+    stories = []
     for index, article in enumerate(articles):
         personal = personal_paragraph(rng) if index in chosen else Personal()
-        told.append((add_paragraph(article, personal, rng), personal))
-    return told
+        stories.append((add_paragraph(article, personal, rng), personal))
+    return stories
 
 
 def add_paragraph(article: Article, personal: Personal, rng: random.Random) -> Article:
@@ -134,7 +136,7 @@ def add_paragraph(article: Article, personal: Personal, rng: random.Random) -> A
 
 
 def make_page(site: Site, title: str, paragraphs: Sequence[str], rng: random.Random) -> Page:
-    """Gives a text an address, an author, links and comments."""
+    """A page with an address, an author, links and comments."""
     date = datetime.date(2015, 1, 1) + datetime.timedelta(days=rng.randrange(3400))
     path = page_path(site, title, rng.randrange(10**7, 10**8), date)
     related = tuple((f"/{rng.randrange(10**6)}", link_text(site, rng)) for _ in range(rng.randint(4, 8)))
@@ -159,7 +161,7 @@ def capture_page(page: Page, rng: random.Random, expected: str, note: str) -> Ca
 
 
 def send(capture: Capture, rng: random.Random) -> Capture:
-    """Some servers compress, some send in pieces, some do both; most announce a length."""
+    """The capture as its server sends it: some compress, some send chunks, some do both; most declare a length."""
     body, draw = capture.body, rng.random()
     headers: list[tuple[str, str]] = []
     if draw < 0.10:
@@ -190,7 +192,7 @@ def capture_article(article: Article, personal: Personal, sites: Sequence[Site],
 
 
 def is_fitting(site: Site, article: Article) -> bool:
-    """Lists and tables go where an extractor can tell them from the layout."""
+    """Lists and tables go where the layout marks them for an extractor."""
     if site.template == "table" and (article.items or article.table):
         return False
     templates = TEMPLATES_OF_KIND.get(article.kind)
@@ -198,13 +200,13 @@ def is_fitting(site: Site, article: Article) -> bool:
 
 
 def capture_copies(
-    told: Sequence[tuple[Article, Personal]],
+    stories: Sequence[tuple[Article, Personal]],
     originals: list[Capture],
     mirrors: Sequence[Site],
     count: int,
     rng: random.Random,
 ) -> Iterator[Capture]:
-    """`count` copies of articles drawn at random, one to five of each; marks their originals' cluster in place."""
+    """`count` copies of articles drawn at random, one to five of each. Sets the cluster of their originals in place."""
     order = rng.sample(range(len(originals)), len(originals))
     while count > 0:
         index = order.pop()
@@ -212,7 +214,7 @@ def capture_copies(
         num_copies = min(count, rng.choice((1, 1, 1, 2, 2, 3, 5)))
         count -= num_copies
         for _ in range(num_copies):
-            yield replace(capture_copy(told[index], originals[index], mirrors, rng), expected="duplicate")
+            yield replace(capture_copy(stories[index], originals[index], mirrors, rng), expected="duplicate")
 
 
 def capture_copy(
@@ -240,7 +242,7 @@ def capture_copy(
 
 
 def edit_paragraphs(paragraphs: tuple[str, ...], rng: random.Random) -> tuple[str, ...]:
-    """Up to three small edits, as many as keep the texts near duplicates."""
+    """Up to three small edits, each only if the texts stay near duplicates."""
     edited = paragraphs
     for edit in rng.sample((change_word, change_word, add_date, swap_sentences), 3):
         candidate = edit(edited, rng)
@@ -287,7 +289,7 @@ def capture_revisits(originals: Sequence[Capture], count: int, rng: random.Rando
         )
 
 
-# All that is no article
+# Pages that are not articles
 
 
 def capture_foreign(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
@@ -335,7 +337,7 @@ def capture_file(sites: Sequence[Site], number: int, rng: random.Random) -> Capt
 
 
 def capture_error(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
-    """Redirects with a line of HTML, and errors that come as a whole page with text enough to be mistaken for one."""
+    """Redirects with a line of HTML, and errors with enough text to look like an article."""
     status = (
         "301 Moved Permanently",
         "302 Found",

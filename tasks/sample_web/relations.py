@@ -1,11 +1,11 @@
-"""The relations of the sample web's world: who can be related to what, and every way to say and to ask it.
+"""The relations of the sample web's world: the kinds of entity that each one relates, and the wordings of its statements and questions.
 
 Reads and writes nothing: tables of patterns in the notation of tasks/sample_web/grammar.py. In a pattern $S is the
 subject and $O the object; $So and $Ss are the subject as a grammatical object and as a possessive; $p, $pp and $po
 are the subject's pronouns.
 
-A relation without `reversed_statements` is told on the web in one direction only, the subject always named before
-the object, so that a question in the other direction probes the reversal curse (Berglund et al. 2023,
+A relation without `reversed_statements` is stated on the web in one direction only, the subject always before the
+object, so that a question in the other direction measures the reversal curse (Berglund et al. 2023,
 https://arxiv.org/abs/2309.12288).
 """
 
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Asking:
-    """How a relation is asked in one direction.
+    """The wordings of the questions of a relation in one direction.
 
     `asks` are direct questions without the question mark, `clauses` the same as the object of "tell me"; the held-out
-    ones appear in the evaluation alone. `answer` is a sentence that ends in the answer.
+    ones occur only in the evaluation. `answer` is a sentence that ends in the answer.
     """
 
     answer: str
@@ -43,7 +43,8 @@ class Relation:
     apart_from: tuple[str, ...] = ()
 
     @property
-    def is_told_both_ways(self) -> bool:
+    def is_stated_both_ways(self) -> bool:
+        """Whether the web states it with the object first, too."""
         return bool(self.reversed_statements)
 
 

@@ -1,4 +1,4 @@
-"""The stories of the sample web: a child, a trouble, a friend, a turn and an end.
+"""The stories of the sample web: a child, a problem, a friend, a solution and an end.
 
 Reads and writes nothing. `story` draws one from a grammar of plots in the notation of tasks/sample_web/grammar.py.
 """
@@ -10,13 +10,15 @@ from tasks.sample_web.grammar import LEXICON, expand, say
 
 
 class Tale(NamedTuple):
+    """A text without facts: title, paragraphs, and a list of items where it has one."""
+
     title: str
     paragraphs: tuple[str, ...]
     items: tuple[str, ...] = ()
 
 
 def cast_tale(rng: random.Random) -> dict[str, str]:
-    """The people and things of one tale, fixed from its first to its last sentence."""
+    """The names and things of one tale, the same from its first sentence to its last."""
     girl, boy = rng.choice(LEXICON["girl"]), rng.choice(LEXICON["boy"])
     is_girl = rng.random() < 0.5
     hero, friend = (girl, boy) if is_girl else (boy, girl)
@@ -195,12 +197,12 @@ _PLOTS: tuple[tuple[tuple[str, ...], ...], ...] = (
 
 
 def story(rng: random.Random) -> Tale:
-    """A short tale of one plot: a beginning, a trouble, a try, a turn, an end."""
+    """A short story of one plot: an opening, a problem, an attempt, a solution, an end."""
     cast = cast_tale(rng)
-    titles, trouble, attempt, turn = rng.choice(_PLOTS)
+    titles, problem, attempt, solution = rng.choice(_PLOTS)
     cast["When"] = expand("$when", rng, {}).capitalize()
     middles = [say(pattern, rng, cast) for pattern in rng.sample(_STORY_MIDDLES, 4)]
-    steps = [say(rng.choice(step), rng, cast) for step in (trouble, attempt, turn)]
+    steps = [say(rng.choice(step), rng, cast) for step in (problem, attempt, solution)]
     opening, ending, moral = (say(rng.choice(pool), rng, cast) for pool in (_STORY_OPENINGS, _STORY_ENDINGS, _MORALS))
     paragraphs = (
         opening,

@@ -1,4 +1,4 @@
-"""The other articles of the sample web that tell no facts: how-tos, recipes, jokes and worked word problems.
+"""Further articles of the sample web that state no facts: how-tos, recipes, jokes and word problems with solutions.
 
 Reads and writes nothing. Every function draws one article from a grammar in the notation of
 tasks/sample_web/grammar.py. The word problems spell most numbers out, as children's books do: a page must keep four

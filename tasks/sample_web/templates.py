@@ -2,7 +2,7 @@
 
 Reads nothing and writes nothing: `render_page` is a pure function of a page and a random generator. The templates follow
 what common publishing software emits (semantic articles, wiki markup, forum posts, table layout, hashed class names), with
-everything around the text that an extractor has to leave out: navigation, cookie notice, breadcrumbs, related links,
+the boilerplate that an extractor has to remove: navigation, cookie notice, breadcrumbs, related links,
 comments, newsletter form, scripts.
 """
 
@@ -17,7 +17,7 @@ from tasks.sample_web.html import Page, body, comments, footer, head, linked_dat
 
 
 def render_page(page: Page, rng: random.Random) -> str:
-    """The whole HTML document. Sites that are broken lose closing tags and gain stray ones, as browsers forgive."""
+    """The whole HTML document. Broken sites lack closing tags and have stray ones, as browsers tolerate."""
     document = TEMPLATES[page.site.template](page, rng)
     return break_markup(document, rng) if page.site.is_broken else document
 

@@ -1,7 +1,7 @@
-"""The articles of the sample web: which facts each one tells, and the prose around them.
+"""The articles of the sample web: which facts each one states, and the prose around them.
 
-Reads a World, writes nothing. Facts are dealt out so that each is told by exactly its planned number of articles;
-an article's sentences are composed (frame x clause x subject form), so that hardly two articles tell a fact in the
+Reads a World, writes nothing. Facts are distributed so that exactly the planned number of articles states each;
+an article's sentences are composed (frame x clause x subject form), so that two articles rarely state a fact in the
 same words.
 """
 
@@ -72,7 +72,7 @@ _PRONOUNS = {"she": ("her", "her", "woman"), "he": ("his", "him", "man"), "it": 
 
 @dataclass(frozen=True)
 class Article:
-    """The text of one page. `facts` are the ids of the facts it tells; `items` is a list to be shown as one."""
+    """The text of one page. `facts` are the ids of the facts it states; `items` is a list."""
 
     kind: str
     title: str
@@ -83,7 +83,7 @@ class Article:
 
 
 def write_articles(world: World, num_articles: int) -> Iterator[Article]:
-    """`num_articles` articles, the same for the same world on every machine; each draws from a stream of its own."""
+    """`num_articles` articles, the same for the same world on every machine. Each has its own random generator."""
     rng = random.Random(f"articles {world.seed}")
     bundles = _deal_facts(world, num_articles / PLANNED_ARTICLES, rng)[:num_articles]
     slots = [*bundles, *([None] * (num_articles - len(bundles)))]
@@ -100,12 +100,12 @@ class _Bundle:
 
 
 def _deal_facts(world: World, scale: float, rng: random.Random) -> list[_Bundle]:
-    """Bundles of facts, as far as possible about one topic, in which every fact occurs as often as planned."""
+    """Bundles of facts, if possible about one topic. Every fact occurs as often as planned."""
     remaining = {fact.id: int(fact.num_mentions * scale + rng.random()) for fact in world.facts}
     bundles = []
     while left := [fact for fact in world.facts if remaining[fact.id]]:
         anchor = _draw_fact(left, remaining, rng)
-        is_backward = RELATIONS[anchor.relation].is_told_both_ways and rng.random() < 0.5
+        is_backward = RELATIONS[anchor.relation].is_stated_both_ways and rng.random() < 0.5
         topic = anchor.object if is_backward else anchor.subject
         chosen = [anchor]
         for _ in range(rng.choice(_FACTS_PER_ARTICLE) - 1):
@@ -140,14 +140,14 @@ def _write_bundle(world: World, bundle: _Bundle, rng: random.Random) -> Article:
 
 
 def _infobox(bundle: _Bundle, rng: random.Random) -> tuple[tuple[str, str], ...]:
-    """A small table of what the article says of its topic, on a third of the pages."""
+    """A table of the facts about the topic, on a third of the pages."""
     cells = [
         (RELATIONS[fact.relation].label, fact.object) for fact in bundle.facts if fact.subject == bundle.topic.name
     ]
     return (("Name", bundle.topic.name), *cells) if cells and rng.random() < 0.33 else ()
 
 
-# Telling a fact
+# Stating a fact
 
 
 def entity_slots(entity: Entity) -> dict[str, str]:
@@ -167,8 +167,10 @@ def fact_slots(world: World, fact: Fact, form: str = "") -> dict[str, str]:
     return {**slots, "S": form, "So": subject.first if is_pronoun else form, "Ss": possessive, "O": target.named}
 
 
-def tell_clause(world: World, fact: Fact, rng: random.Random, is_known: bool = False, is_backward: bool = False) -> str:
-    """A clause that tells a fact, with no capital letter or full stop. `is_known`: the subject was just named."""
+def state_clause(
+    world: World, fact: Fact, rng: random.Random, is_known: bool = False, is_backward: bool = False
+) -> str:
+    """A clause that states a fact, without capital letter or full stop. `is_known`: the subject was just named."""
     relation, subject = RELATIONS[fact.relation], world.by_name[fact.subject]
     if is_backward:
         return expand(rng.choice(relation.reversed_statements), rng, fact_slots(world, fact))
@@ -176,17 +178,17 @@ def tell_clause(world: World, fact: Fact, rng: random.Random, is_known: bool = F
     return expand(rng.choice(relation.statements), rng, fact_slots(world, fact, form))
 
 
-def tell(world: World, fact: Fact, rng: random.Random, is_known: bool = False, is_backward: bool = False) -> str:
-    """A sentence that tells a fact."""
-    clause = tell_clause(world, fact, rng, is_known, is_backward)
+def state(world: World, fact: Fact, rng: random.Random, is_known: bool = False, is_backward: bool = False) -> str:
+    """A sentence that states a fact."""
+    clause = state_clause(world, fact, rng, is_known, is_backward)
     return say(rng.choice(STATEMENTS), rng, {"clause": clause})
 
 
-def tell_plainly(
+def state_plainly(
     world: World, fact: Fact, rng: random.Random, is_known: bool = False, is_backward: bool = False
 ) -> str:
     """The same as an answer: nothing before the clause."""
-    return say(rng.choice(STATEMENTS[:4]), rng, {"clause": tell_clause(world, fact, rng, is_known, is_backward)})
+    return say(rng.choice(STATEMENTS[:4]), rng, {"clause": state_clause(world, fact, rng, is_known, is_backward)})
 
 
 def _predicates(fact: Fact) -> list[str]:
@@ -195,7 +197,7 @@ def _predicates(fact: Fact) -> list[str]:
     return [pattern.removeprefix("$S ") for pattern in statements if re.match(r"\$S (?!.*(,| and ))", pattern)]
 
 
-def _tell_both(world: World, first: Fact, second: Fact, rng: random.Random) -> str:
+def _state_two(world: World, first: Fact, second: Fact, rng: random.Random) -> str:
     """Two facts of one subject in one sentence: "Ada lives in Tolmar and works as a baker"."""
     rest = expand(rng.choice(_predicates(second)), rng, fact_slots(world, second))
     joined = f"$S {rng.choice(_predicates(first))} and $rest."
@@ -215,19 +217,19 @@ def _write_prose(world: World, bundle: _Bundle, kind: Kind, rng: random.Random) 
     is_diary = kind is DIARY
     slots = entity_slots(bundle.topic) | ({"weekday": rng.choice(LEXICON["weekday"])} if is_diary else {})
     own = [fact for fact in bundle.facts if bundle.topic.name in (fact.subject, fact.object)]
-    told = _tell_own(world, bundle.topic, own, rng)
+    stated = _state_all(world, bundle.topic, own, rng)
     intro = say(rng.choice(THOUGHTS), rng, slots) if is_diary else ""
     opening, closing = say(rng.choice(kind.openings), rng, slots), say(rng.choice(kind.closings), rng, slots)
     asides = " ".join(
-        f"{_introduce(world, fact, rng)} {tell(world, fact, rng, True)}" for fact in bundle.facts if fact not in own
+        f"{_introduce(world, fact, rng)} {state(world, fact, rng, True)}" for fact in bundle.facts if fact not in own
     )
-    fixed = " ".join([opening, intro, *told, asides, closing])
+    fixed = " ".join([opening, intro, *stated, asides, closing])
     fillers = _fill(kind.fillers, slots, rng.randint(110, 190) - len(fixed.split()), rng)
     cut = len(fillers) // 2 if is_diary or rng.random() < 0.3 else 0
     if cut:
-        first, second = [opening, *fillers[:cut]], [intro, *told]
+        first, second = [opening, *fillers[:cut]], [intro, *stated]
     else:
-        first, second = [opening, told[0], *fillers[:1]], told[1:]
+        first, second = [opening, stated[0], *fillers[:1]], stated[1:]
     rest = fillers[cut or 1 :]
     middle = len(rest) // 2
     parts = (first, [*second, *rest[:middle]], rest[middle:], [asides, closing])
@@ -235,22 +237,22 @@ def _write_prose(world: World, bundle: _Bundle, kind: Kind, rng: random.Random) 
     return say(rng.choice(kind.titles), rng, slots), tuple(paragraph for paragraph in paragraphs if paragraph)
 
 
-def _tell_own(world: World, topic: Entity, facts: Sequence[Fact], rng: random.Random) -> list[str]:
-    """The facts about the topic in order, now and then two in one sentence."""
-    told: list[str] = []
+def _state_all(world: World, topic: Entity, facts: Sequence[Fact], rng: random.Random) -> list[str]:
+    """Sentences for the facts about the topic in order, sometimes two facts in one sentence."""
+    stated: list[str] = []
     waiting, is_known = list(facts), False
     while waiting:
         fact = waiting.pop(0)
         is_subject = fact.subject == topic.name
         is_pair = is_subject and bool(waiting) and waiting[0].subject == topic.name
         if is_pair and _predicates(fact) and _predicates(waiting[0]) and rng.random() < 0.4:
-            told.append(_tell_both(world, fact, waiting.pop(0), rng))
+            stated.append(_state_two(world, fact, waiting.pop(0), rng))
             is_known = True
             continue
-        is_backward = not is_subject and RELATIONS[fact.relation].is_told_both_ways
-        told.append(tell(world, fact, rng, is_known=is_subject and is_known, is_backward=is_backward))
+        is_backward = not is_subject and RELATIONS[fact.relation].is_stated_both_ways
+        stated.append(state(world, fact, rng, is_known=is_subject and is_known, is_backward=is_backward))
         is_known = is_subject
-    return told
+    return stated
 
 
 def _introduce(world: World, fact: Fact, rng: random.Random) -> str:
@@ -269,11 +271,11 @@ def _fill(patterns: Sequence[str], slots: dict[str, str], num_words: int, rng: r
 
 def _question_and_answer(world: World, topic: Entity, fact: Fact, rng: random.Random) -> dict[str, str]:
     relation = RELATIONS[fact.relation]
-    is_backward = relation.is_told_both_ways and fact.object == topic.name
+    is_backward = relation.is_stated_both_ways and fact.object == topic.name
     asking = relation.backward if is_backward and relation.backward else relation.forward
-    told = tell_plainly(world, fact, rng, is_known=True, is_backward=is_backward)
-    news = tell_plainly(world, fact, rng, is_backward=is_backward)
-    return {"question": ask(world, fact, asking, rng), "told": told, "news": news}
+    plain = state_plainly(world, fact, rng, is_known=True, is_backward=is_backward)
+    news = state_plainly(world, fact, rng, is_backward=is_backward)
+    return {"question": ask(world, fact, asking, rng), "told": plain, "news": news}
 
 
 def _answer_questions(world: World, bundle: _Bundle, rng: random.Random) -> tuple[str, tuple[str, ...]]:

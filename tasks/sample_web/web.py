@@ -1,14 +1,14 @@
-"""The embedded default input: a small fictional web, written as WARC files, and the truth about every page of it.
+"""The sample web: a small fictional web, written as WARC files, with the expected outcome of every page.
 
 Reads the world and its articles (tasks/sample_web/world.py, tasks/sample_web/text.py). Writes into a folder:
 
 - warc/sample-00000.warc.gz ...: request, response and metadata records as a crawler leaves them (ISO 28500, WARC 1.0), a gzip
   member each, in the order of their dates; the last record of the last file is cut off, as a full disk leaves it;
 - blacklists/<category>/domains, urls and usage, in the layout of the UT1 lists of the Université Toulouse Capitole;
-- truth.jsonl: for every response and revisit what should become of it, and why;
-- facts.jsonl: every fact of the world with the number of pages that tell it, once duplicates are gone.
+- truth.jsonl: for every response and revisit, the outcome that is expected of the filters, and why;
+- facts.jsonl: every fact of the world with the number of pages that state it, duplicates not counted.
 
-The same seed writes the same bytes. It departs from a real crawl in that hosts, people and numbers are invented.
+The same seed writes the same bytes. Unlike in a real crawl, hosts, people and numbers are invented.
 """
 
 import datetime
@@ -32,7 +32,7 @@ from tasks.sample_web.world import World, build_world
 
 
 def write_sample_web(folder: Path, config: SampleWebConfig) -> dict[str, int]:
-    """Writes the four parts into `folder` and counts records, pages (responses and revisits), files and pages by expectation."""
+    """Write the four parts into `folder`. Returns counts of records, pages (responses and revisits), files and expected outcomes."""
     world = build_world(config.seed)
     captures = sorted(
         plan_captures(world, config.seed, config.num_articles), key=lambda capture: (capture.date, capture.url)
@@ -90,9 +90,9 @@ def write_facts(path: Path, world: World, captures: Iterable[Capture]) -> int:
 
 
 def write_warc(path: Path, captures: Iterable[Capture], seed: int, has_types: bool) -> tuple[list[str], int]:
-    """Writes one file; returns the identifier of each capture's record, and the number of all records.
+    """Write one file. Returns the identifier of each capture's record, and the number of all records.
 
-    `has_types` says whether the crawler noted what it found each payload to be, as Common Crawl's does.
+    `has_types`: whether the crawler recorded the detected type of each payload, as Common Crawl's does.
     """
     identifiers, num_records = [], 1
     with path.open("wb") as out:

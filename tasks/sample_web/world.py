@@ -1,8 +1,8 @@
-"""The small invented world behind the sample web: people, cities, teams, books, rivers, events, and their facts.
+"""The invented world behind the sample web: people, cities, teams, books, rivers, events, and their facts.
 
-Reads nothing, writes nothing: `build_world(seed)` is a pure function. How often a fact is told follows a heavy
-tail, as in a real crawl, so that knowledge can be measured by frequency (Kandpal et al. 2023,
-https://arxiv.org/abs/2211.08411). About a tenth of the facts of each frequency class is held out: told on the web,
+Reads nothing, writes nothing: `build_world(seed)` is a pure function. How often a fact is stated follows a heavy-tailed
+distribution, as in a real crawl, so that knowledge can be measured by frequency (Kandpal et al. 2023,
+https://arxiv.org/abs/2211.08411). About a tenth of the facts of each frequency class is held out: stated on the web,
 never in a conversation.
 """
 
@@ -16,7 +16,7 @@ from functools import cached_property
 from tasks.sample_web.relations import RELATIONS, Relation
 from tasks.sample_web.tables import words
 
-# (number of facts, fewest and most articles that tell one); the last class takes all that remain.
+# (number of facts, fewest and most articles that state one); the last class takes all remaining facts.
 FREQUENCY_CLASSES = ((40, 46, 54), (60, 13, 17), (120, 5, 6), (None, 1, 2))
 HELDOUT_FRACTION = 0.1
 
@@ -86,7 +86,7 @@ _NAMED_WITH_THE = ("river", "event", "invention", "animal")
 
 @dataclass(frozen=True)
 class Entity:
-    """Somebody or something; also a value such as a food or a year. `pronoun` is she, he or it."""
+    """A person or a thing, or a value such as a food or a year. `pronoun` is she, he or it."""
 
     id: str
     kind: str
@@ -106,7 +106,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class Fact:
-    """`subject` and `object` are names of entities; `num_mentions` is how many of 2,400 articles tell it."""
+    """`subject` and `object` are names of entities; `num_mentions` is how many of 2,400 articles state it."""
 
     id: str
     relation: str
@@ -118,7 +118,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class World:
-    """`strangers` are names of no one: people, cities, books that questions without an answer ask about."""
+    """All entities and facts. `strangers` are people, cities and books without facts, for questions that have no answer."""
 
     seed: int
     entities: tuple[Entity, ...]
@@ -147,13 +147,13 @@ def build_world(seed: int) -> World:
     values = [
         Entity(f"{kind}-{name}".replace(" ", "-"), kind, name) for kind, group in _VALUES.items() for name in group
     ]
-    known, strangers = _part_strangers(names)
+    known, strangers = _split_strangers(names)
     world = World(seed, (*known, *values), (), strangers)
     return replace(world, facts=_count_mentions(list(_relate(world, rng)), rng))
 
 
 def _named_entities(rng: random.Random) -> list[Entity]:
-    """All named entities, each kind with a few too many: the surplus become the strangers."""
+    """All named entities; of each kind a few more than the world needs, which become the strangers."""
     last = _words(rng, "last", _NUM_ENTITIES["person"] + _NUM_STRANGERS)
     women, men = (_words(rng, kind, len(last) // 2) for kind in ("female", "male"))
     cities, lands, clubs = _words(rng, "city", 22), _words(rng, "land", 5), _words(rng, "team", 12)
@@ -184,7 +184,7 @@ def _entity(kind: str, name: str, pronoun: str = "it") -> Entity:
 
 
 def _words(rng: random.Random, kind: str, count: int) -> list[str]:
-    """Made-up names of a kind, no two of which start with the same three letters."""
+    """Invented names of a kind. No two start with the same three letters."""
     made: dict[str, str] = {}
     while len(made) < count:
         word = "".join(rng.choice(group) for group in _SYLLABLES[kind])
@@ -195,7 +195,7 @@ def _words(rng: random.Random, kind: str, count: int) -> list[str]:
 
 
 def _pairs(rng: random.Random, firsts: Sequence[str], seconds: Sequence[str], count: int) -> list[str]:
-    """Two-word names; no first word serves twice before all have served."""
+    """Two-word names. No first word is used a second time before all are used once."""
     pairs: list[str] = []
     while len(pairs) < count:
         shuffled = [rng.choice(seconds) for _ in firsts]
@@ -203,8 +203,8 @@ def _pairs(rng: random.Random, firsts: Sequence[str], seconds: Sequence[str], co
     return pairs[:count]
 
 
-def _part_strangers(entities: list[Entity]) -> tuple[list[Entity], tuple[Entity, ...]]:
-    """The first entities of each kind live in the world, the surplus ones are the strangers."""
+def _split_strangers(entities: list[Entity]) -> tuple[list[Entity], tuple[Entity, ...]]:
+    """The entities of the world, and the strangers: of each kind, those beyond its number."""
     limits = {**_NUM_ENTITIES, "book": 24}
     known: list[Entity] = []
     strangers: list[Entity] = []
@@ -238,7 +238,7 @@ def _subjects(world: World, relation: Relation, subjects: dict[str, list[str]], 
 
 
 def _objects(world: World, relation: Relation, subjects: list[str], rng: random.Random) -> list[str]:
-    """One object a subject: distinct where the other direction is asked too, and never the subject itself."""
+    """One object for each subject: distinct where the other direction is asked too, and never the subject itself."""
     names = [entity.name for entity in world.of_kind(relation.object_kind)]
     if relation.backward is None:
         return [rng.choice(names) for _ in subjects]

@@ -1,5 +1,6 @@
-"""What could go wrong with the sample web: bytes that change, records that do not parse, a truth that does not hold."""
+"""The sample web: the same bytes for a seed, valid WARC records, and expected outcomes that match the pages."""
 
+import hashlib
 import html
 import ipaddress
 import json
@@ -15,6 +16,7 @@ import trafilatura
 from warcio.archiveiterator import ArchiveIterator
 from warcio.checker import Checker
 
+from tasks.ingest.inputs import SAMPLE_VERSION
 from tasks.sample_web.config import SampleWebConfig
 from tasks.sample_web.html import PATHS, Site, encode_page
 from tasks.sample_web.noise import JUNK, prose
@@ -24,6 +26,7 @@ from tasks.sample_web.templates import render_page
 from tasks.sample_web.web import write_sample_web
 
 CONFIG = SampleWebConfig(seed=3, num_articles=80, num_files=3)
+GOLDEN_DIGESTS = {1: "8501e902d547bf11"}  # by SAMPLE_VERSION
 EXPECTATIONS = {
     "keep",
     "duplicate",
@@ -80,7 +83,7 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_the_same_seed_writes_the_same_bytes(web, tmp_path):
+def test_write_sample_web_writes_the_same_bytes_for_a_seed(web, tmp_path):
     write_sample_web(tmp_path / "again", CONFIG)
     write_sample_web(tmp_path / "other", CONFIG.model_copy(update={"seed": 4}))
     assert contents(tmp_path / "again") == contents(web[0])
@@ -88,11 +91,23 @@ def test_the_same_seed_writes_the_same_bytes(web, tmp_path):
     assert contents(tmp_path / "other")[first] != contents(web[0])[first]
 
 
+def test_content_changes_only_with_the_version(web, truth, captured):
+    """Decoded content, since the bytes of gzip depend on the version of zlib. A new digest needs a new SAMPLE_VERSION."""
+    whole = hashlib.sha256()
+    for line in truth[:-1]:  # the last record is truncated
+        _, headers, http, body = captured[line["record_id"]]
+        whole.update(repr((line, headers["WARC-Date"], http.statusline, body)).encode())
+    for path in sorted((web[0] / "blacklists").glob("*/*")):
+        whole.update(path.read_bytes())
+    whole.update((web[0] / "facts.jsonl").read_bytes())
+    assert whole.hexdigest()[:16] == GOLDEN_DIGESTS[SAMPLE_VERSION]
+
+
 def check(path):
     return Checker(SimpleNamespace(inputs=[str(path)], verbose=False)).process_all()
 
 
-def test_all_files_pass_warcio_check_but_the_one_that_is_cut_off(web, truth, capsys):
+def test_files_pass_warcio_check_except_the_truncated_one(web, truth, capsys):
     *whole, last = sorted((web[0] / "warc").iterdir())
     assert len(whole) == CONFIG.num_files - 1
     for path in whole:
@@ -112,14 +127,14 @@ def test_all_files_pass_warcio_check_but_the_one_that_is_cut_off(web, truth, cap
     assert final[2] < final[1]
 
 
-def test_the_truth_has_one_line_for_every_response_and_revisit(truth, captured):
+def test_truth_has_one_line_for_every_response_and_revisit(truth, captured):
     assert sorted(line["record_id"] for line in truth) == sorted(captured)
     for line in truth:
         file, headers, _, _ = captured[line["record_id"]]
         assert (line["file"], line["url"]) == (file, headers["WARC-Target-URI"])
 
 
-def test_every_expectation_and_every_kind_of_junk_occurs(web, truth):
+def test_every_expected_outcome_and_kind_of_junk_occurs(web, truth):
     found = Counter(line["expected"] for line in truth)
     assert set(found) == EXPECTATIONS
     assert {name: web[1][name] for name in EXPECTATIONS} == dict(found)
@@ -135,7 +150,7 @@ def test_truth_agrees_with_the_headers(truth, captured):
             assert headers.get_header("WARC-Identified-Payload-Type", "none") != "text/html"
 
 
-def test_a_cluster_has_exactly_one_page_to_keep(truth):
+def test_clusters_have_exactly_one_page_to_keep(truth):
     clusters = Counter()
     for line in truth:
         assert line["cluster"] or line["expected"] != "duplicate"
@@ -146,7 +161,7 @@ def test_a_cluster_has_exactly_one_page_to_keep(truth):
     assert {name for name, expected in clusters if expected == "keep"} == {name for name, _ in clusters}
 
 
-def test_copies_stay_similar_once_extracted(truth, captured):
+def test_copies_are_similar_after_extraction(truth, captured):
     originals = {line["cluster"]: line for line in truth if line["cluster"] and line["expected"] == "keep"}
     edited = [line for line in truth if line["expected"] == "duplicate" and "edited" in line["note"]]
     assert edited
@@ -155,7 +170,7 @@ def test_copies_stay_similar_once_extracted(truth, captured):
         assert similarity(first, second) >= 0.85, line["url"]
 
 
-def test_pages_decode_by_the_charset_that_the_truth_names(truth, captured):
+def test_pages_decode_with_the_charset_in_the_truth(truth, captured):
     pages = [line for line in truth if "announced" in line["note"] and line["expected"] not in ("revisit", "truncated")]
     documents = {line["record_id"]: document_of(line, captured) for line in pages}
     assert all("</html>" in document.lower() for document in documents.values())
@@ -167,7 +182,7 @@ def test_pages_decode_by_the_charset_that_the_truth_names(truth, captured):
     assert {"utf-8", "iso-8859-1", "windows-1252", "utf-16"} <= charsets
 
 
-def test_bodies_come_whole_compressed_and_in_pieces(captured):
+def test_bodies_are_plain_compressed_and_chunked(captured):
     codings = {
         (http.get_header("Content-Encoding"), http.get_header("Transfer-Encoding"))
         for _, _, http, _ in captured.values()
@@ -175,7 +190,7 @@ def test_bodies_come_whole_compressed_and_in_pieces(captured):
     assert {(None, None), ("gzip", None), (None, "chunked")} <= codings
 
 
-def test_personal_data_stands_on_its_page_as_the_truth_says(truth, captured):
+def test_personal_data_of_the_truth_is_on_its_page(truth, captured):
     lines = [line for line in truth if line["pii"] and line["expected"] in ("keep", "pii")]
     assert {"keep", "pii"} == {line["expected"] for line in lines}
     for line in lines:
@@ -185,7 +200,7 @@ def test_personal_data_stands_on_its_page_as_the_truth_says(truth, captured):
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_made_up_numbers_are_valid_and_traps_are_not(seed):
+def test_invented_numbers_are_valid_and_traps_are_not(seed):
     rng = random.Random(seed)
     digits = re.sub(r"\D", "", MAKERS["card"](rng))
     assert luhn_digit(digits[:-1]) == int(digits[-1])
@@ -212,7 +227,7 @@ def is_listed(url, lists):
     return bool(parents & lists["domains"]) or address in lists["urls"]
 
 
-def test_blacklists_name_the_blocked_pages_and_no_others(web, truth):
+def test_blacklists_name_only_the_blocked_pages(web, truth):
     lists = {name: set() for name in ("domains", "urls", "usage")}
     for path in (web[0] / "blacklists").glob("*/*"):
         lists[path.name] |= set(path.read_text(encoding="utf-8").split())
@@ -220,17 +235,17 @@ def test_blacklists_name_the_blocked_pages_and_no_others(web, truth):
     assert all(is_listed(line["url"], lists) == (line["expected"] == "url") for line in truth)
 
 
-def test_facts_are_counted_over_the_pages_that_remain(web, truth):
-    told = Counter(fact for line in truth if line["expected"] == "keep" for fact in set(line["facts"]))
+def test_facts_are_counted_over_the_pages_to_keep(web, truth):
+    stated = Counter(fact for line in truth if line["expected"] == "keep" for fact in set(line["facts"]))
     facts = [json.loads(line) for line in (web[0] / "facts.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert set(told) <= {fact["id"] for fact in facts}
-    assert {fact["id"]: fact["num_mentions"] for fact in facts} == {fact["id"]: told[fact["id"]] for fact in facts}
-    assert sum(told.values()) > 0
+    assert set(stated) <= {fact["id"] for fact in facts}
+    assert {fact["id"]: fact["num_mentions"] for fact in facts} == {fact["id"]: stated[fact["id"]] for fact in facts}
+    assert sum(stated.values()) > 0
 
 
 @pytest.mark.parametrize("is_broken", [False, True])
 @pytest.mark.parametrize("template", PATHS)
-def test_an_extractor_finds_the_text_of_every_template_and_nothing_else(template, is_broken):
+def test_extractor_finds_only_the_text_of_every_template(template, is_broken):
     rng = random.Random(template)
     site = Site(
         "www.tarn-press.org",
@@ -251,6 +266,6 @@ def test_an_extractor_finds_the_text_of_every_template_and_nothing_else(template
 
 
 @pytest.mark.parametrize(("field", "value"), [("num_articles", 19), ("num_files", 0), ("seed", -1), ("colour", 1)])
-def test_settings_out_of_bounds_are_refused(field, value):
+def test_settings_out_of_bounds_raise(field, value):
     with pytest.raises(ValueError, match=field):
         SampleWebConfig(**{field: value})
