@@ -130,7 +130,10 @@ class TrainConfig(Config):
         description="concatenated: documents are cut into sequences wherever these end. whole_documents: a sequence begins with a "
         "document, and holds whole ones where they fit. Conversations are always whole.",
     )
-    mask_across_documents: bool = Field(False, description="Attention does not cross from one document into the next.")
+    mask_across_documents: bool = Field(
+        False,
+        description="Attention does not cross from one document into the next. Conversations are always kept apart.",
+    )
     spike_nats: float = Field(
         2.0, ge=0.0, description="A loss so far above the median of the last steps is a spike; 0: only NaN is bad."
     )

@@ -22,11 +22,11 @@ from model.config import ModelConfig
 
 
 class Context(NamedTuple):
-    """What attention needs beside the hidden states; the same for every layer."""
+    """What attention needs besides the hidden states; the same for every layer."""
 
-    cos: Tensor  # [1, 1, T, K]
-    sin: Tensor  # [1, 1, T, K]
-    mask: Tensor | None  # [B, 1, T, T], true where a query may look; None: plainly causal
+    cos: Tensor  # [1, 1, T, K], or [B, 1, T, K] where rows hold several documents
+    sin: Tensor  # as cos
+    mask: Tensor | None  # [B, 1, T, T], true where a query attends to a key; None: causal
 
 
 class RMSNorm(nn.Module):
@@ -61,6 +61,14 @@ def frequencies(config: ModelConfig, device: torch.device) -> Tensor:
     turns = scaling.original_tokens / (2 * math.pi / radians)
     kept = ((turns - scaling.slow_turns) / (scaling.fast_turns - scaling.slow_turns)).clamp(0, 1)
     return (1 - kept) * radians / scaling.factor + kept * radians
+
+
+def positions_in_documents(documents: Tensor) -> Tensor:
+    """The place of each token in its document, from 0: numbers of documents [B, T], equal side by side -> [B, T]."""
+    places = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    is_first = torch.ones_like(documents, dtype=torch.bool)
+    is_first[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return places - torch.where(is_first, places, 0).cummax(1).values
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -145,10 +153,12 @@ class Backbone(nn.Module):
         return x
 
     def context(self, tokens: Tensor, documents: Tensor | None) -> Context:
-        """What the layers need beside the hidden states; arguments as of Transformer.forward."""
-        cos, sin = rotary(torch.arange(tokens.shape[1], device=tokens.device)[None], self.config)
-        mask = None if documents is None else (documents[:, None, :, None] == documents[:, None, None, :]).tril()
-        return Context(cos, sin, mask)
+        """What the layers need besides the hidden states; arguments as in Transformer.forward."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        if documents is None:
+            return Context(*rotary(positions, self.config), mask=None)
+        mask = (documents[:, None, :, None] == documents[:, None, None, :]).tril()
+        return Context(*rotary(positions_in_documents(documents), self.config), mask)
 
 
 class Transformer(nn.Module):
@@ -164,8 +174,8 @@ class Transformer(nn.Module):
     def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
         """tokens [B, T] -> logits [B, T, V].
 
-        Tokens stand at positions 0 to T-1, and rows may be padded on the right. documents [B, T] say which tokens belong
-        together: others are not attended to.
+        Rows may be padded on the right. documents [B, T]: the number of each token's document, which no token attends beyond, and
+        in which positions count from 0. A packed document then has the logits that it has in a row by itself.
         """
         return self.head(self.model(tokens, documents))
 

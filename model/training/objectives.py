@@ -22,7 +22,12 @@ Metrics = dict[str, float]
 
 
 class LanguageObjective(nn.Module):
-    """Next-token prediction where the mask says so. Validated in bits per byte of the learned tokens' text."""
+    """Next-token prediction of the tokens that the mask selects. Validated in bits per byte of their text.
+
+    Conversations are always masked from each other: a user's conversation has no other one before it. Packed without a mask the
+    model reads its neighbours, in training and in validation, and validation reported 0.198 nats a token where a conversation by
+    itself costs 0.209.
+    """
 
     def __init__(
         self, model: Transformer, tokenizer: ChatTokenizer, z_weight: float, mask_across_documents: bool
@@ -91,7 +96,8 @@ def make_objective(run: TrainRun, tokenizer: ChatTokenizer) -> Objective:
     model = Transformer(run.model)
     initialize(model, run.train.seed)
     model.model.activation_checkpointing = run.train.activation_checkpointing
-    return LanguageObjective(model, tokenizer, run.optim.z_loss, run.train.mask_across_documents)
+    is_masked = run.objective == "sft" or run.train.mask_across_documents
+    return LanguageObjective(model, tokenizer, run.optim.z_loss, is_masked)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from tasks.conversations.sources import conversations
 from tasks.execution.context import StageContext
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
-VERSION = 2
+VERSION = 3
 
 
 class SFTConfig(Config):
