@@ -19,6 +19,7 @@ from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Artifact, Manifest
 from tasks.artifacts.store import Store
 from tasks.records.documents import Document, read_documents
+from tasks.records.samples import redacted_excerpt, redacted_line, redacted_url
 
 SHOWN_CHARACTERS = 600
 SHOWN_TOKENS = 60
@@ -75,7 +76,9 @@ def peek(artifact: Artifact, store: Store, num: int) -> Iterator[RenderableType]
         tokenizer = store.folder(artifact.manifest.inputs["tokenizer"]) / "tokenizer.json"
         yield from _token_panels(path, ChatTokenizer.load(tokenizer), num)
     for path in artifact.files("*.jsonl"):
-        yield from (Panel(Text(line[:SHOWN_CHARACTERS]), title=path.name) for line in _first_lines(path, num))
+        yield from (
+            Panel(Text(redacted_line(line)[:SHOWN_CHARACTERS]), title=path.name) for line in _first_lines(path, num)
+        )
     for path in artifact.files("report.md"):
         yield Markdown(path.read_text(encoding="utf-8"))
 
@@ -94,9 +97,11 @@ def dropped_for(artifact: Artifact, reason: str, num: int) -> Iterator[Renderabl
 
 
 def _panel(document: Document) -> Panel:
-    text = Text(document["text"][:SHOWN_CHARACTERS] or "(no text)")
+    text = Text(redacted_excerpt(document["text"], SHOWN_CHARACTERS) or "(no text)")
     reason = f"[red]dropped: {escape(document['reason'])}[/]" if "reason" in document else None
-    return Panel(text, title=escape(document["url"]), subtitle=reason, title_align="left", subtitle_align="left")
+    return Panel(
+        text, title=escape(redacted_url(document["url"])), subtitle=reason, title_align="left", subtitle_align="left"
+    )
 
 
 def _first_lines(path: Path, num: int) -> list[str]:

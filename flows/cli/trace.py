@@ -15,6 +15,7 @@ from rich.markup import escape
 from tasks.artifacts.manifest import Documents, Manifest, Tokens
 from tasks.artifacts.store import Store
 from tasks.records.documents import Document, to_document
+from tasks.records.samples import redacted_url
 from tasks.tokenizer.encode import is_validation
 from tasks.web.urls import normalise
 
@@ -124,7 +125,7 @@ def _kept_url(document_id: str, artifact: Documents) -> str:
             for line in lines:
                 if (told := json.loads(line))["id"] == document_id:
                     kept = next(_find(artifact, "documents", _has_id(told["kept"])), None)
-                    return kept["url"] if kept else str(told["kept"])
+                    return redacted_url(kept["url"]) if kept else str(told["kept"])
     return "another document"
 
 
@@ -132,7 +133,7 @@ def captures_told(captures: Sequence[Sequence[Fate]]) -> Iterator[str]:
     """The fates as lines for a person."""
     for fates in captures:
         first = fates[0].document
-        yield f"[bold]{escape(first['url'])}[/] in {escape(first['file'])} at byte {first['offset']:,}"
+        yield f"[bold]{escape(redacted_url(first['url']))}[/] in {escape(first['file'])} at byte {first['offset']:,}"
         for fate in fates:
             size = f", {len(fate.document['text']):,} characters" if fate.is_kept else ""
             yield f"  {'[green]✓' if fate.is_kept else '[red]✗'}[/] {fate.stage:<9} {escape(fate.told)}{size}"

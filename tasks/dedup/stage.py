@@ -53,7 +53,7 @@ from tasks.records.documents import Document, read_documents
 from tasks.records.kept_dropped import KeptDroppedWriter, report_funnel
 from tasks.resources import resource
 
-VERSION = 4
+VERSION = 5
 SIGNING = ("keep_signatures", "by_minhash", "num_bands", "rows_per_band", "ngram_size", "seed")
 BATCH_DOCUMENTS = 1_000
 

@@ -35,7 +35,7 @@ from tasks.records.documents import Document, read_documents
 from tasks.records.histograms import Limits, Overview
 from tasks.records.kept_dropped import KeptDroppedWriter, report_funnel
 
-VERSION = 3
+VERSION = 4
 
 
 class FilterConfig(QualityLimits, MeasureConfig):

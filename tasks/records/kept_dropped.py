@@ -1,7 +1,10 @@
 """What stages that drop documents share: two shards for each shard they read, and counts that add up.
 
-Writes documents/NAME.parquet, dropped/NAME.parquet, and dropped.jsonl: of every reason DRAWN documents, to be looked at. No
-document disappears: documents in = documents + documents_dropped, and documents_dropped is the sum of dropped/FAMILY/RULE.
+Writes documents/NAME.parquet, dropped/NAME.parquet, and dropped.jsonl: up to SAMPLE_DOCUMENTS documents of every reason, as excerpts
+without personal data (tasks/records/samples.py). The texts in dropped/NAME.parquet are as they came.
+
+No document disappears: documents in = documents + documents_dropped, and documents_dropped is the sum of dropped/FAMILY/RULE
+(datatrove's base filter counts and keeps what it excludes in the same way).
 """
 
 import contextlib
@@ -21,10 +24,11 @@ from tasks.execution.context import StageContext
 from tasks.execution.reporter import Row
 from tasks.execution.shards import Counts
 from tasks.records.documents import Document, ShardWriter
+from tasks.records.samples import sample_line
 
-DRAWN = 20  # documents of every reason
-DRAWN_CHARACTERS = 500
-Drawn = tuple[int, str]  # hash of the document, and the line of dropped.jsonl
+SAMPLE_DOCUMENTS = 20  # of every reason
+SAMPLE_CHARACTERS = 500
+Sample = tuple[int, str]  # hash of the document's id, and the line of dropped.jsonl
 
 
 class KeptDroppedWriter:
@@ -33,8 +37,8 @@ class KeptDroppedWriter:
     def __init__(self, folder: Path, name: str) -> None:
         self.documents = ShardWriter(folder / "documents" / name)
         self.dropped = ShardWriter(folder / "dropped" / name)
-        self.drawn_path = folder / STATE / "drawn" / f"{name}.json"
-        self.drawn: dict[str, list[Drawn]] = defaultdict(list)
+        self.samples_path = folder / STATE / "samples" / f"{name}.json"
+        self.samples: dict[str, list[Sample]] = defaultdict(list)
         self.counts: Counter[str] = Counter(documents=0, documents_dropped=0, text_bytes=0)
 
     def __enter__(self) -> Self:
@@ -45,60 +49,67 @@ class KeptDroppedWriter:
         return self
 
     def keep(self, document: Document) -> None:
+        """Write a document to the kept ones."""
         self.documents.write(document)
         self.counts["documents"] += 1
         self.counts["text_bytes"] += len(document["text"].encode())
 
     def drop(self, document: Document, reason: str) -> None:
-        """`reason` is "family/rule"."""
+        """Write a document to the dropped ones. `reason` is "family/rule", as quality/gopher_words."""
         self.dropped.write({**document, "reason": reason})
         self.counts["documents_dropped"] += 1
         self.counts[f"dropped/{reason}"] += 1
         if num_bytes := len(document["text"].encode()):
             self.counts[f"dropped_bytes/{reason}"] += num_bytes
-        _draw(self.drawn[reason], (xxhash.xxh3_64_intdigest(document["id"].encode()), _line(document, reason)))
+        key = xxhash.xxh3_64_intdigest(document["id"].encode())
+        if _is_sampled(self.samples[reason], key):  # first: to redact an excerpt costs more than all else here
+            _add_sample(self.samples[reason], (key, sample_line(document, reason, SAMPLE_CHARACTERS)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stack.__exit__(kind, error, trace)
         if error is None:
-            write_atomically(self.drawn_path, json.dumps(self.drawn))
+            write_atomically(self.samples_path, json.dumps(self.samples))
 
 
-def _draw(kept: list[Drawn], drawn: Drawn) -> None:
-    """Keep the DRAWN documents with the largest hashes: the same ones however documents are sharded."""
-    if len(kept) < DRAWN:
-        heapq.heappush(kept, drawn)
-    elif drawn[0] > kept[0][0]:
-        heapq.heapreplace(kept, drawn)
+def _is_sampled(samples: list[Sample], key: int) -> bool:
+    """Whether a document is among the SAMPLE_DOCUMENTS with the largest hashes: the same ones however documents are sharded."""
+    return len(samples) < SAMPLE_DOCUMENTS or key > samples[0][0]
 
 
-def _line(document: Document, reason: str) -> str:
-    told = {"reason": reason, **document, "text": document["text"][:DRAWN_CHARACTERS]}
-    return json.dumps({name: value for name, value in told.items() if name != "attributes"}, ensure_ascii=False)
+def _add_sample(samples: list[Sample], sample: Sample) -> None:
+    """Add a sample to a heap, in place of the one with the smallest hash if the heap is full."""
+    if len(samples) < SAMPLE_DOCUMENTS:
+        heapq.heappush(samples, sample)
+    else:
+        heapq.heapreplace(samples, sample)
 
 
 def report_funnel(ctx: StageContext, counts: Counts, unit: str) -> None:
-    """Tell what became of the documents, and write and tell some of every reason."""
+    """Publish how many documents were kept and dropped by reason, and write and publish a few samples of every reason."""
     ctx.table("funnel", funnel(counts), f"{unit} kept, and dropped by reason")
-    lines = list(_merged(sorted((ctx.state / "drawn").glob("*.json"))))
-    (ctx.folder / "dropped.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    ctx.table("dropped", [json.loads(line) for line in lines], f"At most {DRAWN} {unit.lower()} of every reason")
+    lines = list(_merged_samples(sorted((ctx.state / "samples").glob("*.json"))))
+    write_atomically(ctx.folder / "dropped.jsonl", "".join(f"{line}\n" for line in lines))
+    ctx.table(
+        "dropped", [json.loads(line) for line in lines], f"At most {SAMPLE_DOCUMENTS} {unit.lower()} of every reason"
+    )
 
 
-def _merged(paths: Iterable[Path]) -> Iterator[str]:
-    by_reason: dict[str, list[Drawn]] = defaultdict(list)
+def _merged_samples(paths: Iterable[Path]) -> Iterator[str]:
+    """The samples of all shards as lines of dropped.jsonl, by reason."""
+    by_reason: dict[str, list[Sample]] = defaultdict(list)
     for path in paths:
-        for reason, some in json.loads(path.read_text(encoding="utf-8")).items():
-            for number, line in some:
-                _draw(by_reason[reason], (number, line))
-    for _, some in sorted(by_reason.items()):
-        yield from (line for _, line in sorted(some, reverse=True))
+        for reason, samples in json.loads(path.read_text(encoding="utf-8")).items():
+            for key, line in samples:
+                if _is_sampled(by_reason[reason], key):
+                    _add_sample(by_reason[reason], (key, line))
+    for _, samples in sorted(by_reason.items()):
+        yield from (line for _, line in sorted(samples, reverse=True))
 
 
 def funnel(counts: Counts) -> list[Row]:
-    """What became of the documents of a stage, most frequent first. Bytes are those of their text."""
+    """A row for the kept documents of a stage and for each reason, the most frequent first. Bytes are those of the text in UTF-8."""
     fates = {"kept": (counts["documents"], counts["text_bytes"])}
     for name, num in counts.items():
         family, _, reason = name.partition("/")

@@ -12,7 +12,7 @@ from tasks.artifacts.step import Step
 from tasks.execution.context import StageContext
 from tasks.execution.reporter import Reporter, Row, reporting
 from tasks.records.documents import Document, read_documents
-from tasks.records.kept_dropped import DRAWN, KeptDroppedWriter, funnel, report_funnel
+from tasks.records.kept_dropped import SAMPLE_DOCUMENTS, KeptDroppedWriter, funnel, report_funnel
 
 REASONS = ("quality/short", "language/de", "url/adult")
 
@@ -72,7 +72,7 @@ def test_the_same_documents_are_drawn_of_every_reason_however_they_are_sharded(t
         assert [json.loads(line) for line in lines] == tables.rows["dropped"]
         drawn.append(lines)
     assert drawn[0] == drawn[1]
-    assert Counter(json.loads(line)["reason"] for line in drawn[0]) == dict.fromkeys(REASONS, DRAWN)
+    assert Counter(json.loads(line)["reason"] for line in drawn[0]) == dict.fromkeys(REASONS, SAMPLE_DOCUMENTS)
 
 
 def test_an_error_leaves_nothing_behind(tmp_path):
