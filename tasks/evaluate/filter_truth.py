@@ -1,8 +1,8 @@
-"""The filters held to the truth: the sample web says of every page what should become of it.
+"""Precision and recall of the filters, on a crawl with ground truth: the sample web has an expected outcome for every page.
 
-Reads `truth.jsonl` of a sample Crawl and the Documents of ingest, filter and dedup; writes nothing. A page's fate is the reason family
-under which it was dropped first, or "keep". Precision of a family: of the pages it dropped, how many it should have; recall: of
-those it should have, how many it did. Of a cluster of copies any one may stay, so duplicates are counted per cluster.
+Reads `truth.jsonl` of a Crawl and the Documents of ingest, filter and dedup; writes nothing. The outcome of a page is the family of the
+reason under which it was dropped first, or "keep". Precision of an outcome: the fraction of the pages with it that should have it.
+Recall: the fraction of the pages that should have it that do. Of a cluster of copies any one may be kept, so duplicates are counted by cluster.
 """
 
 from collections import Counter, defaultdict
@@ -14,12 +14,12 @@ from model.files import read_lines
 from tasks.artifacts.manifest import Documents
 from tasks.records.documents import Document, read_documents
 
-KEEP, DUPLICATE = "keep", "duplicate"
+KEEP, LOST = "keep", "lost"
 Page = Mapping[str, Any]
 
 
 class Score(NamedTuple):
-    """Of one reason family: pages that should have had it, pages that had it, and both."""
+    """Numbers of pages for one outcome: expected to have it, found to have it, and both."""
 
     expected: int
     found: int
@@ -27,25 +27,27 @@ class Score(NamedTuple):
 
     @property
     def precision(self) -> float:
+        """The fraction of the pages found that were expected; 1 where none was found."""
         return self.right / self.found if self.found else 1.0
 
     @property
     def recall(self) -> float:
+        """The fraction of the pages expected that were found; 1 where none was expected."""
         return self.right / self.expected if self.expected else 1.0
 
 
 def read_truth(path: Path) -> dict[str, Page]:
-    """The truth by record."""
+    """The expected pages of `truth.jsonl` by record."""
     return {record_key(page["record_id"]): page for page in read_lines(path)}
 
 
 def record_key(record_id: str) -> str:
-    """A WARC-Record-ID without what it is wrapped in."""
+    """A WARC-Record-ID as a bare UUID."""
     return record_id.strip("<>").removeprefix("urn:uuid:")
 
 
-def fates(stages: Iterable[Documents], last: Documents) -> dict[str, str]:
-    """Of every page the family it was dropped under by one of the stages, or "keep" where the last stage still has it."""
+def outcomes(stages: Iterable[Documents], last: Documents) -> dict[str, str]:
+    """The outcome of every page: the family of the reason under which a stage dropped it, or "keep" if the last stage has it."""
     found = {}
     for stage in stages:
         for document in _documents(stage, "dropped"):
@@ -54,35 +56,35 @@ def fates(stages: Iterable[Documents], last: Documents) -> dict[str, str]:
 
 
 def score(truth: Mapping[str, Page], found: Mapping[str, str]) -> dict[str, Score]:
-    """Of every family that was expected or found, how well it was met. A page that is not found at all has fate "lost"."""
+    """The score of every outcome that was expected or found, the most frequent first. A page that no stage has is "lost"."""
     pairs = Counter(_pairs(truth, found))
-    expected, had = Counter[str](), Counter[str]()
-    for (wanted, fate), num in pairs.items():
+    expected, seen = Counter[str](), Counter[str]()
+    for (wanted, outcome), num in pairs.items():
         expected[wanted] += num
-        had[fate] += num
-    families = sorted(expected | had, key=lambda family: -max(expected[family], had[family]))
-    return {family: Score(expected[family], had[family], pairs[family, family]) for family in families}
+        seen[outcome] += num
+    names = sorted(expected | seen, key=lambda name: -max(expected[name], seen[name]))
+    return {name: Score(expected[name], seen[name], pairs[name, name]) for name in names}
 
 
 def _pairs(truth: Mapping[str, Page], found: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """(expected, found) of every page; within a cluster of copies, whichever stayed is the one that should."""
+    """(expected, found) of every page. Within a cluster of copies, outcomes are matched regardless of which page has them."""
     clusters: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for key, page in truth.items():
-        pair = (page["expected"], found.get(key, "lost"))
+        pair = (page["expected"], found.get(key, LOST))
         if page["cluster"] is None:
             yield pair
         else:
             clusters[page["cluster"]].append(pair)
     for pairs in clusters.values():
         expected = Counter(wanted for wanted, _ in pairs)
-        had = Counter(fate for _, fate in pairs)
-        met = expected & had
-        yield from ((wanted, wanted) for wanted in met.elements())
-        yield from zip((expected - met).elements(), (had - met).elements(), strict=True)
+        seen = Counter(outcome for _, outcome in pairs)
+        matched = expected & seen
+        yield from ((wanted, wanted) for wanted in matched.elements())
+        yield from zip((expected - matched).elements(), (seen - matched).elements(), strict=True)
 
 
 def redaction(truth: Mapping[str, Page], documents: Documents) -> dict[str, int]:
-    """In the kept pages: strings that should be gone and are, and look-alikes that should stay and did."""
+    """In kept pages: strings of personal data and how many were redacted, look-alikes ("traps") and how many were kept."""
     counts = Counter(pii=0, pii_redacted=0, traps=0, traps_kept=0)
     for document in _documents(documents, "documents"):
         page = truth.get(record_key(document["id"]), {})

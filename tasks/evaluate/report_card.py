@@ -47,7 +47,7 @@ def truth_figures(artifacts: Mapping[str, Any]) -> Figures:
     if not paths:
         return {}
     pages = filter_truth.read_truth(paths[0])
-    scores = filter_truth.score(pages, filter_truth.fates((raw, clean, unique), unique))
+    scores = filter_truth.score(pages, filter_truth.outcomes((raw, clean, unique), unique))
     families = {
         family: {**score._asdict(), "precision": score.precision, "recall": score.recall}
         for family, score in scores.items()

@@ -200,7 +200,7 @@ def test_a_cluster_of_which_nothing_stays_costs_a_page() -> None:
 
 def test_a_page_dropped_twice_keeps_its_first_reason(store: Store, inputs: dict[str, Any]) -> None:
     opened = [store.open(inputs[role].id, Documents) for role in ("raw", "clean", "unique")]
-    found = filter_truth.fates(opened, opened[-1])
+    found = filter_truth.outcomes(opened, opened[-1])
     assert found == {name: fate.partition("/")[0] for name, _, fate, *_ in PAGES}
 
 

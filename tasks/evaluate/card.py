@@ -1,0 +1,242 @@
+"""The report card: the figures of a run as one page of Markdown.
+
+Reads figures (plain JSON values, see figures.py), writes nothing. Every table names its units; a section or row without data is left
+out, since a crawl of the real web has no ground truth and a user's questions have no splits. Text of models is escaped.
+"""
+
+from collections.abc import Sequence
+
+from tasks.markdown import Figures, name, one_line, percent, size, table
+from tasks.records.histograms import histogram_row
+
+MAX_REASONS = 4  # drop reasons shown for a stage in the first table
+MAX_NAMES = 10  # hosts and languages shown
+
+ACCURACY_ROWS = {
+    "seen_wording_accuracy": "Accuracy, wording seen in training",
+    "heldout_wording_accuracy": "Accuracy, held-out wording",
+    "heldout_fact_accuracy": "Accuracy, held-out facts (on the web, in no conversation)",
+    "other_accuracy": "Accuracy, questions without a split",
+    "unknown_accuracy": "Correct refusals, unanswerable questions",
+    "false_refusal_fraction": "False refusals, answerable questions",
+    "finished_fraction": "Replies that reach the end-of-turn token",
+}
+REWARD_ROWS = {
+    "reward_mean": "Mean reward",
+    "reward_model": "Reward-model score (standard deviations from the SFT model's mean)",
+    "reward_verifiable": "Correct answers (fraction of prompts with an answer)",
+    "completion_finished_fraction": "Finished completions (fraction)",
+    "completion_tokens_mean": "Completion length (tokens)",
+}
+MODEL_NAMES = {"assistant": "SFT model", "policy": "policy"}
+
+
+def render(figures: Figures) -> str:
+    """The report card as Markdown."""
+    sections = (
+        summary_section,
+        documents_section,
+        dropped_section,
+        attributes_section,
+        truth_section,
+        pretraining_section,
+        facts_section,
+        chat_section,
+        reward_section,
+        samples_section,
+        cost_section,
+    )
+    return "# Report card\n\n" + "\n".join(section for build in sections if (section := build(figures)))
+
+
+def summary_section(figures: Figures) -> str:
+    """The main result of each part of the run."""
+    first, last = figures["documents"][0], figures["documents"][-1]
+    language, chat, reward = figures["language"], figures["chat"], figures["reward"]
+    share = percent(last["documents"] / max(1, first["documents_in"]))
+    rows = [
+        ["Documents kept", f"{last['documents']:,} of {first['documents_in']:,} ({share}), {size(last['text_bytes'])}"]
+    ]
+    if (bits := language.get("base/validation/bits_per_byte")) is not None:
+        rows.append(["Base model on held-out text", f"{bits:.3f} bits per byte"])
+    for metric in ("heldout_wording_accuracy", "other_accuracy", "unknown_accuracy"):
+        if all(metric in metrics for metrics in chat.values()):
+            after = f"{percent(chat['policy'][metric])} (SFT model: {percent(chat['assistant'][metric])})"
+            rows.append([f"Policy: {ACCURACY_ROWS[metric][:1].lower()}{ACCURACY_ROWS[metric][1:]}", after])
+    if "pair_accuracy/all" in reward:
+        rows.append(["Reward model: accuracy on held-out pairs", percent(reward["pair_accuracy/all"])])
+    if "before/reward_mean" in reward:
+        change = f"{reward['before/reward_mean']:.2f} before, {reward['validation/reward_mean']:.2f} after"
+        rows.append(["RLHF: mean reward on held-out prompts", change])
+    seconds = sum(row["wall_seconds"] for row in figures["cost"])
+    rows.append(["Wall time of all stages", f"{seconds:,.0f} s"])
+    return "## Summary\n\n" + table(["Result", "Value"], rows)
+
+
+def documents_section(figures: Figures) -> str:
+    """Documents and text by stage. Tokens are estimated with the bytes per token of the final tokenizer."""
+    bytes_per_token = figures["language"]["tokens/bytes_per_token"]
+    rows = [
+        [
+            stage["stage"],
+            f"{stage['documents_in']:,}",
+            f"{stage['documents']:,}",
+            percent(stage["documents"] / max(1, stage["documents_in"])),
+            size(stage["text_bytes_in"]),
+            size(stage["text_bytes"]),
+            f"{stage['text_bytes'] / bytes_per_token:,.0f}",
+            ", ".join(f"{name(row['reason'])} {row['documents']:,}" for row in stage["dropped"][:MAX_REASONS]),
+        ]
+        for stage in figures["documents"]
+    ]
+    headings = ["Stage", "Documents in", "Kept", "Kept %", "Text in", "Text kept", "Tokens kept", "Main drop reasons"]
+    return "## Documents\n\n" + table(headings, rows)
+
+
+def dropped_section(figures: Figures) -> str:
+    """Every drop reason of every stage."""
+    rows = [
+        [
+            name(row["reason"]),
+            stage["stage"],
+            f"{row['documents']:,}",
+            percent(row["documents"] / max(1, stage["documents_in"])),
+            size(row["text_bytes"]) if row["text_bytes"] else "",
+        ]
+        for stage in figures["documents"]
+        for row in stage["dropped"]
+    ]
+    return "## Drop reasons\n\n" + table(["Reason", "Stage", "Documents", "% of the stage's input", "Text"], rows)
+
+
+def attributes_section(figures: Figures) -> str:
+    """Histograms of the attributes that the filters decide on, the most frequent hosts and languages."""
+    if not (attributes := figures["attributes"]):
+        return ""
+    rows = []
+    for attribute, histogram in attributes["histograms"].items():
+        limits = ["" if histogram[side] is None else f"{histogram[side]:g}" for side in ("min", "max")]
+        bars = str(histogram_row(attribute, histogram)["documents"]).replace(" ", "·")  # Markdown drops leading blanks
+        rows.append([attribute, *limits, f"{histogram['edges'][-1]:g}", f"`{bars}`"])
+    headings = ["Attribute", "Minimum", "Maximum", "Upper edge", "Documents per bin, from 0 (· is none)"]
+    section = "## Attributes of documents\n\n" + table(headings, rows)
+    for kind in ("hosts", "languages"):
+        ranked = ", ".join(f"{name(host)} {num:,} ({kept:,} kept)" for host, num, kept in attributes[kind][:MAX_NAMES])
+        section += f"\nMost frequent {kind}, in documents: {ranked}.\n"
+    return section
+
+
+def truth_section(figures: Figures) -> str:
+    """Precision and recall of the filters, for a crawl with ground truth."""
+    if not figures["truth"]:
+        return ""
+    rows = [
+        [family, f"{score['expected']:,}", f"{score['found']:,}", percent(score["precision"]), percent(score["recall"])]
+        for family, score in figures["truth"]["families"].items()
+    ]
+    seen = figures["truth"]["redaction"]
+    return (
+        "## Precision and recall of the filters\n\n"
+        + table(["Outcome", "Pages expected", "Pages found", "Precision", "Recall"], rows)
+        + f"\nPersonal data redacted in kept pages: {seen['pii_redacted']:,} of {seen['pii']:,} strings. "
+        + f"Look-alikes kept: {seen['traps_kept']:,} of {seen['traps']:,} strings.\n"
+    )
+
+
+def pretraining_section(figures: Figures) -> str:
+    """Tokenizer, training text and base model. Bits per byte need held-out text."""
+    known = figures["language"]
+    model_bits = known.get("base/validation/bits_per_byte")
+    bigram_bits = known.get("tokens/bigram/bits_per_byte")
+    rows = [
+        ["Vocabulary", f"{known['tokenizer/vocab_size']:,} tokens"],
+        ["Compression", f"{known['tokens/bytes_per_token']:.2f} bytes per token"],
+        ["Training text", f"{known['tokens/train/tokens']:,} tokens, {size(known['tokens/train/text_bytes'])}"],
+        ["Base model", f"{known['base/parameters']:,} parameters, {_origin(figures['base'], known['base/tokens'])}"],
+    ]
+    if model_bits is not None:
+        rows.append(["Base model on held-out text", f"{model_bits:.3f} bits per byte"])
+    if model_bits is not None and bigram_bits is not None:
+        compared = f"{bigram_bits:.3f} bits per byte; the base model is {_distance(model_bits, bigram_bits)}"
+        rows.append(["Bigram model on held-out text", compared])
+    return "## Tokenizer and base model\n\n" + table(["", "Value"], rows)
+
+
+def _origin(base: Figures, num_tokens: int) -> str:
+    """Where a base model comes from, and the number of tokens that it was trained on here."""
+    if not base["initial_model"]:
+        return f"trained on {num_tokens:,} tokens"
+    trained = f"trained further on {num_tokens:,} tokens" if num_tokens else "not trained further"
+    return f"imported from {one_line(base['initial_model'])} ({base['layout']} layout), {trained}"
+
+
+def _distance(value: float, reference: float) -> str:
+    return f"{percent(abs(1 - value / reference))} {'below' if value <= reference else 'above'}"
+
+
+def facts_section(figures: Figures) -> str:
+    """Accuracy by class of frequency, for questions with a count of mentions."""
+    if not figures["facts"]:
+        return ""
+    models = list(dict.fromkeys(model for row in figures["facts"] for model in row["accuracy"]))
+    rows = [
+        [row["mentions"], str(row["questions"]), *(percent(row["accuracy"].get(model)) for model in models)]
+        for row in figures["facts"]
+    ]
+    headings = ["Mentions", "Questions", *(MODEL_NAMES.get(model, model) for model in models)]
+    return "## Accuracy by number of mentions in the training text\n\n" + table(headings, rows)
+
+
+def chat_section(figures: Figures) -> str:
+    """Accuracy of the chat models by split."""
+    chat = figures["chat"]
+    rows = [
+        [title, *(percent(metrics[metric]) for metrics in chat.values())]
+        for metric, title in ACCURACY_ROWS.items()
+        if all(metric in metrics for metrics in chat.values())
+    ]
+    rows.append(["Mean reply length (tokens)", *(f"{metrics['tokens_mean']:.1f}" for metrics in chat.values())])
+    headings = ["Facts with at least 5 mentions", *(MODEL_NAMES.get(model, model) for model in chat)]
+    return "## Chat models\n\n" + table(headings, rows)
+
+
+def reward_section(figures: Figures) -> str:
+    """The reward model on held-out pairs, and greedy completions of held-out prompts before and after RLHF."""
+    known = figures["reward"]
+    rows = [
+        [title, f"{known[f'before/{metric}']:.2f}", f"{known[f'validation/{metric}']:.2f}"]
+        for metric, title in REWARD_ROWS.items()
+        if f"before/{metric}" in known
+    ]
+    section = table(["Held-out prompts, greedy", "SFT model", "policy"], rows) if rows else ""
+    faults = {metric.partition("/")[2]: value for metric, value in known.items() if metric.startswith("pair_accuracy/")}
+    if (overall := faults.pop("all", None)) is not None:
+        by_fault = ", ".join(f"{fault.replace('_', ' ')} {percent(value)}" for fault, value in sorted(faults.items()))
+        detail = f" By the fault of the rejected reply: {by_fault}." if by_fault else ""
+        section += f"\nAccuracy of the reward model on held-out pairs: {percent(overall)}.{detail}\n"
+    return f"## Reward model and RLHF\n\n{section}" if section else ""
+
+
+def samples_section(figures: Figures) -> str:
+    """Completions of the base model, and questions with the policy's replies."""
+    texts = [f"> **{one_line(sample['opening'])}** {one_line(sample['text'])}\n" for sample in figures["completions"]]
+    turns = [
+        f"> **{one_line(answer['question'])}** {one_line(answer['reply'])} "
+        f"*({'correct' if answer['is_correct'] else 'wrong'}, {answer['split'].replace('_', ' ')})*\n"
+        for answer in figures["examples"]
+    ]
+    parts = [_samples("Base model, completions:", texts), _samples("Policy, replies:", turns)]
+    return "## Samples\n\n" + "\n".join(part for part in parts if part) if texts or turns else ""
+
+
+def _samples(title: str, lines: Sequence[str]) -> str:
+    return f"{title}\n\n" + "\n".join(lines) if lines else ""
+
+
+def cost_section(figures: Figures) -> str:
+    """Wall time and size of every artifact."""
+    rows = [[row["stage"], f"{row['wall_seconds']:,.0f}", size(row["bytes"])] for row in figures["cost"]]
+    seconds, num_bytes = (sum(row[unit] for row in figures["cost"]) for unit in ("wall_seconds", "bytes"))
+    return "## Cost\n\n" + table(
+        ["Stage", "Wall time (s)", "Size"], [*rows, ["all", f"{seconds:,.0f}", size(num_bytes)]]
+    )

@@ -1,0 +1,206 @@
+"""What the models know: closed-book questions and answers, by how often the training text states each fact.
+
+Reads models and questions (tasks/records/conversations.py), writes nothing. Three measurements:
+
+- A chat model answers each question greedily. Accuracy by split separates memory of a wording (seen_wording), of the fact
+  (heldout_wording) and of the web alone (heldout_fact). A question of split "unknown" is right when the model says that it does not
+  know (Kadavath et al. 2022, https://arxiv.org/abs/2207.05221); such a reply to any other question is a false refusal.
+- A base model ranks all answers of a relation as the end of a statement, as in LAMA (Petroni et al. 2019,
+  https://arxiv.org/abs/1909.01066), and completes the statement itself. Ranking measures memory without the skill of writing.
+- Accuracy grows with the number of documents that state a fact (Kandpal et al. 2023, https://arxiv.org/abs/2211.08411), so it is
+  reported by class of frequency.
+
+Departures: LAMA ranks the whole vocabulary for one token; here the candidates are the answers of the relation, of any length.
+"""
+
+import bisect
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from model.config import GenerateConfig
+from tasks.records.conversations import Question, normal_form
+
+if TYPE_CHECKING:
+    from model.network.transformer import Transformer
+    from model.tokenizer.chat import ChatTokenizer
+
+RANKED, COMPLETED = "base, ranking", "base, completion"
+FREQUENT_MENTIONS = 5  # the sample web's conversations teach facts from here on; rarer ones need not be known
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's reply to a question, compared with the reference. The last three are None for a base model."""
+
+    model: str
+    question: Question
+    reply: str
+    is_correct: bool
+    is_refusal: bool | None = None
+    is_finished: bool | None = None
+    num_tokens: int | None = None
+
+    @property
+    def is_frequent(self) -> bool:
+        """Whether the answer should be known. A question without a count of mentions is asked because it should."""
+        mentions = self.question.num_mentions
+        return self.question.split != "unknown" and (mentions is None or mentions >= FREQUENT_MENTIONS)
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer with its question, for `answers.jsonl`."""
+        values = {
+            "reply": self.reply,
+            "is_correct": self.is_correct,
+            "is_refusal": self.is_refusal,
+            "is_finished": self.is_finished,
+            "num_tokens": self.num_tokens,
+        }
+        given = {name: value for name, value in values.items() if value is not None}
+        return {"model": self.model, **normal_form(self.question), **given}
+
+
+def sample_questions(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:
+    """At most `limit` questions (one of each split at least), the same number of each split where it has as many."""
+    splits: dict[str, list[Question]] = defaultdict(list)
+    for question in random.Random(seed).sample(questions, len(questions)):
+        splits[question.split].append(question)
+    quota = max(1, limit // max(1, len(splits)))
+    return [question for split in sorted(splits) for question in splits[split][:quota]]
+
+
+def ask_chat_model(
+    name: str,
+    model: "Transformer",
+    tokenizer: "ChatTokenizer",
+    questions: Sequence[Question],
+    config: GenerateConfig,
+    batch: int,
+    progress: Progress,
+) -> list[Answer]:
+    """A chat model's reply to every question, `batch` of them at a time. `progress` is called with the number answered."""
+    from model.inference.answers import holds, right_answers
+    from model.inference.scoring import answer
+
+    answers: list[Answer] = []
+    for start in range(0, len(questions), batch):
+        group = questions[start : start + batch]
+        conversations = [[{"role": "user", "content": question.question}] for question in group]
+        for question, reply in zip(group, answer(model, tokenizer, conversations, config), strict=True):
+            is_known = question.split != "unknown"
+            is_correct = holds(reply.text, right_answers(normal_form(question))) if is_known else reply.is_refusal
+            rest = (is_correct, reply.is_refusal, reply.is_finished, reply.num_tokens)
+            answers.append(Answer(name, question, reply.text, *rest))
+        progress(len(answers))
+    return answers
+
+
+def ask_base_model(
+    model: "Transformer",
+    tokenizer: "ChatTokenizer",
+    questions: Sequence[Question],
+    config: GenerateConfig,
+    batch: int,
+    progress: Progress,
+) -> list[Answer]:
+    """A base model's end of every statement: the likeliest answer of the relation, and its own completion.
+
+    A statement without a fact id, or whose relation has a single answer, cannot be ranked and is only completed.
+    """
+    from model.inference.answers import first_sentence
+    from model.inference.scoring import complete, rank
+
+    candidates = candidates_by_relation(questions)
+    rankable = [question for question in questions if len(candidates.get(relation(question), ())) > 1]
+    starts = [question.completion for question in rankable]
+    ranked = rank(model, tokenizer, starts, [candidates[relation(question)] for question in rankable], batch)
+    progress(len(questions))
+    texts = complete(model, tokenizer, [question.completion for question in questions], config, batch)
+    progress(2 * len(questions))
+    completed = [first_sentence(text) for text in texts]
+    return [
+        *(_compared(RANKED, question, text) for question, text in zip(rankable, ranked, strict=True)),
+        *(_compared(COMPLETED, question, text) for question, text in zip(questions, completed, strict=True)),
+    ]
+
+
+def _compared(model: str, question: Question, text: str) -> Answer:
+    from model.inference.answers import holds, right_answers
+
+    return Answer(model, question, text, holds(text, right_answers(normal_form(question))))
+
+
+def statements(questions: Iterable[Question], limit: int, seed: int) -> list[Question]:
+    """At most `limit` questions that a base model can complete, one for each statement."""
+    known = {
+        question.completion: question for question in questions if question.completion and question.split != "unknown"
+    }
+    return random.Random(seed).sample(list(known.values()), min(len(known), limit))
+
+
+def relation(question: Question) -> tuple[str, bool]:
+    """The relation of a question's fact, RELATION:SUBJECT, and whether it asks for the subject."""
+    name, _, subject = question.fact.partition(":")
+    return name, question.answer.lower().replace(" ", "-") == subject
+
+
+def candidates_by_relation(questions: Iterable[Question]) -> dict[tuple[str, bool], list[str]]:
+    """All answers to questions of each relation, sorted. A question without a fact id has none."""
+    candidates: dict[tuple[str, bool], set[str]] = defaultdict(set)
+    for question in questions:
+        if question.fact:
+            candidates[relation(question)].add(question.answer)
+    return {name: sorted(answers) for name, answers in candidates.items()}
+
+
+def accuracy_by_mentions(answers: Iterable[Answer], bounds: Sequence[int]) -> list[dict[str, Any]]:
+    """Accuracy of every model by class of mentions, the most frequent facts first. Questions without a count are left out."""
+    classes: dict[int, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for answer in answers:
+        if answer.question.split != "unknown" and answer.question.num_mentions is not None:
+            classes[bisect.bisect(bounds, answer.question.num_mentions)][answer.model].append(answer.is_correct)
+    return [
+        {"mentions": class_name(number, bounds), "questions": max(map(len, models.values()))}
+        | {"accuracy": {model: mean(is_correct) for model, is_correct in models.items()}}
+        for number, models in sorted(classes.items(), reverse=True)
+    ]
+
+
+def class_name(number: int, bounds: Sequence[int]) -> str:
+    """The name of the class of facts between two bounds: "5 to 9", "30 or more"."""
+    if number == len(bounds):
+        return f"{bounds[-1]} or more"
+    low, high = (bounds[number - 1] if number else 1), bounds[number] - 1
+    return f"{low} to {high}" if low < high else str(high)
+
+
+def chat_metrics(answers: Sequence[Answer]) -> dict[str, float]:
+    """Metrics of one chat model: accuracy on frequent facts by split, false refusals, finished replies, tokens of a reply."""
+    frequent = [answer for answer in answers if answer.is_frequent]
+    unknown = [answer for answer in answers if answer.question.split == "unknown"]
+    by_split: dict[str, list[bool]] = defaultdict(list)
+    for answer in [*frequent, *unknown]:
+        by_split[answer.question.split].append(answer.is_correct)
+    return {f"{split}_accuracy": mean(is_correct) for split, is_correct in sorted(by_split.items())} | {
+        "false_refusal_fraction": mean([bool(answer.is_refusal) for answer in frequent]),
+        "finished_fraction": mean([bool(answer.is_finished) for answer in answers]),
+        "tokens_mean": mean([answer.num_tokens or 0 for answer in answers]),
+    }
+
+
+def examples(answers: Sequence[Answer], num: int = 3) -> list[Answer]:
+    """A few answers of each split about the most frequent facts, each of another relation. The result does not decide the choice."""
+    splits: dict[str, dict[str, Answer]] = defaultdict(dict)
+    for answer in sorted(answers, key=lambda answer: -(answer.question.num_mentions or 0)):
+        question = answer.question
+        splits[question.split].setdefault(question.fact.partition(":")[0] or question.question, answer)
+    return [answer for _, split in sorted(splits.items()) for answer in list(split.values())[:num]]
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean, 0 of no values."""
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,153 @@
+"""Questions and answers: which are asked, how they are compared, and the metrics made of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.config import GenerateConfig
+from model.network.huggingface import load_transformer
+from tasks.evaluate.knowledge import (
+    COMPLETED,
+    RANKED,
+    Answer,
+    accuracy_by_mentions,
+    ask_base_model,
+    ask_chat_model,
+    candidates_by_relation,
+    chat_metrics,
+    class_name,
+    examples,
+    relation,
+    sample_questions,
+    statements,
+)
+from tasks.records.conversations import Question
+from tests.support.tiny_models import write_model, write_tokenizer
+
+
+def question(number: int = 0, **fields: Any) -> Question:
+    return Question.model_validate({"question": f"a{number}?", "answer": "b", **fields})
+
+
+def answer(split: str, mentions: int | None, is_correct: bool, is_refusal: bool = False, fact: str = "") -> Answer:
+    asked = question(split=split, num_mentions=mentions, fact=fact)
+    return Answer("policy", asked, "a reply", is_correct, is_refusal, True, 4)
+
+
+def test_sample_questions_takes_equally_many_of_each_split() -> None:
+    questions = [question(n, split="seen_wording") for n in range(100)]
+    questions += [question(n, split="unknown") for n in range(3)]
+    chosen = sample_questions(questions, 20, seed=0)
+    assert [found.split for found in chosen] == ["seen_wording"] * 10 + ["unknown"] * 3
+    assert chosen == sample_questions(questions, 20, seed=0)
+    assert chosen != sample_questions(questions, 20, seed=1)
+
+
+def test_sample_questions_takes_one_of_each_split_below_that_limit() -> None:
+    splits = ("seen_wording", "heldout_wording", "heldout_fact", "unknown", "other")
+    chosen = sample_questions([question(n, split=split) for split in splits for n in range(5)], 4, seed=0)
+    assert sorted(found.split for found in chosen) == sorted(splits)
+    assert sample_questions([], 4, seed=0) == []
+
+
+@pytest.mark.parametrize(
+    ("fact", "reference", "expected"),
+    [
+        ("mayor_of:ada-brell", "Orn", ("mayor_of", False)),
+        ("mayor_of:ada-brell", "Ada Brell", ("mayor_of", True)),
+        ("", "Orn", ("", False)),
+    ],
+)
+def test_relation_separates_the_two_directions(fact: str, reference: str, expected: tuple[str, bool]) -> None:
+    assert relation(question(fact=fact, answer=reference)) == expected
+
+
+def test_candidates_are_the_answers_of_a_relation() -> None:
+    questions = [question(fact=f"mayor_of:{n}", answer=city) for n, city in enumerate(("Orn", "Tesna", "Orn"))]
+    assert candidates_by_relation([*questions, question(answer="loose")]) == {("mayor_of", False): ["Orn", "Tesna"]}
+
+
+def test_statements_are_distinct_and_answerable() -> None:
+    questions = [question(n, completion="b is") for n in range(3)]
+    questions += [question(5, completion="c is"), question(6), question(7, completion="d is", split="unknown")]
+    assert sorted(found.completion for found in statements(questions, 10, seed=0)) == ["b is", "c is"]
+    assert len(statements(questions, 1, seed=0)) == 1
+
+
+def test_chat_metrics_are_of_frequent_facts() -> None:
+    metrics = chat_metrics(
+        [
+            answer("seen_wording", 40, True),
+            answer("seen_wording", 40, False, is_refusal=True),
+            answer("seen_wording", 1, False, is_refusal=True),  # rare, so a refusal is not false
+            answer("unknown", 0, True, is_refusal=True),
+            answer("other", None, True),
+        ]
+    )
+    assert metrics == {
+        "seen_wording_accuracy": 0.5,
+        "unknown_accuracy": 1.0,
+        "other_accuracy": 1.0,
+        "false_refusal_fraction": pytest.approx(1 / 3),
+        "finished_fraction": 1.0,
+        "tokens_mean": 4.0,
+    }
+
+
+def test_accuracy_is_by_class_of_mentions() -> None:
+    answers = [answer("seen_wording", 40, True), answer("seen_wording", 5, False), answer("seen_wording", 1, False)]
+    answers += [answer("unknown", 0, True), answer("other", None, True)]
+    assert accuracy_by_mentions(answers, (2, 5)) == [
+        {"mentions": "5 or more", "questions": 2, "accuracy": {"policy": 0.5}},
+        {"mentions": "1", "questions": 1, "accuracy": {"policy": 0.0}},
+    ]
+
+
+def test_class_names_are_ranges() -> None:
+    assert [class_name(number, (2, 5, 10)) for number in range(4)] == ["1", "2 to 4", "5 to 9", "10 or more"]
+
+
+def test_examples_are_of_different_relations_the_most_frequent_first() -> None:
+    answers = [answer("other", n, n % 2 == 0, fact=f"{name}:x{n}") for n, name in enumerate("aabbccdd")]
+    assert [found.question.num_mentions for found in examples(answers)] == [7, 5, 3]
+
+
+def test_models_answer_questions_of_every_kind(tmp_path: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path)
+    write_model(tmp_path, tokenizer.vocab_size)
+    model = load_transformer(tmp_path)
+    config = GenerateConfig(max_new_tokens=3, temperature=0.0)
+    questions = [
+        question(0, completion="a is", fact="is:x", answer="blue"),
+        question(1, completion="c is", fact="is:y", answer="red"),
+        question(2, completion="d is"),  # without a fact id: completed, not ranked
+        question(3, split="unknown"),
+    ]
+    seen: list[int] = []
+    chat = ask_chat_model("policy", model, tokenizer, questions, config, 2, seen.append)
+    assert [found.question for found in chat] == questions
+    assert seen == [2, 4]
+    assert all(found.num_tokens for found in chat)
+    known = statements(questions, 10, seed=0)
+    base = ask_base_model(model, tokenizer, known, config, 2, seen.append)
+    assert sorted(found.model for found in base) == sorted([RANKED] * 2 + [COMPLETED] * 3)
+    assert {found.reply for found in base if found.model == RANKED} <= {"blue", "red"}
+    assert ask_base_model(model, tokenizer, [], config, 2, seen.append) == []
+    assert ask_chat_model("policy", model, tokenizer, [], config, 2, seen.append) == []
+
+
+def test_answers_are_written_with_their_question() -> None:
+    found = Answer(COMPLETED, question(split="other"), "b", True).as_json()
+    assert found == {
+        "model": "base, completion",
+        "question": "a0?",
+        "completion": "",
+        "answer": "b",
+        "aliases": [],
+        "fact": "",
+        "num_mentions": None,
+        "split": "other",
+        "reply": "b",
+        "is_correct": True,
+    }
