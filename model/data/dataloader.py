@@ -16,6 +16,7 @@ from model.data.conversations import ConversationRows, PreferencePairs
 from model.data.dataset import Dataset, Microbatch, Mixture, NotEnoughData
 from model.data.packing import Indices
 from model.data.token_shards import TokenShards, WholeDocuments, shard_vocab_size
+from model.errors import UserError
 from model.tokenizer.chat import ChatTokenizer
 
 
@@ -53,14 +54,14 @@ def open_dataset(
     if objective == "reward":
         return PreferencePairs(paths, sequence_tokens, tokenizer)
     for path in paths:
-        if shard_vocab_size(path) != tokenizer.vocab_size:
-            raise ValueError(
-                f"{path} was written with a vocabulary of {shard_vocab_size(path)} tokens, the tokenizer has "
-                f"{tokenizer.vocab_size}; give the tokenizer that the shards were made with"
+        if (vocab_size := shard_vocab_size(path)) != tokenizer.vocab_size:
+            raise UserError(
+                f"token shard {path} was written with a vocabulary of {vocab_size} tokens, and the tokenizer has "
+                f"{tokenizer.vocab_size}: give the tokenizer that the shards were made with"
             )
     if packing == "whole_documents":
         return WholeDocuments(paths, sequence_tokens, tokenizer)
-    return TokenShards(paths, sequence_tokens)
+    return TokenShards(paths, sequence_tokens, tokenizer.vocab_size)
 
 
 def batch_records(config: TrainConfig, dataset: Dataset) -> int:

@@ -8,7 +8,10 @@ trained: a sequence begins anywhere, and what is left of the last one is dropped
 what is left of a sequence is padded.
 """
 
+import resource
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +21,18 @@ import torch
 
 from model.data.dataset import NotEnoughData, Packed, Part, Shuffled, pack
 from model.data.packing import Indices, best_fit
+from model.errors import UserError
 from model.tokenizer.chat import ChatTokenizer
+
+MAX_OPEN_SHARDS = 4096
+COLUMN_TYPES = (pa.list_(pa.uint16()), pa.list_(pa.uint32()))
+
+
+class TokenRun(NamedTuple):
+    """A record batch of a token shard: views of the memory map."""
+
+    tokens: npt.NDArray[Any]
+    offsets: npt.NDArray[np.int32]  # where each document begins and the last one ends
 
 
 class TokenShards(Shuffled):
@@ -26,9 +40,9 @@ class TokenShards(Shuffled):
 
     record_sequences = 1
 
-    def __init__(self, paths: Sequence[str], sequence_tokens: int) -> None:
+    def __init__(self, paths: Sequence[str], sequence_tokens: int, vocab_size: int) -> None:
         self.sequence_tokens = sequence_tokens
-        self.stream = TokenStream(paths)
+        self.stream = TokenStream(paths, vocab_size)
         if len(self) < 1:
             raise NotEnoughData(
                 f"token shards {list(paths)} hold {self.stream.num_tokens} tokens, fewer than a sequence of "
@@ -61,7 +75,7 @@ class WholeDocuments(Shuffled):
     def __init__(self, paths: Sequence[str], sequence_tokens: int, tokenizer: ChatTokenizer) -> None:
         self.sequence_tokens = sequence_tokens
         self.bos, self.pad = tokenizer.bos, tokenizer.pad
-        self.stream = TokenStream(paths)
+        self.stream = TokenStream(paths, tokenizer.vocab_size)
         self._starts, self._lengths = self._pieces(self.stream.documents())
         if not len(self._starts):
             raise NotEnoughData(f"token shards {list(paths)} hold no document; take more documents")
@@ -103,15 +117,30 @@ class WholeDocuments(Shuffled):
 
 
 class TokenStream:
-    """The documents of Arrow token shards as one sequence of tokens, memory-mapped."""
+    """The documents of Arrow token shards as one sequence of tokens, memory-mapped.
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        runs = [(path, run) for path in paths for run in token_runs(path)]
-        self._paths = [path for path, _ in runs]
-        self._runs = [run.tokens for _, run in runs]
-        self._offsets = [run.offsets for _, run in runs]
-        self._starts = np.cumsum([0, *(len(tokens) for tokens in self._runs)])
+    Every shard is opened and checked once; then only the last used stay mapped. A crawl has 90,000 files, and Linux gives a process
+    65,530 maps (vm.max_map_count) and often 1,024 open files.
+    """
+
+    def __init__(self, paths: Sequence[str], vocab_size: int) -> None:
+        """Raises UserError where a shard is damaged, or holds a token that is not below `vocab_size`."""
+        self._paths = list(paths)
+        sizes = [
+            (shard, batch, len(run.tokens))
+            for shard, path in enumerate(self._paths)
+            for batch, run in enumerate(checked_runs(path, vocab_size))
+        ]
+        self._shards, self._batches, lengths = np.array(sizes, np.int64).reshape(-1, 3).T
+        self._starts = np.cumsum([0, *lengths])
         self.num_tokens = int(self._starts[-1])
+        self._open = lru_cache(max_open_shards())(self._read)
+
+    def _read(self, shard: int) -> list[TokenRun]:
+        return list(token_runs(self._paths[shard]))
+
+    def _run(self, number: int) -> TokenRun:
+        return self._open(int(self._shards[number]))[int(self._batches[number])]
 
     def slice(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Tokens start to stop of all documents, one after the other."""
@@ -119,7 +148,7 @@ class TokenStream:
         parts = []
         while start < stop:
             offset = start - self._starts[first]
-            part = self._runs[first][offset : offset + stop - start]
+            part = self._run(first).tokens[offset : offset + stop - start]
             parts.append(part)
             start += len(part)
             first += 1
@@ -127,30 +156,79 @@ class TokenStream:
 
     def documents(self) -> Indices:
         """Where every document begins and the last one ends: [N + 1]."""
-        begins = [start + offsets[:-1] for start, offsets in zip(self._starts, self._offsets, strict=False)]
+        begins = [start + self._run(number).offsets[:-1] for number, start in enumerate(self._starts[:-1])]
         return np.concatenate([*begins, self._starts[-1:]]).astype(np.int64)
 
     def files(self, tokens: Indices) -> list[str]:
         """The shards that hold the tokens of these numbers."""
-        return sorted({self._paths[run] for run in (np.searchsorted(self._starts, tokens, side="right") - 1).tolist()})
+        runs = np.searchsorted(self._starts, tokens, side="right") - 1
+        return sorted({self._paths[shard] for shard in self._shards[runs].tolist()})
 
 
-class TokenRun(NamedTuple):
-    """A record batch of a token shard: views of the memory map."""
+def max_open_shards() -> int:
+    """How many shards a stream keeps mapped: within the limit of open files, of which each map holds one."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_OPEN_SHARDS if soft == resource.RLIM_INFINITY else max(16, min(MAX_OPEN_SHARDS, soft // 16))
 
-    tokens: npt.NDArray[Any]
-    offsets: npt.NDArray[np.int32]  # where each document begins and the last one ends
+
+def checked_runs(path: str, vocab_size: int) -> Iterator[TokenRun]:
+    """The record batches of a token shard, each with all its tokens below `vocab_size`. Raises UserError.
+
+    Reads the whole file, at some 5 GB/s once it is in memory: for 10 billion tokens that is seconds of a run of hours.
+    """
+    for run in token_runs(path):
+        if len(run.tokens) and int(largest := run.tokens.max()) >= vocab_size:
+            raise UserError(
+                f"token shard {path} holds the token {largest}, and its vocabulary has {vocab_size}: tokenize the documents again"
+            )
+        yield run
 
 
 def token_runs(path: str) -> Iterator[TokenRun]:
-    """The record batches of an Arrow IPC file."""
+    """The record batches of an Arrow IPC file that hold documents. Raises UserError where the file is damaged.
+
+    pyarrow trusts a file: offsets that point outside it crash the process when they are followed, so each batch is validated first.
+    """
+    with explaining(path):
+        reader = open_shard(path)
+        num_batches = reader.num_record_batches
+    for number in range(num_batches):
+        with explaining(path):
+            batch = reader.get_batch(number)
+            batch.validate(full=True)
+            column = batch.column(0)
+            if column.null_count or column.values.null_count:
+                raise ValueError("it has null values")
+            if not len(column):
+                continue
+            offsets = column.offsets.to_numpy(zero_copy_only=True)
+            tokens = column.flatten().to_numpy(zero_copy_only=True)
+        yield TokenRun(tokens, offsets - offsets[0] if offsets[0] else offsets)
+
+
+def open_shard(path: str) -> Any:
+    """The reader of a token shard, memory-mapped. Raises ValueError where its columns are not those of one."""
     reader = pa.ipc.open_file(pa.memory_map(path))
-    for number in range(reader.num_record_batches):
-        column = reader.get_batch(number).column("tokens")
-        tokens = column.flatten().to_numpy(zero_copy_only=True)
-        yield TokenRun(tokens, column.offsets.to_numpy(zero_copy_only=True))
+    if reader.schema.names != ["tokens"] or reader.schema.types[0] not in COLUMN_TYPES:
+        raise ValueError(f"its columns are {', '.join(map(str, reader.schema)) or 'none'}")
+    return reader
 
 
 def shard_vocab_size(path: str) -> int:
-    """V of the tokenizer that a token shard was written with."""
-    return int(pa.ipc.open_file(pa.memory_map(path)).schema.metadata[b"vocab_size"])
+    """V of the tokenizer that a token shard was written with. Raises UserError where it does not say."""
+    with explaining(path):
+        return int((open_shard(path).schema.metadata or {})[b"vocab_size"])
+
+
+@contextmanager
+def explaining(path: str) -> Iterator[None]:
+    """Turn what pyarrow raises for a damaged file into a UserError that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"there is no token shard {path}: tokenize the documents again") from None
+    except (pa.ArrowException, ValueError, KeyError, OSError, OverflowError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{path} is not a readable token shard ({reason[:200]}): tokenize the documents again"
+        ) from None

@@ -104,7 +104,8 @@ def validate(model: PlainGPT, dataset: TokenShards, num_sequences: int, token_by
 def train(run: TrainRun) -> None:
     config = run.train
     train_set, validation_set = (
-        TokenShards(paths, config.sequence_tokens) for paths in (run.train_paths, run.validation_paths)
+        TokenShards(paths, config.sequence_tokens, run.model.vocab_size)
+        for paths in (run.train_paths, run.validation_paths)
     )
     token_bytes = torch.from_numpy(ChatTokenizer.load(run.tokenizer).token_bytes)
     torch.manual_seed(config.seed)

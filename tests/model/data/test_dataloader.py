@@ -21,9 +21,11 @@ from model.data.token_shards import TokenShards, WholeDocuments
 from model.tokenizer.chat import ChatTokenizer
 from tests.support.tiny_models import write_lines, write_tokenizer
 
+V = 320
+
 
 def write_shard(path: Path, documents: list[list[int]], per_batch: int = 3, kind: pa.DataType | None = None) -> str:
-    schema = pa.schema([("tokens", pa.list_(kind or pa.uint16()))], metadata={b"vocab_size": b"320"})
+    schema = pa.schema([("tokens", pa.list_(kind or pa.uint16()))], metadata={b"vocab_size": str(V).encode()})
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for start in range(0, len(documents), per_batch):
             writer.write_batch(pa.record_batch([documents[start : start + per_batch]], schema=schema))
@@ -41,7 +43,7 @@ def documents() -> list[list[int]]:
 @pytest.fixture
 def shards(tmp_path: Path, documents: list[list[int]]) -> TokenShards:
     paths = [write_shard(tmp_path / "0.arrow", documents[:10]), write_shard(tmp_path / "1.arrow", documents[10:])]
-    return TokenShards(paths, sequence_tokens=8)
+    return TokenShards(paths, 8, 2**16)
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def test_sequences_tile_the_documents(shards: TokenShards) -> None:
 def test_shards_are_not_copied_into_memory(tmp_path: Path, documents: list[list[int]], kind: pa.DataType) -> None:
     gc.collect()  # or other tests' garbage goes meanwhile
     before = pa.total_allocated_bytes()
-    shards = TokenShards([write_shard(tmp_path / "0.arrow", documents * 1000, 1000, kind)], 8)
+    shards = TokenShards([write_shard(tmp_path / "0.arrow", documents * 1000, 1000, kind)], 8, 2**16)
     assert shards.stream.num_tokens == 500_000
     assert pa.total_allocated_bytes() == before
     assert shards.stream.slice(499_990, 500_000).tolist() == list(range(490, 500))
@@ -70,12 +72,12 @@ def test_shards_are_not_copied_into_memory(tmp_path: Path, documents: list[list[
 
 def test_too_few_tokens_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="hold 5 tokens, fewer than a sequence of 9"):
-        TokenShards([write_shard(tmp_path / "0.arrow", [[1, 2, 3, 4, 5]])], 8)
+        TokenShards([write_shard(tmp_path / "0.arrow", [[1, 2, 3, 4, 5]])], 8, V)
 
 
 def test_a_foreign_tokenizer_is_refused(tmp_path: Path, documents: list[list[int]]) -> None:
     path = write_shard(tmp_path / "0.arrow", documents)
-    with pytest.raises(ValueError, match="a vocabulary of 320 tokens, the tokenizer has 300"):
+    with pytest.raises(ValueError, match="a vocabulary of 320 tokens, and the tokenizer has 300"):
         open_dataset("pretrain", [path], 8, write_tokenizer(tmp_path, vocab_size=300))
 
 
@@ -257,7 +259,7 @@ def mixture(tmp_path: Path) -> Mixture:
         write_shard(tmp_path / f"{n}.arrow", [list(range(1000 * n, 1000 * n + size))])
         for n, size in enumerate((81, 161, 41))
     ]
-    return Mixture([TokenShards([path], 8) for path in paths], [1.0, 2.0, 0.5])
+    return Mixture([TokenShards([path], 8, 2**16) for path in paths], [1.0, 2.0, 0.5])
 
 
 def test_a_mixture_tells_each_part_as_often_as_its_weight_says(mixture: Mixture) -> None:
@@ -284,6 +286,6 @@ def test_a_mixture_is_a_function_of_seed_and_position(mixture: Mixture) -> None:
 
 
 def test_a_part_too_light_to_be_told_is_refused(tmp_path: Path) -> None:
-    parts: list[Dataset] = [TokenShards([write_shard(tmp_path / "0.arrow", [list(range(100))])], 8)] * 2
+    parts: list[Dataset] = [TokenShards([write_shard(tmp_path / "0.arrow", [list(range(100))])], 8, V)] * 2
     with pytest.raises(ValueError, match="less than one record of 1024: give it more weight"):
         Mixture(parts, [1.0, 1e-4])

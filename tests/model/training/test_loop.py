@@ -189,7 +189,7 @@ def test_the_weights_it_leaves_are_those_it_was_validated_with(reference: TrainR
     from model import losses
     from model.data.token_shards import TokenShards
 
-    shards = TokenShards([str(data / "validation.arrow")], 32)
+    shards = TokenShards([str(data / "validation.arrow")], 32, V)
     tokens, mask = shards.fetch(np.arange(len(shards)))
     model = load_transformer(Path(reference.output))
     with torch.no_grad():
