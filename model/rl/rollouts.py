@@ -76,18 +76,17 @@ def read_prompts(paths: Sequence[str], tokenizer: ChatTokenizer, config: RLConfi
 
 
 def split_prompts(prompts: Sequence[Prompt], config: RLConfig) -> tuple[list[Prompt], list[Prompt]]:
-    """Prompts to train on, and held-out ones; the same prompt never lies on both sides. Raises ValueError where none is left."""
+    """Prompts to train on, and held-out ones. A prompt is never on both sides.
+
+    Few prompts, or many copies of few, can all fall on the held-out side. Then none is held out: a file that passed its check
+    before the run must not stop the last training stage of it.
+    """
     order = np.random.default_rng(config.seed).permutation(len(prompts))
     num_heldout = min(round(config.validation_fraction * len(prompts)), config.max_validation_prompts)
     heldout = [prompts[index] for index in order[:num_heldout]]
     texts = {prompt.text for prompt in heldout}
     rest = [prompts[index] for index in order[num_heldout:] if prompts[index].text not in texts]
-    if not rest:
-        raise ValueError(
-            f"validation_fraction={config.validation_fraction} leaves none of {len(prompts)} prompts to train on: "
-            "make it smaller or give other prompts"
-        )
-    return rest, heldout
+    return (rest, heldout) if rest else (list(prompts), [])
 
 
 def calibrate(reward_function: RewardFunction, reference: Transformer, prompts: Sequence[Prompt]) -> RewardFunction:

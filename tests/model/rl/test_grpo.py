@@ -219,8 +219,12 @@ def test_held_out_prompts_are_never_trained_on() -> None:
     training, heldout = split_prompts(prompts, RLConfig(validation_fraction=0.2))
     assert len(heldout) == 12
     assert not {prompt.text for prompt in training} & {prompt.text for prompt in heldout}
-    with pytest.raises(ValueError, match=r"validation_fraction=0\.2 leaves none of 40 prompts to train on: make"):
-        split_prompts(prompts[:1] * 40, RLConfig(validation_fraction=0.2))
+
+
+@pytest.mark.parametrize("num_copies", [1, 3, 40])
+def test_split_prompts_holds_out_none_where_no_prompt_would_be_left(num_copies: int) -> None:
+    prompts = [Prompt("a", [1], None)] * num_copies
+    assert split_prompts(prompts, RLConfig(validation_fraction=0.9)) == (prompts, [])
 
 
 def test_prompts_that_are_too_long_are_refused(folder: Path) -> None:
