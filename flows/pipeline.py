@@ -1,75 +1,144 @@
 """The pipeline: the whole DAG on one page, and the flow that runs it.
 
-Reads a recipe, writes every stage's artifact. In one process each stage is a subflow; deployed, each is a run of its own
+Reads a recipe, writes every stage's artifact. In one process each stage is a subflow. Deployed, each stage is a run of its own
 deployment behind a small task with a persisted result, so that a retry of the pipeline keeps what is finished.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, NamedTuple
 
 from prefect import flow, task
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
 from flows.recipes import STAGE_NAMES, Recipe, RecipeName, StageName, make_recipe
-from flows.stage_run import Summary, run_name
-from flows.stages import FLOWS
-from tasks.artifacts.manifest import Artifact
+from flows.stage_run import Summary, run_name, run_step, summary
+from model.errors import UserError
+from tasks.artifacts.manifest import (
+    Artifact,
+    BaseModel,
+    Bundle,
+    Documents,
+    Policy,
+    Report,
+    RewardModel,
+    SFTModel,
+    Tokenizer,
+    Tokens,
+)
 from tasks.artifacts.step import ExistingArtifact, Step
 from tasks.artifacts.store import DamagedArtifact, Store
-from tasks.dedup.stage import dedup
+from tasks.conversations.sources import conversations, preferences, prompts, questions
+from tasks.dedup.stage import dedup, earlier_documents, evaluation_sets
 from tasks.evaluate.stage import evaluate
-from tasks.execution.runner import up_to_date
+from tasks.execution.runner import execute, up_to_date
 from tasks.export.stage import export
+from tasks.filter.attributes import compute_attributes
+from tasks.filter.quality_classifier import quality_classifier
 from tasks.filter.stage import filter
-from tasks.ingest.stage import ingest
+from tasks.ingest.inputs import web_archives
+from tasks.ingest.stage import ingest, prefilter_model
 from tasks.posttrain.reward import reward
 from tasks.posttrain.rlhf import rlhf
 from tasks.posttrain.sft import sft
-from tasks.pretrain.stage import pretrain
+from tasks.pretrain.open_weights import open_weights
+from tasks.pretrain.stage import more_tokens, pretrain
 from tasks.tokenizer.encode import tokenize
+from tasks.tokenizer.train import compared_vocabularies, existing_vocabulary
 from tasks.tokenizer.train import tokenizer as train_tokenizer
+from tasks.web.language_id import language_model
+from tasks.web.ut1 import blocklists
 
-Steps = dict[StageName, Step[Artifact]]
+
+class Steps(NamedTuple):
+    """The step of every stage. The sources are inputs of these."""
+
+    ingest: Step[Documents]
+    filter: Step[Documents]
+    dedup: Step[Documents]
+    tokenizer: Step[Tokenizer]
+    tokenize: Step[Tokens]
+    pretrain: Step[BaseModel]
+    sft: Step[SFTModel]
+    reward: Step[RewardModel]
+    rlhf: Step[Policy]
+    evaluate: Step[Report]
+    export: Step[Bundle]
+
+    def by_stage(self) -> dict[StageName, Step[Artifact]]:
+        """The steps by the name of their stage, in order."""
+        return dict(zip(STAGE_NAMES, self, strict=True))
 
 
 def dag(recipe: Recipe) -> Steps:
-    """The steps of a recipe, in order. Nothing runs here: a step names what it would make."""
-    raw = ingest(recipe.ingest)  # WARC bytes -> Documents
-    clean = filter(raw, recipe.filter)  # URL, language, quality, PII
-    unique = dedup(clean, recipe.dedup)  # exact and MinHash
-    tokenizer = train_tokenizer(unique, recipe.tokenizer)  # byte-level BPE
+    """Every step of a recipe. Nothing runs here and no file is opened: a step names what it would make."""
+    seed = recipe.world_seed  # of the sample web, where no other source is named
+
+    crawl = web_archives(recipe.ingest, seed)  # files, URLs, cc:CRAWL, or the sample web
+    prefilter = prefilter_model(recipe.ingest)  # None: languages are decided by the filter alone
+    blocked = blocklists(recipe.ingest.blocklists)
+    raw = ingest(crawl, prefilter, blocked, recipe.ingest)  # HTML -> text
+
+    languages = language_model(recipe.filter.language_model)
+    unwanted = blocklists(recipe.filter.blocklists)
+    classifier = quality_classifier(recipe.filter.quality_model)  # None: off
+    attributes = compute_attributes(raw, crawl, languages, unwanted, classifier, recipe.filter)
+    clean = filter(raw, attributes, recipe.filter)  # URL, language, quality, PII
+
+    earlier = earlier_documents(recipe.dedup.against)
+    eval_sets = evaluation_sets(recipe.dedup.eval_sets)
+    unique = dedup(clean, earlier, eval_sets, recipe.dedup)  # exact and MinHash
+
+    vocabulary = existing_vocabulary(recipe.tokenizer.vocabulary)  # None: one is trained
+    compared = compared_vocabularies(recipe.tokenizer.compared_with)
+    tokenizer = train_tokenizer(unique, vocabulary, compared, recipe.tokenizer)  # byte-level BPE
     tokens = tokenize(unique, tokenizer, recipe.tokenize)  # sharded Arrow
-    base = pretrain(tokens, tokenizer, recipe.pretrain)  # DeepSpeed
-    assistant = sft(base, tokenizer, recipe.sft)  # conversations
-    reward_model = reward(assistant, tokenizer, recipe.reward)  # preference pairs
-    policy = rlhf(assistant, reward_model, tokenizer, recipe.rlhf)  # GRPO
-    report = evaluate(raw, clean, unique, tokens, tokenizer, base, assistant, reward_model, policy, recipe.evaluate)
+
+    initial = open_weights(recipe.pretrain.initial_model)  # None: training starts from random weights
+    mixture = more_tokens(recipe.pretrain.mixture)
+    base = pretrain(tokens, tokenizer, initial, mixture, recipe.pretrain)  # DeepSpeed
+
+    chats = conversations(recipe.sft, seed)
+    assistant = sft(base, tokenizer, chats, recipe.sft)
+    pairs = preferences(recipe.reward, seed)
+    reward_model = reward(assistant, tokenizer, pairs, recipe.reward)  # Bradley-Terry
+    tasks = prompts(recipe.rlhf, seed)
+    policy = rlhf(assistant, reward_model, tokenizer, tasks, recipe.rlhf)  # GRPO
+
+    asked = questions(recipe.evaluate, seed)
+    report = evaluate(
+        crawl, raw, attributes, clean, unique, tokenizer, tokens,
+        base, assistant, reward_model, policy, pairs, asked, recipe.evaluate,
+    )  # fmt: skip
     bundle = export(policy, tokenizer, report, recipe.export)
-    steps = (raw, clean, unique, tokenizer, tokens, base, assistant, reward_model, policy, report, bundle)
-    return dict(zip(STAGE_NAMES, steps, strict=True))
+    return Steps(raw, clean, unique, tokenizer, tokens, base, assistant, reward_model, policy, report, bundle)
 
 
 def select(start: str, until: str, only: str, force: Sequence[str] = ()) -> tuple[StageName, ...]:
-    """The stages from `start` to `until`, or `only` one, with all of `force`; an empty name sets no bound. Raises ValueError."""
+    """The stages from `start` to `until`, or `only` one, with all of `force`; an empty name sets no bound. Raises UserError."""
     for name in (start, until, only, *force):
         if name and name not in STAGE_NAMES:
-            raise ValueError(f"there is no stage {name!r}: take one of {', '.join(STAGE_NAMES)}")
+            raise UserError(f"there is no stage {name!r}: take one of {', '.join(STAGE_NAMES)}")
     if only and (start or until):
-        raise ValueError(f"only stage {only} is to run, and another bound is set: give --only, or --from and --until")
+        raise UserError(f"--only {only} is given with another bound: give --only, or --from and --until")
     names: tuple[str, ...] = STAGE_NAMES
     first = names.index(only or start) if only or start else 0
     last = names.index(only or until) if only or until else len(names) - 1
     if last < first:
-        raise ValueError(f"stage {until} comes before {start}: there is nothing to run from {start} until {until}")
+        raise UserError(f"stage {until} comes before {start}: there is nothing to run from {start} until {until}")
     chosen = STAGE_NAMES[first : last + 1]
-    if left_out := [name for name in force if name not in chosen]:
-        raise ValueError(f"stage {left_out[0]} is to be forced, and is not among those to run: {', '.join(chosen)}")
+    if excluded := [name for name in force if name not in chosen]:
+        raise UserError(f"--force {excluded[0]}: it is not among the stages to run: {', '.join(chosen)}")
     return chosen
 
 
-def state(step: Step[Artifact], recipe_name: str, store: Store) -> Literal["up to date", "stale", "missing", "damaged"]:
-    """Whether the artifact of a step is there. Stale: there is one, of another config, version or input."""
+State = Literal["up to date", "stale", "missing", "damaged"]
+
+
+def state(step: Step[Artifact], recipe_name: str, store: Store) -> State:
+    """Whether the artifact of a step exists. Stale: there is one of another config, version or input."""
     try:
         if up_to_date(step, store):
             return "up to date"
@@ -82,25 +151,71 @@ def state(step: Step[Artifact], recipe_name: str, store: Store) -> Literal["up t
 
 
 def parameters(step: Step[Artifact], recipe_name: str, force: bool) -> dict[str, Any]:
-    """What the flow of a step's stage is called with. What the config itself names is left out."""
+    """The parameters of a stage's deployment. Artifacts are named by id: a worker takes the files that the pipeline found."""
     inputs = {
         role: given.id
         for role, given in step.inputs.items()
         if not (given.is_source or isinstance(given, ExistingArtifact))
     }
-    return {"recipe": recipe_name, **inputs, "config": step.config.model_dump(mode="json"), "force": force}
+    sources = {role: source.id for role, source in imported(step)}
+    config = step.settings.model_dump(mode="json")
+    return {"recipe": recipe_name, **inputs, "config": config, "sources": sources, "force": force}
+
+
+def imported(step: Step[Artifact]) -> list[tuple[str, Step[Artifact]]]:
+    """The sources of a step that are files from elsewhere, or composed: those that are made of no other artifact."""
+    return [(role, source) for role, source in step.sources() if not source.inputs]
+
+
+def run_here(step: Step[Artifact], recipe_name: str, force: bool) -> Summary:
+    """Run a stage as a subflow of this process, under the name of its deployment."""
+
+    def run(recipe: str, inputs: dict[str, str], config: dict[str, Any], force: bool) -> Summary:
+        return run_step(step, recipe, Store.default(), force=force)
+
+    named = flow(name=step.stage, flow_run_name=f"{step.stage}-{recipe_name}")(run)
+    inputs = {role: given.id for role, given in step.inputs.items()}
+    return named(recipe_name, inputs, step.config.model_dump(mode="json"), force)
+
+
+def run_deployed(step: Step[Artifact], recipe_name: str, force: bool, upstream: list[Summary]) -> Summary:
+    """Run a stage through its deployment, unless it is up to date: that costs a worker's start. Its sources are imported first."""
+    store = Store.default()
+    if not force and up_to_date(step, store):
+        return run_step(step, recipe_name, store)
+    for _, source in imported(step):
+        execute(source, store)
+    return launch(step.stage, step.id, parameters(step, recipe_name, force), upstream)
 
 
 @task(task_run_name="{stage}", persist_result=True, result_serializer="json")
-def launch(stage: str, parameters: dict[str, Any], upstream: list[Summary]) -> Summary:
+def launch(stage: str, artifact_id: str, parameters: dict[str, Any], upstream: list[Summary]) -> Summary:
     """Run the deployment of a stage to its end. `upstream` is what the UI draws arrows from."""
     run = run_deployment(f"{stage}/{stage}", parameters=parameters)
     assert isinstance(run, FlowRun)
     if run.state is None or not run.state.is_completed():
-        told = f"{run.state.name}: {run.state.message}" if run.state else "unknown"
-        raise RuntimeError(f"stage {stage}, run as {run.name}, ended as {told}")
-    artifact_id = Store.default().latest(parameters["recipe"], stage)
-    return {"artifact": artifact_id}
+        reason = f"{run.state.name}: {run.state.message}" if run.state else "unknown"
+        raise RuntimeError(f"stage {stage}, run as {run.name}, ended as {reason}")
+    manifest = Store.default().find(artifact_id)
+    if manifest is None:
+        raise RuntimeError(
+            f"stage {stage}, run as {run.name}, completed, and its artifact {artifact_id} is not in {Store.default().url}: give "
+            "the pipeline and its workers the same CRAWL2CHAT_STORE and the same version of the code"
+        )
+    return summary(manifest)
+
+
+_PLANNED: ContextVar[Mapping[StageName, Step[Artifact]] | None] = ContextVar("PLANNED", default=None)
+
+
+@contextmanager
+def planned(steps: Mapping[StageName, Step[Artifact]]) -> Iterator[None]:
+    """Let a pipeline that is run in this block take these steps: a command builds its DAG and hashes its files once."""
+    token = _PLANNED.set(steps)
+    try:
+        yield
+    finally:
+        _PLANNED.reset(token)
 
 
 @flow(flow_run_name=run_name)
@@ -116,7 +231,7 @@ def pipeline(
     force: list[StageName] = [],
     runs_deployments: bool = True,
 ) -> dict[str, Summary]:
-    """Run the stages of a recipe, in order. What is up to date is skipped.
+    """Run the stages of a recipe, in order. A stage that is up to date is skipped.
 
     Args:
         recipe: The recipe.
@@ -124,17 +239,19 @@ def pipeline(
         max_files: Read at most so many files; 0 reads all.
         settings: Changes to the recipe, as STAGE.FIELD=VALUE.
         base_model: Folder of a Qwen3 or Llama model to take as the base model instead of training one.
-        start: The first stage to run; what is before it must be there.
+        start: The first stage to run; the artifacts of the stages before it must exist.
         until: The last stage to run.
         only: The one stage to run.
-        force: Stages to run also where they are up to date.
+        force: Stages to run even if they are up to date.
         runs_deployments: Run each stage through its deployment; else here, in this process.
     """
-    steps = dag(make_recipe(recipe, inputs, max_files, settings, base_model))
+    steps = _PLANNED.get() or dag(make_recipe(recipe, inputs, max_files, settings, base_model)).by_stage()
     done: dict[str, Summary] = {}
     for name in select(start, until, only, force):
         step = steps[name]
-        told = parameters(step, recipe, name in force)
-        upstream = [done[given.stage] for given in step.inputs.values() if given.stage in done]
-        done[name] = launch(name, told, upstream) if runs_deployments else FLOWS[name](**told)
+        if runs_deployments:
+            upstream = [done[given.stage] for given in step.inputs.values() if given.stage in done]
+            done[name] = run_deployed(step, recipe, name in force, upstream)
+        else:
+            done[name] = run_here(step, recipe, name in force)
     return done

@@ -5,13 +5,14 @@ a stage's form in the Prefect UI starts from it.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
 from model.config import Config, ModelShape, OptimConfig, TrainConfig, explained
+from model.errors import UserError
 from model.planning.presets import preset
 from tasks.dedup.stage import DedupConfig
 from tasks.evaluate.stage import EvaluateConfig
@@ -33,8 +34,11 @@ RecipeName = Literal["tiny", "small", "gpt2", "study"]
 
 
 class Recipe(Config):
-    """What every stage is told."""
+    """The settings of every stage."""
 
+    world_seed: int = Field(
+        1, ge=0, description="The seed of the sample web, and of the conversations and questions about it."
+    )
     ingest: IngestConfig = Field(IngestConfig())
     filter: FilterConfig = Field(FilterConfig())
     dedup: DedupConfig = Field(DedupConfig())
@@ -46,21 +50,6 @@ class Recipe(Config):
     rlhf: RLHFConfig = Field(RLHFConfig())
     evaluate: EvaluateConfig = Field(EvaluateConfig())
     export: ExportConfig = Field(ExportConfig())
-
-    @model_validator(mode="after")
-    def _one_world(self) -> Self:
-        seeds = {
-            self.ingest.sample.seed,
-            self.sft.world_seed,
-            self.reward.world_seed,
-            self.rlhf.world_seed,
-            self.evaluate.world_seed,
-        }
-        if len(seeds) > 1:
-            raise ValueError(
-                f"ingest.sample.seed and the world_seed of sft, reward, rlhf and evaluate differ ({sorted(seeds)}): set all to one"
-            )
-        return self
 
     @model_validator(mode="after")
     def _one_vocabulary(self) -> Self:
@@ -155,7 +144,7 @@ def make_recipe(
     Raises ValueError with the stage, field, value and what is allowed.
     """
     if name not in RECIPES:
-        raise ValueError(f"there is no recipe {name!r}: take one of {', '.join(RECIPES)}")
+        raise UserError(f"there is no recipe {name!r}: take one of {', '.join(RECIPES)}")
     values = RECIPES[name]().model_dump()
     if inputs := list(inputs):
         values["ingest"] |= {"inputs": inputs, "max_files": max_files}
@@ -168,7 +157,23 @@ def make_recipe(
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise ValueError(explained(error)) from None
+        raise UserError(explained(error)) from None
+
+
+def overlaid(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with changes laid over it, by field and field of a field. Raises UserError."""
+    try:
+        return Recipe.model_validate(_overlaid(recipe, changes))
+    except ValidationError as error:
+        raise UserError(explained(error)) from None
+
+
+def _overlaid(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
+    values = config.model_dump()
+    for name, value in changes.items():
+        part = getattr(config, name, None)
+        values[name] = _overlaid(part, value) if isinstance(part, Config) and isinstance(value, Mapping) else value
+    return values
 
 
 def _start_from(values: dict[str, Any], folder: str) -> None:
@@ -179,7 +184,7 @@ def _start_from(values: dict[str, Any], folder: str) -> None:
     from model.network.huggingface import read_config
 
     if not Path(folder, "config.json").is_file():
-        raise ValueError(
+        raise UserError(
             f"there is no model in {folder!r}: fetch one, `hf download Qwen/Qwen3-0.6B`, and give its folder"
         )
     read_config(Path(folder))
@@ -194,18 +199,18 @@ def _start_from(values: dict[str, Any], folder: str) -> None:
 def _set(values: dict[str, Any], setting: str) -> None:
     path, equals, text = setting.partition("=")
     *parents, field = path.split(".")
-    if not equals or not parents:
-        raise ValueError(
+    if not equals or (not parents and field not in values):
+        raise UserError(
             f"setting {setting!r} is not of the form STAGE.FIELD=VALUE, such as filter.language_threshold=0.7"
         )
     for number, name in enumerate(parents):
         if not isinstance(values.get(name), dict):
-            raise ValueError(
+            raise UserError(
                 f"setting {setting!r}: there is no {'.'.join(parents[: number + 1])}: there are {', '.join(values)}"
             )
         values = values[name]
     if field not in values:
-        raise ValueError(f"setting {setting!r}: {'.'.join(parents)} has no field {field!r}: it has {', '.join(values)}")
+        raise UserError(f"setting {setting!r}: {'.'.join(parents)} has no field {field!r}: it has {', '.join(values)}")
     try:
         values[field] = json.loads(text)
     except json.JSONDecodeError:

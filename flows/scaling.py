@@ -19,17 +19,17 @@ from flows.recipes import Recipe, RecipeName, make_recipe
 from flows.stage_run import Summary, run_name, run_step
 from model.config import ModelShape, num_matrix_parameters
 from model.planning.scaling_law import require_enough_runs
-from tasks.artifacts.manifest import Checkpoint, Report
+from tasks.artifacts.manifest import BaseModel, Report
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
-from tasks.pretrain.stage import PretrainConfig, pretrain
+from tasks.pretrain.stage import PretrainConfig, more_tokens, pretrain
 from tasks.scaling.stage import BUDGETS, SIZES, ScalingConfig, scaling
 
 
 class Study(NamedTuple):
     """The steps of a study, in order."""
 
-    runs: dict[str, Step[Checkpoint]]
+    runs: dict[str, Step[BaseModel]]
     forecast: Step[Report]
     report: Step[Report]
 
@@ -41,8 +41,7 @@ def study(recipe: Recipe, sizes: Sequence[float] = SIZES, budgets: Sequence[floa
             f"pretrain.initial_model is {recipe.pretrain.initial_model!r}, and a scaling law is of models that begin with "
             "nothing: leave it empty"
         )
-    steps: dict[Any, Any] = {**dag(recipe)}
-    tokens, tokenizer, base = (steps[name] for name in ("tokenize", "tokenizer", "pretrain"))
+    steps = dag(recipe)
     configs = {
         f"size_{row}_budget_{column}": smaller(recipe.pretrain, size, budget)
         for row, size in enumerate(sizes, start=1)
@@ -52,10 +51,12 @@ def study(recipe: Recipe, sizes: Sequence[float] = SIZES, budgets: Sequence[floa
     require_enough_runs(
         [(num_matrix_parameters(models[name]), config.train.num_steps) for name, config in configs.items()]
     )
-    runs = {name: pretrain(tokens, tokenizer, config) for name, config in configs.items()}
+    mixture = more_tokens(recipe.pretrain.mixture)
+    runs = {name: pretrain(steps.tokenize, steps.tokenizer, None, mixture, config) for name, config in configs.items()}
     train = recipe.pretrain.train
     config = ScalingConfig(model=recipe.pretrain.model, num_tokens=train.num_steps * train.batch_tokens)
-    return Study(runs, scaling(runs, config), scaling(runs, config, base))
+    fitted = list(runs.values())
+    return Study(runs, scaling(fitted, None, config), scaling(fitted, steps.pretrain, config))
 
 
 def smaller(config: PretrainConfig, size: float, budget: float) -> PretrainConfig:

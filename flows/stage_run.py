@@ -3,20 +3,19 @@
 import contextlib
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypedDict
 
 from coolname.data import config as coolnames
 from prefect import runtime
 
 from flows.prefect_reporter import PrefectReporter
 from flows.training_slot import training_slot
-from tasks.artifacts.manifest import STATE, Checkpoint
+from tasks.artifacts.manifest import STATE, Checkpoint, Manifest
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import DamagedArtifact, Store
 from tasks.execution.reporter import reporting
 from tasks.execution.runner import execute, up_to_date
 
-Summary = dict[str, Any]
 UP_TO_DATE = "up to date"
 
 # Prefect's server names a run without a name by coolname, `flashy-ocelot`. The form of its UI (3.8.8) proposes `Tasty-Poke`.
@@ -47,8 +46,29 @@ UI_ADJECTIVES = frozenset(
 )
 
 
+class Summary(TypedDict):
+    """What a flow returns: the artifact, what it was made of and how, and what is in it. Data passes through the store alone."""
+
+    artifact: str
+    inputs: dict[str, str]
+    config: dict[str, Any]
+    counts: dict[str, int]
+    metrics: dict[str, float]
+
+
+def summary(manifest: Manifest) -> Summary:
+    """The summary of an artifact."""
+    return Summary(
+        artifact=manifest.id,
+        inputs=manifest.inputs,
+        config=manifest.config,
+        counts=manifest.counts,
+        metrics=manifest.metrics,
+    )
+
+
 def run_step(step: Step[Any], recipe: str, store: Store, *, force: bool = False, sets_latest: bool = True) -> Summary:
-    """Make the artifact of `step` unless it is up to date. Returns its id, counts and metrics."""
+    """Make the artifact of `step` unless it is up to date. Returns its summary."""
     reporter = PrefectReporter()
     try:
         state = state_before(step, store, force)
@@ -62,7 +82,7 @@ def run_step(step: Step[Any], recipe: str, store: Store, *, force: bool = False,
         reporter.close()
     if sets_latest:
         store.set_latest(recipe, manifest)
-    return {"artifact": manifest.id, "counts": manifest.counts, "metrics": manifest.metrics}
+    return summary(manifest)
 
 
 def state_before(step: Step[Any], store: Store, force: bool = False) -> str:

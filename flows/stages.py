@@ -1,311 +1,95 @@
 """The stages as Prefect flows, each a deployment of its own: a form in the UI, a row in the list, a retry of its own.
 
-Each reads the artifacts it is given, by STAGE/FINGERPRINT or as "latest" of a recipe, from the store that CRAWL2CHAT_STORE
-names, and leaves its own artifact there. What a flow returns is a summary; data passes through the store alone.
+A flow starts from the settings of a recipe, lays what the form changes over them, reads the artifacts that it is given, by
+STAGE/FINGERPRINT or as "latest" of the recipe, and writes its own artifact into the store that CRAWL2CHAT_STORE names.
 """
 
-from typing import Any, TypeVar
+from inspect import Parameter, Signature
 
-from prefect import flow
+from prefect import Flow, flow
 
-from flows.recipes import RecipeName
+from flows.forms import Form, form_of
+from flows.pipeline import dag
+from flows.recipes import RecipeName, StageName, make_recipe, overlaid
 from flows.stage_run import Summary, run_name, run_step
-from tasks.artifacts.manifest import Artifact, Checkpoint, Documents, Report, Tokenizer, Tokens
-from tasks.artifacts.step import ExistingArtifact, Step
+from model.config import Config
+from tasks.artifacts.manifest import Artifact
+from tasks.artifacts.step import Step, kind_of_role, with_existing
 from tasks.artifacts.store import Store
-from tasks.dedup import stage as dedup_stage
-from tasks.evaluate import stage as evaluate_stage
-from tasks.export import stage as export_stage
-from tasks.filter import stage as filter_stage
-from tasks.ingest import stage as ingest_stage
-from tasks.posttrain import reward as reward_stage
-from tasks.posttrain import rlhf as rlhf_stage
-from tasks.posttrain import sft as sft_stage
-from tasks.pretrain import stage as pretrain_stage
-from tasks.tokenizer import encode as tokenize_stage
-from tasks.tokenizer import train as tokenizer_stage
 
 LATEST = "latest"
-A = TypeVar("A", bound=Artifact)
+LINEAGE = ("crawl", "attributes", "preferences")  # sources that go with an artifact: taken from its manifest
+STEPS = dag(make_recipe("tiny")).by_stage()
+DOCUMENTATION = """{purpose}
+
+Args:
+    recipe: Its settings are the start, its latest artifacts are the inputs, and the result becomes its latest.
+    {inputs}config: Changes to the recipe's settings. A field that is left empty is as in the recipe.
+    sources: Set by the pipeline: artifacts of the files from elsewhere, by role. Left empty, they are as in the recipe.
+    force: Run the stage even if its artifact is up to date.
+"""
 
 
-class Inputs:
-    """Finds the artifacts that a stage was told to take."""
+def stage_flow(stage: StageName, purpose: str) -> Flow[..., Summary]:
+    """The flow of a stage, with a parameter for each input that another stage makes and a form of its config."""
+    settings = STEPS[stage].settings
+    assert isinstance(settings, Config)
+    producers = {role: given.stage for role, given in STEPS[stage].inputs.items() if not given.is_source}
+    form = form_of(settings)
 
-    def __init__(self, recipe: str) -> None:
-        self.recipe, self.store = recipe, Store.default()
+    def run(
+        recipe: RecipeName, config: Form, force: bool, sources: dict[str, str] | None = None, **names: str
+    ) -> Summary:
+        chosen = overlaid(make_recipe(recipe), {stage: config.filled()})
+        step = dag(chosen).by_stage()[stage]
+        return run_step(with_named_inputs(step, names, recipe, sources or {}), recipe, Store.default(), force=force)
 
-    def __call__(self, kind: type[A], stage: str, name: str) -> Step[A]:
-        """`name`: "latest", FINGERPRINT or STAGE/FINGERPRINT."""
-        artifact_id = (
-            self.store.latest(self.recipe, stage) if name == LATEST else name if "/" in name else f"{stage}/{name}"
-        )
-        manifest = self.store.open(artifact_id, kind).manifest
-        return ExistingArtifact.of(kind, artifact_id, manifest)
-
-    def run(self, step: Step[Any], force: bool) -> Summary:
-        return run_step(step, self.recipe, self.store, force=force)
-
-
-@flow(flow_run_name=run_name)
-def ingest(
-    recipe: RecipeName = "tiny", config: ingest_stage.IngestConfig = ingest_stage.IngestConfig(), force: bool = False
-) -> Summary:
-    """Read web archive files into documents.
-
-    Args:
-        recipe: Whose latest artifact the result becomes.
-        config: Which files, and how text is extracted.
-        force: Run also where the artifact is up to date.
-    """
-    return Inputs(recipe).run(ingest_stage.ingest(config), force)
-
-
-@flow(flow_run_name=run_name)
-def filter(
-    recipe: RecipeName = "tiny",
-    documents: str = LATEST,
-    config: filter_stage.FilterConfig = filter_stage.FilterConfig(),
-    force: bool = False,
-) -> Summary:
-    """Drop documents by URL, language and quality, and redact personal data.
-
-    Args:
-        recipe: Whose latest artifacts are meant, and whose latest the result becomes.
-        documents: Artifact of ingest: STAGE/FINGERPRINT, or latest.
-        config: The thresholds.
-        force: Run also where the artifact is up to date.
-    """
-    take = Inputs(recipe)
-    return take.run(filter_stage.filter(take(Documents, "ingest", documents), config), force)
-
-
-@flow(flow_run_name=run_name)
-def dedup(
-    recipe: RecipeName = "tiny",
-    documents: str = LATEST,
-    config: dedup_stage.DedupConfig = dedup_stage.DedupConfig(),
-    force: bool = False,
-) -> Summary:
-    """Drop exact and near duplicates.
-
-    Args:
-        recipe: Whose latest artifacts are meant, and whose latest the result becomes.
-        documents: Artifact of filter: STAGE/FINGERPRINT, or latest.
-        config: What counts as a duplicate.
-        force: Run also where the artifact is up to date.
-    """
-    take = Inputs(recipe)
-    return take.run(dedup_stage.dedup(take(Documents, "filter", documents), config), force)
-
-
-@flow(flow_run_name=run_name)
-def tokenizer(
-    recipe: RecipeName = "tiny",
-    documents: str = LATEST,
-    config: tokenizer_stage.TokenizerConfig = tokenizer_stage.TokenizerConfig(),
-    force: bool = False,
-) -> Summary:
-    """Train a byte-level BPE tokenizer, or take one from elsewhere.
-
-    Args:
-        recipe: Whose latest artifacts are meant, and whose latest the result becomes.
-        documents: Artifact of dedup: STAGE/FINGERPRINT, or latest.
-        config: Size of the vocabulary and how much text it is learned from.
-        force: Run also where the artifact is up to date.
-    """
-    take = Inputs(recipe)
-    return take.run(tokenizer_stage.tokenizer(take(Documents, "dedup", documents), config), force)
-
-
-@flow(flow_run_name=run_name)
-def tokenize(
-    recipe: RecipeName = "tiny",
-    documents: str = LATEST,
-    tokenizer: str = LATEST,
-    config: tokenize_stage.TokenizeConfig = tokenize_stage.TokenizeConfig(),
-    force: bool = False,
-) -> Summary:
-    """Turn documents into Arrow shards of tokens.
-
-    Args:
-        recipe: Whose latest artifacts are meant, and whose latest the result becomes.
-        documents: Artifact of dedup: STAGE/FINGERPRINT, or latest.
-        tokenizer: Artifact of tokenizer: STAGE/FINGERPRINT, or latest.
-        config: The validation split and the shards.
-        force: Run also where the artifact is up to date.
-    """
-    take = Inputs(recipe)
-    given = take(Documents, "dedup", documents), take(Tokenizer, "tokenizer", tokenizer)
-    return take.run(tokenize_stage.tokenize(*given, config), force)
-
-
-@flow(flow_run_name=run_name)
-def pretrain(
-    recipe: RecipeName = "tiny",
-    tokens: str = LATEST,
-    tokenizer: str = LATEST,
-    config: pretrain_stage.PretrainConfig = pretrain_stage.PretrainConfig(),
-    force: bool = False,
-) -> Summary:
-    """Train a base model on tokens, or take one from elsewhere.
-
-    Args:
-        recipe: Whose latest artifacts are meant, and whose latest the result becomes.
-        tokens: Artifact of tokenize: STAGE/FINGERPRINT, or latest.
-        tokenizer: Artifact of tokenizer: STAGE/FINGERPRINT, or latest.
-        config: The model, its training and its optimizer.
-        force: Run also where the artifact is up to date.
-    """
-    take = Inputs(recipe)
-    given = take(Tokens, "tokenize", tokens), take(Tokenizer, "tokenizer", tokenizer)
-    return take.run(pretrain_stage.pretrain(*given, config), force)
-
-
-@flow(flow_run_name=run_name)
-def sft(
-    recipe: RecipeName = "tiny",
-    base: str = LATEST,
-    tokenizer: str = LATEST,
-    config: sft_stage.SFTConfig = sft_stage.SFTConfig(),
-    force: bool = False,
-) -> Summary:
-    """Fine-tune a base model on conversations.
-
-    Args:
-        recipe: Whose latest artifacts are meant, and whose latest the result becomes.
-        base: Artifact of pretrain: STAGE/FINGERPRINT, or latest.
-        tokenizer: Artifact of tokenizer: STAGE/FINGERPRINT, or latest.
-        config: The conversations, the training and its optimizer.
-        force: Run also where the artifact is up to date.
-    """
-    take = Inputs(recipe)
-    given = take(Checkpoint, "pretrain", base), take(Tokenizer, "tokenizer", tokenizer)
-    return take.run(sft_stage.sft(*given, config), force)
-
-
-@flow(flow_run_name=run_name)
-def reward(
-    recipe: RecipeName = "tiny",
-    assistant: str = LATEST,
-    tokenizer: str = LATEST,
-    config: reward_stage.RewardConfig = reward_stage.RewardConfig(),
-    force: bool = False,
-) -> Summary:
-    """Train a reward model on preference pairs.
-
-    Args:
-        recipe: Whose latest artifacts are meant, and whose latest the result becomes.
-        assistant: Artifact of sft: STAGE/FINGERPRINT, or latest.
-        tokenizer: Artifact of tokenizer: STAGE/FINGERPRINT, or latest.
-        config: The pairs, the training and its optimizer.
-        force: Run also where the artifact is up to date.
-    """
-    take = Inputs(recipe)
-    given = take(Checkpoint, "sft", assistant), take(Tokenizer, "tokenizer", tokenizer)
-    return take.run(reward_stage.reward(*given, config), force)
-
-
-@flow(flow_run_name=run_name)
-def rlhf(
-    recipe: RecipeName = "tiny",
-    assistant: str = LATEST,
-    reward_model: str = LATEST,
-    tokenizer: str = LATEST,
-    config: rlhf_stage.RLHFConfig = rlhf_stage.RLHFConfig(),
-    force: bool = False,
-) -> Summary:
-    """Train the assistant to be preferred by the reward model.
-
-    Args:
-        recipe: Whose latest artifacts are meant, and whose latest the result becomes.
-        assistant: Artifact of sft: STAGE/FINGERPRINT, or latest.
-        reward_model: Artifact of reward: STAGE/FINGERPRINT, or latest.
-        tokenizer: Artifact of tokenizer: STAGE/FINGERPRINT, or latest.
-        config: The prompts and the training.
-        force: Run also where the artifact is up to date.
-    """
-    take = Inputs(recipe)
-    given = (
-        take(Checkpoint, "sft", assistant),
-        take(Checkpoint, "reward", reward_model),
-        take(Tokenizer, "tokenizer", tokenizer),
+    parameters = {
+        "recipe": (RecipeName, "tiny"),
+        **dict.fromkeys(producers, (str, LATEST)),
+        "config": (form, form()),
+        "sources": (dict[str, str], {}),
+        "force": (bool, False),
+    }
+    run.__signature__ = Signature(  # type: ignore[attr-defined]
+        [
+            Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+            for name, (kind, default) in parameters.items()
+        ],
+        return_annotation=Summary,
     )
-    return take.run(rlhf_stage.rlhf(*given, config), force)
-
-
-@flow(flow_run_name=run_name)
-def evaluate(
-    recipe: RecipeName = "tiny",
-    raw: str = LATEST,
-    clean: str = LATEST,
-    unique: str = LATEST,
-    tokenizer: str = LATEST,
-    tokens: str = LATEST,
-    base: str = LATEST,
-    assistant: str = LATEST,
-    reward_model: str = LATEST,
-    policy: str = LATEST,
-    config: evaluate_stage.EvaluateConfig = evaluate_stage.EvaluateConfig(),
-    force: bool = False,
-) -> Summary:
-    """Write the report card.
-
-    Args:
-        recipe: Whose latest artifacts are meant, and whose latest the result becomes.
-        raw: Artifact of ingest: STAGE/FINGERPRINT, or latest.
-        clean: Artifact of filter: STAGE/FINGERPRINT, or latest.
-        unique: Artifact of dedup: STAGE/FINGERPRINT, or latest.
-        tokenizer: Artifact of tokenizer: STAGE/FINGERPRINT, or latest.
-        tokens: Artifact of tokenize: STAGE/FINGERPRINT, or latest.
-        base: Artifact of pretrain: STAGE/FINGERPRINT, or latest.
-        assistant: Artifact of sft: STAGE/FINGERPRINT, or latest.
-        reward_model: Artifact of reward: STAGE/FINGERPRINT, or latest.
-        policy: Artifact of rlhf: STAGE/FINGERPRINT, or latest.
-        config: How much is asked.
-        force: Run also where the artifact is up to date.
-    """
-    take = Inputs(recipe)
-    step = evaluate_stage.evaluate(
-        raw=take(Documents, "ingest", raw),
-        clean=take(Documents, "filter", clean),
-        unique=take(Documents, "dedup", unique),
-        tokenizer=take(Tokenizer, "tokenizer", tokenizer),
-        tokens=take(Tokens, "tokenize", tokens),
-        base=take(Checkpoint, "pretrain", base),
-        assistant=take(Checkpoint, "sft", assistant),
-        reward_model=take(Checkpoint, "reward", reward_model),
-        policy=take(Checkpoint, "rlhf", policy),
-        config=config,
+    run.__annotations__ = {name: kind for name, (kind, _) in parameters.items()}
+    run.__name__ = run.__qualname__ = stage
+    inputs = "".join(
+        f"{role}: Artifact of {producer}: STAGE/FINGERPRINT, or latest.\n    " for role, producer in producers.items()
     )
-    return take.run(step, force)
+    run.__doc__ = DOCUMENTATION.format(purpose=purpose, inputs=inputs)
+    return flow(name=stage, flow_run_name=run_name)(run)
 
 
-@flow(flow_run_name=run_name)
-def export(
-    recipe: RecipeName = "tiny",
-    policy: str = LATEST,
-    tokenizer: str = LATEST,
-    report: str = LATEST,
-    config: export_stage.ExportConfig = export_stage.ExportConfig(),
-    force: bool = False,
-) -> Summary:
-    """Write the model as inference engines load it.
-
-    Args:
-        recipe: Whose latest artifacts are meant, and whose latest the result becomes.
-        policy: Artifact of rlhf: STAGE/FINGERPRINT, or latest.
-        tokenizer: Artifact of tokenizer: STAGE/FINGERPRINT, or latest.
-        report: Artifact of evaluate: STAGE/FINGERPRINT, or latest.
-        config: What the bundle says of itself.
-        force: Run also where the artifact is up to date.
-    """
-    take = Inputs(recipe)
-    given = take(Checkpoint, "rlhf", policy), take(Tokenizer, "tokenizer", tokenizer), take(Report, "evaluate", report)
-    return take.run(export_stage.export(*given, config), force)
+def with_named_inputs(
+    step: Step[Artifact], names: dict[str, str], recipe: str, sources: dict[str, str]
+) -> Step[Artifact]:
+    """The step with the artifacts that were named as its inputs. Raises UserError where one is missing or of another kind."""
+    store, by_stage = Store.default(), dict[str, str]()
+    for role, name in names.items():
+        stage = step.inputs[role].stage
+        artifact_id = store.latest(recipe, stage) if name == LATEST else name if "/" in name else f"{stage}/{name}"
+        manifest = store.open(artifact_id, kind_of_role(step.takes, role)).manifest
+        by_stage[stage] = artifact_id
+        lineage = {made_of.partition("/")[0]: made_of for made_of in manifest.inputs.values()}
+        by_stage |= {source: lineage[source] for source in LINEAGE if source in lineage}
+    return with_existing(step, by_stage, sources)
 
 
-FLOWS = {
-    stage.name: stage
-    for stage in (ingest, filter, dedup, tokenizer, tokenize, pretrain, sft, reward, rlhf, evaluate, export)
-}
+ingest = stage_flow("ingest", "Read web archive files into documents.")
+filter = stage_flow("filter", "Drop documents by URL, language and quality, and redact personal data.")
+dedup = stage_flow("dedup", "Drop exact and near duplicates.")
+tokenizer = stage_flow("tokenizer", "Train a byte-level BPE tokenizer, or take an existing vocabulary.")
+tokenize = stage_flow("tokenize", "Encode documents as Arrow shards of tokens.")
+pretrain = stage_flow("pretrain", "Train a base model on tokens, or take an open-weights model.")
+sft = stage_flow("sft", "Fine-tune a base model on conversations.")
+reward = stage_flow("reward", "Train a reward model on preference pairs.")
+rlhf = stage_flow("rlhf", "Train the assistant to be preferred by the reward model.")
+evaluate = stage_flow("evaluate", "Evaluate all models and write the report card.")
+export = stage_flow("export", "Write the model in the layout that inference engines load.")

@@ -1,14 +1,14 @@
-"""Files from elsewhere that shape what a stage makes: block lists, the model that tells languages.
+"""Resources: files from elsewhere that shape the result of a stage, such as block lists and the language identification model.
 
-Reads a file or a folder, local or at any fsspec URL (`tar://blacklists::lists.tar.gz` reads inside an archive). Writes
-a copy. It is named by what the files hold and not by where they were: a changed list makes stale what was filtered with
-it, a moved one does not.
+Reads a file or a folder, local or at any fsspec URL (`tar://blacklists::lists.tar.gz` reads inside an archive). Writes a copy into
+the store. A resource is identified by the hash of its files, not by their path: a changed list makes the filter's artifact stale,
+a moved list does not.
 """
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import fsspec
 from pydantic import Field
 
 from model.config import Config, runtime
+from model.errors import UserError
 from tasks.artifacts.manifest import Resource
 from tasks.artifacts.step import Outcome, Step
 from tasks.execution.context import StageContext
@@ -25,22 +26,39 @@ BLOCK_BYTES = 1 << 20
 HUB_CACHE = re.compile(r"models--([^/]+)--([^/]+)/snapshots/[^/]+$")
 
 
+def expand_user(path: str) -> str:
+    """A path with `~` replaced by the home folder; a URL as it is."""
+    return path if "://" in path else str(Path(path).expanduser())
+
+
 class ResourceConfig(Config):
-    """Where files are, and what they hold."""
+    """Where files are, and their hash once they are found."""
 
-    name: str = Field(description="What they are for.")
-    sha256: str = Field(description="The hash over the names and bytes of all files.")
+    name: str = Field(description="What the files are used for.")
+    sha256: str = Field("", description="The hash over the names and bytes of all files.")
     path: str = runtime("", description="A file or a folder, as a path or any fsspec URL.")
-    names: tuple[str, ...] = runtime((), description="Of a folder, only files of these names; none: every file.")
+    names: tuple[str, ...] = runtime((), description="Take only files of these names from a folder; empty takes all.")
 
 
-def resource(name: str, path: str, names: tuple[str, ...] = ()) -> Step[Resource]:
-    """The step that copies `path` into the store. Raises ValueError where there is no such file."""
-    config = ResourceConfig(name=name, sha256=digest(name, path, names), path=path, names=names)
-    return Step("resource", VERSION, Resource, config, {}, run=copy_files, is_source=True)
+def resource(
+    name: str, path: str, names: tuple[str, ...] = (), locate: Callable[[str], str] = expand_user
+) -> Step[Resource]:
+    """The step that copies `path` into the store: a file or a folder, and of a folder only the files of these names.
+
+    `locate` finds the files when the step's name is needed, since what is typed may stand for a place, as "ut1" does.
+    """
+
+    def find(asked: ResourceConfig) -> ResourceConfig:
+        """Raises UserError where there is no such file."""
+        place = locate(asked.path)
+        return asked.model_copy(update={"path": place, "sha256": digest(name, place, names)})
+
+    asked = ResourceConfig(name=name, path=path, names=names)
+    return Step("resource", VERSION, Resource, asked, {}, run=copy_files, resolve=find, is_source=True)
 
 
 def digest(name: str, path: str, names: tuple[str, ...]) -> str:
+    """The hash over the names and bytes of the files at `path`."""
     whole = hashlib.sha256()
     for relative, blocks in open_files(name, path, names):
         content = hashlib.sha256()
@@ -51,23 +69,23 @@ def digest(name: str, path: str, names: tuple[str, ...]) -> str:
 
 
 def open_files(name: str, path: str, names: tuple[str, ...]) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """The files at `path` in order of name: relative path, and the bytes in blocks, to be read before the next file."""
+    """The files at `path` in order of name: the relative path and the bytes in blocks, which must be read before the next file."""
     filesystem, root = fsspec.core.url_to_fs(path)
     root = root.rstrip("/")
     found = sorted(filesystem.find(root))
     if not found:
-        raise ValueError(f"there is no {name} at {path!r}: name a file, or a folder with files in it")
+        raise UserError(f"there is no {name} at {path!r}: name a file, or a folder with files in it")
     for file in found:
         relative = file.removeprefix(root).lstrip("/") or file.rsplit("/", 1)[-1]
         if ".." in relative.split("/"):
-            raise ValueError(f"the {name} at {path!r} has a file {relative!r}, outside of its folder: repack it")
+            raise UserError(f"the {name} at {path!r} has a file {relative!r}, outside of its folder: repack it")
         if file == root or not names or relative.rsplit("/", 1)[-1] in names:
             with filesystem.open(file, "rb") as stream:
                 yield relative, iter(partial(stream.read, BLOCK_BYTES), b"")
 
 
 def copy_files(ctx: StageContext, config: ResourceConfig) -> Outcome:
-    """Copies the files into `files/`. Raises ValueError where they are no longer what was named."""
+    """Copy the files into `files/`. Raises UserError where they changed after they were hashed."""
     counts = Counter(files=0, bytes=0)
     for relative, blocks in open_files(config.name, config.path, config.names):
         target = ctx.folder / "files" / relative
@@ -76,13 +94,13 @@ def copy_files(ctx: StageContext, config: ResourceConfig) -> Outcome:
             num_bytes = sum(map(stream.write, blocks))
         counts.update(files=1, bytes=num_bytes)
     if digest(config.name, str(ctx.folder / "files"), ()) != config.sha256:
-        raise ValueError(
+        raise UserError(
             f"the {config.name} at {config.path!r} changed while the pipeline was being started: run it again"
         )
     return Outcome(dict(counts))
 
 
 def short_name(path: str) -> str:
-    """What a model is called: as on the Hub where it lies in the Hub's cache, else as its folder."""
+    """The name of a model: OWNER/NAME where it lies in the Hub's cache, else the name of its folder."""
     in_cache = HUB_CACHE.search(path.rstrip("/"))
     return "/".join(in_cache.groups()) if in_cache else Path(path).absolute().name

@@ -86,12 +86,12 @@ def run(
     """Run the stages of a recipe. What is up to date is skipped."""
     server = Server()
     from flows.cli.terminal import Terminal
-    from flows.pipeline import dag, pipeline, select, state
+    from flows.pipeline import dag, pipeline, planned, select, state
 
     bounds: dict[str, Any] = {"start": start, "until": until, "only": only}
     shaping: dict[str, Any] = {"inputs": inputs, "max_files": max_files, "settings": settings, "base_model": base_model}
     told = bounds | shaping | {"recipe": recipe, "force": force}
-    steps = dag(make_recipe(recipe, **shaping))
+    steps = dag(make_recipe(recipe, **shaping)).by_stage()
     store = Store.default()
     names = select(start, until, only, force)
     states: dict[str, str] = {name: state(steps[name], recipe, store) for name in STAGE_NAMES}
@@ -100,7 +100,7 @@ def run(
         what = f"{len(names)} stages of recipe {recipe} are" if len(names) > 1 else f"{names[0]} of recipe {recipe} is"
         console.print(f"{what} up to date, nothing to run.")
     else:
-        with server.used(), Terminal(console) as terminal, reporting(terminal):
+        with server.used(), Terminal(console) as terminal, reporting(terminal), planned(steps):
             pipeline(**told, runs_deployments=False)
     _finish(steps, names, recipe, store)
     if names[-1] in ("evaluate", "export"):
@@ -238,7 +238,7 @@ def stages(
 
     store = Store.default()
     table = Table("stage", "state", "artifact", "wall s", "what it holds", box=None)
-    for name, step in dag(make_recipe(recipe, inputs, max_files, settings, base_model)).items():
+    for name, step in dag(make_recipe(recipe, inputs, max_files, settings, base_model)).by_stage().items():
         manifest = store.find(step.id)
         seconds = f"{manifest.provenance['wall_seconds']:.1f}" if manifest else ""
         table.add_row(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+import pydantic
+from pydantic import AfterValidator, ConfigDict, Field
 
 from model.files import MAX_NAME_BYTES
 
@@ -61,7 +62,7 @@ def check_id(artifact_id: str) -> str:
 Name = Annotated[str, AfterValidator(check_name)]
 
 
-class FileRecord(BaseModel):
+class FileRecord(pydantic.BaseModel):
     """One file of an artifact; its path is relative to the artifact's folder."""
 
     path: Annotated[str, AfterValidator(check_path)]
@@ -80,7 +81,7 @@ def _differ(files: list[FileRecord]) -> list[FileRecord]:
     return files
 
 
-class Manifest(BaseModel):
+class Manifest(pydantic.BaseModel):
     """The record of every artifact: what it is, what it was made of, and how."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")  # null would not be read again
@@ -126,15 +127,15 @@ class Crawl(Artifact):
 
 
 class Resource(Artifact):
-    """Files from elsewhere that shape a result, copied into `files/`: block lists, a model that tells languages."""
+    """Files from elsewhere that shape a result, copied into `files/`: block lists, a language identification model."""
 
 
 class Documents(Artifact):
     """Documents in `documents/*.parquet`, what was dropped with the reason in `dropped/*.parquet`."""
 
 
-class Measures(Artifact):
-    """What was measured of documents in `measures/*.parquet`, a row for each document of the shard of that name."""
+class Attributes(Artifact):
+    """Attributes of documents in `attributes/*.parquet`: a row for each document of the shard of that name."""
 
 
 class Tokenizer(Artifact):
@@ -149,20 +150,36 @@ class Checkpoint(Artifact):
     """`model.safetensors`, `config.json` and the metrics of the run that made them."""
 
 
+class BaseModel(Checkpoint):
+    """A model that continues text: trained on tokens, or open weights."""
+
+
+class SFTModel(Checkpoint):
+    """A base model that was fine-tuned on conversations."""
+
+
+class RewardModel(Checkpoint):
+    """A model with a scalar head that scores a completion."""
+
+
+class Policy(Checkpoint):
+    """An SFT model that was trained with a reward."""
+
+
 class Conversations(Artifact):
-    """`conversations.jsonl`."""
+    """`train.jsonl` and `validation.jsonl`, a conversation a line."""
 
 
 class Preferences(Artifact):
-    """`preferences.jsonl`."""
+    """`train.jsonl` and `validation.jsonl`, a preference pair a line."""
 
 
 class Prompts(Artifact):
-    """`prompts.jsonl`."""
+    """`prompts.jsonl`, a prompt a line."""
 
 
 class Questions(Artifact):
-    """`questions.jsonl`."""
+    """`questions.jsonl`, a question a line."""
 
 
 class Report(Artifact):
@@ -170,4 +187,15 @@ class Report(Artifact):
 
 
 class Bundle(Artifact):
-    """A model as inference engines load it."""
+    """A model in the layout that inference engines load."""
+
+
+def kind_named(name: str) -> type[Artifact] | None:
+    """The kind of artifact of that name, as a manifest has it; None where there is no such kind."""
+    pending: list[type[Artifact]] = [Artifact]
+    while pending:
+        kind = pending.pop()
+        if kind.__name__ == name:
+            return kind
+        pending += kind.__subclasses__()
+    return None

@@ -34,6 +34,7 @@ from tasks.artifacts.manifest import (
     check_id,
     check_name,
     is_bookkeeping,
+    kind_named,
 )
 from tasks.artifacts.step import A_co
 
@@ -82,13 +83,17 @@ class Store:
         return _read_manifest(path, artifact_id) if path.exists() or path.is_symlink() else None
 
     def open(self, artifact_id: str, kind: type[A_co]) -> A_co:
-        """The artifact, every file of it checked. Raises UserError where it is missing or of another kind, DamagedArtifact."""
+        """The artifact, every file of it checked. A kind is accepted where one that it is derived from is asked for.
+
+        Raises UserError where the artifact is missing or of another kind, DamagedArtifact where a file was changed.
+        """
         manifest = self.find(artifact_id)
         if manifest is None:
             raise UserError(
                 f"there is no artifact {artifact_id} in {self.url}: run its stage first, or name another store with CRAWL2CHAT_STORE"
             )
-        if kind is not Artifact and manifest.kind != kind.__name__:
+        found = kind_named(manifest.kind)
+        if kind is not Artifact and (found is None or not issubclass(found, kind)):
             raise UserError(
                 f"artifact {artifact_id} is of kind {manifest.kind}, and {kind.__name__} is needed here: name one of that kind"
             )

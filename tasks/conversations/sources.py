@@ -21,7 +21,7 @@ from model.files import write_lines
 from tasks.artifacts.manifest import Artifact, Conversations, Preferences, Prompts, Questions
 from tasks.artifacts.step import Outcome, Step
 from tasks.conversations.identity import SAMPLE, content_hash, find_files
-from tasks.conversations.readers import read_files, split
+from tasks.conversations.readers import check_source, read_files, split
 from tasks.execution.context import StageContext
 from tasks.records.conversations import Conversation, Preference, Prompt, Question, Record, normal_form
 from tasks.sample_web import chat
@@ -33,9 +33,45 @@ A = TypeVar("A", bound=Artifact)
 Compose = Callable[[World, int], Iterable[Record]]
 
 
-class ChatDataConfig(Config):
-    """Where records come from: files, identified by their content, or the world of a seed."""
+class ConversationsConfig(Config):
+    """Where conversations come from. Their artifact identifies them, so no field is part of the fingerprint of SFT."""
 
+    conversations: str = runtime(
+        SAMPLE, description="JSON Lines of conversations: a path or glob, or 'sample' to compose them."
+    )
+    num_conversations: int = runtime(6000, ge=1, description="How many are composed where the source is 'sample'.")
+    validation_fraction: float = runtime(0.03, ge=0.0, le=0.5, description="Conversations kept for validation.")
+
+
+class PreferencesConfig(Config):
+    """Where preference pairs come from."""
+
+    preferences: str = runtime(
+        SAMPLE, description="JSON Lines of preference pairs: a path or glob, or 'sample' to compose them."
+    )
+    num_pairs: int = runtime(3000, ge=1, description="How many are composed where the source is 'sample'.")
+    validation_fraction: float = runtime(0.1, ge=0.0, le=0.5, description="Pairs kept for validation.")
+
+
+class PromptsConfig(Config):
+    """Where prompts come from."""
+
+    prompts: str = runtime(SAMPLE, description="JSON Lines of prompts: a path or glob, or 'sample' to compose them.")
+    num_prompts: int = runtime(1000, ge=1, description="How many are composed where the source is 'sample'.")
+
+
+class QuestionsConfig(Config):
+    """Where questions come from."""
+
+    questions: str = runtime(
+        SAMPLE, description="JSON Lines of questions: a path or glob, or 'sample' to compose them."
+    )
+
+
+class ChatDataConfig(Config):
+    """The records of one source: files, identified by their content, or composed from the world of a seed."""
+
+    source: str = runtime("", description="As typed: a path, a glob, or 'sample'.")
     paths: list[str] = runtime([])
     sha256: list[str] = Field(default_factory=list)
     num_records: int = 0
@@ -43,45 +79,63 @@ class ChatDataConfig(Config):
     validation_fraction: float = 0.0
 
 
-def conversations(source: str, num_records: int, world_seed: int, validation_fraction: float) -> Step[Conversations]:
-    """Conversations of a path, a glob or "sample"."""
-    config = _config(source, num_records=num_records, world_seed=world_seed, validation_fraction=validation_fraction)
-    return _step(Conversations, config, partial(_write_split, Conversation, chat.conversations))
+def conversations(config: ConversationsConfig, world_seed: int) -> Step[Conversations]:
+    """The step that reads or composes conversations."""
+    asked = ChatDataConfig(
+        source=config.conversations,
+        num_records=config.num_conversations,
+        world_seed=world_seed,
+        validation_fraction=config.validation_fraction,
+    )
+    return _step(Conversations, Conversation, asked, partial(_write_split, Conversation, chat.conversations))
 
 
-def preferences(source: str, num_records: int, world_seed: int, validation_fraction: float) -> Step[Preferences]:
-    """Preference pairs of a path, a glob or "sample"."""
-    config = _config(source, num_records=num_records, world_seed=world_seed, validation_fraction=validation_fraction)
-    return _step(Preferences, config, partial(_write_split, Preference, chat.preferences))
+def preferences(config: PreferencesConfig, world_seed: int) -> Step[Preferences]:
+    """The step that reads or composes preference pairs."""
+    asked = ChatDataConfig(
+        source=config.preferences,
+        num_records=config.num_pairs,
+        world_seed=world_seed,
+        validation_fraction=config.validation_fraction,
+    )
+    return _step(Preferences, Preference, asked, partial(_write_split, Preference, chat.preferences))
 
 
-def prompts(source: str, num_records: int, world_seed: int) -> Step[Prompts]:
-    """Prompts of a path, a glob or "sample"."""
-    config = _config(source, num_records=num_records, world_seed=world_seed)
-    return _step(Prompts, config, partial(_write_whole, Prompt, chat.prompts))
+def prompts(config: PromptsConfig, world_seed: int) -> Step[Prompts]:
+    """The step that reads or composes prompts."""
+    asked = ChatDataConfig(source=config.prompts, num_records=config.num_prompts, world_seed=world_seed)
+    return _step(Prompts, Prompt, asked, partial(_write_whole, Prompt, chat.prompts))
 
 
-def questions(source: str, world_seed: int) -> Step[Questions]:
-    """Questions of a path, a glob or "sample"."""
-    config = _config(source, world_seed=world_seed)
-    return _step(Questions, config, partial(_write_whole, Question, _all_questions))
+def questions(config: QuestionsConfig, world_seed: int) -> Step[Questions]:
+    """The step that reads or composes questions."""
+    asked = ChatDataConfig(source=config.questions, world_seed=world_seed)
+    return _step(Questions, Question, asked, partial(_write_whole, Question, _all_questions))
 
 
 def _all_questions(world: World, _: int) -> Iterable[Question]:
     return chat.questions(world)
 
 
-def _config(source: str, *, validation_fraction: float = 0.0, **composed: int) -> ChatDataConfig:
-    """How records would have been composed is not part of the identity of files."""
-    if source == SAMPLE:
-        return ChatDataConfig(validation_fraction=validation_fraction, **composed)
-    files = find_files(source)
-    hashes = [content_hash(file) for file in files]
-    return ChatDataConfig(paths=list(map(str, files)), sha256=hashes, validation_fraction=validation_fraction)
+def _step(kind: type[A], record: type[Record], asked: ChatDataConfig, run: Callable[..., Outcome]) -> Step[A]:
+    def check(config: ChatDataConfig) -> None:
+        check_source(record, config.source, config.validation_fraction)
+
+    stage = kind.__name__.lower()
+    return Step(stage, VERSION, kind, asked, {}, run=run, resolve=_find, check=check, is_source=True)
 
 
-def _step(kind: type[A], config: ChatDataConfig, run: Callable[..., Outcome]) -> Step[A]:
-    return Step(kind.__name__.lower(), VERSION, kind, config, {}, run=run, is_source=True)
+def _find(asked: ChatDataConfig) -> ChatDataConfig:
+    """The files of a source with their hashes. How records would have been composed is not part of the identity of files."""
+    if asked.source == SAMPLE:
+        return asked
+    files = find_files(asked.source)
+    return ChatDataConfig(
+        source=asked.source,
+        paths=list(map(str, files)),
+        sha256=[content_hash(file) for file in files],
+        validation_fraction=asked.validation_fraction,
+    )
 
 
 def _write_whole(kind: type[Record], compose: Compose, ctx: StageContext, config: ChatDataConfig) -> Outcome:

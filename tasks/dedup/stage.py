@@ -29,7 +29,7 @@ write hold a thousand documents and one shard's lines.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePath
 from resource import RUSAGE_SELF, getrusage
@@ -40,9 +40,9 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from model.config import runtime
-from tasks.artifacts.manifest import Artifact, Documents, Resource
-from tasks.artifacts.step import ExistingArtifact, Outcome, Step
-from tasks.artifacts.store import Store
+from model.errors import UserError
+from tasks.artifacts.manifest import Documents, Resource
+from tasks.artifacts.step import ExistingArtifact, Outcome, Step, roles
 from tasks.dedup import clusters, contamination, minhash, repeated_lines, signatures
 from tasks.dedup.candidates import REASONS, MergeConfig, Verdicts, Work, assign_clusters, save, write_clusters
 from tasks.dedup.columns import even_ranges
@@ -91,27 +91,45 @@ class DedupConfig(MergeConfig):
     )
 
 
-def dedup(documents: Step[Documents], config: DedupConfig) -> Step[Documents]:
-    """The step that deduplicates `documents`. Raises ValueError where an evaluation set or an earlier artifact is not there."""
-    inputs: dict[str, Step[Artifact]] = {"documents": documents}
-    for number, name in enumerate(config.against):
-        inputs[f"against_{number}"] = earlier(name, config)
-    for number, path in enumerate(config.eval_sets):
-        inputs[f"evaluation_{number}"] = resource("evaluation set", path)
-    return Step("dedup", VERSION, Documents, config, inputs, run=deduplicate_documents)
+@dataclass(frozen=True)
+class DedupInputs:
+    """What is deduplicated, the finished crawls it is compared with, and the evaluation sets that must not be learned."""
+
+    documents: Documents
+    earlier: tuple[Documents, ...] = ()
+    eval_sets: tuple[Resource, ...] = ()
 
 
-def earlier(name: str, config: DedupConfig) -> Step[Artifact]:
-    """A finished artifact to hold documents against. Raises ValueError where it kept no signatures, or of another kind."""
-    theirs = Store.default().open(name, Documents).manifest.config
-    ours = config.model_dump() | {"keep_signatures": True}
+def earlier_documents(artifact_ids: Sequence[str]) -> list[Step[Documents]]:
+    """Finished artifacts dedup/FINGERPRINT that new documents are compared with."""
+    return [ExistingArtifact.of(Documents, artifact_id) for artifact_id in artifact_ids]
+
+
+def evaluation_sets(paths: Sequence[str]) -> list[Step[Resource]]:
+    """The steps that copy evaluation sets into the store."""
+    return [resource("evaluation set", path) for path in paths]
+
+
+def dedup(
+    documents: Step[Documents],
+    earlier: Sequence[Step[Documents]],
+    eval_sets: Sequence[Step[Resource]],
+    config: DedupConfig,
+) -> Step[Documents]:
+    """Drop exact and near duplicates, repeated lines and evaluation questions."""
+    inputs = roles(documents=documents, earlier=earlier, eval_sets=eval_sets)
+    return Step("dedup", VERSION, Documents, config, inputs, run=deduplicate_documents, takes=DedupInputs)
+
+
+def check_signatures(earlier: Documents, config: DedupConfig) -> None:
+    """Raises UserError where an earlier artifact kept no signatures, or computed them with other settings."""
+    theirs, ours = earlier.manifest.config, config.model_dump() | {"keep_signatures": True}
     for field in SIGNING:
         if theirs.get(field) != ours[field]:
-            raise ValueError(
-                f"documents cannot be held against {name}: it was made with {field}={theirs.get(field)}, and {ours[field]} "
-                "is needed; make it anew with that"
+            raise UserError(
+                f"documents cannot be compared with {earlier.manifest.id}: it was made with {field}={theirs.get(field)}, and "
+                f"{ours[field]} is needed; run its dedup stage again with that"
             )
-    return replace(ExistingArtifact.of(Documents, name), is_source=True)
 
 
 @dataclass(frozen=True)
@@ -129,10 +147,13 @@ class Shard:
         return self.work.state / kind / f"{self.path.stem}.npy"
 
 
-def deduplicate_documents(ctx: StageContext, config: DedupConfig, documents: Documents, **others: Artifact) -> Outcome:
+def deduplicate_documents(ctx: StageContext, config: DedupConfig, inputs: DedupInputs) -> Outcome:
     """Sign every shard, find the clusters, write every shard without duplicates."""
-    questions = contamination.collect(evaluation_sets(others.values()), config.eval_ngram_size)
-    known = [path for artifact in others.values() for path in artifact.files("signatures/*.parquet")]
+    documents = inputs.documents
+    for earlier in inputs.earlier:
+        check_signatures(earlier, config)
+    questions = contamination.collect(evaluation_files(inputs.eval_sets), config.eval_ngram_size)
+    known = [path for earlier in inputs.earlier for path in earlier.files("signatures/*.parquet")]
     paths = documents.files("documents/*.parquet")
     sizes = [pq.read_metadata(path).num_rows for path in (*known, *paths)]
     firsts = np.cumsum([0, *sizes]).tolist()
@@ -156,9 +177,8 @@ def deduplicate_documents(ctx: StageContext, config: DedupConfig, documents: Doc
     return Outcome(counts)
 
 
-def evaluation_sets(others: Iterable[Artifact]) -> dict[Path, str]:
+def evaluation_files(sets: Iterable[Resource]) -> dict[Path, str]:
     """The files of evaluation sets, and their names: after the paths they were copied from."""
-    sets = [artifact for artifact in others if isinstance(artifact, Resource)]
     origins = {path: origin(artifact, path) for artifact in sets for path in artifact.files("*")}
     return dict(zip(origins, contamination.short_names(list(origins.values())), strict=True))
 

@@ -4,22 +4,22 @@ Reads artifacts' manifests and the sample web's truth file, writes nothing. Figu
 """
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from tasks.artifacts.manifest import Artifact, Checkpoint
+from tasks.artifacts.manifest import Artifact, BaseModel, Documents
 from tasks.evaluate import filter_truth
+from tasks.evaluate.inputs import EvaluateInputs
 from tasks.markdown import Figures, one_line, percent, size, table
 from tasks.records.histograms import histogram_row
 from tasks.records.kept_dropped import funnel
 from tasks.resources import short_name
 
 
-def data_figures(artifacts: Mapping[str, Artifact]) -> list[Figures]:
+def data_figures(inputs: EvaluateInputs) -> list[Figures]:
     """What each stage of the data half was given, kept, and dropped for which reason."""
     rows = []
-    for role in ("raw", "clean", "unique"):
-        manifest = artifacts[role].manifest
+    for documents in (inputs.raw, inputs.clean, inputs.unique):
+        manifest = documents.manifest
         kept, *dropped = sorted(funnel(manifest.counts), key=lambda row: row["reason"] != "kept")
         rows.append(
             {
@@ -34,16 +34,16 @@ def data_figures(artifacts: Mapping[str, Artifact]) -> list[Figures]:
     return rows
 
 
-def measured_figures(artifacts: Mapping[str, Artifact]) -> Figures:
+def measured_figures(clean: Documents) -> Figures:
     """Histograms of what was measured, the commonest hosts and languages: as filter wrote them, else nothing."""
-    paths = artifacts["clean"].files("histograms.json")
+    paths = clean.files("histograms.json")
     return json.loads(paths[0].read_text(encoding="utf-8")) if paths else {}
 
 
-def truth_figures(artifacts: Mapping[str, Any]) -> Figures:
+def truth_figures(inputs: EvaluateInputs) -> Figures:
     """Precision and recall of every filter where the crawl says what should become of its pages, else nothing."""
-    raw, clean, unique = (artifacts[role] for role in ("raw", "clean", "unique"))
-    paths = artifacts["crawl"].files("truth.jsonl")
+    raw, clean, unique = inputs.raw, inputs.clean, inputs.unique
+    paths = inputs.crawl.files("truth.jsonl")
     if not paths:
         return {}
     pages = filter_truth.read_truth(paths[0])
@@ -55,16 +55,16 @@ def truth_figures(artifacts: Mapping[str, Any]) -> Figures:
     return {"families": families, "redaction": filter_truth.redaction(pages, clean)}
 
 
-def language_figures(artifacts: Mapping[str, Artifact]) -> Figures:
+def language_figures(inputs: EvaluateInputs) -> Figures:
     """What tokenizer, tokens and base model say of themselves, by role and name."""
     return {
         f"{role}/{name}": value
-        for role in ("tokenizer", "tokens", "base")
-        for name, value in (artifacts[role].manifest.counts | artifacts[role].manifest.metrics).items()
+        for role, artifact in (("tokenizer", inputs.tokenizer), ("tokens", inputs.tokens), ("base", inputs.base))
+        for name, value in (artifact.manifest.counts | artifact.manifest.metrics).items()
     }
 
 
-def base_figures(base: Checkpoint) -> Figures:
+def base_figures(base: BaseModel) -> Figures:
     """The layout of the base model, and what it was started from where that is a model from elsewhere."""
     layout = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
     is_imported = "initial_model" in base.manifest.inputs
@@ -72,7 +72,7 @@ def base_figures(base: Checkpoint) -> Figures:
     return {"layout": layout.removesuffix("ForCausalLM"), "initial_model": origin}
 
 
-def cost_figures(artifacts: Mapping[str, Artifact]) -> list[Figures]:
+def cost_figures(artifacts: Iterable[Artifact]) -> list[Figures]:
     """Wall seconds and bytes of every stage."""
     return [
         {
@@ -80,7 +80,7 @@ def cost_figures(artifacts: Mapping[str, Artifact]) -> list[Figures]:
             "wall_seconds": artifact.manifest.provenance["wall_seconds"],
             "bytes": sum(file.bytes for file in artifact.manifest.files),
         }
-        for artifact in artifacts.values()
+        for artifact in artifacts
     ]
 
 

@@ -13,12 +13,26 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from model.config import Config, GenerateConfig
+from model.config import GenerateConfig
 from model.files import read_lines, write_lines
 from tasks.artifacts.files import write_atomically
-from tasks.artifacts.manifest import Artifact, Checkpoint, Documents, Report, Tokenizer, Tokens
-from tasks.artifacts.step import Outcome, Step
-from tasks.conversations.sources import questions
+from tasks.artifacts.manifest import (
+    Attributes,
+    BaseModel,
+    Crawl,
+    Documents,
+    Policy,
+    Preferences,
+    Questions,
+    Report,
+    RewardModel,
+    SFTModel,
+    Tokenizer,
+    Tokens,
+)
+from tasks.artifacts.step import Outcome, Step, roles
+from tasks.conversations.sources import QuestionsConfig
+from tasks.evaluate.inputs import EvaluateInputs
 from tasks.evaluate.report_card import (
     base_figures,
     cost_figures,
@@ -40,13 +54,9 @@ CHAT = ("assistant", "policy")
 WELL_KNOWN_MENTIONS = 5  # an assistant is not expected to know what the web tells less often
 
 
-class EvaluateConfig(Config):
+class EvaluateConfig(QuestionsConfig):
     """How much is asked of the models, and how their words are drawn."""
 
-    questions: str = Field(
-        "sample", description="JSON Lines of questions: a path or glob, or 'sample' to compose them."
-    )
-    world_seed: int = Field(1, ge=0, description="The world of the sample web that they ask about.")
     max_questions: int = Field(2000, ge=4, description="At most so many questions per model, spread over the splits.")
     max_preferences: int = Field(400, ge=0, description="At most so many preference pairs for the reward model.")
     max_new_tokens: int = Field(48, ge=1, le=4096, description="An answer is cut off after so many tokens.")
@@ -64,60 +74,66 @@ class EvaluateConfig(Config):
 
 
 def evaluate(
+    crawl: Step[Crawl],
     raw: Step[Documents],
+    attributes: Step[Attributes],
     clean: Step[Documents],
     unique: Step[Documents],
-    tokens: Step[Tokens],
     tokenizer: Step[Tokenizer],
-    base: Step[Checkpoint],
-    assistant: Step[Checkpoint],
-    reward_model: Step[Checkpoint],
-    policy: Step[Checkpoint],
+    tokens: Step[Tokens],
+    base: Step[BaseModel],
+    assistant: Step[SFTModel],
+    reward_model: Step[RewardModel],
+    policy: Step[Policy],
+    preferences: Step[Preferences],
+    questions: Step[Questions],
     config: EvaluateConfig,
 ) -> Step[Report]:
-    inputs: dict[str, Step[Artifact]] = {
-        "crawl": raw.inputs["crawl"],
-        "raw": raw,
-        "measures": clean.inputs["measures"],
-        "clean": clean,
-        "unique": unique,
-        "tokenizer": tokenizer,
-        "tokens": tokens,
-        "base": base,
-        "assistant": assistant,
-        "reward_model": reward_model,
-        "policy": policy,
-        "preferences": reward_model.inputs["preferences"],
-        "questions": questions(config.questions, config.world_seed),
-    }
-    return Step("evaluate", VERSION, Report, config, inputs, run=evaluate_models)
+    """Evaluate all models and write the report card."""
+    inputs = roles(
+        crawl=crawl,
+        raw=raw,
+        attributes=attributes,
+        clean=clean,
+        unique=unique,
+        tokenizer=tokenizer,
+        tokens=tokens,
+        base=base,
+        assistant=assistant,
+        reward_model=reward_model,
+        policy=policy,
+        preferences=preferences,
+        questions=questions,
+    )
+    return Step("evaluate", VERSION, Report, config, inputs, run=evaluate_models, takes=EvaluateInputs)
 
 
-def evaluate_models(ctx: StageContext, config: EvaluateConfig, **artifacts: Any) -> Outcome:
+def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateInputs) -> Outcome:
+    """Ask every model and write `report.md` and `report.json`."""
     from model.network.huggingface import load_transformer
     from model.tokenizer.chat import ChatTokenizer
 
-    asked = read_lines(artifacts["questions"].folder / "questions.jsonl")
-    encoder = ChatTokenizer.load(artifacts["tokenizer"].folder / "tokenizer.json")
-    base = load_transformer(artifacts["base"].folder)
+    asked = read_lines(inputs.questions.folder / "questions.jsonl")
+    encoder = ChatTokenizer.load(inputs.tokenizer.folder / "tokenizer.json")
+    base = load_transformer(inputs.base.folder)
     chosen = choose(asked, config.max_questions, config.seed)
     answers: list[Figures] = []
-    for role in CHAT:
-        answers += interview(ctx, config, role, load_transformer(artifacts[role].folder), encoder, chosen)
+    for role, chat_model in zip(CHAT, (inputs.assistant, inputs.policy), strict=True):
+        answers += interview(ctx, config, role, load_transformer(chat_model.folder), encoder, chosen)
     facts = recall(ctx, config, base, encoder, asked)
     write_lines(ctx.folder / "answers.jsonl", [*answers, *facts])
     figures: Figures = {
-        "data": data_figures(artifacts),
-        "measured": measured_figures(artifacts),
-        "truth": truth_figures(artifacts),
-        "language": language_figures(artifacts),
-        "base": base_figures(artifacts["base"]),
+        "data": data_figures(inputs),
+        "measured": measured_figures(inputs.clean),
+        "truth": truth_figures(inputs),
+        "language": language_figures(inputs),
+        "base": base_figures(inputs.base),
         "facts": facts_by_class([*facts, *answers], config.frequency_bounds),
         "chat": {role: chat_figures([said for said in answers if said["model"] == role]) for role in CHAT},
-        "reward": reward_figures(config, artifacts, encoder),
+        "reward": reward_figures(config, inputs, encoder),
         "completions": completions(config, base, encoder),
         "exchange": exchange([said for said in answers if said["model"] == CHAT[-1]]),
-        "cost": cost_figures(artifacts),
+        "cost": cost_figures(inputs.all()),
     }
     return publish(ctx, figures, len(chosen))
 
@@ -248,13 +264,13 @@ def chat_figures(said: Sequence[Figures]) -> dict[str, float]:
     }
 
 
-def reward_figures(config: EvaluateConfig, artifacts: Mapping[str, Any], encoder: "ChatTokenizer") -> dict[str, float]:
+def reward_figures(config: EvaluateConfig, inputs: EvaluateInputs, encoder: "ChatTokenizer") -> dict[str, float]:
     """How often the reward model prefers what people did, by the fault of the worse one, and what RLHF made of its reward."""
     from model.inference.scoring import pair_accuracy
     from model.network.huggingface import load_reward_model
 
-    reward_model = load_reward_model(artifacts["reward_model"].folder)
-    pairs = read_lines(artifacts["preferences"].folder / "validation.jsonl")[: config.max_preferences]
+    reward_model = load_reward_model(inputs.reward_model.folder)
+    pairs = read_lines(inputs.preferences.folder / "validation.jsonl")[: config.max_preferences]
     kinds: dict[str, list[Figures]] = {"all": pairs}
     for pair in pairs:
         if pair["kind"]:
@@ -262,7 +278,7 @@ def reward_figures(config: EvaluateConfig, artifacts: Mapping[str, Any], encoder
     accuracy = {
         f"pair_accuracy/{kind}": pair_accuracy(reward_model, encoder, some) for kind, some in kinds.items() if some
     }
-    rlhf = artifacts["policy"].manifest.metrics
+    rlhf = inputs.policy.manifest.metrics
     return accuracy | {name: value for name, value in rlhf.items() if name.startswith(("before/", "validation/"))}
 
 

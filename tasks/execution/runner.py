@@ -13,7 +13,7 @@ from typing import Any
 
 from model.files import remove_temporary_files
 from tasks.artifacts.manifest import Artifact, Manifest
-from tasks.artifacts.step import Step
+from tasks.artifacts.step import NoInputs, Step, gather, kind_of_role
 from tasks.artifacts.store import Store
 from tasks.execution.context import StageContext
 from tasks.execution.lease import lease
@@ -32,7 +32,7 @@ def execute(step: Step[Any], store: Store, *, force: bool = False) -> Manifest:
     for source in step.inputs.values():
         if source.is_source:
             execute(source, store)
-    inputs = {role: store.open(input_step.id, input_step.kind) for role, input_step in step.inputs.items()}
+    inputs = {role: store.open(given.id, kind_of_role(step.takes, role)) for role, given in step.inputs.items()}
     folder = store.folder(step.id)
     with lease(folder, StageContext(step, folder).log) as held:
         run = StageContext(step, folder, held)
@@ -69,7 +69,8 @@ def _tell(step: Step[Any], manifest: Manifest, is_skipped: bool) -> None:
 def _make(ctx: StageContext, store: Store, inputs: dict[str, Artifact]) -> Manifest:
     started, start = datetime.now(UTC), time.monotonic()
     step = ctx.step
-    outcome = step.run(ctx, step.config, **inputs)
+    given = () if step.takes is NoInputs else (gather(step.takes, inputs),)
+    outcome = step.run(ctx, step.config, *given)
     manifest = Manifest(
         kind=step.kind.__name__,
         stage=step.stage,

@@ -8,6 +8,7 @@ transformers, vLLM and llama.cpp's converter read it with no code of this projec
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ from pydantic import Field
 from model.config import Config, num_parameters
 from model.tokenizer.chat import ASSISTANT_END, BOS, CHAT_TEMPLATE, PAD, ChatTokenizer
 from tasks.artifacts.files import write_atomically
-from tasks.artifacts.manifest import Bundle, Checkpoint, Report, Tokenizer
-from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.manifest import Bundle, Policy, Report, Tokenizer
+from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
 from tasks.markdown import one_line
 from tasks.training import check_vocabulary, model_config, tokenizer_file
 
-VERSION = 2
+VERSION = 3
 
 
 class ExportConfig(Config):
@@ -37,16 +38,26 @@ class ExportConfig(Config):
     max_new_tokens: int = Field(256, ge=1, le=2**20, description="Where an engine stops unless told otherwise.")
 
 
+@dataclass(frozen=True)
+class ExportInputs:
+    """What a bundle is made of."""
+
+    policy: Policy
+    tokenizer: Tokenizer
+    report: Report
+
+
 def export(
-    policy: Step[Checkpoint], tokenizer: Step[Tokenizer], report: Step[Report], config: ExportConfig
+    policy: Step[Policy], tokenizer: Step[Tokenizer], report: Step[Report], config: ExportConfig
 ) -> Step[Bundle]:
-    inputs = {"policy": policy, "tokenizer": tokenizer, "report": report}
-    return Step("export", VERSION, Bundle, config, inputs, run=export_policy)
+    """Write the policy in the layout that inference engines load."""
+    inputs = roles(policy=policy, tokenizer=tokenizer, report=report)
+    return Step("export", VERSION, Bundle, config, inputs, run=export_policy, takes=ExportInputs)
 
 
-def export_policy(
-    ctx: StageContext, config: ExportConfig, policy: Checkpoint, tokenizer: Tokenizer, report: Report
-) -> Outcome:
+def export_policy(ctx: StageContext, config: ExportConfig, inputs: ExportInputs) -> Outcome:
+    """Write weights, tokenizer, chat template and model card. Raises UserError where the tokenizer is not the policy's."""
+    policy, tokenizer, report = inputs.policy, inputs.tokenizer, inputs.report
     check_vocabulary(policy, tokenizer)
     encoder = ChatTokenizer.load(tokenizer_file(tokenizer))
     ids = {"bos_token_id": encoder.bos, "eos_token_id": encoder.assistant_end, "pad_token_id": encoder.pad}

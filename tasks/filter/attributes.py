@@ -1,7 +1,7 @@
 """Measure: everything that is asked of a document before it is decided whether it is kept.
 
 Reads Documents, block lists, the model that tells languages and, where one is asked for, a classifier of quality. Writes
-Measures: measures/NAME.parquet, a row for each document of documents/NAME.parquet, in order, with every measure as a
+Attributes: attributes/NAME.parquet, a row for each document of documents/NAME.parquet, in order, with every attribute as a
 column. It is made on the way by the filter, which decides (dolma's taggers and mixer, Soldaini et al. 2024): another
 threshold measures nothing again.
 
@@ -12,7 +12,7 @@ text that C4's rules for lines leave, and never by value.
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from pydantic import AfterValidator, Field
 
 from model.config import runtime
-from tasks.artifacts.manifest import Artifact, Documents, Measures, Resource
-from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.manifest import Artifact, Attributes, Crawl, Documents, Resource
+from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
 from tasks.execution.reporter import Row
 from tasks.execution.shards import Counts, map_shards, tick
@@ -34,11 +34,10 @@ from tasks.filter.quality_classifier import QualityModelConfig
 from tasks.pii import detect as pii
 from tasks.pii.detect import Kind
 from tasks.records.documents import Document, read_documents
-from tasks.resources import resource
-from tasks.web import blocklists, language_id, urls, ut1
+from tasks.web import blocklists, language_id, urls
 from tasks.web.blocklists import Blocklist
 
-VERSION = 2
+VERSION = 3
 GROUP_DOCUMENTS = 1_000
 CATEGORIES = (
     *("adult", "agressif", "arjel", "chat", "cryptojacking", "dating", "ddos", "filehosting", "gambling", "malware"),
@@ -50,7 +49,7 @@ SUSPICIOUS_WORDS = (
 Word = Annotated[str, AfterValidator(blocklists.plain), Field(min_length=1)]
 
 
-class MeasureConfig(TextRules):
+class AttributesConfig(TextRules):
     """What is measured, and of which documents. The defaults are FineWeb's, for English."""
 
     blocklists: list[str] = runtime(
@@ -83,34 +82,56 @@ class MeasureConfig(TextRules):
     num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0 is one a core.")
 
 
-def measure(documents: Step[Documents], config: MeasureConfig) -> Step[Measures]:
-    """The step that measures `documents`: of `config`, what shapes that. Raises ValueError where a resource is not there."""
-    config = MeasureConfig(**{name: getattr(config, name) for name in MeasureConfig.model_fields})
-    model = str(language_id.find_model(config.language_model))
-    inputs: dict[str, Step[Artifact]] = {"documents": documents, "language_model": resource("language model", model)}
-    if config.quality_model.positives:
-        inputs["classifier"] = quality_model.quality_model(config.quality_model)
-    if "crawl" in documents.inputs:
-        inputs["crawl"] = documents.inputs["crawl"]
-    inputs |= ut1.resources(config.blocklists)
-    return Step("measure", VERSION, Measures, config, inputs, run=compute_attributes, is_source=True)
+@dataclass(frozen=True)
+class AttributesInputs:
+    """What attributes are computed of and with. The block lists that come with a crawl, as the sample web's do, are used too."""
+
+    documents: Documents
+    language_model: Resource
+    crawl: Crawl | None = None
+    blocklists: tuple[Resource, ...] = ()
+    quality_classifier: Resource | None = None
 
 
 def compute_attributes(
-    ctx: StageContext,
-    config: MeasureConfig,
-    documents: Documents,
-    language_model: Resource,
-    classifier: Resource | None = None,
-    **lists: Artifact,
-) -> Outcome:
-    """Measures every shard of `documents` by itself."""
-    files = [file for artifact in lists.values() for file in list_files(artifact)]
+    documents: Step[Documents],
+    crawl: Step[Crawl] | None,
+    language_model: Step[Resource],
+    blocklists: Sequence[Step[Resource]],
+    quality_classifier: Step[Resource] | None,
+    config: AttributesConfig,
+) -> Step[Attributes]:
+    """The step that computes the attributes of documents. Only the fields of AttributesConfig shape them: no threshold does."""
+    config = AttributesConfig(**{name: getattr(config, name) for name in AttributesConfig.model_fields})
+    inputs = roles(
+        documents=documents,
+        crawl=crawl,
+        language_model=language_model,
+        blocklists=blocklists,
+        quality_classifier=quality_classifier,
+    )
+    return Step(
+        "attributes",
+        VERSION,
+        Attributes,
+        config,
+        inputs,
+        run=write_attributes,
+        takes=AttributesInputs,
+        is_source=True,
+    )
+
+
+def write_attributes(ctx: StageContext, config: AttributesConfig, inputs: AttributesInputs) -> Outcome:
+    """Compute the attributes of every shard of documents by itself."""
+    documents, classifier = inputs.documents, inputs.quality_classifier
+    lists = [artifact for artifact in (inputs.crawl, *inputs.blocklists) if artifact]
+    files = [file for artifact in lists for file in list_files(artifact)]
     by_category = blocklists.by_category(files, config.blocked_categories)
     keys = ctx.state / "blocklist.npy"
     num_entries = blocklists.write_keys(by_category, keys)
     ctx.log(f"{num_entries:,} entries of block lists in {len(by_category)} categories")
-    [model] = language_model.files("*")
+    [model] = inputs.language_model.files("*")
     language_id.refuse_unknown(config.languages, model)
     models = (model, *(classifier.files("*.bin") if classifier else ()))
     shards = [
@@ -141,7 +162,7 @@ class Shard:
 
     source: Path
     folder: Path
-    config: MeasureConfig
+    config: AttributesConfig
     keys: Path
     categories: tuple[str, ...]
     models: tuple[Path, ...]
@@ -173,23 +194,23 @@ def measure_shard(shard: Shard) -> Counts:
             yield row
             tick()
 
-    write_measures(shard.folder / "measures" / shard.source.name, rows(), shard.config)
+    write_rows(shard.folder / "attributes" / shard.source.name, rows(), shard.config)
     return dict(counts)
 
 
-def schema(config: MeasureConfig) -> pa.Schema:
+def schema(config: AttributesConfig) -> pa.Schema:
     """A column for each measure, null where a document was not asked; `pii` has places in the text C4's rules leave."""
     span = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("kind", pa.string())])
     names = [("id", pa.string()), ("url_rule", pa.string()), ("language", pa.string())]
     return pa.schema(names + [(name, pa.float32()) for name in attribute_names(config)] + [("pii", pa.list_(span))])
 
 
-def attribute_names(config: MeasureConfig) -> list[str]:
+def attribute_names(config: AttributesConfig) -> list[str]:
     found = [f"pii_{kind}" for kind in config.pii_kinds]
     return ["language_score", *quality.MEASURES, *found, "pii_fraction", "quality_score"]
 
 
-def write_measures(path: Path, rows: Iterator[Row], config: MeasureConfig) -> None:
+def write_rows(path: Path, rows: Iterator[Row], config: AttributesConfig) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with pq.ParquetWriter(temporary, schema(config), compression="zstd") as writer:
@@ -198,13 +219,13 @@ def write_measures(path: Path, rows: Iterator[Row], config: MeasureConfig) -> No
     temporary.replace(path)
 
 
-def read_measures(path: Path) -> Iterable[pa.RecordBatch]:
+def read_attributes(path: Path) -> Iterable[pa.RecordBatch]:
     """The rows of one shard, in order, a group in memory at a time."""
     with pq.ParquetFile(path) as shard:
         yield from shard.iter_batches(batch_size=GROUP_DOCUMENTS)
 
 
-def measures_of(document: Document, config: MeasureConfig, tools: Tools) -> Row:
+def measures_of(document: Document, config: AttributesConfig, tools: Tools) -> Row:
     """The row of a document. It ends early where address or language are not wanted."""
     rule = address_rule(document["url"], config, tools.blocklist)
     row: Row = {"id": document["id"], "url_rule": rule}
@@ -226,7 +247,7 @@ def measures_of(document: Document, config: MeasureConfig, tools: Tools) -> Row:
     return row
 
 
-def address_rule(url: str, config: MeasureConfig, blocklist: Blocklist) -> str | None:
+def address_rule(url: str, config: AttributesConfig, blocklist: Blocklist) -> str | None:
     """Why an address is not wanted: the category of a list, or a rule on words."""
     parts = urls.split_address(url)
     if parts is None:

@@ -11,6 +11,7 @@ same documents and settings give the same bytes. Held in memory are `max_documen
 import heapq
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -24,7 +25,7 @@ from pydantic import Field, model_validator
 
 from model.config import Config, runtime
 from tasks.artifacts.manifest import Resource
-from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
 from tasks.resources import resource
 from tasks.web.language_id import LABEL
@@ -60,13 +61,32 @@ class QualityModelConfig(Config):
         return self
 
 
-def quality_model(config: QualityModelConfig) -> Step[Resource]:
-    """The step that learns the classifier. Raises ValueError where there are no such files."""
-    inputs = {
-        "positives": resource("set of positive texts", config.positives),
-        "negatives": resource("set of negative texts", config.negatives),
-    }
-    return Step("quality_model", VERSION, Resource, config, inputs, run=train_quality_classifier, is_source=True)
+@dataclass(frozen=True)
+class QualityClassifierInputs:
+    """The texts a classifier is trained on."""
+
+    positives: Resource
+    negatives: Resource
+
+
+def quality_classifier(config: QualityModelConfig) -> Step[Resource] | None:
+    """The step that trains the classifier; None where no texts are named."""
+    if not config.positives:
+        return None
+    inputs = roles(
+        positives=resource("set of positive texts", config.positives),
+        negatives=resource("set of negative texts", config.negatives),
+    )
+    return Step(
+        "quality_classifier",
+        VERSION,
+        Resource,
+        config,
+        inputs,
+        run=train_quality_classifier,
+        takes=QualityClassifierInputs,
+        is_source=True,
+    )
 
 
 class Drawn(NamedTuple):
@@ -77,11 +97,9 @@ class Drawn(NamedTuple):
     is_positive: bool
 
 
-def train_quality_classifier(
-    ctx: StageContext, config: QualityModelConfig, positives: Resource, negatives: Resource
-) -> Outcome:
+def train_quality_classifier(ctx: StageContext, config: QualityModelConfig, inputs: QualityClassifierInputs) -> Outcome:
     """Learns from the one part and judges the other. Raises ValueError where a set is too small for both."""
-    drawn = list(heapq.merge(draw(positives, True, config), draw(negatives, False, config)))
+    drawn = list(heapq.merge(draw(inputs.positives, True, config), draw(inputs.negatives, False, config)))
     learned = [document for document in drawn if not is_held_out(document, config)]
     held_out = [document for document in drawn if is_held_out(document, config)]
     for part in (learned, held_out):

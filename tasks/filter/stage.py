@@ -20,13 +20,13 @@ from typing import Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from tasks.artifacts.manifest import Documents, Measures
-from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.manifest import Attributes, Documents
+from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
 from tasks.execution.reporter import Row
 from tasks.execution.shards import Counts, map_shards, tick
 from tasks.filter import quality
-from tasks.filter.attributes import MeasureConfig, attribute_names, measure, read_measures
+from tasks.filter.attributes import AttributesConfig, attribute_names, read_attributes
 from tasks.filter.quality import QualityLimits
 from tasks.pii import detect as pii
 from tasks.pii.detect import Action, Kind, Span
@@ -38,7 +38,7 @@ from tasks.records.kept_dropped import KeptDroppedWriter, report_funnel
 VERSION = 4
 
 
-class FilterConfig(QualityLimits, MeasureConfig):
+class FilterConfig(QualityLimits, AttributesConfig):
     """What is measured, and what is kept. The defaults are FineWeb's, for English."""
 
     language_threshold: float = Field(
@@ -75,16 +75,25 @@ class FilterConfig(QualityLimits, MeasureConfig):
         return {kind: self.pii_actions.get(kind, self.pii_action) for kind in self.pii_kinds}
 
 
-def filter(documents: Step[Documents], config: FilterConfig) -> Step[Documents]:
-    """The step that filters `documents`. Raises ValueError where a list or a model is not there."""
-    inputs = {"documents": documents, "measures": measure(documents, config)}
-    return Step("filter", VERSION, Documents, config, inputs, run=filter_documents)
+@dataclass(frozen=True)
+class FilterInputs:
+    """What is filtered, and the attributes that decide."""
+
+    documents: Documents
+    attributes: Attributes
 
 
-def filter_documents(ctx: StageContext, config: FilterConfig, documents: Documents, measures: Measures) -> Outcome:
-    """Filters every shard of `documents` by itself."""
+def filter(documents: Step[Documents], attributes: Step[Attributes], config: FilterConfig) -> Step[Documents]:
+    """Drop documents by URL, language and quality, and redact personal data."""
+    inputs = roles(documents=documents, attributes=attributes)
+    return Step("filter", VERSION, Documents, config, inputs, run=filter_documents, takes=FilterInputs)
+
+
+def filter_documents(ctx: StageContext, config: FilterConfig, inputs: FilterInputs) -> Outcome:
+    """Filter every shard of documents by itself."""
+    documents = inputs.documents
     paths = documents.files("documents/*.parquet")
-    rows = measures.files("measures/*.parquet")
+    rows = inputs.attributes.files("attributes/*.parquet")
     shards = [
         (path.stem, Shard(path, row, ctx.folder, ctx.state, config)) for path, row in zip(paths, rows, strict=True)
     ]
@@ -118,7 +127,7 @@ def filter_shard(shard: Shard) -> Counts:
     seen = Overview(allowed)
     documents = read_documents(shard.source)
     with KeptDroppedWriter(shard.folder, shard.source.name) as sieve:
-        for measures in read_measures(shard.measures):
+        for measures in read_attributes(shard.measures):
             group = list(itertools.islice(documents, measures.num_rows))
             rows = measures.to_pylist()
             reasons = [broken_rule(row, config, allowed) for row in rows]

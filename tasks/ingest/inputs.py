@@ -13,8 +13,7 @@ import glob
 import gzip
 import json
 import re
-from collections.abc import Iterable, Iterator
-from itertools import zip_longest
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -22,12 +21,13 @@ import fsspec
 from pydantic import Field
 
 from model.config import Config, runtime
+from model.errors import UserError
 from model.files import read_lines
-from tasks.artifacts.manifest import Artifact, Crawl
+from tasks.artifacts.manifest import Crawl
 from tasks.artifacts.step import Outcome, Step
 from tasks.artifacts.store import Store
 from tasks.execution.context import StageContext
-from tasks.sample_web.config import SampleWebConfig
+from tasks.sample_web.config import SampleWebConfig, SampleWebSize
 from tasks.web.download import head, is_http, open_file
 
 VERSION = 1
@@ -62,8 +62,22 @@ class ArchiveFile(Config):
     checksum: str
 
 
+class InputsConfig(Config):
+    """Which web archive files are read, as typed."""
+
+    inputs: list[str] = runtime(
+        ["sample"],
+        min_length=1,
+        description="Web archive files: paths, globs, folders, http(s) or other fsspec URLs, cc:CC-MAIN-2024-22 for a crawl of "
+        "Common Crawl, or sample for the embedded sample web.",
+    )
+    max_files: int = runtime(0, ge=0, description="Read only the first so many files; 0 reads all.")
+    base_url: str = runtime("https://data.commoncrawl.org/", description="Where cc: inputs and their listing lie.")
+    sample: SampleWebSize = runtime(SampleWebSize(), title="Sample web")
+
+
 class CrawlConfig(Config):
-    """The files and crawls of one input, found. `urls` says where each of `files` lies now."""
+    """The files and crawls of one input, found. `urls` are the current places of `files`."""
 
     files: list[ArchiveFile] = Field(default_factory=list)
     urls: list[str] = runtime([])
@@ -72,22 +86,33 @@ class CrawlConfig(Config):
     max_files: int = 0
 
 
-def crawl(inputs: list[str], max_files: int, base_url: str, sample: SampleWebConfig) -> Step[Crawl]:
-    """The first `max_files` files (0: all) that `inputs` stand for. Raises ValueError for an input that is none."""
-    if inputs == [SAMPLE]:
+def web_archives(config: InputsConfig, world_seed: int) -> Step[Crawl]:
+    """The step that lists the web archive files to read, or writes the sample web of a seed."""
+    if config.inputs == [SAMPLE]:
+        sample = SampleWebConfig(seed=world_seed, **config.sample.model_dump())
         return Step("crawl", SAMPLE_VERSION, Crawl, sample, {}, run=run_sample, is_source=True)
-    if "" in inputs:
-        raise ValueError(f"an input is empty: {REMEDY}")
-    if SAMPLE in inputs:
-        raise ValueError(f"input sample is given beside others ({inputs}): give it alone, or leave it out")
-    crawls = [name.removeprefix("cc:") for name in inputs if name.startswith("cc:")]
-    urls = list(dict.fromkeys(url for name in inputs if not name.startswith("cc:") for url in find(name)))
-    urls = urls[: max_files or None]
+    asked = InputsConfig(**{name: getattr(config, name) for name in InputsConfig.model_fields})
+    return Step("crawl", VERSION, Crawl, asked, {}, run=list_files, resolve=find_files, is_source=True)
+
+
+def find_files(asked: InputsConfig) -> CrawlConfig:
+    """The first `max_files` files (0: all) of the inputs, each with its size and checksum. Raises UserError for a bad input."""
+    urls = find_urls(asked)
     files = [ArchiveFile(name=name, **_identity(url)) for name, url in zip(shard_names(urls), urls, strict=True)]
-    config = CrawlConfig(files=files, urls=urls)
+    crawls = [name.removeprefix("cc:") for name in asked.inputs if name.startswith("cc:")]
     if crawls:
-        config = CrawlConfig(files=files, urls=urls, crawls=crawls, base_url=base_url, max_files=max_files)
-    return Step("crawl", VERSION, Crawl, config, {}, run=list_files, is_source=True)
+        return CrawlConfig(files=files, urls=urls, crawls=crawls, base_url=asked.base_url, max_files=asked.max_files)
+    return CrawlConfig(files=files, urls=urls)
+
+
+def find_urls(asked: InputsConfig) -> list[str]:
+    """The files of all inputs but the crawls of Common Crawl, each once. Raises UserError where an input matches none."""
+    if "" in asked.inputs:
+        raise UserError(f"an input is empty: {REMEDY}")
+    if SAMPLE in asked.inputs:
+        raise UserError(f"input sample is given with others ({asked.inputs}): give it alone, or leave it out")
+    urls = list(dict.fromkeys(url for name in asked.inputs if not name.startswith("cc:") for url in find(name)))
+    return urls[: asked.max_files or None]
 
 
 def list_files(ctx: StageContext, config: CrawlConfig) -> Outcome:
@@ -109,15 +134,23 @@ def run_sample(ctx: StageContext, config: SampleWebConfig) -> Outcome:
     return Outcome(counts)
 
 
-def located(step: Step[Artifact], artifact: Crawl) -> list[ListedFile]:
-    """The files of a crawl where they lie now: they may have been moved since the artifact was made, and are still the same."""
+def located(asked: InputsConfig, artifact: Crawl) -> list[ListedFile]:
+    """The files of a crawl at their current places: they may have been moved since they were listed."""
     files: list[ListedFile] = read_lines(artifact.folder / "inputs.jsonl")
-    urls = step.config.urls if isinstance(step.config, CrawlConfig) else []
-    for file, url in zip_longest(files, urls[: len(files)]):
-        file["url"] = url or file["url"]
+    for file, url in zip(files, _current_urls(asked, files), strict=False):
+        file["url"] = url
         if "://" not in file["url"]:
             file["url"] = str(artifact.folder / file["url"])
     return files
+
+
+def _current_urls(asked: InputsConfig, listed: Sequence[ListedFile]) -> list[str]:
+    """The files that the inputs name now, where they are the listed ones by name; else none: the listed places hold."""
+    try:
+        urls = [] if asked.inputs == [SAMPLE] else find_urls(asked)
+    except UserError:  # on another machine the inputs may not exist
+        return []
+    return urls if shard_names(urls) == [file["name"] for file in listed[: len(urls)]] else []
 
 
 def _write_inputs(folder: Path, urls: list[str], sizes: Iterable[int | None]) -> None:
@@ -143,7 +176,7 @@ def find(pattern: str) -> list[str]:
         found = [file for name in sorted(glob.glob(str(path), recursive=True)) if (file := Path(name)).is_file()]  # noqa: PTH207 - absolute patterns too
         trouble = f"no file matches {pattern}" if glob.has_magic(pattern) else f"{pattern} does not exist"
     if not found:
-        raise ValueError(f"{trouble}: {REMEDY}")
+        raise UserError(f"{trouble}: {REMEDY}")
     return sorted(str(file.resolve()) for file in found)
 
 
@@ -151,7 +184,7 @@ def _find_remote(pattern: str) -> Iterator[str]:
     try:
         filesystem, path = fsspec.core.url_to_fs(pattern)
     except (ImportError, ValueError) as error:  # a protocol that is unknown, or whose package is not installed
-        raise ValueError(f"{pattern} cannot be read ({error}): {REMEDY}") from error
+        raise UserError(f"{pattern} cannot be read ({error}): {REMEDY}") from error
     if glob.has_magic(path):
         found = [name for name in filesystem.glob(path) if filesystem.isfile(name)]
     elif filesystem.isdir(path):
@@ -159,7 +192,7 @@ def _find_remote(pattern: str) -> Iterator[str]:
     else:
         found = [path] if filesystem.exists(path) else []
     if not found:
-        raise ValueError(f"no file matches {pattern}: {REMEDY}")
+        raise UserError(f"no file matches {pattern}: {REMEDY}")
     yield from (filesystem.unstrip_protocol(name) for name in sorted(found))
 
 

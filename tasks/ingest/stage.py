@@ -15,7 +15,7 @@ FineWeb's reader takes every response with HTML in it, also of errors and redire
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,22 +23,20 @@ from typing import Any
 
 from pydantic import Field
 
-from model.config import Config, runtime
+from model.config import runtime
 from model.files import read_lines, write_lines
-from tasks.artifacts.manifest import STATE, Artifact, Crawl, Documents, Resource
-from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.manifest import STATE, Crawl, Documents, Resource
+from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
 from tasks.execution.shards import Counts, map_shards, tick
 from tasks.ingest.extraction_process import Settings, extraction
 from tasks.ingest.extractors import Extractor
 from tasks.ingest.http_response import HTML_TYPES, Dropped, body_of
-from tasks.ingest.inputs import crawl, located
+from tasks.ingest.inputs import InputsConfig, located
 from tasks.ingest.warc import HEADER_BYTES, DamagedRange, Record, read_records
 from tasks.records.documents import Document
 from tasks.records.kept_dropped import KeptDroppedWriter, report_funnel
-from tasks.resources import resource
-from tasks.sample_web.config import SampleWebConfig
-from tasks.web import blocklists, language_id, ut1
+from tasks.web import blocklists, language_id
 from tasks.web.blocklists import Blocklist
 from tasks.web.download import open_file
 from tasks.web.rate_limit import RateLimiter
@@ -55,18 +53,9 @@ WAYBACK = re.compile(r"https?://web\.archive\.org/web/\d{4,14}(?:[a-z]{2}_)?/(.+
 BYTES_PER_PAGE = 25_000  # of a compressed crawl, for the progress bar
 
 
-class IngestConfig(Config):
+class IngestConfig(InputsConfig):
     """Which web archives are read, and what counts as a page."""
 
-    inputs: list[str] = runtime(
-        ["sample"],
-        min_length=1,
-        description="Web archive files: paths, globs, folders, http(s) or other fsspec URLs, cc:CC-MAIN-2024-22 for a crawl of "
-        "Common Crawl, or sample for the embedded sample web.",
-    )
-    max_files: int = runtime(0, ge=0, description="Read only the first so many files; 0 reads all.")
-    base_url: str = runtime("https://data.commoncrawl.org/", description="Where cc: inputs and their listing lie.")
-    sample: SampleWebConfig = runtime(SampleWebConfig(), title="Sample web")
     extractor: Extractor = Field(
         "trafilatura",
         description="trafilatura prefers precision, as FineWeb does; resiliparse finds more, also of what is not wanted, in a seventh "
@@ -107,29 +96,41 @@ class IngestConfig(Config):
     num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0 is one a core.")
 
 
-def ingest(config: IngestConfig) -> Step[Documents]:
-    """Raises ValueError where an input is none."""
-    inputs: dict[str, Step[Artifact]] = {
-        "crawl": crawl(config.inputs, config.max_files, config.base_url, config.sample),
-    }
-    if config.languages:
-        inputs["language_model"] = resource("language model", str(language_id.find_model(config.language_model)))
-    inputs |= ut1.resources(config.blocklists)
-    return Step("ingest", VERSION, Documents, config, inputs, run=ingest_documents)
+@dataclass(frozen=True)
+class IngestInputs:
+    """What documents are made of, and what drops a page before extraction."""
+
+    crawl: Crawl
+    language_model: Resource | None = None
+    blocklists: tuple[Resource, ...] = ()
 
 
-def ingest_documents(
-    ctx: StageContext, config: IngestConfig, crawl: Crawl, language_model: Resource | None = None, **lists: Resource
-) -> Outcome:
-    """Reads every file of `crawl` by itself. Raises ValueError where none is a web archive."""
-    model = language_model.files("*")[0] if language_model else None
+def prefilter_model(config: IngestConfig) -> Step[Resource] | None:
+    """The language identification model that drops pages before extraction; None where no language is asked for."""
+    return language_id.language_model(config.language_model) if config.languages else None
+
+
+def ingest(
+    crawl: Step[Crawl],
+    language_model: Step[Resource] | None,
+    blocklists: Sequence[Step[Resource]],
+    config: IngestConfig,
+) -> Step[Documents]:
+    """Read web archive files into documents."""
+    inputs = roles(crawl=crawl, language_model=language_model, blocklists=blocklists)
+    return Step("ingest", VERSION, Documents, config, inputs, run=ingest_documents, takes=IngestInputs)
+
+
+def ingest_documents(ctx: StageContext, config: IngestConfig, inputs: IngestInputs) -> Outcome:
+    """Read every file of the crawl by itself. Raises UserError where none is a web archive."""
+    crawl = inputs.crawl
+    model = inputs.language_model.files("*")[0] if inputs.language_model else None
     if model:
         language_id.refuse_unknown(config.languages, model)
-    by_category = blocklists.by_category(
-        [file for list in lists.values() for file in list.files("*")], config.blocked_categories
-    )
+    lists = [file for blocklist in inputs.blocklists for file in blocklist.files("*")]
+    by_category = blocklists.by_category(lists, config.blocked_categories)
     blocklists.write_keys(by_category, ctx.state / "blocklist.npy")
-    files = located(ctx.step.inputs["crawl"], crawl)
+    files = located(config, crawl)
     files.sort(key=lambda file: -(file["bytes"] or 0))  # the largest first, or it runs alone at the end
     shards = [
         (file["name"], File(file["name"], file["url"], ctx.folder, config, tuple(by_category), str(model or "")))

@@ -4,50 +4,56 @@ Reads the SFT model's Checkpoint, whose backbone it starts from, the Tokenizer a
 scalar head. The loss is Bradley and Terry's (1952), as in InstructGPT (Ouyang et al. 2022), one pair a prompt.
 """
 
+from dataclasses import dataclass
+
 from pydantic import Field
 
-from model.config import Config, OptimConfig, TrainConfig, TrainRun
-from tasks.artifacts.manifest import Artifact, Checkpoint, Preferences, Tokenizer
-from tasks.artifacts.step import Outcome, Step
-from tasks.conversations.sources import preferences
+from model.config import OptimConfig, TrainConfig, TrainRun
+from tasks.artifacts.manifest import Preferences, RewardModel, SFTModel, Tokenizer
+from tasks.artifacts.step import Outcome, Step, roles
+from tasks.conversations.sources import PreferencesConfig
 from tasks.execution.context import StageContext
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
-VERSION = 1
+VERSION = 2
 
 
-class RewardConfig(Config):
-    """Preference pairs and how long they are trained on."""
+class RewardConfig(PreferencesConfig):
+    """The preference pairs, and how long the model is trained on them."""
 
-    preferences: str = Field(
-        "sample", description="JSON Lines of preference pairs: a path or glob, or 'sample' to compose them."
-    )
-    num_pairs: int = Field(3000, ge=1, description="How many are composed where the source is 'sample'.")
-    world_seed: int = Field(1, ge=0, description="The world of the sample web that they speak of.")
-    validation_fraction: float = Field(0.1, ge=0.0, le=0.5, description="Pairs kept for validation.")
     train: TrainConfig = Field(TrainConfig(num_steps=80, batch_tokens=4096, num_ranks=2), title="Training")
     optim: OptimConfig = Field(OptimConfig(learning_rate=5e-4), title="Optimizer")
 
 
-def reward(assistant: Step[Checkpoint], tokenizer: Step[Tokenizer], config: RewardConfig) -> Step[Checkpoint]:
-    source = preferences(config.preferences, config.num_pairs, config.world_seed, config.validation_fraction)
-    inputs: dict[str, Step[Artifact]] = {"assistant": assistant, "tokenizer": tokenizer, "preferences": source}
-    return Step("reward", VERSION, Checkpoint, config, inputs, run=train_reward_model)
+@dataclass(frozen=True)
+class RewardInputs:
+    """What a reward model is made of."""
+
+    assistant: SFTModel
+    tokenizer: Tokenizer
+    preferences: Preferences
 
 
-def train_reward_model(
-    ctx: StageContext, config: RewardConfig, assistant: Checkpoint, tokenizer: Tokenizer, preferences: Preferences
-) -> Outcome:
-    check_vocabulary(assistant, tokenizer)
+def reward(
+    assistant: Step[SFTModel], tokenizer: Step[Tokenizer], preferences: Step[Preferences], config: RewardConfig
+) -> Step[RewardModel]:
+    """Train a reward model on preference pairs."""
+    inputs = roles(assistant=assistant, tokenizer=tokenizer, preferences=preferences)
+    return Step("reward", VERSION, RewardModel, config, inputs, run=train_reward_model, takes=RewardInputs)
+
+
+def train_reward_model(ctx: StageContext, config: RewardConfig, inputs: RewardInputs) -> Outcome:
+    """Train a scalar head and the SFT model's layers. Raises UserError where the tokenizer is not the SFT model's."""
+    check_vocabulary(inputs.assistant, inputs.tokenizer)
     settings = TrainRun(
         objective="reward",
-        model=model_config(assistant),
+        model=model_config(inputs.assistant),
         train=config.train,
         optim=config.optim,
-        tokenizer=tokenizer_file(tokenizer),
-        train_paths=paths(preferences, "train.jsonl"),
-        validation_paths=paths(preferences, "validation.jsonl"),
-        initial_weights=str(assistant.folder),
+        tokenizer=tokenizer_file(inputs.tokenizer),
+        train_paths=paths(inputs.preferences, "train.jsonl"),
+        validation_paths=paths(inputs.preferences, "validation.jsonl"),
+        initial_weights=str(inputs.assistant.folder),
         output=str(ctx.folder),
     )
     return train(

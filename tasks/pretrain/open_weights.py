@@ -35,19 +35,29 @@ VERSION = 3
 PATTERNS = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
 
 
-class BaseModelConfig(Config):
-    """Where a model is, and what its files hold."""
+class OpenWeightsConfig(Config):
+    """Where a model is, and the hashes of its files once they are found."""
 
     path: str = runtime("", description="The folder of the model, on this machine.")
-    sha256: dict[str, str] = Field(description="The hash of every file that is read, by name.")
+    sha256: dict[str, str] = Field({}, description="The hash of every file that is read, by name.")
 
 
-def base_model(path: str) -> Step[Resource]:
-    """The step that copies a model into the store. Raises ValueError where a file of it is missing."""
-    return Step("base_model", VERSION, Resource, named(path), {}, run=copy_weights, is_source=True)
+def open_weights(path: str) -> Step[Resource] | None:
+    """The step that copies the model in the folder `path` into the store; None where the path is empty."""
+    asked = OpenWeightsConfig(path=path)
+    return (
+        Step("open_weights", VERSION, Resource, asked, {}, run=copy_weights, resolve=find, is_source=True)
+        if path
+        else None
+    )
 
 
-def named(path: str) -> BaseModelConfig:
+def find(asked: OpenWeightsConfig) -> OpenWeightsConfig:
+    """The files of the model in a folder, hashed. Raises UserError where one is missing."""
+    return named(asked.path)
+
+
+def named(path: str) -> OpenWeightsConfig:
     """The files of the model in a folder; all patterns but that of an index must match one."""
     hashes = Store.default().hashes
     found = {pattern: sorted(Path(path).glob(pattern)) for pattern in PATTERNS}
@@ -58,10 +68,10 @@ def named(path: str) -> BaseModelConfig:
             )
     sha256 = {file.name: hashes.of(file) for files in found.values() for file in files}
     hashes.save()
-    return BaseModelConfig(path=str(Path(path).absolute()), sha256=sha256)
+    return OpenWeightsConfig(path=str(Path(path).absolute()), sha256=sha256)
 
 
-def copy_weights(ctx: StageContext, config: BaseModelConfig) -> Outcome:
+def copy_weights(ctx: StageContext, config: OpenWeightsConfig) -> Outcome:
     """Copies the files into `files/`. Raises ValueError where they are no longer what was named."""
     if named(config.path) != config:
         raise ValueError(f"the model at {config.path!r} changed while the pipeline was being started: run it again")

@@ -9,7 +9,8 @@ of a training run.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -18,16 +19,16 @@ from pydantic import Field, model_validator
 from model.config import Config, ModelShape, OptimConfig, Source, TrainConfig, TrainRun, num_parameters, runtime
 from model.planning.presets import PRESETS
 from model.tokenizer.chat import ChatTokenizer
-from tasks.artifacts.manifest import Artifact, Checkpoint, Resource, Tokenizer, Tokens
-from tasks.artifacts.step import ExistingArtifact, Outcome, Step
+from tasks.artifacts.manifest import BaseModel, Resource, Tokenizer, Tokens
+from tasks.artifacts.step import ExistingArtifact, Outcome, Step, roles
 from tasks.execution.context import StageContext
-from tasks.pretrain.open_weights import adapted, base_model
+from tasks.pretrain.open_weights import adapted
 from tasks.training import paths, tokenizer_file, train, vocab_size
 
 if TYPE_CHECKING:
     from model.network.transformer import Transformer
 
-VERSION = 1
+VERSION = 2
 
 
 class PretrainConfig(Config):
@@ -55,25 +56,37 @@ class PretrainConfig(Config):
         return self
 
 
-def pretrain(tokens: Step[Tokens], tokenizer: Step[Tokenizer], config: PretrainConfig) -> Step[Checkpoint]:
-    """The step that makes a base model. Raises ValueError where the folder of an initial model is not one."""
-    inputs: dict[str, Step[Artifact]] = {"tokens": tokens, "tokenizer": tokenizer}
-    if config.initial_model:
-        inputs["initial_model"] = base_model(config.initial_model)
-    for number, artifact_id in enumerate(config.mixture):
-        inputs[f"mixture_{number}"] = ExistingArtifact.of(Tokens, artifact_id)
-    return Step("pretrain", VERSION, Checkpoint, config, inputs, run=train_base_model)
+@dataclass(frozen=True)
+class PretrainInputs:
+    """What a base model is made of."""
+
+    tokens: Tokens
+    tokenizer: Tokenizer
+    initial_model: Resource | None = None
+    mixture: tuple[Tokens, ...] = ()
 
 
-def train_base_model(
-    ctx: StageContext,
+def more_tokens(mixture: Mapping[str, float]) -> list[Step[Tokens]]:
+    """The artifacts tokenize/FINGERPRINT that are mixed into the recipe's own tokens."""
+    return [ExistingArtifact.of(Tokens, artifact_id) for artifact_id in mixture]
+
+
+def pretrain(
+    tokens: Step[Tokens],
+    tokenizer: Step[Tokenizer],
+    initial_model: Step[Resource] | None,
+    mixture: Sequence[Step[Tokens]],
     config: PretrainConfig,
-    tokens: Tokens,
-    tokenizer: Tokenizer,
-    initial_model: Resource | None = None,
-    **mixture: Tokens,
-) -> Outcome:
-    check_tokens([tokens, *mixture.values()], tokenizer)
+) -> Step[BaseModel]:
+    """Train a base model on tokens, or take an open-weights model."""
+    inputs = roles(tokens=tokens, tokenizer=tokenizer, initial_model=initial_model, mixture=mixture)
+    return Step("pretrain", VERSION, BaseModel, config, inputs, run=train_base_model, takes=PretrainInputs)
+
+
+def train_base_model(ctx: StageContext, config: PretrainConfig, inputs: PretrainInputs) -> Outcome:
+    """Train by DeepSpeed, or validate the initial model as it is. Raises UserError where a vocabulary does not fit."""
+    tokens, tokenizer, initial_model = inputs.tokens, inputs.tokenizer, inputs.initial_model
+    check_tokens([tokens, *inputs.mixture], tokenizer)
     settings = TrainRun(
         objective="pretrain",
         model=config.model.with_vocabulary(vocab_size(tokenizer)),
@@ -82,8 +95,8 @@ def train_base_model(
         tokenizer=tokenizer_file(tokenizer),
         train_paths=paths(tokens, "train/*.arrow"),
         mixture=tuple(
-            Source(paths=paths(mixture[f"mixture_{number}"], "train/*.arrow"), weight=weight)
-            for number, weight in enumerate(config.mixture.values())
+            Source(paths=paths(more, "train/*.arrow"), weight=weight)
+            for more, weight in zip(inputs.mixture, config.mixture.values(), strict=True)
         ),
         validation_paths=paths(tokens, "validation/*.arrow"),
         output=str(ctx.folder),

@@ -8,11 +8,16 @@ from pydantic import Field
 from model.config import Config
 
 
-class SampleWebConfig(Config):
-    """The settings that the sample web is generated from."""
+class SampleWebSize(Config):
+    """How large the sample web is."""
 
-    seed: int = Field(1, ge=0, description="The same seed writes the same bytes.")
     num_articles: int = Field(
         2400, ge=20, le=100_000, description="Articles; the number of other pages is proportional."
     )
     num_files: int = Field(8, ge=1, le=1000, description="WARC files that the captures are spread over.")
+
+
+class SampleWebConfig(SampleWebSize):
+    """The settings that the sample web is generated from."""
+
+    seed: int = Field(1, ge=0, description="The same seed writes the same bytes.")

@@ -10,7 +10,8 @@ is of tokens seen; where they come by more than once, the law takes repeated tok
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,14 +20,14 @@ from pydantic import Field
 from model.config import Config, Fraction, ModelShape, num_matrix_parameters
 from model.planning.scaling_law import ScalingRun, fit, resample, scatter
 from tasks.artifacts.files import write_atomically
-from tasks.artifacts.manifest import Artifact, Checkpoint, Report
-from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.manifest import BaseModel, Report
+from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
 from tasks.markdown import Figures
 from tasks.scaling.report import draw, render, svg
 from tasks.training import model_config
 
-VERSION = 1
+VERSION = 2
 SIZES = (0.34, 0.5, 0.67)  # of the model that is foretold
 BUDGETS = (0.125, 0.25, 0.5)  # of the tokens that it is trained on
 
@@ -56,25 +57,29 @@ class Trained(NamedTuple):
         return ScalingRun(self.num_parameters, self.num_tokens, self.loss_nats)
 
 
-def scaling(
-    runs: Mapping[str, Step[Checkpoint]], config: ScalingConfig, foretold: Step[Checkpoint] | None = None
-) -> Step[Report]:
-    """`runs`: by a name that is an identifier. `foretold`: the run of `config`, where it is done."""
-    inputs: dict[str, Step[Artifact]] = {**runs}
-    if foretold:
-        inputs["foretold"] = foretold
-    return Step("scaling", VERSION, Report, config, inputs, run=fit_scaling_law)
+@dataclass(frozen=True)
+class ScalingInputs:
+    """The runs that the law is fitted to, and the predicted run once it is finished."""
+
+    runs: tuple[BaseModel, ...]
+    target: BaseModel | None = None
 
 
-def fit_scaling_law(
-    ctx: StageContext, config: ScalingConfig, foretold: Checkpoint | None = None, **runs: Checkpoint
-) -> Outcome:
-    seen = sorted(read(checkpoint) for checkpoint in runs.values())
-    vocab_size = model_config(next(iter(runs.values()))).vocab_size
+def scaling(runs: Sequence[Step[BaseModel]], target: Step[BaseModel] | None, config: ScalingConfig) -> Step[Report]:
+    """Fit a scaling law to `runs` and predict the run of `config`; `target` is that run, to compare with."""
+    inputs = roles(runs=runs, target=target)
+    return Step("scaling", VERSION, Report, config, inputs, run=fit_scaling_law, takes=ScalingInputs)
+
+
+def fit_scaling_law(ctx: StageContext, config: ScalingConfig, inputs: ScalingInputs) -> Outcome:
+    """Fit the law, write the report and the plot. Raises UserError where a run was not validated."""
+    target = inputs.target
+    seen = sorted(read(checkpoint) for checkpoint in inputs.runs)
+    vocab_size = model_config(inputs.runs[0]).vocab_size
     num_parameters = num_matrix_parameters(config.model.with_vocabulary(vocab_size))
     figures = foretell(config, seen, num_parameters)
-    if foretold:
-        figures |= verdict(figures, read(foretold))
+    if target:
+        figures |= verdict(figures, read(target))
     picture = svg(draw(figures))
     report = render(figures)
     write_atomically(ctx.folder / "scaling.svg", picture)
@@ -88,7 +93,7 @@ def fit_scaling_law(
     return Outcome({"runs": len(seen)}, metrics | figures.get("verdict", {}))
 
 
-def read(checkpoint: Checkpoint) -> Trained:
+def read(checkpoint: BaseModel) -> Trained:
     """Raises ValueError where a run was not validated."""
     counts, metrics = checkpoint.manifest.counts, checkpoint.manifest.metrics
     if "validation/loss_nats" not in metrics:

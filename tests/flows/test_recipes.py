@@ -5,10 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from flows.pipeline import dag, select
-from flows.recipes import RECIPES, STAGE_NAMES, make_recipe
+from flows import pipeline
+from flows.pipeline import select
+from flows.recipes import RECIPES, STAGE_NAMES, Recipe, StageName, make_recipe
 from model.config import ModelConfig, OptimConfig
 from model.network.huggingface import to_hugging_face
+from tasks.artifacts.manifest import Artifact
+from tasks.artifacts.step import Step
+
+
+def dag(recipe: Recipe) -> dict[StageName, Step[Artifact]]:
+    return pipeline.dag(recipe).by_stage()
 
 
 def test_a_setting_reaches_its_field_and_no_other() -> None:
@@ -28,7 +35,8 @@ def test_a_setting_reaches_its_field_and_no_other() -> None:
         ("tiny", "filter.treshold=1", "filter has no field 'treshold': it has"),
         ("tiny", "filter.language_threshold=3", r"filter.language_threshold: .*less than or equal to 1 \(given: 3\)"),
         ("tiny", "pretrain.train.num_steps=many", "pretrain.train.num_steps: .*integer"),
-        ("tiny", "sft.world_seed=7", "set all to one"),
+        ("tiny", "sft.world_seed=7", "sft has no field 'world_seed'"),
+        ("tiny", "world_seed=-1", r"world_seed: .*greater than or equal to 0 \(given: -1\)"),
         (
             "tiny",
             "pretrain.train.num_steps=0",

@@ -6,11 +6,12 @@ from flows.cli.show import dropped_for
 from flows.cli.trace import Fate, captures_told, trace
 from tasks.artifacts.manifest import Documents
 from tasks.artifacts.store import Store
-from tasks.dedup.stage import DedupConfig, dedup
+from tasks.dedup.stage import DedupConfig
 from tasks.execution.runner import execute
-from tasks.filter.stage import FilterConfig, filter
-from tasks.ingest.stage import IngestConfig, ingest
+from tasks.filter.stage import FilterConfig
+from tasks.ingest.stage import IngestConfig
 from tests.support.archives import PARAGRAPH, response
+from tests.support.wiring import dedup, filter, ingest
 
 SITE = "http://site.example"
 GOOD = PARAGRAPH.format("Orna") + " Nobody has counted the steps. They say that there are more of them in winter."

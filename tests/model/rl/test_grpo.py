@@ -21,8 +21,10 @@ from model.rl.config import RLConfig, RLRun
 from model.rl.rollouts import Prompt, RewardFunction, Rollouts, calibrate, read_prompts, reward, roll_out, split_prompts
 from model.tokenizer.chat import ChatTokenizer
 from model.training.checkpoints import complete_checkpoints
-from tasks.artifacts.manifest import Checkpoint, Tokenizer
+from tasks.artifacts import manifest as artifacts
+from tasks.artifacts.manifest import SFTModel, Tokenizer
 from tasks.artifacts.store import Store
+from tasks.conversations.sources import PromptsConfig, prompts
 from tasks.execution.runner import execute
 from tasks.posttrain.rlhf import RLHFConfig, rlhf
 from tests.support.tiny_models import finish, tiny_config, write_lines, write_model, write_tokenizer
@@ -249,12 +251,11 @@ def test_the_stage_trains_in_a_process_group_of_its_own(folder: Path, store: Sto
     write_model(store.folder("sft/s"), encoder.vocab_size)
     write_model(store.folder("reward/j"), encoder.vocab_size, RewardModel)
     step = rlhf(
-        finish(store, Checkpoint, "sft/s"),
-        finish(store, Checkpoint, "reward/j"),
+        finish(store, SFTModel, "sft/s"),
+        finish(store, artifacts.RewardModel, "reward/j"),
         finish(store, Tokenizer, "tokenizer/t"),
-        RLHFConfig(
-            prompts=str(folder / "prompts.jsonl"), train=make_run(folder, num_steps=2, num_ranks=2, zero_stage=1).config
-        ),
+        prompts(PromptsConfig(prompts=str(folder / "prompts.jsonl")), world_seed=1),
+        RLHFConfig(train=make_run(folder, num_steps=2, num_ranks=2, zero_stage=1).config),
     )
     manifest = execute(step, store)
     assert manifest.counts["rollouts"] == 2 * 2 * 4
@@ -269,10 +270,11 @@ def test_a_judge_of_another_vocabulary_is_refused(folder: Path, store: Store) ->
     write_model(store.folder("sft/s"), encoder.vocab_size)
     write_model(store.folder("reward/j"), encoder.vocab_size + 1, RewardModel)
     step = rlhf(
-        finish(store, Checkpoint, "sft/s"),
-        finish(store, Checkpoint, "reward/j"),
+        finish(store, SFTModel, "sft/s"),
+        finish(store, artifacts.RewardModel, "reward/j"),
         finish(store, Tokenizer, "tokenizer/t"),
-        RLHFConfig(prompts=str(folder / "prompts.jsonl")),
+        prompts(PromptsConfig(prompts=str(folder / "prompts.jsonl")), world_seed=1),
+        RLHFConfig(),
     )
     with pytest.raises(ValueError, match="reward/j has a vocabulary of"):
         execute(step, store)

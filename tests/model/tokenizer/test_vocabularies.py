@@ -16,9 +16,10 @@ from tasks.artifacts.manifest import Tokenizer, Tokens
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.tokenizer.encode import TokenizeConfig, tokenize
-from tasks.tokenizer.train import TokenizerConfig, tokenizer, train
+from tasks.tokenizer.train import TokenizerConfig, train
 from tests.support import plain_bpe
 from tests.support.documents import documents_of
+from tests.support.wiring import tokenizer
 from tests.tasks.tokenizer.test_train import as_bytes, texts
 
 
@@ -190,4 +191,4 @@ def test_a_vocabulary_is_named_by_what_it_holds(tmp_path: Path, ranks: dict[byte
         == 3
     )
     with pytest.raises(ValueError, match="there is no vocabulary at"):
-        tokenizer(documents, TokenizerConfig(vocabulary=str(tmp_path / "nowhere")))
+        assert tokenizer(documents, TokenizerConfig(vocabulary=str(tmp_path / "nowhere"))).id

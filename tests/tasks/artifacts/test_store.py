@@ -1,5 +1,6 @@
 """Artifacts: identity, completion, damage, and two runners of one fingerprint."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from pydantic import Field
 
 from model.config import Config, runtime
 from tasks.artifacts.config import fingerprint
-from tasks.artifacts.manifest import Artifact, Documents, Tokens
+from tasks.artifacts.manifest import Documents, Tokens
 from tasks.artifacts.step import ExistingArtifact, Outcome, Step
 from tasks.artifacts.store import DamagedArtifact, Store
 from tasks.execution.context import StageContext
@@ -26,9 +27,14 @@ class Nested(Config):
 CALLS: list[str] = []
 
 
-def write(ctx: StageContext, config: Settings, **inputs: Artifact) -> Outcome:
+@dataclass(frozen=True)
+class Inputs:
+    documents: Documents | None = None
+
+
+def write(ctx: StageContext, config: Settings, inputs: Inputs) -> Outcome:
     CALLS.append(ctx.step.stage)
-    before = "".join((artifact.folder / "text").read_text() for artifact in inputs.values())
+    before = (inputs.documents.folder / "text").read_text() if inputs.documents else ""
     (ctx.state / "half").write_text("gone on completion")
     (ctx.folder / "text").write_text(f"{before}{ctx.step.stage}:{config.threshold} ")
     return Outcome({"documents": 1})
@@ -40,8 +46,8 @@ def fail(ctx: StageContext, config: Settings) -> Outcome:
 
 
 def chain(first: float = 0.5, second: float = 0.5) -> Step[Documents]:
-    one = Step("one", 1, Documents, Settings(threshold=first), {}, run=write)
-    return Step("two", 1, Documents, Settings(threshold=second), {"documents": one}, run=write)
+    one = Step("one", 1, Documents, Settings(threshold=first), {}, run=write, takes=Inputs)
+    return Step("two", 1, Documents, Settings(threshold=second), {"documents": one}, run=write, takes=Inputs)
 
 
 def run_chain(store: Store, step: Step[Documents]) -> list[str]:
@@ -76,7 +82,7 @@ def test_a_stage_forced_to_other_bytes_makes_what_is_downstream_stale(store: Sto
     execute(step.inputs["documents"], store, force=True)
     assert up_to_date(step, store), "the same bytes leave it as it is"
 
-    other = Step("one", 1, Documents, Settings(), {}, run=lambda run, config: write(run, Settings(threshold=9)))
+    other = Step("one", 1, Documents, Settings(), {}, run=lambda ctx, _: write(ctx, Settings(threshold=9), Inputs()))
     execute(other, store, force=True)
     assert up_to_date(step, store) is None
     CALLS.clear()
@@ -117,7 +123,16 @@ def test_an_artifact_of_another_kind_or_none_is_refused(store: Store) -> None:
         store.open(step.id, Tokens)
     with pytest.raises(ValueError, match="there is no artifact two/0000"):
         execute(
-            Step("three", 1, Documents, Settings(), {"d": ExistingArtifact.of(Documents, "two/0000")}, run=write), store
+            Step(
+                "three",
+                1,
+                Documents,
+                Settings(),
+                {"documents": ExistingArtifact.of(Documents, "two/0000")},
+                run=write,
+                takes=Inputs,
+            ),
+            store,
         )
 
 
@@ -125,7 +140,7 @@ def test_a_given_artifact_counts_as_the_step_that_made_it(store: Store) -> None:
     step = chain()
     run_chain(store, step)
     given = ExistingArtifact.of(Documents, step.inputs["documents"].id)
-    again = Step("two", 1, Documents, Settings(), {"documents": given}, run=write)
+    again = Step("two", 1, Documents, Settings(), {"documents": given}, run=write, takes=Inputs)
     assert again.fingerprint == step.fingerprint
     assert up_to_date(again, store)
 

@@ -7,10 +7,20 @@ from pathlib import Path
 import pytest
 
 from model.errors import UserError
+from tasks.artifacts.manifest import Conversations
+from tasks.artifacts.step import Step
+from tasks.conversations import sources
 from tasks.conversations.identity import find_files
-from tasks.conversations.sources import conversations
+from tasks.conversations.sources import ConversationsConfig
 
 CHAT = {"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]}
+
+
+def conversations(source: str, num_records: int, world_seed: int, validation_fraction: float) -> Step[Conversations]:
+    config = ConversationsConfig(
+        conversations=source, num_conversations=num_records, validation_fraction=validation_fraction
+    )
+    return sources.conversations(config, world_seed)
 
 
 def write(path: Path, record: object = CHAT) -> Path:
@@ -34,14 +44,14 @@ def test_the_artifact_does_not_depend_on_how_a_path_is_written(folder: Path, spe
     write(folder / "c.jsonl")
     write(folder / "d.jsonl")
     (folder / "x").mkdir()
-    step = conversations(spelling.format(folder=folder), 0, 0, 0.1)
-    assert step.id == conversations("c.jsonl", 0, 0, 0.1).id
+    step = conversations(spelling.format(folder=folder), 1, 0, 0.1)
+    assert step.id == conversations("c.jsonl", 1, 0, 0.1).id
 
 
 def test_the_artifact_depends_on_the_content(folder: Path) -> None:
-    before = conversations(str(write(folder / "c.jsonl")), 0, 0, 0.1)
-    after = conversations(str(write(folder / "c.jsonl", {**CHAT, "kind": "x"})), 0, 0, 0.1)
-    assert before.id != after.id
+    before = conversations(str(write(folder / "c.jsonl")), 1, 0, 0.1).id
+    after = conversations(str(write(folder / "c.jsonl", {**CHAT, "kind": "x"})), 1, 0, 0.1).id
+    assert before != after
 
 
 def test_the_artifact_of_files_does_not_depend_on_how_samples_are_composed(folder: Path) -> None:
@@ -85,7 +95,7 @@ def test_files_of_a_pattern_are_sorted_by_path(folder: Path) -> None:
 )
 def test_sources_without_files_are_refused_in_one_line(folder: Path, source: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        conversations(source, 0, 0, 0.0)
+        assert conversations(source, 1, 0, 0.0).id
     assert "\n" not in str(caught.value)
 
 
@@ -93,4 +103,4 @@ def test_sources_without_files_are_refused_in_one_line(folder: Path, source: str
 def test_a_file_without_permission_is_refused_in_one_line(folder: Path) -> None:
     write(folder / "c.jsonl").chmod(0)
     with pytest.raises(UserError, match=r"cannot be read .*; check its permissions"):
-        conversations("c.jsonl", 0, 0, 0.0)
+        assert conversations("c.jsonl", 1, 0, 0.0).id

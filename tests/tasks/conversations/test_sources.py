@@ -8,9 +8,20 @@ import pytest
 
 from model.errors import UserError
 from model.files import read_lines
+from tasks.artifacts.manifest import Conversations
+from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.conversations.readers import check_source
-from tasks.conversations.sources import conversations, preferences, prompts, questions
+from tasks.conversations.sources import (
+    ConversationsConfig,
+    PreferencesConfig,
+    PromptsConfig,
+    QuestionsConfig,
+    conversations,
+    preferences,
+    prompts,
+    questions,
+)
 from tasks.execution.runner import execute
 from tasks.records.conversations import Conversation, Preference, Prompt, Question, Record
 
@@ -23,6 +34,13 @@ def pair(question: str, chosen: str, rejected: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}], "chosen": chosen, "rejected": rejected}
 
 
+ALL_VALIDATION = ConversationsConfig.model_construct(validation_fraction=1.0, num_conversations=1)
+
+
+def from_files(source: str, validation_fraction: float) -> Step[Conversations]:
+    return conversations(ConversationsConfig(conversations=source, validation_fraction=validation_fraction), 1)
+
+
 def write(path: Path, *records: Any) -> str:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return str(path)
@@ -33,7 +51,7 @@ def test_conversations_keep_unicode_line_separators_in_texts(tmp_path: Path, sto
     (tmp_path / "chats.jsonl").write_text(
         "".join(json.dumps(r, ensure_ascii=n % 2 == 0) + "\n" for n, r in enumerate(records))
     )
-    manifest = execute(conversations(str(tmp_path / "chats.jsonl"), 0, 0, 0.2), store)
+    manifest = execute(from_files(str(tmp_path / "chats.jsonl"), 0.2), store)
     sides = [read_lines(store.folder(manifest.id) / f"{side}.jsonl") for side in ("train", "validation")]
     found = [{"messages": record["messages"]} for record in sides[0] + sides[1]]
     assert sorted(map(json.dumps, found)) == sorted(map(json.dumps, records))
@@ -42,7 +60,7 @@ def test_conversations_keep_unicode_line_separators_in_texts(tmp_path: Path, sto
 
 def test_conversations_with_one_question_are_on_one_side(tmp_path: Path, store: Store) -> None:
     records = [chat(f"what is {n % 7}?", f"answer {n}") for n in range(70)]
-    manifest = execute(conversations(write(tmp_path / "c.jsonl", *records), 0, 0, 0.5), store)
+    manifest = execute(from_files(write(tmp_path / "c.jsonl", *records), 0.5), store)
     asked = [
         {record["messages"][0]["content"] for record in read_lines(store.folder(manifest.id) / f"{side}.jsonl")}
         for side in ("train", "validation")
@@ -55,7 +73,7 @@ def test_conversations_with_one_question_are_on_one_side(tmp_path: Path, store: 
 def test_preferences_drop_and_count_equal_pairs(tmp_path: Path, store: Store) -> None:
     records = [pair("a?", "yes", "no"), pair("b?", "same", "same"), pair("c?", "same", " same\n")]
     source = write(tmp_path / "pairs.jsonl", *records)
-    counts = execute(preferences(source, 0, 0, 0.0), store).counts
+    counts = execute(preferences(PreferencesConfig(preferences=source, validation_fraction=0.0), 1), store).counts
     assert counts == {"train_records": 1, "validation_records": 0, "dropped_equal_pairs": 2}
     assert check_source(Preference, source) == {"train_records": 1, "dropped_equal_pairs": 2}
 
@@ -87,7 +105,7 @@ def test_check_of_conversations_refuses_a_split_without_training_records(tmp_pat
     assert check_source(Conversation, source, 0.0) == {"train_records": 1}
     for use in (
         lambda: check_source(Conversation, source, 1.0),
-        lambda: execute(conversations(source, 0, 0, 1.0), store),
+        lambda: execute(conversations(ALL_VALIDATION.model_copy(update={"conversations": source}), 1), store),
     ):
         with pytest.raises(UserError, match=r"leaves no record to train on .*smaller validation_fraction than 1"):
             use()
@@ -101,7 +119,7 @@ def test_checks_of_the_sample_have_nothing_to_read() -> None:
 def test_questions_are_written_with_every_default(tmp_path: Path, store: Store) -> None:
     source = write(tmp_path / "q.jsonl", {"question": "What is the capital of Xland?", "answer": "Ytown"})
     assert check_source(Question, source) == {"records": 1}
-    manifest = execute(questions(source, 0), store)
+    manifest = execute(questions(QuestionsConfig(questions=source), 1), store)
     assert read_lines(store.folder(manifest.id) / "questions.jsonl") == [
         {
             "question": "What is the capital of Xland?",
@@ -117,21 +135,25 @@ def test_questions_are_written_with_every_default(tmp_path: Path, store: Store) 
 
 def test_prompts_are_written_in_normal_form(tmp_path: Path, store: Store) -> None:
     source = write(tmp_path / "p.jsonl", {"messages": [{"role": "user", "content": "2+2?"}], "answer": 4, "extra": [1]})
-    manifest = execute(prompts(source, 0, 0), store)
+    manifest = execute(prompts(PromptsConfig(prompts=source), 1), store)
     (found,) = read_lines(store.folder(manifest.id) / "prompts.jsonl")
     assert found == {"messages": [{"role": "user", "content": "2+2?"}], "answer": "4", "kind": ""}
 
 
 def test_sample_artifacts_are_the_same_in_every_store(tmp_path: Path) -> None:
     stores = [Store(str(tmp_path / str(number))) for number in range(2)]
-    manifests = [execute(conversations("sample", 50, 3, 0.2), store) for store in stores]
+    manifests = [
+        execute(conversations(ConversationsConfig(num_conversations=50, validation_fraction=0.2), 3), store)
+        for store in stores
+    ]
     assert manifests[0].files == manifests[1].files
     assert manifests[0].counts["train_records"] + manifests[0].counts["validation_records"] == 50
 
 
 def test_conversations_refuse_a_file_that_changed_after_the_start(tmp_path: Path, store: Store) -> None:
     source = write(tmp_path / "c.jsonl", chat("a?", "b"))
-    step = conversations(source, 0, 0, 0.0)
+    step = from_files(source, 0.0)
+    assert step.id  # hashed
     write(tmp_path / "c.jsonl", chat("a?", "c"))
     with pytest.raises(UserError, match="changed after the run was started; run it again"):
         execute(step, store)

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from tasks.dedup import contamination
 from tasks.dedup.minhash import hash_words, split_words
-from tasks.dedup.stage import DedupConfig, dedup
+from tasks.dedup.stage import DedupConfig
 from tasks.execution.reporter import Reporter, reporting
 from tasks.execution.runner import execute
 from tasks.records.documents import read_documents
 from tests.support.documents import documents_of
+from tests.support.wiring import dedup
 from tests.support.workers import work_here
 
 ANSWER = (
@@ -232,6 +233,7 @@ def test_duplicates_do_not_make_a_phrase_common(store, tmp_path, in_this_process
 def test_fingerprint_follows_the_content_of_eval_sets_not_their_path(tmp_path):
     path = write_lines(tmp_path / "a.jsonl", [PROSE])
     step = dedup(documents_of({"a": [PROSE]}), DedupConfig(eval_sets=[str(path)]))
+    assert step.id  # hashed
     (tmp_path / "elsewhere").mkdir()
     moved = path.rename(tmp_path / "elsewhere" / "a.jsonl")
     assert dedup(documents_of({"a": [PROSE]}), DedupConfig(eval_sets=[str(moved)])).id == step.id

@@ -25,12 +25,13 @@ from tasks.dedup import clusters, columns, minhash, repeated_lines, signatures
 from tasks.dedup.candidates import Work, assign_clusters
 from tasks.dedup.clusters import Clusters
 from tasks.dedup.columns import Column
-from tasks.dedup.stage import DedupConfig, dedup
+from tasks.dedup.stage import DedupConfig
 from tasks.execution.context import StageContext
 from tasks.execution.runner import execute
 from tasks.execution.shards import map_shards
 from tasks.records.documents import Document, ShardWriter, read_documents
 from tasks.web.urls import normalise
+from tests.support.wiring import dedup
 from tests.support.workers import work_here
 
 CONFIG = DedupConfig()
@@ -621,7 +622,7 @@ def test_new_crawl_is_deduplicated_against_an_earlier_one(default_store, verdict
     third = execute(dedup(source([new]), DedupConfig(keep_signatures=True, against=[old.id])), default_store)
     again = verdicts_of([new, WEB], against=[old.id, third.id])
     assert all(reason for name, (_, reason, _) in again.items() if name not in ("first", "near-short", "copy-b"))
-    assert set(third.inputs) == {"documents", "against_0"}
+    assert set(third.inputs) == {"documents", "earlier_0"}
 
 
 def test_two_crawls_in_turn_keep_the_clusters_of_one_pass(default_store, verdicts_of):
@@ -636,12 +637,12 @@ def test_two_crawls_in_turn_keep_the_clusters_of_one_pass(default_store, verdict
 def test_against_an_artifact_without_equal_signatures_is_refused(default_store, in_this_process):
     without = execute(dedup(source([WEB]), DedupConfig()), default_store)
     other = execute(dedup(source([WEB]), DedupConfig(keep_signatures=True, seed=2)), default_store)
-    with pytest.raises(ValueError, match="keep_signatures=False, and True is needed; make it anew"):
-        dedup(source([WEB]), DedupConfig(against=[without.id]))
+    with pytest.raises(ValueError, match="keep_signatures=False, and True is needed; run its dedup stage again"):
+        execute(dedup(source([WEB]), DedupConfig(against=[without.id])), default_store)
     with pytest.raises(ValueError, match="seed=2, and 1 is needed"):
-        dedup(source([WEB]), DedupConfig(against=[other.id]))
+        execute(dedup(source([WEB]), DedupConfig(against=[other.id])), default_store)
     with pytest.raises(ValueError, match="there is no artifact dedup/0"):
-        dedup(source([WEB]), DedupConfig(against=["dedup/0"]))
+        execute(dedup(source([WEB]), DedupConfig(against=["dedup/0"])), default_store)
 
 
 def test_kept_signatures_take_the_documented_bytes(default_store, in_this_process):

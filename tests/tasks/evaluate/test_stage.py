@@ -7,11 +7,24 @@ from typing import Any
 
 import pytest
 
-from model.network.transformer import RewardModel
-from tasks.artifacts.manifest import Checkpoint, Crawl, Documents, Measures, Preferences, Report, Tokenizer, Tokens
-from tasks.artifacts.step import ExistingArtifact, Step
+from model.network import transformer
+from tasks.artifacts.manifest import (
+    Attributes,
+    BaseModel,
+    Crawl,
+    Documents,
+    Policy,
+    Preferences,
+    Report,
+    RewardModel,
+    SFTModel,
+    Tokenizer,
+    Tokens,
+)
+from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.conversations.readers import check_source
+from tasks.conversations.sources import questions
 from tasks.evaluate import filter_truth
 from tasks.evaluate.report_card import one_line
 from tasks.evaluate.stage import EvaluateConfig, chat_figures, choose, class_name, evaluate, facts_by_class, relation
@@ -43,13 +56,7 @@ def write_documents(store: Store, artifact_id: str, kept: str, dropped: dict[str
                 )
                 shard.write(document if kind == "documents" else {**document, "reason": dropped[name]})
     counts = {"documents": len(kept), "text_bytes": 10, **Counter(f"dropped/{reason}" for reason in dropped.values())}
-    inputs = {"crawl": "crawl/c", "measures": "measure/m"}
-    finish(store, Documents, artifact_id, inputs=inputs, counts=counts)
-    return given(store, Documents, artifact_id)
-
-
-def given(store: Store, kind: Any, artifact_id: str) -> Any:
-    return ExistingArtifact.of(kind, artifact_id, store.find(artifact_id))
+    return finish(store, Documents, artifact_id, counts=counts)
 
 
 @pytest.fixture
@@ -57,7 +64,7 @@ def inputs(store: Store) -> dict[str, Any]:
     encoder = write_tokenizer(store.folder("tokenizer/t"))
     for artifact_id in ("pretrain/b", "sft/s", "rlhf/p"):
         write_model(store.folder(artifact_id), encoder.vocab_size)
-    write_model(store.folder("reward/j"), encoder.vocab_size, RewardModel)
+    write_model(store.folder("reward/j"), encoder.vocab_size, transformer.RewardModel)
     lines = [
         {
             "record_id": f"<urn:uuid:{name}>",
@@ -73,13 +80,12 @@ def inputs(store: Store) -> dict[str, Any]:
     write_lines(
         store.folder("preferences/q") / "validation.jsonl", [pair, {**pair, "kind": "other"}, {**pair, "kind": ""}]
     )
-    finish(store, Crawl, "crawl/c")
-    finish(store, Measures, "measure/m")
-    finish(store, Preferences, "preferences/q")
-    finish(store, Checkpoint, "reward/j", inputs={"preferences": "preferences/q"})
     before = {"before/reward_mean": 0.25, "validation/reward_mean": 0.75}
     counts = {"train/tokens": 1000, "train/text_bytes": 4000}
     return {
+        "crawl": finish(store, Crawl, "crawl/c"),
+        "attributes": finish(store, Attributes, "attributes/m"),
+        "preferences": finish(store, Preferences, "preferences/q"),
         "raw": write_documents(store, "ingest/a", "abcdefg", {"h": "status/404"}),
         "clean": write_documents(store, "filter/a", "abcdf", {"e": "language/de", "g": "quality/gopher_words"}),
         "unique": write_documents(store, "dedup/a", "adf", {"b": "duplicate/minhash", "c": "duplicate/minhash"}),
@@ -89,14 +95,14 @@ def inputs(store: Store) -> dict[str, Any]:
         "tokenizer": finish(store, Tokenizer, "tokenizer/t", counts={"vocab_size": encoder.vocab_size}),
         "base": finish(
             store,
-            Checkpoint,
+            BaseModel,
             "pretrain/b",
             counts={"parameters": 7, "tokens": 8},
             metrics={"validation/bits_per_byte": 2.0},
         ),
-        "assistant": finish(store, Checkpoint, "sft/s"),
-        "reward_model": given(store, Checkpoint, "reward/j"),
-        "policy": finish(store, Checkpoint, "rlhf/p", metrics=before),
+        "assistant": finish(store, SFTModel, "sft/s"),
+        "reward_model": finish(store, RewardModel, "reward/j"),
+        "policy": finish(store, Policy, "rlhf/p", metrics=before),
     }
 
 
@@ -124,7 +130,7 @@ def config(tmp_path: Any) -> EvaluateConfig:
 
 
 def test_the_report_of_a_whole_pipeline(store: Store, inputs: dict[str, Any], config: EvaluateConfig) -> None:
-    step = evaluate(**inputs, config=config)
+    step = evaluate(**inputs, questions=questions(config, world_seed=1), config=config)
     manifest = execute(step, store)
     report = store.open(step.id, Report)
     figures = json.loads((report.folder / "report.json").read_text())
@@ -155,8 +161,7 @@ def test_what_nobody_knows_is_left_out(store: Store, inputs: dict[str, Any], con
     """A crawl of the real web has no truth, and questions may be none."""
     (store.folder("crawl/c") / "truth.jsonl").unlink()
     finish(store, Crawl, "crawl/c")
-    finish(store, Measures, "measure/m")
-    step = evaluate(**inputs, config=config)
+    step = evaluate(**inputs, questions=questions(config, world_seed=1), config=config)
     execute(step, store)
     card = (store.folder(step.id) / "report.md").read_text()
     assert "truth" not in card
@@ -178,7 +183,8 @@ def test_a_questions_file_that_passes_its_check_can_be_evaluated(
     source = tmp_path / "questions.jsonl"
     source.write_text(line + "\n")
     assert check_source(Question, str(source)) == {"records": 1}
-    step = evaluate(**inputs, config=EvaluateConfig(questions=str(source), max_new_tokens=2, completion_tokens=2))
+    config = EvaluateConfig(questions=str(source), max_new_tokens=2, completion_tokens=2)
+    step = evaluate(**inputs, questions=questions(config, world_seed=1), config=config)
     assert execute(step, store).counts["questions"] == 1
 
 

@@ -8,7 +8,7 @@ import torch
 
 from model.network.huggingface import load_transformer
 from model.tokenizer.chat import ChatTokenizer
-from tasks.artifacts.manifest import Checkpoint, Report, Tokenizer
+from tasks.artifacts.manifest import Policy, Report, Tokenizer
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.export.stage import ExportConfig, export, model_card
@@ -36,7 +36,7 @@ def bundle(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_model(store.folder("rlhf/p"), encoder.vocab_size)
     write_report(store, "")
     step = export(
-        finish(store, Checkpoint, "rlhf/p"),
+        finish(store, Policy, "rlhf/p"),
         finish(store, Tokenizer, "tokenizer/t"),
         finish(store, Report, "evaluate/r"),
         ExportConfig(name="tiny", max_new_tokens=7),
@@ -101,7 +101,7 @@ def test_a_tokenizer_of_another_model_is_refused(store: Store) -> None:
     write_model(store.folder("rlhf/p"), encoder.vocab_size + 8)
     write_report(store, "")
     step = export(
-        finish(store, Checkpoint, "rlhf/p"),
+        finish(store, Policy, "rlhf/p"),
         finish(store, Tokenizer, "tokenizer/t"),
         finish(store, Report, "evaluate/r"),
         ExportConfig(),

@@ -17,14 +17,15 @@ from tasks.filter.quality_classifier import (
     QualityModelConfig,
     as_line,
     evaluate_classifier,
-    quality_model,
+    quality_classifier,
     read_texts,
     score,
 )
-from tasks.filter.stage import FilterConfig, filter
+from tasks.filter.stage import FilterConfig
 from tasks.records.documents import Document, ShardWriter, read_documents
 from tasks.web.language_id import load_model
 from tests.support.documents import documents_of
+from tests.support.wiring import filter
 
 GOOD, BAD = (
     ["theorem", "proof", "lemma", "section", "method", "result", "therefore"],
@@ -46,7 +47,7 @@ def config(tmp_path):
 
 
 def test_it_tells_two_sets_apart_and_says_how_well(config, store):
-    step = quality_model(config)
+    step = quality_classifier(config)
     manifest = execute(step, store)
     model = load_model(store.folder(step.id) / "files/model.bin")
     assert score("The proof of the lemma\nis a method.", model) > 0.9
@@ -59,7 +60,7 @@ def test_it_tells_two_sets_apart_and_says_how_well(config, store):
 
 def test_the_same_documents_give_the_same_bytes_in_any_order(config, tmp_path, store):
     def model_of(settings):
-        step = quality_model(QualityModelConfig(**{**config.model_dump(), **settings}))
+        step = quality_classifier(QualityModelConfig(**{**config.model_dump(), **settings}))
         execute(step, store, force=True)
         return (store.folder(step.id) / "files/model.bin").read_bytes()
 
@@ -81,7 +82,7 @@ def test_real_articles_are_told_from_real_web_pages(shared_data, tmp_path, store
         negatives=str(shared_data / "pretrain/c4-demo.jsonl.gz"),
         held_out_fraction=0.3,
     )
-    metrics = execute(quality_model(config), store).metrics
+    metrics = execute(quality_classifier(config), store).metrics
     print(metrics)
     assert metrics["held_out/auc"] > 0.9
 
@@ -115,11 +116,11 @@ def test_sets_that_are_missing_or_too_small_are_told(tmp_path, store):
     with pytest.raises(ValueError, match="needs both positives and negatives"):
         QualityModelConfig(positives="here")
     with pytest.raises(ValueError, match="there is no set of positive texts"):
-        quality_model(QualityModelConfig(positives=str(tmp_path / "no"), negatives=str(tmp_path / "no")))
+        assert quality_classifier(QualityModelConfig(positives=str(tmp_path / "no"), negatives=str(tmp_path / "no"))).id
     (tmp_path / "one.txt").write_text("one\n")
     config = QualityModelConfig(positives=str(tmp_path / "one.txt"), negatives=str(tmp_path / "one.txt"))
     with pytest.raises(ValueError, match="too few"):
-        execute(quality_model(config), store)
+        execute(quality_classifier(config), store)
 
 
 TALE = "The old man went to the river and sat there with a book. {} He said that it was good to have it. He read it to the end."
@@ -152,4 +153,4 @@ def test_the_filter_asks_for_the_score(config, store):
     assert manifest.counts["dropped/quality/quality_score"] == manifest.counts["documents"] == 1
     [dropped] = read_documents(store.folder(step.id) / "dropped/a.parquet")
     assert (dropped["id"], dropped["reason"]) == ("b", "quality/quality_score")
-    assert filter(documents, FilterConfig()).inputs["measures"].id != step.inputs["measures"].id
+    assert filter(documents, FilterConfig()).inputs["attributes"].id != step.inputs["attributes"].id

@@ -19,9 +19,9 @@ from tasks.artifacts.step import Outcome, Step
 from tasks.artifacts.store import Store
 from tasks.execution.reporter import Reporter, reporting
 from tasks.execution.runner import execute
-from tasks.filter.attributes import MeasureConfig, Tools, measures_of, schema
+from tasks.filter.attributes import AttributesConfig, Tools, measures_of, schema
 from tasks.filter.quality import MEASURES, QualityLimits
-from tasks.filter.stage import FilterConfig, broken_rule, clean, filter, limits, with_measures
+from tasks.filter.stage import FilterConfig, broken_rule, clean, limits, with_measures
 from tasks.pii.detect import FINDERS
 from tasks.records import histograms
 from tasks.records.documents import Document, ShardWriter, read_documents
@@ -29,6 +29,7 @@ from tasks.records.histograms import edges
 from tasks.resources import resource
 from tasks.web import language_id
 from tasks.web.blocklists import Blocklist
+from tests.support.wiring import attributes, filter
 
 PROSE = """The river runs through the old town and turns to the east below the mill. In spring it rises by two metres, and the people
 who live beside it carry their boats to the meadow. They have done so for as long as anyone can remember.
@@ -107,6 +108,7 @@ def lists(tmp_path):
 
 def test_a_resource_is_known_by_its_content(lists, tmp_path, store):
     step = resource("blocklist", str(lists / "adult"))
+    assert step.id  # hashed
     moved = (lists / "adult").rename(tmp_path / "adult")
     assert resource("blocklist", str(moved)).id == step.id
     (moved / "usage").write_text("black")
@@ -123,11 +125,12 @@ def test_a_resource_is_known_by_its_content(lists, tmp_path, store):
 
 def test_a_resource_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"there is no blocklist at .*nowhere"):
-        resource("blocklist", str(tmp_path / "nowhere"))
+        assert resource("blocklist", str(tmp_path / "nowhere")).id
 
 
 def test_a_file_that_changed_since_it_was_named_is_refused(lists, store):
     step = resource("blocklist", str(lists / "games-hosts"))
+    assert step.id  # hashed
     (lists / "games-hosts").write_text("other.example\n")
     with pytest.raises(ValueError, match="changed"):
         execute(step, store)
@@ -335,26 +338,26 @@ MEASURING = {
 
 
 def test_every_setting_either_decides_or_measures():
-    others = {"min_quality_score"} | set(MeasureConfig.model_fields)
+    others = {"min_quality_score"} | set(AttributesConfig.model_fields)
     assert set(FilterConfig.model_fields) == set(DECIDING) | others
-    assert set(MEASURING) < set(MeasureConfig.model_fields)
+    assert set(MEASURING) < set(AttributesConfig.model_fields)
 
 
 @pytest.mark.parametrize("name", DECIDING)
 def test_another_limit_decides_anew_and_measures_nothing_again(name):
     before, after = (filter(source(), FilterConfig(**settings)) for settings in ({}, {name: DECIDING[name]}))
     assert before.id != after.id
-    assert before.inputs["measures"].id == after.inputs["measures"].id
+    assert before.inputs["attributes"].id == after.inputs["attributes"].id
 
 
 @pytest.mark.parametrize("name", MEASURING)
 def test_another_question_is_measured_anew(name):
     before, after = (filter(source(), FilterConfig(**settings)) for settings in ({}, {name: MEASURING[name]}))
-    assert before.inputs["measures"].id != after.inputs["measures"].id
+    assert before.inputs["attributes"].id != after.inputs["attributes"].id
 
 
 def test_a_language_that_the_model_does_not_know_is_refused(store):
-    step = filter(source(), FilterConfig(languages=["en", "EN"])).inputs["measures"]
+    step = filter(source(), FilterConfig(languages=["en", "EN"])).inputs["attributes"]
     for before in step.inputs.values():
         execute(before, store)
     with pytest.raises(ValueError, match="the language model knows no EN: name languages as en, de, zh"):
@@ -363,7 +366,7 @@ def test_a_language_that_the_model_does_not_know_is_refused(store):
 
 def test_measures_are_made_on_the_way_and_once(finished):
     step, store, told = finished
-    assert told.made == ["source", "resource", "resource", "measure", "filter"]
+    assert told.made == ["source", "resource", "resource", "attributes", "filter"]
     after = filter(source(3), step.config.model_copy(update={"max_pii_fraction": 1, "min_gopher_words": 5}))
     assert made(after, store).made == ["filter"]
     counts = store.find(after.id).counts
@@ -372,9 +375,9 @@ def test_measures_are_made_on_the_way_and_once(finished):
 
 def test_measures_name_places_and_no_personal_data(finished):
     step, store, _ = finished
-    manifest = store.find(step.inputs["measures"].id)
+    manifest = store.find(step.inputs["attributes"].id)
     folder = store.folder(manifest.id)
-    rows = {row["id"]: row for path in folder.glob("measures/*") for row in pq.read_table(path).to_pylist()}
+    rows = {row["id"]: row for path in folder.glob("attributes/*") for row in pq.read_table(path).to_pylist()}
     assert manifest.counts == {"documents": 6, "documents_in_full": 4}
     assert set(rows) == {name for name, _, _ in WEB}
     assert "jane@" not in str(rows)
@@ -423,12 +426,12 @@ def test_a_stage_that_was_stopped_goes_on_where_it_was(tmp_path, store):
             (run.folder / "documents/shard-5.parquet").write_bytes(b"no Parquet")
         return outcome
 
-    step = filter(replace(source(6), run=write), FilterConfig(num_workers=1)).inputs["measures"]
+    step = filter(replace(source(6), run=write), FilterConfig(num_workers=1)).inputs["attributes"]
     with pytest.raises(Exception, match="Parquet"):
         execute(step, store)
     is_whole.touch()
     execute(step.inputs["documents"], store, force=True)
-    first = store.folder(step.id) / "measures/shard-0.parquet"
+    first = store.folder(step.id) / "attributes/shard-0.parquet"
     inode = first.stat().st_ino
     stopped = execute(step, store)
     assert first.stat().st_ino == inode  # not written again
@@ -466,10 +469,7 @@ def test_lists_that_come_with_the_crawl_are_used(store):
         return Outcome()
 
     crawl = Step("crawl", 1, Crawl, Shards(num_shards=0), {}, run=bring_lists, is_source=True)
-    raw = replace(source(), inputs={"crawl": crawl}, run=lambda run, config, crawl: write_shards(run, config))
-    step = filter(raw, FilterConfig(num_workers=1)).inputs["measures"]
-    execute(crawl, store)
-    execute(raw, store)
+    step = attributes(source(), FilterConfig(num_workers=1), crawl)
     execute(step, store)
-    rows = [row for path in store.folder(step.id).glob("measures/*") for row in pq.read_table(path).to_pylist()]
+    rows = [row for path in store.folder(step.id).glob("attributes/*") for row in pq.read_table(path).to_pylist()]
     assert {row["id"]: row["url_rule"] for row in rows if row["url_rule"]} == {"listed": "adult"}

@@ -11,7 +11,7 @@ from tasks.artifacts.manifest import Crawl
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
-from tasks.ingest.inputs import crawl, find, shard_names
+from tasks.ingest.inputs import InputsConfig, find, shard_names, web_archives
 from tasks.sample_web.config import SampleWebConfig
 from tests.support.archives import serving, write_crawl, write_listing
 
@@ -22,7 +22,7 @@ def default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def listed(*inputs: str, max_files: int = 0, base_url: str = "") -> Step[Crawl]:
-    return crawl(list(inputs), max_files, base_url, SampleWebConfig())
+    return web_archives(InputsConfig(inputs=list(inputs), max_files=max_files, base_url=base_url), world_seed=1)
 
 
 def inputs_of(step: Step[Crawl], store: Store) -> list[dict[str, object]]:
@@ -82,7 +82,7 @@ def test_shard_names_are_short_safe_and_all_different() -> None:
 def test_bad_input_is_one_line_with_the_remedy(tmp_path: Path, name: str, trouble: str) -> None:
     pattern = name if "://" in name or not name else str(tmp_path / name)
     with pytest.raises(ValueError, match=r"--input") as error:
-        listed(pattern)
+        assert listed(pattern).id
     assert trouble in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -90,7 +90,7 @@ def test_bad_input_is_one_line_with_the_remedy(tmp_path: Path, name: str, troubl
 def test_the_sample_web_stands_alone() -> None:
     assert listed("sample").config == SampleWebConfig()
     with pytest.raises(ValueError, match="alone"):
-        listed("sample", "other.warc")
+        assert listed("sample", "other.warc").id
 
 
 def test_other_filesystems_are_globbed_and_known_by_their_checksums() -> None:
@@ -98,6 +98,7 @@ def test_other_filesystems_are_globbed_and_known_by_their_checksums() -> None:
     for number in range(2):
         filesystem.pipe_file(f"/crawl-{number}/part.warc.gz", b"content")
     step = listed("memory://crawl-*/part.warc.gz")
+    assert step.id
     assert step.config.urls == ["memory:///crawl-0/part.warc.gz", "memory:///crawl-1/part.warc.gz"]
     assert [file.name for file in step.config.files] == ["part", "part-2"]
     assert step.fingerprint == listed("memory://crawl-*/part.warc.gz").fingerprint
@@ -109,10 +110,11 @@ def test_a_file_on_a_server_is_known_by_size_and_etag(tmp_path: Path) -> None:
     (path,) = write_crawl(tmp_path, 1, 1)
     with serving(tmp_path) as server:
         before = listed(f"{server.url}/{path.name}")
+        assert before.id
         path.write_bytes(path.read_bytes()[::-1])
         assert listed(f"{server.url}/{path.name}").fingerprint != before.fingerprint
         with pytest.raises(ValueError, match="404"):
-            listed(f"{server.url}/missing.warc.gz")
+            assert listed(f"{server.url}/missing.warc.gz").id
 
 
 def test_the_first_files_of_a_crawl_come_from_its_listing(tmp_path: Path, store: Store) -> None:

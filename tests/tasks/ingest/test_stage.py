@@ -13,10 +13,11 @@ import pytest
 from tasks.artifacts.manifest import Documents, Manifest
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
-from tasks.ingest.stage import IngestConfig, ingest, original_url
+from tasks.ingest.stage import IngestConfig, original_url
 from tasks.records.documents import Document, read_documents
 from tasks.web import download
 from tests.support.archives import PARAGRAPH, html, record, response, serving, write_crawl, write_listing
+from tests.support.wiring import ingest
 
 
 @pytest.fixture(autouse=True)
@@ -208,7 +209,8 @@ def test_killed_in_the_middle_it_goes_on_and_gives_the_same_files(tmp_path: Path
 KILLED = """
 import sys
 from tasks.artifacts.store import Store
-from tasks.ingest.stage import IngestConfig, ingest
+from tasks.ingest.stage import IngestConfig
+from tests.support.wiring import ingest
 from tasks.execution.runner import execute
 if __name__ == "__main__":
     execute(ingest(IngestConfig.model_validate_json(sys.argv[1])), Store.default())

@@ -17,13 +17,14 @@ from tasks.artifacts.manifest import Resource, Tokenizer, Tokens
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
-from tasks.pretrain.open_weights import adapted, base_model, short_name
-from tasks.pretrain.stage import PretrainConfig, pretrain
+from tasks.pretrain.open_weights import adapted, open_weights, short_name
+from tasks.pretrain.stage import PretrainConfig
 from tasks.tokenizer.encode import TokenizeConfig, tokenize
-from tasks.tokenizer.train import TokenizerConfig, tokenizer
+from tasks.tokenizer.train import TokenizerConfig
 from tests.model.network.test_huggingface import LLAMA3
 from tests.support.documents import documents_of
 from tests.support.tiny_models import TEXT, finish, tiny_config, write_model, write_tokenizer
+from tests.support.wiring import pretrain, tokenizer
 
 transformers = pytest.importorskip("transformers")
 
@@ -101,7 +102,7 @@ def test_a_document_is_to_the_adapted_model_what_it_was_to_the_model(store: Stor
     encoder = made(tokenizer_step(folder), store)
     ours = ChatTokenizer.load(encoder.folder / "tokenizer.json")
     theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    model, max_tokens = adapted(made(base_model(str(folder)), store), encoder)
+    model, max_tokens = adapted(made(open_weights(str(folder)), store), encoder)
     text = f"who is <|im_end|> {TEXT} cafe\u0301"
     assert min(ours.special.values()) == num_known == ours.vocab_size - len(SPECIAL_TOKENS)
     assert ours.decode(ours.encode(text)) == text.replace("e\u0301", "\u00e9")
@@ -122,7 +123,7 @@ def test_with_no_steps_a_model_is_taken_as_it_is_and_measured(store: Store, fold
     tokens, encoder = tokens_steps(folder)
     config = PretrainConfig(initial_model=str(folder), train=TrainConfig(num_steps=0, sequence_tokens=64))
     taken = made(pretrain(tokens, encoder, config), store)
-    model, _ = adapted(made(base_model(str(folder)), store), made(encoder, store))
+    model, _ = adapted(made(open_weights(str(folder)), store), made(encoder, store))
     stored = load_file(taken.folder / "model.safetensors")
     assert all(torch.equal(stored[name], parameter) for name, parameter in model.named_parameters())
     assert taken.manifest.counts == {"parameters": sum(p.numel() for p in model.parameters()), "steps": 0, "tokens": 0}
@@ -160,14 +161,15 @@ def test_a_model_that_is_trained_on_starts_from_its_own_loss(store: Store, folde
 
 def test_a_model_is_named_by_what_it_holds_and_not_by_where_it_is(folder: Path) -> None:
     write_base_model(folder, "Llama")
-    before = base_model(str(folder))
+    before = open_weights(str(folder))
+    assert before.fingerprint  # hashed
     moved = folder.rename(folder.parent / "elsewhere")
-    assert base_model(str(moved)).fingerprint == before.fingerprint
+    assert open_weights(str(moved)).fingerprint == before.fingerprint
     (moved / "README.md").write_text("is not read")
-    assert base_model(str(moved)).fingerprint == before.fingerprint
+    assert open_weights(str(moved)).fingerprint == before.fingerprint
     weights = load_file(moved / "model.safetensors")
     save_file({name: tensor + 1 for name, tensor in weights.items()}, moved / "model.safetensors")
-    assert base_model(str(moved)).fingerprint != before.fingerprint
+    assert open_weights(str(moved)).fingerprint != before.fingerprint
 
 
 def test_the_initial_model_names_the_base_model(folder: Path) -> None:
@@ -175,7 +177,9 @@ def test_the_initial_model_names_the_base_model(folder: Path) -> None:
     tokens, encoder = tokens_steps(folder)
     train = TrainConfig(num_steps=0)
     before = pretrain(tokens, encoder, PretrainConfig(initial_model=str(folder), train=train))
+    assert before.id  # hashed
     moved = folder.rename(folder.parent / "elsewhere")
+    tokens, encoder = tokens_steps(moved)
     assert pretrain(tokens, encoder, PretrainConfig(initial_model=str(moved), train=train)).id == before.id
     write_base_model(moved, "Qwen3")
     assert pretrain(tokens, encoder, PretrainConfig(initial_model=str(moved), train=train)).id != before.id
@@ -191,7 +195,7 @@ def test_the_cache_of_the_hub_is_read_through_its_links(store: Store, folder: Pa
         (snapshot / blob.name).symlink_to(Path("../../blobs") / blob.name)
     assert short_name(f"{snapshot}/") == "Qwen/Qwen3-0.6B"
     assert short_name("/models/my-llama/") == "my-llama"
-    model, _ = adapted(made(base_model(str(snapshot)), store), made(tokenizer_step(snapshot), store))
+    model, _ = adapted(made(open_weights(str(snapshot)), store), made(tokenizer_step(snapshot), store))
     assert model.config.num_layers == 2
 
 
@@ -201,7 +205,7 @@ def test_of_several_tokens_that_end_a_text_the_first_one_is_taken(store: Store, 
     (folder / "config.json").write_text(json.dumps(fields | {"bos_token_id": None, "eos_token_id": [1, 0]}))
     encoder = made(tokenizer_step(folder), store)
     ours = ChatTokenizer.load(encoder.folder / "tokenizer.json")
-    weights = adapted(made(base_model(str(folder)), store), encoder)[0].state_dict()
+    weights = adapted(made(open_weights(str(folder)), store), encoder)[0].state_dict()
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         rows = weights[name]
         assert torch.equal(rows[ours.assistant_end], rows[1])
@@ -210,7 +214,8 @@ def test_of_several_tokens_that_end_a_text_the_first_one_is_taken(store: Store, 
 
 def test_a_model_that_changes_between_naming_and_reading_is_refused(store: Store, folder: Path) -> None:
     write_base_model(folder, "Llama")
-    step = base_model(str(folder))
+    step = open_weights(str(folder))
+    assert step.id
     write_base_model(folder, "Llama", ("<|endoftext|>", "<|im_end|>", "<|im_start|>"))
     with pytest.raises(ValueError, match="changed while the pipeline was being started"):
         execute(step, store)
@@ -218,7 +223,7 @@ def test_a_model_that_changes_between_naming_and_reading_is_refused(store: Store
 
 def test_a_tokenizer_that_is_not_the_models_is_refused(store: Store, folder: Path) -> None:
     num_known = write_base_model(folder, "Llama")
-    model: Resource = made(base_model(str(folder)), store)
+    model: Resource = made(open_weights(str(folder)), store)
     write_tokenizer(store.folder("tokenizer/t"))
     ours = store.open(finish(store, Tokenizer, "tokenizer/t").id, Tokenizer)
     told = (
@@ -234,16 +239,16 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(store: Store, folder: Pat
 def test_a_model_with_fewer_rows_than_its_tokenizer_has_tokens_is_refused(store: Store, folder: Path) -> None:
     write_base_model(folder, "Llama", tuple(f"<|{number}|>" for number in range(100)))
     with pytest.raises(ValueError, match="vocabulary of 352 tokens and the tokenizer beside it one of 356"):
-        adapted(made(base_model(str(folder)), store), made(tokenizer_step(folder), store))
+        adapted(made(open_weights(str(folder)), store), made(tokenizer_step(folder), store))
 
 
 def test_a_folder_without_a_model_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no config\.json in 'nowhere'"):
-        base_model("nowhere")
+        open_weights("nowhere").id
     write_base_model(folder, "Llama")
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"there is no \*.safetensors in"):
-        base_model(str(folder))
+        assert open_weights(str(folder)).id
 
 
 def test_a_model_of_this_project_comes_back_as_it_was(store: Store, folder: Path) -> None:
@@ -251,7 +256,7 @@ def test_a_model_of_this_project_comes_back_as_it_was(store: Store, folder: Path
     fields = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(fields | {"bos_token_id": 0, "eos_token_id": 7}))  # as export does
     encoder: Tokenizer = made(tokenizer_step(folder), store)
-    model, _ = adapted(made(base_model(str(folder)), store), encoder)
+    model, _ = adapted(made(open_weights(str(folder)), store), encoder)
     assert (
         ChatTokenizer.load(encoder.folder / "tokenizer.json").special
         == ChatTokenizer.load(folder / "tokenizer.json").special

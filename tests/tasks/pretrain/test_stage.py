@@ -10,9 +10,10 @@ from tasks.artifacts.manifest import Tokenizer, Tokens
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
-from tasks.pretrain.stage import PretrainConfig, pretrain
+from tasks.pretrain.stage import PretrainConfig
 from tests.model.data.test_dataloader import write_shard
 from tests.support.tiny_models import TEXT, finish, tiny_config, write_tokenizer
+from tests.support.wiring import pretrain
 
 
 @pytest.fixture

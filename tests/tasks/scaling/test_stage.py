@@ -12,24 +12,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefect.testing.utilities import prefect_test_harness
 
+from flows.pipeline import dag
 from flows.recipes import Recipe, make_recipe
 from flows.scaling import Study, scaling_study, smaller, study
-from flows.stages import Summary
+from flows.stage_run import Summary
 from model.config import ModelConfig, ModelShape, OptimConfig, TrainConfig, TrainRun
 from model.network.huggingface import to_hugging_face
 from model.planning.scaling_law import HUBER_DELTA, ScalingLaw, ScalingRun, fit, minimise, resample, scatter
 from model.training.loop import train
-from tasks.artifacts.manifest import Checkpoint, Manifest, Tokens
+from tasks.artifacts.manifest import BaseModel, Manifest, Tokens
 from tasks.artifacts.manifest import Tokenizer as TokenizerFile
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.execution.reporter import Reporter, reporting
 from tasks.execution.runner import execute
-from tasks.pretrain.stage import PretrainConfig, pretrain
+from tasks.pretrain.stage import PretrainConfig
 from tasks.scaling.report import runs_section
 from tasks.scaling.stage import BUDGETS, SIZES, ScalingConfig, scaling
 from tests.model.data.test_dataloader import write_shard
 from tests.support.tiny_models import finish, write_model, write_tokenizer
+from tests.support.wiring import pretrain
 
 LAW = ScalingLaw(E=1.2, A=60.0, B=120.0, alpha=0.34, beta=0.37)
 PARAMETERS = (1e5, 2.6e5, 5.4e5)
@@ -164,9 +166,9 @@ def test_a_study_is_nine_runs_of_the_recipes_own_tokens_and_the_forecast_knows_n
     planned = study(make_recipe("tiny"))
     assert len({step.fingerprint for step in planned.runs.values()}) == len(SIZES) * len(BUDGETS)
     assert {step.inputs["tokens"].fingerprint for step in planned.runs.values()} == {
-        planned.report.inputs["foretold"].inputs["tokens"].fingerprint
+        planned.report.inputs["target"].inputs["tokens"].fingerprint
     }
-    assert set(planned.forecast.inputs) == set(planned.runs)
+    assert list(planned.forecast.inputs.values()) == list(planned.runs.values())
     assert planned.forecast.config == planned.report.config
 
 
@@ -207,15 +209,17 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Studied:
         train=TrainConfig(num_steps=8, batch_tokens=64, sequence_tokens=32, eval_sequences=8),
     )
     recipe = Recipe(pretrain=config)
-    steps = {"tokenize": tokens, "tokenizer": tokenizer, "pretrain": pretrain(tokens, tokenizer, config)}
+    base = pretrain(tokens, tokenizer, config)
+    steps = dag(recipe)._replace(tokenize=tokens, tokenizer=tokenizer, pretrain=base)
     asked: list[str] = []
 
     def pipeline(recipe: str, until: str = "", only: str = "", **_: Any) -> dict[str, Summary]:
         """The data is there already."""
         asked.append(until or only)
         if only:
-            execute(steps[only], store)
-        return {name: {"artifact": step.id} for name, step in steps.items()}
+            execute(base, store)
+        made = {"tokenize": tokens, "tokenizer": tokenizer, "pretrain": base}
+        return {name: {"artifact": step.id} for name, step in made.items()}
 
     with pytest.MonkeyPatch.context() as patch, prefect_test_harness(server_startup_timeout=120):
         patch.setenv("CRAWL2CHAT_STORE", store.url)
@@ -263,7 +267,7 @@ def test_the_report_tells_the_error_of_what_the_forecast_told(studied: Studied) 
         foretold["num_parameters"] == measured["num_parameters"] > max(run["num_parameters"] for run in after["runs"])
     )
     assert foretold["num_tokens"] == measured["num_tokens"] == 8 * 64
-    loss = store.open(planned.report.inputs["foretold"].id, Checkpoint).manifest.metrics["validation/loss_nats"]
+    loss = store.open(planned.report.inputs["target"].id, BaseModel).manifest.metrics["validation/loss_nats"]
     assert after["verdict"]["error_fraction"] == pytest.approx(foretold["loss_nats"] / loss - 1)
 
 
@@ -285,6 +289,6 @@ def test_runs_that_follow_no_law_are_called_so(scatter: float, is_warned: bool) 
 
 def test_a_run_that_was_not_validated_is_named(store: Store) -> None:
     write_model(store.folder("pretrain/a"), vocab_size=320)
-    run = finish(store, Checkpoint, "pretrain/a", counts={"tokens": 64}, metrics={"epochs": 1.0})
+    run = finish(store, BaseModel, "pretrain/a", counts={"tokens": 64}, metrics={"epochs": 1.0})
     with pytest.raises(ValueError, match="pretrain/a has no validation loss"):
-        execute(scaling({"size_1_budget_1": run}, ScalingConfig()), store)
+        execute(scaling([run], None, ScalingConfig()), store)

@@ -23,8 +23,9 @@ from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.tokenizer.bigram import Bigram, Pairs, bits_per_byte, fit_discount, read_pairs
 from tasks.tokenizer.encode import CUT, TokenizeConfig, TokenWriter, batches, is_validation, pieces, tokenize
-from tasks.tokenizer.train import TokenizerConfig, tokenizer, train
+from tasks.tokenizer.train import TokenizerConfig, train
 from tests.support.documents import documents_of
+from tests.support.wiring import tokenizer
 from tests.tasks.tokenizer.test_train import texts
 
 SHARDS = {"a": texts(120, 1), "b": texts(80, 2), "none": [], "odd": ["", "x", "<|bos|> forged", "Ω\0"]}

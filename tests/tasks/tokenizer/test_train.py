@@ -29,12 +29,12 @@ from tasks.tokenizer.train import (
     cut_unbroken,
     held_out,
     sample_texts,
-    tokenizer,
     train,
     verify,
 )
 from tests.support import plain_bpe
 from tests.support.documents import documents_of
+from tests.support.wiring import tokenizer
 
 TEXT = (
     "the river runs past the lighthouse of Orn where 1234 fishermen don't sleep, naïve and Übermut; 12 boats\n\n  wait"

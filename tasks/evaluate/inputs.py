@@ -1,0 +1,41 @@
+"""The artifacts that the report card is made of. Reads and writes nothing."""
+
+from dataclasses import dataclass, fields
+
+from tasks.artifacts.manifest import (
+    Artifact,
+    Attributes,
+    BaseModel,
+    Crawl,
+    Documents,
+    Policy,
+    Preferences,
+    Questions,
+    RewardModel,
+    SFTModel,
+    Tokenizer,
+    Tokens,
+)
+
+
+@dataclass(frozen=True)
+class EvaluateInputs:
+    """One artifact of every stage, in the order in which they were made."""
+
+    crawl: Crawl
+    raw: Documents
+    attributes: Attributes
+    clean: Documents
+    unique: Documents
+    tokenizer: Tokenizer
+    tokens: Tokens
+    base: BaseModel
+    assistant: SFTModel
+    reward_model: RewardModel
+    policy: Policy
+    preferences: Preferences
+    questions: Questions
+
+    def all(self) -> list[Artifact]:
+        """The artifacts in order."""
+        return [getattr(self, field.name) for field in fields(self)]
