@@ -15,6 +15,7 @@ from pickle import UnpicklingError
 import torch
 
 from model.errors import UserError
+from model.processes import check_lease
 from model.training.engine import Engine
 
 STEP_FOLDER = re.compile(r"step-(\d+)")
@@ -28,11 +29,17 @@ class Checkpoints:
         self.num_kept = num_kept
 
     def save(self, engine: Engine, steps: int) -> None:
-        """Write the checkpoint after `steps` steps, and delete the oldest; all ranks call it."""
+        """Write the checkpoint after `steps` steps, and delete the oldest; all ranks call it.
+
+        Raises LeaseLost where another run has taken over the folder. It is asked again before the rename: to write takes minutes for a
+        large model, and what counts is that no two runs leave checkpoints in one folder.
+        """
+        check_lease()
         partial = self.folder / f"partial-{steps:08d}"
         if engine.rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
         engine.save(partial, steps)
+        check_lease()
         if engine.rank == 0:
             sync([*partial.rglob("*"), partial])
             partial.replace(self.folder / f"step-{steps:08d}")

@@ -1,10 +1,10 @@
-"""When training goes wrong: which step is bad, and what is done about it.
+"""Loss spikes: which step is bad, and which batches a run skips because of it.
 
-Reads and writes JSON Lines of numbers, the batches that are left out. A step is bad where its loss or the norm of its gradient
-is not finite, or its loss lies more than `spike_nats` above the median of the WINDOW steps before (once there are as many). The
-run then goes back to its newest checkpoint, or its beginning, and never takes the batch of that step again: the batch of step s
-is the s-th of those that are left. After `max_rollbacks` of them it stops. PaLM's trainers did the same by hand (Chowdhery et
-al. 2022, section 5.1).
+Reads and writes JSON Lines of numbers, the skipped batches. A step is bad if its loss or the norm of its gradient is not
+finite, or if its loss is more than `spike_nats` above the median of the WINDOW steps before (once there are as many). The run then returns
+to its newest checkpoint, or its beginning, and never takes the batch of that step again: the batch of step s is the s-th of
+those not skipped. After `max_rollbacks` of them it stops. PaLM's trainers did the same by hand, skipping 200 to 500 batches
+(Chowdhery et al. 2022, section 5.1); one is enough where a single batch is at fault, and the next bad one is skipped in turn.
 """
 
 import math
@@ -18,15 +18,15 @@ WINDOW = 50
 
 
 class BadStep(Exception):
-    """A step whose result is not to be used. `batch` is the number of its batch."""
+    """A step whose result must not be used. `batch` is the number of its batch."""
 
-    def __init__(self, step: int, batch: int, trouble: str) -> None:
-        super().__init__(trouble)
+    def __init__(self, step: int, batch: int, problem: str) -> None:
+        super().__init__(problem)
         self.step, self.batch = step, batch
 
 
 def step_problem(loss_nats: float, gradient_norm: float, before: Sequence[float], spike_nats: float) -> str:
-    """What is wrong with a step, after the losses of the steps before; nothing where all is well."""
+    """What is wrong with a step, given the losses of the steps before; empty if nothing is."""
     if not (math.isfinite(loss_nats) and math.isfinite(gradient_norm)):
         return f"loss {loss_nats:.4g}, gradient norm {gradient_norm:.4g}"
     if spike_nats and len(before) >= WINDOW:
@@ -37,14 +37,14 @@ def step_problem(loss_nats: float, gradient_norm: float, before: Sequence[float]
 
 
 class SkippedBatches:
-    """The batches that a run leaves out, kept in the file `path`."""
+    """The numbers of the batches that a run skips, kept in the file `path`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.batches: list[int] = read_lines(path) if path.exists() else []
 
     def add(self, batch: int, is_written: bool) -> None:
-        """Leave `batch` out from now on. Every rank calls it, one of them writes."""
+        """Skip `batch` from now on. Every rank calls it, one of them writes."""
         self.batches = sorted([*self.batches, batch])
         if is_written:
             write_lines(self.path, self.batches)
@@ -52,6 +52,6 @@ class SkippedBatches:
     def batch_of(self, step: int) -> int:
         """The number of the batch that step `step` (from 0) takes."""
         batch = step
-        for left_out in self.batches:
-            batch += left_out <= batch
+        for skipped in self.batches:  # ascending
+            batch += skipped <= batch
         return batch

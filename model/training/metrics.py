@@ -1,6 +1,6 @@
-"""What a training run tells of its steps: one JSON object a line, TensorBoard files, and Weights & Biases where it is configured.
+"""The metrics of a training run by step: JSON Lines, TensorBoard files and, if configured, Weights & Biases.
 
-Writes metrics.jsonl and, beside it, the folder tensorboard/. A run is sent to Weights & Biases where WANDB_PROJECT is set, which
+Writes metrics.jsonl and, next to it, the folder tensorboard/. A run is sent to Weights & Biases where WANDB_PROJECT is set, which
 needs the package wandb and its login.
 """
 
@@ -28,7 +28,7 @@ def clocked(metrics: Metrics, name: str) -> Iterator[None]:
 class MetricsLog:
     """Metrics by step, appended as JSON Lines.
 
-    A step that is done again after a kill gets a second line, which counts; at the end there is one line a step.
+    A step that is taken again after a kill gets a second line, which replaces the first; `compact` leaves one line a step.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,9 +39,10 @@ class MetricsLog:
         self.trackers: list[Any] | None = None
 
     def append(self, metrics: Metrics) -> None:
+        """Write the metrics of a step, which has the key `step`."""
         with self.path.open("a") as file:
             file.write(json.dumps(metrics) + "\n")
-        if self.trackers is None:  # not before the first step: only then is it known where the run goes on
+        if self.trackers is None:  # opened late: TensorBoard must know at which step the run resumes
             self.trackers = [TensorBoard(self.path.parent / "tensorboard", metrics["step"])]
             if os.environ.get("WANDB_PROJECT"):
                 self.trackers.append(WeightsAndBiases(self.path.parent))
@@ -54,7 +55,7 @@ class MetricsLog:
         return sorted(kept.values(), key=lambda line: line["step"])
 
     def compact(self) -> list[Metrics]:
-        """End with the last line of every step, which is what the file then holds."""
+        """Close the log with the last line of every step. Returns these lines."""
         kept = self.lines(until_step=2**63)
         write_lines(self.path, kept)
         for tracker in self.trackers or []:
@@ -63,7 +64,7 @@ class MetricsLog:
 
 
 class TensorBoard:
-    """Scalars by step; what a run that was killed wrote after its checkpoint is purged."""
+    """Scalars by step. What a killed run wrote after its checkpoint is purged."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -80,7 +81,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """The same, in a run that a killed one goes on in."""
+    """Scalars by step, in one run of Weights & Biases that a resumed run continues."""
 
     def __init__(self, folder: Path) -> None:
         import wandb

@@ -1,7 +1,7 @@
-"""What a model learns, and how it is validated: an objective wraps a model and gives the summed loss of a microbatch.
+"""Objectives: what a model learns, and how it is validated. An objective wraps a model and computes a microbatch's summed loss.
 
-Reads and writes nothing. An objective gives sums; the training loop divides them by what the whole batch has to learn. What is
-minimised may have a term more than the loss that is told.
+Reads and writes nothing. An objective returns sums; the trainer divides them by the number of terms of the whole batch. What is
+minimised may have more terms than the loss that is reported: the z-loss (PaLM, Chowdhery et al. 2022, section 5) is one.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ class LanguageObjective(nn.Module):
         self.mask_across_documents = mask_across_documents
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens [B, T + 1], mask [B, T] -> what is to be minimised, and the summed nats in it."""
+        """tokens [B, T + 1], mask [B, T] -> the sum to minimise, and the summed nats in it."""
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         documents = (inputs == self.bos).cumsum(1) if self.mask_across_documents else None
         logits = self.model(inputs, documents=documents)
@@ -54,6 +54,7 @@ class LanguageObjective(nn.Module):
 
     @staticmethod
     def report(nats: float, num_bytes: float, num_learned: float) -> Metrics:
+        """Metrics of sums over all validation records."""
         return {
             "validation/loss_nats": nats / num_learned,
             "validation/bits_per_byte": losses.bits_per_byte(nats, num_bytes),
@@ -61,14 +62,14 @@ class LanguageObjective(nn.Module):
 
 
 class RewardObjective(nn.Module):
-    """The chosen completion gets the higher reward. Validated in the fraction of pairs where it does."""
+    """The chosen completion of a pair gets the higher reward. Validated by the fraction of pairs in which it does."""
 
     def __init__(self, model: RewardModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens [2 B, T], lengths [2 B], chosen and rejected in turn -> what is to be minimised, and the summed nats."""
+        """tokens [2 B, T], lengths [2 B], chosen and rejected in turn -> the sum to minimise, and the summed nats."""
         nats = self.measure(tokens, lengths)[0]
         return nats, nats
 
@@ -80,6 +81,7 @@ class RewardObjective(nn.Module):
 
     @staticmethod
     def report(nats: float, num_right: float, num_learned: float) -> Metrics:
+        """Metrics of sums over all validation records."""
         return {"validation/loss_nats": nats / num_learned, "validation/accuracy": num_right / num_learned}
 
 
@@ -104,7 +106,7 @@ def make_objective(run: TrainRun, tokenizer: ChatTokenizer) -> Objective:
 def measures(
     objective: Objective, dataset: Dataset, records: Indices, size: int, device: str | torch.device
 ) -> Iterator[npt.NDArray[np.float64]]:
-    """Summed nats, the objective's own measure and what was learned, of every `size` of the records in turn."""
+    """Summed nats, the objective's own measure and the number of terms, for every `size` of the records in turn."""
     for start in range(0, len(records), size):
         microbatch = dataset.fetch(records[start : start + size])
         # Not through __call__: of a compiled objective it would compile a second, gradient-free graph for a few forwards.
@@ -113,5 +115,5 @@ def measures(
 
 
 def num_learned(microbatch: Microbatch) -> float:
-    """What the loss of a microbatch is a sum over: learned tokens, or pairs."""
+    """The number of terms in a microbatch's loss: learned tokens, or pairs."""
     return float(microbatch.mask.sum()) if isinstance(microbatch, Packed) else len(microbatch.lengths) / 2

@@ -1,8 +1,11 @@
-"""What the optimizer is told: which parameters it moves how, and the learning rate at a step. Reads and writes nothing.
+"""Parameter groups of the optimizers, and learning-rate schedules. Reads and writes nothing.
 
-AdamW (Loshchilov & Hutter 2019) is torch's, fused. Muon (Jordan et al. 2024) is DeepSpeed's, which orthogonalizes whole
-matrices also where ZeRO shards them; what is no matrix between embedding and head is moved by AdamW. Learning rates are
-functions of the step alone, so that a resumed run needs no scheduler state.
+AdamW (Loshchilov & Hutter 2019) is torch's, fused. Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) is DeepSpeed's, which
+orthogonalizes whole matrices also where ZeRO shards them; it moves the matrices between embedding and head, AdamW moves all
+else. model/training/engine.py makes both.
+
+A schedule is a function of the step alone, so that a resumed run needs no scheduler state. wsd (warm-up, stable, decay) is Hu et al.
+2024 (MiniCPM); that a linear decay over the last part does as well as a cosine is Hägele et al. 2024.
 """
 
 import math
@@ -15,12 +18,12 @@ from model.config import OptimConfig
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter is a matrix between the embedding and the head."""
+    """Whether a parameter is a matrix between the embedding and the head: what Muon is for."""
     return parameter.dim() >= 2 and not any(part in name for part in ("embed_tokens", "lm_head", "score"))
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
-    """Two groups for AdamW: matrices, which decay, and embeddings and norms, which do not."""
+    """Two groups for AdamW: matrices decay; embeddings and norms do not, as in GPT-2's and Llama's training."""
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -58,7 +61,7 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def learning_rate_factor(config: OptimConfig, step: int, num_steps: int) -> float:
-    """The share of the peak learning rates at step 0 <= step < num_steps: linear warm-up, then cosine or wsd down to the final."""
+    """The fraction of the peak learning rates at step 0 <= step < num_steps: linear warm-up, then cosine or wsd to the final one."""
     warmup_steps = round(config.warmup_fraction * num_steps)
     if step < warmup_steps:
         return (step + 1) / warmup_steps

@@ -1,7 +1,7 @@
-"""What a model says while it is trained: a few completions now and then, for the eye.
+"""Samples: completions of a few prompts while a model is trained, to be read by a person.
 
-Writes samples.jsonl: step, prompt and completion, a line each. A base model goes on from the prompts, an assistant answers them.
-A step that is done again after a kill replaces what it said before.
+Writes samples.jsonl: step, prompt and completion, one object a line. A base model continues the prompts, an assistant answers them.
+The samples of a step that is taken again after a kill replace the earlier ones.
 """
 
 from pathlib import Path
@@ -15,18 +15,18 @@ from model.tokenizer.chat import ChatTokenizer
 
 
 def add_samples(path: Path, step: int, model: Transformer, tokenizer: ChatTokenizer, run: TrainRun) -> None:
-    """Put what the model says after `step` steps into the file `path`."""
+    """Add the completions of the model after `step` steps to the file `path`."""
     before = [sample for sample in read_lines(path) if sample["step"] < step] if path.exists() else []
-    write_lines(path, [*before, *speak(step, model, tokenizer, run)])
+    write_lines(path, [*before, *draw_samples(step, model, tokenizer, run)])
 
 
-def speak(step: int, model: Transformer, tokenizer: ChatTokenizer, run: TrainRun) -> list[dict[str, Any]]:
+def draw_samples(step: int, model: Transformer, tokenizer: ChatTokenizer, run: TrainRun) -> list[dict[str, Any]]:
     """A completion of each of the run's prompts, drawn at temperature 0.8 from the 50 likeliest tokens."""
     prompts = run.train.sample_prompts
     drawn = GenerateConfig(max_new_tokens=run.train.sample_tokens, temperature=0.8, top_k=50, seed=step)
     if run.objective == "sft":
         conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        completions = [given.text for given in answer(model, tokenizer, conversations, drawn)]
+        completions = [reply.text for reply in answer(model, tokenizer, conversations, drawn)]
     else:
         completions = complete(model, tokenizer, prompts, drawn)
     return [

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from model.files import replacing
 from model.network.huggingface import save_weights
+from model.processes import check_lease
 from model.training.checkpoints import Checkpoints
 from model.training.engine import Engine, leave_ranks
 from model.training.metrics import Metrics, MetricsLog, clocked
@@ -110,12 +111,14 @@ class Trainer(ABC):
             raise SystemExit(INTERRUPTED)
 
     def record(self, done: int, metrics: Metrics) -> None:
-        """Write the metrics of the step after which `done` are done."""
+        """Write the metrics of the step after which `done` are done. Raises LeaseLost where another run has taken over the folder."""
+        check_lease()
         if self.engine.rank == 0:
             self.log.append({"step": done, **metrics})
 
     def finish(self) -> None:
-        """Write the weights and, last, the summary."""
+        """Write the weights and, last, the summary. Raises LeaseLost where another run has taken over the folder."""
+        check_lease()
         weights = self.engine.full_weights(self.model)
         if self.engine.rank != 0:
             return
