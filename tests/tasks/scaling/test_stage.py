@@ -18,7 +18,7 @@ from flows.scaling import Study, scaling_study, smaller, study
 from flows.stage_run import Summary
 from model.config import ModelConfig, ModelShape, OptimConfig, TrainConfig, TrainRun
 from model.network.huggingface import to_hugging_face
-from model.planning.scaling_law import HUBER_DELTA, ScalingLaw, ScalingRun, fit, minimise, resample, scatter
+from model.planning.scaling_law import HUBER_DELTA, ScalingLaw, ScalingRun, fit, resample, scatter
 from model.training.loop import train
 from tasks.artifacts.manifest import BaseModel, Manifest, Tokens
 from tasks.artifacts.manifest import Tokenizer as TokenizerFile
@@ -99,15 +99,6 @@ def test_the_minimum_is_one_of_what_is_minimised() -> None:
     for name in law._fields:
         for factor in (0.99, 0.999, 1.001, 1.01):
             assert objective(law._replace(**{name: factor * getattr(law, name)})) >= at_minimum - 1e-6
-
-
-def test_starts_do_not_meddle_with_each_other() -> None:
-    points = np.log(np.array(runs_of(LAW)))
-    points[:, :2] -= points[:, :2].mean(axis=0)
-    starts = np.log(np.array([[1.0, 0.5, 0.5, 0.3, 0.3], [0.1, 1.0, 1.0, 1.0, 0.1]]))
-    together, _ = minimise(points, starts)
-    alone = np.concatenate([minimise(points, start[None])[0] for start in starts])
-    np.testing.assert_allclose(together, alone, rtol=1e-9)
 
 
 def test_the_optimum_is_the_lowest_loss_of_its_flops() -> None:
