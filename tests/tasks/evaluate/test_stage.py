@@ -1,4 +1,4 @@
-"""The report card: its figures are those of the answers, the truth and the manifests, and it is whole without a sample web."""
+"""The evaluation stage: figures from manifests, truth and models, with and without a sample web."""
 
 import json
 from collections import Counter
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from model.files import read_lines
 from model.network import transformer
 from tasks.artifacts.manifest import (
     Attributes,
@@ -26,17 +27,17 @@ from tasks.artifacts.store import Store
 from tasks.conversations.readers import check_source
 from tasks.conversations.sources import questions
 from tasks.evaluate import filter_truth
-from tasks.evaluate.report_card import one_line
-from tasks.evaluate.stage import EvaluateConfig, chat_figures, choose, class_name, evaluate, facts_by_class, relation
+from tasks.evaluate.knowledge import COMPLETED, RANKED
+from tasks.evaluate.stage import EvaluateConfig, evaluate
 from tasks.execution.runner import execute
 from tasks.records.conversations import Question
 from tasks.records.documents import Document, ShardWriter
 from tests.support.tiny_models import finish, write_lines, write_model, write_tokenizer
 
-PAGES = [  # record, expected, where it went, cluster, what is to be redacted, what is to stay
+PAGES = [  # record, expected outcome, reason found, cluster, strings to redact, look-alikes to keep
     ("a", "keep", "keep", "1", ["ada@orn.org"], ["4.5.6"]),
     ("b", "duplicate", "duplicate/minhash", "1", [], []),
-    ("c", "keep", "duplicate/minhash", "2", [], []),  # the other copy of cluster 2 stayed
+    ("c", "keep", "duplicate/minhash", "2", [], []),  # the other copy of cluster 2 was kept
     ("d", "duplicate", "keep", "2", ["bo@orn.org"], []),
     ("e", "language", "language/de", None, [], []),
     ("f", "language", "keep", None, [], []),
@@ -129,7 +130,9 @@ def config(tmp_path: Any) -> EvaluateConfig:
     return EvaluateConfig(questions=str(tmp_path / "questions.jsonl"), max_new_tokens=5, completion_tokens=5)
 
 
-def test_the_report_of_a_whole_pipeline(store: Store, inputs: dict[str, Any], config: EvaluateConfig) -> None:
+def test_evaluate_models_writes_the_figures_of_all_stages(
+    store: Store, inputs: dict[str, Any], config: EvaluateConfig
+) -> None:
     step = evaluate(**inputs, questions=questions(config, world_seed=1), config=config)
     manifest = execute(step, store)
     report = store.open(step.id, Report)
@@ -143,29 +146,39 @@ def test_the_report_of_a_whole_pipeline(store: Store, inputs: dict[str, Any], co
         {"expected": 3, "found": 3, "right": 2, "precision": 2 / 3, "recall": 2 / 3}
     )
     assert figures["truth"]["redaction"] == {"pii": 2, "pii_redacted": 1, "traps": 1, "traps_kept": 1}
-    assert [stage["documents_in"] for stage in figures["data"]] == [8, 7, 5]
+    assert [stage["documents_in"] for stage in figures["documents"]] == [8, 7, 5]
     assert manifest.metrics["validation/reward_mean"] == 0.75
     assert {"pair_accuracy/all", "pair_accuracy/rude"} <= set(figures["reward"])
     for shown in (
-        "2.000",
-        "2.500; the base model is 20.0% below",
+        "| Base model on held-out text | 2.000 bits per byte |",
+        "| Bigram model on held-out text | 2.500 bits per byte; the base model is 20.0% below |",
         "| language | 2 | 1 | 100.0% | 50.0% |",
-        "| 30 or more |",
-        "0.25 | 0.75",
+        "| Mean reward | 0.25 | 0.75 |",
     ):
-        assert shown in card, shown
-    assert len((report.folder / "answers.jsonl").read_text().splitlines()) == 2 * 4 + 2 * 2
+        assert shown in card.splitlines(), shown
+    answers = read_lines(report.folder / "answers.jsonl")
+    models = Counter(answer["model"] for answer in answers)
+    assert models == {"assistant": 4, "policy": 4, RANKED: 2, COMPLETED: 2}
+    assert [row["mentions"] for row in figures["facts"]] == ["30 or more", "1"]
+    assert {"policy/seen_wording_accuracy", "assistant/unknown_accuracy"} <= set(manifest.metrics)
 
 
-def test_what_nobody_knows_is_left_out(store: Store, inputs: dict[str, Any], config: EvaluateConfig) -> None:
-    """A crawl of the real web has no truth, and questions may be none."""
+def test_evaluate_models_works_without_ground_truth_and_held_out_pairs(
+    store: Store, inputs: dict[str, Any], config: EvaluateConfig
+) -> None:
+    """A crawl of the real web has no truth file; of few pairs none may be held out."""
+    write_lines(store.folder("preferences/q") / "validation.jsonl", [])
+    finish(store, Preferences, "preferences/q")
     (store.folder("crawl/c") / "truth.jsonl").unlink()
     finish(store, Crawl, "crawl/c")
     step = evaluate(**inputs, questions=questions(config, world_seed=1), config=config)
     execute(step, store)
+    figures = json.loads((store.folder(step.id) / "report.json").read_text())
+    assert figures["truth"] == {}
+    assert not [name for name in figures["reward"] if name.startswith("pair_accuracy")]
     card = (store.folder(step.id) / "report.md").read_text()
-    assert "truth" not in card
-    assert "## Data" in card
+    assert "## Precision and recall" not in card
+    assert "## Documents" in card
 
 
 @pytest.mark.parametrize(
@@ -177,7 +190,7 @@ def test_what_nobody_knows_is_left_out(store: Store, inputs: dict[str, Any], con
         '{"question": "a?", "split": "unknown"}',
     ],
 )
-def test_a_questions_file_that_passes_its_check_can_be_evaluated(
+def test_evaluate_models_takes_every_questions_file_that_passes_its_check(
     tmp_path: Path, store: Store, inputs: dict[str, Any], line: str
 ) -> None:
     source = tmp_path / "questions.jsonl"
@@ -188,12 +201,12 @@ def test_a_questions_file_that_passes_its_check_can_be_evaluated(
     assert execute(step, store).counts["questions"] == 1
 
 
-def test_a_page_that_was_lost_is_told() -> None:
+def test_score_counts_missing_pages_as_lost() -> None:
     pages = {"a": {"expected": "keep", "cluster": None}}
     assert filter_truth.score(pages, {}) == {"keep": filter_truth.Score(1, 0, 0), "lost": filter_truth.Score(0, 1, 0)}
 
 
-def test_a_cluster_of_which_nothing_stays_costs_a_page() -> None:
+def test_score_of_a_cluster_without_a_kept_page_misses_one() -> None:
     pages = {
         "a": {"expected": "keep", "cluster": "1"},
         "b": {"expected": "duplicate", "cluster": "1"},
@@ -204,49 +217,13 @@ def test_a_cluster_of_which_nothing_stays_costs_a_page() -> None:
     assert scores["keep"] == filter_truth.Score(1, 0, 0)
 
 
-def test_a_page_dropped_twice_keeps_its_first_reason(store: Store, inputs: dict[str, Any]) -> None:
+def test_outcomes_are_the_reasons_of_the_first_drop(store: Store, inputs: dict[str, Any]) -> None:
     opened = [store.open(inputs[role].id, Documents) for role in ("raw", "clean", "unique")]
     found = filter_truth.outcomes(opened, opened[-1])
-    assert found == {name: fate.partition("/")[0] for name, _, fate, *_ in PAGES}
+    assert found == {name: reason.partition("/")[0] for name, _, reason, *_ in PAGES}
 
 
-def test_figures_of_answers() -> None:
-    def said(split: str, mentions: int, is_right: bool, is_refusal: bool = False) -> dict[str, Any]:
-        judged = {"is_right": is_right, "is_refusal": is_refusal, "is_finished": True, "tokens": 4}
-        return {"model": "policy", "split": split, "num_mentions": mentions, **judged}
-
-    answers = [
-        said("seen_wording", 40, True),
-        said("seen_wording", 40, False, is_refusal=True),
-        said("seen_wording", 1, False, is_refusal=True),  # hardly told: no fault
-        said("unknown", 0, True, is_refusal=True),
-    ]
-    figures = chat_figures(answers)
-    assert figures["seen_wording_right_fraction"] == 0.5
-    assert figures["false_refusal_fraction"] == 0.5
-    assert figures["unknown_right_fraction"] == 1.0
-    rows = facts_by_class(answers, (2, 5))
-    assert [(row["mentions"], row["facts"], row["right_fraction"]["policy"]) for row in rows] == [
-        ("5 or more", 2, 0.5),
-        ("1", 1, 0.0),
-    ]
-
-
-def test_names_of_frequency_classes() -> None:
-    assert [class_name(number, (2, 5, 10)) for number in range(4)] == ["1", "2 to 4", "5 to 9", "10 or more"]
-
-
-def test_questions_are_chosen_evenly_over_the_splits() -> None:
-    asked = [{"split": "many", "n": n} for n in range(100)] + [{"split": "few", "n": n} for n in range(3)]
-    chosen = choose(asked, 20, seed=0)
-    assert [question["split"] for question in chosen] == ["few"] * 3 + ["many"] * 10
-    assert chosen == choose(asked, 20, seed=0) != choose(asked, 20, seed=1)
-
-
-def test_a_question_for_the_subject_has_other_candidates() -> None:
-    assert relation({"fact": "mayor_of:ada-brell", "answer": "Orn"}) == ("mayor_of", False)
-    assert relation({"fact": "mayor_of:ada-brell", "answer": "Ada Brell"}) == ("mayor_of", True)
-
-
-def test_what_a_model_says_cannot_break_the_page() -> None:
-    assert one_line("a|b\n# c <img src=x> [d](e)") == r"a\|b \# c \<img src=x\> \[d\](e)"
+@pytest.mark.parametrize("bounds", [(), (5, 2), (2, 2), (1, 5), (0,)])
+def test_frequency_bounds_that_do_not_ascend_raise(bounds: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="frequency_bounds"):
+        EvaluateConfig(frequency_bounds=bounds)

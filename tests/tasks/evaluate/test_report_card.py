@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.evaluate.card import render
+from tasks.evaluate.report_card import render
 
 # Words of an older private vocabulary, which no reader should meet.
 RETIRED_WORDS = re.compile(
