@@ -1,1 +1,1 @@
-"""Base model to SFT model, reward model and policy."""
+"""Post-training: the base model becomes an SFT model, a reward model and a policy."""

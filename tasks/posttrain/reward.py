@@ -1,7 +1,10 @@
-"""The reward model: a score for a completion, learned from pairs of which one was preferred.
+"""The reward model: trains a scalar score of completions on preference pairs.
 
-Reads the SFT model's Checkpoint, whose backbone it starts from, the Tokenizer and Preferences, writes a Checkpoint with a
-scalar head. The loss is Bradley and Terry's (1952), as in InstructGPT (Ouyang et al. 2022), one pair a prompt.
+Reads the SFTModel that it is initialised from, the Tokenizer and Preferences; writes a RewardModel, a transformer with a scalar head. The
+score is read at the token that ends the completion. The loss is -log sigmoid(score(chosen) - score(rejected)), the Bradley-Terry model
+(1952) as in InstructGPT (Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, section 3.5).
+
+Departure: one pair for each prompt. InstructGPT ranks 4 to 9 completions of a prompt and puts all their pairs into one batch element.
 """
 
 from dataclasses import dataclass
@@ -21,13 +24,14 @@ VERSION = 2
 class RewardConfig(PreferencesConfig):
     """The preference pairs, and how long the model is trained on them."""
 
+    # 80 steps of 8 pairs are less than an epoch of the sample's 2,700: InstructGPT's reward model overfits in the second (appendix C.2).
     train: TrainConfig = Field(TrainConfig(num_steps=80, batch_tokens=4096, num_ranks=2), title="Training")
     optim: OptimConfig = Field(OptimConfig(learning_rate=5e-4), title="Optimizer")
 
 
 @dataclass(frozen=True)
 class RewardInputs:
-    """What a reward model is made of."""
+    """The artifacts that reward-model training reads."""
 
     assistant: SFTModel
     tokenizer: Tokenizer

@@ -1,7 +1,12 @@
-"""RLHF: the SFT model becomes a policy that the reward model prefers, by GRPO through DeepSpeed.
+"""RLHF: trains the SFT model to reach a higher reward, by GRPO through DeepSpeed.
 
-Reads the SFT model, the reward model, the Tokenizer of both and Prompts; writes a Checkpoint, with the course of it in `metrics.jsonl`
-and a few rollouts in `rollouts.jsonl`. The loop is `model.rl`'s.
+Reads the SFTModel, which is also the frozen reference policy, the RewardModel, the Tokenizer of both and Prompts; writes a Policy, with
+`metrics.jsonl` (a line for each step) and `rollouts.jsonl` (two completions of one prompt for each step).
+
+The algorithm is in model/rl/grpo.py: group-relative advantages without a value model (GRPO, Shao et al. 2024,
+https://arxiv.org/abs/2402.03300), the asymmetric clip and the mean over tokens of DAPO (Yu et al. 2025, https://arxiv.org/abs/2503.14476), and
+InstructGPT's KL penalty to the SFT model (Ouyang et al. 2022, https://arxiv.org/abs/2203.02155). Departures from InstructGPT: GRPO
+instead of PPO, a verifiable reward next to the reward model's, and no pretraining gradients (PPO-ptx).
 """
 
 from dataclasses import dataclass
@@ -17,12 +22,15 @@ from tasks.execution.context import StageContext
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
 VERSION = 3
+# The metrics that the progress display shows, by label.
 SHOWN = {"reward": "reward/mean", "kl": "policy/kl_k3", "tokens": "completion/tokens_mean"}
 
 
 class RLHFConfig(PromptsConfig):
     """The prompts, and how the policy is trained on them."""
 
+    # No weight decay and a linear decay of the learning rate over the run, as TRL's GRPOTrainer has them. The rate suits models of about
+    # 1 M parameters; TRL's 1e-6 suits billions, and flows/recipes.py takes it for imported models.
     train: RLConfig = Field(RLConfig(num_steps=24, num_ranks=2), title="GRPO")
     optim: OptimConfig = Field(
         OptimConfig(learning_rate=1e-4, weight_decay=0.0, decay_fraction=1.0, final_learning_rate_fraction=0.1),
@@ -32,7 +40,7 @@ class RLHFConfig(PromptsConfig):
 
 @dataclass(frozen=True)
 class RLHFInputs:
-    """What a policy is made of."""
+    """The artifacts that RLHF reads."""
 
     assistant: SFTModel
     reward_model: RewardModel

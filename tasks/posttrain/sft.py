@@ -1,7 +1,8 @@
-"""Supervised fine-tuning: an SFT model, the assistant, from a base model and conversations.
+"""Supervised fine-tuning (SFT): trains a base model on conversations.
 
-Reads a base model's Checkpoint, the Tokenizer and Conversations, writes a Checkpoint. The loss is on what the assistant
-has to say and on the token that ends its turn, on nothing else (InstructGPT, Ouyang et al. 2022).
+Reads a BaseModel, the Tokenizer and Conversations; writes an SFTModel. The loss is the cross-entropy of the assistant's turns and of the
+token that ends each; system and user turns, and turns of weight 0, are context only (InstructGPT, Ouyang et al. 2022,
+https://arxiv.org/abs/2203.02155, section 3.5). Departure: conversations are packed into sequences, each kept apart by the attention mask.
 """
 
 from dataclasses import dataclass
@@ -21,13 +22,14 @@ VERSION = 3
 class SFTConfig(ConversationsConfig):
     """The conversations, and how long the model is trained on them."""
 
+    # The learning rate suits models of about 1 M parameters; for imported models flows/recipes.py takes Llama 2's.
     train: TrainConfig = Field(TrainConfig(num_steps=140, batch_tokens=4096, num_ranks=2), title="Training")
     optim: OptimConfig = Field(OptimConfig(learning_rate=1e-3), title="Optimizer")
 
 
 @dataclass(frozen=True)
 class SFTInputs:
-    """What an SFT model is made of."""
+    """The artifacts that SFT reads."""
 
     base: BaseModel
     tokenizer: Tokenizer
