@@ -1,0 +1,160 @@
+"""A Prefect server, worker and deployments of a test's own: a folder, a port, real processes, and waits without a fixed time.
+
+Nothing here sleeps for an effect: a test waits for a condition, for as long as `PATIENCE_SECONDS`, which only a hang reaches, also
+with other busy processes on the machine.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 600.0
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+ERROR = re.compile(r"\| (?:ERROR|CRITICAL) +\||^Traceback|database is locked|Exception in ASGI", re.MULTILINE)
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], T | None | bool], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+    """Ask until `condition` is true, and return what it was. Fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.2)
+    return value  # type: ignore[return-value]
+
+
+class LocalPrefect:
+    """A server that is started, killed and started again at the same address; a worker; what both logged."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder, self.port = folder, free_port()
+        self.api = f"http://127.0.0.1:{self.port}/api"
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_API_URL": self.api,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "DO_NOT_TRACK": "1",
+            "CRAWL2CHAT_STORE": str(folder / "store"),
+            **settings,
+        }
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.server: subprocess.Popen[bytes] | None = None
+
+    def start(self, log: str, *command: str) -> subprocess.Popen[bytes]:
+        """Run `python -m command`, its output appended to a file of the folder."""
+        with (self.folder / log).open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                env=self.environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def start_server(self) -> None:
+        self.server = self.start("server.log", "prefect", "server", "start", "--port", str(self.port))
+        wait_for(self.answers, "the server answers")
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        return self.start("worker.log", "prefect", "worker", "start", "--pool", "crawl2chat")
+
+    def answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.api}/health", timeout=30).is_success
+        except httpx.HTTPError:
+            return False
+
+    def kill_server(self) -> None:
+        assert self.server is not None
+        kill(self.server)
+
+    def deploy(self) -> None:
+        command = [sys.executable, "-m", "flows.cli.main", "deploy"]
+        subprocess.run(command, env=self.environment, check=True, cwd=self.folder)
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            kill(process)
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Ask the server, again while it is busy, as Prefect's own client does."""
+
+        def ask() -> httpx.Response | None:
+            try:
+                response = httpx.request(method, self.api + path, json=body, timeout=60)
+            except httpx.HTTPError:
+                return None
+            return None if response.status_code == httpx.codes.SERVICE_UNAVAILABLE else response
+
+        response = wait_for(ask, f"{method} {path} is answered")
+        response.raise_for_status()
+        return response.json() if response.content else None
+
+    def create_run(self, stage: str, parameters: dict[str, Any], name: str | None = None) -> dict[str, Any]:
+        """Create a run of a stage's deployment, as the UI's Run button does."""
+        deployment = self.call("GET", f"/deployments/name/{stage}/{stage}")
+        body = {"parameters": parameters, **({"name": name} if name else {})}
+        return self.call("POST", f"/deployments/{deployment['id']}/create_flow_run", body)  # type: ignore[no-any-return]
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        return self.call("GET", f"/flow_runs/{run_id}")  # type: ignore[no-any-return]
+
+    def wait_for_state(self, run_id: str, *types: str) -> dict[str, Any]:
+        """The run, when it is in one of the states, or in a final one."""
+
+        def reached() -> dict[str, Any] | None:
+            run = self.run(run_id)
+            return run if run["state"]["type"] in (*types, *FINAL) else None
+
+        return wait_for(reached, f"run {run_id} is {types or FINAL}")
+
+    def trigger(self, stage: str, parameters: dict[str, Any], name: str | None = None) -> dict[str, Any]:
+        """Run a stage's deployment to its end. Returns the flow run."""
+        return self.wait_for_state(self.create_run(stage, parameters, name)["id"])
+
+    def artifacts(self, run_id: str | None = None) -> dict[str, Any]:
+        """The newest artifact of each key, of one run or of all."""
+        wanted = {"artifacts": {"flow_run_id": {"any_": [run_id]}}} if run_id else {}
+        found = self.call("POST", "/artifacts/filter", wanted)
+        return {artifact["key"]: artifact for artifact in sorted(found, key=lambda it: it["created"])}
+
+    def logs(self, run_id: str) -> list[str]:
+        wanted = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"}
+        return [line["message"] for line in self.call("POST", "/logs/filter", wanted)]
+
+    def errors(self, log: str = "server.log") -> list[str]:
+        """The lines of a log that report an error, each with what follows it."""
+        text = (self.folder / log).read_text(errors="replace")
+        return [text[found.start() : found.start() + 500] for found in ERROR.finditer(text)]
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its group at once."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
