@@ -1,0 +1,148 @@
+"""The slot for training on a real server: one at a time, first in first out, whatever is killed: the holder, or the server."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.training_slot import LIMIT, QUEUE
+from tests.support.prefect_servers import LocalPrefect, kill, wait_for
+
+pytestmark = pytest.mark.timeout(1200)
+
+# Holds the slot until its file STOP is there, and writes when it had it. Constants of the module may be set: NAME=SECONDS.
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from flows import training_slot
+folder, name, *constants = sys.argv[1:]
+for constant in constants:
+    setattr(training_slot, constant.partition("=")[0], float(constant.partition("=")[2]))
+events = Path(folder, "events")
+with training_slot.training_slot(name):
+    with events.open("a") as stream: print("start", name, time.time(), file=stream)
+    while not Path(folder, name).exists(): time.sleep(0.1)
+    with events.open("a") as stream: print("end", name, time.time(), file=stream)
+"""
+
+
+class Slots:
+    """Runs that want the slot, as processes."""
+
+    def __init__(self, prefect: LocalPrefect, folder: Path) -> None:
+        self.prefect, self.folder = prefect, folder
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, **constants: float) -> None:
+        """Start a run, and wait until it is in the queue."""
+        arguments = [str(self.folder), name, *(f"{constant}={value}" for constant, value in constants.items())]
+        self.processes[name] = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, *arguments], env=self.prefect.environment, start_new_session=True
+        )
+        wait_for(lambda: name in self.queue(), f"{name} is in the queue")
+
+    def queue(self) -> list[str]:
+        wanted = {"variables": {"name": {"like_": f"{QUEUE}%"}}}
+        entries = self.prefect.call("POST", "/variables/filter", wanted)
+        return [entry["value"]["run"] for entry in sorted(entries, key=lambda entry: entry["created"])]
+
+    def let_end(self, name: str) -> None:
+        (self.folder / name).touch()
+        assert self.processes[name].wait(600) == 0
+
+    def events(self) -> list[tuple[str, str, float]]:
+        path = self.folder / "events"
+        lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return [(kind, name, float(at)) for kind, name, at in lines]
+
+    def wait_for_start(self, name: str, seconds: float = 600.0) -> None:
+        wait_for(lambda: ("start", name) in [event[:2] for event in self.events()], f"{name} has the slot", seconds)
+
+    def limit(self) -> Any:
+        return self.prefect.call("GET", f"/v2/concurrency_limits/{LIMIT}")
+
+
+@pytest.fixture
+def slots(tmp_path: Path) -> Iterator[Slots]:
+    prefect = LocalPrefect(tmp_path)
+    made = Slots(prefect, tmp_path)
+    try:
+        prefect.start_server()
+        yield made
+    finally:
+        for process in made.processes.values():
+            kill(process)
+        prefect.stop()
+
+
+def test_training_slot_is_held_by_one_run_at_a_time_in_order(slots: Slots) -> None:
+    names = ["first", "second", "third", "fourth"]
+    for name in names:
+        slots.start(name)
+    slots.wait_for_start("first")
+    assert slots.limit()["active_slots"] == 1
+    for name in names:
+        slots.wait_for_start(name)
+        slots.let_end(name)
+    assert [event[:2] for event in slots.events()] == [(kind, name) for name in names for kind in ("start", "end")]
+    assert slots.limit()["active_slots"] == 0
+    assert not slots.queue()
+
+
+def test_training_slot_of_a_killed_run_is_free_within_two_minutes(slots: Slots) -> None:
+    slots.start("killed")
+    slots.wait_for_start("killed")
+    slots.start("next")
+    kill(slots.processes["killed"])
+    killed = time.time()
+    slots.wait_for_start("next")
+    assert slots.events()[-1][2] - killed < 120
+    slots.let_end("next")
+
+
+def test_killed_run_that_waits_does_not_block_the_next(slots: Slots) -> None:
+    slots.start("holder")
+    slots.wait_for_start("holder")
+    slots.start("killed")
+    slots.start("next", DEAD_SECONDS=15)
+    kill(slots.processes["killed"])
+    slots.let_end("holder")
+    slots.wait_for_start("next")
+    slots.let_end("next")
+
+
+def test_training_slot_survives_a_restart_of_a_server_that_forgets_leases(slots: Slots) -> None:
+    """The run that trains goes on and keeps the slot; the one that waits gets it after it, though the server was away for long."""
+    slots.start("holder", RENEW_SECONDS=2)
+    slots.wait_for_start("holder")
+    slots.start("waiter", DEAD_SECONDS=10, ORPHAN_SECONDS=20)
+    slots.prefect.kill_server()
+    time.sleep(15)  # longer than what makes an entry count as dead
+    slots.prefect.start_server()
+    lease_before = slots.limit()["updated"]
+    wait_for(lambda: slots.limit()["updated"] != lease_before, "the holder takes its lease again")
+    assert [event[:2] for event in slots.events()] == [("start", "holder")]
+    assert slots.processes["holder"].poll() is None
+    slots.let_end("holder")
+    slots.wait_for_start("waiter")
+    slots.let_end("waiter")
+    assert [event[:2] for event in slots.events()] == [
+        ("start", "holder"), ("end", "holder"), ("start", "waiter"), ("end", "waiter"),
+    ]  # fmt: skip
+
+
+def test_slot_that_a_restarted_server_keeps_for_nobody_is_freed(slots: Slots) -> None:
+    slots.start("killed")
+    slots.wait_for_start("killed")
+    slots.prefect.kill_server()
+    kill(slots.processes["killed"])
+    slots.prefect.start_server()
+    assert slots.limit()["active_slots"] == 1
+    slots.start("next", DEAD_SECONDS=10, ORPHAN_SECONDS=20)
+    slots.wait_for_start("next")
+    slots.let_end("next")
+    assert slots.limit()["active_slots"] == 0
