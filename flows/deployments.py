@@ -1,7 +1,7 @@
 """Deploying: what a Prefect server needs before a person can trigger a stage from its UI.
 
-Reads infra/prefect.yaml. Waits for the server, makes the work pool and the automation that marks runs without a heartbeat as
-crashed, and registers all deployments. Doing it again changes nothing.
+Reads infra/prefect.yaml. Waits for the server, then makes the work pool, the limit that lets one run train at a time, the two
+automations that mark runs whose process is gone, and all deployments. Doing it again changes nothing.
 """
 
 import os
@@ -21,18 +21,22 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.prefect_server import wait_for_server
 from flows.training_slot import make_limit
+from model.errors import UserError
 from tasks.artifacts.store import Store
 
 HOME = Path(__file__).parent.parent
 PREFECT_FILE = HOME / "infra" / "prefect.yaml"
-ZOMBIES = "crawl2chat: runs without a heartbeat have crashed"
+NO_HEARTBEAT = "crawl2chat: runs without a heartbeat have crashed"
+NOT_STARTED = "crawl2chat: runs that do not start have crashed"
 HEARTBEAT_SECONDS = 540  # three of Prefect's heartbeats missed
+START_SECONDS = 600  # a run is pending for some 10 s, on a busy machine for a minute
+ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry")}
 
 
 def deploy(pool: str = "crawl2chat", wait_seconds: float = 60.0) -> None:
-    """Register everything with the server that PREFECT_API_URL names. Raises ValueError where none answers."""
+    """Register everything with the server that PREFECT_API_URL names. Raises UserError if none answers."""
     if not PREFECT_API_URL.value():
-        raise ValueError(
+        raise UserError(
             "PREFECT_API_URL is not set: start a server with `prefect server start` and "
             "`export PREFECT_API_URL=http://127.0.0.1:4200/api`"
         )
@@ -40,8 +44,9 @@ def deploy(pool: str = "crawl2chat", wait_seconds: float = 60.0) -> None:
         wait_for_server(client, wait_seconds)
         _make_pool(client, pool)
         make_limit(client)
-        if not client.read_automations_by_name(ZOMBIES):
-            client.create_automation(_zombie_automation())
+        for automation in (no_heartbeat_automation(), not_started_automation()):
+            if not client.read_automations_by_name(automation.name):
+                client.create_automation(automation)
     _register(pool)
 
 
@@ -53,32 +58,39 @@ def _make_pool(client: SyncPrefectClient, pool: str) -> None:
             WorkPoolCreate(name=pool, type="process", description="Stages, as processes of a worker.")
         )
     except PrefectHTTPStatusError as error:
-        raise ValueError(
-            f"the server has no work pool by the name {pool!r}: give another with --pool ({error})"
-        ) from None
+        raise UserError(f"{pool!r} cannot be the name of a work pool: give another with --pool ({error})") from None
 
 
-def _zombie_automation() -> AutomationCore:
+def no_heartbeat_automation() -> AutomationCore:
     """A flow run whose heartbeats stop before it ends is marked as crashed (Prefect's own recipe for zombie runs)."""
+    heartbeat = "prefect.flow-run.heartbeat"
+    return _crash_unless(
+        {heartbeat}, {heartbeat, *ENDED}, HEARTBEAT_SECONDS, NO_HEARTBEAT, "No heartbeat: its process is gone."
+    )
+
+
+def not_started_automation() -> AutomationCore:
+    """A flow run that stays pending is marked as crashed: its worker was killed between taking the run and starting its process."""
+    started = {"prefect.flow-run.Running", "prefect.flow-run.Cancelling", "prefect.flow-run.Scheduled", *ENDED}
+    return _crash_unless(
+        {"prefect.flow-run.Pending"}, started, START_SECONDS, NOT_STARTED, "It did not start: its worker is gone."
+    )
+
+
+def _crash_unless(after: set[str], expect: set[str], seconds: float, name: str, message: str) -> AutomationCore:
+    """Mark a run as crashed if none of the events `expect` follows one of `after` within `seconds`."""
     return AutomationCore(
-        name=ZOMBIES,
+        name=name,
         trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect={
-                "prefect.flow-run.heartbeat",
-                "prefect.flow-run.Completed",
-                "prefect.flow-run.Failed",
-                "prefect.flow-run.Cancelled",
-                "prefect.flow-run.Crashed",
-                "prefect.flow-run.AwaitingRetry",
-            },
+            after=after,
+            expect=expect,
             match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"}),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=timedelta(seconds=HEARTBEAT_SECONDS),
+            within=timedelta(seconds=seconds),
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="No heartbeat: its process is gone.")],
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)],
     )
 
 
@@ -89,4 +101,4 @@ def _register(pool: str) -> None:
     environment["CRAWL2CHAT_STORE"] = store.url if store.remote else str(store.root)
     done = subprocess.run(command, cwd=HOME, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ValueError(f"registering the deployments failed:\n{done.stdout}{done.stderr}")
+        raise RuntimeError(f"registering the deployments failed:\n{done.stdout}{done.stderr}")

@@ -123,7 +123,13 @@ def test_sender_never_raises_or_blocks_while_the_server_is_away(
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
         sender = BackgroundSender()
     for number in range(background_sender.MAX_LOG_LINES + 1000):
-        line = {"name": "crawl2chat", "level": 20, "message": str(number), "timestamp": datetime.now(UTC), "flow_run_id": uuid4()}
+        line = {
+            "name": "crawl2chat",
+            "level": 20,
+            "message": str(number),
+            "timestamp": datetime.now(UTC),
+            "flow_run_id": uuid4(),
+        }
         sender.log(LogCreate.model_construct(**line))
     wait_for(lambda: sender._is_failing, "the sender sees that the server is away")
     assert not sender.flush(60)

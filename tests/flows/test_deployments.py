@@ -1,133 +1,130 @@
 """Deployments: a stage triggered over the API of a real local server runs in a real worker, and leaves its manifest."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
+import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
+from prefect.flows import load_flow_from_entrypoint
 
+from flows.deployments import HOME, PREFECT_FILE
 from flows.recipes import STAGE_NAMES
 from tasks.artifacts.store import Store
+from tests.support.prefect_servers import LocalPrefect, wait_for
+
+pytestmark = pytest.mark.timeout(1800)
 
 CONFIG = {"sample": {"num_articles": 40, "num_files": 2}, "num_workers": 1}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+SETTINGS = ["ingest.sample.num_articles=40", "ingest.sample.num_files=2", "ingest.num_workers=1", "filter.num_workers=1"]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a server with all deployments and a worker."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    environment = {
-        **os.environ,
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "DO_NOT_TRACK": "1",
-        "CRAWL2CHAT_STORE": str(folder / "store"),
-    }
-    started = []
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
+    """A server with all deployments and a worker. What its log reports as an error fails the last test that uses it."""
+    local = LocalPrefect(tmp_path_factory.mktemp("prefect"))
     try:
-        started.append(start(environment, folder / "server.log", "prefect", "server", "start", "--port", str(port)))
-        for _ in range(2):  # the second time changes nothing
-            subprocess.run([sys.executable, "-m", "flows.cli.main", "deploy"], env=environment, check=True, cwd=folder)
-        started.append(start(environment, folder / "worker.log", "prefect", "worker", "start", "--pool", "crawl2chat"))
-        yield environment
+        local.start_server()
+        local.deploy()
+        local.deploy()  # the second time changes nothing
+        local.start_worker()
+        yield local
+        assert not local.errors()
     finally:
-        for process in reversed(started):
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        local.stop()
 
 
-def start(environment: dict[str, str], log: Path, *command: str) -> subprocess.Popen[bytes]:
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", *command], env=environment, stdout=output, stderr=output, start_new_session=True
-        )
+def test_deployments_match_the_flows_and_the_stages() -> None:
+    deployments = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
+    assert {deployment["name"] for deployment in deployments} == {*STAGE_NAMES, "pipeline", "scaling"}
+    for deployment in deployments:
+        flow = load_flow_from_entrypoint(str(HOME / deployment["entrypoint"]), use_placeholder_flow=False)
+        assert flow.name == deployment["name"]
 
 
-def call(server: dict[str, str], method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """Asked again while the server says that it is busy, as Prefect's own client does."""
-    for _ in range(30):
-        response = httpx.request(method, server["PREFECT_API_URL"] + path, json=body, timeout=30)
-        if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-            break
-        time.sleep(1)
-    response.raise_for_status()
-    return response.json()
-
-
-def trigger(server: dict[str, str], stage: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Run a deployment to its end, as the UI's Run button does; the flow run."""
-    deployment = call(server, "GET", f"/deployments/name/{stage}/{stage}")
-    run = call(server, "POST", f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
-    deadline = time.monotonic() + 200
-    while run["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-        assert time.monotonic() < deadline, run["state"]
-        time.sleep(1)
-        run = call(server, "GET", f"/flow_runs/{run['id']}")
-    return run  # type: ignore[no-any-return]
-
-
-def artifacts(server: dict[str, str]) -> set[str]:
-    return {artifact["key"] for artifact in call(server, "POST", "/artifacts/filter", {})}
-
-
-def test_every_stage_is_deployed_with_a_form_that_describes_each_field(server: dict[str, str]) -> None:
-    deployments = call(server, "POST", "/deployments/filter", {})
+def test_every_stage_is_deployed_with_a_form_that_describes_each_field(prefect: LocalPrefect) -> None:
+    deployments = prefect.call("POST", "/deployments/filter", {})
     assert {deployment["name"] for deployment in deployments} == {*STAGE_NAMES, "pipeline", "scaling"}
     for deployment in deployments:
         schema = deployment["parameter_openapi_schema"]
         forms = {deployment["name"]: schema, **schema.get("definitions", {})}
-        fields = {f"{name}.{field}": it for name, form in forms.items() for field, it in form["properties"].items()}
-        undescribed = [name for name, it in fields.items() if "description" not in it and "$ref" not in str(it)]
+        fields = {
+            f"{name}.{field}": value for name, form in forms.items() for field, value in form.get("properties", {}).items()
+        }
+        undescribed = [name for name, value in fields.items() if "description" not in value and "$ref" not in str(value)]
         assert not undescribed
-    assert len(call(server, "POST", "/automations/filter", {})) == 1
-    assert [pool["name"] for pool in call(server, "POST", "/work_pools/filter", {})] == ["crawl2chat"]
+    assert len(prefect.call("POST", "/automations/filter", {})) == 2
+    assert [pool["name"] for pool in prefect.call("POST", "/work_pools/filter", {})] == ["crawl2chat"]
+    assert prefect.call("GET", "/v2/concurrency_limits/crawl2chat-training")["limit"] == 1
 
 
-def test_a_value_out_of_bounds_is_refused_before_anything_runs(server: dict[str, str]) -> None:
+def test_a_value_out_of_bounds_is_refused_before_anything_runs(prefect: LocalPrefect) -> None:
     with pytest.raises(httpx.HTTPStatusError, match="409"):
-        trigger(server, "filter", {"config": {"language_threshold": 3}})
+        prefect.trigger("filter", {"config": {"language_threshold": 3}})
 
 
-def test_stages_triggered_over_the_api_run_in_the_worker_and_find_each_others_artifacts(server: dict[str, str]) -> None:
-    assert trigger(server, "ingest", {"config": CONFIG})["state"]["type"] == "COMPLETED"
-    assert trigger(server, "filter", {"config": {"num_workers": 1}})["state"]["type"] == "COMPLETED"
-    store = Store(server["CRAWL2CHAT_STORE"])
+def test_stages_triggered_over_the_api_find_each_others_artifacts(prefect: LocalPrefect) -> None:
+    ingest = prefect.trigger("ingest", {"config": CONFIG}, name="my first run")
+    assert ingest["state"]["type"] == "COMPLETED", ingest["state"]
+    assert ingest["name"] == "my first run"
+    filtered = prefect.trigger("filter", {"config": {"num_workers": 1}})
+    assert filtered["state"]["type"] == "COMPLETED", filtered["state"]
+    assert filtered["name"] == "filter-tiny"
+    store = Store(prefect.environment["CRAWL2CHAT_STORE"])
     clean = store.find(store.latest("tiny", "filter"))
     assert clean is not None
     assert clean.inputs["documents"] == store.latest("tiny", "ingest")
     assert clean.counts["documents"] > 0
-    assert {"ingest-funnel", "filter-funnel", "filter-counts"} <= artifacts(server)
+    shown = wait_for(lambda: prefect.artifacts(filtered["id"]), "artifacts are shown")
+    assert {"filter-funnel", "filter-counts", "filter-inputs"} <= shown.keys()
+    link = re.search(r"\[`ingest/\w+`\]\(http://\S+/runs/flow-run/([\w-]+)\)", shown["filter-inputs"]["data"])
+    assert link
+    assert link[1] == ingest["id"]
+    assert any("filter/" in line and "new" in line for line in prefect.logs(filtered["id"]))
 
 
-def test_a_stage_whose_input_is_missing_fails_with_the_remedy(server: dict[str, str]) -> None:
-    run = trigger(server, "sft", {})
+def test_a_stage_whose_input_is_missing_fails_with_the_remedy(prefect: LocalPrefect) -> None:
+    run = prefect.trigger("sft", {})
     assert run["state"]["type"] == "FAILED"
     assert "crawl2chat run tiny --until pretrain" in run["state"]["message"]
-    pipeline = trigger(server, "pipeline", {"only": "sft"})
+    pipeline = prefect.trigger("pipeline", {"only": "sft"})
     assert pipeline["state"]["type"] == "FAILED"
     assert "stage sft" in pipeline["state"]["message"]
     assert "run its stage first" in pipeline["state"]["message"]
 
 
-def test_the_deployed_pipeline_runs_its_stages_as_deployments(server: dict[str, str]) -> None:
-    """What is up to date is skipped, in a run of the stage's own deployment."""
-    settings = ["ingest.sample.num_articles=40", "ingest.sample.num_files=2"]
-    run = trigger(server, "pipeline", {"settings": settings, "until": "filter"})
+def children_of(prefect: LocalPrefect, *names: str) -> list[dict[str, Any]]:
+    """The runs of stages that a pipeline has launched."""
+    runs = prefect.call("POST", "/flow_runs/filter", {"flows": {"name": {"any_": list(names)}}})
+    return [run for run in runs if run["parent_task_run_id"] is not None]
+
+
+def test_the_deployed_pipeline_runs_its_stages_as_deployments_and_launches_none_that_is_up_to_date(
+    prefect: LocalPrefect,
+) -> None:
+    parameters = {"settings": [*SETTINGS, "ingest.sample.seed=7"], "until": "filter"}
+    run = prefect.trigger("pipeline", parameters)
     assert run["state"]["type"] == "COMPLETED", run["state"]
-    children = call(server, "POST", "/flow_runs/filter", {"flows": {"name": {"any_": ["ingest", "filter"]}}})
-    assert sum(child["parent_task_run_id"] is not None for child in children) == 2
+    assert len(children_of(prefect, "ingest", "filter")) == 2
+    again = prefect.trigger("pipeline", parameters)
+    assert again["state"]["type"] == "COMPLETED", again["state"]
+    assert len(children_of(prefect, "ingest", "filter")) == 2
+    lines = prefect.logs(again["id"])
+    assert [stage for stage in ("ingest", "filter") if any(f"{stage} is up to date" in line for line in lines)] == ["ingest", "filter"]
+
+
+def test_a_deployment_with_an_interval_schedule_runs(prefect: LocalPrefect) -> None:
+    """On SQLAlchemy 2.1 Prefect 3.8.8's scheduler fails each minute, and says so in the log alone."""
+    deployment = prefect.call("GET", "/deployments/name/ingest/ingest")
+    schedule = {"schedule": {"interval": 30.0}, "active": True, "parameters": {"config": CONFIG}}
+    prefect.call("POST", f"/deployments/{deployment['id']}/schedules", [schedule])
+
+    def scheduled() -> list[dict[str, Any]]:
+        wanted = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}, "state": {"type": {"any_": ["COMPLETED"]}}}}
+        return [run for run in prefect.call("POST", "/flow_runs/filter", wanted) if run["auto_scheduled"]]
+
+    wait_for(lambda: len(scheduled()) >= 2, "two scheduled runs are completed")
+    for made in prefect.call("GET", f"/deployments/{deployment['id']}/schedules"):
+        prefect.call("DELETE", f"/deployments/{deployment['id']}/schedules/{made['id']}")
+    assert not prefect.errors()

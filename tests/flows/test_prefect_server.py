@@ -95,14 +95,25 @@ def test_prepare_environment_handles_sigint_that_the_shell_ignores() -> None:
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
 def test_run_and_reading_commands_work_with_proxies_that_are_dead(scheme: str, tmp_path: Path) -> None:
     dead = f"{scheme}://127.0.0.1:{free_port()}"
-    environment = plain_environment(tmp_path) | {name: dead for name in PROXIES}
+    environment = plain_environment(tmp_path) | dict.fromkeys(PROXIES, dead)
     assert "✓ ingest" in command(environment, "run", "tiny", *SMALL)
     assert "documents" in command(environment, "show", "ingest")
 
 
 # Another user, who may read everything (Python may lie in root's home) but write to nothing that is not their own.
-OTHER_USER = "setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps=+dac_read_search --ambient-caps=+dac_read_search".split()
-CAN_CHANGE_USER = os.getuid() == 0 and subprocess.run([*OTHER_USER, "true"], check=False, capture_output=True).returncode == 0
+OTHER_USER = [
+    "setpriv",
+    "--reuid",
+    "54321",
+    "--regid",
+    "54321",
+    "--clear-groups",
+    "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+]
+CAN_CHANGE_USER = (
+    os.getuid() == 0 and subprocess.run([*OTHER_USER, "true"], check=False, capture_output=True).returncode == 0
+)
 
 
 @pytest.mark.timeout(900)
@@ -128,7 +139,10 @@ def test_wait_for_server_names_the_address_that_does_not_answer() -> None:
 
     from model.errors import UserError
 
-    with SyncPrefectClient(f"http://127.0.0.1:{free_port()}/api") as client, pytest.raises(UserError, match="PREFECT_API_URL"):
+    with (
+        SyncPrefectClient(f"http://127.0.0.1:{free_port()}/api") as client,
+        pytest.raises(UserError, match="PREFECT_API_URL"),
+    ):
         prefect_server.wait_for_server(client, 0.0)
 
 
@@ -137,5 +151,8 @@ def test_wait_for_server_reports_a_temporary_server_that_ended() -> None:
 
     ended = subprocess.Popen([sys.executable, "-c", "raise SystemExit(5)"])
     ended.wait()
-    with SyncPrefectClient(f"http://127.0.0.1:{free_port()}/api") as client, pytest.raises(RuntimeError, match="status 5"):
+    with (
+        SyncPrefectClient(f"http://127.0.0.1:{free_port()}/api") as client,
+        pytest.raises(RuntimeError, match="status 5"),
+    ):
         prefect_server.wait_for_server(client, 0.0, ended)

@@ -4,6 +4,7 @@ Nothing here sleeps for an effect: a test waits for a condition, for as long as 
 with other busy processes on the machine.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -30,7 +31,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], T | None | bool], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+def wait_for(condition: Callable[[], T | bool | None], what: str, seconds: float = PATIENCE_SECONDS) -> T:
     """Ask until `condition` is true, and return what it was. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -153,8 +154,6 @@ class LocalPrefect:
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """End a process and its group at once."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()

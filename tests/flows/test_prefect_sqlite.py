@@ -1,0 +1,70 @@
+"""Prefect's transactions on SQLite: one that reads, then writes after another has written, waits instead of failing."""
+
+import asyncio
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from prefect.server.database import configurations
+
+from flows.prefect_sqlite import IS_CHANGED, begin_transactions_immediately
+
+
+async def read_then_write_beside_another(path: Path) -> int:
+    """Two transactions that each read a number and write it back, one higher, with a pause in between. Returns the number."""
+    database = configurations.AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{path}")
+    engine = await database.engine()
+
+    async def add_one() -> None:
+        session = await database.session(engine)
+        async with session, database.begin_transaction(session):
+            value = (await session.execute(sa.text("SELECT value FROM numbers"))).scalar_one()
+            await asyncio.sleep(0.3)
+            await session.execute(sa.text("UPDATE numbers SET value = :value"), {"value": value + 1})
+
+    session = await database.session(engine)
+    async with session, database.begin_transaction(session):
+        await session.execute(sa.text("CREATE TABLE numbers (value INTEGER)"))
+        await session.execute(sa.text("INSERT INTO numbers VALUES (0)"))
+    await asyncio.gather(*(add_one() for _ in range(4)))
+    async with await database.session(engine) as session:
+        return int((await session.execute(sa.text("SELECT value FROM numbers"))).scalar_one())
+
+
+@pytest.fixture(autouse=True)
+def unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect's own transactions: importing the module above has changed them, as it does in a server."""
+    begin = configurations.AioSqliteConfiguration.begin_transaction
+    monkeypatch.setattr(configurations.AioSqliteConfiguration, "begin_transaction", getattr(begin, IS_CHANGED, begin))
+
+
+def test_transactions_of_prefect_fail_when_they_read_before_they_write(tmp_path: Path) -> None:
+    """The reason for the change. When this fails, Prefect has mended it, and the change can go."""
+    with pytest.raises(sa.exc.OperationalError, match="database is locked"):
+        asyncio.run(read_then_write_beside_another(tmp_path / "prefect.db"))
+
+
+def test_transactions_that_begin_immediately_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = configurations.AioSqliteConfiguration.begin_transaction
+    monkeypatch.setattr(configurations.AioSqliteConfiguration, "begin_transaction", original)  # put back after the test
+    assert begin_transactions_immediately(configurations)
+    assert asyncio.run(read_then_write_beside_another(tmp_path / "prefect.db")) == 4
+
+
+def begin_of_another_version(self: Any, session: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{}, {"AioSqliteConfiguration": type("Other", (), {"begin_transaction": begin_of_another_version})}],
+    ids=["no class", "other arguments"],
+)
+def test_another_prefect_is_left_alone_with_a_log_line(
+    members: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not begin_transactions_immediately(types.SimpleNamespace(**members))  # type: ignore[arg-type]
+    assert "left alone" in caplog.text
