@@ -16,7 +16,7 @@ from typing import IO, Any, NoReturn
 from model.errors import UserError
 from model.tokenizer.chat import whole_characters
 
-MAX_LINE_BYTES = 1 << 26
+MAX_LINE_BYTES = 1 << 24
 GZIP = b"\x1f\x8b"
 BINARY = {b"PAR1": "Parquet", b"PK\x03\x04": "ZIP", b"ARROW1": "Arrow", b"\x28\xb5\x2f\xfd": "Zstandard"}
 HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # an escape that may be half of a surrogate pair
@@ -119,8 +119,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Which of two values of one field is meant, nobody can know; Python would take the last."""
     record = dict(pairs)
     if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise _Refused(f"the field {json.dumps(twice)[:80]} occurs twice in one object; keep one of them")
     return record
 

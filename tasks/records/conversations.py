@@ -14,13 +14,16 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, field_validator, model_serializer, model_validator
 
 from tasks.records.mistakes import mistake, shown
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["seen_wording", "heldout_wording", "heldout_fact", "unknown", "other"]
 Text = Annotated[str, Field(strict=True)]
+Texts = Annotated[
+    tuple[Text, ...], FailFast()
+]  # only the first mistake is reported, so a line of a million costs no memory
 
 NOT_TEXT = ("tool_calls", "function_call", "audio")  # what an OpenAI message can hold in place of text
 NO_ANSWER = "I don't know."  # the right answer to a question of split "unknown"
@@ -95,12 +98,17 @@ def _checked_weight(weight: Any) -> int:
 _WITHOUT_TOOLS = "remove the record, or the tool calls from it"
 
 
+Messages = Annotated[
+    tuple[Message, ...], FailFast()
+]  # the first mistake is reported, so a file of mistakes costs no memory
+
+
 class Conversation(Record):
     """A conversation whose assistant turns are to be learned. `facts` names the facts of the sample world that it states."""
 
-    messages: tuple[Message, ...]
+    messages: Messages
     kind: Text = ""
-    facts: tuple[Text, ...] = ()
+    facts: Texts = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -132,7 +140,7 @@ class _Asked(Record):
     (`trl.data_utils.apply_chat_template`). A completion here always begins a turn, so an assistant's turn is refused too.
     """
 
-    messages: tuple[Message, ...]
+    messages: Messages
 
     @field_validator("messages")
     @classmethod
@@ -187,7 +195,7 @@ class Question(Record):
     question: Text
     completion: Text = ""
     answer: Text
-    aliases: tuple[Text, ...] = ()
+    aliases: Texts = ()
     fact: Text = ""
     num_mentions: int | None = Field(None, ge=0, le=2**53, strict=True)
     split: Split = "other"

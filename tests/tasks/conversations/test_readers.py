@@ -266,6 +266,19 @@ def test_a_line_of_hostile_length_is_refused(tmp_path: Path, monkeypatch: pytest
         assert refusal(tmp_path, content) == "chats.jsonl:2: longer than 1,000 bytes; write one record a line"
 
 
+@pytest.mark.parametrize("kind", [Conversation, Question])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"messages": [' + ",".join(["{}"] * 200_000) + "]}",
+        '{"question": "a?", "answer": "b", "aliases": [' + ",".join("1" * 300_000) + "]}",
+        "{" + "".join(f'"k{number}": 1, ' for number in range(80_000)) + '"k9": 2}',
+    ],
+)
+def test_lines_of_many_mistakes_are_refused_for_the_first(tmp_path: Path, kind: type[Record], line: str) -> None:
+    assert len(refusal(tmp_path, line, kind)) < 400
+
+
 def test_control_characters_of_data_do_not_reach_an_error(tmp_path: Path) -> None:
     message = refusal(tmp_path, json.dumps({"messages": [{"role": "\x1b[31m\n", "content": "x" * 10_000}]}))
     assert "\\u001b[31m\\n" in message
