@@ -37,18 +37,18 @@ def refusal(tmp_path: Path, content: bytes | str, kind: type[Record] = Conversat
 )
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
-def test_files_are_read_in_every_encoding(tmp_path: Path, encoding: str, line_end: str, compress: Any) -> None:
+def test_read_records_takes_every_encoding(tmp_path: Path, encoding: str, line_end: str, compress: Any) -> None:
     content = compress(f"{LINE}{line_end}{line_end}{LINE}".encode(encoding))
     records = read(tmp_path, content)
     assert [record.messages[1].content for record in records] == ["Yes 👍."] * 2
 
 
-def test_a_byte_order_mark_within_a_joined_file_is_skipped(tmp_path: Path) -> None:
+def test_read_records_skips_byte_order_marks_of_joined_files(tmp_path: Path) -> None:
     assert len(read(tmp_path, f"{LINE}\n".encode("utf-8-sig") * 2)) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b" \n\r\n\t", b"\xef\xbb\xbf", b"\xff\xfe", gzip.compress(b"")])
-def test_a_file_without_values_has_no_record(tmp_path: Path, content: bytes) -> None:
+def test_read_records_of_a_file_without_values_is_empty(tmp_path: Path, content: bytes) -> None:
     assert read(tmp_path, content) == []
 
 
@@ -77,7 +77,7 @@ def test_a_file_without_values_has_no_record(tmp_path: Path, content: bytes) -> 
         ('{"messages": [{"from": "human", "value": "hi"}]}', r'messages\[0\].role is missing; .* "from", "value"'),
     ],
 )
-def test_a_line_that_is_no_record_is_refused_with_its_place(tmp_path: Path, line: str, message: str) -> None:
+def test_read_records_refuses_other_lines_with_their_place(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read(tmp_path, f"{LINE}\n{line}\n{LINE}\n")
 
@@ -135,7 +135,7 @@ USER, ASSISTANT = {"role": "user", "content": "a?"}, {"role": "assistant", "cont
         ([USER, {**ASSISTANT, "weight": [0]}], r"messages\[1\].weight is \[0\]; write 1"),
     ],
 )
-def test_turns_of_a_wrong_shape_are_refused_with_field_value_and_remedy(
+def test_conversation_refuses_wrong_turns_with_field_value_and_remedy(
     tmp_path: Path, messages: list[Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=f"chats.jsonl:1: {message}"):
@@ -162,22 +162,20 @@ def test_turns_of_a_wrong_shape_are_refused_with_field_value_and_remedy(
         ([USER, ASSISTANT, USER], [("user", "a?", 1), ("assistant", "b", 1), ("user", "a?", 1)]),
     ],
 )
-def test_openai_messages_are_read(tmp_path: Path, messages: list[Any], expected: list[Any]) -> None:
+def test_conversation_takes_openai_messages(tmp_path: Path, messages: list[Any], expected: list[Any]) -> None:
     (record,) = read(tmp_path, json.dumps({"messages": messages, "kind": None, "tools": []}))
     assert [(message.role, message.content, message.weight) for message in record.messages] == expected
 
 
 @pytest.mark.parametrize("name", ["tools", "functions"])
-def test_conversations_that_offer_tools_are_refused(tmp_path: Path, name: str) -> None:
+def test_conversation_refuses_tools(tmp_path: Path, name: str) -> None:
     message = refusal(tmp_path, json.dumps({"messages": [USER, ASSISTANT], name: [{"type": "function"}]}))
     assert message == f"chats.jsonl:1: {name} is set, and tools are not supported; remove the record, or {name} from it"
 
 
 @pytest.mark.parametrize("kind", [Prompt, Preference])
 @pytest.mark.parametrize("messages", [[USER, ASSISTANT], [USER, ASSISTANT, USER, ASSISTANT]])
-def test_prompts_that_end_with_the_assistant_are_refused(
-    tmp_path: Path, kind: type[Record], messages: list[Any]
-) -> None:
+def test_prompt_refuses_a_final_assistant_turn(tmp_path: Path, kind: type[Record], messages: list[Any]) -> None:
     message = refusal(tmp_path, json.dumps({"messages": messages, "chosen": "x", "rejected": "y"}), kind)
     place = f"chats.jsonl:1: messages[{len(messages) - 1}]"
     assert message == f"{place} is a turn of the assistant, and a prompt ends with the user's; remove that turn"
@@ -187,13 +185,13 @@ def test_prompts_that_end_with_the_assistant_are_refused(
     ("answer", "expected"),
     [(4, "4"), (3.5, "3.5"), ("A", "A"), ("", None), (" ", None), (None, None), (-(10**20), "-100000000000000000000")],
 )
-def test_answers_of_prompts_are_text_or_absent(tmp_path: Path, answer: Any, expected: str | None) -> None:
+def test_prompt_answer_is_text_or_absent(tmp_path: Path, answer: Any, expected: str | None) -> None:
     (record,) = read(tmp_path, json.dumps({"messages": ASKED, "answer": answer}), Prompt)
     assert record.answer == expected
 
 
 @pytest.mark.parametrize(("answer", "shown"), [("1e999", "Infinity"), ("true", "true"), ("[1]", "[1]")])
-def test_answers_of_prompts_that_are_no_text_are_refused(tmp_path: Path, answer: str, shown: str) -> None:
+def test_prompt_refuses_answers_that_are_not_text(tmp_path: Path, answer: str, shown: str) -> None:
     line = f'{{"messages": {json.dumps(ASKED)}, "answer": {answer}}}'
     assert refusal(tmp_path, line, Prompt) == f"chats.jsonl:1: answer is {shown}; write it as a string"
 
@@ -206,7 +204,7 @@ def test_answers_of_prompts_that_are_no_text_are_refused(tmp_path: Path, answer:
         ({"kind": 3}, "kind is 3; write it as a string"),
     ],
 )
-def test_preferences_of_a_wrong_shape_are_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+def test_preference_refuses_wrong_fields(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
     record = {"messages": ASKED, "chosen": "x", "rejected": "", **fields}
     assert refusal(tmp_path, json.dumps(record), Preference) == f"chats.jsonl:1: {message}"
 
@@ -228,17 +226,17 @@ def test_preferences_of_a_wrong_shape_are_refused(tmp_path: Path, fields: dict[s
         ),
     ],
 )
-def test_questions_of_a_wrong_shape_are_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+def test_question_refuses_wrong_fields(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
     line = json.dumps({"question": "a?", "answer": "b", **fields})
     assert refusal(tmp_path, line, Question) == f"chats.jsonl:1: {message}"
 
 
-def test_questions_that_cannot_be_answered_need_no_answer(tmp_path: Path) -> None:
+def test_question_without_an_answer_has_a_default_refusal(tmp_path: Path) -> None:
     (record,) = read(tmp_path, '{"question": "a?", "split": "unknown"}', Question)
     assert record.answer == "I don't know."
 
 
-def test_half_a_character_is_replaced_and_a_whole_one_stays(tmp_path: Path) -> None:
+def test_read_records_replaces_lone_surrogates(tmp_path: Path) -> None:
     user = r'{"role": "user", "content": "\ud83d one \uDE00 \ud83d\ude00 \\ud83d"}'
     (record,) = read(tmp_path, f'{{"messages": [{user}, {{"role": "assistant", "content": "b"}}]}}')
     assert record.messages[0].content == "\ufffd one \ufffd \U0001f600 \\ud83d"
@@ -255,11 +253,11 @@ def test_half_a_character_is_replaced_and_a_whole_one_stays(tmp_path: Path) -> N
         (b"PK\x03\x04..", "chats.jsonl is a ZIP file"),
     ],
 )
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_read_records_refuses_bytes_that_are_not_text(tmp_path: Path, content: bytes, message: str) -> None:
     assert refusal(tmp_path, content).startswith(message)
 
 
-def test_a_line_of_hostile_length_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_records_refuses_lines_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_lines, "MAX_LINE_BYTES", 1000)
     for encoding in ("utf-8", "utf-16"):
         content = f"{LINE}\n{' ' * 2000}{LINE}\n".encode(encoding)
@@ -275,11 +273,11 @@ def test_a_line_of_hostile_length_is_refused(tmp_path: Path, monkeypatch: pytest
         "{" + "".join(f'"k{number}": 1, ' for number in range(80_000)) + '"k9": 2}',
     ],
 )
-def test_lines_of_many_mistakes_are_refused_for_the_first(tmp_path: Path, kind: type[Record], line: str) -> None:
+def test_read_records_stops_at_the_first_of_many_mistakes(tmp_path: Path, kind: type[Record], line: str) -> None:
     assert len(refusal(tmp_path, line, kind)) < 400
 
 
-def test_control_characters_of_data_do_not_reach_an_error(tmp_path: Path) -> None:
+def test_errors_hold_no_control_characters(tmp_path: Path) -> None:
     message = refusal(tmp_path, json.dumps({"messages": [{"role": "\x1b[31m\n", "content": "x" * 10_000}]}))
     assert "\\u001b[31m\\n" in message
     assert len(message) < 400
@@ -294,7 +292,7 @@ def test_control_characters_of_data_do_not_reach_an_error(tmp_path: Path) -> Non
         Question(question="a?", answer="b", num_mentions=3, split="seen_wording"),
     ],
 )
-def test_records_are_the_same_after_writing_and_reading(tmp_path: Path, record: Record) -> None:
+def test_normal_form_reads_back_as_the_same_record(tmp_path: Path, record: Record) -> None:
     assert read(tmp_path, json.dumps(normal_form(record)), type(record)) == [record]
 
 
@@ -356,7 +354,7 @@ def mutated(record: dict[str, Any], rng: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("kind", list(SEEDS))
-def test_mutated_files_are_read_or_refused_in_one_line(tmp_path: Path, kind: type[Record]) -> None:
+def test_read_records_takes_or_refuses_mutated_files_in_one_line(tmp_path: Path, kind: type[Record]) -> None:
     """Nothing but records and `UserError` comes out, and what comes out survives writing and reading."""
     rng = random.Random(kind.__name__)
     num_read = num_refused = 0
