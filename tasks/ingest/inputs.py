@@ -137,10 +137,10 @@ def run_sample(ctx: StageContext, config: SampleWebConfig) -> Outcome:
 def located(asked: InputsConfig, artifact: Crawl) -> list[ListedFile]:
     """The files of a crawl at their current places: they may have been moved since they were listed."""
     files: list[ListedFile] = read_lines(artifact.folder / "inputs.jsonl")
-    for file, url in zip(files, _current_urls(asked, files), strict=False):
-        file["url"] = url
-        if "://" not in file["url"]:
-            file["url"] = str(artifact.folder / file["url"])
+    current = _current_urls(asked, files)
+    for number, file in enumerate(files):
+        url = current[number] if number < len(current) else file["url"]
+        file["url"] = url if "://" in url else str(artifact.folder / url)
     return files
 
 
