@@ -11,8 +11,8 @@ from tasks.artifacts.manifest import Crawl
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
-from tasks.ingest.inputs import InputsConfig, find, shard_names, web_archives
-from tasks.sample_web.config import SampleWebConfig
+from tasks.ingest.inputs import InputsConfig, find, located, shard_names, web_archives
+from tasks.sample_web.config import SampleWebConfig, SampleWebSize
 from tests.support.archives import serving, write_crawl, write_listing
 
 
@@ -143,3 +143,18 @@ def test_max_files_takes_the_first(tmp_path: Path, store: Store) -> None:
         "part-0",
         "part-1",
     ]
+
+
+def test_files_are_read_where_they_are_now(tmp_path: Path, store: Store) -> None:
+    """Those of the sample web in its artifact, a local file where it was moved to, and where it was listed if it is not found."""
+    sample = InputsConfig(sample=SampleWebSize(num_articles=20, num_files=2))
+    step = web_archives(sample, world_seed=1)
+    execute(step, store)
+    files = located(sample, store.open(step.id, Crawl))
+    assert [Path(file["url"]).is_file() for file in files] == [True, True]
+    (path,) = write_crawl(tmp_path / "here", 1, 1)
+    execute(listed(str(path)), store)
+    crawl = store.open(listed(str(path)).id, Crawl)
+    moved = shutil.move(path, tmp_path / path.name)
+    assert [file["url"] for file in located(InputsConfig(inputs=[str(moved)]), crawl)] == [str(moved)]
+    assert [file["url"] for file in located(InputsConfig(inputs=[str(path)]), crawl)] == [str(path)]
