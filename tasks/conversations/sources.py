@@ -119,6 +119,7 @@ def _all_questions(world: World, _: int) -> Iterable[Question]:
 
 def _step(kind: type[A], record: type[Record], asked: ChatDataConfig, run: Callable[..., Outcome]) -> Step[A]:
     def check(config: ChatDataConfig) -> None:
+        """Raises UserError where a record of the files is wrong."""
         check_source(record, config.source, config.validation_fraction)
 
     stage = kind.__name__.lower()

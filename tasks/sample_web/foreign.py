@@ -58,6 +58,7 @@ def write_foreign(language: str, rng: random.Random) -> tuple[str, tuple[str, ..
 
 
 def write_sentence(grammar: Grammar, rng: random.Random) -> str:
+    """A sentence of a language."""
     slots = {
         "time": rng.choice(grammar.times),
         "subject": rng.choice(grammar.subjects),

@@ -34,6 +34,7 @@ class Site:
 
     @property
     def root(self) -> str:
+        """The address of the host, without a slash at the end."""
         return f"{self.scheme}://{self.host}"
 
 
@@ -54,6 +55,7 @@ class Page:
 
     @property
     def url(self) -> str:
+        """The address of the page."""
         return self.site.root + self.path
 
 
@@ -78,6 +80,7 @@ def page_path(site: Site, title: str, number: int, date: datetime.date) -> str:
 
 
 def slugify(text: str) -> str:
+    """A title as the last part of an address."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:48].strip("-")
 
 
@@ -90,6 +93,7 @@ def encode_page(document: str, site: Site) -> tuple[bytes, str]:
 
 
 def wrong_charset(charset: str) -> str:
+    """A charset that a site declares by mistake."""
     return "iso-8859-1" if charset == "utf-8" else "utf-8"
 
 
@@ -113,6 +117,7 @@ def typographic(text: str) -> str:
 
 
 def decorate(word: str, page: Page, rng: random.Random) -> str:
+    """A word as a link or as emphasis, now and then."""
     draw = rng.random()
     if draw > 0.03:
         return word
@@ -141,10 +146,12 @@ def box(page: Page) -> str:
 
 
 def links(pairs: Iterable[tuple[str, str]], entry: str = '<li><a href="{}">{}</a></li>') -> str:
+    """Links as list entries."""
     return "\n".join(entry.format(html.escape(url), html.escape(text)) for url, text in pairs)
 
 
 def navigation(site: Site) -> list[tuple[str, str]]:
+    """The links of a site's menu, as (url, title)."""
     label = LABELS[site.language]
     pages = [
         ("/", label.home),
@@ -154,6 +161,7 @@ def navigation(site: Site) -> list[tuple[str, str]]:
 
 
 def comments(page: Page, entry: str) -> str:
+    """The visitors' comments, each in the template's `entry`."""
     return "\n".join(entry.format(who=html.escape(who), text=html.escape(text)) for who, text in page.comments)
 
 
@@ -161,6 +169,7 @@ def comments(page: Page, entry: str) -> str:
 
 
 def head(page: Page, extra: str = "") -> str:
+    """The head of a document, with `extra` at its end."""
     site, title = page.site, html.escape(page.title)
     summary = html.escape(page.paragraphs[0][:150]) if page.paragraphs else title
     return f"""<head>
@@ -176,6 +185,7 @@ def head(page: Page, extra: str = "") -> str:
 
 
 def meta_charset(site: Site) -> str:
+    """The meta element that declares the charset, where the site has one."""
     if site.announced in ("none", "header"):
         return ""
     charset = wrong_charset(site.charset) if site.announced == "wrong" else site.charset
@@ -185,6 +195,7 @@ def meta_charset(site: Site) -> str:
 
 
 def linked_data(page: Page) -> str:
+    """The article's metadata as JSON-LD (https://schema.org/Article)."""
     data = {
         "@context": "https://schema.org",
         "@type": "Article",
@@ -199,6 +210,7 @@ def linked_data(page: Page) -> str:
 
 @lru_cache(maxsize=256)
 def stylesheet(host: str) -> str:
+    """CSS rules, different for each host."""
     rng = random.Random(host)
     names = words(
         "header | nav | main | aside | footer | .menu | .post | .meta | .card | .share | .notice | .comment | .button | .grid | .hero | h1 | h2 | a"
@@ -213,6 +225,7 @@ def stylesheet(host: str) -> str:
 
 @lru_cache(maxsize=256)
 def analytics(host: str) -> str:
+    """A script as sites embed it to count visitors."""
     number = random.Random(host + "/analytics").randrange(10**6, 10**7)
     return f"""window.dataLayer=window.dataLayer||[];function tag(){{dataLayer.push(arguments);}}
 tag('js',new Date());tag('config','X-{number}');if(document.cookie.indexOf('seen=1')<0){{document.cookie='seen=1;path=/';}}
@@ -221,11 +234,13 @@ window.onload=function(){{var n=document.getElementsByClassName('notice');for(va
 
 
 def newsletter(site: Site) -> str:
+    """A form that asks for an e-mail address."""
     label = LABELS[site.language]
     return f'<form class="newsletter" action="/subscribe"><label>{label.newsletter}</label><input type="email"></form>'
 
 
 def footer(site: Site) -> str:
+    """The end of a page: links and copyright."""
     label = LABELS[site.language]
     legal = links((("/privacy", label.privacy), ("/terms", label.terms), ("/contact", label.contact)))
     return f'<footer class="site-footer footer"><p>&copy; 2024 {html.escape(site.name)}. {label.rights}</p><ul>{legal}</ul></footer>'

@@ -66,6 +66,7 @@ def prose(rng: random.Random, *lengths: int) -> tuple[str, ...]:
 
 
 def headline(rng: random.Random) -> str:
+    """A short headline about a product."""
     return f"The {rng.choice(ADJECTIVES)} {rng.choice(NOUNS)} {rng.choice(PREDICATES)}"
 
 
@@ -73,11 +74,13 @@ def headline(rng: random.Random) -> str:
 
 
 def repetition(rng: random.Random) -> tuple[str, ...]:
+    """One slogan again and again between other sentences."""
     slogan = f"Order your {rng.choice(ADJECTIVES)} {rng.choice(NOUNS)} today and save a lot of money with us."
     return tuple(f"{slogan} {line} {slogan} {slogan}" for line in sentences(rng, 6))
 
 
 def keywords(rng: random.Random) -> tuple[str, ...]:
+    """Keywords in place of sentences."""
     noun = rng.choice(NOUNS)
     stuffing = " ".join(
         f"{adjective} {noun} shop, best {noun} of the year, buy {noun} here," for adjective in ADJECTIVES
@@ -87,11 +90,13 @@ def keywords(rng: random.Random) -> tuple[str, ...]:
 
 
 def link_farm(rng: random.Random) -> tuple[str, ...]:
+    """Lines of link texts without punctuation."""
     lines = [f"{rng.choice(ADJECTIVES)} {rng.choice(NOUNS)} and {rng.choice(NOUNS)}" for _ in range(40)]
     return (*lines, "Have a look at all of the friends that link with us.")
 
 
 def placeholder(rng: random.Random) -> tuple[str, ...]:
+    """Lorem ipsum among ordinary sentences."""
     filler = (
         "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore et dolore."
     )
@@ -100,10 +105,12 @@ def placeholder(rng: random.Random) -> tuple[str, ...]:
 
 
 def stub(rng: random.Random) -> tuple[str, ...]:
+    """A page of one short paragraph."""
     return (f"{sentences(rng, 1)[0]} The page about it has yet to be written.",)
 
 
 def boilerplate(rng: random.Random) -> tuple[str, ...]:
+    """Policy and cookie notices, with hardly a sentence of content."""
     rules = ("our terms of use", "the privacy policy", "our cookie policy", "the use of cookies")
     verbs = (
         "visitors accept",
@@ -121,6 +128,7 @@ def boilerplate(rng: random.Random) -> tuple[str, ...]:
 
 
 def menu(rng: random.Random) -> tuple[str, ...]:
+    """Short lines, as of a menu."""
     dishes = words(
         "soup of the day | roast with beans | bread and butter | fish of the lake | plum cake | cheese plate | barley stew"
     )
@@ -129,6 +137,7 @@ def menu(rng: random.Random) -> tuple[str, ...]:
 
 
 def code(rng: random.Random) -> tuple[str, ...]:
+    """JavaScript as text."""
     name = rng.choice(("total", "price", "count", "weight"))
     listing = f"for (int i = 0; i < n; i++) {{ {name} += values[i]; }} return {name} / n;"
     first, last = prose(rng, 4, 4)
@@ -136,10 +145,12 @@ def code(rng: random.Random) -> tuple[str, ...]:
 
 
 def teasers(rng: random.Random) -> tuple[str, ...]:
+    """Sentences that end in an ellipsis."""
     return tuple(f"{line[:-1]}{rng.choice(('...', '…'))}" for line in sentences(rng, 10))
 
 
 def figures(rng: random.Random) -> tuple[str, ...]:
+    """Sentences among rows of numbers."""
     lines = (" ".join(f"{rng.randrange(1, 900)},{rng.randrange(100):02d}" for _ in range(14)) for _ in range(6))
     return tuple(f"{text} {line}." for text, line in zip(sentences(rng, 6), lines, strict=True))
 
@@ -159,6 +170,7 @@ JUNK: dict[str, Callable[[random.Random], tuple[str, ...]]] = {
 
 
 def write_junk(kind: str, rng: random.Random) -> Noise:
+    """A page of one kind of low quality, a key of JUNK."""
     return Noise(headline(rng), JUNK[kind](rng), kind)
 
 
@@ -200,6 +212,7 @@ LURES = words(
 
 
 def advertise(category: str, rng: random.Random) -> Noise:
+    """An advertisement of a blocked category."""
     products, claims = TRADES[category]
     num_pitches = 14
     columns = [
@@ -243,6 +256,7 @@ def resource(rng: random.Random) -> tuple[str, str, bytes, str]:
 
 
 def pdf(rng: random.Random) -> tuple[str, str, bytes, str]:
+    """A small PDF file."""
     stream = zlib.compress(prose(rng, 20)[0].encode())
     body = (
         b"%PDF-1.4\n1 0 obj <</Length "
@@ -256,6 +270,8 @@ def pdf(rng: random.Random) -> tuple[str, str, bytes, str]:
 
 
 def png(rng: random.Random) -> tuple[str, str, bytes, str]:
+    """A small PNG image."""
+
     def block(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
@@ -267,16 +283,19 @@ def png(rng: random.Random) -> tuple[str, str, bytes, str]:
 
 
 def css(rng: random.Random) -> tuple[str, str, bytes, str]:
+    """A style sheet."""
     rules = "".join(f".c{number}{{margin:{rng.randrange(40)}px}}\n" for number in range(60))
     return "site.css", "text/css", rules.encode(), "text/css"
 
 
 def data(rng: random.Random) -> tuple[str, str, bytes, str]:
+    """A JSON document."""
     body = json.dumps({"results": [{"title": headline(rng), "id": rng.randrange(10**6)} for _ in range(12)]})
     return "search.json", "application/json", body.encode(), "application/json"
 
 
 def feed(rng: random.Random) -> tuple[str, str, bytes, str]:
+    """An RSS feed."""
     entries = "".join(
         f"<item><title>{headline(rng)}</title><description>{line}</description></item>" for line in sentences(rng, 8)
     )
@@ -288,6 +307,7 @@ def feed(rng: random.Random) -> tuple[str, str, bytes, str]:
 
 
 def visitor_comment(rng: random.Random) -> str:
+    """A comment of one or two sentences."""
     praise = words(
         "Lovely read | Thanks for this | I had no idea | Not sure I agree | My aunt told me the same | First! | Finally someone says it"
     )

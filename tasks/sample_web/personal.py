@@ -38,12 +38,14 @@ class Personal:
     traps: list[str] = field(default_factory=list)
 
     def add(self, kind: str, rng: random.Random, patterns: tuple[str, ...]) -> None:
+        """Add a sentence with an invented value of a kind, to be redacted."""
         value = MAKERS[kind](rng)
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self.redact.append(value)
         self.sentences.append(rng.choice(patterns).format(value, who=person(rng)))
 
     def add_trap(self, rng: random.Random) -> None:
+        """Add a sentence with a look-alike, to be kept."""
         make, patterns = rng.choice(TRAPS)
         value = make(rng)
         self.traps.append(value)
@@ -51,10 +53,12 @@ class Personal:
 
 
 def person(rng: random.Random) -> str:
+    """An invented first and last name."""
     return f"{rng.choice(FIRST)} {rng.choice(LAST)}"
 
 
 def email(rng: random.Random) -> str:
+    """An e-mail address at an invented host."""
     first, last = person(rng).lower().split()
     name = rng.choice(
         (f"{first}.{last}", f"{first[0]}{last}", f"{first}_{last}{rng.randrange(100)}", f"{last}+{first}")
@@ -63,6 +67,7 @@ def email(rng: random.Random) -> str:
 
 
 def phone(rng: random.Random) -> str:
+    """A phone number from a range for fiction."""
     area = rng.choice((212, 303, 312, 415, 503, 617, 718, 805))
     line, subscriber = rng.randrange(100, 200), rng.randrange(100, 1000)
     return rng.choice(
@@ -80,6 +85,7 @@ def phone(rng: random.Random) -> str:
 
 
 def ip(rng: random.Random) -> str:
+    """A public IPv4 address."""
     while True:
         address = ipaddress.IPv4Address(rng.getrandbits(32))
         if address.is_global and not address.is_multicast:
@@ -99,31 +105,37 @@ def order_number(rng: random.Random) -> str:
 
 
 def luhn_digit(digits: str) -> int:
+    """The check digit of a card number (ISO/IEC 7812-1)."""
     doubled = [int(digit) * (2 if index % 2 == 0 else 1) for index, digit in enumerate(reversed(digits))]
     return -sum(value - 9 if value > 9 else value for value in doubled) % 10
 
 
 def group_digits(digits: str, rng: random.Random) -> str:
+    """Digits in groups of four, or in one."""
     groups = [digits[start : start + 4] for start in range(0, 16, 4)]
     return rng.choice((" ", "-", "")).join(groups)
 
 
 def ssn(rng: random.Random) -> str:
+    """A valid United States social security number."""
     area = rng.choice([number for number in range(100, 900) if number != 666])
     return f"{area:03d}-{rng.randint(1, 99):02d}-{rng.randint(1, 9999):04d}"
 
 
 def invalid_ssn(rng: random.Random) -> str:
+    """A number that is written like a social security number, in a range that is never issued."""
     return f"{rng.choice(('000', '666', '901', '987'))}-{rng.randint(1, 49):02d}-{rng.randint(1, 9999):04d}"
 
 
 def private_ip(rng: random.Random) -> str:
+    """An address of a private network, which identifies nobody."""
     return rng.choice(
         (f"192.168.{rng.randrange(256)}.{rng.randrange(1, 255)}", f"10.0.{rng.randrange(9)}.{rng.randrange(1, 255)}")
     )
 
 
 def version(rng: random.Random) -> str:
+    """A version number of four parts, which looks like an IP address."""
     return f"{rng.randrange(1, 20)}.{rng.randrange(20)}.{rng.randrange(40)}"
 
 

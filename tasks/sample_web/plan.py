@@ -79,6 +79,7 @@ class Capture:
 
     @property
     def digest(self) -> str:
+        """The payload digest as WARC has it: SHA-1 in base 32."""
         return "sha1:" + base64.b32encode(hashlib.sha1(self.body, usedforsecurity=False).digest()).decode()
 
 
@@ -125,6 +126,7 @@ def write_personal_articles(
 
 
 def add_paragraph(article: Article, personal: Personal, rng: random.Random) -> Article:
+    """The article with the personal sentences as one more paragraph."""
     if not personal.sentences:
         return article
     place = rng.randint(1, len(article.paragraphs))
@@ -145,14 +147,17 @@ def make_page(site: Site, title: str, paragraphs: Sequence[str], rng: random.Ran
 
 
 def link_text(site: Site, rng: random.Random) -> str:
+    """The title of a related page, in the site's language."""
     return headline(rng) if site.language == "en" else write_foreign(site.language, rng)[0]
 
 
 def comment_text(site: Site, rng: random.Random) -> str:
+    """The text of a comment, in the site's language."""
     return visitor_comment(rng) if site.language == "en" else write_sentence(GRAMMARS[site.language], rng)
 
 
 def capture_page(page: Page, rng: random.Random, expected: str, note: str) -> Capture:
+    """The capture of a page as its site sends it."""
     site = page.site
     body, content_type = encode_page(render_page(page, rng), site)
     note = f"{note}; {site.template}, {site.charset}, announced: {site.announced}"
@@ -177,6 +182,7 @@ def send(capture: Capture, rng: random.Random) -> Capture:
 
 
 def crawl_date(rng: random.Random, earliest: datetime.datetime = CRAWL_START) -> datetime.datetime:
+    """A random time of the crawl, not before `earliest`."""
     elapsed = int((earliest - CRAWL_START).total_seconds())
     return CRAWL_START + datetime.timedelta(seconds=rng.randrange(elapsed, CRAWL_SECONDS))
 
@@ -185,6 +191,7 @@ def crawl_date(rng: random.Random, earliest: datetime.datetime = CRAWL_START) ->
 
 
 def capture_article(article: Article, personal: Personal, sites: Sequence[Site], rng: random.Random) -> Capture:
+    """The capture of an article on a site that fits it."""
     site = rng.choice([site for site in sites if is_fitting(site, article)])
     page = make_page(site, article.title, article.paragraphs, rng)
     page = replace(page, table=article.table, items=article.items)
@@ -220,6 +227,7 @@ def capture_copies(
 def capture_copy(
     story: tuple[Article, Personal], original: Capture, mirrors: Sequence[Site], rng: random.Random
 ) -> Capture:
+    """One copy: the same page at another address, or the article on a mirror, edited or not."""
     note = rng.choice(
         ("same address", "other scheme", "campaign link", "mirror", "mirror", "edited", "edited", "edited")
     )
@@ -252,6 +260,7 @@ def edit_paragraphs(paragraphs: tuple[str, ...], rng: random.Random) -> tuple[st
 
 
 def change_word(paragraphs: tuple[str, ...], rng: random.Random) -> tuple[str, ...]:
+    """The paragraphs with one word replaced by a synonym."""
     index = rng.randrange(len(paragraphs))
     known = sorted(set(re.findall(r"[a-z]+", paragraphs[index])) & set(SYNONYMS))
     if not known:
@@ -262,11 +271,13 @@ def change_word(paragraphs: tuple[str, ...], rng: random.Random) -> tuple[str, .
 
 
 def add_date(paragraphs: tuple[str, ...], rng: random.Random) -> tuple[str, ...]:
+    """The paragraphs with a line that gives a date."""
     month = rng.choice(("January", "March", "May", "August", "October"))
     return (*paragraphs, f"Updated in {month} {rng.randint(2016, 2024)}.")
 
 
 def swap_sentences(paragraphs: tuple[str, ...], rng: random.Random) -> tuple[str, ...]:
+    """The paragraphs with the last two sentences of the longest exchanged."""
     index = max(range(len(paragraphs)), key=lambda number: len(paragraphs[number]))
     sentences = re.split(r"(?<=[.!?]) (?=[A-Z])", paragraphs[index])
     return (*paragraphs[:index], " ".join([*sentences[:-2], *reversed(sentences[-2:])]), *paragraphs[index + 1 :])
@@ -282,6 +293,7 @@ def similarity(first: str, second: str) -> float:
 
 
 def capture_revisits(originals: Sequence[Capture], count: int, rng: random.Random) -> Iterator[Capture]:
+    """Later captures of unchanged pages."""
     for original in rng.sample(originals, min(count, len(originals))):
         date = crawl_date(rng, earliest=original.date)
         yield replace(
@@ -293,18 +305,21 @@ def capture_revisits(originals: Sequence[Capture], count: int, rng: random.Rando
 
 
 def capture_foreign(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
+    """A page in another language than English."""
     language = tuple(GRAMMARS)[number % len(GRAMMARS)]
     site = rng.choice([site for site in sites if site.language == language])
     return capture_page(make_page(site, *write_foreign(language, rng), rng), rng, "language", language)
 
 
 def capture_junk(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
+    """A page of low quality."""
     noise = write_junk(tuple(JUNK)[number % len(JUNK)], rng)
     page = make_page(rng.choice(sites), noise.title, noise.paragraphs, rng)
     return capture_page(replace(page, comments=()), rng, "quality", noise.note)
 
 
 def capture_leak(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
+    """A page of personal data only."""
     personal = leak(rng)
     groups = [" ".join(personal.sentences[start : start + 5]) for start in range(0, len(personal.sentences), 5)]
     title = f"Member list {rng.randint(2016, 2024)}, part {number + 1}"
@@ -314,6 +329,7 @@ def capture_leak(sites: Sequence[Site], number: int, rng: random.Random) -> Capt
 
 
 def capture_blocked(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
+    """An advertisement at an address that a blocklist names."""
     category = tuple(BLOCKED)[number % len(BLOCKED)]
     noise = advertise(category, rng)
     host, path = blocked_address(category, rng)
@@ -322,6 +338,7 @@ def capture_blocked(sites: Sequence[Site], number: int, rng: random.Random) -> C
 
 
 def capture_shell(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
+    """A page without readable text."""
     document, note = shell(rng)
     site = rng.choice(sites)
     body, content_type = encode_page(document, site)
@@ -330,6 +347,7 @@ def capture_shell(sites: Sequence[Site], number: int, rng: random.Random) -> Cap
 
 
 def capture_file(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
+    """A file that is not a web page."""
     name, declared, body, identified = resource(rng)
     url = f"{rng.choice(sites).root}/files/{number}/{name}"
     note = f"{identified}, declared as {declared}"

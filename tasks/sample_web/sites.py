@@ -75,6 +75,7 @@ class Sites:
 
 
 def build_sites(seed: int) -> Sites:
+    """All hosts of the sample web for a seed."""
     rng = random.Random(f"{seed}/sites")
     names = rng.sample([(first, second) for first in FIRST for second in SECOND], 45)
     templates = tuple(PATHS)
@@ -84,6 +85,7 @@ def build_sites(seed: int) -> Sites:
 
 
 def english_site(name: tuple[str, str], template: str, index: int, rng: random.Random) -> Site:
+    """A host with English pages; `index` decides its charset and how broken it is."""
     charset, announced = CHARSETS[index % len(CHARSETS)]
     prefix = rng.choice(("www.", "www.", "", "blog." if template == "blog" else "", "read."))
     return Site(
@@ -100,6 +102,7 @@ def english_site(name: tuple[str, str], template: str, index: int, rng: random.R
 
 
 def foreign_sites(language: str, templates: tuple[str, ...], rng: random.Random) -> list[Site]:
+    """The hosts of another language, one for each of its charsets."""
     grammar = GRAMMARS[language]
     return [
         Site(
@@ -126,6 +129,7 @@ def blocked_address(category: str, rng: random.Random) -> tuple[str, str]:
 
 
 def write_blacklists(folder: Path) -> None:
+    """Write the blocklists, a folder for each category."""
     for category, lists in BLOCKED.items():
         target = folder / category
         target.mkdir(parents=True, exist_ok=True)

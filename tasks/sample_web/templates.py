@@ -31,6 +31,7 @@ def break_markup(document: str, rng: random.Random) -> str:
 
 
 def blog(page: Page, rng: random.Random) -> str:
+    """A post of a blog, as WordPress writes it."""
     site, label = page.site, LABELS[page.site.language]
     comment = '<li class="comment depth-1"><b class="fn">{who}</b><div class="comment-content"><p>{text}</p></div></li>'
     return f"""<!DOCTYPE html>
@@ -58,6 +59,7 @@ def blog(page: Page, rng: random.Random) -> str:
 
 
 def news(page: Page, rng: random.Random) -> str:
+    """An article of a newspaper, with semantic elements."""
     site, label = page.site, LABELS[page.site.language]
     comment = '<div class="comment"><span class="comment-author">{who}</span><p class="comment-text">{text}</p></div>'
     teaser = '<div class="teaser"><a class="teaser__link" href="{}">{}</a></div>'
@@ -83,6 +85,7 @@ def news(page: Page, rng: random.Random) -> str:
 
 
 def wiki(page: Page, rng: random.Random) -> str:
+    """A page of a wiki, as MediaWiki writes it."""
     site, label = page.site, LABELS[page.site.language]
     comment = '<dl class="comment"><dt>{who}</dt><dd>{text}</dd></dl>'
     return f"""<!DOCTYPE html>
@@ -106,6 +109,7 @@ def wiki(page: Page, rng: random.Random) -> str:
 
 
 def forum(page: Page, rng: random.Random) -> str:
+    """A thread of a forum in XHTML."""
     site, label = page.site, LABELS[page.site.language]
     reply = (
         '<div class="comment reply post bg2"><p class="author">{who}</p><div class="comment-body">{text}</div></div>'
@@ -129,6 +133,7 @@ def forum(page: Page, rng: random.Random) -> str:
 
 
 def recipe(page: Page, rng: random.Random) -> str:
+    """A page of a recipe site."""
     site, label = page.site, LABELS[page.site.language]
     comment = '<li class="review comment"><strong>{who}</strong> &#9733;&#9733;&#9733;&#9733; <span>{text}</span></li>'
     return f"""<!DOCTYPE html>
@@ -151,6 +156,7 @@ def recipe(page: Page, rng: random.Random) -> str:
 
 
 def corporate(page: Page, rng: random.Random) -> str:
+    """A page of a company, from nested div elements."""
     site, label = page.site, LABELS[page.site.language]
     comment = '<div class="media comment"><h5>{who}</h5><p>{text}</p></div>'
     return f"""<!DOCTYPE html>
@@ -170,6 +176,7 @@ def corporate(page: Page, rng: random.Random) -> str:
 
 
 def table(page: Page, rng: random.Random) -> str:
+    """A page of the 1990s, laid out with tables."""
     site, label = page.site, LABELS[page.site.language]
     comment = "<DT><FONT SIZE=2><B>{who}</B></FONT><DD><FONT SIZE=2>{text}</FONT>"
     entry = '<TR><TD BGCOLOR="#CCCCFF"><FONT SIZE=2><A HREF="{}">{}</A></FONT></TD></TR>'
@@ -189,6 +196,7 @@ def table(page: Page, rng: random.Random) -> str:
 
 
 def app(page: Page, rng: random.Random) -> str:
+    """A page of a web application, with hashed class names."""
     site, label = page.site, LABELS[page.site.language]
     comment = '<div class="css-9k3 comment" data-testid="comment"><div>{who}</div><div>{text}</div></div>'
     card = '<div class="css-77q card"><a href="{}" data-testid="card-link"><div>{}</div></a></div>'

@@ -56,6 +56,7 @@ def write_sample_web(folder: Path, config: SampleWebConfig) -> dict[str, int]:
 
 
 def truth_of(capture: Capture, file: str, record_id: str) -> dict[str, object]:
+    """The line of truth.jsonl for a capture."""
     return {
         "url": capture.url,
         "file": file,
@@ -71,6 +72,7 @@ def truth_of(capture: Capture, file: str, record_id: str) -> dict[str, object]:
 
 
 def write_facts(path: Path, world: World, captures: Iterable[Capture]) -> int:
+    """Write facts.jsonl. Returns the number of facts."""
     mentions = Counter(fact for capture in captures if capture.expected == "keep" for fact in set(capture.facts))
     with path.open("w", encoding="utf-8") as out:
         for fact in world.facts:
@@ -114,14 +116,17 @@ def write_warc(path: Path, captures: Iterable[Capture], seed: int, has_types: bo
 
 
 def record_name(seed: int, *parts: object) -> str:
+    """A record identifier that depends on the seed and `parts` alone."""
     return f"<{uuid.uuid5(uuid.NAMESPACE_URL, '/'.join(map(str, (seed, *parts)))).urn}>"
 
 
 def date_text(date: datetime.datetime) -> str:
+    """A date as WARC writes it."""
     return date.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def info_record(writer: WARCWriter, name: str, seed: int) -> ArcWarcRecord:
+    """The warcinfo record at the start of a file."""
     payload = b"software: crawl2chat sample web\r\nformat: WARC File Format 1.0\r\nrobots: none, the web is made up\r\n"
     headers = {
         "WARC-Record-ID": record_name(seed, name, "warcinfo"),
@@ -132,6 +137,7 @@ def info_record(writer: WARCWriter, name: str, seed: int) -> ArcWarcRecord:
 
 
 def request_record(writer: WARCWriter, capture: Capture, names: dict[str, str]) -> ArcWarcRecord:
+    """The request of a capture."""
     parts = urlsplit(capture.url)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     fields = [("User-Agent", "samplebot/1.0"), ("Accept-Encoding", "gzip"), ("Host", parts.netloc)]
@@ -145,6 +151,7 @@ def request_record(writer: WARCWriter, capture: Capture, names: dict[str, str]) 
 
 
 def response_record(writer: WARCWriter, capture: Capture, names: dict[str, str], has_types: bool) -> ArcWarcRecord:
+    """The response of a capture, or its revisit record."""
     fields = [
         ("Date", format_datetime(capture.date, usegmt=True)),
         ("Server", "nginx"),
@@ -168,6 +175,7 @@ def response_record(writer: WARCWriter, capture: Capture, names: dict[str, str],
 
 
 def metadata_record(writer: WARCWriter, capture: Capture, names: dict[str, str]) -> ArcWarcRecord:
+    """The crawler's metadata of a capture."""
     payload = f"fetchTimeMs: {len(capture.body) % 397 + 20}\r\n".encode()
     headers = {
         "WARC-Record-ID": names["metadata"],

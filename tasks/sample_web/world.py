@@ -127,10 +127,12 @@ class World:
 
     @cached_property
     def by_name(self) -> dict[str, Entity]:
+        """Entities and strangers by name."""
         return {entity.name: entity for entity in (*self.entities, *self.strangers)}
 
     @cached_property
     def by_fact(self) -> dict[str, Fact]:
+        """Facts by id."""
         return {fact.id: fact for fact in self.facts}
 
     def of_kind(self, kind: str) -> list[Entity]:

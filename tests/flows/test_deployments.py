@@ -17,7 +17,12 @@ from tests.support.prefect_servers import LocalPrefect, wait_for
 pytestmark = pytest.mark.timeout(1800)
 
 CONFIG = {"sample": {"num_articles": 40, "num_files": 2}, "num_workers": 1}
-SETTINGS = ["ingest.sample.num_articles=40", "ingest.sample.num_files=2", "ingest.num_workers=1", "filter.num_workers=1"]
+SETTINGS = [
+    "ingest.sample.num_articles=40",
+    "ingest.sample.num_files=2",
+    "ingest.num_workers=1",
+    "filter.num_workers=1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +55,13 @@ def test_every_stage_is_deployed_with_a_form_that_describes_each_field(prefect: 
         schema = deployment["parameter_openapi_schema"]
         forms = {deployment["name"]: schema, **schema.get("definitions", {})}
         fields = {
-            f"{name}.{field}": value for name, form in forms.items() for field, value in form.get("properties", {}).items()
+            f"{name}.{field}": value
+            for name, form in forms.items()
+            for field, value in form.get("properties", {}).items()
         }
-        undescribed = [name for name, value in fields.items() if "description" not in value and "$ref" not in str(value)]
+        undescribed = [
+            name for name, value in fields.items() if "description" not in value and "$ref" not in str(value)
+        ]
         assert not undescribed
     assert len(prefect.call("POST", "/automations/filter", {})) == 2
     assert [pool["name"] for pool in prefect.call("POST", "/work_pools/filter", {})] == ["crawl2chat"]
@@ -111,7 +120,10 @@ def test_the_deployed_pipeline_runs_its_stages_as_deployments_and_launches_none_
     assert again["state"]["type"] == "COMPLETED", again["state"]
     assert len(children_of(prefect, "ingest", "filter")) == 2
     lines = prefect.logs(again["id"])
-    assert [stage for stage in ("ingest", "filter") if any(f"{stage} is up to date" in line for line in lines)] == ["ingest", "filter"]
+    assert [stage for stage in ("ingest", "filter") if any(f"{stage} is up to date" in line for line in lines)] == [
+        "ingest",
+        "filter",
+    ]
 
 
 def test_a_deployment_with_an_interval_schedule_runs(prefect: LocalPrefect) -> None:
@@ -121,7 +133,9 @@ def test_a_deployment_with_an_interval_schedule_runs(prefect: LocalPrefect) -> N
     prefect.call("POST", f"/deployments/{deployment['id']}/schedules", [schedule])
 
     def scheduled() -> list[dict[str, Any]]:
-        wanted = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}, "state": {"type": {"any_": ["COMPLETED"]}}}}
+        wanted = {
+            "flow_runs": {"deployment_id": {"any_": [deployment["id"]]}, "state": {"type": {"any_": ["COMPLETED"]}}}
+        }
         return [run for run in prefect.call("POST", "/flow_runs/filter", wanted) if run["auto_scheduled"]]
 
     wait_for(lambda: len(scheduled()) >= 2, "two scheduled runs are completed")
