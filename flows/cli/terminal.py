@@ -20,7 +20,7 @@ PLAIN_SECONDS = 10.0
 COUNTS = "files records_read pages records documents documents_dropped vocab_size tokens train_records steps rollouts questions runs"
 METRICS = (
     "bytes_per_token train/loss_nats validation/bits_per_byte validation/accuracy policy/seen_wording_accuracy "
-    "foretold/loss_nats error_fraction"
+    "predicted/loss_nats error_fraction"
 )
 HEADLINES = {*COUNTS.split(), *METRICS.split()}  # the counts and metrics that are told of an artifact
 

@@ -1,4 +1,4 @@
-"""What a scaling study came to, as a page of Markdown and as a plot. Reads and writes nothing; the figures are tasks/scaling/stage.py's."""
+"""The results of a scaling study as Markdown and as a plot. Reads and writes nothing; tasks/scaling/stage.py computes the figures."""
 
 import io
 from collections.abc import Sequence
@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CURVE_POINTS = 60
-LARGE_SCATTER = 0.02
+LARGE_SCATTER = 0.02  # runs of one recipe and different seeds scatter by 0.2 to 0.5%
 
 
 def render(figures: Figures) -> str:
-    sections = (runs_section, law_section, foretold_section, optimum_section)
+    """The whole page."""
+    sections = (runs_section, law_section, prediction_section, optimum_section)
     return "# Scaling law\n\n" + "\n".join(section(figures) for section in sections)
 
 
 def runs_section(figures: Figures) -> str:
+    """A table of the runs, and how closely they follow the law."""
     rows = [
         [
             count(run["num_parameters"]),
@@ -36,77 +38,88 @@ def runs_section(figures: Figures) -> str:
         ]
         for run in figures["runs"]
     ]
-    headings = ["N, parameters", "D, tokens", "Epochs", "FLOPs", "L, nats a token", "Bits a byte", "Fitted", "Seconds"]
+    headings = [
+        "N, parameters",
+        "D, tokens",
+        "Epochs",
+        "FLOPs",
+        "L, nats per token",
+        "Bits per byte",
+        "Fitted",
+        "Seconds",
+    ]
     scatter = figures["scatter_fraction"]
-    told = f"\nThe runs scatter by {100 * scatter:.2f}% around the law"
-    ending = (
-        ": they do not follow it, and what it says beyond them is worth little.\n" if scatter > LARGE_SCATTER else ".\n"
-    )
-    return "## Runs\n\n" + table(headings, rows) + told + ending
+    note = f"\nThe runs scatter by {100 * scatter:.2f}% around the law"
+    ending = ": they do not follow it, and its prediction is worth little.\n" if scatter > LARGE_SCATTER else ".\n"
+    return "## Runs\n\n" + table(headings, rows) + note + ending
 
 
 def law_section(figures: Figures) -> str:
+    """The constants with their intervals."""
     rows = [
         [name, f"{value:.3g}", " to ".join(f"{bound:.3g}" for bound in figures["intervals"][name])]
         for name, value in figures["law"].items()
     ]
-    told = (
-        f"\n{len(figures['runs'])} runs hold {len(rows)} constants loosely: E and alpha, and A, trade against each other, as the intervals "
-        "show. What they say together, of runs not far beyond, is firmer than each alone.\n"
+    note = (
+        f"\n{len(figures['runs'])} runs determine {len(rows)} constants loosely: E, A and alpha can change together with little effect on "
+        "the fit, as the intervals show. The prediction of a run that is not much larger is more certain than any of them.\n"
     )
     headings = [
         "L = E + A / N^alpha + B / D^beta",
         "Fitted",
         f"{percent(figures['interval_fraction'])} of resampled fits",
     ]
-    return "## The law\n\n" + table(headings, rows) + told
+    return "## The law\n\n" + table(headings, rows) + note
 
 
-def foretold_section(figures: Figures) -> str:
-    foretold, measured = figures["foretold"], figures.get("measured")
+def prediction_section(figures: Figures) -> str:
+    """The predicted loss of the target and, once it is trained, the error."""
+    predicted, measured = figures["predicted"], figures.get("measured")
     largest = max(run["num_parameters"] for run in figures["runs"]), max(run["num_tokens"] for run in figures["runs"])
-    low, high = foretold["interval_nats"]
-    told = (
-        f"{count(foretold['num_parameters'])} parameters on {count(foretold['num_tokens'])} tokens, "
-        f"{foretold['num_parameters'] / largest[0]:.1f} times the largest run's and {foretold['num_tokens'] / largest[1]:.1f} times the "
-        "longest's. It had no part in the fit.\n\n"
+    low, high = predicted["interval_nats"]
+    note = (
+        f"{count(predicted['num_parameters'])} parameters on {count(predicted['num_tokens'])} tokens, "
+        f"{predicted['num_parameters'] / largest[0]:.1f} times the largest run's and {predicted['num_tokens'] / largest[1]:.1f} times the "
+        "longest's. This run had no part in the fit.\n\n"
     )
     rows = [
-        ["Foretold", f"{foretold['loss_nats']:.3f}", f"{low:.3f} to {high:.3f}", f"{foretold['bits_per_byte']:.3f}"]
+        ["Predicted", f"{predicted['loss_nats']:.3f}", f"{low:.3f} to {high:.3f}", f"{predicted['bits_per_byte']:.3f}"]
     ]
     if measured is None:
-        return "## The run beyond\n\n" + told + _beyond(rows) + "\nIt is not done yet.\n"
+        return "## The predicted run\n\n" + note + _prediction_table(rows) + "\nIt is not trained yet.\n"
     rows.append(["Measured", f"{measured['loss_nats']:.3f}", "", f"{measured['bits_per_byte']:.3f}"])
-    error = figures["verdict"]
+    error = figures["error"]
     ending = (
         f"\nThe error is {100 * error['error_fraction']:+.2f}% of the loss, and {100 * error['error_of_fall_fraction']:+.0f}% of the fall "
-        f"from the best of the runs above. It was seen for {measured['epochs']:.2f} epochs.\n"
+        f"below the best of the runs above. It was trained for {measured['epochs']:.2f} epochs.\n"
     )
-    return "## The run beyond\n\n" + told + _beyond(rows) + ending
+    return "## The predicted run\n\n" + note + _prediction_table(rows) + ending
 
 
-def _beyond(rows: Sequence[Sequence[str]]) -> str:
-    return table(["", "L, nats a token", "Interval", "Bits a byte"], rows)
+def _prediction_table(rows: Sequence[Sequence[str]]) -> str:
+    return table(["", "L, nats per token", "Interval", "Bits per byte"], rows)
 
 
 def optimum_section(figures: Figures) -> str:
+    """The size and budget at which the law is lowest for the target's FLOPs."""
     best = figures["optimum"]
     low, high = best["interval"]
     return (
         "## The best use of its FLOPs\n\n"
         f"With {best['flops']:.1e} FLOPs the law is lowest at {count(best['num_parameters'])} parameters and {count(best['num_tokens'])} "
-        f"tokens: {best['tokens_per_parameter']:.3g} tokens a parameter ({low:.3g} to {high:.3g}). That is of this text, vocabulary "
-        "and batch, and of runs this small; Hoffmann et al. 2022 found about 20 for web text and far larger models. It is "
-        "the ratio that a law tells worst.\n"
+        f"tokens: {best['tokens_per_parameter']:.3g} tokens per parameter ({low:.3g} to {high:.3g}). This holds for this text, "
+        "vocabulary and batch, and for runs this small; Hoffmann et al. 2022 found about 20 for web text and far larger models. "
+        "No other figure of a law is less certain than this ratio.\n"
     )
 
 
 def count(number: float) -> str:
+    """A number in millions or billions."""
     return f"{number / 1e9:,.2f} B" if number >= 1e9 else f"{number / 1e6:,.2f} M"
 
 
 def draw(figures: Figures) -> "Figure":
-    """Loss by tokens: for each size its runs and the law; for the run beyond the law, what it foretells, and what came."""
+    """Loss by tokens: the runs of each size and the law; for the target the law, the prediction and the measured loss."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -118,13 +131,13 @@ def draw(figures: Figures) -> "Figure":
         runs = [(run["num_tokens"], run["loss_nats"]) for run in figures["runs"] if run["num_parameters"] == size]
         axes.plot(*zip(*runs, strict=True), "o", color=shade, markersize=5, label=f"{count(size)} parameters")
         _draw_law(axes, figures, size, color=shade)
-    _draw_beyond(axes, figures)
-    budgets = sorted({run["num_tokens"] for run in (*figures["runs"], figures["foretold"])})
+    _draw_target(axes, figures)
+    budgets = sorted({run["num_tokens"] for run in (*figures["runs"], figures["predicted"])})
     axes.set_xscale("log")
     axes.set_xticks(budgets, [count(budget) for budget in budgets])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("D, tokens")
-    axes.set_ylabel("L, nats a token")
+    axes.set_ylabel("L, nats per token")
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
@@ -133,23 +146,24 @@ def draw(figures: Figures) -> "Figure":
 def _draw_law(axes: "Axes", figures: Figures, num_parameters: float, **style: Any) -> None:
     law = ScalingLaw(**figures["law"])
     shortest = min(run["num_tokens"] for run in figures["runs"])
-    tokens = np.geomspace(shortest, figures["foretold"]["num_tokens"], CURVE_POINTS)
+    tokens = np.geomspace(shortest, figures["predicted"]["num_tokens"], CURVE_POINTS)
     axes.plot(tokens, [law.loss_nats(num_parameters, budget) for budget in tokens], linewidth=1.2, **style)
 
 
-def _draw_beyond(axes: "Axes", figures: Figures) -> None:
-    foretold = figures["foretold"]
-    size, at, loss = foretold["num_parameters"], foretold["num_tokens"], foretold["loss_nats"]
-    low, high = foretold["interval_nats"]
+def _draw_target(axes: "Axes", figures: Figures) -> None:
+    predicted = figures["predicted"]
+    size, at, loss = predicted["num_parameters"], predicted["num_tokens"], predicted["loss_nats"]
+    low, high = predicted["interval_nats"]
     spread = [[max(0.0, loss - low)], [max(0.0, high - loss)]]
     red: dict[str, Any] = {"color": "tab:red", "markerfacecolor": "white", "capsize": 4}
     _draw_law(axes, figures, size, color="tab:red", linestyle="dashed")
-    axes.errorbar([at], [loss], spread, fmt="o", label=f"{count(size)}, foretold", **red)
+    axes.errorbar([at], [loss], spread, fmt="o", label=f"{count(size)}, predicted", **red)
     if measured := figures.get("measured"):
         axes.plot([at], [measured["loss_nats"]], "x", color="black", markersize=7, label=f"{count(size)}, measured")
 
 
 def svg(figure: "Figure") -> str:
+    """The plot as an SVG document."""
     picture = io.StringIO()
     figure.savefig(picture, format="svg")
     return picture.getvalue()

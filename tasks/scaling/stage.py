@@ -1,11 +1,12 @@
-"""Scaling: what a run will come to, foretold by smaller ones, and how far the foretelling was off.
+"""Scaling: predicts the loss of a run from smaller runs, and reports how far the prediction was off.
 
-Reads the Checkpoints of runs of several sizes on several budgets of tokens, each trained to the end of its own schedule, and, once there
-is one, of the run that is foretold, which has no part in the fit. Writes a Report: `report.md`, `report.json` and `scaling.svg`.
-The law and its fit are model/planning/scaling_law.py's; losses are of the validation split, in nats a token and in bits a byte.
+Reads the base models of runs of several sizes on several budgets of tokens, each trained to the end of its own schedule, and, once it is
+trained, the target: the run that is predicted, which has no part in the fit. Writes a Report: `report.md`, `report.json` and
+`scaling.svg`. The law and its fit are in model/planning/scaling_law.py; losses are of the validation split, in nats per token and in
+bits per byte.
 
-Departs from Hoffmann et al. 2022 in size: nine runs where they had over 400, so intervals stand beside all constants. A run's budget
-is of tokens seen; where they come by more than once, the law takes repeated tokens for fresh ones, and the report tells the epochs.
+Departs from Hoffmann et al. 2022 in size: nine runs where they had over 400, so all constants have intervals. A run's budget counts
+tokens seen: the law takes repeated tokens for fresh ones, and the report states the epochs.
 """
 
 import base64
@@ -18,6 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from model.config import Config, Fraction, ModelShape, num_matrix_parameters
+from model.errors import UserError
 from model.planning.scaling_law import ScalingRun, fit, resample, scatter
 from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import BaseModel, Report
@@ -27,23 +29,23 @@ from tasks.markdown import Figures
 from tasks.scaling.report import draw, render, svg
 from tasks.training import model_config
 
-VERSION = 2
-SIZES = (0.34, 0.5, 0.67)  # of the model that is foretold
-BUDGETS = (0.125, 0.25, 0.5)  # of the tokens that it is trained on
+VERSION = 3
+SIZES = (0.34, 0.5, 0.67)  # fractions of the target's model
+BUDGETS = (0.125, 0.25, 0.5)  # fractions of the target's tokens
 
 
 class ScalingConfig(Config):
-    """Which run is foretold, and how the intervals are made."""
+    """The target run, and how the intervals are computed."""
 
-    model: ModelShape = Field(ModelShape(), title="Model", description="The shape of that model.")
-    num_tokens: int = Field(2**20, ge=1, description="Tokens that it is trained on.")
-    interval_fraction: Fraction = Field(0.9, description="Resampled fits that lie within an interval.")
-    num_resamples: int = Field(400, ge=20, le=10_000, description="Fits to losses drawn anew around the law.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of these losses.")
+    model: ModelShape = Field(ModelShape(), title="Model", description="The shape of the target.")
+    num_tokens: int = Field(2**20, ge=1, description="Tokens that the target is trained on.")
+    interval_fraction: Fraction = Field(0.9, description="Fraction of the resampled fits within an interval.")
+    num_resamples: int = Field(400, ge=20, le=10_000, description="Fits to losses drawn around the law.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of these losses.")
 
 
 class Trained(NamedTuple):
-    """What a finished run says of itself."""
+    """Size, budget and results of a finished run."""
 
     num_parameters: int
     num_tokens: int
@@ -54,6 +56,7 @@ class Trained(NamedTuple):
 
     @property
     def point(self) -> ScalingRun:
+        """What the law is fitted to."""
         return ScalingRun(self.num_parameters, self.num_tokens, self.loss_nats)
 
 
@@ -77,27 +80,29 @@ def fit_scaling_law(ctx: StageContext, config: ScalingConfig, inputs: ScalingInp
     seen = sorted(read(checkpoint) for checkpoint in inputs.runs)
     vocab_size = model_config(inputs.runs[0]).vocab_size
     num_parameters = num_matrix_parameters(config.model.with_vocabulary(vocab_size))
-    figures = foretell(config, seen, num_parameters)
+    figures = predict(config, seen, num_parameters)
     if target:
-        figures |= verdict(figures, read(target))
+        figures |= compare(figures, read(target))
     picture = svg(draw(figures))
     report = render(figures)
     write_atomically(ctx.folder / "scaling.svg", picture)
     write_atomically(ctx.folder / "report.json", json.dumps(figures, indent=1))
     write_atomically(ctx.folder / "report.md", f"{report}\n![Loss by tokens and size](scaling.svg)\n")
     encoded = base64.b64encode(picture.encode()).decode()
-    ctx.markdown("report", f"{report}\n![Loss](data:image/svg+xml;base64,{encoded})", "A run foretold by smaller ones")
+    ctx.markdown(
+        "report", f"{report}\n![Loss](data:image/svg+xml;base64,{encoded})", "A run predicted from smaller ones"
+    )
     ctx.table("runs", figures["runs"], "What the law was fitted to")
     metrics = {f"law/{name}": value for name, value in figures["law"].items()}
-    metrics |= {f"foretold/{name}": figures["foretold"][name] for name in ("loss_nats", "bits_per_byte")}
-    return Outcome({"runs": len(seen)}, metrics | figures.get("verdict", {}))
+    metrics |= {f"predicted/{name}": figures["predicted"][name] for name in ("loss_nats", "bits_per_byte")}
+    return Outcome({"runs": len(seen)}, metrics | figures.get("error", {}))
 
 
 def read(checkpoint: BaseModel) -> Trained:
-    """Raises ValueError where a run was not validated."""
+    """The results of a run. Raises UserError where it was not validated."""
     counts, metrics = checkpoint.manifest.counts, checkpoint.manifest.metrics
     if "validation/loss_nats" not in metrics:
-        raise ValueError(
+        raise UserError(
             f"artifact {checkpoint.manifest.id} has no validation loss: give its tokens a validation split, and "
             "pretrain.train.eval_sequences more than 0"
         )
@@ -111,10 +116,10 @@ def read(checkpoint: BaseModel) -> Trained:
     )
 
 
-def foretell(config: ScalingConfig, seen: Sequence[Trained], num_parameters: int) -> Figures:
-    """The law of the runs, each constant with its interval, what it says of the run that is foretold, and of the best use of its FLOPs.
+def predict(config: ScalingConfig, seen: Sequence[Trained], num_parameters: int) -> Figures:
+    """The law of the runs with an interval for each constant, its prediction of the target, and the best use of the target's FLOPs.
 
-    The interval of the foretold loss holds the scatter of a single run too.
+    The interval of the predicted loss includes the scatter of a single run.
     """
     points = [run.point for run in seen]
     law = fit(points)
@@ -131,7 +136,7 @@ def foretell(config: ScalingConfig, seen: Sequence[Trained], num_parameters: int
         "intervals": {name: interval(config, [getattr(other, name) for other in laws]) for name in law._fields},
         "interval_fraction": config.interval_fraction,
         "scatter_fraction": scatter(law, points),
-        "foretold": {
+        "predicted": {
             "num_parameters": num_parameters,
             "num_tokens": config.num_tokens,
             "loss_nats": loss,
@@ -149,18 +154,20 @@ def foretell(config: ScalingConfig, seen: Sequence[Trained], num_parameters: int
 
 
 def interval(config: ScalingConfig, values: Sequence[float] | Any) -> list[float]:
+    """The central interval that holds `interval_fraction` of the values."""
     outside = (1 - config.interval_fraction) / 2
     return [float(bound) for bound in np.quantile(values, [outside, 1 - outside])]
 
 
-def verdict(figures: Figures, measured: Trained) -> Figures:
-    """How far off the foretold loss was: of the loss, and of the fall from the best of the runs that the law knew.
+def compare(figures: Figures, measured: Trained) -> Figures:
+    """The error of the predicted loss: as a fraction of the loss, and of its fall below the best run that the law was fitted to.
 
-    The first is small for any guess, since losses lie close together; nobody who had only the runs could hide in the second.
+    Losses lie close together, so that the first is small for any guess. The second is 1 for a guess that the target does no better
+    than the best run.
     """
-    told, best = figures["foretold"]["loss_nats"], min(run["loss_nats"] for run in figures["runs"])
+    predicted, best = figures["predicted"]["loss_nats"], min(run["loss_nats"] for run in figures["runs"])
     error = {
-        "error_fraction": told / measured.loss_nats - 1,
-        "error_of_fall_fraction": (told - measured.loss_nats) / abs(best - measured.loss_nats),
+        "error_fraction": predicted / measured.loss_nats - 1,
+        "error_of_fall_fraction": (predicted - measured.loss_nats) / abs(best - measured.loss_nats),
     }
-    return {"measured": measured._asdict(), "verdict": error}
+    return {"measured": measured._asdict(), "error": error}

@@ -1,4 +1,4 @@
-"""The scaling law is found again where it is known, and a small study of real runs foretells, is skipped, and is told."""
+"""The fit finds a known law again, and a small study of real runs predicts, reports and is skipped the second time."""
 
 import json
 import math
@@ -52,7 +52,7 @@ def runs_of(law: ScalingLaw, noise: float = 0.0, seed: int = 0) -> list[ScalingR
 @given(
     st.floats(0.3, 3.0), st.floats(0.2, 2.0), st.floats(0.2, 2.0), st.floats(0.15, 1.2), st.floats(0.15, 1.2)
 )  # fmt: skip
-def test_the_constants_of_any_law_are_found_again_from_runs_without_noise(
+def test_fit_finds_a_known_law_from_runs_without_noise(
     E: float, by_size: float, by_tokens: float, alpha: float, beta: float
 ) -> None:
     law = ScalingLaw(E, by_size * PARAMETERS[1] ** alpha, by_tokens * TOKENS[1] ** beta, alpha, beta)
@@ -61,7 +61,7 @@ def test_the_constants_of_any_law_are_found_again_from_runs_without_noise(
     assert scatter(found, runs_of(law)) < 1e-6
 
 
-def test_one_run_gone_wrong_moves_the_law_less_than_it_would_by_squares(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fit_is_robust_to_one_bad_run(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = runs_of(LAW)
     runs[4] = runs[4]._replace(loss_nats=1.1 * runs[4].loss_nats)
 
@@ -73,7 +73,7 @@ def test_one_run_gone_wrong_moves_the_law_less_than_it_would_by_squares(monkeypa
     assert robust < 0.01 < 3 * robust < error()
 
 
-def test_nine_runs_with_noise_foretell_the_next_within_the_interval_they_are_given() -> None:
+def test_prediction_from_noisy_runs_lies_within_its_interval() -> None:
     """A scatter of 0.2% a run: off by less than 2%, and within nine tenths of the refits about as often as that says."""
     true, num_within = LAW.loss_nats(*BEYOND), 0
     for seed in range(10):
@@ -86,8 +86,8 @@ def test_nine_runs_with_noise_foretell_the_next_within_the_interval_they_are_giv
     assert num_within >= 7
 
 
-def test_the_minimum_is_one_of_what_is_minimised() -> None:
-    """No other constants nearby are better, by a computation of its own."""
+def test_fit_minimises_the_huber_loss() -> None:
+    """No constants nearby have a lower objective, which is computed here independently."""
     runs = runs_of(LAW, noise=0.01, seed=3)
     law = fit(runs)
 
@@ -101,7 +101,7 @@ def test_the_minimum_is_one_of_what_is_minimised() -> None:
             assert objective(law._replace(**{name: factor * getattr(law, name)})) >= at_minimum - 1e-6
 
 
-def test_the_optimum_is_the_lowest_loss_of_its_flops() -> None:
+def test_optimum_is_the_lowest_loss_of_its_flops() -> None:
     flops = 6 * BEYOND[0] * BEYOND[1]
     N, D = LAW.optimum(flops)
     assert pytest.approx(flops) == 6 * N * D
@@ -110,12 +110,12 @@ def test_the_optimum_is_the_lowest_loss_of_its_flops() -> None:
 
 
 @pytest.mark.parametrize("chosen", [slice(0, 5), slice(0, 6), slice(0, 9, 3)])
-def test_runs_that_do_not_tell_a_law_are_refused(chosen: slice) -> None:
+def test_fit_refuses_too_few_runs(chosen: slice) -> None:
     with pytest.raises(ValueError, match="take at least 3 sizes and 3 budgets"):
         fit(runs_of(LAW)[chosen])
 
 
-def test_a_smaller_run_has_the_shape_and_the_rates_of_its_size() -> None:
+def test_smaller_run_has_the_shape_and_rates_of_its_size() -> None:
     config = PretrainConfig(
         model=ModelShape(num_layers=12, width=768, num_heads=12, num_kv_heads=4, head_width=64, ff_width=2048),
         train=TrainConfig(num_steps=800),
@@ -132,7 +132,7 @@ def test_a_smaller_run_has_the_shape_and_the_rates_of_its_size() -> None:
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -1.0, 2.0])
-def test_what_is_no_part_of_the_run_is_refused(fraction: float) -> None:
+def test_smaller_refuses_fractions_outside_0_to_1(fraction: float) -> None:
     with pytest.raises(ValueError, match="give a fraction between 0 and 1"):
         smaller(PretrainConfig(), fraction, 0.5)
     with pytest.raises(ValueError, match="give a fraction between 0 and 1"):
@@ -140,20 +140,20 @@ def test_what_is_no_part_of_the_run_is_refused(fraction: float) -> None:
 
 
 @pytest.mark.parametrize("sizes", [(0.3, 0.6), (0.5, 0.51, 0.52)])
-def test_too_few_sizes_are_refused_before_anything_runs_also_where_rounding_makes_them_one(
+def test_study_refuses_too_few_sizes_also_after_rounding(
     sizes: tuple[float, ...],
 ) -> None:
     with pytest.raises(ValueError, match="take at least 3 sizes and 3 budgets"):
         study(make_recipe("tiny"), sizes)
 
 
-def test_an_open_weights_model_has_no_law(tmp_path: Path) -> None:
+def test_study_refuses_an_open_weights_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(to_hugging_face(ModelConfig())))
     with pytest.raises(ValueError, match="models that begin with nothing"):
         study(make_recipe("tiny", base_model=str(tmp_path)))
 
 
-def test_a_study_is_nine_runs_of_the_recipes_own_tokens_and_the_forecast_knows_nothing_of_what_it_foretells() -> None:
+def test_study_is_nine_runs_and_a_forecast_without_the_target() -> None:
     planned = study(make_recipe("tiny"))
     assert len({step.fingerprint for step in planned.runs.values()}) == len(SIZES) * len(BUDGETS)
     assert {step.inputs["tokens"].fingerprint for step in planned.runs.values()} == {
@@ -163,7 +163,7 @@ def test_a_study_is_nine_runs_of_the_recipes_own_tokens_and_the_forecast_knows_n
     assert planned.forecast.config == planned.report.config
 
 
-class Heard(Reporter):
+class RecordingReporter(Reporter):
     def __init__(self) -> None:
         self.finishes: list[tuple[str, bool]] = []
         self.pages: dict[str, str] = {}
@@ -187,7 +187,7 @@ class Studied(NamedTuple):
     planned: Study
     store: Store
     summaries: list[Summary]
-    heard: list[Heard]
+    reporters: list[RecordingReporter]
     asked: list[str]  # of the pipeline
 
 
@@ -218,9 +218,9 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Studied:
         patch.setattr("flows.scaling.dag", lambda _: steps)
         patch.setattr("flows.scaling.pipeline", pipeline)
         patch.setattr("tasks.training.launch", train_here)
-        with reporting(first := Heard()):
+        with reporting(first := RecordingReporter()):
             forecast = scaling_study(recipe="tiny", is_checked=False, runs_deployments=False)
-        with reporting(second := Heard()):
+        with reporting(second := RecordingReporter()):
             report = scaling_study(recipe="tiny", runs_deployments=False)
         planned = study(recipe)
     return Studied(planned, store, [forecast, report], [first, second], asked)
@@ -237,10 +237,10 @@ def write_tokens(store: Store) -> tuple[Step[Tokens], Step[TokenizerFile]]:
     return finish(store, Tokens, "tokenize/b", inputs={"tokenizer": "tokenizer/a"}), tokenizer
 
 
-def test_what_is_foretold_is_trained_after_the_forecast_and_the_second_time_all_else_is_skipped(
+def test_target_is_trained_after_the_forecast_and_the_rest_is_skipped(
     studied: Studied,
 ) -> None:
-    first, second = (heard.finishes for heard in studied.heard)
+    first, second = (reporter.finishes for reporter in studied.reporters)
     assert first == [*[("pretrain", False)] * 9, ("scaling", False)]
     assert second == [*[("pretrain", True)] * 9, ("scaling", True), ("pretrain", False), ("scaling", False)]
     assert studied.asked == ["tokenize", "tokenize", "pretrain"]
@@ -248,37 +248,37 @@ def test_what_is_foretold_is_trained_after_the_forecast_and_the_second_time_all_
     assert studied.store.latest("tiny", "scaling") == studied.planned.report.id
 
 
-def test_the_report_tells_the_error_of_what_the_forecast_told(studied: Studied) -> None:
+def test_report_states_the_error_of_the_prediction(studied: Studied) -> None:
     planned, store = studied.planned, studied.store
     before, after = (json.loads((store.folder(step.id) / "report.json").read_text()) for step in planned[1:])
     assert "measured" not in before
     assert {name: after[name] for name in before} == before
-    foretold, measured = after["foretold"], after["measured"]
+    predicted, measured = after["predicted"], after["measured"]
     assert (
-        foretold["num_parameters"] == measured["num_parameters"] > max(run["num_parameters"] for run in after["runs"])
+        predicted["num_parameters"] == measured["num_parameters"] > max(run["num_parameters"] for run in after["runs"])
     )
-    assert foretold["num_tokens"] == measured["num_tokens"] == 8 * 64
+    assert predicted["num_tokens"] == measured["num_tokens"] == 8 * 64
     loss = store.open(planned.report.inputs["target"].id, BaseModel).manifest.metrics["validation/loss_nats"]
-    assert after["verdict"]["error_fraction"] == pytest.approx(foretold["loss_nats"] / loss - 1)
+    assert after["error"]["error_fraction"] == pytest.approx(predicted["loss_nats"] / loss - 1)
 
 
-def test_the_report_is_for_people_too(studied: Studied) -> None:
+def test_report_has_a_page_and_a_plot(studied: Studied) -> None:
     folder = studied.store.folder(studied.planned.report.id)
     report = (folder / "report.md").read_text()
     assert "| Measured |" in report
     assert "![Loss by tokens and size](scaling.svg)" in report
     assert (folder / "scaling.svg").read_text().rstrip().endswith("</svg>")
-    first, second = (heard.pages["scaling/report"] for heard in studied.heard)
-    assert "It is not done yet" in first
+    first, second = (reporter.pages["scaling/report"] for reporter in studied.reporters)
+    assert "It is not trained yet" in first
     assert "data:image/svg+xml" in second
 
 
 @pytest.mark.parametrize(("scatter", "is_warned"), [(0.004, False), (0.07, True)])
-def test_runs_that_follow_no_law_are_called_so(scatter: float, is_warned: bool) -> None:
+def test_report_warns_of_runs_that_follow_no_law(scatter: float, is_warned: bool) -> None:
     assert ("they do not follow it" in runs_section({"runs": [], "scatter_fraction": scatter})) == is_warned
 
 
-def test_a_run_that_was_not_validated_is_named(store: Store) -> None:
+def test_run_without_validation_is_named(store: Store) -> None:
     write_model(store.folder("pretrain/a"), vocab_size=320)
     run = finish(store, BaseModel, "pretrain/a", counts={"tokens": 64}, metrics={"epochs": 1.0})
     with pytest.raises(ValueError, match="pretrain/a has no validation loss"):
