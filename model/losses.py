@@ -1,7 +1,10 @@
-"""The mathematics of every objective, once. Reads and writes nothing; nats everywhere but in bits per byte.
+"""The losses of every objective. Reads and writes nothing; all values are in nats, except bits per byte.
 
-Losses over tokens come as a sum and a count, or per token, never as a mean: a mean over microbatches and ranks is exact
+Losses over tokens are a sum and a count, or one value per token, never a mean: a mean over microbatches and ranks is exact
 only if the sums are divided by the count of the whole batch.
+
+A place whose mask is 0 contributes exactly 0 to a sum and to its gradient, whatever stands there. Multiplying by the mask is not enough:
+0 times infinity is NaN, in the backward pass too. So masked places are replaced before the operation that may overflow.
 """
 
 import math
@@ -11,9 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+MIN_REWARD_DEVIATION = (
+    1e-4  # of a group's rewards; below it they are equal but for rounding (TRL adds as much to the deviation)
+)
+MAX_LOG_RATIO = (
+    20.0  # of two policies' probabilities of a token, as in verl: exp of a larger one overflows sooner or later
+)
+
 
 def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of -log p(target) where mask is 1, and how many those are.
+    """Sum of -log p(target) where mask is 1, and the number of those places.
 
     logits [..., V], targets [...] int64, mask [...] 0 or 1 -> two float32 scalars.
     """
@@ -24,7 +34,8 @@ def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor
 class TokenNats(torch.autograd.Function):
     """-log p(target): logits [..., V] in float32, targets [...] -> [...].
 
-    As torch's own, for two tensors [..., V] less: the log-probabilities that are kept become the gradient in place.
+    The same as torch's cross entropy with two tensors [..., V] less: the saved log-probabilities become the gradient in place.
+    Where the gradient from above is 0, the gradient of the logits is 0, even if a logit is infinite or NaN.
     """
 
     @staticmethod
@@ -37,69 +48,112 @@ class TokenNats(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         logprobs, targets = ctx.saved_tensors
         gradient = gradient[..., None]
-        return logprobs.exp_().mul_(gradient).scatter_add_(-1, targets, -gradient), None
+        of_logits = logprobs.exp_().mul_(gradient).scatter_add_(-1, targets, -gradient)
+        return of_logits.masked_fill_(gradient == 0, 0.0), None
 
 
 def z_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """Sum of the squared log of softmax's denominator where mask is 1 (Chowdhery et al. 2022): keeps logits near 0.
+    """Sum of the squared log of softmax's denominator where mask is 1, which keeps logits near 0 (PaLM, Chowdhery et al. 2022).
 
     logits [..., V], mask [...] 0 or 1 -> a float32 scalar.
     """
-    return masked_sum(logits.float().logsumexp(-1).square(), mask)[0]
+    return masked_sum(_masked_rows(logits.float(), mask).logsumexp(-1).square(), mask)[0]
 
 
 def bits_per_byte(nats: float, num_bytes: float) -> float:
-    """Summed loss in nats over tokens that stand for num_bytes of text -> bits per byte of text."""
+    """Bits per byte of a text of num_bytes whose tokens have a summed loss of nats. Independent of the tokenizer."""
     return nats / math.log(2) / num_bytes
 
 
 def pairwise_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """-log P(chosen is better) under Bradley & Terry (1952): rewards [B], [B] -> nats [B]."""
+    """-log P(chosen is better) in the model of Bradley & Terry (1952): rewards [B], [B] -> nats [B]."""
     return -F.logsigmoid(chosen - rejected)
 
 
-def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
-    """log p of each token under softmax(logits / temperature): logits [..., V], tokens [...] -> [...] in float32."""
-    scaled = logits.float() / temperature
+def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0, mask: Tensor | None = None) -> Tensor:
+    """log p of each token under softmax(logits / temperature): logits [..., V], tokens [...] -> [...] in float32.
+
+    mask [...]: where it is 0, neither the value nor the gradient depends on the logits.
+    """
+    scaled = (logits.float() if mask is None else _masked_rows(logits.float(), mask)) / temperature
     chosen = scaled.gather(-1, tokens[..., None]).squeeze(-1)
     return chosen - scaled.logsumexp(-1)
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy of softmax(logits) in nats: logits [..., V] -> [...] in float32."""
+    """Entropy of softmax(logits) in nats: logits [..., V] -> [...] in float32. A logit of -inf adds nothing (0 log 0 is 0)."""
     logprobs = logits.float().log_softmax(-1)
-    return -(logprobs.exp() * logprobs).sum(-1)
+    return -(logprobs.exp() * logprobs.where(logprobs > float("-inf"), 0.0)).sum(-1)
 
 
-def group_advantages(rewards: Tensor, is_scaled: bool = True, eps: float = 1e-6) -> Tensor:
-    """Rewards [P, G] of G completions for each of P prompts, less their group's mean -> advantages [P, G].
+def group_advantages(rewards: Tensor, is_scaled: bool = True) -> Tensor:
+    """Rewards [P, G] of G completions of each of P prompts -> advantages [P, G]: rewards minus their group's mean.
 
-    Scaled by the group's deviation this is GRPO (Shao et al. 2024); unscaled it is Dr. GRPO (Liu et al. 2025).
+    Divided by the group's standard deviation these are GRPO's (Shao et al. 2024); without, Dr. GRPO's (Liu et al. 2025).
+    A group whose deviation is below MIN_REWARD_DEVIATION has advantages of 0. Computed in float64: in float32 the mean of equal
+    rewards differs from them by rounding, which division by a deviation of the same size makes an advantage of up to 0.5.
     """
-    centred = rewards - rewards.mean(-1, keepdim=True)
-    return centred / (rewards.std(-1, keepdim=True, correction=0) + eps) if is_scaled else centred
+    exact = rewards.double()
+    centred = exact - exact.mean(-1, keepdim=True)
+    deviation = centred.square().mean(-1, keepdim=True).sqrt()
+    scaled = centred / deviation.clamp(min=MIN_REWARD_DEVIATION) if is_scaled else centred
+    return scaled.where(~(deviation < MIN_REWARD_DEVIATION), 0.0).to(rewards.dtype)
 
 
 def policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_low: float = 0.2, clip_high: float = 0.2
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    mask: Tensor | None = None,
 ) -> Tensor:
-    """PPO's clipped surrogate per token (Schulman et al. 2017), to be minimised.
+    """PPO's clipped surrogate per token (Schulman et al. 2017, equation 7), to be minimised.
 
-    logprobs, old_logprobs and advantages broadcast to one shape [...] -> [...]. The ratio of the policies is held in
-    1 - clip_low .. 1 + clip_high where moving on would pay.
+    logprobs, old_logprobs, advantages and mask broadcast to one shape [...] -> [...]. The ratio of the policies is clipped to
+    1 - clip_low .. 1 + clip_high where leaving that range would lower the loss; with clip_high > clip_low this is DAPO's
+    "clip-higher" (Yu et al. 2025). Where mask is 0 the ratio counts as 1.
     """
-    ratio = (logprobs - old_logprobs).exp()
+    ratio = _log_ratio(logprobs, old_logprobs, mask).exp()
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
     return -torch.minimum(ratio * advantages, clipped * advantages)
 
 
-def kl_k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """Schulman's k3 estimate of KL(policy || reference) per token drawn from the policy: never negative, unbiased."""
-    log_ratio = reference_logprobs - logprobs
-    return log_ratio.exp() - 1 - log_ratio
+def is_clipped(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    clip_low: float,
+    clip_high: float,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """1 for each token whose gradient `policy_loss` cuts off, else 0: [...] in float32."""
+    ratio = _log_ratio(logprobs, old_logprobs, mask).exp()
+    return torch.where(advantages > 0, ratio > 1 + clip_high, ratio < 1 - clip_low).float()
+
+
+def kl_k3(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Schulman's k3 estimate of KL(policy || reference), per token drawn from the policy: unbiased and never negative.
+
+    http://joschu.net/blog/kl-approx.html. Shapes [...] -> [...]; 0 where mask is 0.
+    """
+    log_ratio = _log_ratio(reference_logprobs, logprobs, mask)
+    return log_ratio.expm1() - log_ratio
+
+
+def _log_ratio(logprobs: Tensor, others: Tensor, mask: Tensor | None) -> Tensor:
+    """logprobs - others, 0 where mask is 0, within plus and minus MAX_LOG_RATIO. Selected first, so that no exponent overflows."""
+    difference = logprobs - others
+    if mask is not None:
+        difference = torch.where(mask.bool(), difference, 0.0)
+    return difference.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+
+def _masked_rows(logits: Tensor, mask: Tensor) -> Tensor:
+    """Logits [..., V] with zeros where mask [...] is 0."""
+    return torch.where(mask.bool()[..., None], logits, 0.0)
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of values [...] where mask [...] is 1, and how many those are."""
-    mask = mask.to(values.dtype)
-    return (values * mask).sum(), mask.sum()
+    """Sum of values [...] where mask [...] is 1, and the number of those places."""
+    return torch.where(mask.bool(), values, 0.0).sum(), mask.to(values.dtype).sum()
