@@ -1,8 +1,10 @@
-"""Beam search: the likeliest completions instead of drawn ones; and for a tiny vocabulary all of them, as its reference.
+"""Beam search for the likeliest completions; and, as its reference for a tiny vocabulary, a search through all completions.
 
-Reads and writes nothing. The semantics are transformers': of all continuations of a prompt's beams the likeliest are taken,
-enough that `num_beams` go on whatever ends; an ended one counts only if it is among the first `num_beams` (Graves 2012,
-https://arxiv.org/abs/1211.3711, with Wu et al.'s length penalty reduced to a power). Constraints act on log-probabilities.
+Reads and writes nothing. The algorithm is transformers' (beam search after Graves 2012, https://arxiv.org/abs/1211.3711): in each step the
+likeliest one-token continuations of all beams of a prompt are taken, enough of them that `num_beams` remain unfinished whatever ends.
+A finished one counts only if it is among the first `num_beams`. Its score is its summed log-probability divided by its length to the power
+length_penalty; GNMT (Wu et al. 2016, https://arxiv.org/abs/1609.08144, equation 14) divides by ((5 + length) / 6)^length_penalty. Constraints
+act on log-probabilities.
 """
 
 import math
@@ -14,24 +16,27 @@ import torch
 from torch import Tensor
 
 from model.config import BeamConfig
+from model.errors import UserError
 from model.inference.decoder import Decoder
-from model.inference.logits import constraints, ending
+from model.inference.logits import check_finite, constraints, ending
 from model.network.transformer import Transformer
 
-MOST_SEQUENCES = 2**16  # that an exhaustive search goes through
+MAX_SEQUENCES = 2**16  # of an exhaustive search
 
 
 class Beam(NamedTuple):
-    """A completion, or the start of one."""
+    """A completion, finished or not."""
 
     tokens: list[int]
-    logprobs: list[float]  # of each token under the model itself, in nats
-    score: float  # summed logprobs, constraints included; once it has ended over tokens ** length_penalty
+    logprobs: list[float]  # of each token under the model, without constraints, in nats
+    score: (
+        float  # summed logprobs with constraints; of a finished beam divided by its number of tokens ** length_penalty
+    )
 
 
 @dataclass
 class Search:
-    """The beams of one prompt, best first."""
+    """The unfinished and the finished beams of one prompt, best first."""
 
     running: list[Beam] = field(default_factory=lambda: [Beam([], [], 0.0)])
     ended: list[Beam] = field(default_factory=list)
@@ -41,27 +46,31 @@ class Search:
 def beam_search(
     decoder: Decoder, prompts: Sequence[Sequence[int]], config: BeamConfig, stop_token: int
 ) -> list[list[Beam]]:
-    """At most num_beams completions of each prompt, best first; none of the prompts may be empty."""
+    """At most num_beams completions of each prompt, best first. No prompt may be empty.
+
+    Raises NonFiniteError if the logits are NaN or infinite, UserError for tokens outside the vocabulary.
+    """
     device = decoder.embedding.device
     stops = ((stop_token,), *config.stop_sequences)
     searches = [Search() for _ in prompts]
     limits = constraints(config, prompts, decoder.config.vocab_size, device)
     logits = decoder.read(prompts).float()
-    going = searches
+    unfinished = searches
     while True:
         logprobs = logits.log_softmax(-1)
+        check_finite(logits.amax(-1))
         allowed = logprobs if limits is None else limits.apply(logprobs)
         parents: list[int] = []
         start = 0
-        for search in going:
+        for search in unfinished:
             own = slice(start, start + len(search.running))
             parents += [start + parent for parent in _advance(search, allowed[own], logprobs[own], config, stops)]
             start = own.stop
-        going = [search for search in going if search.running]
-        if not going:
+        unfinished = [search for search in unfinished if search.running]
+        if not unfinished:
             return [search.ended for search in searches]
         rows = torch.tensor(parents, device=device)
-        tokens = torch.tensor([beam.tokens[-1] for search in going for beam in search.running], device=device)
+        tokens = torch.tensor([beam.tokens[-1] for search in unfinished for beam in search.running], device=device)
         decoder.select(rows)
         if limits is not None:
             limits = limits.select(rows)
@@ -72,7 +81,10 @@ def beam_search(
 def _advance(
     search: Search, allowed: Tensor, logprobs: Tensor, config: BeamConfig, stops: Sequence[tuple[int, ...]]
 ) -> list[int]:
-    """Lengthen N beams by a token, given its logprobs [N, V] with and without constraints; which of the N each goes on from."""
+    """Lengthen the N unfinished beams of a search by a token: logprobs [N, V] with and without constraints.
+
+    Returns for each new unfinished beam the number of the beam that it continues.
+    """
     scores = allowed + torch.tensor([[beam.score] for beam in search.running], device=allowed.device)
     best = scores.flatten().topk(min(config.num_beams * (1 + len(stops)), scores.numel()))
     running: list[Beam] = []
@@ -96,7 +108,7 @@ def _advance(
 
 
 def _may_improve(search: Search, config: BeamConfig) -> bool:
-    """Whether a beam that goes on may become one of the best."""
+    """Whether an unfinished beam may still become one of the num_beams best, in the sense of `early_stopping`."""
     if not search.running or len(search.ended) < config.num_beams:
         return bool(search.running)
     if config.early_stopping is True:
@@ -109,23 +121,23 @@ def _may_improve(search: Search, config: BeamConfig) -> bool:
 
 @torch.inference_mode()
 def exhaustive_search(model: Transformer, prompt: Sequence[int], config: BeamConfig, stop_token: int) -> list[Beam]:
-    """The best num_beams of all completions of a prompt, each read anew without a cache.
+    """The best num_beams of all completions of a prompt, each computed without a cache.
 
-    Raises ValueError where there are too many.
+    Raises UserError if there are more than MAX_SEQUENCES.
     """
     vocab_size = model.config.vocab_size
-    if vocab_size**config.max_new_tokens > MOST_SEQUENCES:
-        raise ValueError(
-            f"a vocabulary of {vocab_size} tokens makes {vocab_size}^{config.max_new_tokens} completions, more than {MOST_SEQUENCES}: "
+    if vocab_size**config.max_new_tokens > MAX_SEQUENCES:
+        raise UserError(
+            f"a vocabulary of {vocab_size} tokens makes {vocab_size}^{config.max_new_tokens} completions, more than {MAX_SEQUENCES}: "
             "lower max_new_tokens or search with beams"
         )
     stops = ((stop_token,), *config.stop_sequences)
     running, ended = [Beam([], [], 0.0)], list[Beam]()
     for length in range(1, config.max_new_tokens + 1):
-        read_so_far = [[*prompt, *beam.tokens] for beam in running]
-        tokens = torch.tensor(read_so_far, device=next(model.parameters()).device)
+        sequences = [[*prompt, *beam.tokens] for beam in running]
+        tokens = torch.tensor(sequences, device=next(model.parameters()).device)
         logprobs = model(tokens)[:, -1].float().log_softmax(-1)
-        limits = constraints(config, read_so_far, vocab_size, tokens.device)
+        limits = constraints(config, sequences, vocab_size, tokens.device)
         allowed = logprobs if limits is None else limits.apply(logprobs)
         longer = [
             Beam([*beam.tokens, token], [*beam.logprobs, logprob], beam.score + score)

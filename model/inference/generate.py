@@ -1,8 +1,8 @@
-"""Completions: tokens are drawn one at a time, for many prompts of different lengths at once.
+"""Completions of many prompts of different lengths at once, sampled or greedy, one token per row and step.
 
-Reads and writes nothing. Prompts are read together, equal ones once, which fills the cache of keys and values; each further
-step reads one token a row. A row whose completion is finished leaves the batch. What is drawn depends on the configuration's
-seed and on the prompts of the call together, not on earlier calls.
+Reads and writes nothing. The prompts are read first, equal ones once, which fills the KV cache; each further step reads one token per
+row. A row whose completion has ended leaves the batch. The sampled tokens depend on the configuration's seed and on all prompts of the
+call together, not on earlier calls.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,27 +13,32 @@ from torch import Tensor
 
 from model.config import GenerateConfig
 from model.inference.decoder import Decoder
-from model.inference.logits import constraints, ending, partial_stop_length, restrict
+from model.inference.logits import check_finite, constraints, ending, partial_stop_length, restrict
 from model.losses import token_logprobs
 from model.tokenizer.chat import ChatTokenizer
 
-GREEDY_BELOW = 1e-6  # a temperature; logits over a smaller one are no numbers of float32 any more
-KEPT_FRACTION = 0.75  # rows are moved together once fewer than this are going on: each move copies the cache
+GREEDY_BELOW = 1e-6  # a temperature; logits divided by a smaller one overflow float32
+KEPT_FRACTION = (
+    0.75  # finished rows are removed once fewer than this fraction is unfinished: each removal copies the cache
+)
 
 
 class Completion(NamedTuple):
-    """What a model wrote after a prompt, with the stop token or sequence if it came to that."""
+    """The tokens that follow a prompt, including the stop token or sequence that ended them."""
 
     tokens: list[int]
-    logprobs: list[float]  # of each token under the model itself at temperature 1, in nats, where they are asked for
-    ended_by: tuple[int, ...] = ()  # the stop token or sequence; empty where it was cut off
+    logprobs: list[float]  # of each token under the model at temperature 1, in nats; empty unless requested
+    ended_by: tuple[int, ...] = ()  # the stop token or sequence; () if the completion was cut off at max_new_tokens
 
 
 @torch.inference_mode()
 def generate(
     decoder: Decoder, prompts: Sequence[Sequence[int]], config: GenerateConfig, stop_token: int
 ) -> list[list[int]]:
-    """The tokens of a completion of each prompt; the last is `stop_token` unless a sequence ended it or it was cut off."""
+    """The tokens of a completion of each prompt. The last is `stop_token`, unless a stop sequence or max_new_tokens ended it.
+
+    No prompt may be empty. Raises NonFiniteError if the logits are NaN or infinite, UserError for tokens outside the vocabulary.
+    """
     *_, completions = steps(decoder, prompts, config, ((stop_token,), *config.stop_sequences))
     return [completion.tokens for completion in completions]
 
@@ -42,7 +47,7 @@ def generate(
 def draw(
     decoder: Decoder, prompts: Sequence[Sequence[int]], config: GenerateConfig, stop_token: int
 ) -> list[Completion]:
-    """A completion of each prompt, none of which may be empty, with its logprobs."""
+    """A completion of each prompt with its log-probabilities and what ended it. Raises what `generate` raises."""
     stops = ((stop_token,), *config.stop_sequences)
     *_, completions = steps(decoder, prompts, config, stops, with_logprobs=True)
     return [completion._replace(ended_by=ending(completion.tokens, stops)) for completion in completions]
@@ -56,11 +61,11 @@ def steps(
     *,
     with_logprobs: bool = False,
 ) -> Iterator[list[Completion]]:
-    """The completions after each step: those that go on are a token longer. To be taken in inference mode."""
+    """Yields the completions after each step: the unfinished ones are a token longer. To be run in inference mode."""
     device = decoder.embedding.device
     generator = torch.Generator(device).manual_seed(config.seed)
     completions = [Completion([], []) for _ in prompts]
-    rows = list(range(len(prompts)))  # the prompt that each row of the batch goes on from
+    rows = list(range(len(prompts)))  # the prompt of each row of the batch
     ended: set[int] = set()
     limits = constraints(config, prompts, decoder.config.vocab_size, device)
     last_tokens = {stop[-1] for stop in stops}
@@ -77,37 +82,38 @@ def steps(
                 if token in last_tokens and ending(completions[row].tokens, stops):
                     ended.add(row)
         yield completions
-        going = [place for place, row in enumerate(rows) if row not in ended]
-        if not going or number + 1 == config.max_new_tokens:
+        unfinished = [place for place, row in enumerate(rows) if row not in ended]
+        if not unfinished or number + 1 == config.max_new_tokens:
             return
-        if len(going) < KEPT_FRACTION * len(rows):
-            kept = torch.tensor(going, device=device)
+        if len(unfinished) < KEPT_FRACTION * len(rows):
+            kept = torch.tensor(unfinished, device=device)
             decoder.select(kept)
             limits = limits and limits.select(kept)
             tokens = tokens[kept]
-            rows = [rows[place] for place in going]
+            rows = [rows[place] for place in unfinished]
         if limits is not None:
             limits.mark_seen(tokens)
         logits = decoder.step(tokens).float()
 
 
-class NonFiniteError(ValueError):
-    """A model's weights or logits are NaN or infinite."""
-
-
 def pick(logits: Tensor, config: GenerateConfig, generator: torch.Generator) -> Tensor:
-    """Draw a token a row: logits [B, V] in float32 -> tokens [B]. Raises NonFiniteError where there is nothing to draw by."""
+    """One token per row: logits [B, V] in float32 -> tokens [B]. Raises NonFiniteError if logits are NaN or infinite.
+
+    Sampling inverts the cumulative distribution in float64: torch.multinomial allows no more than 2^24 tokens and is slower.
+    """
     if config.temperature < GREEDY_BELOW:
-        return likeliest(logits)
+        tokens = likeliest(logits)
+        check_finite(logits.gather(-1, tokens[:, None]))  # the greatest of a row with NaN is NaN
+        return tokens
     below = restrict(logits / config.temperature, config).softmax(-1).cumsum(-1, dtype=torch.float64)
-    if below[:, -1].isnan().any():
-        raise NonFiniteError("the model gives no probabilities but NaN: its weights are damaged, or learning diverged")
+    if below[:, -1].isnan().any():  # softmax makes NaN of an infinite logit
+        check_finite(logits.amax(-1))
     dart = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
     return torch.searchsorted(below, dart * below[:, -1:], right=True).squeeze(-1)
 
 
 def likeliest(logits: Tensor) -> Tensor:
-    """The first token of the greatest logit: [B, V] -> [B]; on a CPU by numpy, which is ten times as fast there."""
+    """The first token with the greatest logit: [B, V] -> [B]. On a CPU by numpy, which was ten times as fast there."""
     return torch.from_numpy(logits.numpy().argmax(-1)) if logits.device.type == "cpu" else logits.argmax(-1)
 
 
@@ -115,15 +121,16 @@ def likeliest(logits: Tensor) -> Tensor:
 def stream(
     decoder: Decoder, tokenizer: ChatTokenizer, prompt: Sequence[int], config: GenerateConfig, stop_token: int
 ) -> Iterator[str]:
-    """The text of one completion in pieces, each given once no later token can change it, without what stops it."""
+    """The text of one completion in pieces, without what stops it. A piece is yielded once no later token can change it."""
     stops = ((stop_token,), *config.stop_sequences)
-    given = ""
+    shown = ""
     tokens: list[int] = []
     for [completion] in steps(decoder, [prompt], config, stops):
         tokens = completion.tokens
         text = tokenizer.decode(tokens[: len(tokens) - partial_stop_length(tokens, stops)])
-        if not text.endswith("\N{REPLACEMENT CHARACTER}") and text.startswith(given):  # else within a character
-            yield text[len(given) :]
-            given = text
+        is_whole = not text.endswith("\N{REPLACEMENT CHARACTER}")  # otherwise the last tokens are a part of a character
+        if is_whole and text.startswith(shown):
+            yield text[len(shown) :]
+            shown = text
     whole = tokens[: len(tokens) - len(ending(tokens, stops))]
-    yield tokenizer.decode(whole)[len(given) :]
+    yield tokenizer.decode(whole)[len(shown) :]

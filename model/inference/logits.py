@@ -1,7 +1,9 @@
-"""Constraints on what is drawn: the logits of the next token are shifted, penalized and masked; sequences end a completion.
+"""Constraints on the next token, and the sequences that end a completion.
 
-Reads and writes nothing. The order is transformers': bias, repetition penalty (Keskar et al. 2019), banned and allowed tokens;
-then, only where tokens are drawn by chance, temperature, top-k, top-p (Holtzman et al. 2020) and min-p (Nguyen et al. 2024).
+Reads and writes nothing. The order is that of transformers' logits processors: bias; repetition penalty (CTRL, Keskar et al. 2019,
+https://arxiv.org/abs/1909.05858, section 4.1; transformers' form, which multiplies negative logits); banned and allowed tokens; then, if tokens are
+sampled, temperature, top-k (Fan et al. 2018, https://arxiv.org/abs/1805.04833), top-p or nucleus sampling (Holtzman et al. 2020,
+https://arxiv.org/abs/1904.09751) and min-p (Nguyen et al. 2024, https://arxiv.org/abs/2407.01082).
 
 Shapes: B rows, V vocabulary.
 """
@@ -15,21 +17,33 @@ import torch
 from torch import Tensor
 
 from model.config import GenerateConfig
+from model.errors import UserError
 
 NEVER = float("-inf")
-ROUNDING = 1e-6  # of a sum of probabilities in float32: 0.5 and 0.3 hold 0.8
-FIRST_NUCLEUS = 64  # tokens among which the fewest that hold top_p are looked for first
+ROUNDING = 1e-6  # tolerance of a sum of probabilities in float32: 0.5 and 0.3 reach a top_p of 0.8
+FIRST_NUCLEUS = 64  # most nuclei have fewer tokens than this: a topk of so many avoids sorting the vocabulary
+
+
+class NonFiniteError(UserError):
+    """Weights or logits of a model are NaN or infinite."""
+
+
+def check_finite(logits: Tensor) -> None:
+    """Raises NonFiniteError if one of the logits [...] is NaN or infinite."""
+    if not logits.isfinite().all():
+        word = "NaN" if logits.isnan().any() else "infinite"
+        raise NonFiniteError(f"logits are {word}: corrupted weights or diverged training")
 
 
 class Constraints(NamedTuple):
-    """What a configuration says of the tokens, as tensors."""
+    """The constraints of a configuration as tensors."""
 
-    bias: Tensor  # [V], added to the logits; -inf where a token must not come
-    penalty: float
-    seen: Tensor | None  # [B, V], tokens in the prompt or the completion; None: not penalized
+    bias: Tensor  # [V], added to the logits; -inf for banned tokens
+    penalty: float  # the repetition penalty
+    seen: Tensor | None  # [B, V], whether a token is in the prompt or the completion; None without a repetition penalty
 
     def apply(self, logits: Tensor) -> Tensor:
-        """Logits [B, V] -> [B, V], with -inf for tokens that must not come."""
+        """Logits [B, V] -> [B, V], with -inf for banned tokens."""
         logits = logits + self.bias
         if self.seen is not None:
             penalized = torch.where(logits < 0, logits * self.penalty, logits / self.penalty)
@@ -41,7 +55,7 @@ class Constraints(NamedTuple):
         return self if self.seen is None else self._replace(seen=self.seen[rows])
 
     def mark_seen(self, tokens: Tensor) -> None:
-        """Mark the tokens [B] that each row goes on with."""
+        """Record the next token of each row: tokens [B]."""
         if self.seen is not None:
             self.seen.scatter_(1, tokens[:, None], True)
 
@@ -49,13 +63,13 @@ class Constraints(NamedTuple):
 def constraints(
     config: GenerateConfig, prompts: Sequence[Sequence[int]], vocab_size: int, device: torch.device
 ) -> Constraints | None:
-    """What `config` asks for, or None where that is nothing. Raises ValueError for tokens that the vocabulary lacks."""
+    """The constraints of `config`, or None if it has none. Raises UserError for tokens outside the vocabulary, or if none is left."""
     if not (config.logit_bias or config.banned_tokens or config.allowed_tokens or config.repetition_penalty != 1):
         return None
     named = [*config.logit_bias, *config.banned_tokens, *config.allowed_tokens]
     if outside := sorted({token for token in named if not 0 <= token < vocab_size}):
-        raise ValueError(
-            f"tokens {outside} of logit_bias, banned_tokens or allowed_tokens are not among 0 to {vocab_size - 1}"
+        raise UserError(
+            f"tokens {outside} of logit_bias, banned_tokens or allowed_tokens are not in the vocabulary 0 to {vocab_size - 1}"
         )
     bias = torch.zeros(vocab_size)
     bias[list(config.logit_bias)] = torch.tensor(list(config.logit_bias.values()))
@@ -64,7 +78,7 @@ def constraints(
         bias.fill_(NEVER)[list(config.allowed_tokens)] = allowed
     bias[list(config.banned_tokens)] = NEVER
     if bias.isneginf().all():
-        raise ValueError("banned_tokens and allowed_tokens leave no token: allow one that is not banned")
+        raise UserError("banned_tokens and allowed_tokens leave no token: allow one that is not banned")
     seen = None
     if config.repetition_penalty != 1:
         seen = torch.zeros(len(prompts), vocab_size, dtype=torch.bool)
@@ -75,8 +89,8 @@ def constraints(
 
 
 def restrict(logits: Tensor, config: GenerateConfig) -> Tensor:
-    """Set to -inf all but the top_k likeliest, then all but the fewest that hold top_p, then what is less likely than
-    min_p times the likeliest: [B, V]. Equals of the last that is kept are kept."""
+    """Set to -inf all logits but the top_k greatest, then all but the smallest set with probability top_p, then those less likely than
+    min_p times the likeliest: [B, V] -> [B, V]. Ties with the last kept logit are kept, so that no order of tokens decides."""
     if config.top_k == 0 and config.top_p == 1 and config.min_p == 0:
         return logits
     kept, least = logits, logits.new_full((len(logits), 1), NEVER)
@@ -93,9 +107,9 @@ def restrict(logits: Tensor, config: GenerateConfig) -> Tensor:
 
 
 def _last_of_nucleus(logits: Tensor, top_p: float) -> Tensor:
-    """The least logit [B, 1] of the fewest tokens that hold top_p of the probability: logits [B, N]."""
+    """The least logit [B, 1] of the smallest set of tokens with probability top_p: logits [B, N]."""
     whole, enough = logits.logsumexp(-1, keepdim=True), top_p - ROUNDING
-    best = logits.topk(min(FIRST_NUCLEUS, logits.shape[-1])).values  # a nucleus is mostly small
+    best = logits.topk(min(FIRST_NUCLEUS, logits.shape[-1])).values
     mass = (best - whole).exp().cumsum(-1)
     if (mass[:, -1] < enough).any():
         best = descending(logits)
@@ -105,19 +119,19 @@ def _last_of_nucleus(logits: Tensor, top_p: float) -> Tensor:
 
 
 def descending(logits: Tensor) -> Tensor:
-    """The rows of [B, N] sorted; on a CPU by numpy, which is twenty times as fast there."""
+    """The rows of [B, N] in descending order. On a CPU by numpy, whose sort was twenty times as fast there."""
     if logits.device.type == "cpu":
         return torch.from_numpy(np.sort((-logits).numpy(), -1)).neg_()
     return logits.sort(-1, descending=True).values
 
 
 def ending(tokens: Sequence[int], stops: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The first of `stops` that the tokens end with, or none: ()."""
+    """The first of `stops` that the tokens end with, or ()."""
     return next((stop for stop in stops if tuple(tokens[-len(stop) :]) == stop), ())
 
 
 def partial_stop_length(tokens: Sequence[int], stops: Sequence[tuple[int, ...]]) -> int:
-    """How many of the last tokens are, or may become, a sequence that stops."""
+    """The number of last tokens that are a stop sequence or the beginning of one."""
     longest = max(map(len, stops))
     return next(
         (

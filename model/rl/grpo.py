@@ -1,31 +1,33 @@
-"""Reinforcement learning from rewards: GRPO, through a DeepSpeed engine. `python -m model.rl.grpo RUN.json`.
+"""Reinforcement learning from rewards with GRPO, on a DeepSpeed engine: `python -m model.rl.grpo RUN.json`.
 
-Reads an SFT model, a reward model, a tokenizer and prompts. Writes `metrics.jsonl` (a line a step), `rollouts.jsonl` (the best and the
-worst rollout of one prompt a step, for the eye) and, at the end, `model.safetensors`, `config.json` and `summary.json`.
+Reads RUN.json (an `RLRun`), an SFT model, a reward model, a tokenizer and prompts. Writes what every trainer does (model/training/trainer.py) and
+`rollouts.jsonl`: the best and the worst completion of one prompt of each step.
 
-The algorithm is read downwards in `train`:
+The algorithm, as `GRPOTrainer.train_step` has it:
 
-1. G completions for each of P prompts are drawn from the policy as it is (GRPO, Shao et al. 2024, https://arxiv.org/abs/2402.03300).
-2. A completion is rewarded with the reward model's score, counted in standard deviations from the mean that the SFT model
-   reaches, plus a verifiable reward where the prompt has an answer, less a penalty where it was cut off.
-3. Its advantage is its reward less its group's mean, by the group's deviation; without the latter it is Dr. GRPO
-   (Liu et al. 2025, https://arxiv.org/abs/2503.20783). There is no value model.
-4. The log-probabilities of its tokens are taken under the policy that drew it and under the frozen reference, the SFT model.
-5. The rollouts are split over a few updates, each on PPO's clipped surrogate (Schulman et al. 2017, https://arxiv.org/abs/1707.06347)
-   with the upper clip set apart, and averaged over all tokens, not over completions first, which would favour long wrong ones
-   (both DAPO, Yu et al. 2025, https://arxiv.org/abs/2503.14476), plus the k3 estimate of the KL to the reference, as in GRPO.
+1. Sample G completions of each of P prompts from the current policy (GRPO, Shao et al. 2024, https://arxiv.org/abs/2402.03300).
+2. Reward each completion (model/rl/rewards.py).
+3. The advantage of a completion is its reward minus its group's mean, divided by the group's standard deviation; without the division it is
+   Dr. GRPO (Liu et al. 2025, https://arxiv.org/abs/2503.20783). There is no value model.
+4. Compute the log-probabilities of its tokens under the policy that sampled it and under the frozen reference policy, the SFT model.
+5. Split the rollouts over a few updates. Each minimises PPO's clipped surrogate (Schulman et al. 2017, https://arxiv.org/abs/1707.06347) with
+   separate clip bounds, averaged over all tokens of the update, plus kl_coef times the k3 estimate of the KL to the reference.
 
-A step is a function of the seed, its number and the weights before it: a run that was killed goes on exactly.
+Departures from GRPO, both from DAPO (Yu et al. 2025, https://arxiv.org/abs/2503.14476): the upper clip bound may be larger than the lower one,
+which keeps the policy exploring; and the average is over tokens, not over completions first, which would weigh a token of a long wrong
+completion less than one of a short.
 
-Metrics: reward/mean, reward/model (in deviations), reward/verifiable (share right, of prompts with an answer), completion/tokens_mean,
-completion/finished_fraction, policy/kl_k3 and policy/entropy_nats (per token), policy/clip_fraction (of tokens whose
-gradient the clip cuts), policy/learning_rate, phase/*_seconds, and the first five as validation/*: greedy, on held-out prompts.
+A step is a function of the seed, its number and the weights before it, so a killed run resumes with the same results.
+
+Metrics: reward/mean, reward/model (standard deviations), reward/verifiable (fraction right, of completions whose prompt has an answer),
+completion/tokens_mean, completion/finished_fraction, policy/kl_k3 and policy/entropy_nats (per token), policy/clip_fraction (of tokens
+whose gradient is cut off), policy/learning_rate, phase/rollout_seconds, phase/logprobs_seconds, phase/update_seconds, and the trainer's. The
+first five also as validation/reward_mean and so on: of greedy completions of held-out prompts; in the summary also as before/..., of the SFT model.
 """
 
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,32 +38,29 @@ from torch import Tensor
 from model import losses
 from model.config import num_parameters
 from model.data.dataset import shuffled
-from model.inference.generate import NonFiniteError
+from model.inference.logits import NonFiniteError
 from model.inference.scoring import pad
-from model.network.huggingface import (
-    load_reward_model,
-    load_transformer,
-)
+from model.network.huggingface import load_reward_model, load_transformer
 from model.network.transformer import Transformer
 from model.rl.config import RLConfig, RLRun
-from model.rl.rollouts import Prompt, RewardFunction, Rollouts, calibrate, read_prompts, roll_out, show, split_prompts
+from model.rl.prompts import read_prompts, split_prompts
+from model.rl.rewards import RewardFunction
+from model.rl.rollouts import Rollouts, append_rollouts, calibrate, roll_out
 from model.tokenizer.chat import ChatTokenizer
 from model.training import optim
 from model.training.checkpoints import Checkpoints
 from model.training.engine import Engine, EngineConfig, join_ranks
-from model.training.metrics import clocked
+from model.training.metrics import Metrics, clocked
 from model.training.trainer import Trainer, run_rank
-
-Metrics = dict[str, float]
 
 
 class Batch(NamedTuple):
-    """What the policy learns from."""
+    """Rollouts as tensors: N completions with their prompts, T tokens."""
 
     tokens: Tensor  # [N, T] int64, padded on the right
-    mask: Tensor  # [N, T - 1] 1 where the next token is one of the completion
+    mask: Tensor  # [N, T - 1] 1 where the next token belongs to the completion
     advantages: Tensor  # [N]
-    old_logprobs: Tensor  # [N, T - 1] of the next token, under the policy that drew it
+    old_logprobs: Tensor  # [N, T - 1] of the next token, under the policy that sampled it
     reference_logprobs: Tensor  # [N, T - 1]
 
     def rows(self, rows: Tensor) -> "Batch":
@@ -69,71 +68,136 @@ class Batch(NamedTuple):
 
 
 class Means:
-    """Means by metric, of sums that come in from microbatches."""
+    """Means by metric, of values that are added microbatch by microbatch."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = defaultdict(float)
         self.counts: dict[str, float] = defaultdict(float)
 
     def add(self, name: str, values: Tensor, mask: Tensor | None = None) -> None:
-        """Add the values [...], those where mask [...] is 1; nan has no value."""
-        mask = (torch.ones_like(values) if mask is None else mask) * ~values.isnan()
-        total_value, count = losses.masked_sum(values.nan_to_num(), mask)
-        self.sums[name] += float(total_value)
+        """Add the values [...], those where mask [...] is 1."""
+        value_sum, count = losses.masked_sum(values, torch.ones_like(values) if mask is None else mask)
+        self.sums[name] += float(value_sum)
         self.counts[name] += float(count)
 
+    def add_rollouts(self, rollouts: Rollouts) -> None:
+        """Add the rewards and lengths of completions."""
+        rewards = rollouts.rewards
+        self.add("reward/mean", rewards.total)
+        self.add("reward/model", rewards.scores)
+        self.add("reward/verifiable", rewards.is_right, ~rewards.is_right.isnan())
+        self.add("completion/tokens_mean", torch.tensor([float(len(done)) for done in rollouts.completions]))
+        self.add("completion/finished_fraction", rewards.is_finished)
+
     def over_ranks(self, engine: Engine) -> Metrics:
-        """The means over all ranks, which have added to the same metrics; all ranks call it."""
+        """The means over all ranks, which must have added to the same metrics; all ranks call it."""
         pairs = {name: (engine.total(self.sums[name]), engine.total(self.counts[name])) for name in sorted(self.counts)}
         return {name: value / count for name, (value, count) in pairs.items() if count}
 
 
-class PolicyTrainer(Trainer):
-    """A policy that learns from the rewards of its own completions."""
+class GRPOTrainer(Trainer):
+    """Trains a policy on the rewards of its own completions."""
 
     def __init__(self, run: RLRun, checkpoints: Path, stop: threading.Event) -> None:
-        """Raises ValueError where no prompt is short enough."""
-        config = run.config
-        join_ranks(config.num_ranks)
-        super().__init__(config, Checkpoints(checkpoints, config.keep_checkpoints), Path(run.output), stop)
-        self.run = run
-        tokenizer = ChatTokenizer.load(run.tokenizer)
-        self.prompts, self.heldout = split_prompts(read_prompts(run.prompts, tokenizer, config), config)
-        self.engine = start_engine(run, is_resharded=self.checkpoints.is_resharded(config.num_ranks))
+        """Raises UserError if no prompt is short enough, or the ranks are not those of the run."""
+        self.run, self.config = run, run.config
+        join_ranks(self.config.num_ranks)
+        super().__init__(self.config, Checkpoints(checkpoints, self.config.keep_checkpoints), Path(run.output), stop)
+        self.tokenizer = ChatTokenizer.load(run.tokenizer)
+        self.prompts, self.heldout = split_prompts(read_prompts(run.prompts, self.tokenizer, self.config), self.config)
+        self.engine = self.start_engine()
         self.reference = load_transformer(Path(run.initial_weights)).to(self.engine.device)
         reward_model = load_reward_model(Path(run.reward_model)).to(self.engine.device)
-        self.reward_function = calibrate(RewardFunction(config, tokenizer, reward_model), self.reference, self.prompts)
-        self.before = validate(self.engine, self.reference, self.reward_function, self.heldout)
+        uncalibrated = RewardFunction(self.config, self.tokenizer, reward_model)
+        self.reward_function = calibrate(uncalibrated, self.reference, self.prompts)
+        self.before = self.evaluate(self.reference)
+
+    def start_engine(self) -> Engine:
+        """The policy, which starts from the SFT model, with its optimizer."""
+        config, size = self.config, microbatch_rows(self.config)
+        settings = EngineConfig(
+            self.run.optim,
+            config.dtype,
+            config.zero_stage,
+            config.num_ranks,
+            microbatch=size,
+            num_microbatches=update_rows(config) // size,
+        )
+        is_resharded = self.checkpoints.is_resharded(config.num_ranks)
+        return Engine(load_transformer(Path(self.run.initial_weights)), settings, is_resharded=is_resharded)
 
     def train_step(self, step: int) -> Metrics:
-        """A round of rollouts and its updates. Raises RuntimeError where the policy diverges, before a NaN is saved."""
+        """One round of rollouts and the updates on them. Raises RuntimeError if the policy diverges; no NaN is saved."""
+        seconds, means = Metrics(), Means()
         try:
-            self.rollouts, metrics = train_step(
-                self.engine, self.run, self.reward_function, self.reference, self.prompts, step
-            )
+            with clocked(seconds, "phase/rollout_seconds"):  # 1 and 2
+                self.rollouts = self.roll_out(step)
+                means.add_rollouts(self.rollouts)
+            with clocked(seconds, "phase/logprobs_seconds"):  # 3 and 4
+                batch = make_batch(self.rollouts, self.model, self.reference, self.config)
+            with clocked(seconds, "phase/update_seconds"):  # 5
+                for number in range(self.config.updates_per_step):
+                    rate = self.set_learning_rate(step * self.config.updates_per_step + number)
+                    rows = torch.arange(number, len(batch.tokens), self.config.updates_per_step)
+                    self.update(batch.rows(rows), means)
             check_finite(self.model)
         except NonFiniteError as error:
             raise RuntimeError(
-                f"step {step + 1} went wrong ({error}): take a lower learning rate than {self.run.optim.learning_rate:g}"
+                f"step {step + 1} failed ({error}): lower the learning rate {self.run.optim.learning_rate:g}"
             ) from None
-        return metrics
+        return means.over_ranks(self.engine) | seconds | {"policy/learning_rate": rate}
+
+    def roll_out(self, step: int) -> Rollouts:
+        """G completions of each of this rank's prompts of a step."""
+        config, rank = self.config, self.engine.rank
+        positions = np.arange(step * config.prompts_per_step, (step + 1) * config.prompts_per_step)
+        chosen = shuffled(len(self.prompts), positions, config.seed)[rank :: config.num_ranks]
+        repeated = [self.prompts[index] for index in chosen for _ in range(config.completions_per_prompt)]
+        seed = int(np.random.default_rng((config.seed, step, rank)).integers(2**62))
+        return roll_out(self.model, self.reward_function, repeated, seed)
+
+    def set_learning_rate(self, number: int) -> float:
+        """Set and return the learning rate of update `number`, from 0."""
+        num_updates = self.config.num_steps * self.config.updates_per_step
+        factor = optim.learning_rate_factor(self.run.optim, number, num_updates)
+        self.engine.set_learning_rates(factor)
+        return factor * self.run.optim.learning_rate
+
+    def update(self, batch: Batch, means: Means) -> None:
+        """One optimizer update on some of the rollouts, in microbatches."""
+        num_tokens = self.engine.total(float(batch.mask.sum()))
+        for rows in torch.split(torch.arange(len(batch.tokens)), microbatch_rows(self.config)):
+            part = batch.rows(rows)
+            logits = self.engine(part.tokens)[:, :-1]
+            self.engine.backward(policy_loss(logits, part, self.config, means), num_tokens)
+            self.engine.step()
 
     def validate(self) -> Metrics:
-        return validate(self.engine, self.model, self.reward_function, self.heldout)
+        return self.evaluate(self.model)
+
+    def evaluate(self, policy: Transformer) -> Metrics:
+        """The rewards of greedy completions of the held-out prompts; empty if none are held out."""
+        num_ranks, means = self.config.num_ranks, Means()
+        mine = self.heldout[: len(self.heldout) // num_ranks * num_ranks][self.engine.rank :: num_ranks]
+        if not mine:  # on all ranks alike
+            return {}
+        means.add_rollouts(roll_out(policy, self.reward_function, mine, seed=0, temperature=0.0))
+        return {f"validation/{name.replace('/', '_')}": value for name, value in means.over_ranks(self.engine).items()}
 
     def record(self, done: int, metrics: Metrics) -> None:
-        """Write the metrics and a few rollouts."""
+        """Write the metrics and two rollouts of a step."""
         super().record(done, metrics)
         if self.engine.rank == 0:
-            show(self.output / "rollouts.jsonl", self.rollouts, self.reward_function, done)
+            path, group_size = self.output / "rollouts.jsonl", self.config.completions_per_prompt
+            append_rollouts(path, self.rollouts, self.tokenizer, group_size, done)
 
     def max_tokens(self) -> int:
-        """The SFT model's."""
+        """That of the SFT model."""
         shape = json.loads((Path(self.run.initial_weights) / "config.json").read_text())
         return int(shape["max_position_embeddings"])
 
     def summary(self, last: Metrics) -> dict[str, Any]:
-        config = self.run.config
+        config = self.config
         return {
             "parameters": num_parameters(self.run.model),
             "steps": config.num_steps,
@@ -144,139 +208,49 @@ class PolicyTrainer(Trainer):
         }
 
 
-def train(run: RLRun, checkpoints: Path, stop: threading.Event) -> None:
-    """Train to the end, or until `stop` is set on some rank (SystemExit). Every rank calls it.
-
-    Raises ValueError where no prompt is short enough, RuntimeError where the policy diverges, before a NaN is saved.
-    """
-    PolicyTrainer(run, checkpoints, stop).train()
-
-
-def train_step(
-    engine: Engine,
-    run: RLRun,
-    reward_function: RewardFunction,
-    reference: Transformer,
-    prompts: Sequence[Prompt],
-    step: int,
-) -> tuple[Rollouts, Metrics]:
-    """One round of rollouts and the updates on them."""
-    config, seconds, means = run.config, Metrics(), Means()
-    with clocked(seconds, "phase/rollout_seconds"):  # 1 and 2
-        positions = np.arange(step * config.prompts_per_step, (step + 1) * config.prompts_per_step)
-        chosen = shuffled(len(prompts), positions, config.seed)
-        mine = [prompts[index] for index in chosen[engine.rank :: config.num_ranks]]
-        rollouts = roll_out(engine.module, reward_function, repeat(mine, config), draw_seed(config, step, engine.rank))
-    with clocked(seconds, "phase/logprobs_seconds"):  # 3 and 4
-        batch = make_batch(rollouts, engine.module, reference, config)
-    measure(means, rollouts)
-    with clocked(seconds, "phase/update_seconds"):  # 5
-        for number in range(config.updates_per_step):
-            rate = set_learning_rate(engine, run, step * config.updates_per_step + number)
-            rows = torch.arange(number, len(batch.tokens), config.updates_per_step)
-            update(engine, run, batch.rows(rows), means)
-    return rollouts, means.over_ranks(engine) | seconds | {"policy/learning_rate": rate}
-
-
 def check_finite(policy: Transformer) -> None:
-    """Raises NonFiniteError where a weight is none."""
+    """Raises NonFiniteError if a weight is NaN or infinite."""
     if not all(weight.isfinite().all() for weight in policy.parameters()):
         raise NonFiniteError("the updates made weights of the policy NaN or infinite")
 
 
 def make_batch(rollouts: Rollouts, policy: Transformer, reference: Transformer, config: RLConfig) -> Batch:
-    """3 and 4: advantages within the groups, and the log-probabilities before any update."""
+    """The advantages within the groups, and the log-probabilities before any update (3 and 4)."""
     device = next(policy.parameters()).device
     starts = torch.tensor([len(prompt.tokens) for prompt in rollouts.prompts])
     sequences = [[*prompt.tokens, *done] for prompt, done in zip(rollouts.prompts, rollouts.completions, strict=True)]
     tokens, lengths = pad(sequences)
     targets = torch.arange(1, tokens.shape[1])
     mask = (targets >= starts[:, None]) & (targets < lengths[:, None])
-    grouped = rollouts.rewards.view(-1, config.completions_per_prompt)
+    grouped = rollouts.rewards.total.view(-1, config.completions_per_prompt)
     advantages = losses.group_advantages(grouped, config.is_advantage_scaled).flatten()
-    tokens = tokens.to(device)
-    old, of_reference = (logprobs(model, tokens, config) for model in (policy, reference))
-    return Batch(tokens, mask.float().to(device), advantages.to(device), old, of_reference)
+    tokens, mask = tokens.to(device), mask.float().to(device)
+    old, of_reference = (completion_logprobs(model, tokens, mask, config) for model in (policy, reference))
+    return Batch(tokens, mask, advantages.to(device), old, of_reference)
 
 
 @torch.no_grad()
-def logprobs(model: Transformer, tokens: Tensor, config: RLConfig) -> Tensor:
-    """4: log p of each next token at the rollouts' temperature: tokens [N, T] -> [N, T - 1]."""
-    parts = torch.split(tokens, config.microbatch_sequences)
-    return torch.cat([losses.token_logprobs(model(part)[:, :-1], part[:, 1:], config.temperature) for part in parts])
-
-
-def update(engine: Engine, run: RLRun, batch: Batch, means: Means) -> None:
-    """5: one optimizer update on some of the rollouts, in microbatches."""
-    config = run.config
-    num_tokens = engine.total(float(batch.mask.sum()))
-    for rows in torch.split(torch.arange(len(batch.tokens)), microbatch_rows(config)):
-        part = batch.rows(rows)
-        logits = engine(part.tokens)[:, :-1] / config.temperature
-        engine.backward(surrogate(logits, part, config, means), num_tokens)
-        engine.step()
-
-
-def surrogate(logits: Tensor, part: Batch, config: RLConfig, means: Means) -> Tensor:
-    """5: the clipped surrogate and the KL, summed over tokens: logits [n, T - 1, V] -> nats."""
-    now = losses.token_logprobs(logits, part.tokens[:, 1:])
-    advantages = part.advantages[:, None]
-    kl = losses.kl_k3(now, part.reference_logprobs)
-    loss = losses.policy_loss(now, part.old_logprobs, advantages, config.clip_low, config.clip_high)
-    with torch.no_grad():
-        ratio = (now - part.old_logprobs).exp()
-        is_clipped = torch.where(advantages > 0, ratio > 1 + config.clip_high, ratio < 1 - config.clip_low)
-        means.add("policy/kl_k3", kl, part.mask)
-        means.add("policy/entropy_nats", losses.entropy(logits), part.mask)
-        means.add("policy/clip_fraction", is_clipped.float(), part.mask)
-    return ((loss + config.kl_coef * kl) * part.mask).sum()
-
-
-def validate(
-    engine: Engine, policy: Transformer, reward_function: RewardFunction, heldout: Sequence[Prompt]
-) -> Metrics:
-    """What greedy completions of held-out prompts are worth; nothing where none are held out."""
-    num_ranks = reward_function.config.num_ranks
-    even = heldout[: len(heldout) // num_ranks * num_ranks]
-    if not even:
-        return {}
-    means = Means()
-    mine = list(even[engine.rank :: num_ranks])
-    measure(means, roll_out(policy, reward_function, mine, seed=0, temperature=0.0))
-    return {f"validation/{name.replace('/', '_')}": value for name, value in means.over_ranks(engine).items()}
-
-
-def measure(means: Means, rollouts: Rollouts) -> None:
-    """Add what the rollouts are worth."""
-    means.add("reward/mean", rollouts.rewards)
-    means.add("reward/model", rollouts.scores)
-    means.add("reward/verifiable", rollouts.is_right)
-    means.add("completion/tokens_mean", torch.tensor([float(len(done)) for done in rollouts.completions]))
-    means.add("completion/finished_fraction", rollouts.is_finished)
-
-
-def repeat(prompts: Sequence[Prompt], config: RLConfig) -> list[Prompt]:
-    """Every prompt G times, one after the other."""
-    return [prompt for prompt in prompts for _ in range(config.completions_per_prompt)]
-
-
-def draw_seed(config: RLConfig, step: int, rank: int) -> int:
-    """Of the rollouts of one step and rank."""
-    return int(np.random.default_rng((config.seed, step, rank)).integers(2**62))
-
-
-def start_engine(run: RLRun, is_resharded: bool) -> Engine:
-    """The policy with its optimizer, which starts from the SFT model."""
-    config, size = run.config, microbatch_rows(run.config)
-    settings = EngineConfig(
-        run.optim,
-        config.dtype,
-        config.zero_stage,
-        config.num_ranks,
-        microbatch=size,
-        num_microbatches=update_rows(config) // size,
+def completion_logprobs(model: Transformer, tokens: Tensor, mask: Tensor, config: RLConfig) -> Tensor:
+    """log p of each next token at the rollouts' temperature: tokens [N, T], mask [N, T - 1] -> [N, T - 1]."""
+    parts = zip(*(torch.split(both, config.microbatch_sequences) for both in (tokens, mask)), strict=True)
+    return torch.cat(
+        [losses.token_logprobs(model(part)[:, :-1], part[:, 1:], config.temperature, kept) for part, kept in parts]
     )
-    return Engine(load_transformer(Path(run.initial_weights)), settings, is_resharded=is_resharded)
+
+
+def policy_loss(logits: Tensor, part: Batch, config: RLConfig, means: Means) -> Tensor:
+    """The clipped surrogate plus the KL, summed over completions' tokens (5): logits [n, T - 1, V] -> a scalar."""
+    now = losses.token_logprobs(logits, part.tokens[:, 1:], config.temperature, part.mask)
+    advantages = part.advantages[:, None]
+    low, high = config.clip_low, config.clip_high
+    kl = losses.kl_k3(now, part.reference_logprobs, part.mask)
+    surrogate = losses.policy_loss(now, part.old_logprobs, advantages, low, high, part.mask)
+    with torch.no_grad():
+        means.add("policy/kl_k3", kl, part.mask)
+        means.add("policy/entropy_nats", losses.entropy(logits / config.temperature), part.mask)
+        is_clipped = losses.is_clipped(now, part.old_logprobs, advantages, low, high, part.mask)
+        means.add("policy/clip_fraction", is_clipped, part.mask)
+    return losses.masked_sum(surrogate + config.kl_coef * kl, part.mask)[0]
 
 
 def update_rows(config: RLConfig) -> int:
@@ -290,11 +264,9 @@ def microbatch_rows(config: RLConfig) -> int:
     return max(size for size in range(1, most + 1) if update_rows(config) % size == 0)
 
 
-def set_learning_rate(engine: Engine, run: RLRun, number: int) -> float:
-    """Of update `number`, from 0."""
-    factor = optim.learning_rate_factor(run.optim, number, run.config.num_steps * run.config.updates_per_step)
-    engine.set_learning_rates(factor)
-    return factor * run.optim.learning_rate
+def train(run: RLRun, checkpoints: Path, stop: threading.Event) -> None:
+    """Train to the end, or until `stop` is set on some rank (SystemExit). Every rank calls it."""
+    GRPOTrainer(run, checkpoints, stop).train()
 
 
 def main() -> None:

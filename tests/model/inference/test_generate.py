@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.config import GenerateConfig
+from model.config import BeamConfig, GenerateConfig
+from model.inference.beam_search import beam_search
 from model.inference.decoder import Decoder
 from model.inference.generate import draw, generate, pick, stream
-from model.inference.logits import constraints, restrict
+from model.inference.logits import NonFiniteError, constraints, restrict
 from model.losses import token_logprobs
 from model.network.huggingface import save_weights
 from model.network.transformer import Transformer, initialize
@@ -287,11 +289,23 @@ def test_the_strictest_settings_leave_the_likeliest(changes: dict[str, float]) -
     assert torch.equal(drawn, logits.argmax(-1))
 
 
-def test_logits_that_are_no_numbers_are_told() -> None:
+@pytest.mark.parametrize(("value", "word"), [(math.nan, "NaN"), (math.inf, "infinite")])
+@pytest.mark.parametrize("changes", [{"temperature": 0.0}, {}, {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}], ids=str)
+def test_nan_or_infinite_logits_raise_nonfinite_error(changes: dict[str, float], value: float, word: str) -> None:
     logits = torch.zeros(3, 50)
-    logits[1, 7] = math.nan
-    with pytest.raises(ValueError, match="its weights are damaged, or learning diverged"):
-        pick(logits, GenerateConfig(top_p=0.9), torch.Generator())
+    logits[1, 7] = value
+    with pytest.raises(NonFiniteError, match=f"^logits are {word}: corrupted weights or diverged training$"):
+        pick(logits, GenerateConfig(**changes), torch.Generator())
+
+
+def test_corrupted_weights_raise_nonfinite_error(model: Transformer) -> None:
+    broken = deepcopy(model)
+    torch.nn.init.constant_(broken.model.norm.weight, math.nan)
+    for temperature in (0.0, 1.0):
+        with pytest.raises(NonFiniteError, match="logits are NaN"):
+            generate(Decoder(broken), [[1, 2]], GenerateConfig(temperature=temperature), STOP)
+    with pytest.raises(NonFiniteError, match="logits are NaN"):
+        beam_search(Decoder(broken), [[1, 2]], BeamConfig(), STOP)
 
 
 def test_a_nucleus_that_holds_just_its_mass_is_held_to_have_it() -> None:

@@ -1,6 +1,7 @@
-"""GRPO: it learns what is rewarded, goes on exactly after a kill, and scores what it says it scores."""
+"""GRPO: it learns what is rewarded, resumes after a kill with the same results, and its loss and rewards are those configured."""
 
 import json
+import math
 import threading
 from itertools import count
 from pathlib import Path
@@ -13,12 +14,15 @@ from safetensors.torch import load_file
 from model.config import GenerateConfig, OptimConfig
 from model.inference.decoder import Decoder
 from model.inference.generate import draw
+from model.inference.logits import NonFiniteError
 from model.inference.scoring import rewards
 from model.network.huggingface import load_reward_model, load_transformer
 from model.network.transformer import RewardModel
 from model.rl import grpo as rl
 from model.rl.config import RLConfig, RLRun
-from model.rl.rollouts import Prompt, RewardFunction, Rollouts, calibrate, read_prompts, reward, roll_out, split_prompts
+from model.rl.prompts import Prompt, read_prompts, split_prompts
+from model.rl.rewards import RewardFunction
+from model.rl.rollouts import Rollouts, calibrate, roll_out
 from model.tokenizer.chat import ChatTokenizer
 from model.training.checkpoints import complete_checkpoints
 from tasks.artifacts import manifest as artifacts
@@ -76,8 +80,8 @@ def untimed(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if not name.endswith("_seconds")} for line in lines]
 
 
-def test_a_policy_learns_to_say_the_answer(folder: Path) -> None:
-    """From a policy that almost never says it."""
+def test_policy_learns_to_say_the_answer(folder: Path) -> None:
+    """The SFT model almost never says it."""
     run = make_run(
         folder,
         num_steps=14,
@@ -99,31 +103,31 @@ def test_a_policy_learns_to_say_the_answer(folder: Path) -> None:
     assert load_transformer(folder / "out").config == run.model
 
 
-def test_the_kl_penalty_holds_the_policy(folder: Path) -> None:
+def test_kl_penalty_keeps_the_policy_near_the_reference(folder: Path) -> None:
     settings = {"num_steps": 8, "completions_per_prompt": 16, "eval_every_steps": 0, "microbatch_sequences": 32}
     free = train(make_run(folder, "free", kl_coef=0.0, **settings))
     held = train(make_run(folder, "held", kl_coef=10.0, **settings))
     assert held[-1]["policy/kl_k3"] < free[-1]["policy/kl_k3"] / 2
 
 
-def test_a_killed_run_goes_on_exactly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_run_resumes_with_the_same_results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kill comes after the line of step 3 was written and long after the checkpoint of step 2."""
     undisturbed = train(make_run(folder, "undisturbed"))
     killed = make_run(folder, "killed")
 
-    def die(path: Path, rollouts: Rollouts, reward_function: RewardFunction, done: int) -> None:
-        if done == 3:
+    def die(path: Path, rollouts: Rollouts, tokenizer: ChatTokenizer, group_size: int, step: int) -> None:
+        if step == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(rl, "show", die)
+        patch.setattr(rl, "append_rollouts", die)
         train(killed)
     assert untimed(train(killed)) == untimed(undisturbed)
     weights, others = (load_file(folder / name / "model.safetensors") for name in ("undisturbed", "killed"))
     assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
-def test_a_stopped_run_saves_and_goes_on_exactly(folder: Path) -> None:
+def test_stopped_run_saves_a_checkpoint_and_resumes(folder: Path) -> None:
     undisturbed = train(make_run(folder, "undisturbed"))
     stopped = make_run(folder, "stopped")
     stop = threading.Event()
@@ -134,33 +138,36 @@ def test_a_stopped_run_saves_and_goes_on_exactly(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("weight", [float("nan"), 1e38])
-def test_a_policy_that_diverges_is_told_with_the_step_and_the_last_good_checkpoint_is_kept(
+def test_diverging_policy_fails_with_its_step_and_keeps_the_last_checkpoint(
     folder: Path, monkeypatch: pytest.MonkeyPatch, weight: float
 ) -> None:
-    """At once where weights are no numbers, else when the next rollouts cannot be drawn."""
-    run, update, numbers = make_run(folder, checkpoint_every_steps=1, updates_per_step=1), rl.update, count(1)
+    """At once if weights are NaN, otherwise when the next rollouts cannot be sampled."""
+    run, update, numbers = (
+        make_run(folder, checkpoint_every_steps=1, updates_per_step=1),
+        rl.GRPOTrainer.update,
+        count(1),
+    )
 
-    def diverge(engine: Any, *given: Any) -> None:
-        update(engine, *given)
+    def diverge(trainer: rl.GRPOTrainer, *arguments: Any) -> None:
+        update(trainer, *arguments)
         if next(numbers) == 3:
-            torch.nn.init.constant_(engine.module.model.norm.weight, weight)
+            torch.nn.init.constant_(trainer.model.model.norm.weight, weight)
 
-    monkeypatch.setattr(rl, "update", diverge)
-    with pytest.raises(RuntimeError, match=r"^step [34] went wrong \(.*\): take a lower learning rate than 0\.01$"):
+    monkeypatch.setattr(rl.GRPOTrainer, "update", diverge)
+    with pytest.raises(RuntimeError, match=r"^step [34] failed \(.*\): lower the learning rate 0\.01$"):
         train(run)
     assert "step-00000002" in [path.name for path in complete_checkpoints(folder / "out" / "checkpoints")]
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2])
-def test_neither_microbatches_nor_zero_change_what_is_learned(folder: Path, zero_stage: int) -> None:
+def test_microbatches_and_zero_stage_do_not_change_the_results(folder: Path, zero_stage: int) -> None:
     whole = train(make_run(folder, "whole", num_steps=2))
     parts = train(make_run(folder, "parts", num_steps=2, microbatch_sequences=1, zero_stage=zero_stage))
     for before, after in zip(untimed(whole), untimed(parts), strict=True):
         assert after == pytest.approx(before, rel=1e-3, abs=1e-4)
 
 
-def test_the_logprobs_are_those_of_the_tokens_when_they_were_drawn(folder: Path) -> None:
-    """And the mask covers the completion, its end token included, and nothing else."""
+def test_old_logprobs_are_those_at_sampling_and_masked_to_the_completion(folder: Path) -> None:
     policy, encoder = load_transformer(folder / "sft"), ChatTokenizer.load(folder / "tokenizer.json")
     config = make_run(folder).config
     texts = ["red", "what colour is the sky?", "yes no", "1"]
@@ -172,7 +179,8 @@ def test_the_logprobs_are_those_of_the_tokens_when_they_were_drawn(folder: Path)
         Decoder(policy), [prompt.tokens for prompt in prompts], GenerateConfig(max_new_tokens=6), encoder.encode("e")[0]
     )
     reward_function = RewardFunction(config, encoder, load_reward_model(folder / "reward_model"))
-    rollouts = reward(reward_function, prompts, [completion.tokens for completion in drawn])
+    completions = [completion.tokens for completion in drawn]
+    rollouts = Rollouts(prompts, completions, reward_function(prompts, completions))
     batch = rl.make_batch(rollouts, policy, policy, config)
     for row, completion in enumerate(drawn):
         is_completion = batch.mask[row].bool()
@@ -183,40 +191,88 @@ def test_the_logprobs_are_those_of_the_tokens_when_they_were_drawn(folder: Path)
     assert batch.advantages.view(-1, 2).sum(-1).abs().max() < 1e-4
 
 
-def test_rewards_are_what_the_configuration_says(folder: Path) -> None:
+def test_reward_is_the_weighted_sum_of_its_parts(folder: Path) -> None:
     encoder, reward_model = ChatTokenizer.load(folder / "tokenizer.json"), load_reward_model(folder / "reward_model")
     config = RLConfig(model_weight=2.0, verifiable_weight=3.0, unfinished_penalty=5.0, score_clip=0.5)
     reward_function = RewardFunction(config, encoder, reward_model, mean=0.1, deviation=0.2)
     prompt = encoder.render_prompt([{"role": "user", "content": "what colour is the sky?"}])
     right, cut = [*encoder.encode("it is Blue."), encoder.assistant_end], encoder.encode("bluer")
     prompts = [Prompt("", prompt, "blue"), Prompt("", prompt, "blue"), Prompt("", prompt, None)]
-    rollouts = reward(reward_function, prompts, [right, cut, right])
+    made = reward_function(prompts, [right, cut, right])
     raw = rewards(reward_model, [[*prompt, *right], [*prompt, *cut, encoder.assistant_end], [*prompt, *right]])
     model = 2 * ((raw - 0.1) / 0.2).clamp(-0.5, 0.5)
-    torch.testing.assert_close(rollouts.rewards, model + torch.tensor([3.0, -5.0, 0.0]))
-    assert rollouts.is_right[:2].tolist() == [1.0, 0.0]
-    assert rollouts.is_right[2].isnan()
+    torch.testing.assert_close(made.total, model + torch.tensor([3.0, -5.0, 0.0]))
+    assert made.is_right[:2].tolist() == [1.0, 0.0]
+    assert made.is_right[2].isnan()
 
 
-def test_the_score_of_the_sft_model_is_the_zero_point(folder: Path) -> None:
+def test_nan_scores_of_the_reward_model_raise_nonfinite_error(folder: Path) -> None:
+    encoder, reward_model = ChatTokenizer.load(folder / "tokenizer.json"), load_reward_model(folder / "reward_model")
+    torch.nn.init.constant_(reward_model.score.weight, float("nan"))
+    with pytest.raises(NonFiniteError, match="reward model's scores are NaN or infinite"):
+        RewardFunction(RLConfig(), encoder, reward_model)([Prompt("", [1, 2], None)], [[3]])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "is_clipped"),
+    [
+        (1.3, 1.0, -1.3, 0.0),  # with the bounds swapped: clipped to 1.1
+        (1.6, 1.0, -1.5, 1.0),
+        (0.8, -1.0, 0.9, 1.0),  # with the bounds swapped: not clipped
+        (0.95, -1.0, 0.95, 0.0),
+        (0.6, 1.0, -0.6, 0.0),
+        (1.6, -1.0, 1.6, 0.0),
+    ],
+)
+def test_policy_loss_clips_at_the_configured_bounds(
+    ratio: float, advantage: float, loss: float, is_clipped: float
+) -> None:
+    config, means = RLConfig(clip_low=0.1, clip_high=0.5, kl_coef=0.0, temperature=2.0), rl.Means()
+    logits = torch.tensor([[[0.4, -1.0, 0.3], [0.0, 0.0, 0.0]]])
+    tokens, mask = torch.tensor([[0, 2, 1]]), torch.tensor([[1.0, 0.0]])
+    now = (logits / 2.0).log_softmax(-1)[0, 0, 2]
+    old = torch.tensor([[now - math.log(ratio), float("nan")]])
+    batch = rl.Batch(tokens, mask, torch.tensor([advantage]), old, old)
+    assert rl.policy_loss(logits, batch, config, means).item() == pytest.approx(loss, abs=1e-5)
+    assert means.sums["policy/clip_fraction"] == is_clipped
+    assert means.counts["policy/clip_fraction"] == 1
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan"), 1e38])
+def test_policy_loss_ignores_masked_places(bad: float) -> None:
+    logits = torch.tensor([[[0.4, -1.0, 0.3], [bad, 0.0, -bad]]], requires_grad=True)
+    batch = rl.Batch(
+        torch.tensor([[0, 2, 1]]),
+        torch.tensor([[1.0, 0.0]]),
+        torch.tensor([1.0]),
+        *torch.tensor([[[-1.0, bad]], [[-1.2, -bad]]]),
+    )
+    loss = rl.policy_loss(logits, batch, RLConfig(), rl.Means())
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.isfinite()
+    assert gradient.isfinite().all()
+    assert gradient[0, 1].abs().max() == 0
+
+
+def test_calibrated_scores_of_the_sft_model_have_mean_0_and_deviation_1(folder: Path) -> None:
     run = make_run(folder)
     encoder, policy = ChatTokenizer.load(run.tokenizer), load_transformer(folder / "sft")
     prompts = read_prompts(run.prompts, encoder, run.config)
     reward_function = RewardFunction(run.config, encoder, load_reward_model(folder / "reward_model"))
     calibrated = calibrate(reward_function, policy, prompts)
     again = roll_out(policy, calibrated, prompts, run.config.seed)
-    assert again.scores.mean().item() == pytest.approx(0.0, abs=1e-4)
-    assert again.scores.std(correction=0).item() == pytest.approx(1.0, abs=1e-3)
+    assert again.rewards.scores.mean().item() == pytest.approx(0.0, abs=1e-4)
+    assert again.rewards.scores.std(correction=0).item() == pytest.approx(1.0, abs=1e-3)
 
 
-def test_an_answer_may_be_written_as_a_number(folder: Path) -> None:
+def test_answer_of_a_prompt_may_be_a_json_number(folder: Path) -> None:
     asked = {"messages": [{"role": "user", "content": "say 42"}], "answer": 42}
     write_lines(folder / "prompts.jsonl", [asked])
     run = make_run(folder)
     assert read_prompts(run.prompts, ChatTokenizer.load(run.tokenizer), run.config)[0].answer == "42"
 
 
-def test_held_out_prompts_are_never_trained_on() -> None:
+def test_heldout_prompts_are_never_trained_on() -> None:
     prompts = [Prompt(f"prompt {number % 30}", [number], None) for number in range(60)]
     training, heldout = split_prompts(prompts, RLConfig(validation_fraction=0.2))
     assert len(heldout) == 12
@@ -229,24 +285,24 @@ def test_split_prompts_holds_out_none_where_no_prompt_would_be_left(num_copies: 
     assert split_prompts(prompts, RLConfig(validation_fraction=0.9)) == (prompts, [])
 
 
-def test_prompts_that_are_too_long_are_refused(folder: Path) -> None:
+def test_prompts_that_are_all_too_long_raise_user_error(folder: Path) -> None:
     with pytest.raises(ValueError, match="max_prompt_tokens=4"):
         rl.train(make_run(folder, max_prompt_tokens=4), folder / "checkpoints", threading.Event())
 
 
 @pytest.mark.parametrize(
-    ("settings", "trouble"),
+    ("settings", "message"),
     [
         ({"prompts_per_step": 3, "num_ranks": 2}, "num_ranks=2 does not divide"),
         ({"updates_per_step": 3}, "updates_per_step=3"),
     ],
 )
-def test_rollouts_that_cannot_be_shared_evenly_are_refused(settings: dict[str, int], trouble: str) -> None:
-    with pytest.raises(ValueError, match=trouble):
+def test_rollouts_that_do_not_divide_evenly_are_refused(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         RLConfig(**settings)
 
 
-def test_the_stage_trains_in_a_process_group_of_its_own(folder: Path, store: Store) -> None:
+def test_stage_trains_in_its_own_process_group(folder: Path, store: Store) -> None:
     encoder = write_tokenizer(store.folder("tokenizer/t"), vocab_size=400)
     write_model(store.folder("sft/s"), encoder.vocab_size)
     write_model(store.folder("reward/j"), encoder.vocab_size, RewardModel)
@@ -265,7 +321,7 @@ def test_the_stage_trains_in_a_process_group_of_its_own(folder: Path, store: Sto
     load_transformer(store.folder(step.id))
 
 
-def test_a_judge_of_another_vocabulary_is_refused(folder: Path, store: Store) -> None:
+def test_reward_model_of_another_vocabulary_is_refused(folder: Path, store: Store) -> None:
     encoder = write_tokenizer(store.folder("tokenizer/t"), vocab_size=400)
     write_model(store.folder("sft/s"), encoder.vocab_size)
     write_model(store.folder("reward/j"), encoder.vocab_size + 1, RewardModel)

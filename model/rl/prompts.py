@@ -1,0 +1,52 @@
+"""Prompts for reinforcement learning: which are used, and which are held out for validation.
+
+Reads JSON Lines of {"messages": [...], "answer": ...}; the answer may be missing or null. Writes nothing.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from model.errors import UserError
+from model.files import read_lines
+from model.rl.config import RLConfig
+from model.tokenizer.chat import ChatTokenizer
+
+
+class Prompt(NamedTuple):
+    """A conversation up to the assistant's turn."""
+
+    text: str  # of the last turn
+    tokens: list[int]
+    answer: str | None  # that a right completion gives, see model/inference/answers.py
+
+
+def read_prompts(paths: Sequence[str], tokenizer: ChatTokenizer, config: RLConfig) -> list[Prompt]:
+    """The prompts of at most max_prompt_tokens tokens. Raises UserError if there are none."""
+    prompts = []
+    for record in (record for path in paths for record in read_lines(path)):
+        answer = record.get("answer")  # some files have numbers here
+        tokens = tokenizer.render_prompt(record["messages"])
+        prompts.append(Prompt(record["messages"][-1]["content"], tokens, None if answer is None else str(answer)))
+    fitting = [prompt for prompt in prompts if len(prompt.tokens) <= config.max_prompt_tokens]
+    if not fitting:
+        raise UserError(
+            f"none of the {len(prompts)} prompts in {', '.join(paths)} has at most max_prompt_tokens={config.max_prompt_tokens} "
+            "tokens: raise max_prompt_tokens or give shorter prompts"
+        )
+    return fitting
+
+
+def split_prompts(prompts: Sequence[Prompt], config: RLConfig) -> tuple[list[Prompt], list[Prompt]]:
+    """Prompts to train on, and held-out ones. A prompt is never on both sides.
+
+    Few prompts, or many copies of few, can all fall on the held-out side. Then none is held out: a file that passed its check
+    before the run must not stop the last training stage of it.
+    """
+    order = np.random.default_rng(config.seed).permutation(len(prompts))
+    num_heldout = min(round(config.validation_fraction * len(prompts)), config.max_validation_prompts)
+    heldout = [prompts[index] for index in order[:num_heldout]]
+    texts = {prompt.text for prompt in heldout}
+    rest = [prompts[index] for index in order[num_heldout:] if prompts[index].text not in texts]
+    return (rest, heldout) if rest else (list(prompts), [])
