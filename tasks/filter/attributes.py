@@ -248,7 +248,9 @@ def measures_of(document: Document, config: AttributesConfig, tools: Tools) -> R
 
 
 def address_rule(url: str, config: AttributesConfig, blocklist: Blocklist) -> str | None:
-    """Why an address is not wanted: the category of a list, or a rule on words."""
+    """Why an address is unwanted, if it is: it is none, the category of a list, or a rule on words."""
+    if len(url) > urls.MAX_URL_CHARACTERS:
+        return "too_long"
     parts = urls.split_address(url)
     if parts is None:
         return "no_host"

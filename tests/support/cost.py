@@ -1,6 +1,7 @@
-"""How the cost of a function grows with its input: a ratio of CPU times, taken again until noise cannot explain it."""
+"""How the cost of a function grows with its input: a ratio of CPU times, taken again until noise cannot explain it, and its memory."""
 
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -23,3 +24,13 @@ def _cpu_seconds(function: Callable[[Any], Any], value: Any) -> float:
     start = time.thread_time()
     function(value)
     return time.thread_time() - start
+
+
+def peak_bytes(function: Callable[[Any], Any], value: Any) -> int:
+    """The most memory that Python objects of a call take at once."""
+    tracemalloc.start()
+    try:
+        function(value)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

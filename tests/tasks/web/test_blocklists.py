@@ -8,9 +8,11 @@ import os
 import re
 import tarfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from model.errors import UserError
 from tasks.execution.runner import execute
 from tasks.resources import resource
 from tasks.web import download, ut1
@@ -19,6 +21,7 @@ from tasks.web.blocklists import Blocklist, by_category, load_keys, read_entries
 from tasks.web.urls import split_address
 from tasks.web.ut1 import BEST_KNOWN, locate, newest_lists
 from tests.support.archives import serving
+from tests.support.cost import peak_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -155,8 +158,29 @@ def test_a_host_covers_its_hosts_and_a_page_its_pages(url, is_blocked, tmp_path)
         ("http://a.example/popcorn", None),
     ],
 )
-def test_words_are_asked_for_in_finewebs_order(url, rule):
+def test_word_rule_follows_finewebs_order(url, rule):
     assert word_rule(url, ["porn"], ["casino", "slots"], ["pornhub"], 1) == rule
+
+
+def test_hosts_of_hostile_length_take_neither_time_nor_memory(tmp_path):
+    """A host of n labels has n hosts above it: 1 MB of labels would be 250 GB of names."""
+    (tmp_path / "list.txt").write_text(f"bad.com\n{'a.' * 1_000_000}com\n{'b' * 254}\nworse.com\n")
+    blocklist = load([tmp_path / "list.txt"], [], tmp_path)
+    assert list(read_entries(tmp_path / "list.txt")) == ["bad.com", "worse.com"]
+    for num_characters in (50_000, 1_000_000):
+        url = f"http://{'a.' * (num_characters // 2)}bad.com/"
+        assert split_address(url) is None
+        host = urlsplit(url)
+        assert peak_bytes(blocklist.category, host) < 5 * num_characters + 100_000
+        assert blocklist.category(host) is None
+
+
+def test_more_categories_than_a_key_numbers_are_refused(tmp_path):
+    files = [tmp_path / f"{number}.txt" for number in range(257)]
+    for file in files:
+        file.write_text("bad.com\n")
+    with pytest.raises(UserError, match="257 categories of block lists: name at most 256"):
+        write_keys(by_category(files, []), tmp_path / "keys.npy")
 
 
 # Fetching
