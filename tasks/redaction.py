@@ -93,7 +93,7 @@ CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]{0,20}:/)")  # fsspec's: tar://m
 CONTAINER_SCHEMES = ("abfs", "abfss", "wasb", "wasbs")  # Azure: CONTAINER@ACCOUNT is the address, no user
 SEPARATOR = re.compile(r"(&amp;|[&;]|\\u0026)")
 URL_IN_TEXT = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20})?:(?:\\?/){2}[^\s\"<>`]+")
-NAME = re.compile(r"(?<![\w?&;-])(?P<name>-{0,2}[A-Za-z][\w.-]{0,80})(?P<sign>[\"']?\s?[=:]\s?|\s(?!-))")
+NAME = re.compile(r"(?<![\w?&;.-])(?P<name>-{0,2}[A-Za-z][\w.-]{0,80})(?P<sign>[\"']?\s?[=:]\s?|\s(?!-))")
 VALUE = re.compile(r"\"[^\"]{1,512}\"|'[^']{1,512}'|[^\s\"',;}\])]+")
 MODEL_TOKENS = re.compile(
     r"(?:bos|eos|pad|unk|sep|cls|mask|min|max|special|stop|next|first|last|new|per|add|image)_?token", re.I

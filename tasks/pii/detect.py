@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
-from tasks.pii.identifiers import find_identifiers
+from tasks.pii.identifiers import find_ibans, find_identifiers
 from tasks.pii.phones import find_phones
 from tasks.pii.spans import Kind, Span, mask, replace, words_before
 from tasks.pii.street_addresses import find_addresses
@@ -119,7 +119,7 @@ def is_public(address: str) -> bool:
 FINDERS: dict[Kind, Finder] = {
     "email": find_emails,
     "ip": find_ips,
-    "iban": find_identifiers,
+    "iban": find_ibans,
     "ssn": find_identifiers,
     "national_number": find_identifiers,
     "card": find_identifiers,

@@ -2,10 +2,14 @@
 
 Pure functions. A form finds candidates, python-stdnum (check digits, ranges, dates) decides. A form that other numbers
 have as well counts only after words that say so; a number without check digits (passport, driving licence) as well.
+
+Cost: one candidate tries the forms that begin as it does, and those that need words before them only if there are such words. A text of
+numbers alone, 1 MB of "4111 ", takes about a second.
 """
 
 import re
 from collections.abc import Callable, Collection, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import stdnum.au.tfn
@@ -26,18 +30,19 @@ import stdnum.in_.aadhaar
 import stdnum.in_.pan
 import stdnum.it.codicefiscale
 import stdnum.kr.rrn
-import stdnum.luhn
 import stdnum.mx.curp
 import stdnum.nl.bsn
 import stdnum.pl.pesel
 import stdnum.se.personnummer
 import stdnum.us.ssn
+from stdnum import numdb
 
 from tasks.pii.spans import Kind, Span, words_before
 
-# Where a number may begin: six more digits or capitals follow, and a digit is among the first
+# Where a number may begin: six more digits or capitals follow, a digit is among the first, and no form but the French one begins with
+# a digit by itself
 START = re.compile(
-    r"[0-9A-Z](?<![\w+/-].)(?<!\d[.,].)(?:(?<=\d)|(?=[A-Z]{0,5}[ -]?\d))(?=[A-Z]{0,5}(?:[ .-]?[0-9A-Z]){6})"
+    r"[0-9A-Z](?<![\w+/-].)(?<!\d[.,].)(?:(?<=\d)(?= ?\d\d|\d)|(?<=[A-Z])(?=[A-Z]{0,5}[ -]?\d))(?=[A-Z]{0,5}(?:[ .-]?[0-9A-Z]){6})"
 )
 END = r"(?![\w-])(?!\.\d)"
 ISSUERS = re.compile(
@@ -45,6 +50,7 @@ ISSUERS = re.compile(
     r"|3[47]\d{13}$|3(?:0[0-5]|[689]\d)\d{11}$|35(?:2[89]|[3-8]\d)\d{12}$"
     r"|6(?:011|4[4-9]\d|5\d\d)\d{12}$|62\d{14,17}$|(?:50\d\d|5[6-9]\d\d|6[37]\d\d)\d{8,15}$"
 )
+DOUBLED = bytes.maketrans(b"0123456789", bytes([0, 2, 4, 6, 8, 1, 3, 5, 7, 9]))  # the digit sum of twice a digit
 
 
 class Identifier(NamedTuple):
@@ -62,37 +68,71 @@ def _row(kind: Kind, form: str, is_valid: Callable[[str], bool], context: str = 
 
 
 def find_identifiers(text: str, kinds: Collection[str]) -> Iterator[Span]:
-    """The first identifier of IDENTIFIERS that a number can be."""
-    identifiers = [identifier for identifier in IDENTIFIERS if identifier.kind in kinds]
+    """The first identifier of NUMBERS or CODES that a number can be."""
+    digits, capitals = (
+        [identifier for identifier in identifiers if identifier.kind in kinds] for identifiers in (NUMBERS, CODES)
+    )
     end = 0
     for candidate in START.finditer(text):
         start = candidate.start()
-        if start >= end and (span := _identify(text, start, identifiers)):
+        if start >= end and (span := _identify(text, start, digits if candidate[0].isdigit() else capitals)):
             end = span.end
             yield span
 
 
 def _identify(text: str, start: int, identifiers: list[Identifier]) -> Span | None:
+    before = words_before(text, start)
+    has_words = before.lower() != before.upper()
     for kind, form, is_valid, context in identifiers:
+        if context and not has_words:
+            continue
         match = form.match(text, start)
-        if match and context and not context.search(words_before(text, start)):
+        if match and context and not context.search(before):
             continue
         while match:
             if is_valid(match[0].replace(" ", "")):
                 return Span(start, match.end(), kind)
-            # Its last group may be the next word, as in "3201 BIC" and "1111 12/25"
+            # Its last group may be the next word, as in "1111 12/25"
             match = form.match(text, start, text.rfind(" ", start, match.end()))
     return None
 
 
+# Accounts. An IBAN has the length of its country, so that it is read from its start whatever follows. People write it in any case
+
+IBAN_START = re.compile(r"\d(?:(?<=[A-Za-z]{2}\d)(?<![\w+/-]..\d)|(?<=[A-Za-z]{2} \d)(?<![\w+/-].. \d))\d")
+IBANS = numdb.get("iban")
+
+
+def find_ibans(text: str, kinds: Collection[str]) -> Iterator[Span]:
+    """International bank account numbers (ISO 13616), in groups or not."""
+    end = 0
+    for candidate in IBAN_START.finditer(text):
+        start = candidate.start() - (3 if text[candidate.start() - 1] == " " else 2)
+        form = _iban_form(text[start : start + 2].upper())
+        match = form.match(text, start) if form and start >= end else None
+        if match and is_account(match[0].replace(" ", "")):
+            end = match.end()
+            yield Span(start, end, "iban")
+
+
+@lru_cache(maxsize=1024)  # all pairs of letters
+def _iban_form(country: str) -> re.Pattern[str] | None:
+    """The form of a country's IBANs, None of two letters that have none."""
+    structure = IBANS.info(f"{country}00")[0][1].get("bban", "")
+    length = sum(int(part) for part in re.findall(r"(\d+)!", structure))
+    return re.compile(rf"[A-Za-z]{{2}} ?\d{{2}}(?:[ -]?[A-Za-z0-9]){{{length}}}{END}") if length else None
+
+
 def is_issued_card(number: str) -> bool:
     """Whether a card number has a right check digit (ISO/IEC 7812) and an issuer's first digits."""
-    digits = re.sub(r"\D", "", number)
-    return bool(ISSUERS.match(digits)) and stdnum.luhn.is_valid(digits)
+    digits = number.replace("-", "")
+    return ISSUERS.match(digits) is not None and is_card(digits)
 
 
 def is_card(number: str) -> bool:
-    return bool(stdnum.luhn.is_valid(re.sub(r"\D", "", number)))
+    """Whether the last digit is the check digit of the others (Luhn). As python-stdnum's, in a tenth of the time."""
+    digits = number.replace("-", "").encode()
+    return (sum(digits[-1::-2]) - len(digits[-1::-2]) * ord("0") + sum(digits[-2::-2].translate(DOUBLED))) % 10 == 0
 
 
 def is_account(number: str) -> bool:
@@ -105,30 +145,26 @@ def is_anything(number: str) -> bool:
     return True
 
 
-IBAN = r"[A-Z]{2} ?\d{2}(?:[ -]?[A-Z0-9]){11,30}"
 CARD = r"\d{12,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|\d{4}([ -])\d{6}\2\d{4,5}"  # as cards are printed
-TOLD_CARD = r"\d{4}(?:[ -]?\d){8,15}"
+CARD_AFTER_WORDS = r"\d{4}(?:[ -]?\d){8,15}"
 CARD_WORDS = "card|cc|visa|mastercard|amex|maestro"
 ITIN_GROUP = r"(?:5\d|6[0-5]|7\d|8[0-8]|9[0-24-9])"  # those that are given out
 SSN_WORDS = "ssn|social security"
 NINO = r"(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]"  # prefixes that are given out
 DOCUMENT_WORDS = r"(?:passport|driv(?:er\S{0,2}|ing) licen[cs]e) (?:number|no|#)\W{0,3}(?:is )?"
+DOCUMENT = _row("national_number", r"[A-Z]{0,2}\d{4,14}(?:-\d{2,6}){0,2}", is_anything, DOCUMENT_WORDS)
 
-IDENTIFIERS = (
-    _row("iban", IBAN, is_account),
+# In the order in which they are tried, by what they begin with: a digit, or a capital
+NUMBERS = (
     _row("ssn", r"\d{3}-\d{2}-\d{4}", stdnum.us.ssn.is_valid),
     _row("ssn", r"\d{3}([ -]?)\d{2}\1\d{4}", stdnum.us.ssn.is_valid, SSN_WORDS),
     _row("national_number", rf"9\d{{2}}-{ITIN_GROUP}-\d{{4}}", is_anything),
-    _row("national_number", rf"{NINO} \d{{2}} \d{{2}} \d{{2}} [A-D]", is_anything),
-    _row("national_number", rf"{NINO} ?\d{{6}} ?[A-D]", is_anything, "national insurance|nino|ni (?:number|no)"),
     _row("national_number", r"\d{3}([ -]?)\d{3}\1\d{4}", stdnum.gb.nhs.is_valid, "nhs"),
     _row("national_number", r"\d{3}([ -]?)\d{3}\1\d{3}", stdnum.ca.sin.is_valid, "sin|social insurance"),
     _row("national_number", r"\d{3}([ ]?)\d{3}\1\d{3}", stdnum.au.tfn.is_valid, "tfn|tax file"),
     _row("national_number", r"\d{2} ?\d{3} ?\d{3} ?\d{3}", stdnum.de.idnr.is_valid, r"steuer\W?id\w*|idnr"),
     _row("national_number", r"[12]( ?)\d{2}\1\d{2}\1\d[\dAB]\1\d{3}\1\d{3}\1\d{2}", stdnum.fr.nir.is_valid),
     _row("national_number", r"\d{8}-?[A-Z]", stdnum.es.dni.is_valid, "dni|nif|documento"),
-    _row("national_number", r"[XYZ]-?\d{7}-?[A-Z]", stdnum.es.nie.is_valid, "nie|nif|documento"),
-    _row("national_number", r"[A-Z]{6}[\dL-V]{2}[A-Z][\dL-V]{2}[A-Z][\dL-V]{3}[A-Z]", stdnum.it.codicefiscale.is_valid),
     _row("national_number", r"\d{9}|\d{4}[. ]\d{2}[. ]\d{3}", stdnum.nl.bsn.is_valid, r"bsn|burgerservice\w*|sofi\w*"),
     _row("national_number", r"\d{2}\.\d{2}\.\d{2}-\d{3}\.\d{2}", stdnum.be.nn.is_valid),
     _row("national_number", r"756\.\d{4}\.\d{4}\.\d{2}", stdnum.ch.ssn.is_valid),
@@ -138,12 +174,19 @@ IDENTIFIERS = (
     _row("national_number", r"\d{6}[-+A-FU-Y]\d{3}[0-9A-Y]", stdnum.fi.hetu.is_valid),
     _row("national_number", r"\d{3}\.\d{3}\.\d{3}-\d{2}", stdnum.br.cpf.is_valid),
     _row("national_number", r"\d{11}", stdnum.br.cpf.is_valid, "cpf"),
-    _row("national_number", r"[A-Z]{4}\d{6}[HM][A-Z]{5}[0-9A-Z]\d", stdnum.mx.curp.is_valid),
     _row("national_number", r"\d{4}([ -]?)\d{4}\1\d{4}", stdnum.in_.aadhaar.is_valid, "aadha?ar|uidai"),
-    _row("national_number", r"[A-Z]{3}P[A-Z]\d{4}[A-Z]", stdnum.in_.pan.is_valid),
     _row("national_number", r"\d{17}[\dX]", stdnum.cn.ric.is_valid),
     _row("national_number", r"\d{6}-[1-8]\d{6}", stdnum.kr.rrn.is_valid),
-    _row("national_number", r"[A-Z]{0,2}\d{4,14}(?:-\d{2,6}){0,2}", is_anything, DOCUMENT_WORDS),
+    DOCUMENT,
     _row("card", CARD, is_issued_card),
-    _row("card", TOLD_CARD, is_card, CARD_WORDS),
+    _row("card", CARD_AFTER_WORDS, is_card, CARD_WORDS),
+)
+CODES = (
+    _row("national_number", rf"{NINO} \d{{2}} \d{{2}} \d{{2}} [A-D]", is_anything),
+    _row("national_number", rf"{NINO} ?\d{{6}} ?[A-D]", is_anything, "national insurance|nino|ni (?:number|no)"),
+    _row("national_number", r"[XYZ]-?\d{7}-?[A-Z]", stdnum.es.nie.is_valid, "nie|nif|documento"),
+    _row("national_number", r"[A-Z]{6}[\dL-V]{2}[A-Z][\dL-V]{2}[A-Z][\dL-V]{3}[A-Z]", stdnum.it.codicefiscale.is_valid),
+    _row("national_number", r"[A-Z]{4}\d{6}[HM][A-Z]{5}[0-9A-Z]\d", stdnum.mx.curp.is_valid),
+    _row("national_number", r"[A-Z]{3}P[A-Z]\d{4}[A-Z]", stdnum.in_.pan.is_valid),
+    DOCUMENT,
 )
