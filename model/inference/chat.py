@@ -1,60 +1,139 @@
-"""A model to talk to: a chat model replies to a conversation, a base model completes a text, both in pieces as they come.
+"""A loaded model to talk to: a chat model replies to a conversation, a base model completes a text; both in pieces as they are generated.
 
 Reads a folder with model.safetensors and config.json, and a tokenizer.json. Writes nothing.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from pydantic import ValidationError
 
 from model.config import GenerateConfig, explained
+from model.errors import UserError
 from model.inference.decoder import Decoder
 from model.inference.generate import stream
 from model.network.huggingface import load_transformer
 from model.tokenizer.chat import ChatTokenizer, Messages
 
+MIN_MESSAGE_TOKENS = 8  # that must be left of a message that is cut, or a system turn leaves too little room
+# Control characters but tab and line feed, among them ESC and the C1 controls that terminals obey; what reverses or hides text.
+UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """A text that is safe to print: control and direction characters become U+FFFD, so that no escape sequence reaches a terminal.
+
+    It works on pieces of a text too, since each character is replaced by itself. A carriage return could overwrite a line, so it goes too.
+    """
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+class FittedPrompt(NamedTuple):
+    """The tokens of a prompt that fits the model, and what was left out of it: a sentence, or "" if nothing was."""
+
+    tokens: list[int]
+    notice: str
+
+
+def fit_conversation(tokenizer: ChatTokenizer, messages: Messages, max_tokens: int) -> FittedPrompt:
+    """The prompt of a conversation, at most max_tokens tokens long.
+
+    The system turn at the beginning and <|bos|> always stay. The oldest exchanges (a user's turn with the replies to it) are dropped as
+    a whole. If the last exchange alone is too long, the beginning of its first message is cut off.
+    Raises UserError if the system turn, or the other messages of the last exchange, leave no room for that.
+    """
+    tokens = tokenizer.render_prompt(messages)
+    if len(tokens) <= max_tokens:
+        return FittedPrompt(tokens, "")
+    num_system = next((number for number, message in enumerate(messages) if message["role"] != "system"), len(messages))
+    system, turns = list(messages[:num_system]), list(messages[num_system:])
+    starts = [number for number, message in enumerate(turns) if number == 0 or message["role"] == "user"]
+    for number, start in enumerate(starts):
+        tokens = tokenizer.render_prompt([*system, *turns[start:]])
+        if len(tokens) <= max_tokens:
+            return FittedPrompt(
+                tokens,
+                f"the oldest {number} of {len(starts)} exchanges were left out: the model reads {max_tokens} tokens",
+            )
+    return _cut_first_message(tokenizer, system, turns[starts[-1] :] if starts else [], max_tokens)
+
+
+def _cut_first_message(tokenizer: ChatTokenizer, system: Messages, turns: Messages, max_tokens: int) -> FittedPrompt:
+    """The prompt with the beginning of the first turn after the system turn cut off."""
+    emptied: list[dict[str, str]] = [{**turns[0], "content": ""}, *map(dict, turns[1:])] if turns else []
+    frame = tokenizer.render_prompt([*system, *emptied])
+    room = max_tokens - len(frame)
+    if not turns or room < MIN_MESSAGE_TOKENS:
+        raise UserError(
+            f"the conversation does not fit: without the message that could be cut it has {len(frame)} tokens, and the model reads "
+            f"{max_tokens}: shorten the {'system turn' if len(turns) < 2 else 'system turn or the last messages'}"
+        )
+    content = tokenizer.encode(tokenizer.without_special_names(turns[0]["content"]))
+    place = len(tokenizer.render(system)[0]) + 1  # after <|bos|>, the system turn and the start of the message
+    tokens = [*frame[:place], *content[-room:], *frame[place:]]
+    return FittedPrompt(
+        tokens,
+        f"the first {len(content) - room} of {len(content)} tokens of the message were cut off: the model reads {max_tokens}",
+    )
+
+
+def fit_document(tokenizer: ChatTokenizer, text: str, max_tokens: int) -> FittedPrompt:
+    """The tokens of a document to be completed: <|bos|> and as much of its end as fits."""
+    tokens = tokenizer.encode_document(text)
+    num_cut = len(tokens) - max_tokens
+    if num_cut <= 0:
+        return FittedPrompt(tokens, "")
+    return FittedPrompt(
+        [tokenizer.bos, *tokens[num_cut + 1 :]],
+        f"the first {num_cut} of {len(tokens) - 1} tokens of the text were cut off: the model reads {max_tokens}",
+    )
+
 
 class Chat:
-    """A loaded model. Of a conversation that is too long for it, the oldest turns are forgotten."""
+    """A loaded model with its tokenizer and settings. `notice`: what was left out of the last prompt, or ""."""
+
+    notice: str = ""
 
     def __init__(
         self, folder: Path, tokenizer: Path, *, temperature: float = 0.0, seed: int = 0, max_new_tokens: int = 256
     ) -> None:
-        """Raises ValueError where the tokenizer is not the model's, or nothing can be drawn so."""
+        """Raises UserError if the tokenizer is not the model's, or a setting is out of range."""
         self.tokenizer = ChatTokenizer.load(tokenizer)
         model = load_transformer(folder).to("cuda" if torch.cuda.is_available() else "cpu")
         self.max_tokens: int = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
-        most = min(max_new_tokens, self.max_tokens // 2)
+        num_new = min(max_new_tokens, self.max_tokens // 2)  # at least half of the positions are left to the prompt
         try:
-            self.config = GenerateConfig(max_new_tokens=most, temperature=temperature, seed=seed)
+            self.config = GenerateConfig(max_new_tokens=num_new, temperature=temperature, seed=seed)
         except ValidationError as error:
-            raise ValueError(explained(error)) from None
+            raise UserError(explained(error)) from None
         if model.config.vocab_size != self.tokenizer.vocab_size:
-            raise ValueError(
+            raise UserError(
                 f"the model in {folder} has a vocabulary of {model.config.vocab_size} tokens, {tokenizer} one of "
                 f"{self.tokenizer.vocab_size}: give the tokenizer that the model was trained with"
             )
         self.decoder = Decoder(model)
 
     def reply(self, messages: Messages) -> Iterator[str]:
-        """What the assistant says next, up to the end of its turn."""
-        prompt = self.tokenizer.render_prompt(messages)
-        while len(prompt) > self.most_tokens and len(messages) > 1:
-            messages = messages[1:]
-            prompt = self.tokenizer.render_prompt(messages)
-        return self._stream(prompt[-self.most_tokens :], self.tokenizer.assistant_end)
+        """The assistant's next turn. Raises UserError if the conversation cannot be made to fit, see `fit_conversation`."""
+        return self._stream(
+            fit_conversation(self.tokenizer, messages, self.max_prompt_tokens), self.tokenizer.assistant_end
+        )
 
     def complete(self, text: str) -> Iterator[str]:
-        """How a document that starts with `text` goes on."""
-        return self._stream(self.tokenizer.encode_document(text)[-self.most_tokens :], self.tokenizer.bos)
+        """The continuation of a document that starts with `text`."""
+        return self._stream(fit_document(self.tokenizer, text, self.max_prompt_tokens), self.tokenizer.bos)
 
     @property
-    def most_tokens(self) -> int:
-        """Of a prompt, so that the longest completion still fits."""
+    def max_prompt_tokens(self) -> int:
+        """The longest prompt after which the longest completion still fits."""
         return self.max_tokens - self.config.max_new_tokens
 
-    def _stream(self, prompt: list[int], stop_token: int) -> Iterator[str]:
-        return stream(self.decoder, self.tokenizer, prompt, self.config, stop_token)
+    def _stream(self, prompt: FittedPrompt, stop_token: int) -> Iterator[str]:
+        self.notice = prompt.notice
+        return stream(self.decoder, self.tokenizer, prompt.tokens, self.config, stop_token)

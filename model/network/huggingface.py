@@ -117,9 +117,19 @@ def _rope(fields: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
     return base, {ours: stated.get(theirs) for ours, theirs in SCALING_NAMES.items()}
 
 
-def save_weights(folder: Path, model: Transformer | RewardModel, weights: dict[str, Tensor], max_tokens: int) -> None:
-    """Write `weights`, named as in `model`, and its config.json."""
+def save_weights(
+    folder: Path,
+    model: Transformer | RewardModel,
+    weights: dict[str, Tensor],
+    max_tokens: int,
+    token_ids: dict[str, int] | None = None,
+) -> None:
+    """Write `weights`, named as in `model`, and its config.json.
+
+    `token_ids`: fields such as pad_token_id, without which transformers' reward models (sequence classification) score no batches.
+    """
     fields = to_hugging_face(model.config, is_reward=isinstance(model, RewardModel), max_tokens=max_tokens)
+    fields |= token_ids or {}
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 

@@ -4,10 +4,13 @@ Reads a tokenizer.json of Hugging Face `tokenizers`. A conversation is rendered 
 
     <|bos|> <|user_start|>text<|user_end|> <|assistant_start|>text<|assistant_end|> ...
 
-without the spaces. Special tokens are only ever put in by id: text that contains their names is encoded as plain
-characters, so that a page or a user cannot forge a turn. `CHAT_TEMPLATE` says the same in Jinja, for other engines.
+without the spaces. Special tokens are inserted by id only: a text that spells their names is encoded as plain characters, so that a page or
+a user cannot forge a turn. `chat_template` is the same rendering in Jinja, for other engines. These tokenize the rendered string, in which
+a name would be parsed as the token; so in conversations a name in a text is broken by a space after its first character
+("< |bos|>"), here and in the template alike, and both give the same tokens.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -30,16 +33,23 @@ SPECIAL_TOKENS = (
     "<|user_end|>",
     ASSISTANT_START,
     ASSISTANT_END,
-    "<|python_start|>",  # a tool call, and
+    "<|python_start|>",  # reserved for a tool call
     "<|python_end|>",
-    "<|output_start|>",  # what the tool answers: reserved
+    "<|output_start|>",  # reserved for the tool's output
     "<|output_end|>",
 )
 
-CHAT_TEMPLATE = (
+ROLES = ("system", "user", "assistant")
+TEMPLATE = (  # on one line: the engines' Jinja would render line breaks between the tags
     "{{ '<|bos|>' }}"
     "{% for message in messages %}"
-    "{{ '<|' + message['role'] + '_start|>' + message['content'] + '<|' + message['role'] + '_end|>' }}"
+    "{% if message['role'] not in ROLES %}"
+    "{{ raise_exception('message role ' ~ message['role'] ~ ' is unknown; use system, user or assistant') }}"
+    "{% endif %}"
+    "{% if message['content'] is not string %}{{ raise_exception('the content of a message must be a string') }}{% endif %}"
+    "{% set text = namespace(content=message['content']) %}"
+    "{% for pair in NAMES %}{% set text.content = text.content | replace(pair[0], pair[1]) %}{% endfor %}"
+    "{{ '<|' + message['role'] + '_start|>' + text.content + '<|' + message['role'] + '_end|>' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant_start|>' }}{% endif %}"
 )
@@ -49,22 +59,30 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 def whole_characters(text: str) -> str:
-    """`text` with U+FFFD for every half of a character: JSON and a command line can hold one alone, UTF-8 cannot."""
+    """`text` with U+FFFD for every lone surrogate. JSON and a command line can hold one, UTF-8 and so the tokenizer cannot."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _broken(name: str) -> str:
+    return f"{name[0]} {name[1:]}"
+
+
+def _encodable(text: str) -> str:
+    return whole_characters(text) if SURROGATE.search(text) else text
 
 
 class ChatTokenizer:
     """Byte-level BPE with the conversation format's special tokens."""
 
     def __init__(self, encoder: tokenizers.Tokenizer) -> None:
-        """Raises ValueError where the encoder lacks a special token, or makes one of text."""
+        """Raises ValueError if the encoder lacks a special token, or parses one in a text."""
         vocab: dict[str, int] = encoder.get_vocab()
         missing = [name for name in SPECIAL_TOKENS if name not in vocab]
         if missing:
             raise ValueError(
                 f"tokenizer has no special tokens {missing}; train it with model.tokenizer.chat.SPECIAL_TOKENS"
             )
-        encoder.encode_special_tokens = True  # their names in a text are plain characters
+        encoder.encode_special_tokens = True  # the names of special tokens in a text are plain characters
         if forged := [
             name for name in SPECIAL_TOKENS if vocab[name] in encoder.encode(name, add_special_tokens=False).ids
         ]:
@@ -73,6 +91,9 @@ class ChatTokenizer:
                 "words from marks before the merges"
             )
         self._encoder = encoder
+        added = encoder.get_added_tokens_decoder()
+        self.special_names = tuple(sorted({token.content for token in added.values() if token.special}))
+        self._any_special = re.compile("|".join(map(re.escape, self.special_names)))
         self.vocab_size = max(vocab.values()) + 1  # V, special tokens included; a foreign vocabulary may have gaps
         self.special: dict[str, int] = {name: vocab[name] for name in SPECIAL_TOKENS}
         self.bos = self.special[BOS]
@@ -86,16 +107,16 @@ class ChatTokenizer:
         return cls(tokenizers.Tokenizer.from_file(str(path)))
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text, never special ones. Half of a character, which a command line may hold, becomes U+FFFD."""
-        whole = whole_characters(text) if SURROGATE.search(text) else text
-        return list(self._encoder.encode(whole, add_special_tokens=False).ids)
+        """Tokens of a text, never special ones. A lone surrogate becomes U+FFFD."""
+        return list(self._encoder.encode(_encodable(text), add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens of each text; the encoder's own threads share the work."""
-        return [encoding.ids for encoding in self._encoder.encode_batch_fast(texts, add_special_tokens=False)]
+        """Tokens of each text, as `encode` gives them, by several threads of the encoder."""
+        whole = [_encodable(text) for text in texts]
+        return [encoding.ids for encoding in self._encoder.encode_batch_fast(whole, add_special_tokens=False)]
 
     def encode_document(self, text: str) -> list[int]:
-        """Tokens of a document as pretraining sees it: <|bos|>, then the text."""
+        """Tokens of a document as in pretraining: <|bos|>, then the text."""
         return [self.bos, *self.encode(text)]
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -123,18 +144,36 @@ class ChatTokenizer:
         tokens, mask = [self.bos], [0]
         for message in messages:
             start, end = self._turn(message)
-            content = self.encode(message["content"])
+            content = self.encode(self.without_special_names(message["content"]))
             is_learned = int(message["role"] == "assistant" and message.get("weight", 1) != 0)
             tokens += [start, *content, end]
             mask += [0, *[is_learned] * (len(content) + 1)]
         return tokens, mask
 
     def render_prompt(self, messages: Messages) -> list[int]:
-        """Tokens of a conversation up to where the assistant has to speak."""
+        """Tokens of a conversation up to and with the start of the assistant's turn."""
         return [*self.render(messages)[0], self.assistant_start]
+
+    def without_special_names(self, text: str) -> str:
+        """A text in which the name of a special token is broken by a space after its first character, as `chat_template` does it."""
+        if self._any_special.search(text):
+            for name in self.special_names:
+                text = text.replace(name, _broken(name))
+        return text
+
+    def chat_template(self) -> str:
+        """The conversation format as a Jinja template, for `apply_chat_template` of transformers and other engines."""
+        pairs = [(name, _broken(name)) for name in self.special_names]
+        names = json.dumps(pairs)  # a list in JSON is one in Jinja
+        return TEMPLATE.replace("NAMES", names).replace("ROLES", json.dumps(ROLES))
+
+    @property
+    def token_ids(self) -> dict[str, int]:
+        """The fields of a config.json that name special tokens."""
+        return {"bos_token_id": self.bos, "eos_token_id": self.assistant_end, "pad_token_id": self.pad}
 
     def _turn(self, message: Mapping[str, Any]) -> tuple[int, int]:
         role = message["role"]
-        if role not in ("system", "user", "assistant"):
+        if role not in ROLES:
             raise ValueError(f"message role {role!r} is unknown; use system, user or assistant")
         return self.special[f"<|{role}_start|>"], self.special[f"<|{role}_end|>"]

@@ -204,6 +204,10 @@ class LossTrainer(Trainer):
         before = json.loads((Path(initial) / "config.json").read_text()) if initial else {}
         return max(self.run.train.sequence_tokens, int(before.get("max_position_embeddings", 0)))
 
+    def token_ids(self) -> dict[str, int]:
+        """Those of a reward model: transformers needs its pad_token_id to score batches."""
+        return self.tokenizer.token_ids if self.run.objective == "reward" else {}
+
     def summary(self, last: Metrics) -> Metrics:
         config = self.run.train
         shown = ("train/loss", "train/seconds", "validation/")

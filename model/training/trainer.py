@@ -76,6 +76,10 @@ class Trainer(ABC):
     def max_tokens(self) -> int:
         """The longest sequence that the model was trained on."""
 
+    def token_ids(self) -> dict[str, int]:
+        """The ids of special tokens that the model's config.json names."""
+        return {}
+
     @abstractmethod
     def summary(self, last: Metrics) -> Metrics:
         """The counts and measures of the finished run. `last`: the metrics of its last step."""
@@ -122,7 +126,7 @@ class Trainer(ABC):
         weights = self.engine.full_weights(self.model)
         if self.engine.rank != 0:
             return
-        save_weights(self.output, self.model, weights, self.max_tokens())
+        save_weights(self.output, self.model, weights, self.max_tokens(), self.token_ids())
         summary = self.summary(self.log.compact()[-1])
         with replacing(self.output / "summary.json") as temporary:
             temporary.write_text(json.dumps(summary, indent=1) + "\n")

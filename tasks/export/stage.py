@@ -1,8 +1,9 @@
-"""Export: the policy as inference engines load it, in the Hugging Face layout of Qwen3, or of Llama where the base model was one.
+"""Export: writes the policy in the layout that inference engines load: Hugging Face's for Qwen3, or for Llama if the base model was one.
 
-Reads the policy's Checkpoint, its Tokenizer and the Report on it; writes a Bundle: `config.json`, `model.safetensors`,
-`tokenizer.json`, `tokenizer_config.json` with the chat template, `generation_config.json` and a model card in `README.md`.
-transformers, vLLM and llama.cpp's converter read it with no code of this project.
+Reads the Policy, its Tokenizer and the Report on it; writes a Bundle: `config.json`, `model.safetensors`, `tokenizer.json`,
+`tokenizer_config.json` with the chat template, `generation_config.json` and a model card in `README.md`. transformers, vLLM and llama.cpp's
+converter read it without this project's code. The template gives the tokens of `ChatTokenizer.render_prompt`, for texts that spell
+special tokens too: they cannot forge a turn. An unknown role raises.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from model.config import Config, num_parameters
-from model.tokenizer.chat import ASSISTANT_END, BOS, CHAT_TEMPLATE, PAD, ChatTokenizer
+from model.tokenizer.chat import ASSISTANT_END, BOS, PAD, ChatTokenizer
 from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import Bundle, Policy, Report, Tokenizer
 from tasks.artifacts.step import Outcome, Step, roles
@@ -23,19 +24,23 @@ from tasks.execution.context import StageContext
 from tasks.markdown import one_line
 from tasks.training import check_vocabulary, model_config, tokenizer_file
 
-VERSION = 3
+VERSION = 4  # 4: the chat template breaks special tokens in texts and refuses unknown roles
 
 
 class ExportConfig(Config):
-    """What the bundle says of itself."""
+    """What the model card and the generation settings of the bundle say."""
 
     name: str = Field("crawl2chat-tiny", min_length=1, max_length=96, description="The model's name, on its card.")
     license: str = Field(
         "apache-2.0",
-        description="The licence of the weights, as the Hub names it; of a base model from elsewhere, its own binds.",
+        description="The licence of the weights, by the Hub's name. An imported base model has its own, which applies.",
     )
-    temperature: float = Field(0.7, ge=0.0, le=10.0, description="What an engine samples with unless told otherwise.")
-    max_new_tokens: int = Field(256, ge=1, le=2**20, description="Where an engine stops unless told otherwise.")
+    temperature: float = Field(
+        0.7, ge=0.0, le=10.0, description="The sampling temperature that engines use by default."
+    )
+    max_new_tokens: int = Field(
+        256, ge=1, le=2**20, description="The length of a completion at which engines stop by default."
+    )
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,12 @@ def export_policy(ctx: StageContext, config: ExportConfig, inputs: ExportInputs)
     policy, tokenizer, report = inputs.policy, inputs.tokenizer, inputs.report
     check_vocabulary(policy, tokenizer)
     encoder = ChatTokenizer.load(tokenizer_file(tokenizer))
-    ids = {"bos_token_id": encoder.bos, "eos_token_id": encoder.assistant_end, "pad_token_id": encoder.pad}
+    ids = encoder.token_ids
     shape = json.loads((policy.folder / "config.json").read_text())
     shutil.copy(policy.folder / "model.safetensors", ctx.folder)
     shutil.copy(tokenizer_file(tokenizer), ctx.folder)
     _write(ctx.folder / "config.json", shape | ids)
-    _write(ctx.folder / "tokenizer_config.json", tokenizer_settings(shape["max_position_embeddings"]))
+    _write(ctx.folder / "tokenizer_config.json", tokenizer_settings(encoder, shape["max_position_embeddings"]))
     _write(ctx.folder / "generation_config.json", generation_settings(config, ids))
     base = json.loads((report.folder / "report.json").read_text(encoding="utf-8"))["base"]
     card = model_card(config, base, (report.folder / "report.md").read_text(encoding="utf-8"))
@@ -78,21 +83,24 @@ def _write(path: Path, settings: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(settings, indent=2) + "\n")
 
 
-def tokenizer_settings(max_tokens: int) -> dict[str, Any]:
-    """What transformers has to know beside tokenizer.json: which special token is which, and how a chat is written."""
+def tokenizer_settings(tokenizer: ChatTokenizer, max_tokens: int) -> dict[str, Any]:
+    """tokenizer_config.json: the roles of the special tokens, and the chat template.
+
+    `split_special_tokens` stays off: with it transformers would split the template's own tokens too.
+    """
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BOS,
         "eos_token": ASSISTANT_END,
         "pad_token": PAD,
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": tokenizer.chat_template(),
         "model_max_length": max_tokens,
         "clean_up_tokenization_spaces": False,
     }
 
 
 def generation_settings(config: ExportConfig, ids: dict[str, int]) -> dict[str, Any]:
-    """How an engine samples unless told otherwise."""
+    """generation_config.json: how engines sample by default, and the tokens that end a completion."""
     is_sampled = config.temperature > 0
     sampling: dict[str, Any] = {"do_sample": is_sampled} | ({"temperature": config.temperature} if is_sampled else {})
     return ids | sampling | {"max_new_tokens": config.max_new_tokens}
@@ -101,7 +109,7 @@ def generation_settings(config: ExportConfig, ids: dict[str, int]) -> dict[str, 
 def model_card(config: ExportConfig, base: Mapping[str, str], report: str) -> str:
     """README.md as the Hub shows it: its header, how to load the model, and the report card.
 
-    `base`: the layout of the base model, and the initial model that it came from or "". The Hub links to one that it knows.
+    `base`: the `layout` of the base model, and the `initial_model` that it was imported from or "". The Hub links to a model of its own.
     """
     origin = base["initial_model"]
     link = f"base_model: {origin}\n" if "/" in origin else ""

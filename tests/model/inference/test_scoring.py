@@ -1,15 +1,13 @@
-"""Measuring models: what counts as right, likelihoods that do not depend on the batch, replies that stop."""
+"""Refusals, likelihoods that do not depend on the batch, replies in the order of their questions."""
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from model.config import GenerateConfig
 from model.inference import scoring as evaluation
-from model.inference.chat import Chat
 from model.inference.scoring import Answer, continuation_logprobs
 from model.network.huggingface import load_reward_model, load_transformer
 from model.network.transformer import RewardModel, Transformer
@@ -47,12 +45,11 @@ def model(folder: Path) -> Transformer:
         ("Nobody lives there now.", False),
     ],
 )
-def test_refusals(text: str, is_refusal: bool) -> None:
+def test_refusal_is_recognised(text: str, is_refusal: bool) -> None:
     assert Answer(text, 5, True).is_refusal == is_refusal
 
 
-def test_likelihoods_are_those_of_each_row_alone(model: Transformer, encoder: ChatTokenizer) -> None:
-    """In whatever company and order the rows are computed."""
+def test_continuation_logprobs_do_not_depend_on_the_batch(model: Transformer, encoder: ChatTokenizer) -> None:
     rows = [
         (encoder.encode_document("the mayor of Orn is"), encoder.encode(" Ada Brell.")),
         (encoder.encode_document("what"), encoder.encode(" colour is the sky? it is blue.")),
@@ -67,7 +64,7 @@ def test_likelihoods_are_those_of_each_row_alone(model: Transformer, encoder: Ch
     assert continuation_logprobs(model, rows[::-1], batch=3).tolist() == pytest.approx(alone[::-1], abs=1e-4)
 
 
-def test_the_likeliest_candidate_is_taken(model: Transformer, encoder: ChatTokenizer) -> None:
+def test_rank_takes_the_likeliest_candidate(model: Transformer, encoder: ChatTokenizer) -> None:
     candidates = ["Ada Brell", "red", "the sky is blue"]
     prefix = encoder.encode_document("the mayor of Orn is")
     rows = [(prefix, encoder.encode(f" {candidate}.")) for candidate in candidates]
@@ -75,8 +72,8 @@ def test_the_likeliest_candidate_is_taken(model: Transformer, encoder: ChatToken
     assert evaluation.rank(model, encoder, ["the mayor of Orn is"], [candidates]) == [best]
 
 
-def test_a_model_without_knowledge_ranks_by_chance(encoder: ChatTokenizer) -> None:
-    """All logits equal: the length of a candidate alone decides, nothing leaks from the right answer."""
+def test_uniform_model_gives_logprobs_by_length_alone(encoder: ChatTokenizer) -> None:
+    """With equal logits only the number of tokens counts."""
     from tests.support.tiny_models import tiny_config
 
     blank = Transformer(tiny_config(encoder.vocab_size))
@@ -85,7 +82,7 @@ def test_a_model_without_knowledge_ranks_by_chance(encoder: ChatTokenizer) -> No
     assert continuation_logprobs(blank, [row]).item() == pytest.approx(-len(row[1]) * math.log(encoder.vocab_size))
 
 
-def test_answers_come_in_the_order_of_the_questions(model: Transformer, encoder: ChatTokenizer) -> None:
+def test_answers_are_in_the_order_of_the_questions(model: Transformer, encoder: ChatTokenizer) -> None:
     texts = ["what colour is the sky?", "yes", "who is the mayor of Orn?", "red green blue"]
     conversations = [[{"role": "user", "content": text}] for text in texts]
     config = GenerateConfig(max_new_tokens=6, temperature=0.0)
@@ -95,7 +92,7 @@ def test_answers_come_in_the_order_of_the_questions(model: Transformer, encoder:
     assert all(answer.is_finished or answer.num_tokens == 6 for answer in together)
 
 
-def test_the_reward_model_is_asked_about_the_whole_turn(folder: Path, encoder: ChatTokenizer) -> None:
+def test_reward_model_scores_the_whole_turn(folder: Path, encoder: ChatTokenizer) -> None:
     reward_model = load_reward_model(folder / "reward_model")
     pair = {"messages": [{"role": "user", "content": "yes?"}], "chosen": "yes", "rejected": "no no no"}
     scores = [
@@ -109,37 +106,3 @@ def test_the_reward_model_is_asked_about_the_whole_turn(folder: Path, encoder: C
     assert evaluation.pair_accuracy(reward_model, encoder, [pair]) == expected
     assert evaluation.pair_accuracy(reward_model, encoder, [swapped]) == 1 - expected
     assert evaluation.pair_accuracy(reward_model, encoder, [pair, swapped], batch=1) == 0.5
-
-
-def test_chat_streams_what_it_would_say_at_once(folder: Path, encoder: ChatTokenizer, model: Transformer) -> None:
-    messages = [{"role": "user", "content": "what colour is the sky?"}]
-    chat = Chat(folder, folder / "tokenizer.json", max_new_tokens=12)
-    config = GenerateConfig(max_new_tokens=12, temperature=0.0)
-    assert "".join(chat.reply(messages)).strip() == evaluation.answer(model, encoder, [messages], config)[0].text
-    assert "".join(chat.complete("the sky")) == evaluation.complete(model, encoder, ["the sky"], config)[0]
-
-
-def test_a_long_conversation_forgets_its_beginning(folder: Path) -> None:
-    chat = Chat(folder, folder / "tokenizer.json", max_new_tokens=4)
-    messages = [{"role": "user", "content": f"what colour is the sky? {number}"} for number in range(60)]
-    assert "".join(chat.reply(messages)) is not None
-    assert len(chat.tokenizer.render_prompt(messages)) > chat.max_tokens
-    assert "".join(chat.reply(messages)) == "".join(chat.reply(messages[1:]))
-
-
-@pytest.mark.parametrize(
-    ("settings", "told"),
-    [
-        ({"temperature": float("nan")}, r"temperature: .* less than or equal to 10 \(given: nan\)$"),
-        ({"seed": 2**63}, r"seed: .* less than 9223372036854775808 \(given: 9223372036854775808\)$"),
-    ],
-)
-def test_what_nothing_can_be_drawn_by_is_told_in_one_line(folder: Path, settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=f"^{told}"):
-        Chat(folder, folder / "tokenizer.json", **settings)
-
-
-def test_a_chat_with_another_tokenizer_is_refused(folder: Path, tmp_path: Path) -> None:
-    write_tokenizer(tmp_path, vocab_size=300)
-    with pytest.raises(ValueError, match="vocabulary of"):
-        Chat(folder, tmp_path / "tokenizer.json")

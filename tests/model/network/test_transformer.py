@@ -74,8 +74,9 @@ def test_transformers_reads_a_reward_model(tmp_path: Path, normalize_qk: bool) -
     transformers = pytest.importorskip("transformers")
     model = RewardModel(shape(normalize_qk=normalize_qk))
     randomized(model)
-    write(tmp_path, model)
-    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path, pad_token_id=0)
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    save_weights(tmp_path, model, weights, max_tokens=64, token_ids={"pad_token_id": 0})
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
     tokens, lengths = torch.randint(1, 300, (3, 40)), torch.tensor([40, 7, 23])
     tokens[torch.arange(40) >= lengths[:, None]] = 0
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Conversations to tokens: what is learned, what cannot be forged, and that the exported template says the same."""
+"""Conversations to tokens: what is learned, what cannot be forged, and that the exported template gives the same tokens."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.tokenizer.chat import CHAT_TEMPLATE, SPECIAL_TOKENS, ChatTokenizer
+from model.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
 from tests.support.tiny_models import write_tokenizer
 
 CHAT = [
@@ -33,26 +33,36 @@ def tokenizer(folder: Path) -> ChatTokenizer:
 
 @settings(max_examples=50, deadline=None)
 @given(text=st.text())
-def test_every_text_comes_back(tokenizer: ChatTokenizer, text: str) -> None:
+def test_decode_inverts_encode(tokenizer: ChatTokenizer, text: str) -> None:
     tokens = tokenizer.encode(text)
     assert tokenizer.decode(tokens) == text
     assert int(tokenizer.token_bytes[tokens].sum()) == len(text.encode())
 
 
-def test_half_of_a_character_is_one_that_is_not_known(tokenizer: ChatTokenizer) -> None:
-    """Bytes that are no UTF-8 come so from a command line."""
-    said = b"caf\xe9 \xf0\x9f\x98\x80".decode("utf-8", "surrogateescape")
-    assert tokenizer.decode(tokenizer.encode(said)) == "caf\ufffd \U0001f600"
-    assert tokenizer.render([{"role": "user", "content": said}])
+LONE_SURROGATES = ["\ud800", "a\udfffb", "\ude00\ud83d", "caf\udce9", "\ud83d\ude00"]
 
 
-def test_a_batch_is_encoded_as_each_text_alone(tokenizer: ChatTokenizer) -> None:
-    texts = ["the sky", "", "Zürich \U0001f600"]
+@pytest.mark.parametrize("text", LONE_SURROGATES)
+def test_lone_surrogate_becomes_the_replacement_character(tokenizer: ChatTokenizer, text: str) -> None:
+    """From JSON escapes and from bytes of a command line that are no UTF-8. A surrogate pair becomes its character."""
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    expected = tokenizer.encode(whole)
+    assert tokenizer.decode(expected) == whole
+    assert tokenizer.encode(text) == expected
+    assert tokenizer.encode_batch([text, "a", text]) == [expected, tokenizer.encode("a"), expected]
+    assert tokenizer.encode_document(text) == [tokenizer.bos, *expected]
+    message, same = {"role": "user", "content": text}, {"role": "user", "content": whole}
+    assert tokenizer.render([message]) == tokenizer.render([same])
+    assert tokenizer.render_prompt([message]) == tokenizer.render_prompt([same])
+
+
+def test_batch_is_encoded_as_each_text_alone(tokenizer: ChatTokenizer) -> None:
+    texts = ["the sky", "", "Zürich \U0001f600", "<|bos|>"]
     assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
 
 
 @pytest.mark.parametrize("name", SPECIAL_TOKENS)
-def test_text_cannot_make_a_special_token(tokenizer: ChatTokenizer, name: str) -> None:
+def test_text_cannot_forge_a_special_token(tokenizer: ChatTokenizer, name: str) -> None:
     text = f"a{name}b {name}"
     assert not set(tokenizer.encode(text)) & set(tokenizer.special.values())
     assert not set(tokenizer.encode_batch([text])[0]) & set(tokenizer.special.values())
@@ -82,14 +92,14 @@ def test_render_masks_assistant_turns_of_weight_0(tokenizer: ChatTokenizer) -> N
     assert tokens == tokenizer.render(unweighted)[0]
 
 
-def test_the_mask_is_on_the_assistants_words_and_the_end_of_its_turn(tokenizer: ChatTokenizer) -> None:
+def test_loss_mask_covers_the_assistants_content_and_end_token(tokenizer: ChatTokenizer) -> None:
     tokens, mask = tokenizer.render(CHAT)
     learned = [token for token, is_learned in zip(tokens, mask, strict=True) if is_learned]
     end = tokenizer.assistant_end
     assert learned == [*tokenizer.encode("it is blue."), end, *tokenizer.encode("I do not know."), end]
 
 
-def test_a_prompt_is_the_beginning_of_the_conversation_it_leads_to(tokenizer: ChatTokenizer) -> None:
+def test_render_prompt_is_a_prefix_of_render(tokenizer: ChatTokenizer) -> None:
     prompt = tokenizer.render_prompt(CHAT[:4])
     tokens, mask = tokenizer.render(CHAT)
     assert tokens[: len(prompt)] == prompt
@@ -97,16 +107,16 @@ def test_a_prompt_is_the_beginning_of_the_conversation_it_leads_to(tokenizer: Ch
     assert all(mask[len(prompt) :])
 
 
-def test_an_unknown_role_is_named(tokenizer: ChatTokenizer) -> None:
+def test_unknown_role_is_refused(tokenizer: ChatTokenizer) -> None:
     with pytest.raises(ValueError, match="'critic' is unknown; use system, user or assistant"):
         tokenizer.render([{"role": "critic", "content": "no"}])
 
 
 @pytest.mark.parametrize("num_turns", range(1, len(CHAT) + 1))
-def test_the_exported_template_renders_the_same(folder: Path, tokenizer: ChatTokenizer, num_turns: int) -> None:
+def test_chat_template_gives_the_same_tokens(folder: Path, tokenizer: ChatTokenizer, num_turns: int) -> None:
     transformers = pytest.importorskip("transformers")
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-    theirs.chat_template = CHAT_TEMPLATE
+    theirs.chat_template = tokenizer.chat_template()
     messages = CHAT[:num_turns]
     assert theirs.apply_chat_template(messages, return_dict=False) == tokenizer.render(messages)[0]
     prompt = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
@@ -114,8 +124,8 @@ def test_the_exported_template_renders_the_same(folder: Path, tokenizer: ChatTok
 
 
 @pytest.mark.parametrize("change", ["special", "pre_tokenizer"])
-def test_a_tokenizer_that_makes_special_tokens_of_text_is_refused(tmp_path: Path, folder: Path, change: str) -> None:
-    """Where they are tokens like others, or a word that is not cut is looked up whole."""
+def test_tokenizer_that_parses_special_tokens_in_text_is_refused(tmp_path: Path, folder: Path, change: str) -> None:
+    """If they are ordinary tokens, or if whole words are looked up before they are split."""
     saved = json.loads((folder / "tokenizer.json").read_text())
     if change == "special":
         saved["added_tokens"] = [token | {"special": False} for token in saved["added_tokens"]]
@@ -134,7 +144,7 @@ def test_a_tokenizer_that_makes_special_tokens_of_text_is_refused(tmp_path: Path
         ChatTokenizer.load(tmp_path / "tokenizer.json")
 
 
-def test_a_tokenizer_without_the_special_tokens_is_refused(tmp_path: Path) -> None:
+def test_tokenizer_without_the_special_tokens_is_refused(tmp_path: Path) -> None:
     import tokenizers
 
     tokenizers.Tokenizer(tokenizers.models.BPE()).save(str(tmp_path / "tokenizer.json"))

@@ -22,6 +22,7 @@ from model.config import OptimConfig, Source, TrainConfig, TrainRun
 from model.files import read_lines
 from model.network.huggingface import load_reward_model, load_transformer
 from model.network.transformer import Transformer
+from model.tokenizer.chat import ChatTokenizer
 from model.training.checkpoints import complete_checkpoints
 from model.training.engine import make_optimizer
 from model.training.loop import LossTrainer, train
@@ -405,6 +406,8 @@ def test_sft_and_then_reward(reference: TrainRun, data: Path, tmp_path: Path) ->
     assert lines[0]["train/loss_nats"] == pytest.approx(np.log(2))  # a fresh reward head prefers nothing
     assert lines[-1]["validation/accuracy"] == 1.0
     assert load_reward_model(tmp_path / "reward").score.weight.abs().max() > 0
+    pad = json.loads((tmp_path / "reward" / "config.json").read_text())["pad_token_id"]
+    assert pad == ChatTokenizer.load(data / "tokenizer.json").pad
 
 
 def test_a_wrong_number_of_ranks_is_refused(data: Path, tmp_path: Path) -> None:
