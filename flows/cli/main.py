@@ -334,7 +334,7 @@ def chat(
     messages = []
     while text := prompt or _ask():
         messages.append({"role": "user", "content": text})
-        reply = "".join(_streamed(talk.reply(messages)))
+        reply = "".join(_streamed(talk, talk.reply(messages)))
         messages.append({"role": "assistant", "content": reply})
         if prompt:
             return
@@ -350,7 +350,7 @@ def complete(
     """Let the base model complete a text."""
     talk = _open_chat(recipe, "pretrain", temperature, seed)
     print(text, end="")
-    list(_streamed(talk.complete(text)))
+    list(_streamed(talk, talk.complete(text)))
 
 
 def _open_chat(recipe: str, stage: str, temperature: float, seed: int) -> "Chat":
@@ -369,10 +369,14 @@ def _ask() -> str:
         return ""
 
 
-def _streamed(pieces: Iterable[str]) -> Iterator[str]:
-    """Print each piece as it comes."""
+def _streamed(talk: "Chat", pieces: Iterable[str]) -> Iterator[str]:
+    """Print each piece as it comes, without a terminal's escape sequences, and what was left out of the prompt."""
+    from model.inference.chat import printable
+
+    if talk.notice:
+        errors.print(f"[dim]{escape(talk.notice)}[/]", highlight=False, soft_wrap=True)
     for piece in pieces:
-        print(piece, end="", flush=True)
+        print(printable(piece), end="", flush=True)
         yield piece
     print()
 
