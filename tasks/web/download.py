@@ -1,47 +1,49 @@
 """A file as a stream of bytes, wherever it is: a path, an http(s) URL, or any other URL that fsspec knows.
 
-A busy server and a broken connection are tried again, politely (jittered backoff, Retry-After), by byte range from where the
-stream was: a WARC file of Common Crawl has about 1 GB. A file that was replaced meanwhile is refused. A server that says it is busy
-is left alone by all who share a `Pace`.
+Downloads resume. A WARC file of Common Crawl has about 1 GB, so a busy server and a broken connection are tried again (tenacity:
+jittered backoff, Retry-After) from the byte where the stream was, by range. A file that was replaced meanwhile is refused, and so is a
+server that sends less than MIN_BYTES_PER_SECOND again and again. A server that says it is busy is left alone by all who share a
+`RateLimiter`.
+
+Errors name the URL without credentials and signatures (tasks/redaction.py).
 """
 
-import contextlib
-import email.utils
-import http.client
-import importlib.metadata
 import io
-import os
 import random
 import re
-import string
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import quote
+from typing import IO, Any, Protocol, TypeVar
 
 import fsspec
+import httpx
+import tenacity
 
+from model.errors import UserError
+from tasks.redaction import redact_text, redact_url
+from tasks.web.http_client import StatusError, is_busy, is_transient, request, retry_after_seconds
 from tasks.web.rate_limit import MAX_WAIT_SECONDS, RateLimiter
-from tasks.web.urls import ascii_host
 
 BLOCK_BYTES = 64 * 1024
 NUM_TRIES = 8
+NUM_HEAD_TRIES = 4
 BACKOFF_SECONDS = 0.5  # before the second try, then doubled each time
-TIMEOUT_SECONDS = 60.0
-BUSY_STATUS = (408, 425, 429, 500, 502, 503, 504)
+# As curl's --speed-limit and --speed-time: over a window of waiting for the network, else the connection counts as broken
+MIN_BYTES_PER_SECOND = 1_000
+RATE_WINDOW_SECONDS = 60.0
+NUM_SLOW_WINDOWS = 3  # in a row, then the file counts as not to be had
 NO_HEAD_STATUS = (403, 405, 501)  # a signed URL may be signed for GET alone
-CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-BUSY_WORDS = re.compile(rb"slow ?down|too many requests|rate.?limit|throttl", re.I)  # S3 and its like also say 403
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
+Result = TypeVar("Result")
+ERRORS = (OSError, httpx.HTTPError, httpx.InvalidURL, UnicodeError)
 
 
 def open_file(url: str, rate_limiter: RateLimiter | None = None) -> IO[bytes]:
-    """A file to be read once, front to back, no faster than `pace` where it is not a local one.
+    """A file to be read once, front to back; a remote one no faster than `rate_limiter` allows.
 
-    Reading raises ValueError where the file is not there for us, ConnectionError where the last try failed.
+    Reading raises UserError where the file does not exist or may not be read, ConnectionError where the last try failed.
     """
     if "://" not in url:
         return Path(url).open("rb")
@@ -49,80 +51,87 @@ def open_file(url: str, rate_limiter: RateLimiter | None = None) -> IO[bytes]:
 
 
 def is_http(url: str) -> bool:
+    """Whether `url` is an http or https URL."""
     return url.lower().startswith(("http://", "https://"))
 
 
 def head(url: str) -> tuple[int | None, str]:
-    """Size in bytes, where the server says it, and ETag of an http(s) file. Raises as reading does."""
-    tries = Tries(url, 4)
-    asked: dict[str, str] = {"method": "HEAD"}
-    while True:
+    """Size in bytes, None where the server does not say it, and ETag of an http(s) file. Raises as reading does."""
+
+    def ask() -> tuple[int | None, str]:
         try:
-            with _request(url, **asked) as response:
-                return _extent(response)[1], response.headers.get("ETag", "")
-        except (OSError, http.client.HTTPException, UnicodeError) as error:
-            if isinstance(error, urllib.error.HTTPError) and error.code in NO_HEAD_STATUS and "method" in asked:
-                asked = {"Range": "bytes=0-0"}
-            else:
-                tries.failed(error, 0)
+            return _extent_and_etag(url, "HEAD")
+        except StatusError as error:
+            if error.status not in NO_HEAD_STATUS:
+                raise
+        return _extent_and_etag(url, "GET", Range="bytes=0-0")
+
+    return Tries(url, NUM_HEAD_TRIES).call(ask, lambda: 0)
 
 
-@dataclass
+def _extent_and_etag(url: str, method: str, **headers: str) -> tuple[int | None, str]:
+    answer = request(url, method, **headers)
+    try:
+        return _extent(answer.status, answer.headers)[1], answer.headers.get("ETag", "")
+    finally:
+        answer.close()
+
+
+@dataclass(frozen=True)
 class Tries:
-    """How often reading `url` has failed in a row."""
+    """How often a call for `url` is tried in a row."""
 
     url: str
-    max_failures: int = NUM_TRIES
+    num_tries: int = NUM_TRIES
     rate_limiter: RateLimiter | None = None
-    num_failures: int = 0
 
-    def failed(self, error: Exception, offset: int) -> None:
-        """Sleep before the next try. Raises ValueError where no other would help, ConnectionError after the last."""
-        is_busy = _is_busy(error)
-        if not is_busy and _is_final(error):
-            raise ValueError(f"{self.url} cannot be read ({error}): check the address, and who may read it") from error
-        self.num_failures += 1
-        if self.num_failures >= self.max_failures:
+    def call(self, function: Callable[[], Result], offset: Callable[[], int]) -> Result:
+        """What `function` returns. Raises UserError where another try would not help, ConnectionError after the last, with `offset`."""
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self.num_tries),
+            retry=tenacity.retry_if_exception(is_transient),
+            wait=self._wait_seconds,
+            sleep=time.sleep,
+            reraise=True,
+        )
+        try:
+            return retrying(function)
+        except UserError:
+            raise
+        except ERRORS as error:
+            url, reason = redact_url(self.url), redact_text(str(error) or type(error).__name__)
+            if not is_transient(error):
+                raise UserError(f"{url} cannot be read ({reason}): check the address, and who may read it") from error
             raise ConnectionError(
-                f"{self.url} failed at byte {offset}, {self.num_failures} times in a row, the last with: {error}; "
+                f"{url} failed at byte {offset()}, {self.num_tries} times in a row, the last with: {reason}; "
                 "run the same command again later, what is finished is kept"
             ) from error
-        backoff_seconds = BACKOFF_SECONDS * 2 ** (self.num_failures - 1) * random.uniform(0.5, 1.5)
-        wait_seconds = min(max(backoff_seconds, _retry_after_seconds(error)), MAX_WAIT_SECONDS)
-        if is_busy and self.rate_limiter:
+
+    def _wait_seconds(self, state: tenacity.RetryCallState) -> float:
+        """Seconds until the next try. If the server is busy, all who share the rate limiter wait as long."""
+        error = state.outcome.exception() if state.outcome else None
+        if error is None:
+            return 0.0
+        backoff_seconds: float = BACKOFF_SECONDS * 2 ** (state.attempt_number - 1) * random.uniform(0.5, 1.5)
+        wait_seconds = min(max(backoff_seconds, retry_after_seconds(error, MAX_WAIT_SECONDS)), MAX_WAIT_SECONDS)
+        if is_busy(error) and self.rate_limiter:
             self.rate_limiter.pause(wait_seconds)
-        time.sleep(wait_seconds)
+        return wait_seconds
 
 
-def _is_busy(error: Exception) -> bool:
-    """Whether a server says that it is asked too often, or cannot answer now."""
-    if not isinstance(error, urllib.error.HTTPError):
-        return False
-    with contextlib.suppress(OSError, http.client.HTTPException):
-        return error.code in BUSY_STATUS or (error.code == 403 and BUSY_WORDS.search(error.read(4096)) is not None)
-    return False
+class Stream(Protocol):
+    """What a body is read from."""
 
+    def read(self, size: int, /) -> bytes: ...
 
-def _is_final(error: Exception) -> bool:
-    finals = (urllib.error.HTTPError, http.client.InvalidURL, UnicodeError, FileNotFoundError, PermissionError)
-    return isinstance(error, finals)
-
-
-def _retry_after_seconds(error: Exception) -> float:
-    """What a server asks for in Retry-After, in seconds or as a date."""
-    value = error.headers.get("Retry-After", "") if isinstance(error, urllib.error.HTTPError) else ""
-    if value.isdigit():
-        return float(value)
-    with contextlib.suppress(ValueError):
-        return email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-    return 0.0
+    def close(self) -> None: ...
 
 
 @dataclass
 class Body:
-    """A file from the offset on that was asked for; `size` (in bytes) and `etag` are those of the whole, where they are known."""
+    """A file from the asked offset on; `size` (in bytes) and `etag` are those of the whole, where they are known."""
 
-    stream: Any
+    stream: Stream
     size: int | None
     etag: str = ""
 
@@ -132,8 +141,26 @@ class Body:
         return all(ours == theirs for ours, theirs in known if ours and theirs)
 
 
+@dataclass
+class RateWindow:
+    """What arrived while a stream was waited for. Time that the reader spends elsewhere does not count."""
+
+    seconds: float = 0.0
+    num_bytes: int = 0
+
+    def add(self, seconds: float, num_bytes: int) -> float | None:
+        """Count one read. The bytes per second of the window if that is over, and a new one begins."""
+        self.seconds += seconds
+        self.num_bytes += num_bytes
+        if self.seconds < RATE_WINDOW_SECONDS:
+            return None
+        rate = self.num_bytes / self.seconds
+        self.seconds, self.num_bytes = 0.0, 0
+        return rate
+
+
 class Download(io.RawIOBase):
-    """A remote file as one stream; `open_at(url, offset)` opens it anew where it broke."""
+    """A remote file as one stream; `open_at(url, offset)` opens it again where it broke."""
 
     def __init__(self, url: str, open_at: Callable[[str, int], Body], rate_limiter: RateLimiter | None = None) -> None:
         self.url = url
@@ -142,26 +169,21 @@ class Download(io.RawIOBase):
         self.body: Body | None = None
         self.first: Body | None = None
         self.offset = 0
+        self.num_slow_windows = 0
+        self.window = RateWindow()
         self.tries = Tries(url, rate_limiter=rate_limiter)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while True:
-            try:
-                data = self._read(len(buffer))
-                break
-            except (OSError, http.client.HTTPException, UnicodeError) as error:
-                self.close_body()
-                self.tries.failed(error, self.offset)
-        if data:
-            self.tries.num_failures = 0
+        data = self.tries.call(lambda: self._read(len(buffer)), lambda: self.offset)
         self.offset += len(data)
         buffer[: len(data)] = data
         return len(data)
 
     def close_body(self) -> None:
+        """Close the connection; the next read opens another."""
         if self.body is not None:
             self.body.stream.close()
             self.body = None
@@ -171,64 +193,94 @@ class Download(io.RawIOBase):
         super().close()
 
     def _read(self, size: int) -> bytes:
+        """Up to `size` bytes, b"" at the end. An error closes the connection, so that the next try opens another."""
+        try:
+            body = self._opened()
+            start = time.monotonic()
+            data = body.stream.read(size)
+            self._check_rate(time.monotonic() - start, len(data))
+            if not data and body.size is not None and self.offset < body.size:
+                raise ConnectionError(f"the connection ended at byte {self.offset} of {body.size}")
+        except Exception:
+            self.close_body()
+            raise
+        if self.rate_limiter:
+            self.rate_limiter.received(len(data))
+        return data
+
+    def _opened(self) -> Body:
+        """The open body. Raises UserError if the file is another than the one that the stream began with."""
         if self.body is None:
             if self.rate_limiter:
                 self.rate_limiter.request()
             self.body = self.open_at(self.url, self.offset)
+            self.window = RateWindow()
             self.first = self.first or self.body
             if not self.body.is_same_file(self.first):
-                raise ValueError(
-                    f"{self.url} was replaced while it was read, at byte {self.offset}: run the same command again"
+                raise UserError(
+                    f"{redact_url(self.url)} was replaced while it was read, at byte {self.offset}: run the same command again"
                 )
-        data: bytes = self.body.stream.read(size)
-        if self.rate_limiter:
-            self.rate_limiter.received(len(data))
-        if not data and self.body.size is not None and self.offset < self.body.size:
-            raise ConnectionError(f"the connection ended at byte {self.offset} of {self.body.size}")
-        return data
+        return self.body
+
+    def _check_rate(self, seconds: float, num_bytes: int) -> None:
+        """Raises ConnectionError after a window in which next to nothing arrived, and UserError after several in a row."""
+        rate = self.window.add(seconds, num_bytes)
+        if rate is None:
+            return
+        if rate >= MIN_BYTES_PER_SECOND:
+            self.num_slow_windows = 0
+            return
+        self.num_slow_windows += 1
+        reason = f"the server sends {rate:.0f} bytes a second, less than {MIN_BYTES_PER_SECOND:,}"
+        if self.num_slow_windows >= NUM_SLOW_WINDOWS:
+            raise UserError(
+                f"{redact_url(self.url)} is too slow at byte {self.offset}: {reason}; "
+                "run the same command again later, or take the file from elsewhere"
+            )
+        raise ConnectionError(reason)
 
 
 def _open_http(url: str, offset: int) -> Body:
-    response = _request(url, **({"Range": f"bytes={offset}-"} if offset else {}))
-    start, size = _extent(response)
-    if start > offset:
-        raise ConnectionError(f"the server was asked for byte {offset} and sent what begins at byte {start}")
-    for place in range(start, offset, BLOCK_BYTES):  # a server that knows no ranges sends it all again
-        response.read(min(BLOCK_BYTES, offset - place))
-    return Body(response, size, response.headers.get("ETag", ""))
+    try:
+        answer = request(url, **({"Range": f"bytes={offset}-"} if offset else {}))
+    except StatusError as error:
+        if error.status == 416 and error.headers.get("Content-Range", "").strip() == f"bytes */{offset}":
+            return Body(io.BytesIO(), offset)  # the connection broke after the last byte
+        raise
+    try:
+        start, size = _extent(answer.status, answer.headers)
+        if start > offset:
+            raise ConnectionError(f"the server was asked for byte {offset} and sent what begins at byte {start}")
+        while start < offset:  # a server that knows no ranges sends it all again
+            skipped = len(answer.read(min(BLOCK_BYTES, offset - start)))
+            if not skipped:
+                raise ConnectionError(f"the file ends at byte {start}, before byte {offset} where the stream was")
+            start += skipped
+    except BaseException:
+        answer.close()
+        raise
+    return Body(answer, size, answer.headers.get("ETag", ""))
 
 
-def _extent(response: Any) -> tuple[int, int | None]:
-    """Where in the file an answer begins, and the size of the whole in bytes, where the server says it."""
-    size, start = response.headers.get("Content-Length", ""), "0"
-    if response.status == 206:
-        told = response.headers.get("Content-Range", "")
-        if not (match := CONTENT_RANGE.match(told)):
-            raise ConnectionError(
-                f"the server sent a part of the file and calls it {told!r}, not bytes FIRST-LAST/SIZE"
-            )
-        start, size = match.groups()
-    return int(start), int(size) if size.isdecimal() else None
+def _extent(status: int, headers: Mapping[str, str]) -> tuple[int, int | None]:
+    """Where in the file an answer begins, and the size of the whole in bytes, None where the server does not say it."""
+    if status != 206:
+        return 0, _size(headers.get("Content-Length", ""))
+    stated = headers.get("Content-Range", "")
+    match = CONTENT_RANGE.fullmatch(stated.strip())
+    if match is None:
+        raise ConnectionError(
+            f"the server sent a part of the file and calls it {stated[:100]!r}, not bytes FIRST-LAST/SIZE"
+        )
+    first, last, size = int(match[1]), int(match[2]), _size(match[3])
+    if first > last or (size is not None and last >= size):
+        raise ConnectionError(f"the server sent a part of the file that cannot be: {stated[:100]!r}")
+    return first, size
 
 
-def _request(url: str, method: str = "GET", **headers: str) -> Any:
-    headers |= {"User-Agent": user_agent(), "Accept-Encoding": "identity"}
-    request = urllib.request.Request(ascii_url(url), headers=headers, method=method)  # noqa: S310 - its callers looked at the scheme
-    return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310
-
-
-def ascii_url(url: str) -> str:
-    """A URL as browsers send it: beyond ASCII, the host as the name servers know it, else UTF-8 with percent signs."""
-    scheme, _, rest = url.partition("://")
-    host = re.split("[/?#]", rest, maxsplit=1)[0]
-    return f"{scheme}://{ascii_host(host)}{quote(rest[len(host) :], safe=string.punctuation + ' ')}"
-
-
-def user_agent() -> str:
-    """Who asks, for whoever runs the server; CRAWL2CHAT_CONTACT is an address where the asker can be reached."""
-    contact = os.environ.get("CRAWL2CHAT_CONTACT", "")
-    purpose = f"reads web archives as training data; {contact}".removesuffix("; ")
-    return f"crawl2chat/{importlib.metadata.version('crawl2chat')} ({purpose})"
+def _size(text: str) -> int | None:
+    """A number of bytes; None for what is none, or has more digits than any file's (18 digits are an exabyte)."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def _open_fsspec(url: str, offset: int) -> Body:
