@@ -1,11 +1,12 @@
-"""The blacklists of the Université Toulouse Capitole (https://dsi.ut-capitole.fr/blacklists/), from where they are kept.
+"""The blacklists of the Université Toulouse Capitole (UT1, https://dsi.ut-capitole.fr/blacklists/), fetched once a week.
 
-Reads the archive at URL, 5 million hosts and pages in 60 categories (CC BY-SA 4.0, made by Fabrice Prigent). Writes
-CATEGORY/domains and CATEGORY/urls below $XDG_CACHE_HOME/crawl2chat/ut1 (~/.cache where that is not set), and looks
-once a week whether there are newer ones. Where there is no network, and nothing kept, a list of our own of the best
-known hosts stands in, and a warning says so: what it lets through is for the filters of text.
+Reads the archive at URL: 5 million hosts and pages in 60 categories (CC BY-SA 4.0, made by Fabrice Prigent). Writes
+CATEGORY/domains and CATEGORY/urls below $XDG_CACHE_HOME/crawl2chat/ut1 (~/.cache if that is not set).
 
-The archive is read as a stream within limits of size, and nothing of it but files of these names is written.
+If UT1 cannot be reached, the lists of an earlier week are used, with a warning; if there are none, that is an error, as a filter without
+its lists keeps what it should drop. "builtin" names a list of a few well-known hosts, for whoever wants to run without a network.
+
+The archive is read as a stream within limits of size, and only files of these names are written.
 """
 
 import gzip
@@ -24,6 +25,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from model.errors import UserError
+from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import Resource
 from tasks.artifacts.step import Step
 from tasks.resources import expand_user, resource
@@ -31,11 +34,12 @@ from tasks.web.blocklists import LISTS
 from tasks.web.download import head, open_file
 
 NAME = "ut1"
+BUILTIN = "builtin"
 URL = "https://dsi.ut-capitole.fr/blacklists/download/blacklists.tar.gz"
 MAX_AGE_SECONDS = 7 * 24 * 3600
 MAX_BYTES = 1 << 30  # of all files together, unpacked; there were 0.2 GB in 2026
 MEMBER = re.compile(rf"blacklists/([\w-]{{1,64}})/({'|'.join(LISTS)})")
-BEST_KNOWN = {
+BUILTIN_HOSTS = {
     "adult": "brazzers.com bongacams.com cam4.com chaturbate.com eporner.com literotica.com livejasmin.com nhentai.net "
     "onlyfans.com pornhub.com redtube.com rule34.xxx spankbang.com stripchat.com tube8.com xhamster.com xnxx.com "
     "xvideos.com youporn.com",
@@ -46,40 +50,63 @@ BEST_KNOWN = {
     "ladbrokes.com paddypower.com partypoker.com pokerstars.com stake.com unibet.com williamhill.com",
     "warez": "1337x.to fitgirl-repacks.site nulled.to rarbg.to thepiratebay.org",
 }
+NUM_BUILTIN_HOSTS = sum(len(hosts.split()) for hosts in BUILTIN_HOSTS.values())
 logger = logging.getLogger("crawl2chat")
 
 
 def blocklists(paths: Sequence[str]) -> list[Step[Resource]]:
-    """The steps that copy block lists into the store. "ut1" stands for the newest lists that can be had."""
+    """The steps that copy block lists into the store: "ut1" names the newest of UT1's, "builtin" the built-in list, others are paths."""
     return [resource("blocklist", path, LISTS, locate) for path in paths]
 
 
 def locate(path: str) -> str:
-    """The place of the block list `path`: as typed, or for "ut1" the folder of the newest lists that can be had."""
-    return str(newest_lists()) if path == NAME else expand_user(path)
+    """The folder or file of the block list `path`. Fetches UT1's lists if they are asked for. Raises UserError if that fails."""
+    if path == NAME:
+        return str(newest_lists())
+    return str(write_builtin(_cache_folder() / BUILTIN)) if path == BUILTIN else expand_user(path)
+
+
+def _cache_folder() -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "crawl2chat" / NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def newest_lists(url: str = URL) -> Path:
-    """A folder in UT1's layout: the kept lists if young enough, else the newest, else the kept ones, else the built-in."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "crawl2chat" / NAME
-    cache.mkdir(parents=True, exist_ok=True)
+    """A folder in UT1's layout: the kept lists if they are at most a week old, else the newest, else the kept ones with a warning.
+
+    Raises UserError if the lists cannot be fetched and none are kept.
+    """
+    cache = _cache_folder()
     record = cache / "record.json"
-    kept: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
-    if kept and not (cache / kept["folder"]).is_dir():
-        kept = {}  # somebody made room
+    kept = _read_record(cache, record)
     if kept and time.time() - record.stat().st_mtime < MAX_AGE_SECONDS:
         return cache / kept["folder"]
     try:
         kept = fetch(url, cache, kept)
-        write_record(record, kept)
+        write_atomically(record, json.dumps(kept))
     except (ValueError, OSError, EOFError, zlib.error, tarfile.TarError) as error:
-        stands_in = f"those of {kept['date']}" if kept else "a built-in list of the best known hosts"
-        logger.warning("UT1's block lists cannot be fetched (%s): %s stands in", error, stands_in)
-    return cache / kept["folder"] if kept else write_best_known(cache / "best-known")
+        if not kept:
+            raise UserError(
+                f"UT1's block lists cannot be fetched ({error}) and none are kept from an earlier run: connect to the network, name block "
+                f"lists of yours, or set blocklists to {BUILTIN!r} for a list of {NUM_BUILTIN_HOSTS} well-known hosts"
+            ) from error
+        logger.warning("UT1's block lists cannot be fetched (%s): those of %s are used", error, kept["date"])
+    return cache / kept["folder"]
+
+
+def _read_record(cache: Path, record: Path) -> dict[str, str]:
+    """Which lists are kept: their folder, ETag and date; nothing if the record is damaged or the folder was removed."""
+    try:
+        kept: dict[str, str] = json.loads(record.read_text(encoding="utf-8"))
+        is_there = (cache / kept["folder"]).is_dir() and {"etag", "date"} <= kept.keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return kept if is_there else {}
 
 
 def fetch(url: str, cache: Path, kept: dict[str, str]) -> dict[str, str]:
-    """The record of the lists at `url`: `kept` where they are the same. Raises ValueError where they are no such lists."""
+    """The record of the lists at `url`: `kept` if they have not changed. Raises ValueError if the archive holds no such lists."""
     _, etag = head(url)
     if kept and etag and etag == kept["etag"]:
         return kept
@@ -93,13 +120,8 @@ def fetch(url: str, cache: Path, kept: dict[str, str]) -> dict[str, str]:
     return {"folder": folder, "etag": etag, "date": date}
 
 
-def write_record(path: Path, record: dict[str, str]) -> None:
-    path.with_suffix(".new").write_text(json.dumps(record))
-    path.with_suffix(".new").replace(path)
-
-
 def unpack(archive: IO[bytes], folder: Path) -> None:
-    """Write the lists of a tar.gz to CATEGORY/domains and CATEGORY/urls of `folder`. Raises ValueError where it has none."""
+    """Write the lists of a tar.gz to CATEGORY/domains and CATEGORY/urls of `folder`. Raises ValueError if it has none."""
     folder.mkdir()
     with gzip.open(archive) as plain, tarfile.open(fileobj=io.BufferedReader(Limited(plain)), mode="r|") as members:
         for member in members:
@@ -112,7 +134,7 @@ def unpack(archive: IO[bytes], folder: Path) -> None:
 
 
 class Limited(io.RawIOBase):
-    """A stream that ends in a ValueError where it is longer than MAX_BYTES: a bomb."""
+    """A stream that raises ValueError once it is longer than MAX_BYTES: a decompression bomb."""
 
     def __init__(self, stream: io.BufferedIOBase) -> None:
         self.stream = stream
@@ -129,9 +151,8 @@ class Limited(io.RawIOBase):
         return num_bytes
 
 
-def write_best_known(folder: Path) -> Path:
-    """The hosts of BEST_KNOWN in UT1's layout."""
-    for category, hosts in BEST_KNOWN.items():
-        (folder / category).mkdir(parents=True, exist_ok=True)
-        (folder / category / "domains").write_text("\n".join(hosts.split()))
+def write_builtin(folder: Path) -> Path:
+    """Write BUILTIN_HOSTS in UT1's layout. Returns the folder."""
+    for category, hosts in BUILTIN_HOSTS.items():
+        write_atomically(folder / category / "domains", "\n".join(hosts.split()))
     return folder

@@ -1,6 +1,4 @@
-"""What could go wrong with block lists: a listed page that passes, one that is not listed and does not, an archive made
-to do harm, lists that are gone when the network is.
-"""
+"""Block lists: listed pages are blocked and others are not, hostile archives and hosts do no harm, no network is an error."""
 
 import gzip
 import io
@@ -19,14 +17,14 @@ from tasks.web import download, ut1
 from tasks.web.blocklists import LISTS as LIST_NAMES
 from tasks.web.blocklists import Blocklist, by_category, load_keys, read_entries, word_rule, write_keys
 from tasks.web.urls import split_address
-from tasks.web.ut1 import BEST_KNOWN, locate, newest_lists
+from tasks.web.ut1 import BUILTIN_HOSTS, locate, newest_lists
 from tests.support.archives import serving
 from tests.support.cost import peak_bytes
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """A cache of its own, and no patience with a network that fails."""
+    """A cache for each test, and no waiting between tries."""
     monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.001)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "crawl2chat" / "ut1"
@@ -72,7 +70,7 @@ def ut1_files(shared_data, tmp_path_factory):
     return sorted(folder.rglob("*/*"))
 
 
-def test_every_entry_of_ut1_blocks_itself_and_what_is_below(ut1_files, tmp_path):
+def test_every_entry_of_ut1_covers_itself_and_what_is_below(ut1_files, tmp_path):
     blocklist = load(ut1_files, {file.parent.name for file in ut1_files}, tmp_path)
     num_entries, missed = 0, []
     for file in ut1_files:
@@ -85,7 +83,7 @@ def test_every_entry_of_ut1_blocks_itself_and_what_is_below(ut1_files, tmp_path)
     assert missed == []
 
 
-def test_only_the_categories_that_are_asked_for_block(ut1_files, tmp_path):
+def test_only_requested_categories_block(ut1_files, tmp_path):
     blocklist = load(ut1_files, ["gambling"], tmp_path)
     categories = {
         blocklist.category(split_address(f"http://{entry}"))
@@ -97,7 +95,7 @@ def test_only_the_categories_that_are_asked_for_block(ut1_files, tmp_path):
     assert categories == {"gambling", None}
 
 
-def test_a_hosts_file_is_a_list_by_its_name(shared_data, tmp_path):
+def test_hosts_file_is_a_category_of_its_name(shared_data, tmp_path):
     files = [shared_data / "url/gambling-hosts.gz", shared_data / "url/pornography-hosts.gz"]
     blocklist = load(files, [], tmp_path)
     assert blocklist.categories == ("gambling-hosts", "pornography-hosts")
@@ -106,7 +104,7 @@ def test_a_hosts_file_is_a_list_by_its_name(shared_data, tmp_path):
     assert blocklist.category(split_address("https://0.0.0.0/")) is None
 
 
-def test_a_list_that_is_named_without_its_category_is_used(tmp_path, store):
+def test_list_named_without_its_category_is_used(tmp_path, store):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "domains").write_text("bad.com\n")
     for path in (tmp_path / "mine", tmp_path / "mine" / "domains"):
@@ -139,7 +137,7 @@ def test_a_list_that_is_named_without_its_category_is_used(tmp_path, store):
         ("http://site.example/page", False),
     ],
 )
-def test_a_host_covers_its_hosts_and_a_page_its_pages(url, is_blocked, tmp_path):
+def test_host_covers_hosts_below_and_page_covers_pages_below(url, is_blocked, tmp_path):
     with make_archive(tmp_path / "lists.tar.gz", LISTS).open("rb") as archive:
         ut1.unpack(archive, tmp_path / "lists")
     files = [path for path in (tmp_path / "lists").rglob("*") if path.is_file()]
@@ -186,7 +184,7 @@ def test_more_categories_than_a_key_numbers_are_refused(tmp_path):
 # Fetching
 
 
-def test_lists_are_fetched_once_and_looked_for_again_after_a_week(cache, tmp_path):
+def test_lists_are_fetched_once_and_checked_again_after_a_week(cache, tmp_path):
     make_archive(tmp_path / "lists.tar.gz", LISTS)
     with serving(tmp_path) as server:
         url = f"{server.url}/lists.tar.gz"
@@ -198,32 +196,51 @@ def test_lists_are_fetched_once_and_looked_for_again_after_a_week(cache, tmp_pat
         assert newest_lists(url) == folder  # the same ETag
         assert [method for method, *_ in server.requests] == ["HEAD", "GET", "HEAD"]
         make_archive(tmp_path / "lists.tar.gz", LISTS | {"blacklists/warez/domains": b"new.example\n"})
-        assert newest_lists(url) == folder  # looked a moment ago
+        assert newest_lists(url) == folder  # checked a moment ago
         os.utime(cache / "record.json", (0, 0))
         assert names_below(newest_lists(url)) == ["adult/domains", "adult/urls", "warez/domains"]
 
 
-def test_without_a_network_the_kept_lists_stand_in_then_the_built_in_and_it_is_said(cache, tmp_path, caplog):
-    assert set(names_below(newest_lists("http://127.0.0.1:9/lists.tar.gz"))) == {
-        f"{name}/domains" for name in BEST_KNOWN
-    }
-    assert "a built-in list of the best known hosts stands in" in caplog.text
+def test_without_a_network_the_kept_lists_are_used_with_a_warning(cache, tmp_path, caplog):
     make_archive(tmp_path / "lists.tar.gz", LISTS)
     with serving(tmp_path) as server:
-        folder = newest_lists(f"{server.url}/lists.tar.gz")  # the built-in list is not kept for a week
-        assert names_below(folder) == ["adult/domains", "adult/urls"]
+        folder = newest_lists(f"{server.url}/lists.tar.gz")
     os.utime(cache / "record.json", (0, 0))
-    caplog.clear()
     assert newest_lists("http://127.0.0.1:9/lists.tar.gz") == folder
-    assert re.search(r"those of \d{4}-\d\d-\d\d stands in", caplog.text)
+    assert re.search(r"cannot be fetched .*: those of \d{4}-\d\d-\d\d are used", caplog.text)
 
 
-def test_ut1_is_a_name_and_everything_else_a_path(monkeypatch, tmp_path):
+def test_without_a_network_and_kept_lists_the_error_names_the_remedies(cache):
+    with pytest.raises(
+        UserError, match=r"cannot be fetched .* set blocklists to 'builtin' for a list of 53 well-known hosts"
+    ) as caught:
+        newest_lists("http://user:secret@127.0.0.1:9/lists.tar.gz")
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert list(cache.iterdir()) == []
+
+
+def test_builtin_list_is_used_only_by_name(cache):
+    assert names_below(Path(locate("builtin"))) == sorted(f"{name}/domains" for name in BUILTIN_HOSTS)
+
+
+@pytest.mark.parametrize(
+    "record", ["", "{", "[]", "null", '{"folder": 1}', '{"folder": "missing", "etag": "", "date": ""}']
+)
+def test_damaged_record_counts_as_no_kept_lists(record, cache, tmp_path):
+    cache.mkdir(parents=True)
+    (cache / "record.json").write_text(record)
+    make_archive(tmp_path / "lists.tar.gz", LISTS)
+    with serving(tmp_path) as server:
+        assert names_below(newest_lists(f"{server.url}/lists.tar.gz")) == ["adult/domains", "adult/urls"]
+
+
+def test_ut1_is_a_name_and_other_lists_are_paths(monkeypatch, tmp_path):
     monkeypatch.setattr(ut1, "newest_lists", lambda: tmp_path)
     assert (locate("ut1"), locate("s3://lists/ut1")) == (str(tmp_path), "s3://lists/ut1")
 
 
-# Archives made to do harm
+# Hostile archives
 
 
 def link(name: str, target: str) -> tarfile.TarInfo:
@@ -232,7 +249,7 @@ def link(name: str, target: str) -> tarfile.TarInfo:
     return member
 
 
-def test_nothing_is_written_outside_and_no_link_is_followed(cache, tmp_path):
+def test_hostile_archive_writes_nothing_outside_its_folder(cache, tmp_path):
     hostile = {"blacklists/../../../x/domains": b"x", "/blacklists/adult/domains": b"x", "blacklists/a/b/urls": b"x"}
     make_archive(tmp_path / "lists.tar.gz", LISTS | hostile, link("blacklists/linked/domains", "/etc/passwd"))
     before = names_below(tmp_path)
@@ -243,7 +260,7 @@ def test_nothing_is_written_outside_and_no_link_is_followed(cache, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["bomb", "no archive", "cut", "no lists"])
-def test_a_bad_archive_leaves_what_there_was(kind, cache, tmp_path, monkeypatch, caplog):
+def test_bad_archive_leaves_the_kept_lists(kind, cache, tmp_path, monkeypatch, caplog):
     path = make_archive(tmp_path / "lists.tar.gz", LISTS)
     with serving(tmp_path) as server:
         url = f"{server.url}/lists.tar.gz"
@@ -264,7 +281,7 @@ def test_a_bad_archive_leaves_what_there_was(kind, cache, tmp_path, monkeypatch,
     assert sorted(path.name for path in cache.iterdir()) == sorted([folder.name, "record.json"])
 
 
-def test_a_resource_does_not_write_outside_its_folder(tmp_path, store):
+def test_resource_does_not_write_outside_its_folder(tmp_path, store):
     make_archive(tmp_path / "lists.tar.gz", {"lists/domains": b"a.example\n", "lists/../../x/domains": b"x"})
     with pytest.raises(ValueError, match="outside"):
         execute(resource("blocklist", f"tar://lists::file://{tmp_path}/lists.tar.gz"), store)

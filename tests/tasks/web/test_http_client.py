@@ -190,7 +190,7 @@ def test_endless_redirects_are_refused() -> None:
 def test_redirect_to_another_scheme_is_refused(location: str) -> None:
     with (
         serving(send(302, b"", Location=location)) as server,
-        pytest.raises(UserError, match="only http and https are followed|cannot be read"),
+        pytest.raises(UserError, match=r"only http and https are followed|cannot be read"),
     ):
         read(server.url)
     assert len(server.requests) == 1
