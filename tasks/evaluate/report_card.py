@@ -6,6 +6,7 @@ out, since a crawl of the real web has no ground truth and a user's questions ha
 
 from collections.abc import Sequence
 
+from tasks.evaluate.knowledge import FREQUENT_MENTIONS
 from tasks.markdown import Figures, name, one_line, percent, size, table
 from tasks.records.histograms import histogram_row
 
@@ -55,7 +56,10 @@ def summary_section(figures: Figures) -> str:
     language, chat, reward = figures["language"], figures["chat"], figures["reward"]
     share = percent(last["documents"] / max(1, first["documents_in"]))
     rows = [
-        ["Documents kept", f"{last['documents']:,} of {first['documents_in']:,} ({share}), {size(last['text_bytes'])}"]
+        [
+            "Documents kept",
+            f"{last['documents']:,} of {first['documents_in']:,} ({share}), {size(last['text_bytes'])} of text",
+        ]
     ]
     if (bits := language.get("base/validation/bits_per_byte")) is not None:
         rows.append(["Base model on held-out text", f"{bits:.3f} bits per byte"])
@@ -196,8 +200,9 @@ def chat_section(figures: Figures) -> str:
         if all(metric in metrics for metrics in chat.values())
     ]
     rows.append(["Mean reply length (tokens)", *(f"{metrics['tokens_mean']:.1f}" for metrics in chat.values())])
-    headings = ["Facts with at least 5 mentions", *(MODEL_NAMES.get(model, model) for model in chat)]
-    return "## Chat models\n\n" + table(headings, rows)
+    headings = ["Metric", *(MODEL_NAMES.get(model, model) for model in chat)]
+    scope = f"facts with at least {FREQUENT_MENTIONS} mentions in the training text, and questions without a count"
+    return f"## Chat models\n\nAccuracy and false refusals: {scope}.\n\n" + table(headings, rows)
 
 
 def reward_section(figures: Figures) -> str:

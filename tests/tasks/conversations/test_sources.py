@@ -1,5 +1,6 @@
 """Sources of chat data: what the artifacts hold, what is dropped and counted, and the check before a run."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from model.files import read_lines
 from tasks.artifacts.manifest import Conversations
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
+from tasks.conversations import sources
 from tasks.conversations.readers import check_source
 from tasks.conversations.sources import (
     ConversationsConfig,
@@ -157,3 +159,27 @@ def test_conversations_refuse_a_file_that_changed_after_the_start(tmp_path: Path
     write(tmp_path / "c.jsonl", chat("a?", "c"))
     with pytest.raises(UserError, match="changed after the run was started; run it again"):
         execute(step, store)
+
+
+# By VERSION of the sources and kind: the first 16 digits of SHA-256. A new digest needs a new version, or old artifacts would be reused.
+GOLDEN_DIGESTS = {
+    3: {
+        "conversations": "c8405f1c51e075a2",
+        "preferences": "7c130c40e1094763",
+        "prompts": "d85be1c2e2571c64",
+        "questions": "14ebde3b22a29c23",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ["conversations", "preferences", "prompts", "questions"])
+def test_sample_records_change_only_with_the_version(store: Store, kind: str) -> None:
+    steps = {
+        "conversations": lambda: conversations(ConversationsConfig(num_conversations=60), 1),
+        "preferences": lambda: preferences(PreferencesConfig(num_pairs=60), 1),
+        "prompts": lambda: prompts(PromptsConfig(num_prompts=60), 1),
+        "questions": lambda: questions(QuestionsConfig(), 1),
+    }
+    manifest = execute(steps[kind](), store)
+    files = "".join(f"{file.path} {file.sha256}\n" for file in manifest.files)
+    assert hashlib.sha256(files.encode()).hexdigest()[:16] == GOLDEN_DIGESTS[sources.VERSION][kind]

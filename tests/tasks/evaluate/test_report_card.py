@@ -90,7 +90,7 @@ def without(*names: str, **replaced: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "line",
     [
-        "| Documents kept | 1,200 of 2,000 (60.0%), 0.1 MB |",
+        "| Documents kept | 1,200 of 2,000 (60.0%), 0.1 MB of text |",
         "| Base model on held-out text | 2.000 bits per byte |",
         "| Policy: accuracy, held-out wording | 72.0% (SFT model: 70.0%) |",
         "| Reward model: accuracy on held-out pairs | 84.3% |",
