@@ -4,17 +4,17 @@ Reads a recipe, writes every stage's artifact. In one process each stage is a su
 deployment behind a small task with a persisted result, so that a retry of the pipeline keeps what is finished.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from prefect import flow, task
-from prefect.client.schemas.objects import FlowRun
-from prefect.deployments import run_deployment
+from prefect import flow
 
+from flows.checks import check_run
+from flows.launch import run_deployed, run_here
 from flows.recipes import STAGE_NAMES, Recipe, RecipeName, StageName, make_recipe
-from flows.stage_run import Summary, run_name, run_step, summary
+from flows.stage_run import Summary, run_name
 from model.errors import UserError
 from tasks.artifacts.manifest import (
     Artifact,
@@ -28,12 +28,11 @@ from tasks.artifacts.manifest import (
     Tokenizer,
     Tokens,
 )
-from tasks.artifacts.step import ExistingArtifact, Step
-from tasks.artifacts.store import DamagedArtifact, Store
+from tasks.artifacts.step import Step
+from tasks.artifacts.store import Store
 from tasks.conversations.sources import conversations, preferences, prompts, questions
 from tasks.dedup.stage import dedup, earlier_documents, evaluation_sets
 from tasks.evaluate.stage import evaluate
-from tasks.execution.runner import execute, up_to_date
 from tasks.export.stage import export
 from tasks.filter.attributes import compute_attributes
 from tasks.filter.quality_classifier import quality_classifier
@@ -134,93 +133,23 @@ def select(start: str, until: str, only: str, force: Sequence[str] = ()) -> tupl
     return chosen
 
 
-State = Literal["up to date", "stale", "missing", "damaged"]
-
-
-def state(step: Step[Artifact], recipe_name: str, store: Store) -> State:
-    """Whether the artifact of a step exists. Stale: there is one of another config, version or input."""
-    try:
-        if up_to_date(step, store):
-            return "up to date"
-        store.latest(recipe_name, step.stage)
-    except DamagedArtifact:
-        return "damaged"
-    except ValueError:
-        return "missing"
-    return "stale"
-
-
-def parameters(step: Step[Artifact], recipe_name: str, force: bool) -> dict[str, Any]:
-    """The parameters of a stage's deployment. Artifacts are named by id: a worker takes the files that the pipeline found."""
-    inputs = {
-        role: given.id
-        for role, given in step.inputs.items()
-        if not (given.is_source or isinstance(given, ExistingArtifact))
-    }
-    sources = {role: source.id for role, source in imported(step)}
-    config = step.settings.model_dump(mode="json")
-    return {"recipe": recipe_name, **inputs, "config": config, "sources": sources, "force": force}
-
-
-def imported(step: Step[Artifact]) -> list[tuple[str, Step[Artifact]]]:
-    """The sources of a step that are files from elsewhere, or composed: those that are made of no other artifact."""
-    return [(role, source) for role, source in step.sources() if not source.inputs]
-
-
-def run_here(step: Step[Artifact], recipe_name: str, force: bool) -> Summary:
-    """Run a stage as a subflow of this process, under the name of its deployment."""
-
-    def run(recipe: str, inputs: dict[str, str], config: dict[str, Any], force: bool) -> Summary:
-        return run_step(step, recipe, Store.default(), force=force)
-
-    named = flow(name=step.stage, flow_run_name=f"{step.stage}-{recipe_name}")(run)
-    inputs = {role: given.id for role, given in step.inputs.items()}
-    return named(recipe_name, inputs, step.config.model_dump(mode="json"), force)
-
-
-def run_deployed(step: Step[Artifact], recipe_name: str, force: bool, upstream: list[Summary]) -> Summary:
-    """Run a stage through its deployment, unless it is up to date: that costs a worker's start. Its sources are imported first."""
-    store = Store.default()
-    if not force and up_to_date(step, store):
-        return run_step(step, recipe_name, store)
-    for _, source in imported(step):
-        execute(source, store)
-    return launch(step.stage, step.id, parameters(step, recipe_name, force), upstream)
-
-
-@task(task_run_name="{stage}", persist_result=True, result_serializer="json")
-def launch(stage: str, artifact_id: str, parameters: dict[str, Any], upstream: list[Summary]) -> Summary:
-    """Run the deployment of a stage to its end. `upstream` is what the UI draws arrows from."""
-    run = run_deployment(f"{stage}/{stage}", parameters=parameters)
-    assert isinstance(run, FlowRun)
-    if run.state is None or not run.state.is_completed():
-        reason = f"{run.state.name}: {run.state.message}" if run.state else "unknown"
-        raise RuntimeError(f"stage {stage}, run as {run.name}, ended as {reason}")
-    manifest = Store.default().find(artifact_id)
-    if manifest is None:
-        raise RuntimeError(
-            f"stage {stage}, run as {run.name}, completed, and its artifact {artifact_id} is not in {Store.default().url}: give "
-            "the pipeline and its workers the same CRAWL2CHAT_STORE and the same version of the code"
-        )
-    return summary(manifest)
-
-
-_PLANNED: ContextVar[Mapping[StageName, Step[Artifact]] | None] = ContextVar("PLANNED", default=None)
+PLANNED: ContextVar[Steps | None] = ContextVar("PLANNED", default=None)
 
 
 @contextmanager
-def planned(steps: Mapping[StageName, Step[Artifact]]) -> Iterator[None]:
-    """Let a pipeline that is run in this block take these steps: a command builds its DAG and hashes its files once."""
-    token = _PLANNED.set(steps)
+def planned(steps: Steps) -> Iterator[None]:
+    """Let the flows in this block take these steps, which are checked already: a command builds its DAG and reads its files once."""
+    token = PLANNED.set(steps)
     try:
         yield
     finally:
-        _PLANNED.reset(token)
+        PLANNED.reset(token)
 
 
 @flow(flow_run_name=run_name)
 def pipeline(
     recipe: RecipeName = "tiny",
+    recipe_yaml: str = "",
     inputs: list[str] = [],
     max_files: int = 0,
     settings: list[str] = [],
@@ -235,6 +164,7 @@ def pipeline(
 
     Args:
         recipe: The recipe.
+        recipe_yaml: The text of a recipe file, instead of a recipe by name.
         inputs: Web archive files instead of the recipe's: paths, globs, URLs, cc:CRAWL.
         max_files: Read at most so many files; 0 reads all.
         settings: Changes to the recipe, as STAGE.FIELD=VALUE.
@@ -245,13 +175,17 @@ def pipeline(
         force: Stages to run even if they are up to date.
         runs_deployments: Run each stage through its deployment; else here, in this process.
     """
-    steps = _PLANNED.get() or dag(make_recipe(recipe, inputs, max_files, settings, base_model)).by_stage()
+    chosen = {"recipe": recipe, "recipe_yaml": recipe_yaml}
+    made = make_recipe(recipe, inputs, max_files, settings, base_model, recipe_yaml)
+    names = select(start, until, only, force)
+    steps = (PLANNED.get() or dag(made)).by_stage()
+    if PLANNED.get() is None:
+        check_run(steps, names, force, made.name, Store.default())
     done: dict[str, Summary] = {}
-    for name in select(start, until, only, force):
-        step = steps[name]
+    for name in names:
         if runs_deployments:
-            upstream = [done[given.stage] for given in step.inputs.values() if given.stage in done]
-            done[name] = run_deployed(step, recipe, name in force, upstream)
+            upstream = [done[given.stage] for given in steps[name].inputs.values() if given.stage in done]
+            done[name] = run_deployed(steps[name], made, chosen, name in force, upstream)
         else:
-            done[name] = run_here(step, recipe, name in force)
+            done[name] = run_here(steps[name], made, name in force)
     return done

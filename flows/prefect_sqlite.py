@@ -27,7 +27,7 @@ def begin_transactions_immediately(configurations: ModuleType) -> bool:
     """Change Prefect's SQLite transactions in this process. Returns False, with a log line, where they are not what is expected."""
     sqlite = getattr(configurations, "AioSqliteConfiguration", None)
     begin = getattr(sqlite, "begin_transaction", None)
-    if sqlite is None or "with_for_update" not in inspect.signature(begin).parameters:  # type: ignore[arg-type]
+    if sqlite is None or begin is None or "with_for_update" not in inspect.signature(begin).parameters:
         logger.warning(
             "Prefect's SQLite transactions are not those of %s: they are left alone, and its log may show 'database is locked'",
             TRIED_WITH,

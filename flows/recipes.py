@@ -1,19 +1,22 @@
 """Recipes: a whole run as one frozen, typed value, a config for each stage.
 
-Reads nothing but the config.json of a base model, writes nothing. The defaults of the configs are `tiny`, so that
-a stage's form in the Prefect UI starts from it.
+Reads recipe files: those of this package (flows/builtin_recipes/) and a user's own, which say what they extend and what differs. Reads
+the config.json of a base model. Writes nothing. The defaults of all configs are `tiny`.
 """
 
+import difflib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from model.config import Config, ModelShape, OptimConfig, TrainConfig, explained
+from flows import recipe_files
+from flows.recipe_files import KeyPath, RecipeText
+from model.config import Config
 from model.errors import UserError
-from model.planning.presets import preset
 from tasks.dedup.stage import DedupConfig
 from tasks.evaluate.stage import EvaluateConfig
 from tasks.export.stage import ExportConfig
@@ -30,12 +33,23 @@ StageName = Literal[
     "ingest", "filter", "dedup", "tokenizer", "tokenize", "pretrain", "sft", "reward", "rlhf", "evaluate", "export"
 ]
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
-RecipeName = Literal["tiny", "small", "gpt2", "study"]
+RecipeName = Literal["tiny", "small", "gpt2", "study"]  # each a file of BUILTIN
+RECIPES: tuple[RecipeName, ...] = get_args(RecipeName)
+BUILTIN = Path(__file__).parent / "builtin_recipes"
+MAX_EXTENDS = 8
+MAX_SHOWN = 80  # characters of a wrong value
+# Learning rates from an open-weights model on: of Llama 2 (Touvron et al. 2023), whose fine-tuning's is taken for pretraining too
+BASE_MODEL_RATES = {"pretrain": 2e-5, "sft": 2e-5, "reward": 1e-5, "rlhf": 1e-6}
 
 
 class Recipe(Config):
     """The settings of every stage."""
 
+    name: str = Field(
+        "tiny",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description="The name that the run's latest artifacts are found by: that of the recipe, or of its file.",
+    )
     world_seed: int = Field(
         1, ge=0, description="The seed of the sample web, and of the conversations and questions about it."
     )
@@ -61,125 +75,132 @@ class Recipe(Config):
         return self
 
 
-def tiny() -> Recipe:
-    """A laptop, a quarter of an hour: the sample web, a model of some 2 M parameters."""
-    return Recipe()
-
-
-def small() -> Recipe:
-    """One GPU, some hours: two Common Crawl files, a model of some 30 M parameters."""
-    return Recipe(
-        ingest=IngestConfig(inputs=["cc:CC-MAIN-2024-22"], max_files=2, languages=["en"]),
-        filter=FilterConfig(blocklists=["ut1"]),
-        tokenizer=TokenizerConfig(vocab_size=16_384),
-        pretrain=PretrainConfig(
-            model=ModelShape(num_layers=8, width=512, num_heads=8, num_kv_heads=8, head_width=64, ff_width=1408),
-            train=TrainConfig(
-                num_steps=10_000, batch_tokens=65_536, sequence_tokens=1024, dtype="bfloat16", is_compiled=True
-            ),
-            optim=OptimConfig(learning_rate=1e-3),
-        ),
-    )
-
-
-def gpt2() -> Recipe:
-    """One node of 8 GPUs: a hundred Common Crawl files, GPT-2's 124 M parameters in Qwen3's layout."""
-    return Recipe(
-        ingest=IngestConfig(inputs=["cc:CC-MAIN-2024-22"], max_files=100, languages=["en"]),
-        filter=FilterConfig(blocklists=["ut1"]),
-        tokenizer=TokenizerConfig(vocab_size=50_304),
-        pretrain=PretrainConfig(
-            model=preset("gpt2").model.shape,
-            train=TrainConfig(
-                num_steps=19_000,
-                batch_tokens=524_288,
-                sequence_tokens=1024,
-                dtype="bfloat16",
-                is_compiled=True,
-                zero_stage=1,
-                num_ranks=8,
-            ),
-            optim=preset("gpt2").optim,
-        ),
-    )
-
-
-def study() -> Recipe:
-    """A laptop, a quarter of an hour of `crawl2chat scaling`: one Common Crawl file, a base model that smaller ones foretell.
-
-    Real text, since losses on the sample web's follow no law at this size: they fall in a step when its templates are learned.
-    """
-    return Recipe(
-        ingest=IngestConfig(inputs=["cc:CC-MAIN-2024-22"], max_files=1, languages=["en"], extractor="resiliparse"),
-        tokenizer=TokenizerConfig(vocab_size=1024),
-        pretrain=PretrainConfig(
-            model=ModelShape(num_layers=6, width=96, num_heads=6, num_kv_heads=6, head_width=16, ff_width=256),
-            train=TrainConfig(
-                num_steps=2560,
-                batch_tokens=512,
-                sequence_tokens=128,
-                eval_every_steps=640,
-                eval_sequences=512,
-                num_ranks=2,
-            ),
-            optim=OptimConfig(learning_rate=2.5e-3),
-        ),
-    )
-
-
-RECIPES = {"tiny": tiny, "small": small, "gpt2": gpt2, "study": study}
-# Learning rates from an open-weights model on: of Llama 2 (Touvron et al. 2023), whose fine-tuning's is taken for pretraining too
-BASE_MODEL_RATES = {"pretrain": 2e-5, "sft": 2e-5, "reward": 1e-5, "rlhf": 1e-6}
-
-
 def make_recipe(
-    name: str,
+    source: str,
     inputs: Iterable[str] = (),
     max_files: int = 0,
     settings: Iterable[str] = (),
     base_model: str = "",
+    text: str = "",
 ) -> Recipe:
-    """The recipe of that name with other inputs, `STAGE.FIELD=VALUE` settings, and the model in a folder as its base model.
+    """The recipe of a name or a file, or the one that `text` is, with what differs from it.
 
-    Raises ValueError with the stage, field, value and what is allowed.
+    `inputs`, `max_files`: other web archive files. `base_model`: the folder of a model to take as the base model. `settings`:
+    STAGE.FIELD=VALUE. Raises UserError with the place, field, value and what is allowed.
     """
-    if name not in RECIPES:
-        raise UserError(f"there is no recipe {name!r}: take one of {', '.join(RECIPES)}")
-    values = RECIPES[name]().model_dump()
+    recipe = from_text(recipe_files.parse(text, "recipe"), "custom") if text.strip() else load(source)
+    values = recipe.model_dump()
     if inputs := list(inputs):
         values["ingest"] |= {"inputs": inputs, "max_files": max_files}
     elif max_files:
         values["ingest"]["max_files"] = max_files
     if base_model:
-        _start_from(values, base_model)
+        _start_from(values, str(Path(base_model).expanduser()))
     for setting in settings:
         _set(values, setting)
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise UserError(explained(error)) from None
+    return _validated(values)
+
+
+def load(source: str) -> Recipe:
+    """The recipe of that name, or of the file at that path."""
+    if source in RECIPES:
+        return from_text(recipe_files.read(BUILTIN / f"{source}.yaml"), source)
+    if not is_file_name(source):
+        raise UserError(
+            f"there is no recipe {source[:MAX_SHOWN]!r}: take one of {', '.join(RECIPES)}, or a file, my-recipe.yaml"
+        )
+    path = Path(source).expanduser()
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).strip("-_.")[:64]
+    return from_text(recipe_files.read(path), name or "custom", path.parent)
+
+
+def is_file_name(source: str) -> bool:
+    """Whether a recipe is named by a file."""
+    return source.endswith((".yaml", ".yml")) or "/" in source
+
+
+def from_text(text: RecipeText, name: str, folder: Path | None = None, depth: int = 0) -> Recipe:
+    """The recipe that a text says what differs from. `name`: where it names itself not. `folder`: of files that it extends."""
+    changes = {"name": name, **text.values}
+    extends = changes.pop("extends", "tiny")
+    is_built_in = text.origin == str(BUILTIN / "tiny.yaml")
+    base = Recipe() if is_built_in else _extended(extends, text.place(("extends",)), folder, depth)
+    return _validated(_overlaid(base, changes), text)
+
+
+def _extended(extends: object, place: str, folder: Path | None, depth: int) -> Recipe:
+    """The recipe that is extended: one of the package, or a file next to the one that extends it."""
+    if extends in RECIPES:
+        return load(str(extends))
+    if folder is None or not isinstance(extends, str) or not is_file_name(extends):
+        alternative = "" if folder is None else ", or a file, other-recipe.yaml"
+        raise UserError(
+            f"{place}: extends: there is no recipe {_shown(extends)}: take one of {', '.join(RECIPES)}{alternative}"
+        )
+    if depth == MAX_EXTENDS:
+        raise UserError(f"{place}: extends: {MAX_EXTENDS} files extend each other, in a circle perhaps: extend fewer")
+    path = folder / Path(extends).expanduser()
+    return from_text(recipe_files.read(path), "custom", path.parent, depth + 1)
 
 
 def overlaid(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """The recipe with changes laid over it, by field and field of a field. Raises UserError."""
-    try:
-        return Recipe.model_validate(_overlaid(recipe, changes))
-    except ValidationError as error:
-        raise UserError(explained(error)) from None
+    return _validated(_overlaid(recipe, changes))
 
 
 def _overlaid(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config with changes; a config without changes (`ingest:` alone on a line) stays as it is."""
     values = config.model_dump()
     for name, value in changes.items():
-        part = getattr(config, name, None)
-        values[name] = _overlaid(part, value) if isinstance(part, Config) and isinstance(value, Mapping) else value
+        part: Any = getattr(config, name, None) if name in type(config).model_fields else None
+        is_part = isinstance(part, Config) and (value is None or isinstance(value, Mapping))
+        values[name] = _overlaid(part, value or {}) if is_part else value
     return values
 
 
-def _start_from(values: dict[str, Any], folder: str) -> None:
-    """Take the model in a folder as it is, with its vocabulary; learn from there on in the steps that suit a trained model.
+def _validated(values: Mapping[str, Any], text: RecipeText | None = None) -> Recipe:
+    """Raises UserError for the first wrong value, with its place in a file."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        detail = error.errors()[0]
+    path = tuple(map(str, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        message = f"unknown field{_meant(path)}"
+    else:
+        given = "" if isinstance(detail["input"], Mapping) else f" (given: {_shown(detail['input'])})"
+        message = detail["msg"].removeprefix("Value error, ") + given
+    place = f"{text.place(path)}: " if text else ""
+    raise UserError(f"{place}{'.'.join(path)}: {message}" if path else f"{place}{message}")
 
-    Raises ValueError where it is none that is read here, before a stage has run in vain.
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
+
+
+def _meant(path: KeyPath) -> str:
+    """What an unknown field may have been meant to be: a field of a similar name there, or one of that name elsewhere."""
+    here = [name for *parents, name in _field_paths() if tuple(parents) == path[:-1]]
+    similar = difflib.get_close_matches(path[-1], here, 1, 0.6)
+    elsewhere = [".".join(other) for other in _field_paths() if other[-1] == path[-1]]
+    found = similar or elsewhere[:1]
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def _field_paths(config: Config | None = None, parents: KeyPath = ()) -> Iterator[KeyPath]:
+    """The paths of all fields of a recipe."""
+    config = Recipe() if config is None else config
+    for name in type(config).model_fields:
+        yield (*parents, name)
+        if isinstance(part := getattr(config, name), Config):
+            yield from _field_paths(part, (*parents, name))
+
+
+def _start_from(values: dict[str, Any], folder: str) -> None:
+    """Take the model in a folder as it is, with its vocabulary; train it with learning rates that suit a trained model.
+
+    Raises UserError where it is not a model that is read here, before a stage runs in vain.
     """
     from model.network.huggingface import read_config
 
@@ -197,21 +218,20 @@ def _start_from(values: dict[str, Any], folder: str) -> None:
 
 
 def _set(values: dict[str, Any], setting: str) -> None:
-    path, equals, text = setting.partition("=")
-    *parents, field = path.split(".")
-    if not equals or (not parents and field not in values):
+    """Change one setting, STAGE.FIELD=VALUE; VALUE is JSON, or text. Raises UserError where there is no such field."""
+    name, equals, text = setting.partition("=")
+    path = tuple(name.split("."))
+    if not equals or (len(path) == 1 and name not in values):
         raise UserError(
             f"setting {setting!r} is not of the form STAGE.FIELD=VALUE, such as filter.language_threshold=0.7"
         )
-    for number, name in enumerate(parents):
-        if not isinstance(values.get(name), dict):
-            raise UserError(
-                f"setting {setting!r}: there is no {'.'.join(parents[: number + 1])}: there are {', '.join(values)}"
-            )
-        values = values[name]
-    if field not in values:
-        raise UserError(f"setting {setting!r}: {'.'.join(parents)} has no field {field!r}: it has {', '.join(values)}")
+    for number, part in enumerate(path):
+        if not isinstance(values, dict) or part not in values:
+            unknown = path[: number + 1]
+            raise UserError(f"setting {setting!r}: there is no field {'.'.join(unknown)}{_meant(unknown)}")
+        if number < len(path) - 1:
+            values = values[part]
     try:
-        values[field] = json.loads(text)
-    except json.JSONDecodeError:
-        values[field] = text
+        values[path[-1]] = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        values[path[-1]] = text

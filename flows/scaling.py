@@ -1,7 +1,7 @@
-"""The scaling study: a small DAG on top of the pipeline's, that foretells the recipe's own pretraining from smaller runs.
+"""The scaling study: a small DAG on top of the pipeline's, which predicts the recipe's own pretraining from smaller runs.
 
-Reads a recipe, writes a Checkpoint for each size on each budget of tokens and a Report of the law they follow. What foretells is
-finished before what is foretold is trained: the Report without it, then the recipe's own pretrain stage, then the Report with the error.
+Reads a recipe, writes a base model for each size on each budget of tokens and a Report of the law they follow. The prediction is
+written before the predicted run is trained: first the Report without it, then the recipe's pretrain stage, then the Report with the error.
 
 A size has that fraction of the recipe's layers, width, heads and feed-forward. What else depends on size and budget follows the
 rules of the depth dial (model/planning/presets.py): learning rate against the width, Muon's the same for all, weight decay so that rate x
@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.pipeline import dag, pipeline
+from flows.checks import check_run
+from flows.pipeline import PLANNED, Steps, dag, pipeline, planned, select
 from flows.recipes import Recipe, RecipeName, make_recipe
 from flows.stage_run import Summary, run_name, run_step
 from model.config import ModelShape, num_matrix_parameters
+from model.errors import UserError
 from model.planning.scaling_law import require_enough_runs
 from tasks.artifacts.manifest import BaseModel, Report
 from tasks.artifacts.step import Step
@@ -34,14 +36,13 @@ class Study(NamedTuple):
     report: Step[Report]
 
 
-def study(recipe: Recipe, sizes: Sequence[float] = SIZES, budgets: Sequence[float] = BUDGETS) -> Study:
-    """`sizes` and `budgets`: fractions of the model and of the tokens of the recipe's own run. Raises ValueError."""
+def study(recipe: Recipe, steps: Steps, sizes: Sequence[float] = SIZES, budgets: Sequence[float] = BUDGETS) -> Study:
+    """The study of a recipe whose pipeline is `steps`. `sizes` and `budgets`: fractions of its model and of its tokens. Raises UserError."""
     if recipe.pretrain.initial_model:
-        raise ValueError(
-            f"pretrain.initial_model is {recipe.pretrain.initial_model!r}, and a scaling law is of models that begin with "
-            "nothing: leave it empty"
+        raise UserError(
+            f"pretrain.initial_model is {recipe.pretrain.initial_model!r}, and a scaling law describes models that are trained from "
+            "random weights: leave it empty"
         )
-    steps = dag(recipe)
     configs = {
         f"size_{row}_budget_{column}": smaller(recipe.pretrain, size, budget)
         for row, size in enumerate(sizes, start=1)
@@ -63,7 +64,7 @@ def smaller(config: PretrainConfig, size: float, budget: float) -> PretrainConfi
     """The run of a fraction of the model on a fraction of the tokens."""
     for name, fraction in (("size", size), ("budget", budget)):
         if not 0.0 < fraction < 1.0:
-            raise ValueError(
+            raise UserError(
                 f"a {name} of {fraction} is not a part of the recipe's own: give a fraction between 0 and 1"
             )
     model = smaller_model(config.model, size)
@@ -105,6 +106,7 @@ def make(step: Step[Any], recipe: str, upstream: Sequence[Summary]) -> Summary:
 @flow(name="scaling", flow_run_name=run_name)
 def scaling_study(
     recipe: RecipeName = "study",
+    recipe_yaml: str = "",
     inputs: list[str] = [],
     max_files: int = 0,
     settings: list[str] = [],
@@ -113,28 +115,34 @@ def scaling_study(
     is_checked: bool = True,
     runs_deployments: bool = True,
 ) -> Summary:
-    """Foretell a recipe's own pretraining from smaller runs, then do it, and tell the error. What is up to date is skipped.
+    """Predict the loss of a recipe's base model from smaller runs, train it, and report the error. Stages that are up to date are skipped.
 
     Args:
         recipe: The recipe.
+        recipe_yaml: The text of a recipe file, instead of a recipe by name.
         inputs: Web archive files instead of the recipe's: paths, globs, URLs, cc:CRAWL.
         max_files: Read at most so many files; 0 reads all.
         settings: Changes to the recipe, as STAGE.FIELD=VALUE.
         sizes: Fractions of the recipe's model; three or more.
         budgets: Fractions of the tokens that it is trained on; three or more.
-        is_checked: Also train the run that is foretold.
+        is_checked: Also train the predicted run, to report the error of the prediction.
         runs_deployments: Run the pipeline's stages through their deployments; else here, in this process.
     """
-    shaping: dict[str, Any] = {"inputs": inputs, "max_files": max_files, "settings": settings}
-    planned = study(make_recipe(recipe, **shaping), sizes, budgets)
-    told = shaping | {"recipe": recipe, "runs_deployments": runs_deployments}
-    data = pipeline(**told, until="tokenize")
-    runs = [
-        make.with_options(task_run_name=name)(step, recipe, [data["tokenizer"], data["tokenize"]])
-        for name, step in planned.runs.items()
-    ]
-    forecast = make.with_options(task_run_name="forecast")(planned.forecast, recipe, runs)
-    if not is_checked:
-        return forecast
-    base = pipeline(**told, only="pretrain")
-    return make.with_options(task_run_name="report")(planned.report, recipe, [forecast, base["pretrain"]])
+    made = make_recipe(recipe, inputs, max_files, settings, text=recipe_yaml)
+    steps = PLANNED.get() or dag(made)
+    plan = study(made, steps, sizes, budgets)
+    if PLANNED.get() is None:
+        check_run(steps.by_stage(), select("", "pretrain", ""), (), made.name, Store.default())
+    chosen: dict[str, Any] = {"recipe": recipe, "recipe_yaml": recipe_yaml, "inputs": inputs, "max_files": max_files}
+    chosen |= {"settings": settings, "runs_deployments": runs_deployments}
+    with planned(steps):
+        data = pipeline(**chosen, until="tokenize")
+        runs = [
+            make.with_options(task_run_name=name)(step, made.name, [data["tokenizer"], data["tokenize"]])
+            for name, step in plan.runs.items()
+        ]
+        forecast = make.with_options(task_run_name="forecast")(plan.forecast, made.name, runs)
+        if not is_checked:
+            return forecast
+        base = pipeline(**chosen, only="pretrain")
+    return make.with_options(task_run_name="report")(plan.report, made.name, [forecast, base["pretrain"]])

@@ -8,6 +8,7 @@ from inspect import Parameter, Signature
 
 from prefect import Flow, flow
 
+from flows.checks import check_inputs
 from flows.forms import Form, form_of
 from flows.pipeline import dag
 from flows.recipes import RecipeName, StageName, make_recipe, overlaid
@@ -24,6 +25,7 @@ DOCUMENTATION = """{purpose}
 
 Args:
     recipe: Its settings are the start, its latest artifacts are the inputs, and the result becomes its latest.
+    recipe_yaml: The text of a recipe file, instead of a recipe by name.
     {inputs}config: Changes to the recipe's settings. A field that is left empty is as in the recipe.
     sources: Set by the pipeline: artifacts of the files from elsewhere, by role. Left empty, they are as in the recipe.
     force: Run the stage even if its artifact is up to date.
@@ -38,14 +40,17 @@ def stage_flow(stage: StageName, purpose: str) -> Flow[..., Summary]:
     form = form_of(settings)
 
     def run(
-        recipe: RecipeName, config: Form, force: bool, sources: dict[str, str] | None = None, **names: str
+        recipe: RecipeName, recipe_yaml: str, config: Form, sources: dict[str, str], force: bool, **names: str
     ) -> Summary:
-        chosen = overlaid(make_recipe(recipe), {stage: config.filled()})
-        step = dag(chosen).by_stage()[stage]
-        return run_step(with_named_inputs(step, names, recipe, sources or {}), recipe, Store.default(), force=force)
+        chosen = overlaid(make_recipe(recipe, text=recipe_yaml), {stage: config.filled()})
+        step = with_named_inputs(dag(chosen).by_stage()[stage], names, chosen.name, sources)
+        store = Store.default()
+        check_inputs(step, store)
+        return run_step(step, chosen.name, store, force=force)
 
     parameters = {
         "recipe": (RecipeName, "tiny"),
+        "recipe_yaml": (str, ""),
         **dict.fromkeys(producers, (str, LATEST)),
         "config": (form, form()),
         "sources": (dict[str, str], {}),

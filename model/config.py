@@ -14,9 +14,9 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Config(BaseModel):
-    """A settings object: immutable, and an unknown field is an error."""
+    """A settings object: immutable. An unknown field, an infinite number and NaN are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def runtime(default: Any, **constraints: Any) -> Any:

@@ -41,11 +41,16 @@ class ResourceConfig(Config):
 
 
 def resource(
-    name: str, path: str, names: tuple[str, ...] = (), locate: Callable[[str], str] = expand_user
+    name: str,
+    path: str,
+    names: tuple[str, ...] = (),
+    locate: Callable[[str], str] = expand_user,
+    check_files: Callable[[list[Path]], object] | None = None,
 ) -> Step[Resource]:
     """The step that copies `path` into the store: a file or a folder, and of a folder only the files of these names.
 
-    `locate` finds the files when the step's name is needed, since what is typed may stand for a place, as "ut1" does.
+    `locate` finds the files when the step's name is needed, since what is typed may stand for a place, as "ut1" does. `check_files`
+    raises UserError where files of this machine are not what they have to be.
     """
 
     def find(asked: ResourceConfig) -> ResourceConfig:
@@ -53,8 +58,21 @@ def resource(
         place = locate(asked.path)
         return asked.model_copy(update={"path": place, "sha256": digest(name, place, names)})
 
+    def check(found: ResourceConfig) -> None:
+        if check_files and (files := local_files(found)):
+            check_files(files)
+
     asked = ResourceConfig(name=name, path=path, names=names)
-    return Step("resource", VERSION, Resource, asked, {}, run=copy_files, resolve=find, is_source=True)
+    return Step("resource", VERSION, Resource, asked, {}, run=copy_files, resolve=find, check=check, is_source=True)
+
+
+def local_files(found: ResourceConfig) -> list[Path]:
+    """The files of a resource that lie on this machine, in order of name; none where it is at a URL."""
+    root = Path(found.path)
+    if "://" in found.path or root.is_file():
+        return [] if "://" in found.path else [root]
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return [path for path in files if not found.names or path.name in found.names]
 
 
 def digest(name: str, path: str, names: tuple[str, ...]) -> str:

@@ -1,11 +1,34 @@
-"""`crawl2chat plan`: what a preset would take on given GPUs, as tables. Reads and writes nothing; the figures are model/planning/plan.py's."""
+"""`crawl2chat plan`: time, memory and cost of training a preset, as tables. Reads and writes nothing; model/planning/plan.py computes."""
 
+from typing import Annotated
+
+import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from flows.cli.console import console
 from model.config import flops_per_token, kv_bytes_per_token, num_matrix_parameters, num_parameters
+from model.errors import UserError
 from model.planning.plan import DEFAULT_MFU, GIB, USABLE_FRACTION, Fit, Gpus, best, cost, fits, horizons, parse_gpus
-from model.planning.presets import Preset, preset
+from model.planning.presets import Preset
+from model.planning.presets import preset as find_preset
+
+
+def plan(
+    preset: Annotated[
+        str, typer.Argument(help="tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or d and a depth: d24.")
+    ] = "gpt2",
+    gpus: Annotated[str, typer.Option(help="Number and kind: 8xH100.")] = "8xH100",
+    mfu: Annotated[
+        float, typer.Option(help="Model FLOPs utilisation: share of the GPUs' peak that training reaches.")
+    ] = 0.4,
+    price: Annotated[
+        float, typer.Option(min=0.0, help="Dollars per GPU hour; 0 takes a usual price of the GPU.")
+    ] = 0.0,
+    vocab_size: Annotated[int, typer.Option(min=0, help="V; 0 takes the preset's.")] = 0,
+) -> None:
+    """Estimate a model's training: parameters, FLOPs, tokens, memory by ZeRO stage, hours and cost."""
+    console.print(plan_text(preset, gpus, mfu, price, vocab_size or None), highlight=False, soft_wrap=True)
 
 
 def plan_text(
@@ -15,10 +38,10 @@ def plan_text(
     dollars_per_hour: float = 0.0,
     vocab_size: int | None = None,
 ) -> RenderableType:
-    """The plan of a preset. `dollars_per_hour`: of one GPU; 0 takes the device's own. Raises ValueError."""
+    """The plan of a preset. `dollars_per_hour`: of one GPU; 0 takes the device's own. Raises UserError."""
     if not 0.0 < mfu <= 1.0:
-        raise ValueError(f"an MFU of {mfu} is not in 0..1: published runs have 0.34 to 0.65")
-    chosen, hardware = preset(name, vocab_size), parse_gpus(gpus)
+        raise UserError(f"an MFU of {mfu} is not in 0..1: published runs have 0.34 to 0.65")
+    chosen, hardware = find_preset(name, vocab_size), parse_gpus(gpus)
     ways = fits(chosen.model, chosen.train, hardware)
     return Group(
         model_table(name, chosen),
@@ -98,8 +121,8 @@ def advice(ways: list[Fit], gpus: Gpus) -> str:
         "microbatch_sequences": way.microbatch_sequences,
         "activation_checkpointing": str(way.activation_checkpointing).lower(),
     }
-    told = " \\\n".join(f"    --set pretrain.train.{name}={value}" for name, value in settings.items())
-    return f"What fits first is ZeRO {way.zero_stage} with microbatches of {way.microbatch_sequences}{again}:\n{told}"
+    lines = " \\\n".join(f"    --set pretrain.train.{name}={value}" for name, value in settings.items())
+    return f"What fits first is ZeRO {way.zero_stage} with microbatches of {way.microbatch_sequences}{again}:\n{lines}"
 
 
 def _count(tokens: float) -> str:

@@ -1,11 +1,13 @@
-"""What `crawl2chat show` prints of an artifact: its record, where it came from, and some of what it holds."""
+"""`crawl2chat show`: an artifact's record, its lineage and some of its content. Reads the store."""
 
 import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import pyarrow as pa
+import typer
 from rich.console import RenderableType
 from rich.markdown import Markdown
 from rich.markup import escape
@@ -14,6 +16,9 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from flows.cli.console import RecipeOption, console, found
+from flows.recipes import STAGE_NAMES
+from model.errors import UserError
 from model.files import read_lines
 from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Artifact, Manifest
@@ -24,6 +29,41 @@ from tasks.records.samples import redacted_excerpt, redacted_line, redacted_url
 SHOWN_CHARACTERS = 600
 SHOWN_TOKENS = 60
 SHOWN_FILES = 20
+
+
+def show(
+    artifact: Annotated[str, typer.Argument(help="STAGE/FINGERPRINT, FINGERPRINT, or a stage, for its latest.")],
+    recipe: RecipeOption = "tiny",
+    num: Annotated[int, typer.Option(min=0, help="How many documents or tokens are shown.")] = 3,
+    reason: Annotated[
+        str,
+        typer.Option(help="Show documents dropped for this reason, or family of reasons: quality/gopher_words, url."),
+    ] = "",
+) -> None:
+    """Show an artifact: its manifest, its lineage up to the web archive files, and some of its content."""
+    store = Store.default()
+    manifest = found(store, resolve(store, artifact, recipe))
+    opened = store.open(manifest.id, Artifact)
+    if reason:
+        console.print(*dropped_for(opened, reason, num))
+        return
+    console.print(manifest_table(manifest), lineage(manifest, store))
+    for shown in peek(opened, store, num):
+        console.print(shown)
+
+
+def resolve(store: Store, name: str, recipe: str) -> str:
+    """The artifact id that a name stands for: itself, the latest of a stage, or the one whose fingerprint begins so."""
+    if "/" in name:
+        return name
+    if name in (*STAGE_NAMES, "scaling"):
+        return store.latest(recipe, name)
+    matches = [manifest.id for manifest in store.manifests() if manifest.fingerprint.startswith(name)]
+    if len(matches) != 1:
+        raise UserError(
+            f"{len(matches)} artifacts in {store.url} are called {name!r}: `crawl2chat stages` lists the artifacts"
+        )
+    return matches[0]
 
 
 def manifest_table(manifest: Manifest) -> Table:
@@ -57,8 +97,8 @@ def _climb(tree: Tree, manifest: Manifest, store: Store, seen: set[str]) -> None
             continue
         seen.add(artifact_id)
         branch = tree.add(f"{role}: [bold]{artifact_id}[/]")
-        if found := store.find(artifact_id):
-            _climb(branch, found, store, seen)
+        if made_of := store.find(artifact_id):
+            _climb(branch, made_of, store, seen)
     if manifest.kind == "Crawl":
         files = read_lines(store.folder(manifest.id) / "inputs.jsonl")
         for file in files[:SHOWN_FILES]:
@@ -84,13 +124,13 @@ def peek(artifact: Artifact, store: Store, num: int) -> Iterator[RenderableType]
 
 
 def dropped_for(artifact: Artifact, reason: str, num: int) -> Iterator[RenderableType]:
-    """The first documents that were dropped for `reason`, or for any of its family. Raises ValueError where none was."""
+    """The first documents that were dropped for `reason`, or for any of its family. Raises UserError where none was."""
     counts = artifact.manifest.counts
     known = [name.removeprefix("dropped/") for name in counts if name.startswith("dropped/")]
     wanted = {name for name in known if reason in (name, name.partition("/")[0])}
     if not wanted:
-        told = f"these are the reasons: {', '.join(known)}" if known else "it dropped none"
-        raise ValueError(f"{artifact.manifest.id} dropped no document for {reason!r}: {told}")
+        known_reasons = f"these are the reasons: {', '.join(known)}" if known else "it dropped none"
+        raise UserError(f"{artifact.manifest.id} dropped no document for {reason!r}: {known_reasons}")
     documents = (document for path in artifact.files("dropped/*.parquet") for document in read_documents(path))
     chosen = (document for document in documents if document["reason"] in wanted)
     yield from (_panel(document) for document in itertools.islice(chosen, num))

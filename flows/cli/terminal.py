@@ -1,6 +1,6 @@
-"""What a run looks like on the terminal: a line a stage, with progress, rates and the time left, then what it made.
+"""A run on the terminal: a line per stage with progress, rates and the time left, and then with what it made.
 
-Where the output is no terminal, the same as plain lines, one every few seconds.
+If the output is not a terminal, plain lines at most every PLAIN_SECONDS.
 """
 
 import time
@@ -22,11 +22,11 @@ METRICS = (
     "bytes_per_token train/loss_nats validation/bits_per_byte validation/accuracy policy/seen_wording_accuracy "
     "predicted/loss_nats error_fraction"
 )
-HEADLINES = {*COUNTS.split(), *METRICS.split()}  # the counts and metrics that are told of an artifact
+HEADLINES = {*COUNTS.split(), *METRICS.split()}  # the counts and metrics that the summary of an artifact shows
 
 
 class Terminal(Reporter):
-    """Listens to all stages of a run."""
+    """Shows all stages of a run."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -41,7 +41,7 @@ class Terminal(Reporter):
             TextColumn("left"),
             TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[values]}", table_column=Column(ratio=3, no_wrap=True)),
-        )  # where a terminal is narrow, the bar and the values give way
+        )  # on a narrow terminal the bar and the values shrink
         self.display = Progress(*columns, console=console, disable=not console.is_terminal, expand=True)
 
     def __enter__(self) -> Self:
@@ -70,10 +70,10 @@ class Terminal(Reporter):
         if step.stage in self.bars:
             self.display.remove_task(self.bars.pop(step.stage))
         if is_skipped:
-            told = "[dim]up to date[/]"
+            outcome = "[dim]up to date[/]"
         else:
-            told = f"{manifest.provenance['wall_seconds']:6.1f} s   {summary(manifest)}"
-        line = f"[green]✓[/] {step.stage:<13} [dim]{manifest.fingerprint}[/]  {told}"
+            outcome = f"{manifest.provenance['wall_seconds']:6.1f} s   {summary(manifest)}"
+        line = f"[green]✓[/] {step.stage:<13} [dim]{manifest.fingerprint}[/]  {outcome}"
         self.console.print(line, highlight=False, soft_wrap=True)
 
 

@@ -1,18 +1,21 @@
-"""What became of a URL: every capture of it, followed through the stages of the data half.
+"""`crawl2chat trace`: every capture of a URL, followed through the stages of the data half.
 
-Reads the latest Documents of a recipe, by the columns that tell, and the texts of what is found alone. Writes nothing.
+Reads the latest Documents of a recipe: the columns that identify a capture, and the texts of the captures found. Writes nothing.
 """
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import typer
 from rich.markup import escape
 
-from tasks.artifacts.manifest import Documents, Manifest, Tokens
+from flows.cli.console import RecipeOption, console
+from model.errors import UserError
+from tasks.artifacts.manifest import Artifact, Documents, Manifest, Tokens
 from tasks.artifacts.store import Store
 from tasks.records.documents import Document, to_document
 from tasks.records.samples import redacted_url
@@ -22,20 +25,32 @@ from tasks.web.urls import normalise
 LATER_STAGES = ("filter", "dedup")
 KINDS = ("documents", "dropped")
 WHERE = ["id", "url", "file", "offset"]
+A = TypeVar("A", bound=Artifact)
 Mask = Callable[[pa.Table], pa.Array]
 
 
 class Fate(NamedTuple):
-    """What a stage made of one capture: `told` is "kept", or why it was dropped."""
+    """What a stage did with one capture: `outcome` is "kept", or the reason for which it was dropped."""
 
     stage: str
     is_kept: bool
-    told: str
+    outcome: str
     document: Document
 
 
-def trace(url: str, recipe: str, store: Store) -> list[list[Fate]]:
-    """The fates of each capture of `url`, in the order of the stages. Raises ValueError where no stage has run."""
+def trace(
+    url: Annotated[str, typer.Argument(help="The URL of a page, as it was crawled.")],
+    recipe: RecipeOption = "tiny",
+) -> None:
+    """Show what each stage did with a page: every capture of it, and the reason where it was dropped."""
+    if not (captures := find_fates(url, recipe, Store.default())):
+        raise UserError(f"no capture of {url} is in the latest crawl of recipe {recipe}: check the URL")
+    for line in trace_lines(captures):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def find_fates(url: str, recipe: str, store: Store) -> list[list[Fate]]:
+    """The fates of each capture of `url`, in the order of the stages. Raises UserError where no stage has run."""
     raw = store.open(store.latest(recipe, "ingest"), Documents)
     later = [_latest(store, recipe, stage, Documents) for stage in LATER_STAGES]
     tokens = _latest(store, recipe, "tokenize", Tokens)
@@ -90,11 +105,11 @@ def _follow(capture: Document, artifacts: Sequence[Documents | None], tokens: To
         yield Fate("tokenize", True, f"in the {'validation' if held_out else 'train'} split", document)
 
 
-def _latest(store: Store, recipe: str, stage: str, kind: Any) -> Any:
+def _latest(store: Store, recipe: str, stage: str, kind: type[A]) -> A | None:
     """The latest artifact of a stage, or None where it has not run."""
     try:
         return store.open(store.latest(recipe, stage), kind)
-    except ValueError:
+    except UserError:
         return None
 
 
@@ -123,17 +138,17 @@ def _kept_url(document_id: str, artifact: Documents) -> str:
     for path in artifact.files("clusters.jsonl"):
         with path.open(encoding="utf-8") as lines:
             for line in lines:
-                if (told := json.loads(line))["id"] == document_id:
-                    kept = next(_find(artifact, "documents", _has_id(told["kept"])), None)
-                    return redacted_url(kept["url"]) if kept else str(told["kept"])
+                if (pair := json.loads(line))["id"] == document_id:
+                    kept = next(_find(artifact, "documents", _has_id(pair["kept"])), None)
+                    return redacted_url(kept["url"]) if kept else str(pair["kept"])
     return "another document"
 
 
-def captures_told(captures: Sequence[Sequence[Fate]]) -> Iterator[str]:
-    """The fates as lines for a person."""
+def trace_lines(captures: Sequence[Sequence[Fate]]) -> Iterator[str]:
+    """The fates as lines to print."""
     for fates in captures:
         first = fates[0].document
         yield f"[bold]{escape(redacted_url(first['url']))}[/] in {escape(first['file'])} at byte {first['offset']:,}"
         for fate in fates:
             size = f", {len(fate.document['text']):,} characters" if fate.is_kept else ""
-            yield f"  {'[green]✓' if fate.is_kept else '[red]✗'}[/] {fate.stage:<9} {escape(fate.told)}{size}"
+            yield f"  {'[green]✓' if fate.is_kept else '[red]✗'}[/] {fate.stage:<9} {escape(fate.outcome)}{size}"

@@ -217,6 +217,17 @@ class Store:
         except ValueError:
             raise DamagedArtifact(f"{path} does not hold a fingerprint: delete it, then run the stage again") from None
 
+    def has_recipe(self, recipe: str) -> bool:
+        """Whether any stage left an artifact in a recipe of that name."""
+        try:
+            pointers = f"recipes/{check_name(recipe)}"
+        except ValueError:
+            return False
+        if self.remote is not None:
+            filesystem, root = self.remote
+            return bool(filesystem.exists(f"{root}/{pointers}"))
+        return (self.root / pointers).is_dir()
+
     def manifests(self) -> Iterator[Manifest]:
         """Every finished artifact of the store that is on this machine. One that cannot be read is left out with a warning."""
         for path in sorted(self.root.glob(f"*/*/{MANIFEST}")):

@@ -43,6 +43,13 @@ class Questions:
     owners: Places  # (R,) the first question that contains it
 
 
+def check_files(files: Iterable[Path]) -> None:
+    """Raises UserError for a file that is not JSON Lines, Parquet or text."""
+    for path in files:
+        for _ in read_questions(path):
+            pass
+
+
 def collect(files: Mapping[Path, str], ngram_size: int) -> Questions:
     """Read the questions of evaluation sets. `files`: path to the name of the set.
 

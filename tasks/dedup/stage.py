@@ -43,6 +43,7 @@ from model.config import runtime
 from model.errors import UserError
 from tasks.artifacts.manifest import Documents, Resource
 from tasks.artifacts.step import ExistingArtifact, Outcome, Step, roles
+from tasks.artifacts.store import Store
 from tasks.dedup import clusters, contamination, minhash, repeated_lines, signatures
 from tasks.dedup.candidates import REASONS, MergeConfig, Verdicts, Work, assign_clusters, save, write_clusters
 from tasks.dedup.columns import even_ranges
@@ -107,7 +108,7 @@ def earlier_documents(artifact_ids: Sequence[str]) -> list[Step[Documents]]:
 
 def evaluation_sets(paths: Sequence[str]) -> list[Step[Resource]]:
     """The steps that copy evaluation sets into the store."""
-    return [resource("evaluation set", path) for path in paths]
+    return [resource("evaluation set", path, check_files=contamination.check_files) for path in paths]
 
 
 def dedup(
@@ -118,7 +119,15 @@ def dedup(
 ) -> Step[Documents]:
     """Drop exact and near duplicates, repeated lines and evaluation questions."""
     inputs = roles(documents=documents, earlier=earlier, eval_sets=eval_sets)
-    return Step("dedup", VERSION, Documents, config, inputs, run=deduplicate_documents, takes=DedupInputs)
+    return Step(
+        "dedup", VERSION, Documents, config, inputs, run=deduplicate_documents, takes=DedupInputs, check=check_earlier
+    )
+
+
+def check_earlier(config: DedupConfig) -> None:
+    """Raises UserError where an earlier artifact does not exist, or cannot be compared with."""
+    for artifact_id in config.against:
+        check_signatures(Store.default().open(artifact_id, Documents), config)
 
 
 def check_signatures(earlier: Documents, config: DedupConfig) -> None:

@@ -12,6 +12,7 @@ import heapq
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -34,6 +35,7 @@ VERSION = 2
 MODEL = "files/model.bin"
 POSITIVE, NEGATIVE = f"{LABEL}positive", f"{LABEL}negative"
 LINE_END = "</s>"  # fastText's own word
+CHECKED_TEXTS = 1_000  # of each file, before a run
 MAX_CHARACTERS = 20_000  # of a document, its start
 
 
@@ -74,8 +76,8 @@ def quality_classifier(config: QualityModelConfig) -> Step[Resource] | None:
     if not config.positives:
         return None
     inputs = roles(
-        positives=resource("set of positive texts", config.positives),
-        negatives=resource("set of negative texts", config.negatives),
+        positives=resource("set of positive texts", config.positives, check_files=check_texts),
+        negatives=resource("set of negative texts", config.negatives, check_files=check_texts),
     )
     return Step(
         "quality_classifier",
@@ -87,6 +89,13 @@ def quality_classifier(config: QualityModelConfig) -> Step[Resource] | None:
         takes=QualityClassifierInputs,
         is_source=True,
     )
+
+
+def check_texts(files: Iterable[Path]) -> None:
+    """Raises UserError where one of the first texts of a file cannot be read."""
+    for path in files:
+        for _ in islice(read_texts(path), CHECKED_TEXTS):
+            pass
 
 
 class Drawn(NamedTuple):

@@ -19,13 +19,14 @@ import tokenizers
 from pydantic import Field
 
 from model.config import Config, runtime
+from model.errors import UserError
 from model.tokenizer import vocabularies
 from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Resource, Tokenizer
 from tasks.artifacts.step import Outcome, Step
 from tasks.artifacts.store import Store
 from tasks.execution.context import StageContext
-from tasks.resources import short_name
+from tasks.resources import expand_user, short_name
 from tasks.training import tokenizer_file
 
 if TYPE_CHECKING:
@@ -44,17 +45,24 @@ class OpenWeightsConfig(Config):
 
 def open_weights(path: str) -> Step[Resource] | None:
     """The step that copies the model in the folder `path` into the store; None where the path is empty."""
+    if not path:
+        return None
     asked = OpenWeightsConfig(path=path)
-    return (
-        Step("open_weights", VERSION, Resource, asked, {}, run=copy_weights, resolve=find, is_source=True)
-        if path
-        else None
+    return Step(
+        "open_weights", VERSION, Resource, asked, {}, run=copy_weights, resolve=find, check=check_model, is_source=True
     )
 
 
 def find(asked: OpenWeightsConfig) -> OpenWeightsConfig:
     """The files of the model in a folder, hashed. Raises UserError where one is missing."""
-    return named(asked.path)
+    return named(expand_user(asked.path))
+
+
+def check_model(config: OpenWeightsConfig) -> None:
+    """Raises UserError where the model is of a kind that is not read here."""
+    from model.network.huggingface import read_config
+
+    read_config(Path(config.path))
 
 
 def named(path: str) -> OpenWeightsConfig:
@@ -63,7 +71,7 @@ def named(path: str) -> OpenWeightsConfig:
     found = {pattern: sorted(Path(path).glob(pattern)) for pattern in PATTERNS}
     for pattern, files in found.items():
         if not files and not pattern.endswith("index.json"):
-            raise ValueError(
+            raise UserError(
                 f"there is no {pattern} in {path!r}: give the folder of a model of Qwen3 or Llama, as `hf download` makes it"
             )
     sha256 = {file.name: hashes.of(file) for files in found.values() for file in files}

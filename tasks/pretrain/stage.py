@@ -21,6 +21,7 @@ from model.planning.presets import PRESETS
 from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import BaseModel, Resource, Tokenizer, Tokens
 from tasks.artifacts.step import ExistingArtifact, Outcome, Step, roles
+from tasks.artifacts.store import Store
 from tasks.execution.context import StageContext
 from tasks.pretrain.open_weights import adapted
 from tasks.training import paths, tokenizer_file, train, vocab_size
@@ -71,6 +72,12 @@ def more_tokens(mixture: Mapping[str, float]) -> list[Step[Tokens]]:
     return [ExistingArtifact.of(Tokens, artifact_id) for artifact_id in mixture]
 
 
+def check_mixture(config: PretrainConfig) -> None:
+    """Raises UserError where tokens that are mixed in do not exist."""
+    for artifact_id in config.mixture:
+        Store.default().open(artifact_id, Tokens)
+
+
 def pretrain(
     tokens: Step[Tokens],
     tokenizer: Step[Tokenizer],
@@ -80,7 +87,9 @@ def pretrain(
 ) -> Step[BaseModel]:
     """Train a base model on tokens, or take an open-weights model."""
     inputs = roles(tokens=tokens, tokenizer=tokenizer, initial_model=initial_model, mixture=mixture)
-    return Step("pretrain", VERSION, BaseModel, config, inputs, run=train_base_model, takes=PretrainInputs)
+    return Step(
+        "pretrain", VERSION, BaseModel, config, inputs, run=train_base_model, takes=PretrainInputs, check=check_mixture
+    )
 
 
 def train_base_model(ctx: StageContext, config: PretrainConfig, inputs: PretrainInputs) -> Outcome:

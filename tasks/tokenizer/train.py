@@ -83,12 +83,16 @@ class TokenizerInputs:
 
 def existing_vocabulary(path: str) -> Step[Resource] | None:
     """The vocabulary to use instead of training one: a path or an fsspec URL; None where the path is empty."""
-    return resource("vocabulary", path, vocabularies.FILES) if path else None
+    return _vocabulary(path) if path else None
 
 
 def compared_vocabularies(paths: Sequence[str]) -> list[Step[Resource]]:
     """The vocabularies whose bytes per token are reported next to ours."""
-    return [resource("vocabulary", path, vocabularies.FILES) for path in paths]
+    return [_vocabulary(path) for path in paths]
+
+
+def _vocabulary(path: str) -> Step[Resource]:
+    return resource("vocabulary", path, vocabularies.FILES, check_files=vocabularies.load)
 
 
 def tokenizer(

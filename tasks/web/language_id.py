@@ -67,7 +67,12 @@ ATTACHED = UNSPACED | {"ko"}
 
 def language_model(path: str = "") -> Step[Resource]:
     """The step that copies the language identification model into the store: a lid.176 file, or the installed one."""
-    return resource("language model", path, locate=lambda given: str(find_model(given)))
+    return resource(
+        "language model",
+        path,
+        locate=lambda given: str(find_model(given)),
+        check_files=lambda files: [load_model(file) for file in files],
+    )
 
 
 def find_model(path: str = "") -> Path:

@@ -5,13 +5,15 @@ import io
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mypy import api as mypy
 
-from flows.pipeline import dag, imported
+from flows.launch import imported
+from flows.pipeline import dag
 from flows.recipes import make_recipe
 from model.errors import UserError
 from tasks.artifacts import manifest as artifacts
@@ -75,14 +77,14 @@ def test_store_opens_every_kind_of_model_as_a_checkpoint(store: Store, kind: typ
     assert store.open("some/model", kind).manifest.id == "some/model"
 
 
-@pytest.fixture
-def nothing_can_be_read(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@contextmanager
+def nothing_can_be_read() -> Iterator[None]:
     """No file is opened or listed, no connection is made."""
 
     def refuse(*arguments: object, **_: object) -> None:
         raise AssertionError(f"building the DAG reads {arguments}")
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         for module, name in ((builtins, "open"), (io, "open"), (os, "open"), (os, "scandir"), (os, "listdir")):
             patch.setattr(module, name, refuse)
         for name in ("stat", "exists", "is_file", "is_dir", "glob", "rglob"):
@@ -113,8 +115,10 @@ ELSEWHERE = [
 ]
 
 
-def test_dag_of_inputs_that_do_not_exist_is_built_without_reading_anything(nothing_can_be_read: None) -> None:
-    steps = dag(make_recipe("tiny", settings=ELSEWHERE))
+def test_dag_of_inputs_that_do_not_exist_is_built_without_reading_anything() -> None:
+    recipe = make_recipe("tiny", settings=ELSEWHERE)
+    with nothing_can_be_read():
+        steps = dag(recipe)
     sources = {role for step in steps for role, _ in imported(step)}
     assert {"crawl", "attributes.quality_classifier.positives", "attributes.blocklists_1", "eval_sets_0"} <= sources
     assert {"initial_model", "conversations", "preferences", "prompts", "questions", "vocabulary"} <= sources

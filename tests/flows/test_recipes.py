@@ -1,4 +1,4 @@
-"""Recipes: a setting reaches its field, and a wrong one is told with what is allowed."""
+"""Recipes: a setting reaches its field, and the error about a wrong one says what is allowed."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def dag(recipe: Recipe) -> dict[StageName, Step[Artifact]]:
     return pipeline.dag(recipe).by_stage()
 
 
-def test_a_setting_reaches_its_field_and_no_other() -> None:
+def test_setting_reaches_its_field_and_no_other() -> None:
     changed = make_recipe("tiny", settings=["filter.language_threshold=0.8", "pretrain.train.num_steps=7"])
     assert changed.filter.language_threshold == 0.8
     assert changed.pretrain.train.num_steps == 7
@@ -27,15 +27,15 @@ def test_a_setting_reaches_its_field_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "setting", "told"),
+    ("name", "setting", "message"),
     [
         ("large", "", "no recipe 'large': take one of tiny, small, gpt2, study"),
         ("tiny", "filter.threshold", "not of the form STAGE.FIELD=VALUE"),
-        ("tiny", "filters.language_threshold=1", "there is no filters"),
-        ("tiny", "filter.treshold=1", "filter has no field 'treshold': it has"),
+        ("tiny", "filters.language_threshold=1", "there is no field filters; did you mean filter"),
+        ("tiny", "filter.treshold=1", "there is no field filter.treshold; did you mean language_threshold"),
         ("tiny", "filter.language_threshold=3", r"filter.language_threshold: .*less than or equal to 1 \(given: 3\)"),
         ("tiny", "pretrain.train.num_steps=many", "pretrain.train.num_steps: .*integer"),
-        ("tiny", "sft.world_seed=7", "sft has no field 'world_seed'"),
+        ("tiny", "sft.world_seed=7", "there is no field sft.world_seed; did you mean world_seed"),
         ("tiny", "world_seed=-1", r"world_seed: .*greater than or equal to 0 \(given: -1\)"),
         (
             "tiny",
@@ -45,25 +45,25 @@ def test_a_setting_reaches_its_field_and_no_other() -> None:
         ("tiny", "pretrain.initial_model=/m", "give --base-model /m instead of both$"),
     ],
 )
-def test_a_wrong_setting_is_told_with_what_is_allowed(name: str, setting: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told) as error:
+def test_wrong_setting_is_one_line_with_what_is_allowed(name: str, setting: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
         make_recipe(name, settings=[setting] if setting else [])
     assert "\n" not in str(error.value)
 
 
 def write_folder(folder: Path) -> str:
-    """What is looked at of a model before anything runs: its config.json can be read, and its other files are there."""
+    """What is read of a model before anything runs: its config.json, and the names of its other files."""
     (folder / "config.json").write_text(json.dumps(to_hugging_face(ModelConfig())))
     for name in ("tokenizer.json", "model.safetensors"):
         (folder / name).write_text(name)
     return f"{folder}/"
 
 
-def test_a_base_model_is_taken_as_it_is_with_its_vocabulary_and_a_setting_still_counts(tmp_path: Path) -> None:
+def test_base_model_is_taken_with_its_vocabulary_and_settings_still_count(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     recipe = make_recipe("gpt2", base_model=folder, settings=["pretrain.train.num_steps=50", "sft.optim.beta1=0.8"])
     assert recipe.tokenizer.vocabulary == str(tmp_path / "tokenizer.json")
-    assert recipe.pretrain.initial_model == folder
+    assert recipe.pretrain.initial_model == folder.rstrip("/")
     assert recipe.pretrain.train.num_steps == 50
     assert recipe.sft.optim == OptimConfig(learning_rate=2e-5, beta1=0.8)
     assert recipe.rlhf.optim == make_recipe("gpt2").rlhf.optim.model_copy(update={"learning_rate": 1e-6})
@@ -74,24 +74,22 @@ def test_a_base_model_is_taken_as_it_is_with_its_vocabulary_and_a_setting_still_
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"model_type": "mistral"}, "model_type 'mistral': only qwen3 and llama"),
         ({"quantization_config": {"bits": 4}}, "quantization_config {'bits': 4}: only"),
     ],
 )
-def test_a_base_model_that_cannot_be_read_is_refused_at_once(
-    tmp_path: Path, changes: dict[str, object], told: str
+def test_base_model_of_another_kind_is_refused_at_once(
+    tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     folder = write_folder(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(to_hugging_face(ModelConfig()) | changes))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         make_recipe("tiny", base_model=folder)
 
 
-def test_a_base_model_changes_the_tokenizer_and_what_depends_on_it_and_nothing_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_base_model_changes_the_tokenizer_and_later_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRAWL2CHAT_STORE", str(tmp_path / "store"))
     before, after = dag(make_recipe("tiny")), dag(make_recipe("tiny", base_model=write_folder(tmp_path)))
     changed = [name for name in STAGE_NAMES if before[name].fingerprint != after[name].fingerprint]
@@ -103,7 +101,7 @@ def test_a_base_model_changes_the_tokenizer_and_what_depends_on_it_and_nothing_b
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_dag_of_every_recipe_has_every_stage_once_and_inputs_before_what_is_made_of_them(name: str) -> None:
+def test_dag_of_every_recipe_has_every_stage_after_its_inputs(name: str) -> None:
     steps = dag(make_recipe(name))
     assert tuple(steps) == STAGE_NAMES
     seen: set[str] = set()
@@ -113,19 +111,19 @@ def test_the_dag_of_every_recipe_has_every_stage_once_and_inputs_before_what_is_
         seen.add(stage)
 
 
-def test_a_changed_threshold_changes_filter_and_what_depends_on_it_and_nothing_before() -> None:
+def test_threshold_changes_the_filter_and_later_stages() -> None:
     before, after = dag(make_recipe("tiny")), dag(make_recipe("tiny", settings=["filter.language_threshold=0.8"]))
     changed = [name for name in STAGE_NAMES if before[name].fingerprint != after[name].fingerprint]
     assert changed == list(STAGE_NAMES[1:])
 
 
-def test_where_a_stage_runs_is_not_what_it_makes() -> None:
+def test_runtime_settings_change_no_fingerprint() -> None:
     before = dag(make_recipe("tiny"))
     after = dag(make_recipe("tiny", settings=["ingest.num_workers=7", "pretrain.train.num_ranks=2"]))
     assert [step.fingerprint for step in before.values()] == [step.fingerprint for step in after.values()]
 
 
-def test_stages_are_selected_in_order() -> None:
+def test_select_takes_stages_in_order() -> None:
     assert select("", "", "") == STAGE_NAMES
     assert select("filter", "tokenizer", "") == ("filter", "dedup", "tokenizer")
     assert select("", "", "sft") == ("sft",)

@@ -3,7 +3,7 @@
 import pytest
 
 from flows.cli.show import dropped_for
-from flows.cli.trace import Fate, captures_told, trace
+from flows.cli.trace import Fate, find_fates, trace_lines
 from tasks.artifacts.manifest import Documents
 from tasks.artifacts.store import Store
 from tasks.dedup.stage import DedupConfig
@@ -43,33 +43,33 @@ def crawl_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-def told(fates: list[Fate]) -> list[tuple[str, str]]:
-    return [(fate.stage, fate.told) for fate in fates]
+def outcomes(fates: list[Fate]) -> list[tuple[str, str]]:
+    return [(fate.stage, fate.outcome) for fate in fates]
 
 
 def test_every_capture_of_a_page_is_followed_to_its_end(crawl_store: Store) -> None:
-    one, other = trace("site.example/good", "tiny", crawl_store)
+    one, other = find_fates("site.example/good", "tiny", crawl_store)
     assert [fate.stage for fate in one] == [fate.stage for fate in other] == ["ingest", "filter", "dedup"]
-    ends = sorted(fates[-1].told for fates in (one, other))
+    ends = sorted(fates[-1].outcome for fates in (one, other))
     assert ends[0].startswith("duplicate/url of http")
     assert {fates[0].document["offset"] for fates in (one, other)} != {0}
 
 
 def test_what_decided_is_told_with_its_limit(crawl_store: Store) -> None:
-    [short] = trace(f"{SITE}/short", "tiny", crawl_store)
-    assert told(short)[0] == ("ingest", "kept")
+    [short] = find_fates(f"{SITE}/short", "tiny", crawl_store)
+    assert outcomes(short)[0] == ("ingest", "kept")
     assert (
-        short[-1].told
+        short[-1].outcome
         == f"quality/gopher_words: {short[-1].document['attributes']['gopher_words']:.4g}, min 50 and max 100000"
     )
-    [gone] = trace(f"{SITE}/gone", "tiny", crawl_store)
-    assert told(gone) == [("ingest", "status/404")]
-    assert "site.example/gone" in next(captures_told([gone]))
+    [gone] = find_fates(f"{SITE}/gone", "tiny", crawl_store)
+    assert outcomes(gone) == [("ingest", "status/404")]
+    assert "site.example/gone" in next(trace_lines([gone]))
 
 
 def test_an_address_that_is_only_alike_is_not_followed(crawl_store: Store) -> None:
-    assert trace(f"{SITE}/goo", "tiny", crawl_store) == []
-    assert trace("nowhere.example", "tiny", crawl_store) == []
+    assert find_fates(f"{SITE}/goo", "tiny", crawl_store) == []
+    assert find_fates("nowhere.example", "tiny", crawl_store) == []
 
 
 def test_documents_are_shown_by_reason_and_an_unknown_one_is_refused(crawl_store: Store) -> None:

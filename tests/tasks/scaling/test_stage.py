@@ -144,17 +144,18 @@ def test_study_refuses_too_few_sizes_also_after_rounding(
     sizes: tuple[float, ...],
 ) -> None:
     with pytest.raises(ValueError, match="take at least 3 sizes and 3 budgets"):
-        study(make_recipe("tiny"), sizes)
+        study(make_recipe("tiny"), dag(make_recipe("tiny")), sizes)
 
 
 def test_study_refuses_an_open_weights_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(to_hugging_face(ModelConfig())))
-    with pytest.raises(ValueError, match="models that begin with nothing"):
-        study(make_recipe("tiny", base_model=str(tmp_path)))
+    with pytest.raises(ValueError, match="models that are trained from random weights"):
+        recipe = make_recipe("tiny", base_model=str(tmp_path))
+        study(recipe, dag(recipe))
 
 
 def test_study_is_nine_runs_and_a_forecast_without_the_target() -> None:
-    planned = study(make_recipe("tiny"))
+    planned = study(make_recipe("tiny"), dag(make_recipe("tiny")))
     assert len({step.fingerprint for step in planned.runs.values()}) == len(SIZES) * len(BUDGETS)
     assert {step.inputs["tokens"].fingerprint for step in planned.runs.values()} == {
         planned.report.inputs["target"].inputs["tokens"].fingerprint
@@ -222,7 +223,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Studied:
             forecast = scaling_study(recipe="tiny", is_checked=False, runs_deployments=False)
         with reporting(second := RecordingReporter()):
             report = scaling_study(recipe="tiny", runs_deployments=False)
-        planned = study(recipe)
+        planned = study(recipe, steps)
     return Studied(planned, store, [forecast, report], [first, second], asked)
 
 

@@ -1,0 +1,84 @@
+"""How the pipeline runs one stage: as a subflow of its own process, or as a run of the stage's deployment.
+
+A deployed stage is told its inputs by artifact id, also the files from elsewhere, which the pipeline imports into the store first: a
+worker on another machine makes exactly the artifact that the pipeline asked for.
+"""
+
+from typing import Any
+
+from prefect import flow, task
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+
+from flows.prefect_reporter import PrefectReporter
+from flows.recipes import Recipe
+from flows.stage_run import Summary, run_step, summary
+from tasks.artifacts.manifest import Artifact
+from tasks.artifacts.step import ExistingArtifact, Step
+from tasks.artifacts.store import Store
+from tasks.execution.reporter import reporting
+from tasks.execution.runner import execute, up_to_date
+
+
+def run_here(step: Step[Artifact], recipe: Recipe, force: bool) -> Summary:
+    """Run a stage as a subflow of this process, under the name of its deployment."""
+
+    def run(recipe: str, inputs: dict[str, str], config: dict[str, Any], force: bool) -> Summary:
+        return run_step(step, recipe, Store.default(), force=force)
+
+    named = flow(name=step.stage, flow_run_name=f"{step.stage}-{recipe.name}")(run)
+    inputs = {role: given.id for role, given in step.inputs.items()}
+    return named(recipe.name, inputs, step.config.model_dump(mode="json"), force)
+
+
+def run_deployed(
+    step: Step[Artifact], recipe: Recipe, chosen: dict[str, str], force: bool, upstream: list[Summary]
+) -> Summary:
+    """Run a stage through its deployment. One that is up to date is not launched: a worker would start for nothing.
+
+    `chosen`: how the recipe was chosen, as parameters of a flow. `upstream`: the summaries that the UI draws arrows from.
+    """
+    store = Store.default()
+    if not force and up_to_date(step, store):
+        return run_step(step, recipe.name, store)
+    reporter = PrefectReporter()
+    try:
+        with reporting(reporter):
+            for _, source in imported(step):
+                execute(source, store)
+    finally:
+        reporter.close()
+    return launch(step.stage, step.id, chosen | parameters(step, force), upstream)
+
+
+def imported(step: Step[Artifact]) -> list[tuple[str, Step[Artifact]]]:
+    """The sources of a step that are files from elsewhere, or composed, by role: those that are made of no other artifact."""
+    return [(role, source) for role, source in step.sources() if not source.inputs]
+
+
+def parameters(step: Step[Artifact], force: bool) -> dict[str, Any]:
+    """The parameters of a stage's deployment: artifacts by id, and every field of the config."""
+    inputs = {
+        role: given.id
+        for role, given in step.inputs.items()
+        if not (given.is_source or isinstance(given, ExistingArtifact))  # the config names existing artifacts
+    }
+    sources = {role: source.id for role, source in imported(step)}
+    return {**inputs, "config": step.settings.model_dump(mode="json"), "sources": sources, "force": force}
+
+
+@task(task_run_name="{stage}", persist_result=True, result_serializer="json")
+def launch(stage: str, artifact_id: str, parameters: dict[str, Any], upstream: list[Summary]) -> Summary:
+    """Run the deployment of a stage to its end."""
+    run = run_deployment(f"{stage}/{stage}", parameters=parameters)
+    assert isinstance(run, FlowRun)
+    if run.state is None or not run.state.is_completed():
+        reason = f"{run.state.name}: {run.state.message}" if run.state else "unknown"
+        raise RuntimeError(f"stage {stage}, run as {run.name}, ended as {reason}")
+    manifest = Store.default().find(artifact_id)
+    if manifest is None:
+        raise RuntimeError(
+            f"stage {stage}, run as {run.name}, completed, and its artifact {artifact_id} is not in {Store.default().url}: give "
+            "the pipeline and its workers the same CRAWL2CHAT_STORE and the same version of the code"
+        )
+    return summary(manifest)

@@ -1,0 +1,185 @@
+"""Recipe files: settings as YAML, read with the line of every value, and written with a comment for every field.
+
+Reads YAML 1.2's core: mappings, lists, and plain or quoted scalars. `no` and `2024-05-20` are texts, `1e-3` is a number. A file may
+come from a stranger: its size and depth are bounded, and aliases, tags and repeated keys are refused, since an alias in an alias
+needs a few lines to name a billion values. Every error is one line with the file and the line number.
+"""
+
+import json
+import math
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic.fields import FieldInfo
+
+from model.config import Config
+from model.errors import UserError
+
+MAX_BYTES = 200_000  # a complete recipe has some 30,000
+MAX_DEPTH = 12
+COMMENT_COLUMNS = 120
+KEYWORDS: dict[str, object] = {"": None, "~": None, "null": None, "true": True, "false": False}
+INTEGER = re.compile(r"[-+]?[0-9][0-9_]{0,30}")
+FLOAT = re.compile(r"[-+]?(\.[0-9]{1,400}|[0-9]{1,400}(\.[0-9]{0,400})?)([eE][-+]?[0-9]{1,3})?")
+PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")  # a text that needs no quotes
+
+UNSAFE = re.compile(
+    "[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]"
+)  # YAML breaks lines at some, refuses others
+
+KeyPath = tuple[str, ...]
+
+
+class RecipeText(NamedTuple):
+    """The settings of one recipe file. `lines`: the line of each key and list item. `origin`: the name of the file, for messages."""
+
+    values: dict[str, Any]
+    lines: dict[KeyPath, int]
+    origin: str
+
+    def place(self, path: KeyPath) -> str:
+        """FILE:LINE of a setting, or of the nearest setting around it."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return f"{self.origin}:{self.lines.get(path, 1)}"
+
+
+def read(path: Path) -> RecipeText:
+    """The settings of a file. Raises UserError where it is not a recipe."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the recipe {str(path)[:200]!r} cannot be read ({error}): check the path") from None
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{path}:1: the file is larger than {MAX_BYTES:,} bytes: a recipe has only settings in it")
+    try:
+        return parse(content.decode("utf-8-sig"), str(path))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: the file is not UTF-8: save it as UTF-8") from None
+
+
+def parse(text: str, origin: str) -> RecipeText:
+    """The settings of a text. Raises UserError where it is not a mapping, or uses what recipes do without."""
+    if len(text) > MAX_BYTES:
+        raise UserError(f"{origin}:1: the recipe is longer than {MAX_BYTES:,} characters: it has only settings in it")
+    try:
+        _refuse_unsafe(text, origin)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise UserError(
+            f"{origin}:{mark.line + 1 if mark else 1}: not YAML: {error.problem or error.context}"
+        ) from None
+    except yaml.YAMLError as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{origin}:1: not YAML: {reason}") from None
+    lines: dict[KeyPath, int] = {}
+    values = {} if node is None else _value(node, (), lines, origin)
+    if not isinstance(values, dict):
+        raise UserError(f"{origin}:1: a recipe is a mapping, such as `extends: tiny`, and this is not")
+    return RecipeText(values, lines, origin)
+
+
+def _refuse_unsafe(text: str, origin: str) -> None:
+    """Aliases, anchors, tags and deep nesting, before anything is built of them."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        place = f"{origin}:{event.start_mark.line + 1 if event.start_mark else 1}"
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise UserError(
+                f"{place}: anchors (&) and aliases (*) are not read: write the value again, or quote the text"
+            )
+        if tag := getattr(event, "tag", None):
+            raise UserError(f"{place}: tags (!) are not read: leave {str(tag)[:40]!r} out, or quote the text")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise UserError(f"{place}: nested more than {MAX_DEPTH} deep: no setting is")
+
+
+def _value(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], origin: str) -> Any:
+    """The value of a node; notes the lines of its keys and items."""
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node)
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            lines[(*path, str(number))] = item.start_mark.line + 1
+        return [_value(item, (*path, str(number)), lines, origin) for number, item in enumerate(node.value)]
+    assert isinstance(node, yaml.MappingNode)
+    values: dict[str, Any] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise UserError(f"{origin}:{line}: a key is the name of a setting, not a list or mapping")
+        name = str(key.value)
+        if name in values:
+            raise UserError(f"{origin}:{line}: {'.'.join((*path, name))} is set twice: remove one")
+        lines[(*path, name)] = line
+        values[name] = _value(value, (*path, name), lines, origin)
+    return values
+
+
+def _scalar(node: yaml.ScalarNode) -> object:
+    """A quoted scalar is text. A plain one may be null, a boolean or a number."""
+    text = str(node.value)
+    if node.style is not None:
+        return text
+    if text in KEYWORDS:
+        return KEYWORDS[text]
+    if INTEGER.fullmatch(text):
+        return int(text.replace("_", ""))
+    number = float(text) if FLOAT.fullmatch(text) else math.inf
+    return number if math.isfinite(number) else text
+
+
+def write(config: Config, heading: str = "", *, comments: bool = True, leave_out: frozenset[str] = frozenset()) -> str:
+    """A config as YAML that `parse` reads back. `comments`: the description of every field above it."""
+    top = "".join(f"# {line}\n" for line in heading.splitlines())
+    return top + "\n".join(_write_fields(config, 0, comments, leave_out)) + "\n"
+
+
+def _write_fields(
+    config: Config, indent: int, comments: bool, leave_out: frozenset[str] = frozenset()
+) -> Iterator[str]:
+    margin = " " * indent
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        if name in leave_out:
+            continue
+        if comments:
+            if indent == 0:
+                yield ""
+            yield from (f"{margin}# {line}" for line in _comment(info, value, COMMENT_COLUMNS - indent))
+        if isinstance(value, Config):
+            yield f"{margin}{name}:"
+            yield from _write_fields(value, indent + 2, comments)
+        else:
+            yield f"{margin}{name}: {_flow(value)}"
+
+
+def _comment(info: FieldInfo, value: object, columns: int) -> list[str]:
+    text = info.description or (type(value).__doc__ if isinstance(value, Config) else "") or ""
+    return textwrap.wrap(" ".join(text.split()), columns)
+
+
+def _flow(value: object) -> str:
+    """A value on one line: JSON, which is YAML too, and texts without quotes where they need none."""
+    if isinstance(value, str) and PLAIN.fullmatch(value) and value not in KEYWORDS:
+        return value
+    if isinstance(value, Config):
+        value = value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_quoted(str(key))}: {_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return _quoted(value)
+
+
+def _quoted(value: object) -> str:
+    """JSON with the characters escaped that YAML would not take as they are."""
+    return UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False))
