@@ -159,6 +159,14 @@ class Preference(_Asked):
     rejected: Text
     kind: Text = ""
 
+    @field_validator("chosen")
+    @classmethod
+    def _is_a_reply(cls, chosen: str) -> str:
+        """A rejected completion may be blank: silence is a fault that the reward model has to learn."""
+        if not chosen.strip():
+            raise mistake("", "is blank", "write the better completion, or remove the record")
+        return chosen
+
     @property
     def is_tie(self) -> bool:
         """Whether both completions are the same but for blanks around them, so that nothing is preferred."""

@@ -201,6 +201,7 @@ def test_prompt_refuses_answers_that_are_not_text(tmp_path: Path, answer: str, s
     [
         ({"chosen": [{"role": "assistant"}]}, 'chosen is [{"role": "assistant"}]; write it as a string'),
         ({"chosen": None}, "chosen is null; write it as a string"),
+        ({"chosen": " "}, "chosen is blank; write the better completion, or remove the record"),
         ({"kind": 3}, "kind is 3; write it as a string"),
     ],
 )

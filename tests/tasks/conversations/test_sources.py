@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from model.data.conversations import ConversationRows
 from model.errors import UserError
 from model.files import read_lines
 from tasks.artifacts.manifest import Conversations
@@ -26,6 +28,7 @@ from tasks.conversations.sources import (
 )
 from tasks.execution.runner import execute
 from tasks.records.conversations import Conversation, Preference, Prompt, Question, Record
+from tests.support.tiny_models import write_tokenizer
 
 
 def chat(question: str, answer: str) -> dict[str, list[dict[str, str]]]:
@@ -70,6 +73,18 @@ def test_conversations_with_one_question_are_on_one_side(tmp_path: Path, store: 
     assert not asked[0] & asked[1]
     assert len(asked[0] | asked[1]) == 7
     assert min(map(len, asked)) > 0
+
+
+def test_conversations_of_weight_0_are_context_in_training(tmp_path: Path, store: Store) -> None:
+    """From the file to the loss mask: `weight` survives the artifact, and the data set of SFT does not learn the turn."""
+    turns = [("user", "Hi", 1), ("assistant", "BAD REPLY", 0), ("user", "No.", 1), ("assistant", "Good.", 1)]
+    messages = [{"role": role, "content": content, "weight": weight} for role, content, weight in turns]
+    manifest = execute(from_files(write(tmp_path / "c.jsonl", {"messages": messages}), 0.0), store)
+    tokenizer = write_tokenizer(tmp_path)
+    rows = ConversationRows([str(store.folder(manifest.id) / "train.jsonl")], 128, tokenizer)
+    batch = rows.fetch(np.array([0]))
+    learned = batch.tokens[:, 1:][batch.mask == 1].tolist()
+    assert learned == [*tokenizer.encode("Good."), tokenizer.assistant_end]
 
 
 def test_preferences_drop_and_count_equal_pairs(tmp_path: Path, store: Store) -> None:
