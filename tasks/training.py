@@ -4,8 +4,6 @@ Reads a run's settings; the group writes `metrics.jsonl`, `summary.json`, `model
 folder and its checkpoints into the stage's state, so that a stage that was killed goes on from the newest.
 """
 
-import base64
-import io
 import json
 import time
 from collections.abc import Sequence
@@ -20,8 +18,10 @@ from tasks.artifacts.manifest import Artifact, Checkpoint, Tokenizer
 from tasks.artifacts.step import Outcome
 from tasks.execution.context import StageContext
 from tasks.execution.launcher import Metrics, launch
+from tasks.plots import picture
 
 PLOT_SECONDS = 60.0
+MOST_MARKERS = 30  # points of a curve that are marked one by one
 SHOWN = {"loss": "train/loss_nats", "tokens/s": "train/tokens_per_second"}
 
 
@@ -93,20 +93,19 @@ def read_metrics(path: Path) -> list[Metrics]:
 
 
 def curve(lines: Sequence[Metrics], names: Sequence[str]) -> str:
-    """Metrics by step as a picture in Markdown: an SVG in a data URI, which both UIs of Prefect draw."""
+    """Metrics by step as a picture in Markdown. A metric of few steps, such as a validation, has a marker at each."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
     for name in names:
         points = [(line["step"], line[name]) for line in lines if name in line]
-        axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2)
+        marker = "o" if len(points) <= MOST_MARKERS else ""  # a line through one point shows nothing
+        axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2, marker=marker, markersize=4)
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
     axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="svg")
-    return f"![{', '.join(names)}](data:image/svg+xml;base64,{base64.b64encode(picture.getvalue()).decode()})"
+    return picture(figure, ", ".join(names))
 
 
 def tokenizer_file(tokenizer: Tokenizer) -> str:

@@ -17,12 +17,14 @@ import pyarrow as pa
 from tasks.artifacts.files import write_atomically
 from tasks.execution.context import StageContext
 from tasks.execution.reporter import Row
+from tasks.plots import picture
 from tasks.records.documents import Document
 from tasks.web.urls import split_address
 
 NUM_SHOWN = 20  # hosts and languages
 SHARD_HOSTS = 200  # of a shard, the commonest
 MAX_HOSTS = 100_000  # of all shards: above, those that came least often are forgotten
+PLOT_COLUMNS = 4
 BARS = " ▁▂▃▄▅▆▇█"
 Limits = Mapping[str, tuple[float, float]]
 
@@ -102,8 +104,9 @@ def report_histograms(ctx: StageContext, overview: Overview) -> None:
         overview.load(path)
     figures = overview.figures()
     write_atomically(ctx.folder / "histograms.json", json.dumps(figures, ensure_ascii=False))
-    rows = [histogram_row(name, histogram) for name, histogram in figures["histograms"].items()]
-    ctx.table("histograms", rows, "Documents by each measure, from 0 to the last edge")
+    if figures["histograms"]:
+        page = histogram_page(figures["histograms"])
+        ctx.markdown("histograms", page, "Documents by each attribute; dashed: the least and the most that is kept")
     for kind in ("hosts", "languages"):
         rows = [{kind.removesuffix("s"): name, "documents": num, "kept": kept} for name, num, kept in figures[kind]]
         ctx.table(kind, rows, f"The commonest {kind}: documents measured, and kept")
@@ -116,3 +119,27 @@ def histogram_row(name: str, histogram: Mapping[str, Any]) -> Row:
     bars = "".join(BARS[math.ceil(math.sqrt(count / most) * (len(BARS) - 1))] for count in counts)
     limits = {side: histogram[side] for side in ("min", "max")}
     return {"measure": name, **limits, "last edge": histogram["edges"][-1], "documents": bars}
+
+
+def histogram_page(histograms: Mapping[str, Mapping[str, Any]]) -> str:
+    """Every histogram as a small picture, in Markdown: the root of the documents by bin, the limits as dashed lines.
+
+    One picture for all: as bars of text in a table, leading blanks are swallowed, and a score near 1 looks near 0.
+    """
+    from matplotlib.figure import Figure
+
+    num_rows = math.ceil(len(histograms) / PLOT_COLUMNS)
+    figure = Figure(figsize=(3.2 * PLOT_COLUMNS, 1.5 * num_rows), layout="constrained")
+    plots = figure.subplots(num_rows, PLOT_COLUMNS, squeeze=False).flat
+    for axes, (name, histogram) in zip(plots, histograms.items(), strict=False):
+        bins = range(len(histogram["edges"]))
+        axes.stairs(np.sqrt(histogram["counts"]), bins, fill=True)
+        for limit in (histogram["min"], histogram["max"]):
+            if limit is not None:
+                axes.axvline(float(np.interp(limit, histogram["edges"], bins)), color="C1", ls="--")
+        axes.set_title(name, fontsize=8)
+        axes.set_xticks([0, bins[-1]], [f"{histogram['edges'][0]:g}", f"{histogram['edges'][-1]:g}"], fontsize=7)
+        axes.set_yticks([])
+    for axes in list(figure.axes)[len(histograms) :]:
+        axes.remove()
+    return picture(figure, "documents by attribute")

@@ -66,7 +66,7 @@ class Soak:
 
     def pipeline(self) -> str:
         seed = self.random.randrange(3)
-        settings = [*SETTINGS, f"ingest.sample.seed={seed}"]
+        settings = [*SETTINGS, f"ingest.sample.num_articles={40 + seed}"]
         return self._end(self.prefect.trigger("pipeline", {"settings": settings, "until": "filter"}))
 
     def train(self) -> str:

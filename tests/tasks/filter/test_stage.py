@@ -245,10 +245,13 @@ class Told(Reporter):
     """What was made, and what was told as a table."""
 
     def __init__(self):
-        self.made, self.tables = [], {}
+        self.made, self.tables, self.pages = [], {}, {}
 
     def table(self, stage, name, rows, description):
         self.tables[name] = rows
+
+    def markdown(self, stage, name, text, description):
+        self.pages[name] = text
 
     def finished(self, step, manifest, is_skipped):
         if not is_skipped:
@@ -398,7 +401,7 @@ def test_what_was_seen_is_summed_over_shards(finished):
     assert figures["histograms"]["language_score"]["min"] == 0.65
     assert sum(figures["histograms"]["language_score"]["counts"]) == 5
     assert [row["host"] for row in told.tables["hosts"]] == ["example.com", "blocked.example.com"]
-    assert len(told.tables["histograms"]) == len(figures["histograms"])
+    assert "](data:image/svg+xml;base64," in told.pages["histograms"]
 
 
 def test_bins_of_a_fraction_are_fine_around_a_small_limit():
