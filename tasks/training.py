@@ -40,7 +40,14 @@ def train(
     run_file = ctx.state / "run.json"
     run_file.write_text(settings.model_dump_json(indent=1))
     follower = Follower(ctx, num_steps, shown)
-    launch(module, run_file, num_ranks=num_ranks, metrics_file=ctx.folder / "metrics.jsonl", on_metrics=follower)
+    launch(
+        module,
+        run_file,
+        num_ranks=num_ranks,
+        metrics_file=ctx.folder / "metrics.jsonl",
+        on_metrics=follower,
+        lease=ctx.lease,
+    )
     follower.plot()
     follower.listen()
     (ctx.folder / "run.json").write_text(run_file.read_text())

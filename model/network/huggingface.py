@@ -17,7 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.config import ModelConfig, RopeScaling, explained
+from model.files import replacing
 from model.network.transformer import RewardModel, Transformer
+from model.processes import check_lease
 
 FAMILIES = {"qwen3": "Qwen3", "llama": "Llama"}  # model_type -> what the names of its classes start with
 NAMES = {
@@ -127,11 +129,15 @@ def save_weights(
     """Write `weights`, named as in `model`, and its config.json.
 
     `token_ids`: fields such as pad_token_id, without which transformers' reward models (sequence classification) score no batches.
+    Raises LeaseLost where another run has taken over the folder.
     """
+    check_lease()
     fields = to_hugging_face(model.config, is_reward=isinstance(model, RewardModel), max_tokens=max_tokens)
     fields |= token_ids or {}
-    (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with replacing(folder / "config.json") as temporary:
+        temporary.write_text(json.dumps(fields, indent=2) + "\n")
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file(weights, temporary, metadata={"format": "pt"})
 
 
 def read_config(folder: Path) -> ModelConfig:

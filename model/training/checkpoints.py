@@ -38,7 +38,11 @@ class Checkpoints:
         partial = self.folder / f"partial-{steps:08d}"
         if engine.rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
-        engine.save(partial, steps)
+        try:
+            engine.save(partial, steps)
+        except BaseException:  # on a full disk, what was written would hold the rest of the space
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         check_lease()
         if engine.rank == 0:
             sync([*partial.rglob("*"), partial])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from model.files import read_lines, write_lines
+from model.processes import check_lease
 
 Metrics = dict[str, Any]
 
@@ -40,6 +41,7 @@ class MetricsLog:
 
     def append(self, metrics: Metrics) -> None:
         """Write the metrics of a step, which has the key `step`."""
+        check_lease()
         with self.path.open("a") as file:
             file.write(json.dumps(metrics) + "\n")
         if self.trackers is None:  # opened late: TensorBoard must know at which step the run resumes

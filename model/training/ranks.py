@@ -51,11 +51,15 @@ def record_error(error: Exception) -> None:
 
 
 def _record_failed_rank(error: "ChildFailedError", path: Path) -> None:
-    """A rank that a signal ended comes first: the others fail of its absence, and may have been noticed before it."""
-    signals = {rank: failure for rank, failure in error.failures.items() if failure.exitcode < 0}
-    if not signals:
-        return  # torchrun has copied the error file of the first
-    rank, failure = min(signals.items(), key=lambda item: (item[1].exitcode == -signal.SIGTERM, item[1].timestamp))
+    """A rank that was killed comes first: the others fail of its absence, and may have been noticed before it.
+
+    The agent ends the others with SIGTERM; torchrun has copied the error file of the first that failed by itself.
+    """
+    killed = {rank: failure for rank, failure in error.failures.items() if failure.exitcode < 0}
+    by_agent = {rank for rank, failure in killed.items() if failure.exitcode == -signal.SIGTERM}
+    if not killed or (path.exists() and by_agent == set(killed)):
+        return
+    rank, failure = min(killed.items(), key=lambda item: (item[0] in by_agent, item[1].timestamp))
     reason = " (manually or out of memory)" if failure.exitcode == -signal.SIGKILL else ""
     name = signal.Signals(-failure.exitcode).name
     path.write_text(json.dumps({"message": f"rank {rank} was killed by {name}{reason}"}))

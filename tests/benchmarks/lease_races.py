@@ -62,11 +62,7 @@ def attempt(seed: int, *, is_abandoned: bool, is_stalled: bool) -> Counter[str]:
             fork(lambda number=number: contend(folder, start, random.Random((seed, number).__repr__())))
             for number in range(NUM_RUNS)
         ]
-        if is_stalled:
-            time.sleep(0.05 + LEASE_SECONDS * chance.choice((0.5, 1.5, 2.5)))
-            for run in runs:
-                os.kill(run, signal.SIGCONT)
-        statuses = [status_of(run) for run in runs]
+        statuses = statuses_of(runs, LEASE_SECONDS * chance.choice((0.5, 1.5, 2.5)))
         lines = [json.loads(line) for line in (folder / "journal").read_text().splitlines()]
     counts = Counter({"tries": 1, "tries with a stall": int(is_stalled), "tries after a kill": int(is_abandoned)})
     commits = sum(line["event"] == "commit" for line in lines)
@@ -160,16 +156,25 @@ def fork(work: Callable[[], int]) -> int:
         os._exit(status)
 
 
-def status_of(run: int) -> int:
+def statuses_of(runs: list[int], stall_seconds: float) -> list[int]:
+    """Wait for all runs; one that stops is continued after so long. One that does not end within 30 s is killed."""
+    found: dict[int, int] = {}
+    stopped: dict[int, float] = {}
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(run, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
+    while len(found) < len(runs):
+        for run in set(runs) - set(found):
+            done, status = os.waitpid(run, os.WNOHANG | os.WUNTRACED)
+            if done and os.WIFSTOPPED(status):
+                stopped[run] = time.monotonic()
+            elif done:
+                found[run] = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > deadline:
+                os.kill(run, signal.SIGKILL)
+            elif run in stopped and time.monotonic() - stopped[run] > stall_seconds:
+                del stopped[run]
+                os.kill(run, signal.SIGCONT)
         time.sleep(0.002)
-    os.kill(run, signal.SIGKILL)
-    os.waitpid(run, 0)
-    return -signal.SIGKILL
+    return list(found.values())
 
 
 if __name__ == "__main__":
