@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.errors import UserError
-from tasks.execution.launcher import die_with_parent
+from model.processes import die_with_parent
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
