@@ -1,4 +1,4 @@
-"""The whole pipeline, small: every stage runs, is skipped, goes on after a kill, and is told to a person.
+"""The whole pipeline, small: every stage runs, is skipped when it is up to date, and resumes after a kill.
 
 One run on a sample web of a few hundred pages is shared by all tests of this file; each command is the one of the README.
 """
@@ -54,7 +54,7 @@ SMALL = [
     "evaluate.max_questions=20",
     "evaluate.max_preferences=20",
 ]
-QUICK = [  # where what is learned is not looked at
+QUICK = [  # for tests that do not use what the models learned
     "pretrain.train.num_steps=0",
     "sft.train.num_steps=1",
     "sft.train.num_ranks=1",
@@ -114,7 +114,7 @@ def test_every_stage_leaves_its_artifact_and_the_run_ends_with_the_report_card(
     for name in STAGE_NAMES:
         assert store.open(store.latest("tiny", name), Artifact).manifest.files
         assert name in finished
-    assert f"crawl2chat run tiny {shlex.join(settings())} --force sft " in finished  # it is this run that goes on
+    assert f"crawl2chat run tiny {shlex.join(settings())} --force sft " in finished
     assert "bits per byte" in finished
 
 
@@ -125,10 +125,13 @@ def test_a_run_again_skips_every_stage(finished: str, environment: dict[str, str
     assert time.monotonic() - start < 60  # a bound on hangs; the speed is measured in tests/benchmarks
 
 
-def test_the_same_by_module(finished: str, environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "flows.pipeline", "tiny", *settings()]
-    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert "11 stages of recipe tiny are up to date" in printed
+def test_printed_recipe_is_up_to_date_at_once(finished: str, environment: dict[str, str], tmp_path: Path) -> None:
+    """`crawl2chat recipe tiny > my.yaml; crawl2chat run my.yaml`."""
+    (tmp_path / "my.yaml").write_text(crawl2chat(environment, "recipe", "tiny", *settings()))
+    printed = crawl2chat(environment, "run", str(tmp_path / "my.yaml"))
+    assert "11 stages of recipe my are up to date" in printed
+    assert "crawl2chat chat --recipe my" in printed
+    assert crawl2chat(environment, "chat", "--recipe", "my", "-p", "Who are you?").strip()
 
 
 def test_a_changed_threshold_runs_filter_and_what_is_after_it_and_the_old_one_nothing(
@@ -176,17 +179,17 @@ def test_a_stage_is_run_again_alone(finished: str, environment: dict[str, str]) 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["run", "huge"], "no recipe 'huge'"),
         (["scaling", "huge"], "no recipe 'huge'"),
         (["scaling", "tiny", "--size", "0.5"], "take at least 3 sizes and 3 budgets"),
-        (["run", "tiny", "--set", "filter.nothing=1"], "no field 'nothing'"),
+        (["run", "tiny", "--set", "filter.nothing=1"], "there is no field filter.nothing"),
         (["run", "tiny", "--set", "filter.language_threshold=2"], "less than or equal to 1"),
         (["run", "tiny", "--input", "/nowhere/*.warc.gz"], "/nowhere/*.warc.gz"),
         (["run", "tiny", "--until", "nowhere"], "no stage 'nowhere'"),
         (["run", "tiny", "--only", "sft", "--from", "pretrain"], "give --only, or --from and --until"),
-        (["run", "tiny", "--only", "filter", "--force", "sft"], "not among those to run: filter"),
+        (["run", "tiny", "--only", "filter", "--force", "sft"], "not among the stages to run: filter"),
         (["show", "dedup/0123456789abcdef"], "no artifact dedup/0123456789abcdef"),
         (["chat", "--recipe", "small"], "crawl2chat run small"),
         (["chat", "--recipe", "huge"], "no recipe 'huge'"),
@@ -194,11 +197,11 @@ def test_a_stage_is_run_again_alone(finished: str, environment: dict[str, str]) 
     ],
 )
 def test_wrong_use_is_one_line_with_the_remedy_and_a_status(
-    arguments: list[str], told: str, environment: dict[str, str]
+    arguments: list[str], message: str, environment: dict[str, str]
 ) -> None:
     printed = crawl2chat(environment, *arguments, status=2).strip()
     assert printed.startswith("error:")
-    assert told in printed
+    assert message in printed
     assert "\n" not in printed
 
 
@@ -217,8 +220,8 @@ def test_on_a_terminal_of_80_columns_a_stage_has_its_name_and_times() -> None:
         console.print(terminal.display.get_renderable())
     shown = captured.get()
     assert shown.count("\n") == 1
-    for told in ("pretrain ", "900/12,000 steps", "0:00:00 left -:--:--", "loss 3.41"):
-        assert told in shown
+    for part in ("pretrain ", "900/12,000 steps", "0:00:00 left -:--:--", "loss 3.41"):
+        assert part in shown
 
 
 def test_a_file_that_is_no_archive_and_an_empty_folder_are_refused(tmp_path: Path, environment: dict[str, str]) -> None:

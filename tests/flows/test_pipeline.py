@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from mypy import api as mypy
 
+from flows.checks import check_run
 from flows.launch import imported
 from flows.pipeline import dag
-from flows.recipes import make_recipe
+from flows.recipes import STAGE_NAMES, make_recipe
 from model.errors import UserError
 from tasks.artifacts import manifest as artifacts
 from tasks.artifacts.manifest import Artifact, Report, Tokenizer
@@ -138,3 +139,63 @@ def test_every_input_of_every_step_is_on_the_page() -> None:
     names = {source.stage for step in steps for source in sources(step)}
     assert names == {"crawl", "attributes", "resource", "conversations", "preferences", "prompts", "questions"}
     assert all(source.is_source for step in steps for source in sources(step))
+
+
+RECORDS = {
+    "sft.conversations": '{"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]}',
+    "reward.preferences": '{"messages": [{"role": "user", "content": "a?"}], "chosen": "b", "rejected": "c"}',
+    "rlhf.prompts": '{"messages": [{"role": "user", "content": "a?"}]}',
+    "evaluate.questions": '{"question": "a?", "answer": "b"}',
+}
+
+
+@pytest.fixture
+def default_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("CRAWL2CHAT_STORE", store.url)
+    return store
+
+
+def check(store: Store, *settings: str) -> bool:
+    recipe = make_recipe("tiny", settings=settings)
+    return check_run(dag(recipe).by_stage(), STAGE_NAMES, (), recipe.name, store)
+
+
+@pytest.mark.parametrize("setting", RECORDS)
+def test_input_of_a_late_stage_is_checked_before_the_first_runs(
+    tmp_path: Path, default_store: Store, setting: str
+) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text(RECORDS[setting] + "\n")
+    assert check(default_store, f"{setting}={path}")
+    path.write_text(RECORDS[setting] + '\n{"nothing": 1}\n')
+    with pytest.raises(UserError, match=r"records.jsonl:2"):
+        check(default_store, f"{setting}={path}")
+    with pytest.raises(UserError, match=r"no file matches"):
+        check(default_store, f"{setting}={tmp_path}/missing.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("setting", "content", "message"),
+    [
+        ("tokenizer.vocabulary={}", "{}", "f.json is no tokenizer.json"),
+        ('tokenizer.compared_with=["{}"]', "{}", "f.json is no tokenizer.json"),
+        ('dedup.eval_sets=["{}"]', "no JSON", "f.json"),
+        ('filter.blocklists=["{}.missing"]', "", "there is no blocklist at"),
+        ('ingest.inputs=["{}.missing"]', "", "does not exist"),
+        ('dedup.against=["dedup/0123456789abcdef"]', "", "there is no artifact dedup/0123456789abcdef"),
+        ('pretrain.mixture={"tokenize/0123456789abcdef": 1}', "", "there is no artifact tokenize/0123456789abcdef"),
+    ],
+)
+def test_resource_is_checked_before_the_first_stage_runs(
+    tmp_path: Path, default_store: Store, setting: str, content: str, message: str
+) -> None:
+    path = tmp_path / "f.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        check(default_store, setting.replace("{}", str(path), 1))
+
+
+def test_stage_outside_the_run_without_an_artifact_is_named(default_store: Store) -> None:
+    steps = dag(make_recipe("tiny")).by_stage()
+    with pytest.raises(UserError, match="stage filter needs the artifact of ingest, which is missing"):
+        check_run(steps, ["filter"], (), "tiny", default_store)
