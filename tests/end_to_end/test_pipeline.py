@@ -155,7 +155,7 @@ def test_what_the_readme_shows_of_a_finished_run(finished: str, environment: dic
     assert "tokens" in crawl2chat(environment, "show", "tokenize")
     assert crawl2chat(environment, "chat", "-p", "Who are you?").strip()
     assert crawl2chat(environment, "complete", "The river").startswith("The river")
-    assert "Filters" in crawl2chat(environment, "report")
+    assert "Precision and recall of the filters" in crawl2chat(environment, "report")
 
 
 def test_the_report_card_is_written_into_the_readme(finished: str, environment: dict[str, str], tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_the_report_card_is_written_into_the_readme(finished: str, environment: 
     readme.write_text("before\n<!-- card -->\nan earlier card\n<!-- /card -->\nafter\n")
     crawl2chat(environment, "report", "--into", str(readme))
     written = readme.read_text()
-    assert written.startswith("before\n<!-- card -->\n\n### Data")
+    assert written.startswith("before\n<!-- card -->\n\n### Summary")
     assert written.endswith("<!-- /card -->\nafter\n")
     assert "an earlier card" not in written
     readme.write_text("no place for it")
@@ -315,7 +315,7 @@ def test_an_open_weights_model_goes_the_whole_way(
     assert "0 steps" in lines["pretrain"]
     store = store_of(copy)
     report, bundle = (store.folder(store.latest("tiny", stage)) for stage in ("evaluate", "export"))
-    assert "my-model in Llama's layout, taken as it is" in (report / "report.md").read_text()
+    assert "imported from my-model (Llama layout), not trained further" in (report / "report.md").read_text()
     assert "from the base model my-model by crawl2chat, in Llama's layout." in (bundle / "README.md").read_text()
     theirs = transformers.AutoModelForCausalLM.from_pretrained(bundle)
     assert type(theirs).__name__ == "LlamaForCausalLM"
