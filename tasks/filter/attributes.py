@@ -37,7 +37,7 @@ from tasks.records.documents import Document, read_documents
 from tasks.web import blocklists, language_id, urls
 from tasks.web.blocklists import Blocklist
 
-VERSION = 3
+VERSION = 4
 GROUP_DOCUMENTS = 1_000
 CATEGORIES = (
     *("adult", "agressif", "arjel", "chat", "cryptojacking", "dating", "ddos", "filehosting", "gambling", "malware"),

@@ -29,12 +29,12 @@ from tasks.artifacts.manifest import Resource
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
 from tasks.resources import resource
+from tasks.web import language_id
 from tasks.web.language_id import LABEL
 
 VERSION = 2
 MODEL = "files/model.bin"
 POSITIVE, NEGATIVE = f"{LABEL}positive", f"{LABEL}negative"
-LINE_END = "</s>"  # fastText's own word
 CHECKED_TEXTS = 1_000  # of each file, before a run
 MAX_CHARACTERS = 20_000  # of a document, its start
 
@@ -166,8 +166,7 @@ def parse(line: str, place: str) -> str:
 
 def as_line(text: str) -> str:
     """A text as fastText learns it and is asked of it: one line in lower case, without words that fastText has a use for."""
-    lowered = text[:MAX_CHARACTERS].lower()
-    return " ".join(lowered.replace(LABEL, " ").replace(LINE_END, " ").split())
+    return " ".join(language_id.as_one_line(text[:MAX_CHARACTERS].lower()).split())
 
 
 def learn(documents: Iterable[Drawn], config: QualityModelConfig, path: Path) -> Any:

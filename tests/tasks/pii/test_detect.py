@@ -58,6 +58,17 @@ PERSONAL = [
     ("iban", "DE89370400440532013000", "DE89370400440532013000"),
     ("iban", "AT61 1904 3002 3457 3201 BIC OPSKATWW", "AT61 1904 3002 3457 3201"),
     ("iban", "BE68-5390-0754-7034", "BE68-5390-0754-7034"),
+    ("iban", "de89370400440532013000", "de89370400440532013000"),
+    ("iban", "iban: de89 3704 0044 0532 0130 00, bic", "de89 3704 0044 0532 0130 00"),
+    ("iban", "(gb 82 WEST 1234 5698 7654 32)", "gb 82 WEST 1234 5698 7654 32"),
+    ("iban", "De89-3704-0044-0532-0130-00", "De89-3704-0044-0532-0130-00"),
+    ("iban", "fr14 2004 1010 0505 0001 3m02 606 et", "fr14 2004 1010 0505 0001 3m02 606"),
+    ("national_number", "DNI 54362315k", "54362315k"),
+    ("email", "login jane@example.com:secret99", "jane@example.com"),
+    ("email", "jane@github.com", "jane@github.com"),
+    ("ip", "the server 12.0.3.4", "12.0.3.4"),
+    ("ip", "DNS 8.8.8.8", "8.8.8.8"),
+    ("ip", "ip=8.8.8.8", "8.8.8.8"),
     ("iban", "ES91 2100 0418 45 0200051332", "ES91 2100 0418 45 0200051332"),
     ("national_number", "AB 12 34 56 C", "AB 12 34 56 C"),
     ("national_number", "National Insurance number AB123456C", "AB123456C"),
@@ -138,6 +149,11 @@ def test_a_kind_that_is_not_asked_for_stays(kind, text, value):
     [
         "icon@2x.png and @handle and a@b",  # no public suffix
         "me at example dot com",
+        "git@github.com:user/project.git and ssh -T git@github.com and ssh://git@gitlab.com/user/project, hg@bitbucket.org",
+        "scp jane@example.com:/home/jane/file . and deploy@example.com:project.git and rsync me@example.com:~/file",
+        "nginx 1.18.0.5, Chrome 99.0.4844.51, Windows 10.0.19041.1, OpenSSL (1.1.1.9), python>=3.8.1.2, foo==1.2.3.4, ^1.2.3.4",
+        "LibreOffice 7.4.0.3, upgraded from 4.3.2.1, updating packages to 4.3.2.2, 4.3.2.1 beta, 4.3.2.1 (x64), 4.3.2.1-rc1",
+        "de89370400440532013001, GB82 west 1234 5698 7654 33, de12 and the house of the old man by the sea",
         "10.0.0.1, 192.168.1.20, 127.0.0.1, 224.0.0.1",  # not public
         "version 11.22.33.44 and v8.8.4.4 and Chrome/99.0.48.44",  # versions
         "ver. 4.2.1.12, EC 3.4.21.4, fig. 1.2.3.4, kernel 5.15.0.91, version number is 5.1.2.60, update to 1.2.3.4",
