@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from model.config import GenerateConfig, explained
 from model.errors import UserError
-from model.inference.decoder import Decoder
+from model.inference.cpu_kernels import make_decoder
 from model.inference.generate import stream
 from model.network.huggingface import load_transformer
 from model.tokenizer.chat import ChatTokenizer, Messages
@@ -117,7 +117,7 @@ class Chat:
                 f"the model in {folder} has a vocabulary of {model.config.vocab_size} tokens, {tokenizer} one of "
                 f"{self.tokenizer.vocab_size}: give the tokenizer that the model was trained with"
             )
-        self.decoder = Decoder(model)
+        self.decoder = make_decoder(model)
 
     def reply(self, messages: Messages) -> Iterator[str]:
         """The assistant's next turn. Raises UserError if the conversation cannot be made to fit, see `fit_conversation`."""

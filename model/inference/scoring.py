@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.config import GenerateConfig
-from model.inference.decoder import Decoder
+from model.inference.cpu_kernels import make_decoder
 from model.inference.generate import generate
 from model.losses import token_logprobs
 from model.network.transformer import RewardModel, Transformer
@@ -48,7 +48,7 @@ def answer(
     batch: int = 64,
 ) -> list[Answer]:
     """The model's reply to each conversation, generated for `batch` conversations at a time."""
-    decoder = Decoder(model)
+    decoder = make_decoder(model)
     answers = []
     for group in _groups(conversations, batch):
         prompts = [tokenizer.render_prompt(messages) for messages in group]
@@ -62,7 +62,7 @@ def complete(
     model: Transformer, tokenizer: ChatTokenizer, openings: Sequence[str], config: GenerateConfig, batch: int = 64
 ) -> list[str]:
     """The model's continuation of each opening of a document, without the opening."""
-    decoder = Decoder(model)
+    decoder = make_decoder(model)
     texts = []
     for group in _groups(openings, batch):
         prompts = [tokenizer.encode_document(opening) for opening in group]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from model.config import GenerateConfig
-from model.inference.decoder import Decoder
+from model.inference.cpu_kernels import make_decoder
 from model.inference.generate import generate
 from model.network.transformer import Transformer
 from model.rl.prompts import Prompt
@@ -44,7 +44,9 @@ def roll_out(
         temperature=config.temperature if temperature is None else temperature,
         seed=seed,
     )
-    completions = generate(Decoder(policy), [prompt.tokens for prompt in prompts], sampling, tokenizer.assistant_end)
+    completions = generate(
+        make_decoder(policy), [prompt.tokens for prompt in prompts], sampling, tokenizer.assistant_end
+    )
     return Rollouts(prompts, completions, reward_function(prompts, completions))
 
 

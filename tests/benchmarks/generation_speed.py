@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from model.config import GenerateConfig, ModelConfig, num_parameters
+from model.inference.cpu_kernels import make_decoder
 from model.inference.decoder import Decoder
 from model.inference.generate import generate
 from model.network.huggingface import save_weights
@@ -35,7 +36,7 @@ from tests.benchmarks.harness import machine, print_table, say
 NUM_ROWS, NUM_TOKENS, NUM_RUNS = 32, 64, 15
 STOP = 5
 MODELS = {
-    "tiny": PretrainConfig().model,
+    "tiny": PretrainConfig().model.with_vocabulary(4096),
     "10 M": ModelConfig(
         vocab_size=8192, num_layers=6, width=320, num_heads=5, num_kv_heads=5, head_width=64, ff_width=896
     ),
@@ -134,11 +135,11 @@ def main() -> None:
             model, peer = export(config, Path(folder))
         for setting in SETTINGS:
             say(f"{name}: {setting.name}")
-            prompts, decoder = make_prompts(config.vocab_size, setting.num_completions), Decoder(model)
+            prompts, decoder = make_prompts(config.vocab_size, setting.num_completions), make_decoder(model)
             is_rollout = setting.num_completions > 1
             mine, other = measure(
                 [
-                    lambda: ours(Decoder(model) if is_rollout else decoder, prompts, setting),
+                    lambda: ours(make_decoder(model) if is_rollout else decoder, prompts, setting),
                     lambda: theirs(peer, prompts, setting),
                 ]
             )

@@ -1,4 +1,4 @@
-"""Beam search is transformers' on the same weights, and with enough beams it finds what a search through everything finds."""
+"""Beam search equals that of transformers, and with enough beams an exhaustive search."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 
 from model.config import BeamConfig
 from model.inference.beam_search import beam_search, exhaustive_search
-from model.inference.decoder import Decoder
+from model.inference.cpu_kernels import make_decoder
 from model.losses import token_logprobs
 from model.network.huggingface import save_weights
 from model.network.transformer import Transformer, initialize
@@ -20,7 +20,7 @@ PROMPTS = [[17, 44], [60, 9, 31, 12, 70], [33], [21, 22, 23, 24, 25, 26, 27, 28]
 
 
 def make_model(vocab_size: int, factor: float, num_pairs: int = 0) -> Transformer:
-    """Weights as they are drawn, times `factor`; then trained for a few steps to follow some pairs of tokens, or not."""
+    """Initial weights times `factor`, trained for `num_pairs` steps on pairs of tokens that follow each other."""
     torch.manual_seed(0)
     model = Transformer(tiny_config(vocab_size).model_copy(update={"tie_embeddings": False}))
     initialize(model, seed=3)
@@ -53,7 +53,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def theirs(model: Any, prompts: list[list[int]], **settings: Any) -> list[list[tuple[list[int], float]]]:
-    """What transformers finds: tokens and score of every beam, best first."""
+    """Tokens and score of every beam in transformers, best first."""
     most = max(map(len, prompts))
     tokens = torch.tensor([[0] * (most - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (most - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -70,46 +70,50 @@ def theirs(model: Any, prompts: list[list[int]], **settings: Any) -> list[list[t
 @pytest.mark.parametrize("early_stopping", [True, False, "never"])
 @pytest.mark.parametrize("length_penalty", [1.0, 0.0, 2.5, -1.0])
 @pytest.mark.parametrize("num_beams", [2, 5])
-def test_beams_are_those_of_transformers(
+def test_beams_equal_those_of_transformers(
     pair: tuple[Transformer, Any], num_beams: int, length_penalty: float, early_stopping: bool | str
 ) -> None:
     settings = {"num_beams": num_beams, "length_penalty": length_penalty, "early_stopping": early_stopping}
-    ours = beam_search(Decoder(pair[0]), PROMPTS, BeamConfig(max_new_tokens=12, **settings), STOP)
+    ours = beam_search(make_decoder(pair[0]), PROMPTS, BeamConfig(max_new_tokens=12, **settings), STOP)
     for found, expected in zip(ours, theirs(pair[1], PROMPTS, max_new_tokens=12, **settings), strict=True):
         assert [beam.tokens for beam in found] == [tokens for tokens, _ in expected]
         assert [beam.score for beam in found] == pytest.approx([score for _, score in expected], rel=2e-6, abs=1e-4)
 
 
-def test_the_trained_weights_end_some_completions_early_and_others_not() -> None:
-    """Or the comparison above would say little of early stopping."""
-    found = beam_search(Decoder(make_model(96, 1.0, 60)), PROMPTS, BeamConfig(max_new_tokens=12, num_beams=5), STOP)
+def test_trained_weights_end_some_completions_early() -> None:
+    """Otherwise the comparison above would not test early stopping."""
+    found = beam_search(
+        make_decoder(make_model(96, 1.0, 60)), PROMPTS, BeamConfig(max_new_tokens=12, num_beams=5), STOP
+    )
     lengths = {len(beam.tokens) for beams in found for beam in beams}
     assert len(lengths) > 4
     assert 12 in lengths or max(lengths) > 6
 
 
-def test_constraints_hold_in_a_search_as_in_transformers(pair: tuple[Transformer, Any]) -> None:
+def test_constraints_equal_those_of_transformers(pair: tuple[Transformer, Any]) -> None:
     config = BeamConfig(max_new_tokens=10, num_beams=3, banned_tokens=(7, 50), repetition_penalty=1.4)
     expected = theirs(pair[1], PROMPTS, max_new_tokens=10, num_beams=3, suppress_tokens=[7, 50], repetition_penalty=1.4)
-    for found, beams in zip(beam_search(Decoder(pair[0]), PROMPTS, config, STOP), expected, strict=True):
+    for found, beams in zip(beam_search(make_decoder(pair[0]), PROMPTS, config, STOP), expected, strict=True):
         assert [beam.tokens for beam in found] == [tokens for tokens, _ in beams]
 
 
 @pytest.mark.parametrize("length_penalty", [1.0, 0.0, 2.0, -0.5])
 @pytest.mark.parametrize("changes", [{}, {"stop_sequences": ((3, 4),), "banned_tokens": (1,)}], ids=str)
-def test_enough_beams_find_the_best_of_all(length_penalty: float, changes: dict[str, Any]) -> None:
+def test_enough_beams_find_the_best_completions(length_penalty: float, changes: dict[str, Any]) -> None:
     model = make_model(16, 6.0)
     config = BeamConfig(
         max_new_tokens=3, num_beams=16**2 + 1, length_penalty=length_penalty, early_stopping="never", **changes
     )
-    for prompt, found in zip([[2, 11], [9]], beam_search(Decoder(model), [[2, 11], [9]], config, STOP), strict=True):
+    for prompt, found in zip(
+        [[2, 11], [9]], beam_search(make_decoder(model), [[2, 11], [9]], config, STOP), strict=True
+    ):
         everything = exhaustive_search(model, prompt, config, STOP)
         assert [beam.tokens for beam in found[:40]] == [beam.tokens for beam in everything[:40]]
         assert [beam.score for beam in found[:40]] == pytest.approx([beam.score for beam in everything[:40]], abs=3e-5)
 
 
-def test_everything_is_everything() -> None:
-    """Probabilities of all completions add up to 1, and each is its own."""
+def test_exhaustive_search_finds_all_completions() -> None:
+    """The probabilities of all completions sum to 1, and no two are equal."""
     config = BeamConfig(max_new_tokens=3, num_beams=4096, length_penalty=0.0)
     beams = exhaustive_search(make_model(16, 6.0), [2, 11], config, STOP)
     assert len(beams) == len({tuple(beam.tokens) for beam in beams}) == 1 + 15 + 15 * 15 * 16
@@ -117,9 +121,9 @@ def test_everything_is_everything() -> None:
     assert all(first.score >= second.score for first, second in pairwise(beams))
 
 
-def test_logprobs_are_those_of_a_forward(pair: tuple[Transformer, Any], tmp_path: Path) -> None:
+def test_logprobs_equal_those_of_a_forward(pair: tuple[Transformer, Any], tmp_path: Path) -> None:
     config = BeamConfig(max_new_tokens=8, num_beams=3, length_penalty=0.0)
-    for prompt, beams in zip(PROMPTS, beam_search(Decoder(pair[0]), PROMPTS, config, STOP), strict=True):
+    for prompt, beams in zip(PROMPTS, beam_search(make_decoder(pair[0]), PROMPTS, config, STOP), strict=True):
         for beam in beams:
             tokens = torch.tensor([[*prompt, *beam.tokens]])
             with torch.no_grad():
@@ -128,6 +132,6 @@ def test_logprobs_are_those_of_a_forward(pair: tuple[Transformer, Any], tmp_path
             assert beam.score == pytest.approx(sum(beam.logprobs), abs=1e-3)
 
 
-def test_a_search_through_too_much_is_refused() -> None:
+def test_exhaustive_search_of_too_many_raises_user_error() -> None:
     with pytest.raises(ValueError, match=r"96\^4 completions, more than 65536"):
         exhaustive_search(make_model(96, 1.0), [1], BeamConfig(max_new_tokens=4), STOP)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from model.config import GenerateConfig, OptimConfig
-from model.inference.decoder import Decoder
+from model.inference.cpu_kernels import make_decoder
 from model.inference.generate import draw
 from model.inference.logits import NonFiniteError
 from model.inference.scoring import rewards
@@ -176,7 +176,10 @@ def test_old_logprobs_are_those_at_sampling_and_masked_to_the_completion(folder:
     ]
     config = config.model_copy(update={"completions_per_prompt": 2})
     drawn = draw(
-        Decoder(policy), [prompt.tokens for prompt in prompts], GenerateConfig(max_new_tokens=6), encoder.encode("e")[0]
+        make_decoder(policy),
+        [prompt.tokens for prompt in prompts],
+        GenerateConfig(max_new_tokens=6),
+        encoder.encode("e")[0],
     )
     reward_function = RewardFunction(config, encoder, load_reward_model(folder / "reward_model"))
     completions = [completion.tokens for completion in drawn]
