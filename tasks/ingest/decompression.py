@@ -1,8 +1,11 @@
-"""The plain bytes of a file that is compressed record by record: gzip members, zstd frames, or not compressed at all.
+"""The decompressed bytes of a file that is compressed record by record (gzip members, zstd frames) or not at all.
 
-Reads a stream once, front to back, in bounded memory, and knows where each member begins (a frame of zstd is called so too).
-After a damaged one it goes on at the next. zstd is that of web archives (IIPC, https://iipc.github.io/warc-specifications/
+Reads a stream once, front to back, in bounded memory, and knows where in the file each member (or frame) begins. After a damaged
+member it resumes at the next one. The zstd form is that of web archives (IIPC, https://iipc.github.io/warc-specifications/
 specifications/warc-zstd/): a skippable frame may hold a dictionary for the frames that follow, itself compressed or not.
+
+What a hostile file can cost is bounded: how much is read again after damage (REREAD_BYTES), how far a file may grow
+(FREE_BYTES, MAX_RATIO), the window of zstd, and how many bytes of dictionaries are loaded.
 """
 
 import contextlib
@@ -17,11 +20,12 @@ from isal import isal_zlib as zlib  # twice as fast as the standard library's
 
 GzipError: type[Exception] = zlib.error  # type: ignore[assignment]  # its stub says an instance
 BLOCK_BYTES = 64 * 1024
-KEPT_BYTES = 512 * 1024  # of the source, behind what is inflated: a damaged member may have swallowed the next ones
-REREAD_BYTES = 64 * 2**20  # and as much as was read: a file made for it would be searched again and again
-FREE_BYTES = 2**30  # of plain bytes, before their ratio to those of the file counts
-MAX_RATIO = 200
-SALVAGE_BYTES = 64
+KEPT_BYTES = 512 * 1024  # of the source before the current position: a damaged member may have swallowed the next ones
+REREAD_BYTES = 16 * 2**20  # plus as many bytes as the file has: a file made for it would be searched again and again
+FREE_BYTES = 256 * 2**20  # decompressed bytes before their ratio to the compressed ones counts
+MAX_RATIO = 200  # web pages compress 4 to 10 times, a crawl's most repetitive member some 100 times
+SALVAGE_STEP_BYTES = 64
+SALVAGE_BYTES = 4096  # enough for the record header, which names the page
 
 Kind = Literal["gzip", "zstd", "plain"]
 MAGIC: dict[Kind, re.Pattern[bytes]] = {
@@ -37,26 +41,28 @@ ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 ZSTD_DICTIONARY = b"\x5d\x2a\x4d\x18"
 ZSTD_WINDOW_BYTES = 2**27  # a frame that asks for more memory is refused
 DICTIONARY_BYTES = 16 * 2**20
-PIECE_BYTES: dict[Kind, int] = {"gzip": 16 * 1024, "zstd": 512}  # zstd has no limit of its output: 16 MiB of these
+ALL_DICTIONARIES_BYTES = 4 * DICTIONARY_BYTES  # plus as many bytes as the file has
+PIECE_BYTES: dict[Kind, int] = {"gzip": 16 * 1024, "zstd": 512}  # zstd has no output limit: 512 bytes become at most 16 MiB
 
 
 class DecompressedStream:
-    """A window on the plain bytes of `source`, from the place in hand on, as far as they were asked for."""
+    """Sliding window over the decompressed bytes of `source`; window[0] is the current position."""
 
     def __init__(self, source: IO[bytes]) -> None:
         self.source = source
         self.raw = bytearray(source.read(BLOCK_BYTES))
-        self.raw_start = 0  # where in the source raw[0] is
-        self.raw_next = 0  # index in raw of what is to be inflated next
+        self.raw_start = 0  # offset of raw[0] in the source
+        self.raw_next = 0  # index in raw of the next byte to decompress
         self.kind = _kind(bytes(self.raw))
         self.window = bytearray()
-        self.start = 0  # where in the plain bytes window[0] is
-        self.members = deque([(0, 0)])  # where each begins, from that in hand on: in the plain bytes, in the source
+        self.start = 0  # offset of window[0] in the decompressed bytes
+        self.members = deque([(0, 0)])  # where each begins, from the current one on: in the decompressed bytes, in the source
         self.inflater: Any = None
         self.zstd = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
-        self.trouble = ""  # why there are no more bytes, where it is not the end of the file
-        self.is_cut = False  # the trouble is that the file ends within a member
-        self.reread_bytes = 0  # of the source, after trouble
+        self.error = ""  # why there are no more bytes, unless the file has ended
+        self.is_cut = False  # the error is that the file ends within a member
+        self.reread_bytes = 0  # of the source, after errors
+        self.dictionary_bytes = 0
 
     @property
     def end(self) -> int:
@@ -64,44 +70,44 @@ class DecompressedStream:
 
     @property
     def source_bytes(self) -> int:
-        """How much of the source was read."""
+        """How many bytes of the source were read."""
         return self.raw_start + len(self.raw)
 
     def source_offset(self) -> int:
-        """Where in the source the place in hand is; in a compressed file, where its member begins."""
+        """Offset of the current position in the source; in a compressed file, of the member it is in."""
         return self.start if self.kind == "plain" else self.members[0][1]
 
     def is_at_member(self) -> bool:
         return self.members[0][0] == self.start
 
-    def rest_of_member(self) -> int:
-        """How much of the window is of the member in hand."""
+    def num_bytes_of_member(self) -> int:
+        """How many bytes of the window belong to the current member."""
         return self.members[1][0] - self.start if len(self.members) > 1 else len(self.window)
 
     def copy(self, begin: int, end: int) -> bytes:
-        """A part of the window; a slice of it would be copied twice."""
+        """window[begin:end]; a slice of the bytearray would be copied twice."""
         with memoryview(self.window) as view:
             return bytes(view[begin:end])
 
     def drop(self, num_bytes: int) -> None:
-        """Go on by so much of the window."""
+        """Move the current position forward within the window."""
         assert 0 <= num_bytes <= len(self.window)
         del self.window[:num_bytes]
         self.start += num_bytes
         while len(self.members) > 1 and self.members[1][0] <= self.start:
             self.members.popleft()
 
-    def need(self, num_bytes: int) -> bool:
-        """Fill the window up to a length; False where it stays shorter."""
+    def fill_to(self, num_bytes: int) -> bool:
+        """Fill the window up to a length; False if it stays shorter."""
         while len(self.window) < num_bytes:
-            if not self.fill():
+            if not self.read_more():
                 return False
         return True
 
-    def fill(self) -> bool:
-        """More bytes into the window; False where there are none, because of `trouble` or the end of the file."""
+    def read_more(self) -> bool:
+        """Read more bytes into the window; False if there are none, because of `error` or the end of the file."""
         before = len(self.window)
-        while len(self.window) == before and not self.trouble and self._has_raw():
+        while len(self.window) == before and not self.error and self._has_raw():
             if self.kind == "plain":
                 self.window += self.raw[self.raw_next :]
                 self.raw_next = len(self.raw)
@@ -109,18 +115,18 @@ class DecompressedStream:
                 self._begin_member()
             else:
                 self._inflate()
-        if len(self.window) == before and self.inflater is not None and not self.trouble:
-            self.trouble, self.is_cut = f"the file ends within a {self.kind} member", True
+        if len(self.window) == before and self.inflater is not None and not self.error:
+            self.error, self.is_cut = f"the file ends within a {self.kind} member", True
         return len(self.window) > before
 
-    def next_member(self) -> bool:
-        """After trouble, go on with an empty window at the next place that looks like a member; False where none does."""
+    def skip_to_next_member(self) -> bool:
+        """After an error, continue with an empty window where the next member seems to begin; False if none does."""
         self.drop(len(self.window))
-        self.inflater, self.trouble, self.is_cut = None, "", False
-        behind = max(self.members[-1][1] + 1 - self.raw_start, 0)
-        if behind > self.raw_next or self.reread_bytes < REREAD_BYTES + self.source_bytes:
-            self.reread_bytes += max(self.raw_next - behind, 0)
-            self.raw_next = behind
+        self.inflater, self.error, self.is_cut = None, "", False
+        after_magic = max(self.members[-1][1] + 1 - self.raw_start, 0)
+        if after_magic > self.raw_next or self.reread_bytes < REREAD_BYTES + self.source_bytes:
+            self.reread_bytes += max(self.raw_next - after_magic, 0)
+            self.raw_next = after_magic
         while not (found := MAGIC[self.kind].search(self.raw, self.raw_next)):
             self.raw_next = max(self.raw_next, len(self.raw) - MAGIC_BYTES + 1)
             if not self._read():
@@ -154,12 +160,12 @@ class DecompressedStream:
         if self.members[-1][0] == self.end:
             self.members.pop()
         self.members.append((self.end, self.raw_start + self.raw_next))
-        self.drop(0)  # it may be the one in hand
+        self.drop(0)  # the new member may be the current one
         self._has_raw(MAGIC_BYTES)
         if self.kind == "zstd" and ZSTD_SKIPPABLE.match(self.raw, self.raw_next):
             self._skip_frame()
         elif not MAGIC[self.kind].match(self.raw, self.raw_next):
-            self.trouble = f"no {self.kind} member begins here"
+            self.error = f"no {self.kind} member begins here"
         elif self.kind == "gzip":
             self.inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
         else:
@@ -173,27 +179,30 @@ class DecompressedStream:
         except (GzipError, zstandard.ZstdError) as error:
             if self.kind == "gzip" and self.members[-1][0] == self.end:
                 self.window += _salvage(piece)
-            self.trouble = f"damaged {self.kind} member: {error}"
+            self.error = f"damaged {self.kind} member: {error}"
             return
         self.raw_next += len(piece) - len(self.inflater.unused_data or self.inflater.unconsumed_tail)
         if self.inflater.eof:
             self.inflater = None
         if self.end > FREE_BYTES + MAX_RATIO * self.source_bytes:
-            self.trouble = f"the file grows more than {MAX_RATIO}-fold when decompressed, and is not read on"
+            self.error = f"the file grows more than {MAX_RATIO}-fold when decompressed; the rest of it is not read"
             self.source = io.BytesIO()
 
     def _skip_frame(self) -> None:
-        """Pass over a frame of zstd that holds no plain bytes but perhaps a dictionary."""
+        """Skip a frame of zstd that holds no data but perhaps a dictionary."""
         self._has_raw(8)
         is_dictionary = self.raw[self.raw_next : self.raw_next + 4] == ZSTD_DICTIONARY
         num_bytes = int.from_bytes(self.raw[self.raw_next + 4 : self.raw_next + 8], "little")
         self.raw_next = min(self.raw_next + 8, len(self.raw))
-        content = b"".join(piece for piece in self._pass(num_bytes) if is_dictionary and num_bytes <= DICTIONARY_BYTES)
-        if is_dictionary:
-            with contextlib.suppress(zstandard.ZstdError):  # then the frames that need it are damaged
-                self.zstd = _with_dictionary(content)
+        content = b"".join(piece for piece in self._pieces(num_bytes) if is_dictionary and num_bytes <= DICTIONARY_BYTES)
+        if is_dictionary and self.dictionary_bytes < ALL_DICTIONARIES_BYTES + self.source_bytes:
+            with contextlib.suppress(zstandard.ZstdError):  # then the frames that need the dictionary are damaged
+                content = _decompressed_dictionary(content)
+                self.dictionary_bytes += len(content)
+                dictionary = zstandard.ZstdCompressionDict(content)
+                self.zstd = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=ZSTD_WINDOW_BYTES)
 
-    def _pass(self, num_bytes: int) -> Iterator[bytes]:
+    def _pieces(self, num_bytes: int) -> Iterator[bytes]:
         while num_bytes and self._has_raw():
             piece = bytes(self.raw[self.raw_next : self.raw_next + min(num_bytes, BLOCK_BYTES)])
             self.raw_next += len(piece)
@@ -202,7 +211,7 @@ class DecompressedStream:
 
 
 def _kind(head: bytes) -> Kind:
-    """By the magic number at the start; where garbage is there, by the first one that follows."""
+    """By the magic number at the start; if that is none, by the first one that follows."""
     if ZSTD_SKIPPABLE.match(head):
         return "zstd"
     start = head[:MAGIC_BYTES]
@@ -213,18 +222,20 @@ def _kind(head: bytes) -> Kind:
 
 
 def _salvage(piece: bytes) -> bytes:
-    """What a damaged gzip member begins with: zlib gives nothing of the piece in which it finds damage."""
-    inflater, plain = zlib.decompressobj(16 + zlib.MAX_WBITS), b""
+    """The first bytes of a damaged gzip member: zlib returns nothing of the piece in which it finds damage."""
+    inflater, parts = zlib.decompressobj(16 + zlib.MAX_WBITS), []
     with contextlib.suppress(GzipError):
-        while piece and not inflater.eof:
-            plain += inflater.decompress(piece, SALVAGE_BYTES)
+        for _ in range(SALVAGE_BYTES // SALVAGE_STEP_BYTES):
+            parts.append(inflater.decompress(piece, SALVAGE_STEP_BYTES))
             piece = inflater.unconsumed_tail
-    return plain
+            if not piece or inflater.eof:
+                break
+    return b"".join(parts)
 
 
-def _with_dictionary(content: bytes) -> zstandard.ZstdDecompressor:
-    if MAGIC["zstd"].match(content):
-        plain = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).stream_reader(content)
-        content = plain.read(DICTIONARY_BYTES)
-    dictionary = zstandard.ZstdCompressionDict(content)
-    return zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=ZSTD_WINDOW_BYTES)
+def _decompressed_dictionary(content: bytes) -> bytes:
+    if not MAGIC["zstd"].match(content):
+        return content
+    reader = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).stream_reader(content)
+    data: bytes = reader.read(DICTIONARY_BYTES)
+    return data

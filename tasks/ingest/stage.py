@@ -227,7 +227,7 @@ def ingest_file(file: File) -> Counts:
 def _errors(file: File, damages: list[DamagedRange], num_damages: int) -> Iterator[dict[str, Any]]:
     for number, damage in enumerate(damages, 1):
         hidden = num_damages - len(damages) if number == len(damages) else 0
-        error = damage.trouble + f" (the last place; {hidden} before it are not listed)" * (hidden > 0)
+        error = damage.reason + f" (the last place; {hidden} before it are not listed)" * (hidden > 0)
         yield {"file": file.label, "offset": damage.offset, "bytes": damage.num_bytes, "error": error}
 
 

@@ -84,7 +84,7 @@ def test_a_wrong_length_costs_one_record(form: str, change: int) -> None:
         return
     assert whole(data) == [0, 1, 3, 4, 5]
     _, (damage,) = read(data)
-    assert (damage.trouble, damage.is_cut) == (WRONG_LENGTH, False)
+    assert (damage.reason, damage.is_cut) == (WRONG_LENGTH, False)
 
 
 @pytest.mark.parametrize("form", FORMS)

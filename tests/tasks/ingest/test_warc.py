@@ -103,7 +103,7 @@ def test_what_is_no_archive_is_said_to_be_none(data: bytes) -> None:
 
 def test_an_error_does_not_quote_the_page() -> None:
     _, (damage,) = read(b"".join(PAGES) + gzip.compress(b"Jane Roe, 12 Elm Street\n", mtime=0))
-    assert "Jane" not in damage.trouble
+    assert "Jane" not in damage.reason
 
 
 def peak_bytes(stream: io.BytesIO) -> int:
@@ -139,7 +139,7 @@ def test_a_frame_of_zstd_that_asks_for_too_much_memory_is_refused() -> None:
     data = greedy.compress(PLAIN_PAGES[0]) + greedy.flush() + archive(PLAIN_PAGES[1:], "zstd")
     records, (damage,) = read(data)
     assert len(records) == 3
-    assert "memory" in damage.trouble
+    assert "memory" in damage.reason
 
 
 class Endless(io.RawIOBase):
