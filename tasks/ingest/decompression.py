@@ -42,7 +42,10 @@ ZSTD_DICTIONARY = b"\x5d\x2a\x4d\x18"
 ZSTD_WINDOW_BYTES = 2**27  # a frame that asks for more memory is refused
 DICTIONARY_BYTES = 16 * 2**20
 ALL_DICTIONARIES_BYTES = 4 * DICTIONARY_BYTES  # plus as many bytes as the file has
-PIECE_BYTES: dict[Kind, int] = {"gzip": 16 * 1024, "zstd": 512}  # zstd has no output limit: 512 bytes become at most 16 MiB
+PIECE_BYTES: dict[Kind, int] = {
+    "gzip": 16 * 1024,
+    "zstd": 512,
+}  # zstd has no output limit: 512 bytes become at most 16 MiB
 
 
 class DecompressedStream:
@@ -56,7 +59,9 @@ class DecompressedStream:
         self.kind = _kind(bytes(self.raw))
         self.window = bytearray()
         self.start = 0  # offset of window[0] in the decompressed bytes
-        self.members = deque([(0, 0)])  # where each begins, from the current one on: in the decompressed bytes, in the source
+        self.members = deque(
+            [(0, 0)]
+        )  # where each begins, from the current one on: in the decompressed bytes, in the source
         self.inflater: Any = None
         self.zstd = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
         self.error = ""  # why there are no more bytes, unless the file has ended
@@ -194,7 +199,9 @@ class DecompressedStream:
         is_dictionary = self.raw[self.raw_next : self.raw_next + 4] == ZSTD_DICTIONARY
         num_bytes = int.from_bytes(self.raw[self.raw_next + 4 : self.raw_next + 8], "little")
         self.raw_next = min(self.raw_next + 8, len(self.raw))
-        content = b"".join(piece for piece in self._pieces(num_bytes) if is_dictionary and num_bytes <= DICTIONARY_BYTES)
+        content = b"".join(
+            piece for piece in self._pieces(num_bytes) if is_dictionary and num_bytes <= DICTIONARY_BYTES
+        )
         if is_dictionary and self.dictionary_bytes < ALL_DICTIONARIES_BYTES + self.source_bytes:
             with contextlib.suppress(zstandard.ZstdError):  # then the frames that need the dictionary are damaged
                 content = _decompressed_dictionary(content)

@@ -1,11 +1,20 @@
-"""Extraction in a process of its own, which can be killed.
+"""The sandbox in which text is extracted: a process of its own, with limits of CPU time and memory for each page.
 
-Reads the bodies of pages, which are made by strangers: everything that parses them is here, from the charset on. A page can keep a
-parser busy in C code, where no signal reaches it: one tag with 100,000 attributes holds libxml2 for minutes. It can also take all
-memory, or end the process. Here each of these costs the page, told by its reason, and a new process, half a second, and nothing
-else. A process is also followed by another when it has grown: parsers and their caches do not give back all they took.
+Reads the bodies of pages, which strangers wrote: everything that parses them runs here, from the charset on. A page can keep a parser
+busy in C code, where Python runs no signal handler (100,000 attributes in one tag hold libxml2 for minutes); it can take all memory,
+or crash the process. In the sandbox each of these costs this page, which is dropped with a reason, and nothing else.
+
+Limits are per page and grow with its size, so that a page is kept or dropped whatever came before it and however busy the machine is:
+- CPU time (ITIMER_PROF, whose SIGPROF the kernel sends and nothing in the process handles). Wall time has a limit 60 times as large,
+  for a process that hangs without computing. Wall time alone dropped pages whenever the machine was busy.
+- Address space (RLIMIT_AS).
+
+The sandbox is a server that has imported the parsers, and forks a child that reads pages. If a page ends the child, the server
+reports why and forks the next child: 10 ms instead of the second that a new interpreter takes. A child is also replaced when it has
+grown, because parsers and their caches do not return all memory.
 """
 
+import ctypes
 import gc
 import itertools
 import json
@@ -23,85 +32,96 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
+from tasks.ingest.charset import decode
+from tasks.ingest.dropped import Dropped
 from tasks.ingest.extractors import Extractor, extract
-from tasks.ingest.http_response import Body, Dropped, decode
+from tasks.ingest.http_response import Body
 
-MEMORY_BYTES = 2 * 2**30  # of address space, beyond what the process has when it is ready
-GROWN_BYTES = 512 * 2**20  # resident, likewise
-SUSPECT_FRACTION = 0.75  # of the memory; trafilatura finds no text where memory ends, and does not say why
-PAGES_PER_PROCESS = 5_000
+MEMORY_BYTES = 160 * 2**20  # the heaviest real page tried, 1.2 MB of table, needs a quarter of what this allows it
+GROWN_BYTES = 64 * 2**20  # resident memory beyond that of a new child, after which the child is replaced
+PEAK_BYTES = 256 * 2**20  # likewise of address space
+SUSPECT_FRACTION = 0.75  # of the memory; trafilatura finds no text if memory ends, and does not say why
+PAGES_PER_CHILD = 5_000
 PAGES_PER_COLLECTION = 100  # of cyclic garbage; Python alone would look for it 20 times a page, and find next to none
-READY_SECONDS = 120.0
+WALL_FACTOR, WALL_SECONDS = 60, 60.0  # wall time is limited to so many times the CPU time, plus as much
+READY_SECONDS = 300.0
+RETIRED = 3  # exit status of a child that is to be replaced
+PR_SET_PDEATHSIG = 1
 
 
 class Settings(NamedTuple):
-    """How text is made of a page, and what it may cost. Without `languages` there is no look."""
+    """How text is extracted, and what a page may cost. Without `languages` there is no language prefilter.
+
+    `page_seconds` of CPU time and `memory_bytes` are allowed once for each page, and again for each MiB of its HTML.
+    """
 
     extractor: Extractor
-    max_seconds: float
+    page_seconds: float
     languages: tuple[str, ...] = ()
     min_language_score: float = 0.0
     language_model: str = ""
     memory_bytes: int = MEMORY_BYTES
 
+    def scale(self, body: Body) -> float:
+        return 1 + len(body.content) / 2**20
+
 
 @cache
-def extraction(settings: Settings) -> "Extraction":
-    """The one of this process, which ends with it."""
-    return Extraction(settings)
+def sandbox(settings: Settings) -> "Sandbox":
+    """The sandbox of this process, which ends with it."""
+    return Sandbox(settings)
 
 
-class Extraction:
+class Sandbox:
     """Extracts the text of one page after the other, each within the limits of `settings`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.process: subprocess.Popen[bytes] | None = None
-        self.num_pages = 0  # by this process
+        self.server: subprocess.Popen[bytes] | None = None
         multiprocessing.util.Finalize(self, self.stop, exitpriority=10)
 
-    def text(self, body: Body) -> str:
-        """Raises Dropped where there is none (empty/text), not in time (empty/timeout) or not in memory (empty/memory), where the
-        process died of it (empty/killed), and where the page is in another language (language/CODE).
+    def extract(self, body: Body) -> str:
+        """The text of a page.
+
+        Raises Dropped: empty/text (there is none), empty/timeout, empty/memory, empty/killed (the process died of it), empty/error
+        (the parser failed) or language/CODE (the page is in another language).
         """
-        if self.process is None:
+        if self.server is None:
             self._start()
         try:
             self.connection.send(body)
-            if not self.connection.poll(self.settings.max_seconds):
+            seconds = self.settings.page_seconds * self.settings.scale(body)
+            if not self.connection.poll(WALL_SECONDS + WALL_FACTOR * seconds):
                 self.stop()
                 raise Dropped("empty/timeout")
-            reason, text, grown_bytes = json.loads(
-                self.connection.recv_bytes()
-            )  # no pickle of one who reads such pages
-        except (EOFError, OSError):
+            reason, text = json.loads(self.connection.recv_bytes())  # no pickle from a process that parses such pages
+        except (EOFError, OSError, ValueError):
             self.stop()
             raise Dropped("empty/killed") from None
-        self.num_pages += 1
-        if self.num_pages == PAGES_PER_PROCESS or grown_bytes > GROWN_BYTES or reason == "empty/memory":
-            self.stop()
         if reason:
             raise Dropped(reason)
         return str(text)
 
     def stop(self) -> None:
-        if self.process is not None:
+        """Kill the server and its child."""
+        if self.server is not None:
             self.connection.close()
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+            os.killpg(self.server.pid, signal.SIGKILL)
+            self.server.wait()
+            self.server = None
 
     def _start(self) -> None:
-        """A fresh interpreter: one that multiprocessing starts would import the command line with Prefect again."""
+        """Start a fresh interpreter: one that multiprocessing starts would import the command line with Prefect again."""
         ours, theirs = socket.socketpair()
-        self.process = subprocess.Popen(
+        self.server = subprocess.Popen(
             [sys.executable, "-c", f"from tasks.ingest.extraction_process import serve; serve({theirs.fileno()})"],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            process_group=0,
         )
-        theirs.close()  # so that its death is seen here
-        self.connection, self.num_pages = Connection(ours.detach()), 0
+        theirs.close()  # so that the death of the server is seen here
+        self.connection = Connection(ours.detach())
         self.connection.send(self.settings)
         if not self.connection.poll(READY_SECONDS):
             raise RuntimeError(
@@ -111,37 +131,71 @@ class Extraction:
 
 
 def serve(descriptor: int) -> None:
-    """What the process does: settings and pages in, (reason, text, bytes grown) out, until nobody listens."""
+    """The server: receive settings, import what they need, and keep one child that serves pages until the other end closes."""
+    _die_with_parent()
     connection = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage ends it
     settings: Settings = connection.recv()
-    if settings.extractor != "resiliparse":
-        from tasks.ingest.trafilatura_xpaths import patch_trafilatura
-
-        patch_trafilatura()
+    extract(
+        "<html><body><p>Imports what the extractor imports at its first page.</p></body></html>", settings.extractor
+    )
     prefilter = _prefilter(settings) if settings.languages else None
+    gc.collect()
     gc.freeze()
     gc.disable()
-    ready = _memory()
-    limit = ready["VmSize"] + settings.memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     connection.send_bytes(b"ready")
+    while True:
+        child = os.fork()
+        if not child:
+            _die_with_parent()
+            os._exit(_serve_pages(connection, settings, prefilter))
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status >= 0 and status != RETIRED:
+            return
+        if status < 0:  # between two pages a child does nothing that could end it, so that a page was sent
+            reason = "empty/timeout" if status == -signal.SIGPROF else "empty/killed"
+            connection.send_bytes(json.dumps([reason, ""]).encode())
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _serve_pages(connection: Connection, settings: Settings, prefilter: Callable[[str], None] | None) -> int:
+    """The child: pages in, (reason, text) out. Returns its exit status."""
+    before = start = _memory()
     for number in itertools.count(1):
         try:
             body: Body = connection.recv()
-        except EOFError:
-            return
+        except (EOFError, OSError):
+            return 0
+        allowed = int(settings.memory_bytes * settings.scale(body))
+        _limit_memory(before["VmSize"] + allowed)
+        signal.setitimer(signal.ITIMER_PROF, settings.page_seconds * settings.scale(body))
         reason, text = _result(body, settings.extractor, prefilter)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _limit_memory(resource.RLIM_INFINITY)
         memory = _memory()
-        if reason == "empty/text" and memory["VmPeak"] > ready["VmSize"] + SUSPECT_FRACTION * settings.memory_bytes:
+        if reason == "empty/text" and memory["VmPeak"] > max(
+            before["VmSize"] + SUSPECT_FRACTION * allowed, before["VmPeak"]
+        ):
             reason = "empty/memory"
         if number % PAGES_PER_COLLECTION == 0:
             gc.collect()
-        connection.send_bytes(json.dumps([reason, text, memory["VmRSS"] - ready["VmRSS"]]).encode())
+        connection.send_bytes(json.dumps([reason, text]).encode())
+        before = memory
+        is_grown = memory["VmRSS"] > start["VmRSS"] + GROWN_BYTES or memory["VmPeak"] > start["VmSize"] + PEAK_BYTES
+        if number == PAGES_PER_CHILD or is_grown or reason == "empty/memory":
+            return RETIRED
+    raise AssertionError
+
+
+def _limit_memory(num_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (num_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def _prefilter(settings: Settings) -> Callable[[str], None]:
-    """The look at a page that is asked for. Half of what this process would import, where none is."""
+    """The language prefilter. Imported only if requested: it is half of this process's imports."""
     from tasks.ingest.language_prefilter import prefilter_language
     from tasks.web import language_id
 
@@ -150,7 +204,7 @@ def _prefilter(settings: Settings) -> Callable[[str], None]:
 
 
 def _result(body: Body, extractor: Extractor, prefilter: Callable[[str], None] | None) -> tuple[str, str]:
-    """The reason why there is no text, or the text."""
+    """The reason why the page is dropped, or its text."""
     try:
         html = decode(*body)
         if prefilter:

@@ -2,34 +2,35 @@
 
 `trafilatura` (Barbaresi 2021) with FineWeb's settings: precision before recall, no comments. `resiliparse` (Bevendorff et al. 2018)
 with DCLM's, in a seventh of the time: finds more, also of what is not wanted. `combined` is trafilatura with neither preference and
-without its fallbacks, in a little less time, and resiliparse's text where that is much longer: where a page is no article,
-trafilatura often finds a small part of it. On pages of all kinds it is the best of the three, on articles as good as trafilatura
+without its fallbacks, in a little less time, or resiliparse's text if that is much longer: on a page that is no article, trafilatura
+often finds a small part of it. On pages of all kinds it is the best of the three, on articles as good as trafilatura
 (tests/benchmarks/extraction_quality.py).
 
-Departs from FineWeb in that trafilatura's own deduplication is off: it remembers the pages before, and so makes the result depend on
-how files are spread over workers.
+Departs from FineWeb in that trafilatura's own deduplication is off: it compares with the pages before, so that the result would depend
+on how files are spread over workers.
 """
 
 import logging
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
-from tasks.ingest.http_response import Dropped
+from tasks.ingest.dropped import Dropped
+from tasks.ingest.markup import load_tree, mend_characters, remove_forbidden
+from tasks.ingest.trafilatura_patch import patch_trafilatura
 
 Extractor = Literal["trafilatura", "resiliparse", "combined"]
-MIN_LENGTH_FRACTION = 0.4  # of resiliparse's text; below, trafilatura has missed the text
-
-for noisy in ("trafilatura", "htmldate"):
-    logging.getLogger(noisy).setLevel(logging.CRITICAL)  # they warn of single pages, and quote them
+MIN_LENGTH_FRACTION = 0.4  # of resiliparse's text; if trafilatura's is shorter, it has missed the text
+NOISY_LOGGERS = ("trafilatura", "htmldate")
 
 
 def extract(html: str, extractor: Extractor) -> str:
-    """The main text of a page. Raises Dropped where there is none."""
+    """The main text of a page. Raises Dropped if there is none, or the parser fails."""
     by_name = {"trafilatura": by_trafilatura, "resiliparse": by_resiliparse, "combined": by_both}
     try:
-        text = by_name[extractor](html).strip()
+        text = remove_forbidden(by_name[extractor](html)).strip()
     except MemoryError:
         raise Dropped("empty/memory") from None
-    except Exception:  # whatever a hostile page makes of a parser
+    except Exception:  # a hostile page can make a parser raise anything
         raise Dropped("empty/error") from None
     if not text:
         raise Dropped("empty/text")
@@ -38,9 +39,21 @@ def extract(html: str, extractor: Extractor) -> str:
 
 def by_trafilatura(html: str, is_precise: bool = True) -> str:
     """With preference for precision and all fallbacks, or with neither."""
+    trafilatura, is_patched = _trafilatura()
+    html = mend_characters(html)
+    page = html if is_patched else load_tree(html)  # the patch loads it so itself, and saves a copy of the tree
+    text = trafilatura.extract(page, favor_precision=is_precise, fast=not is_precise, include_comments=False)
+    return text or ""
+
+
+@cache
+def _trafilatura() -> tuple[Any, bool]:
+    """trafilatura, and whether it could be made faster. It is made quiet: it warns of single pages, and quotes them."""
     import trafilatura
 
-    return trafilatura.extract(html, favor_precision=is_precise, fast=not is_precise, include_comments=False) or ""
+    for name in NOISY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return trafilatura, patch_trafilatura()
 
 
 def by_resiliparse(html: str) -> str:

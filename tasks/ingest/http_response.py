@@ -1,77 +1,46 @@
-"""One captured page: from the bytes of an HTTP response to HTML.
+"""One captured page: from the bytes of an HTTP response to those of its HTML.
 
-Reads the block of a response record as a crawler stored it, and believes what it finds there more than what the headers
-announce: bodies announced as chunked, compressed, HTML or Latin-1 often are not. Whatever is no page raises `Dropped` with the
-reason.
+Reads the block of a response record as a crawler stored it. Bodies that are announced as chunked, compressed or HTML often are not, so
+what the body shows counts for more than what the headers say: a body that cannot be decompressed is taken as it is, and one that is
+damaged or cut off gives what came before. Raises `Dropped` with the reason for what is no page.
 
-Departs from FineWeb in that the HTTP status is looked at, and the charset is read from headers and <meta> too. What labels mean
-is the web's (https://encoding.spec.whatwg.org/#names-and-labels).
+Departs from FineWeb, which takes any status, in that only status 200 is a page. Every step costs time and memory proportional to the
+size of the block or to `max_bytes`, whichever is larger.
 """
 
-import codecs
-import contextlib
-import logging
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import brotli
 import zstandard
-from resiliparse.parse.encoding import map_encoding_to_html5
 
+from tasks.ingest.charset import CHARSET, bom_charset, wide_charset
+from tasks.ingest.dropped import Dropped
+
+HEADERS_BYTES = 256 * 1024  # as much as Chrome takes; what follows of longer headers is ignored
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 HTML_START = re.compile(
     rb"\s*+(<\?xml[^>]{0,200}>)?+(\s*+<!--((?!-->).)*+-->)*+\s*+<(!doctype\s+html|html|head|body|title|meta|div)\b",
     re.I | re.S,
 )
+MARKUP_START = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*+<[!?a-zA-Z][\t\r\n -~]{15}")
 BINARY_START = re.compile(
     rb"%PDF|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|RIFF|OggS|ID3|\x7fELF|wOF[F2]|\x00\x00\x01\x00"
 )
-META_CHARSET = re.compile(
-    rb"(?:<meta[^>]{0,500}?charset|<\?xml[^>]{0,200}?encoding)\s*=\s*[\"']?\s*([\w:.-]{2,40})", re.I
-)
 FOLDED = re.compile(rb"\r?\n[ \t]++")
-COMMENT = re.compile(rb"<!--.*?-->", re.S)
-CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(;[^\r\n]*)?\r?\n")
-NO_ASCII = re.compile(r"[^\0-\x7f]")
+CHUNK_SIZE = re.compile(rb"0{0,16}([0-9a-fA-F]{1,8})[ \t]*+(?:;[^\r\n]*+)?\r?\n")
+GZIP_MAGIC = b"\x1f\x8b\x08"
 MEDIA_TYPES = ("application", "audio", "font", "image", "text", "video")
-
-# Codecs in whose place the web means a larger one.
-WEB_CHARSETS = {
-    "ascii": "cp1252",
-    "iso8859-1": "cp1252",
-    "iso8859-9": "cp1254",
-    "iso8859-11": "cp874",
-    "tis-620": "cp874",
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "big5": "big5hkscs",
-    "shift_jis": "cp932",
-    "euc_kr": "cp949",
-}
-ASCII = b"<meta> \\u0041 +AEE-"  # other text to codecs of no page that names its charset: UTF-16, EBCDIC, Python's own
-BOMS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # which begins with that of UTF-16
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-MAX_UNDECODED_FRACTION = 0.02
-MAX_LOST_FRACTION = 0.02  # of what is not ASCII, by a charset that fits but for some damage
-MAX_LOST_FRACTION_OF_UTF8 = 0.5  # other text does not look like it at all
+MAX_ENCODINGS = 4  # on top of each other
+PIECE_BYTES = 16 * 1024
+SALVAGE_STEP_BYTES = 1024
 ZSTD_WINDOW_BYTES = 8 * 2**20  # as much as a server may ask for (RFC 9659)
-
-logging.getLogger("charset_normalizer").setLevel(logging.CRITICAL)  # it warns of single pages
-
-
-class Dropped(Exception):
-    """This is no page to keep. The message is the reason, as "family/rule"."""
 
 
 class Response(NamedTuple):
-    """An HTTP response as it was stored. `status` is None where it has none; names of `headers` are in lower case."""
+    """An HTTP response as it was stored. `status` is None if it has none; names of `headers` are in lower case."""
 
     status: int | None
     headers: Mapping[str, str]
@@ -79,14 +48,14 @@ class Response(NamedTuple):
 
 
 class Body(NamedTuple):
-    """The HTML of a page as bytes, and what was said of them."""
+    """The HTML of a page as bytes, and the Content-Type that was announced for it."""
 
     content: bytes
     content_type: str
 
 
 def body_of(block: bytes, max_bytes: int) -> Body:
-    """The HTML of a stored HTTP response, at most `max_bytes` of it. Raises Dropped."""
+    """The HTML of a stored HTTP response, if it has at most `max_bytes`. Raises Dropped."""
     response = parse_response(block)
     if response.status != 200:
         raise Dropped(f"status/{response.status or 'none'}")
@@ -94,7 +63,7 @@ def body_of(block: bytes, max_bytes: int) -> Body:
     if "chunked" in response.headers.get("transfer-encoding", "").lower():
         body = dechunk(body)
     encodings = ",".join(response.headers.get(name, "") for name in ("content-encoding", "transfer-encoding"))
-    for encoding in reversed(encodings.lower().split(",")[:4]):
+    for encoding in reversed(encodings.lower().split(",")[:MAX_ENCODINGS]):
         body = decompress(body, encoding.strip(), max_bytes)
     content_type = response.headers.get("content-type", "")
     if len(body) > max_bytes:
@@ -111,15 +80,21 @@ def parse_response(block: bytes) -> Response:
     if not block.startswith(b"HTTP"):
         return Response(None, {}, block)
     end = re.search(rb"\r?\n\r?\n", block)
-    head, body = (block[: end.start()], block[end.end() :]) if end else (block, b"")
-    first, *lines = FOLDED.sub(b" ", head).decode("latin-1").splitlines()
+    head, body = (block[: min(end.start(), HEADERS_BYTES)], block[end.end() :]) if end else (block[:HEADERS_BYTES], b"")
+    # Not splitlines(): in Latin-1 it also splits at a byte of UTF-8 (0x85).
+    first, *lines = FOLDED.sub(b" ", head).decode("latin-1").split("\n")
     status = re.search(r"\s(\d{3})(?!\d)", first)
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        name, value = name.strip().lower(), value.strip()
+        is_repeated_list = name.endswith("-encoding") and name in headers
+        headers[name] = f"{headers[name]},{value}" if is_repeated_list else value
     return Response(int(status[1]) if status else None, headers, body)
 
 
 def dechunk(body: bytes) -> bytes:
-    """The body without the lengths that HTTP/1.1 puts between its pieces; as it is from where no such length stands."""
+    """The body without the chunk sizes of HTTP/1.1. From the first place that should be a chunk size and is none, the body as it is."""
     pieces: list[bytes] = []
     position = 0
     while size_line := CHUNK_SIZE.match(body, position):
@@ -133,94 +108,154 @@ def dechunk(body: bytes) -> bytes:
 
 
 def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """The decompressed body, at most one byte more than `max_bytes` of it; the body where it is not compressed as announced."""
-    try:
-        if encoding in ("gzip", "x-gzip"):
-            plain = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(body, max_bytes + 1)
-        elif encoding == "deflate":  # with the zlib header, as the standard says, or without
-            window = zlib.MAX_WBITS if body[:1] == b"\x78" else -zlib.MAX_WBITS
-            plain = zlib.decompressobj(window).decompress(body, max_bytes + 1)
-        elif encoding == "br":
-            plain = brotli.Decompressor().process(body, output_buffer_limit=max_bytes + 1)
-        elif encoding == "zstd":
-            decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
-            plain = decompressor.stream_reader(body, read_across_frames=True).read(max_bytes + 1)
-        else:
-            return body
-    except (zlib.error, brotli.error, zstandard.ZstdError):
+    """The decompressed body, cut a little after `max_bytes`; the body itself if it is not compressed as announced.
+
+    A damaged or cut body gives what comes before the damage.
+    """
+    readers: dict[str, Callable[[bytes, int], Iterator[bytes]]] = {
+        "gzip": _gunzip,
+        "x-gzip": _gunzip,
+        "deflate": _inflate,
+        "br": _unbrotli,
+        "zstd": _unzstd,
+    }
+    if encoding not in readers:
         return body
-    return plain
+    parts: list[bytes] = []
+    size = 0
+    is_damaged = False
+    try:
+        for part in readers[encoding](body, max_bytes):
+            parts.append(part)
+            size += len(part)
+            if size > max_bytes:
+                break
+    except _DamagedBody:
+        is_damaged = True
+    if not size or (is_damaged and is_markup(body)):  # text is not compressed by chance, but brotli has no magic number
+        return body
+    return b"".join(parts)
+
+
+class _DamagedBody(Exception):
+    """The compressed data end early, or are damaged, or are none."""
+
+
+def is_markup(body: bytes) -> bool:
+    """Whether a body begins as text in angle brackets."""
+    return MARKUP_START.match(body) is not None
+
+
+def _gunzip(body: bytes, max_bytes: int) -> Iterator[bytes]:
+    """All gzip members. What follows the last is ignored, as curl and browsers do."""
+    position = 0
+    while body.startswith(GZIP_MAGIC, position):
+        member = _Member(body, position, 16 + zlib.MAX_WBITS, max_bytes)
+        yield from member.parts()
+        position = member.end
+        while body.startswith(b"\0", position):  # padding
+            position += 1
+
+
+def _inflate(body: bytes, max_bytes: int) -> Iterator[bytes]:
+    """zlib's format, as the standard says, of any window; or bare deflate, as some servers send it."""
+    is_zlib = len(body) >= 2 and body[0] & 15 == 8 and body[0] >> 4 <= 7 and int.from_bytes(body[:2]) % 31 == 0
+    if is_zlib:
+        parts = _Member(body, 0, zlib.MAX_WBITS, max_bytes).parts()
+        try:
+            first = next(parts, b"")
+        except _DamagedBody:
+            first = b""
+        if first:
+            yield first
+            yield from parts
+            return
+    yield from _Member(body, 0, -zlib.MAX_WBITS, max_bytes).parts()
+
+
+class _Member:
+    """One stream of zlib in `body` from `begin` on; `end` is where it ends, once its parts were read."""
+
+    def __init__(self, body: bytes, begin: int, window_bits: int, max_bytes: int) -> None:
+        self.body, self.begin, self.window_bits, self.max_bytes = body, begin, window_bits, max_bytes
+        self.end = begin
+
+    def parts(self) -> Iterator[bytes]:
+        """The decompressed data. Raises _DamagedBody after what comes before damage, or the end of a cut body."""
+        inflater = zlib.decompressobj(self.window_bits)
+        num_bytes = 0
+        while not inflater.eof and num_bytes <= self.max_bytes:
+            piece = self.body[
+                self.end : self.end + PIECE_BYTES
+            ]  # not the whole body: its rest is copied for each member
+            try:
+                part = inflater.decompress(piece, self.max_bytes + 1 - num_bytes)
+            except zlib.error:
+                yield self._salvaged(num_bytes)
+                raise _DamagedBody from None
+            self.end += len(piece) - len(inflater.unused_data or inflater.unconsumed_tail)
+            num_bytes += len(part)
+            yield part
+            if not piece and not part:
+                raise _DamagedBody
+        if not inflater.eof:
+            self.end = len(self.body)
+
+    def _salvaged(self, num_bytes: int) -> bytes:
+        """What follows the first `num_bytes` of the data until the damage: zlib returns nothing of the piece in which it finds it."""
+        inflater, parts, position, size = zlib.decompressobj(self.window_bits), [], self.begin, 0
+        try:
+            while (
+                size <= self.max_bytes and not inflater.eof and (piece := self.body[position : position + PIECE_BYTES])
+            ):
+                part = inflater.decompress(piece, SALVAGE_STEP_BYTES)
+                position += len(piece) - len(inflater.unconsumed_tail)
+                size += len(part)
+                parts.append(part)
+        except zlib.error:
+            pass
+        return b"".join(parts)[num_bytes:]
+
+
+def _unbrotli(body: bytes, max_bytes: int) -> Iterator[bytes]:
+    decompressor = brotli.Decompressor()
+    try:
+        for begin in range(0, len(body), PIECE_BYTES):
+            part = decompressor.process(body[begin : begin + PIECE_BYTES], output_buffer_limit=max_bytes + 1)
+            yield part
+            while not decompressor.can_accept_more_data() and part:
+                part = decompressor.process(b"", output_buffer_limit=max_bytes + 1)
+                yield part
+            if decompressor.is_finished():
+                return
+    except brotli.error:
+        raise _DamagedBody from None
+    raise _DamagedBody
+
+
+def _unzstd(body: bytes, max_bytes: int) -> Iterator[bytes]:
+    decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
+    reader = decompressor.stream_reader(body, read_across_frames=True)
+    try:
+        while part := reader.read(PIECE_BYTES):
+            yield part
+    except zstandard.ZstdError:
+        raise _DamagedBody from None
 
 
 def is_html(body: bytes, content_type: str) -> bool:
-    """Whether a body is HTML: said so and not known to be something else, or found so."""
-    start = body[:4096].removeprefix(codecs.BOM_UTF8)
+    """Whether a body is HTML: announced as such and not recognised as something else, or recognised as HTML."""
+    label = CHARSET.search(content_type)
+    wide = wide_charset(body, label[1] if label else "")
+    start = body[:8192].decode(wide, "ignore").encode() if wide else body[:4096].removeprefix(b"\xef\xbb\xbf")
     if BINARY_START.match(start):
         return False
     if content_type.partition(";")[0].strip().lower() in HTML_TYPES:
-        return b"\0" not in start or _bom_charset(body) is not None
+        return b"\0" not in start or bom_charset(body) is not None
     return HTML_START.match(start) is not None
 
 
 def media_type(content_type: str) -> str:
-    """The first half of a media type, where it is one of the known."""
+    """The first half of a media type, if it is a known one."""
     kind = content_type.partition("/")[0].strip().lower()
     return kind if kind in MEDIA_TYPES else "other"
-
-
-def decode(body: bytes, content_type: str) -> str:
-    """A body as text. Raises Dropped where no charset fits.
-
-    Valid UTF-8 is UTF-8, whatever is announced: other text is not valid by chance. Then what the header announces, then
-    <meta>; then the same but for some damage, as where the page was cut within a character; then what the bytes look like.
-    """
-    if bom := _bom_charset(body):
-        return body.decode(bom, "replace")
-    announced = re.search(r"charset\s*=\s*[\"']?\s*([\w:.-]{2,40})", content_type, re.I)
-    meta = META_CHARSET.search(COMMENT.sub(b"", body[:4096]))
-    names = [announced[1] if announced else "", meta[1].decode("ascii", "replace") if meta else ""]
-    charsets = [charset for name in names if (charset := web_charset(name))]
-    if b"\x1b" in body and b"\x1b$" in body:  # ISO-2022-JP is ASCII to look at. A single byte is found faster than two
-        charsets.append("iso-2022-jp")
-    else:
-        charsets.insert(0, "utf-8")
-    for charset in charsets:
-        with contextlib.suppress(UnicodeDecodeError):
-            return body.decode(charset)
-    texts = (_decode_damaged(body, charset) for charset in charsets)
-    return next(filter(None, texts), None) or _decode_by_looks(body, charsets)
-
-
-def web_charset(name: str) -> str:
-    """The codec that a charset's name on a web page means, or nothing where it means none of text."""
-    with contextlib.suppress(LookupError, ValueError):
-        codec = codecs.lookup(map_encoding_to_html5(name, fallback_utf8=False) or name).name
-        charset = WEB_CHARSETS.get(codec, codec)
-        if ASCII.decode(charset, "replace") == ASCII.decode("ascii"):
-            return charset
-    return ""
-
-
-def _decode_damaged(body: bytes, charset: str) -> str | None:
-    text = body.decode(charset, "replace")
-    most = MAX_LOST_FRACTION_OF_UTF8 if charset == "utf-8" else MAX_LOST_FRACTION
-    return text if text.count("\ufffd") <= most * len(NO_ASCII.findall(text)) else None
-
-
-def _bom_charset(body: bytes) -> str | None:
-    return next((charset for bom, charset in BOMS.items() if body.startswith(bom)), None)
-
-
-def _decode_by_looks(body: bytes, charsets: list[str]) -> str:
-    """By detection; else by the charset that leaves the fewest bytes undecoded."""
-    from trafilatura.utils import detect_encoding
-
-    for charset in (web_charset(guess) for guess in detect_encoding(body)):
-        if charset:
-            with contextlib.suppress(UnicodeDecodeError):
-                return body.decode(charset)
-    texts = [body.decode(charset, "replace") for charset in {"utf-8": None} | dict.fromkeys(charsets)]
-    text = min(texts, key=lambda text: text.count("\ufffd"))
-    if text.count("\ufffd") > MAX_UNDECODED_FRACTION * len(text):
-        raise Dropped("empty/undecodable")
-    return text

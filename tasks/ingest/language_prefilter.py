@@ -7,7 +7,7 @@ is in doubt passes: the filter decides by the text extracted. Of pages that the 
 
 from typing import Any
 
-from tasks.ingest.http_response import Dropped
+from tasks.ingest.dropped import Dropped
 from tasks.web import language_id
 
 MIN_CHARACTERS = 250  # less says little: a frame set, a page made by scripts

@@ -29,20 +29,22 @@ from tasks.artifacts.manifest import STATE, Crawl, Documents, Resource
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
 from tasks.execution.shards import Counts, map_shards, tick
-from tasks.ingest.extraction_process import Settings, extraction
+from tasks.ingest.dropped import Dropped
+from tasks.ingest.extraction_process import Settings, sandbox
 from tasks.ingest.extractors import Extractor
-from tasks.ingest.http_response import HTML_TYPES, Dropped, body_of
+from tasks.ingest.http_response import HTML_TYPES, body_of
 from tasks.ingest.inputs import InputsConfig, located
 from tasks.ingest.warc import HEADER_BYTES, DamagedRange, Record, read_records
 from tasks.records.documents import Document
 from tasks.records.kept_dropped import KeptDroppedWriter, report_funnel
+from tasks.redaction import redact_url
 from tasks.web import blocklists, language_id
 from tasks.web.blocklists import Blocklist
 from tasks.web.download import open_file
 from tasks.web.rate_limit import RateLimiter
 from tasks.web.urls import split_address
 
-VERSION = 4
+VERSION = 5
 COUNTS = (
     "files", "files_with_errors", "files_cut_off", "files_unreadable", "damages", "damaged_bytes", "records_read", "pages"
 )  # fmt: skip
@@ -50,6 +52,7 @@ MAX_ERRORS = 100  # of one file that are listed; all are counted
 PAGES = ("response", "revisit", "conversion", "html_resource")
 RECORD_TYPES = (*PAGES, "warcinfo", "request", "metadata", "resource", "continuation", "arc_header")
 WAYBACK = re.compile(r"https?://web\.archive\.org/web/\d{4,14}(?:[a-z]{2}_)?/(.+)", re.I)
+CONTROLS = re.compile(r"[\0-\x20\x7f-\x9f]")  # a terminal would obey some of them
 BYTES_PER_PAGE = 25_000  # of a compressed crawl, for the progress bar
 
 
@@ -87,7 +90,11 @@ class IngestConfig(InputsConfig):
         description="A page larger than this, also after decompression, is dropped as empty/too_large.",
     )
     page_seconds: float = Field(
-        20.0, gt=0, le=3600, description="A page whose extraction takes longer is dropped as empty/timeout."
+        0.9,
+        gt=0,
+        le=3600,
+        description="CPU seconds that the extraction of a page may take, once for each page and again for each MiB of its HTML; a page "
+        "that takes more is dropped as empty/timeout. Real pages take at most half of this; raise it on a slow machine.",
     )
     max_requests_per_second: float = runtime(
         4.0, ge=0, description="Of all workers together, where files are read over a network; 0 is no limit."
@@ -165,15 +172,15 @@ class File:
 
     @property
     def label(self) -> str:
-        """The file's name, as records are told by."""
-        return self.url.rpartition("/")[2]
+        """The file's name, which documents and errors show; without the query of a signed URL."""
+        return redact_url(self.url).partition("?")[0].rpartition("/")[2]
 
     @property
     def extraction(self) -> Settings:
         config = self.config
         return Settings(
             extractor=config.extractor,
-            max_seconds=config.page_seconds,
+            page_seconds=config.page_seconds,
             languages=tuple(config.languages),
             min_language_score=config.min_language_score,
             language_model=self.language_model,
@@ -199,7 +206,7 @@ def ingest_file(file: File) -> Counts:
     counts = Counter(dict.fromkeys(COUNTS, 0) | {"files": 1})
     damages: list[DamagedRange] = []
     with (
-        KeptDroppedWriter(file.folder, f"{file.name}.parquet") as sieve,
+        KeptDroppedWriter(file.folder, f"{file.name}.parquet") as writer,
         open_file(file.url, file.rate_limiter) as source,
     ):
         for found in read_records(source, file.config.max_page_bytes + HEADER_BYTES):
@@ -213,14 +220,14 @@ def ingest_file(file: File) -> Counts:
             counts[f"records/{kind if kind in RECORD_TYPES else 'other'}"] += 1
             if kind in PAGES:
                 counts["pages"] += 1
-                route_record(found, file, sieve)
+                route_record(found, file, writer)
                 tick()
     if damages:
         is_only_cut = damages[0].is_cut and counts["records_read"] > 0
         counts["files_cut_off" if is_only_cut else "files_with_errors"] += 1
         counts["files_unreadable"] += not counts["records_read"]
     write_lines(file.errors_path, _errors(file, damages, counts["damages"]))
-    counts.update(sieve.counts)
+    counts.update(writer.counts)
     return dict(counts)
 
 
@@ -237,21 +244,22 @@ def kind_of(record: Record) -> str:
     return "html_resource" if record.type == "resource" and is_html else record.type
 
 
-def route_record(record: Record, file: File, sieve: KeptDroppedWriter) -> None:
-    """Keep the document of a record, or drop it with the reason."""
+def route_record(record: Record, file: File, writer: KeptDroppedWriter) -> None:
+    """Keep the document of a record, or drop it with the reason. URLs are stored without credentials and signatures."""
+    url = original_url(record.url)
     document = Document(
-        id=record.id or f"{file.label}:{record.offset}",
-        url=original_url(record.url),
+        id=redact_url(record.id) or f"{file.label}:{record.offset}",
+        url=CONTROLS.sub(lambda found: f"%{ord(found[0]):02X}", redact_url(url)),
         date=record.date,
         file=file.label,
         offset=record.offset,
         text="",
     )
     try:
-        _refuse_address(document["url"], file)
-        sieve.keep({**document, "text": text_of(record, file)})
+        _refuse_address(url, file)
+        writer.keep({**document, "text": text_of(record, file)})
     except Dropped as dropped:
-        sieve.drop(document, str(dropped))
+        writer.drop(document, str(dropped))
 
 
 def _refuse_address(url: str, file: File) -> None:
@@ -276,7 +284,7 @@ def text_of(record: Record, file: File) -> str:
     if record.type == "resource":  # a response without its head
         block = f"HTTP/1.1 200\r\nContent-Type: {record.content_type}\r\n\r\n".encode() + block
     if record.type in ("response", "resource"):
-        return extraction(file.extraction).text(body_of(block, max_bytes))
+        return sandbox(file.extraction).extract(body_of(block, max_bytes))
     if record.length > max_bytes:
         raise Dropped("empty/too_large")
     if not (text := block.decode("utf-8", "replace").strip()):

@@ -113,7 +113,9 @@ def read_records(source: IO[bytes], max_bytes: int) -> Iterator[Record | Damaged
         yield DamagedRange(0, 0, "the file is empty", is_cut=False)
 
 
-def find_first(patterns: Sequence[re.Pattern[bytes]], window: bytearray, begin: int, end: int) -> re.Match[bytes] | None:
+def find_first(
+    patterns: Sequence[re.Pattern[bytes]], window: bytearray, begin: int, end: int
+) -> re.Match[bytes] | None:
     """The match that starts first in window[begin:end].
 
     Costs time proportional to the distance of the match, because the part searched doubles. Searching the whole window for each
@@ -194,7 +196,9 @@ def _read_warc_header(stream: DecompressedStream) -> Header:
         if not stream.read_more():
             reason = stream.error or "the file ends within a record header"
             raise RecordError(reason, stream.is_cut or not stream.error)
-    if found.re is RESYNC_WARC:  # the header was cut; without this a value of the next record would be read as one of this
+    if (
+        found.re is RESYNC_WARC
+    ):  # the header was cut; without this a value of the next record would be read as one of this
         raise RecordError(INTERRUPTED)
     pairs = FIELD.findall(stream.window, 0, found.start() + 1)
     fields = {name.lower(): value.strip() for name, value in reversed(pairs)}  # the first of a repeated field counts
@@ -225,7 +229,9 @@ def _parse_arc_header(window: bytearray, index: int = 0) -> Header | None:
     length = bytes(window[max(index, end - ARC_TAIL_BYTES) : end]).rstrip().rpartition(b" ")[2]
     if not length.isdigit() or len(length) > 15:
         return None
-    words = bytes(window[index:end]).strip().replace(b"; ", b";").rsplit(b" ", 4)  # "text/html; charset=..." is one word
+    words = (
+        bytes(window[index:end]).strip().replace(b"; ", b";").rsplit(b" ", 4)
+    )  # "text/html; charset=..." is one word
     if len(words) < 5 or b":" not in words[0]:
         return None
     return Header(

@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 import trafilatura
 from resiliparse.extract.html2text import extract_plain_text
 
+from tasks.ingest.charset import decode
+from tasks.ingest.dropped import Dropped
 from tasks.ingest.extractors import Extractor, extract
-from tasks.ingest.http_response import Dropped, body_of, decode
-from tasks.ingest.trafilatura_xpaths import patch_trafilatura
+from tasks.ingest.http_response import body_of
+from tasks.ingest.trafilatura_patch import patch_trafilatura
 from tasks.ingest.warc import HEADER_BYTES, Record, read_records
 from tests.benchmarks.harness import machine, print_table, say, shared_data
 

@@ -19,11 +19,13 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from tasks.ingest.charset import decode
+from tasks.ingest.dropped import Dropped
 from tasks.ingest.extractors import extract
-from tasks.ingest.http_response import Dropped, body_of, decode
+from tasks.ingest.http_response import body_of
 from tasks.ingest.language_prefilter import prefilter_language
 from tasks.ingest.stage import IngestConfig
-from tasks.ingest.trafilatura_xpaths import patch_trafilatura
+from tasks.ingest.trafilatura_patch import patch_trafilatura
 from tasks.ingest.warc import HEADER_BYTES, Record, read_records
 from tasks.web import language_id
 from tests.benchmarks.harness import DATATROVE, ROOT, machine, peer, print_table, say, shared_data
