@@ -142,7 +142,8 @@ def test_grown_child_is_replaced() -> None:
     first = child(box)
     box.extract(page(html(1)))
     assert child(box) == first
-    box.extract(page("<html><body><dl>" + "<dt>a<dd>b" * 100_000))
+    with contextlib.suppress(Dropped):
+        box.extract(page("<html><body><dl>" + "<dt>a<dd>b" * 100_000))
     box.extract(page(html(1)))
     assert child(box) != first
     box.stop()
