@@ -99,7 +99,7 @@ def test_a_stage_whose_input_is_missing_fails_with_the_remedy(prefect: LocalPref
     assert "crawl2chat run tiny --until pretrain" in run["state"]["message"]
     pipeline = prefect.trigger("pipeline", {"only": "sft"})
     assert pipeline["state"]["type"] == "FAILED"
-    assert "stage sft needs the artifact of pretrain, which is missing" in pipeline["state"]["message"]
+    assert "stage sft needs the artifact of tokenizer, which is missing" in pipeline["state"]["message"]
 
 
 def children_of(prefect: LocalPrefect, *names: str) -> list[dict[str, Any]]:
