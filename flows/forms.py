@@ -1,7 +1,7 @@
 """Forms: a stage's settings for a person to change in the Prefect UI. Reads and writes nothing.
 
 A form has every field of a config with its title, description and bounds, and no value: a field that is left empty keeps the value
-of the chosen recipe. Only what was filled in is sent, so that a form never overrides a recipe with defaults of its own.
+of the chosen recipe. Only what was filled in is sent, so that a form does not override a recipe with defaults.
 """
 
 from copy import copy

@@ -1,6 +1,6 @@
-"""How the pipeline runs one stage: as a subflow of its own process, or as a run of the stage's deployment.
+"""How the pipeline runs one stage: as a subflow in the same process, or as a run of the stage's deployment.
 
-A deployed stage is told its inputs by artifact id, also the files from elsewhere, which the pipeline imports into the store first: a
+A deployed stage gets its inputs as artifact ids, also the files from elsewhere, which the pipeline imports into the store first: a
 worker on another machine makes exactly the artifact that the pipeline asked for.
 """
 

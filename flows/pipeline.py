@@ -1,6 +1,6 @@
 """The pipeline: the whole DAG on one page, and the flow that runs it.
 
-Reads a recipe, writes every stage's artifact. In one process each stage is a subflow. Deployed, each stage is a run of its own
+Reads a recipe, writes every stage's artifact. In one process each stage is a subflow. Deployed, each stage is a run of its
 deployment behind a small task with a persisted result, so that a retry of the pipeline keeps what is finished.
 """
 

@@ -1,4 +1,4 @@
-"""The stages as Prefect flows, each a deployment of its own: a form in the UI, a row in the list, a retry of its own.
+"""The stages as Prefect flows, each with a deployment: a form in the UI, a row in the list of runs, a separate retry.
 
 A flow starts from the settings of a recipe, lays what the form changes over them, reads the artifacts that it is given, by
 STAGE/FINGERPRINT or as "latest" of the recipe, and writes its own artifact into the store that CRAWL2CHAT_STORE names.

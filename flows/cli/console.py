@@ -74,7 +74,7 @@ def recipe_name(recipe: str) -> str:
 
 
 def found(store: Store, artifact_id: str) -> Manifest:
-    """The manifest of an artifact. Raises UserError where there is none."""
+    """The manifest of an artifact. Raises UserError if it does not exist."""
     manifest = store.find(artifact_id)
     if manifest is None:
         raise UserError(f"there is no artifact {artifact_id} in {store.url}: `crawl2chat stages` lists the artifacts")

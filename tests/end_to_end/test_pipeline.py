@@ -118,7 +118,7 @@ def test_every_stage_leaves_its_artifact_and_the_run_ends_with_the_report_card(
     assert "bits per byte" in finished
 
 
-def test_a_run_again_skips_every_stage(finished: str, environment: dict[str, str]) -> None:
+def test_second_run_skips_every_stage(finished: str, environment: dict[str, str]) -> None:
     start = time.monotonic()
     printed = crawl2chat(environment, "run", "tiny", *settings())
     assert "11 stages of recipe tiny are up to date" in printed
@@ -134,9 +134,7 @@ def test_printed_recipe_is_up_to_date_at_once(finished: str, environment: dict[s
     assert crawl2chat(environment, "chat", "--recipe", "my", "-p", "Who are you?").strip()
 
 
-def test_a_changed_threshold_runs_filter_and_what_is_after_it_and_the_old_one_nothing(
-    finished: str, environment: dict[str, str]
-) -> None:
+def test_changed_threshold_runs_filter_and_later_stages(finished: str, environment: dict[str, str]) -> None:
     changed = settings("filter.min_gopher_words=60")
     printed = crawl2chat(environment, "run", "tiny", *changed, "--until", "dedup")
     lines = {line.split()[1]: line for line in printed.splitlines() if line.startswith("✓")}
@@ -146,7 +144,7 @@ def test_a_changed_threshold_runs_filter_and_what_is_after_it_and_the_old_one_no
     assert "3 stages of recipe tiny are up to date" in again
 
 
-def test_what_the_readme_shows_of_a_finished_run(finished: str, environment: dict[str, str]) -> None:
+def test_commands_of_the_readme_read_a_finished_run(finished: str, environment: dict[str, str]) -> None:
     listed = crawl2chat(environment, "stages", "tiny", *settings())
     assert listed.count("up to date") == len(STAGE_NAMES)
     shown = crawl2chat(environment, "show", "dedup")
@@ -170,7 +168,7 @@ def test_the_report_card_is_written_into_the_readme(finished: str, environment: 
     assert "<!-- card -->" in crawl2chat(environment, "report", "--into", str(readme), status=2)
 
 
-def test_a_stage_is_run_again_alone(finished: str, environment: dict[str, str]) -> None:
+def test_forced_stage_runs_alone(finished: str, environment: dict[str, str]) -> None:
     printed = crawl2chat(environment, "run", "tiny", *settings(), "--only", "tokenizer", "--force", "tokenizer")
     lines = [line for line in printed.splitlines() if line.startswith("✓")]
     assert len(lines) == 1
@@ -205,7 +203,7 @@ def test_wrong_use_is_one_line_with_the_remedy_and_a_status(
     assert "\n" not in printed
 
 
-def test_a_server_that_does_not_answer_is_named(environment: dict[str, str]) -> None:
+def test_server_that_does_not_answer_is_named(environment: dict[str, str]) -> None:
     away = {**environment, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
     printed = crawl2chat(away, "run", "tiny", *settings(), "--only", "ingest", "--force", "ingest", status=2)
     assert "no Prefect server answers at http://127.0.0.1:9/api" in printed
@@ -224,7 +222,7 @@ def test_on_a_terminal_of_80_columns_a_stage_has_its_name_and_times() -> None:
         assert part in shown
 
 
-def test_a_file_that_is_no_archive_and_an_empty_folder_are_refused(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_file_that_is_not_an_archive_and_empty_folder_are_refused(tmp_path: Path, environment: dict[str, str]) -> None:
     (tmp_path / "empty").mkdir()
     assert "empty" in crawl2chat(environment, "run", "tiny", "--input", str(tmp_path / "empty"), status=2)
     (tmp_path / "page.warc.gz").write_bytes(b"<html>this is no archive</html>")
@@ -234,7 +232,7 @@ def test_a_file_that_is_no_archive_and_an_empty_folder_are_refused(tmp_path: Pat
     assert "page.warc.gz" in printed
 
 
-def test_a_damaged_artifact_is_named(finished: str, environment: dict[str, str], tmp_path: Path) -> None:
+def test_damaged_artifact_is_named(finished: str, environment: dict[str, str], tmp_path: Path) -> None:
     copy = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store")}
     shutil.copytree(environment["CRAWL2CHAT_STORE"], copy["CRAWL2CHAT_STORE"])
     store = store_of(copy)
@@ -263,7 +261,7 @@ def end_when(environment: dict[str, str], arguments: list[str], condition: str, 
     return process.wait(60)  # a bound on hangs
 
 
-def test_killed_in_ingest_and_in_pretrain_a_run_goes_on_to_the_same_result(
+def test_run_killed_in_ingest_and_pretrain_resumes_to_the_same_result(
     finished: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     killed = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store"), "PREFECT_HOME": str(tmp_path / "prefect")}
@@ -285,7 +283,7 @@ def test_killed_in_ingest_and_in_pretrain_a_run_goes_on_to_the_same_result(
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_ended_leaves_no_process_behind(
+def test_run_that_is_ended_leaves_no_process_behind(
     how: signal.Signals, environment: dict[str, str], tmp_path: Path
 ) -> None:
     home = str(tmp_path / "prefect")
@@ -298,10 +296,10 @@ def test_a_run_that_is_ended_leaves_no_process_behind(
         time.sleep(0.1)
 
 
-def test_an_open_weights_model_goes_the_whole_way(
+def test_open_weights_model_passes_all_stages(
     finished: str, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Taken as the base model, fine-tuned, rewarded, evaluated, exported, talked with; transformers computes the same."""
+    """Taken as the base model, fine-tuned, rewarded, evaluated, exported, chatted with; transformers computes the same."""
     transformers = pytest.importorskip("transformers")
     from tests.tasks.pretrain.test_open_weights import write_base_model
 

@@ -1,4 +1,4 @@
-"""What became of a URL is told of every capture, with the number that decided."""
+"""Every capture of a URL is followed through the stages, with the reason for which it was dropped."""
 
 import pytest
 
@@ -47,7 +47,7 @@ def outcomes(fates: list[Fate]) -> list[tuple[str, str]]:
     return [(fate.stage, fate.outcome) for fate in fates]
 
 
-def test_every_capture_of_a_page_is_followed_to_its_end(crawl_store: Store) -> None:
+def test_find_fates_follows_every_capture_of_a_page(crawl_store: Store) -> None:
     one, other = find_fates("site.example/good", "tiny", crawl_store)
     assert [fate.stage for fate in one] == [fate.stage for fate in other] == ["ingest", "filter", "dedup"]
     ends = sorted(fates[-1].outcome for fates in (one, other))
@@ -55,7 +55,7 @@ def test_every_capture_of_a_page_is_followed_to_its_end(crawl_store: Store) -> N
     assert {fates[0].document["offset"] for fates in (one, other)} != {0}
 
 
-def test_what_decided_is_told_with_its_limit(crawl_store: Store) -> None:
+def test_find_fates_reports_the_limit_that_decided(crawl_store: Store) -> None:
     [short] = find_fates(f"{SITE}/short", "tiny", crawl_store)
     assert outcomes(short)[0] == ("ingest", "kept")
     assert (
@@ -67,12 +67,12 @@ def test_what_decided_is_told_with_its_limit(crawl_store: Store) -> None:
     assert "site.example/gone" in next(trace_lines([gone]))
 
 
-def test_an_address_that_is_only_alike_is_not_followed(crawl_store: Store) -> None:
+def test_find_fates_ignores_a_similar_url(crawl_store: Store) -> None:
     assert find_fates(f"{SITE}/goo", "tiny", crawl_store) == []
     assert find_fates("nowhere.example", "tiny", crawl_store) == []
 
 
-def test_documents_are_shown_by_reason_and_an_unknown_one_is_refused(crawl_store: Store) -> None:
+def test_dropped_for_shows_documents_by_reason_and_refuses_an_unknown_one(crawl_store: Store) -> None:
     clean = crawl_store.open(crawl_store.latest("tiny", "filter"), Documents)
     assert len(list(dropped_for(clean, "quality", 9))) == len(list(dropped_for(clean, "quality/gopher_words", 9))) == 1
     with pytest.raises(ValueError, match="these are the reasons: quality/gopher_words"):
