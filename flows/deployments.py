@@ -29,7 +29,7 @@ PREFECT_FILE = HOME / "infra" / "prefect.yaml"
 NO_HEARTBEAT = "crawl2chat: runs without a heartbeat have crashed"
 NOT_STARTED = "crawl2chat: runs that do not start have crashed"
 HEARTBEAT_SECONDS = 540  # three of Prefect's heartbeats missed
-START_SECONDS = 600  # a run is pending for some 10 s, on a busy machine for a minute
+START_SECONDS = 300  # a run is pending for some 10 s, on a busy machine for a minute
 ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry")}
 
 

@@ -44,13 +44,14 @@ REQUEST_SECONDS = 10.0
 Log = Callable[[str], None]
 
 
-def make_limit(client: SyncPrefectClient) -> None:
-    """Make the limit of one slot unless it is there."""
+def make_limit(client: SyncPrefectClient) -> int:
+    """Make the limit of one slot unless it is there. Returns how many slots it has: a person may have raised it."""
     try:
-        client.read_global_concurrency_limit_by_name(LIMIT)
+        return int(client.read_global_concurrency_limit_by_name(LIMIT).limit)
     except ObjectNotFound:
         with contextlib.suppress(ObjectAlreadyExists, PrefectHTTPStatusError):  # made by another run meanwhile
             client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=1))
+        return 1
 
 
 @contextlib.contextmanager
@@ -112,18 +113,19 @@ class _Place:
         self.seen_since = self.seen_since or now
         queue = self._refresh(client)
         me = next(entry for entry in queue if entry.name == self.name)
-        for other in queue[: queue.index(me)]:
-            if not self._is_dead(other, me, now):
-                self.first_since = 0.0
-                return f"{other.run} came before"
-            _delete(client, other.name)
+        before = queue[: queue.index(me)]
+        for dead in [other for other in before if self._is_dead(other, me, now)]:
+            _delete(client, dead.name)
+            before.remove(dead)
+        if len(before) >= make_limit(client):
+            self.first_since = 0.0
+            return f"{before[-1].run} came before"
         self.first_since = self.first_since or now
-        make_limit(client)
         if self._acquire(client):
             return None
         if now - self.first_since > ORPHAN_SECONDS:
-            logger.warning("the slot of %s belongs to no run: freed", LIMIT)
-            _free(client)
+            logger.warning("a slot of %s belongs to no run: freed", LIMIT)
+            _free(client, len(before))
         return "the slot is still held by a run that ended; it is freed within two minutes"
 
     def _is_dead(self, other: Entry, me: Entry, now: float) -> bool:
@@ -175,8 +177,10 @@ class _Place:
             if error.response.status_code != GONE:
                 raise
             others = [entry for entry in queue if entry.name != self.name and entry.trains]
-            if not self._acquire(client) and not others:  # the server forgot the lease but not the slot
-                _free(client)
+            if not self._acquire(client) and len(others) < make_limit(
+                client
+            ):  # the server forgot the lease but not the slot
+                _free(client, len(others))
                 self._acquire(client)
 
     def leave(self) -> None:
@@ -208,8 +212,9 @@ def _delete(client: SyncPrefectClient, name: str) -> None:
         client.delete_variable_by_name(name)
 
 
-def _free(client: SyncPrefectClient) -> None:
-    client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate(active_slots=0))
+def _free(client: SyncPrefectClient, num_held: int) -> None:
+    """Let the server count the slots that living runs hold, and no others."""
+    client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate(active_slots=num_held))
 
 
 def _is_passing(error: Exception) -> bool:

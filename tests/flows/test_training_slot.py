@@ -93,6 +93,20 @@ def test_training_slot_is_held_by_one_run_at_a_time_in_order(slots: Slots) -> No
     assert not slots.queue()
 
 
+def test_limit_that_a_person_raised_lets_as_many_runs_train(slots: Slots) -> None:
+    slots.start("first")
+    slots.wait_for_start("first")
+    slots.prefect.call("PATCH", f"/v2/concurrency_limits/{LIMIT}", {"limit": 2})
+    for name in ("second", "third"):
+        slots.start(name)
+    slots.wait_for_start("second")
+    assert slots.limit()["active_slots"] == 2
+    slots.let_end("first")
+    slots.wait_for_start("third")
+    for name in ("second", "third"):
+        slots.let_end(name)
+
+
 def test_training_slot_of_a_killed_run_is_free_within_two_minutes(slots: Slots) -> None:
     slots.start("killed")
     slots.wait_for_start("killed")
