@@ -1,5 +1,7 @@
 """A Prefect server that is away or slow while a stage runs: the stage finishes, its artifact is committed, its reports arrive."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -97,7 +99,8 @@ def test_stage_goes_on_while_the_server_is_away_and_its_reports_arrive_later(pre
     assert run["state"]["type"] == "COMPLETED"  # type: ignore[index]
     number = int((prefect.folder / "lines").read_text())
     lines = [line for line in prefect.logs(str(run["id"])) if line.startswith("line ")]
-    assert len(lines) == min(number, 200)  # the server shows at most 200 a request
+    assert lines == [f"line {line}" for line in range(1, len(lines) + 1)]
+    assert len(lines) >= min(number, 190)  # the server shows at most 200 lines a request, others among them
     shown = prefect.artifacts(str(run["id"]))
     assert shown["stage-page"]["data"] == f"page {number}"
     assert {"stage-counts", "stage-inputs", "stage-progress", "stage-rows"} <= shown.keys()
@@ -116,8 +119,6 @@ def test_stage_that_ends_while_the_server_is_away_is_committed(prefect: LocalPre
 
 def test_stage_goes_on_while_the_server_accepts_and_never_answers(prefect: LocalPrefect) -> None:
     """A stopped server: the kernel takes the connections, and nobody answers."""
-    import os
-    import signal
 
     process = start_stage(prefect)
     assert prefect.server is not None
