@@ -6,7 +6,6 @@ import gzip
 import json
 import math
 import re
-import time
 from collections import defaultdict
 
 import pytest
@@ -26,6 +25,7 @@ from tasks.filter.quality import (
     split_words,
 )
 from tasks.web.language_id import STOP_WORDS
+from tests.support.cost import grows_linearly, peak_bytes
 
 RULES = TextRules()
 
@@ -258,17 +258,10 @@ def test_a_text_longer_than_any_that_may_pass_is_cut_for_gopher(monkeypatch):
 @pytest.mark.parametrize(
     "piece", ["a", "a.", ". ", '."', "#\n", "a-", "- ", "[1", "1,", "https://", "x\u0301", "中", "b c d e "]
 )
-def test_time_grows_as_the_text_does(piece):
-    """A page made to cost time: twice the text takes about twice as long."""
-
-    def seconds(num_characters):
-        text = piece * (num_characters // len(piece))
-        start = time.process_time()
-        measure(text, "en", RULES)
-        return time.process_time() - start
-
-    short, long = (min(seconds(num) for _ in range(2)) for num in (50_000, 200_000))
-    assert long < 12 * short + 0.05
+def test_measure_takes_time_and_memory_in_proportion_to_the_length(piece):
+    short, long = (piece * (num_characters // len(piece)) for num_characters in (12_500, 200_000))
+    assert grows_linearly(lambda text: measure(text, "en", RULES), short, long, 16)
+    assert peak_bytes(lambda text: measure(text, "en", RULES), long) < 400 * len(long)
 
 
 @settings(deadline=None)

@@ -1,12 +1,9 @@
-"""What could go wrong in redaction: personal data left in, text eaten that is none, a result that depends on what
-stands elsewhere.
-"""
+"""Personal data is found and replaced, look-alikes stay, and hostile texts cost time in proportion to their length."""
 
 import gzip
 import itertools
 import json
 import re
-import time
 from collections import Counter
 
 import pytest
@@ -14,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.pii.detect import FINDERS, Span, find, kind_to_drop, redact, to_redact
+from tests.support.cost import grows_linearly
 
 KINDS = list(FINDERS)
 
@@ -132,7 +130,7 @@ def redacted(text, kinds):
 
 
 @pytest.mark.parametrize(("kind", "text", "value"), PERSONAL)
-def test_personal_data_is_replaced_and_nothing_else(kind, text, value):
+def test_redact_replaces_personal_data_and_nothing_else(kind, text, value):
     clean, counts, num_characters = redacted(text, KINDS)
     assert clean == text.replace(value, f"[{kind.upper()}]")
     assert counts == {kind: 1}
@@ -140,7 +138,7 @@ def test_personal_data_is_replaced_and_nothing_else(kind, text, value):
 
 
 @pytest.mark.parametrize(("kind", "text", "value"), PERSONAL)
-def test_a_kind_that_is_not_asked_for_stays(kind, text, value):
+def test_kind_that_is_not_requested_stays(kind, text, value):
     assert kind not in redacted(text, [other for other in KINDS if other != kind])[1]
 
 
@@ -182,19 +180,19 @@ def test_a_kind_that_is_not_asked_for_stays(kind, text, value):
         "call 911, mobile 2014-2015, phones: up to 10 000 000 at office 12.11.2024",
     ],
 )
-def test_what_only_looks_like_it_stays(text):
+def test_look_alikes_stay(text):
     assert redacted(text, KINDS) == (text, {}, 0)
 
 
 @pytest.mark.parametrize(("kind", "text", "value"), PERSONAL)
 @pytest.mark.parametrize("separator", [" ", ", ", "; ", "\n"])
-def test_a_list_of_it_is_replaced_in_full(kind, text, value, separator):
+def test_list_of_personal_data_is_replaced_in_full(kind, text, value, separator):
     clean, counts, _ = redacted(separator.join([text] * 30), KINDS)
     assert counts == {kind: 30}
     assert value not in clean
 
 
-def test_kinds_and_counts_of_a_text_with_many():
+def test_find_returns_all_kinds_of_a_text():
     text = "Jane (jane@example.com, joe@example.com), 212-555-0123, 8.8.8.8."
     clean, counts, num_characters = redacted(text, KINDS)
     assert clean == "Jane ([EMAIL], [EMAIL]), [PHONE], [IP]."
@@ -202,16 +200,16 @@ def test_kinds_and_counts_of_a_text_with_many():
     assert num_characters == 16 + 15 + 12 + 7
 
 
-def test_an_address_within_another_is_one_find():
+def test_ip_within_another_is_one_span():
     assert redacted("at 2a00:1450::8.8.8.8 it", KINDS) == ("at [IP] it", {"ip": 1}, 18)
 
 
-def test_what_stands_beside_a_find_is_found_as_well():
+def test_personal_data_next_to_other_is_found():
     text = "jane@example.com,212-555-0123 8.8.8.8 212-555-0123 12 Oak Lane, Gibson, NC 27000 212-555-0123"
     assert redact(text, KINDS) == "[EMAIL],[PHONE] [IP] [PHONE] [ADDRESS] [PHONE]"
 
 
-def test_what_becomes_of_a_text_is_told_by_kind():
+def test_actions_are_chosen_by_kind():
     spans = find("jane@example.com, joe@example.com, 8.8.8.8, 212-555-0123", KINDS)
     redact_all = dict.fromkeys(KINDS, "redact")
     assert kind_to_drop(spans, redact_all) is None
@@ -247,17 +245,9 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("fragment", HOSTILE)
-def test_a_page_made_to_cost_time_costs_twice_as_much_where_it_is_twice_as_long(fragment):
-    def seconds(num_characters):
-        text = (fragment * num_characters)[:num_characters]
-        start = time.process_time()
-        find(text, KINDS)
-        return time.process_time() - start
-
-    seconds(100)
-    assert (
-        min(seconds(16_000) for _ in range(2)) < 8 * seconds(4_000) + 0.05
-    )  # 4 times, were the clock exact; 16 times, were it quadratic
+def test_find_takes_time_in_proportion_to_the_length(fragment):
+    short, long = ((fragment * num_characters)[:num_characters] for num_characters in (2_000, 32_000))
+    assert grows_linearly(lambda text: find(text, KINDS), short, long, 16)
 
 
 fragments = st.lists(
@@ -273,14 +263,14 @@ fragments = st.lists(
 
 @settings(deadline=None, max_examples=200)
 @given(fragments)
-def test_redacting_twice_is_redacting_once(text):
+def test_redact_is_idempotent(text):
     clean, _, _ = redacted(text, KINDS)
     assert redacted(clean, KINDS) == (clean, {}, 0)
 
 
 @settings(deadline=None, max_examples=100)
 @given(fragments)
-def test_finds_do_not_overlap_and_lie_in_the_text(text):
+def test_spans_do_not_overlap_and_lie_in_the_text(text):
     spans = find(text, KINDS)
     assert all(0 <= span.start < span.end <= len(text) for span in spans)
     assert all(one.end <= other.start for one, other in itertools.pairwise(spans))
@@ -288,7 +278,7 @@ def test_finds_do_not_overlap_and_lie_in_the_text(text):
 
 @settings(deadline=None, max_examples=50)
 @given(fragments, fragments)
-def test_a_paragraph_is_redacted_the_same_whatever_stands_before_it(one, other):
+def test_redact_does_not_depend_on_earlier_texts(one, other):
     """As in shards: no state runs on from one document to the next."""
     alone = redacted(other, KINDS)
     redacted(one, KINDS)
