@@ -1,11 +1,11 @@
-"""Measure: everything that is asked of a document before it is decided whether it is kept.
+"""Attributes: everything that is computed of a document before the filter decides whether to keep it.
 
-Reads Documents, block lists, the model that tells languages and, where one is asked for, a classifier of quality. Writes
+Reads Documents, block lists, the language identification model and, if one is configured, a quality classifier. Writes
 Attributes: attributes/NAME.parquet, a row for each document of documents/NAME.parquet, in order, with every attribute as a
-column. It is made on the way by the filter, which decides (dolma's taggers and mixer, Soldaini et al. 2024): another
-threshold measures nothing again.
+column. The filter decides by them (dolma's taggers and mixer, Soldaini et al. 2024), so that another
+threshold computes nothing again.
 
-A document of an unwanted address or language is not measured further. Personal data is noted by place and kind, in the
+For a document of an unwanted address or language nothing more is computed. Personal data is noted by place and kind, in the
 text that C4's rules for lines leave, and never by value.
 """
 
@@ -54,7 +54,7 @@ class AttributesConfig(TextRules):
 
     blocklists: list[str] = runtime(
         [],
-        description="Lists of unwanted addresses: ut1 for the newest of UT1's blacklists, folders in their layout, or files "
+        description="Lists of unwanted addresses: ut1 for the newest of UT1's blacklists, builtin for a short built-in list, folders in their layout, or files "
         "of hosts, as paths or any fsspec URLs. Lists that come with the crawl, as the sample web's do, are used in any case.",
     )
     blocked_categories: list[str] = Field(

@@ -1,4 +1,4 @@
-"""What is measured of a text, and the limits outside of which it is dropped.
+"""Quality rules: the attributes of a text, and the limits outside of which it is dropped.
 
 Pure functions. The measures are those of Gopher (Rae et al. 2021, table A1 and section A.1.1), C4 (Raffel et al. 2020,
 section 2.2) and FineWeb (Penedo et al. 2024), with FineWeb's thresholds. All are measured of every text, and decided

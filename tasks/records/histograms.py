@@ -1,4 +1,4 @@
-"""What documents are like, for a person to look at: a histogram of each measure, the commonest hosts and languages.
+"""Overview of documents: a histogram of each attribute, the most frequent hosts and languages.
 
 Sums are taken by shard and then over all shards, so that memory does not grow with the documents. Writes
 histograms.json: {"histograms": {measure: {"edges", "counts", "min", "max"}}, "hosts": [[host, documents in, kept]],
@@ -23,9 +23,9 @@ from tasks.web.urls import split_address
 
 NUM_SHOWN = 20  # hosts and languages
 SHARD_HOSTS = 200  # of a shard, the commonest
-MAX_HOSTS = 100_000  # of all shards: above, those that came least often are forgotten
+MAX_HOSTS = 100_000  # of all shards: above, those that came least often are removed
 PLOT_COLUMNS = 4
-BARS = " ▁▂▃▄▅▆▇█"
+BARS = "·▁▂▃▄▅▆▇█"  # an empty bin is a dot: Markdown drops leading blanks, and the bars would move to the left
 Limits = Mapping[str, tuple[float, float]]
 
 
@@ -45,9 +45,9 @@ class Overview:
             self.histograms[name] += np.histogram(np.minimum(values, found[-1]), found)[0]
         for document, language, kept in zip(documents, measures["language"].to_pylist(), is_kept, strict=True):
             parts = split_address(document["url"])
-            for kind, told in (("hosts", parts and parts.hostname), ("languages", language)):
-                if told:
-                    self._count(kind, told, 1, int(kept))
+            for kind, name in (("hosts", parts and parts.hostname), ("languages", language)):
+                if name:
+                    self._count(kind, name, 1, int(kept))
 
     def _count(self, kind: str, name: str, num_in: int, num_kept: int) -> None:
         before = self.nums[kind].get(name, (0, 0))
@@ -99,7 +99,7 @@ def edges(name: str, low: float, high: float) -> list[float]:
 
 
 def report_histograms(ctx: StageContext, overview: Overview) -> None:
-    """Tell the sums over all shards, and write them."""
+    """Publish the sums over all shards, and write histograms.json."""
     for path in sorted((ctx.state / "overview").glob("*.json")):
         overview.load(path)
     figures = overview.figures()

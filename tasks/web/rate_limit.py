@@ -1,7 +1,7 @@
-"""How fast a server is asked, by all workers of a stage together.
+"""Limits requests and bytes per second, over all workers of a stage together.
 
-A small file that they lock holds when the next request may be sent, when the next byte may be read and until when all of them
-wait, because the server told one of them that it is busy. No process has to be there for the others.
+Reads and writes a small file under a lock: when the next request may be sent, when the next byte may be read, and until when all
+workers wait because the server is busy. There is no coordinating process, so none can fail.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class Times:
 
 @dataclass(frozen=True)
 class RateLimiter:
-    """The limits of those who share the file `path`; 0 is none."""
+    """The limits of all processes that share the file `path`; 0 means no limit."""
 
     path: Path
     requests_per_second: float = 0.0
