@@ -12,7 +12,9 @@ is fetched when the step runs.
 import glob
 import gzip
 import json
+import os
 import re
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -27,10 +29,11 @@ from tasks.artifacts.manifest import Crawl
 from tasks.artifacts.step import Outcome, Step
 from tasks.artifacts.store import Store
 from tasks.execution.context import StageContext
+from tasks.redaction import redact_text, redact_url
 from tasks.sample_web.config import SampleWebConfig, SampleWebSize
 from tasks.web.download import head, is_http, open_file
 
-VERSION = 1
+VERSION = 2
 SAMPLE_VERSION = 1  # of what write_sample_web writes
 SAMPLE = "sample"
 ARCHIVE = re.compile(r"\.(arc|warc|wet|warc\.wet)(\.gz|\.zst)?$", re.I)
@@ -42,7 +45,13 @@ CHECKSUMS = (
     "LastModified",
     "mtime",
     "created",
+    "CRC",
 )  # as filesystems of fsspec name them
+WACZ = re.compile(r"\.wacz$", re.I)
+MAX_WACZ_MEMBERS = 100_000
+MAX_NAME_BYTES = 120  # of a shard; a file system takes 255, and stages add suffixes
+MAX_SKIPPED = 20  # that are named
+CONTROLS = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 REMEDY = "give a path, glob, folder or URL of WARC, ARC or WET files, cc:CC-MAIN-2024-22 or sample with --input"
 
 
@@ -81,6 +90,7 @@ class CrawlConfig(Config):
 
     files: list[ArchiveFile] = Field(default_factory=list)
     urls: list[str] = runtime([])
+    skipped: list[str] = runtime([])
     crawls: list[str] = Field(default_factory=list)
     base_url: str = ""
     max_files: int = 0
@@ -97,30 +107,43 @@ def web_archives(config: InputsConfig, world_seed: int) -> Step[Crawl]:
 
 def find_files(asked: InputsConfig) -> CrawlConfig:
     """The first `max_files` files (0: all) of the inputs, each with its size and checksum. Raises UserError for a bad input."""
-    urls = find_urls(asked)
+    skipped: list[str] = []
+    urls = find_urls(asked, skipped)
     files = [ArchiveFile(name=name, **_identity(url)) for name, url in zip(shard_names(urls), urls, strict=True)]
     crawls = [name.removeprefix("cc:") for name in asked.inputs if name.startswith("cc:")]
     if crawls:
-        return CrawlConfig(files=files, urls=urls, crawls=crawls, base_url=asked.base_url, max_files=asked.max_files)
-    return CrawlConfig(files=files, urls=urls)
+        config = {"crawls": crawls, "base_url": asked.base_url, "max_files": asked.max_files}
+        return CrawlConfig(files=files, urls=urls, skipped=skipped, **config)
+    return CrawlConfig(files=files, urls=urls, skipped=skipped)
 
 
-def find_urls(asked: InputsConfig) -> list[str]:
-    """The files of all inputs but the crawls of Common Crawl, each once. Raises UserError where an input matches none."""
+def find_urls(asked: InputsConfig, skipped: list[str] | None = None) -> list[str]:
+    """The files of all inputs but the crawls of Common Crawl, each once; appends to `skipped` what is in a folder and not read.
+
+    Raises UserError if an input matches no file.
+    """
     if "" in asked.inputs:
         raise UserError(f"an input is empty: {REMEDY}")
     if SAMPLE in asked.inputs:
         raise UserError(f"input sample is given with others ({asked.inputs}): give it alone, or leave it out")
-    urls = list(dict.fromkeys(url for name in asked.inputs if not name.startswith("cc:") for url in find(name)))
+    urls = list(
+        dict.fromkeys(url for name in asked.inputs if not name.startswith("cc:") for url in find(name, skipped))
+    )
     return urls[: asked.max_files or None]
 
 
 def list_files(ctx: StageContext, config: CrawlConfig) -> Outcome:
+    """Write the list of files, and log what was skipped."""
     urls = config.urls + [url for name in config.crawls for url in list_crawl(name, config.base_url)]
     urls = urls[: config.max_files or None]
     sizes = [file.bytes for file in config.files] + [None] * (len(urls) - len(config.files))
     _write_inputs(ctx.folder, urls, sizes)
-    return Outcome({"files": len(urls), "bytes": sum(size or 0 for size in sizes)})
+    for reason in config.skipped[:MAX_SKIPPED]:
+        ctx.log(f"skipped {reason}")
+    if len(config.skipped) > MAX_SKIPPED:
+        ctx.log(f"skipped {len(config.skipped) - MAX_SKIPPED:,} more files")
+    num_bytes = sum(size or 0 for size in sizes)
+    return Outcome({"files": len(urls), "files_skipped": len(config.skipped), "bytes": num_bytes})
 
 
 def run_sample(ctx: StageContext, config: SampleWebConfig) -> Outcome:
@@ -159,41 +182,100 @@ def _write_inputs(folder: Path, urls: list[str], sizes: Iterable[int | None]) ->
             stream.write(json.dumps(ListedFile(name=name, url=url, bytes=size)) + "\n")
 
 
-def find(pattern: str) -> list[str]:
-    """The files that an input stands for, in order of name: absolute paths and URLs. Raises ValueError where there are none."""
+def find(pattern: str, skipped: list[str] | None = None) -> list[str]:
+    """The files that an input stands for, in order of name: absolute paths and URLs. Raises UserError if there are none."""
     if is_http(pattern):
         return [pattern]
     local = pattern.removeprefix("file://")
     if "://" in local:
         return list(_find_remote(pattern))
-    path = Path(local).expanduser()
+    try:
+        paths, reason = _find_local(Path(local).expanduser(), [] if skipped is None else skipped)
+    except (OSError, ValueError) as error:  # a name too long, or with a zero byte
+        raise UserError(f"{_shown(pattern)} cannot be read ({_shown(str(error))[:200]}): {REMEDY}") from error
+    if not paths:
+        raise UserError(f"{reason}: {REMEDY}")
+    urls = sorted(str(path.resolve()) for path in paths)
+    return [member for url in urls for member in (_wacz_members(url) if WACZ.search(url) else [url])]
+
+
+def _find_local(path: Path, skipped: list[str]) -> tuple[list[Path], str]:
+    """Files, and why there are none."""
+    name = _shown(str(path))
     if path.is_file():
-        return [str(path.resolve())]
+        return [path], ""
     if path.is_dir():
-        found = [file for file in path.rglob("*") if file.is_file() and ARCHIVE.search(file.name)]
-        trouble = f"folder {pattern} holds no file named *.warc, *.arc, *.wet or one of these with .gz or .zst"
-    else:
-        found = [file for name in sorted(glob.glob(str(path), recursive=True)) if (file := Path(name)).is_file()]  # noqa: PTH207 - absolute patterns too
-        trouble = f"no file matches {pattern}" if glob.has_magic(pattern) else f"{pattern} does not exist"
-    if not found:
-        raise UserError(f"{trouble}: {REMEDY}")
-    return sorted(str(file.resolve()) for file in found)
+        reason = (
+            f"folder {name} holds no file named *.warc, *.arc, *.wet or one of these with .gz or .zst, and no *.wacz"
+        )
+        return _walk(path, skipped), reason
+    found = [file for one in sorted(glob.glob(str(path), recursive=True)) if (file := Path(one)).is_file()]  # noqa: PTH207 - absolute patterns too
+    return found, f"no file matches {name}" if glob.has_magic(str(path)) else f"{name} does not exist"
+
+
+def _walk(folder: Path, skipped: list[str]) -> list[Path]:
+    """The web archives in a folder and those below it, through links to folders too, each folder once."""
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        status = Path(root).stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder that was read, or to one above
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders.sort()
+        for name in sorted(names):
+            path = Path(root, name)
+            if not path.exists():
+                skipped.append(f"{_shown(str(path))}: it is a link to nothing")
+            elif not path.is_file() or not (ARCHIVE.search(name) or WACZ.search(name)):
+                skipped.append(f"{_shown(str(path))}: its name is not that of a WARC, ARC, WET or WACZ file")
+            else:
+                found.append(path)
+    return found
+
+
+def _wacz_members(path: str) -> list[str]:
+    """The web archives in a WACZ file (https://specs.webrecorder.net/wacz/1.1.1/), as URLs that read them without unpacking it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()[:MAX_WACZ_MEMBERS]
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{_shown(path)} is no WACZ file ({error}): leave it out, or get it again") from error
+    names = [member.filename for member in members if ARCHIVE.search(member.filename) and not member.flag_bits & 1]
+    names = [name for name in names if "::" not in name and "://" not in name]
+    if not names:
+        raise UserError(f"{_shown(path)} holds no web archive: {REMEDY}")
+    return [f"zip://{name}::{path}" for name in sorted(names)]
+
+
+def _shown(name: str) -> str:
+    """A name without the characters that a terminal would obey."""
+    return CONTROLS.sub("?", name)
 
 
 def _find_remote(pattern: str) -> Iterator[str]:
+    chain = f"::{pattern.partition('::')[2]}" if "::" in pattern else ""
     try:
         filesystem, path = fsspec.core.url_to_fs(pattern)
-    except (ImportError, ValueError) as error:  # a protocol that is unknown, or whose package is not installed
-        raise UserError(f"{pattern} cannot be read ({error}): {REMEDY}") from error
-    if glob.has_magic(path):
-        found = [name for name in filesystem.glob(path) if filesystem.isfile(name)]
-    elif filesystem.isdir(path):
-        found = [name for name in filesystem.find(path) if ARCHIVE.search(name)]
-    else:
-        found = [path] if filesystem.exists(path) else []
+        if glob.has_magic(path):
+            found = [name for name in filesystem.glob(path) if filesystem.isfile(name)]
+        elif filesystem.isdir(path) or not path:
+            found = [name for name in filesystem.find(path) if ARCHIVE.search(name)]
+        else:
+            found = [path] if filesystem.exists(path) else []
+    except (
+        ImportError,
+        ValueError,
+        OSError,
+        zipfile.BadZipFile,
+    ) as error:  # an unknown protocol, a missing package or file
+        raise UserError(
+            f"{redact_url(_shown(pattern))} cannot be read ({redact_text(str(error))}): {REMEDY}"
+        ) from error
     if not found:
-        raise UserError(f"no file matches {pattern}: {REMEDY}")
-    yield from (filesystem.unstrip_protocol(name) for name in sorted(found))
+        raise UserError(f"no file matches {redact_url(_shown(pattern))}: {REMEDY}")
+    yield from (filesystem.unstrip_protocol(name) + chain for name in sorted(found))
 
 
 def _identity(url: str) -> dict[str, Any]:
@@ -228,10 +310,14 @@ def list_crawl(name: str, base_url: str) -> list[str]:
 def shard_names(urls: Iterable[str]) -> list[str]:
     """A short name for each file, all different: that of the file without its suffixes."""
     names: dict[str, None] = {}
+    next_numbers: dict[str, int] = {}  # counting from 2 for each file was quadratic in files of one name
     for url in urls:
-        stem = re.sub(r"[^\w.-]+", "-", ARCHIVE.sub("", url.rpartition("/")[2].partition("?")[0]))[-120:] or "file"
-        name, number = stem, 2
+        file_name = url.partition("::")[0].partition("?")[0].rpartition("/")[2]
+        safe = re.sub(r"[^\w.-]+", "-", ARCHIVE.sub("", file_name))
+        stem = safe.encode("utf-8", "ignore")[-MAX_NAME_BYTES:].decode("utf-8", "ignore") or "file"
+        name, number = stem, next_numbers.get(stem, 2)
         while name in names:
             name, number = f"{stem}-{number}", number + 1
+        next_numbers[stem] = number
         names[name] = None
     return list(names)

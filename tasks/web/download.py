@@ -134,6 +134,7 @@ class Body:
     stream: Stream
     size: int | None
     etag: str = ""
+    filesystem: Any = None  # an archive closes its files when nothing refers to it any more
 
     def is_same_file(self, other: "Body") -> bool:
         """Whether nothing that is known of both says that they are parts of different files."""
@@ -284,6 +285,10 @@ def _size(text: str) -> int | None:
 
 
 def _open_fsspec(url: str, offset: int) -> Body:
-    stream = fsspec.open(url, "rb").open()
-    stream.seek(offset)
-    return Body(stream, getattr(stream, "size", None))
+    filesystem, path = fsspec.core.url_to_fs(url)
+    stream = filesystem.open(
+        path, "rb"
+    )  # fsspec.open(url).open() closes an archive such as zip:// when it goes out of scope
+    if offset:
+        stream.seek(offset)
+    return Body(stream, getattr(stream, "size", None), filesystem=filesystem)

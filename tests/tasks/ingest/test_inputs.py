@@ -2,17 +2,20 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from model.errors import UserError
 from tasks.artifacts.manifest import Crawl
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.ingest.inputs import InputsConfig, find, located, shard_names, web_archives
 from tasks.sample_web.config import SampleWebConfig, SampleWebSize
+from tasks.web.download import open_file
 from tests.support.archives import serving, write_crawl, write_listing
 
 
@@ -158,3 +161,56 @@ def test_files_are_read_where_they_are_now(tmp_path: Path, store: Store) -> None
     moved = shutil.move(path, tmp_path / path.name)
     assert [file["url"] for file in located(InputsConfig(inputs=[str(moved)]), crawl)] == [str(moved)]
     assert [file["url"] for file in located(InputsConfig(inputs=[str(path)]), crawl)] == [str(path)]
+
+
+def test_linked_folders_are_followed_once_and_what_is_skipped_is_named(tmp_path: Path) -> None:
+    write_crawl(tmp_path / "elsewhere", 1, 1)
+    folder = tmp_path / "crawl"
+    write_crawl(folder, 1, 1)
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "loop").symlink_to(folder)
+    (folder / "gone.warc.gz").symlink_to(tmp_path / "nothing")
+    (folder / "notes\x1b[31m.txt").write_text("no archive")
+    skipped: list[str] = []
+    assert find(str(folder), skipped) == [
+        str(folder / "part-0.warc.gz"),
+        str(tmp_path / "elsewhere" / "part-0.warc.gz"),
+    ]
+    assert [name.rpartition("/")[2] for name in skipped] == [
+        "gone.warc.gz: it is a link to nothing",
+        "notes?[31m.txt: its name is not that of a WARC, ARC, WET or WACZ file",
+    ]
+
+
+def test_wacz_and_zip_files_are_read_without_unpacking(tmp_path: Path) -> None:
+    (path,) = write_crawl(tmp_path / "here", 1, 2)
+    with zipfile.ZipFile(tmp_path / "a.wacz", "w") as archive:
+        archive.write(path, "archive/data.warc.gz")
+        archive.writestr("pages/pages.jsonl", "{}")
+        archive.writestr("../evil.txt", "")
+    urls = find(str(tmp_path / "a.wacz"))
+    assert urls == [f"zip://archive/data.warc.gz::{tmp_path}/a.wacz"]
+    with open_file(urls[0]) as stream:
+        assert stream.read() == path.read_bytes()
+    assert find(f"zip://archive/*.warc.gz::{tmp_path}/a.wacz") == urls
+    (tmp_path / "b.wacz").write_bytes(b"no zip")
+    with pytest.raises(UserError, match=r"b\.wacz is no WACZ file"):
+        find(str(tmp_path / "b.wacz"))
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".warc.gz", "a\0b.warc", "zip://a.warc::/nowhere/a.zip"])
+def test_impossible_name_is_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="--input"):
+        find(name if "://" in name else f"{tmp_path}/{name}")
+
+
+def test_shard_names_count_on_from_the_last_number() -> None:
+    names = shard_names([f"/{number}/part.warc.gz" for number in range(50_000)])
+    assert len(set(names)) == 50_000 and names[:3] == ["part", "part-2", "part-3"]
+
+
+def test_shard_names_fit_a_file_system() -> None:
+    assert all(
+        len(name.encode()) <= 130
+        for name in shard_names([f"/{'語' * 300}.warc", f"/{'é' * 300}.warc", "/x\ud800.warc"])
+    )
