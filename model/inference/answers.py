@@ -14,7 +14,7 @@ Reads and writes nothing. How a reply is compared follows from the kind of the r
 
 Departures from SQuAD: the reply may hold more than the answer, because a chat model answers in sentences; what follows "not" does not count.
 Where a script has no spaces, a word is a character with its marks (for Katakana: a run; so are Chinese numerals), so that 日本 is found
-in 日本語: without a dictionary that cannot be told apart. A Korean word may have a particle after it.
+in 日本語: only a dictionary could separate the two. A Korean word may have a particle after it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """The decoder in a layout that is fast on CPUs. Optional: without it, generation uses the plain decoder, with the same tokens.
 
-Reads a model's weights and copies them; writes nothing. What it does, each found to be faster on AMD and Intel processors (November 2026, torch 2.13):
+Reads a model's weights and copies them; writes nothing. What makes it faster (torch 2.13):
 
 - Linear layers with the same input are one matrix, with the weights of the norm before them multiplied in. The matrices are packed for oneDNN
   once. MKL, which torch uses otherwise, is slow on AMD's processors.
@@ -11,7 +11,7 @@ Reads a model's weights and copies them; writes nothing. What it does, each foun
 
 torch's private operators are used only in this file: `torch.ops.mkldnn._reorder_linear_weight` and `_linear_pointwise`. If they are missing
 or give other results than the plain operators, `make_decoder` logs a warning and falls back.
-Tried without success: F.scaled_dot_product_attention for single tokens (2 to 3 times slower than the bags at these sizes).
+With one thread and 32 rows, the plain decoder generates 0.7 times as many tokens per second with the tiny recipe's model.
 
 Shapes: as in model/inference/decoder.py; N tokens that are read at once.
 """

@@ -1,4 +1,4 @@
-"""How a policy is trained on rewards: frozen values that form a run's identity. No torch here.
+"""The settings of reinforcement learning: frozen values that form a run's identity. No torch here.
 
 Reads and writes nothing. `RLRun` is the JSON that a training process group is started with: `python -m model.rl.grpo RUN.json`.
 """
@@ -11,48 +11,56 @@ from model.config import Config, ModelConfig, OptimConfig, runtime
 
 
 class RLConfig(Config):
-    """GRPO: how many rollouts of what length, what they are rewarded for, and how far the policy may move."""
+    """GRPO: the number and length of rollouts, their rewards, and how far the policy may move from the one that sampled them."""
 
     num_steps: int = Field(30, ge=1, description="Rounds of rollouts, each followed by its optimizer updates.")
     prompts_per_step: int = Field(16, ge=1, description="P: prompts of a step, over all ranks.")
     completions_per_prompt: int = Field(8, ge=2, le=1024, description="G: completions that compete as one group.")
     updates_per_step: int = Field(
-        2, ge=1, description="Optimizer updates on the rollouts of a step; from the second on, the clip matters."
+        2, ge=1, description="Optimizer updates on the rollouts of a step. Clipping has an effect from the second on."
     )
-    microbatch_sequences: int = Field(16, ge=1, description="At most so many rollouts per forward on one rank.")
-    max_new_tokens: int = Field(64, ge=1, le=2**20, description="A completion is cut off after so many tokens.")
-    max_prompt_tokens: int = Field(192, ge=4, le=2**20, description="Longer prompts are left out.")
+    microbatch_sequences: int = Field(16, ge=1, description="The most rollouts in one forward pass on one rank.")
+    max_new_tokens: int = Field(64, ge=1, le=2**20, description="The length at which a completion is cut off.")
+    max_prompt_tokens: int = Field(192, ge=4, le=2**20, description="Prompts with more tokens are not used.")
     temperature: float = Field(
-        1.0, gt=0.0, le=10.0, description="Of the rollouts, and of the logprobs they are held to."
+        1.0, gt=0.0, le=10.0, description="Temperature of sampling and of the log-probabilities in the loss."
     )
-    clip_low: float = Field(0.2, gt=0.0, lt=1.0, description="Epsilon below 1 that the ratio of policies may reach.")
+    clip_low: float = Field(0.2, gt=0.0, lt=1.0, description="The ratio of policies is clipped below 1 - clip_low.")
     clip_high: float = Field(
-        0.28, gt=0.0, le=10.0, description="Epsilon above 1; larger than clip_low keeps exploring."
+        0.28,
+        gt=0.0,
+        le=10.0,
+        description="The ratio of policies is clipped above 1 + clip_high. Larger than clip_low, it keeps the policy exploring.",
     )
-    kl_coef: float = Field(0.02, ge=0.0, le=100.0, description="Of the KL to the frozen reference policy, per token.")
+    kl_coef: float = Field(
+        0.02, ge=0.0, le=100.0, description="Weight of the KL to the frozen reference policy, per token."
+    )
     is_advantage_scaled: bool = Field(
-        True, description="Divide by the group's standard deviation (GRPO); without it easy prompts weigh less."
+        True,
+        description="Divide advantages by the group's standard deviation (GRPO). Without it (Dr. GRPO), groups with little spread weigh less.",
     )
-    model_weight: float = Field(1.0, ge=0.0, description="Of the reward model's score, in its standard deviations.")
-    score_clip: float = Field(3.0, gt=0.0, description="The normalised score is held within plus and minus this.")
-    verifiable_weight: float = Field(3.0, ge=0.0, description="Given for a completion that holds the prompt's answer.")
-    unfinished_penalty: float = Field(1.0, ge=0.0, description="Taken from a completion that was cut off.")
-    validation_fraction: float = Field(0.1, ge=0.0, lt=1.0, description="Prompts that are held out for validation.")
-    max_validation_prompts: int = Field(64, ge=1, description="At most so many prompts are held out.")
+    model_weight: float = Field(1.0, ge=0.0, description="Weight of the reward model's score in standard deviations.")
+    score_clip: float = Field(3.0, gt=0.0, description="The normalised score is clipped to plus and minus this.")
+    verifiable_weight: float = Field(3.0, ge=0.0, description="Reward of a completion that gives the prompt's answer.")
+    unfinished_penalty: float = Field(
+        1.0, ge=0.0, description="Subtracted from the reward of a completion that was cut off."
+    )
+    validation_fraction: float = Field(0.1, ge=0.0, lt=1.0, description="Fraction of prompts held out for validation.")
+    max_validation_prompts: int = Field(64, ge=1, description="The most prompts held out for validation.")
     eval_every_steps: int = Field(20, ge=0, description="Steps between validations; 0: only before and after training.")
     checkpoint_every_steps: int = runtime(10, ge=0, description="Steps between checkpoints; 0 keeps none on the way.")
-    keep_checkpoints: int = runtime(2, ge=1, description="Newest checkpoints that are kept for resuming.")
+    keep_checkpoints: int = runtime(2, ge=1, description="The number of newest checkpoints kept for resuming.")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Of weights and activations; with bfloat16 the optimizer keeps float32 masters."
     )
     zero_stage: int = Field(
         0, ge=0, le=2, description="DeepSpeed ZeRO: 1 shards optimizer, 2 gradients; 3 would gather weights per token."
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Of the prompts' order and of the rollouts.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the prompts' order and of the rollouts.")
     num_ranks: int = Field(
         1,
         ge=1,
-        description="Processes that train together, each on rollouts of its own draw; must divide the prompts of a step.",
+        description="Processes that train together, each on rollouts of other prompts. Must divide prompts_per_step.",
     )
 
     @model_validator(mode="after")
@@ -71,7 +79,7 @@ class RLConfig(Config):
 
 
 class RLRun(Config):
-    """All that a training process group is told, as JSON."""
+    """The input of a training process group, as JSON."""
 
     config: RLConfig
     optim: OptimConfig

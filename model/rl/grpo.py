@@ -96,7 +96,7 @@ class Means:
 
 
 class GRPOTrainer(Trainer):
-    """Trains a policy on the rewards of its own completions."""
+    """Trains a policy on the rewards of the completions it samples."""
 
     def __init__(self, run: RLRun, checkpoints: Path, stop: threading.Event) -> None:
         """Raises UserError if no prompt is short enough, or the ranks are not those of the run."""

@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
+from model.errors import UserError
+
 SURROGATE = re.compile("[\\ud800-\\udfff]")
 BOS, PAD = "<|bos|>", "<|pad|>"
 ASSISTANT_START, ASSISTANT_END = "<|assistant_start|>", "<|assistant_end|>"
@@ -75,18 +77,18 @@ class ChatTokenizer:
     """Byte-level BPE with the conversation format's special tokens."""
 
     def __init__(self, encoder: tokenizers.Tokenizer) -> None:
-        """Raises ValueError if the encoder lacks a special token, or parses one in a text."""
+        """Raises UserError if the encoder lacks a special token, or parses one in a text."""
         vocab: dict[str, int] = encoder.get_vocab()
         missing = [name for name in SPECIAL_TOKENS if name not in vocab]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"tokenizer has no special tokens {missing}; train it with model.tokenizer.chat.SPECIAL_TOKENS"
             )
         encoder.encode_special_tokens = True  # the names of special tokens in a text are plain characters
         if forged := [
             name for name in SPECIAL_TOKENS if vocab[name] in encoder.encode(name, add_special_tokens=False).ids
         ]:
-            raise ValueError(
+            raise UserError(
                 f"tokenizer makes special tokens of text that says {forged}: call them special in its added_tokens, and cut "
                 "words from marks before the merges"
             )
@@ -175,5 +177,5 @@ class ChatTokenizer:
     def _turn(self, message: Mapping[str, Any]) -> tuple[int, int]:
         role = message["role"]
         if role not in ROLES:
-            raise ValueError(f"message role {role!r} is unknown; use system, user or assistant")
+            raise UserError(f"message role {role!r} is unknown; use system, user or assistant")
         return self.special[f"<|{role}_start|>"], self.special[f"<|{role}_end|>"]

@@ -1,12 +1,12 @@
-"""Vocabularies of byte-level BPE: how a text is cut into words, and how vocabularies that were made elsewhere are read.
+"""Vocabularies of byte-level BPE: the patterns that split a text into words, and the readers of other projects' vocabularies.
 
 Reads a tokenizer.json, the two files of GPT-2 (encoder.json: token to id; vocab.bpe: the merges in order), or a rank file of
 tiktoken (a line a token: its bytes in base64, its rank). Writes nothing. Every token keeps its id; the special tokens of the
 conversation format come after them.
 
 A rank file holds no merges: tiktoken merges whichever neighbours make the token of the lowest rank. The two parts of a token
-are the last two when its bytes are encoded so. No other two parts can make it: inside the bytes of a token the merges are the
-same ones wherever it stands, for a merge across its border would have kept it from being made.
+are the last two when its bytes are encoded so. No other two parts can make it: the merges inside a token are the same wherever it
+stands, because a merge across its border would have prevented the token.
 """
 
 import base64
@@ -20,10 +20,11 @@ from typing import Literal
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from model.errors import UserError
 from model.tokenizer.chat import SPECIAL_TOKENS
 
 PatternName = Literal["gpt2", "gpt4", "gpt4o"]
-FILES = ("tokenizer.json", "encoder.json", "vocab.bpe")  # what is read of a folder
+FILES = ("tokenizer.json", "encoder.json", "vocab.bpe")  # that are read in a folder
 RANK_FILES: dict[str, PatternName] = {
     "r50k_base": "gpt2",
     "p50k_base": "gpt2",
@@ -43,7 +44,7 @@ PATTERNS: dict[PatternName, str] = {
 
 
 def words(pattern: PatternName, max_digits: int = 3) -> pre_tokenizers.PreTokenizer:
-    """Cuts a text into words, each byte of them a character of the byte-level alphabet. GPT-2 knows no `max_digits`."""
+    """Splits a text into words and maps each byte to a character of the byte-level alphabet. GPT-2's pattern has no `max_digits`."""
     expression = tokenizers.Regex(PATTERNS[pattern].replace("DIGITS", str(max_digits)))
     return pre_tokenizers.Sequence(
         [
@@ -64,7 +65,7 @@ def byte_of_character() -> dict[str, int]:
 def load(files: Sequence[Path]) -> tokenizers.Tokenizer:
     """The encoder of a vocabulary, with the conversation's special tokens.
 
-    Raises ValueError where the files are none of those of the module's docstring, or not all bytes of UTF-8 have a token.
+    Raises UserError if the files are not of a kind in the module's docstring, or a byte of UTF-8 has no token.
     """
     by_name = {path.name: path for path in files}
     first = by_name.get("tokenizer.json", files[0])
@@ -75,46 +76,46 @@ def load(files: Sequence[Path]) -> tokenizers.Tokenizer:
     elif first.suffix == ".json" and len(files) == 1:
         encoder = from_json(first)
     else:
-        raise ValueError(
-            f"{', '.join(by_name)} is no vocabulary: name a tokenizer.json, a folder with GPT-2's encoder.json and vocab.bpe, "
+        raise UserError(
+            f"{', '.join(by_name)} is no vocabulary: give a tokenizer.json, a folder with GPT-2's encoder.json and vocab.bpe, "
             "or a rank file *.tiktoken"
         )
     encoder.add_special_tokens(list(SPECIAL_TOKENS))
     needed = {character for character, byte in byte_of_character().items() if byte not in NOT_IN_UTF8}
     if missing := needed - set(encoder.get_vocab()):
-        raise ValueError(
+        raise UserError(
             f"{first.name} is no byte-level vocabulary: {len(missing)} of the {len(needed)} bytes of UTF-8 have no token in it"
         )
     return encoder
 
 
 def short_name(path: str) -> str:
-    """What a vocabulary is called in a table: its file or folder without where it is."""
+    """A vocabulary's name in tables: the name of its file or folder, without path and suffix."""
     return path.rstrip("/").rsplit("/", 1)[-1].partition(".")[0]
 
 
 def _pattern_of(path: Path) -> PatternName:
     name = short_name(path.name)
     if name not in RANK_FILES:
-        raise ValueError(
-            f"{path.name} does not say how its text is cut into words: name the file after one of {', '.join(RANK_FILES)}"
+        raise UserError(
+            f"{path.name} does not say how its text is split into words: name the file after one of {', '.join(RANK_FILES)}"
         )
     return RANK_FILES[name]
 
 
 def from_json(path: Path) -> tokenizers.Tokenizer:
-    """A tokenizer.json without what it says of truncation and padding: a document is encoded whole."""
+    """A tokenizer.json, without its truncation and padding: documents are encoded whole."""
     try:
         encoder = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more exact
-        raise ValueError(f"{path.name} is no tokenizer.json: {error}") from error
+    except Exception as error:  # the library raises no narrower class
+        raise UserError(f"{path.name} is no tokenizer.json: {error}") from error
     encoder.no_truncation()
     encoder.no_padding()
     return encoder
 
 
 def from_gpt2(encoder_json: Path, vocab_bpe: Path) -> tokenizers.Tokenizer:
-    """GPT-2's files. What no merge makes is special: <|endoftext|>."""
+    """GPT-2's files. A token that no merge makes is special: <|endoftext|>."""
     vocab: dict[str, int] = json.loads(encoder_json.read_text(encoding="utf-8"))
     lines = vocab_bpe.read_text(encoding="utf-8").splitlines()
     merges = [(left, right) for left, _, right in (line.partition(" ") for line in lines[1:] if line)]
@@ -123,7 +124,7 @@ def from_gpt2(encoder_json: Path, vocab_bpe: Path) -> tokenizers.Tokenizer:
 
 
 def from_ranks(ranks: Mapping[bytes, int], pattern: PatternName) -> tokenizers.Tokenizer:
-    """A rank file. An id that no token has becomes a special token: the tokens of a vocabulary are 0 to V - 1."""
+    """A rank file. An unused id becomes a special token, because the ids of a vocabulary must be 0 to V - 1."""
     characters = {byte: character for character, byte in byte_of_character().items()}
     name = {token: "".join(map(characters.__getitem__, token)) for token in ranks}
     vocab = {name[token]: rank for token, rank in ranks.items()}
@@ -145,7 +146,7 @@ def _encoder(
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:
-    """Tokens and their ranks, of a file that is gzip where its name ends in .gz. Raises ValueError with the line."""
+    """Tokens and their ranks, of a file that is gzip if its name ends in .gz. Raises UserError with the number of a bad line."""
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(content.splitlines(), start=1):
@@ -153,14 +154,14 @@ def read_ranks(path: Path) -> dict[bytes, int]:
         try:
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except ValueError:
-            raise ValueError(
-                f"{path.name}, line {number}: {line[:80]!r} is not a token in base64 and its rank: fetch the file anew"
+            raise UserError(
+                f"{path.name}, line {number}: {line[:80]!r} is not a token in base64 and its rank: download the file again"
             ) from None
     return ranks
 
 
 def merges_of(ranks: Mapping[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
-    """The two parts of every token of more than a byte, in order of rank; nothing for a token that no merges lead to."""
+    """The two parts of every token of several bytes, in order of rank. Tokens that no merges lead to are left out."""
     never = max(ranks.values()) + 1
     for token in sorted(ranks, key=ranks.__getitem__):
         parts = [token[place : place + 1] for place in range(len(token))]

@@ -109,7 +109,7 @@ def generation_settings(config: ExportConfig, ids: dict[str, int]) -> dict[str, 
 def model_card(config: ExportConfig, base: Mapping[str, str], report: str) -> str:
     """README.md as the Hub shows it: its header, how to load the model, and the report card.
 
-    `base`: the `layout` of the base model, and the `initial_model` that it was imported from or "". The Hub links to a model of its own.
+    `base`: the `layout` of the base model, and the `initial_model` that it was imported from or "". The card links to a model that is on the Hub.
     """
     origin = base["initial_model"]
     link = f"base_model: {origin}\n" if "/" in origin else ""

@@ -1,11 +1,11 @@
-"""Tokens a second that are generated for a batch of 32 prompts, against transformers' `generate` on the same exported weights.
+"""Tokens per second generated for a batch of 32 prompts, compared with transformers' `generate` on the same exported weights.
 
     python -m tests.benchmarks.generation_speed
 
-Two models with fresh weights: the laptop recipe's and one of 10 M parameters. Prompts have 8 to 62 tokens. Without a stop both write
-NUM_TOKENS tokens a row: equal work, by models that are loaded and laid out before. As rollouts have it, 8 prompts are completed 4
-times each by weights that are laid out anew, drawn with temperature 1, and a bias makes the stop token so likely that a row has some
-23 tokens: transformers goes on for all rows until the last has ended, and what it writes after the end of a row is not counted. Runs
+Two models with initial weights: the laptop recipe's and one of 10 M parameters. Prompts have 8 to 62 tokens. Without a stop both generate
+NUM_TOKENS tokens per row, which is equal work; loading and packing the weights is not timed. The last setting is that of rollouts: 8
+prompts are completed 4 times each with temperature 1, packing the weights is timed, and a bias makes the stop token so likely that a
+row has about 23 tokens. transformers continues all rows until the last has ended; tokens after the end of a row are not counted. Runs
 alternate, on all cores; medians are compared.
 """
 

@@ -1,4 +1,4 @@
-"""Vocabularies made elsewhere: their ids are those of their makers, and a damaged file is told with its place."""
+"""Vocabularies of other projects have their ids; the error of a damaged file names the line."""
 
 import base64
 import gzip
