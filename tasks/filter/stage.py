@@ -1,4 +1,4 @@
-"""Filter: which documents are worth learning from, and these without personal data.
+"""Filter: keeps documents that are worth training on, and redacts their personal data.
 
 Reads Documents and what was measured of them (tasks/filter/attributes.py). Writes Documents: documents/NAME.parquet with what is
 kept, its language and everything that was measured of it, dropped/NAME.parquet with every other document, its text as
@@ -126,7 +126,7 @@ def filter_shard(shard: Shard) -> Counts:
     config, allowed = shard.config, limits(shard.config)
     seen = Overview(allowed)
     documents = read_documents(shard.source)
-    with KeptDroppedWriter(shard.folder, shard.source.name) as sieve:
+    with KeptDroppedWriter(shard.folder, shard.source.name) as writer:
         for measures in read_attributes(shard.measures):
             group = list(itertools.islice(documents, measures.num_rows))
             rows = measures.to_pylist()
@@ -134,15 +134,15 @@ def filter_shard(shard: Shard) -> Counts:
             seen.add(group, measures, (reason is None for reason in reasons))
             for document, row, reason in zip(group, rows, reasons, strict=True):
                 assert document["id"] == row["id"], "a shard and its measures go together"
-                judged = with_measures(document, row, config)
+                measured = with_measures(document, row, config)
                 if reason:
-                    sieve.drop(judged, reason)
+                    writer.drop(measured, reason)
                 else:
-                    sieve.keep({**judged, "text": clean(document["text"], row, config)})
-                    sieve.counts.update({f"pii_found/{kind}": int(row[f"pii_{kind}"]) for kind in config.pii_kinds})
+                    writer.keep({**measured, "text": clean(document["text"], row, config)})
+                    writer.counts.update({f"pii_found/{kind}": int(row[f"pii_{kind}"]) for kind in config.pii_kinds})
                 tick()
     seen.save(shard.state / "overview" / f"{shard.source.stem}.json")
-    return dict(sieve.counts)
+    return dict(writer.counts)
 
 
 def limits(config: FilterConfig) -> dict[str, tuple[float, float]]:

@@ -45,9 +45,9 @@ class Overview:
             self.histograms[name] += np.histogram(np.minimum(values, found[-1]), found)[0]
         for document, language, kept in zip(documents, measures["language"].to_pylist(), is_kept, strict=True):
             parts = split_address(document["url"])
-            for kind, name in (("hosts", parts and parts.hostname), ("languages", language)):
-                if name:
-                    self._count(kind, name, 1, int(kept))
+            for kind, value in (("hosts", parts and parts.hostname), ("languages", language)):
+                if value:
+                    self._count(kind, value, 1, int(kept))
 
     def _count(self, kind: str, name: str, num_in: int, num_kept: int) -> None:
         before = self.nums[kind].get(name, (0, 0))

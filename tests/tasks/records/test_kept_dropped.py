@@ -35,13 +35,13 @@ def sift(folder: Path, num_shards: int, num: int = 200) -> tuple[Counter[str], T
     """Every fourth document is kept, the others have one of REASONS."""
     counts: Counter[str] = Counter()
     for shard in range(num_shards):
-        with KeptDroppedWriter(folder, f"{shard}.parquet") as sieve:
+        with KeptDroppedWriter(folder, f"{shard}.parquet") as writer:
             for number in range(shard, num, num_shards):
                 if number % 4 == 3:
-                    sieve.keep(document(number))
+                    writer.keep(document(number))
                 else:
-                    sieve.drop(document(number), REASONS[number % 4])
-        counts += sieve.counts
+                    writer.drop(document(number), REASONS[number % 4])
+        counts += writer.counts
     tables = Tables()
     with reporting(tables):
         report_funnel(
@@ -76,8 +76,8 @@ def test_the_same_documents_are_drawn_of_every_reason_however_they_are_sharded(t
 
 
 def test_an_error_leaves_nothing_behind(tmp_path):
-    with pytest.raises(OSError, match="disk"), KeptDroppedWriter(tmp_path, "a.parquet") as sieve:
-        sieve.drop(document(0), "url/adult")
+    with pytest.raises(OSError, match="disk"), KeptDroppedWriter(tmp_path, "a.parquet") as writer:
+        writer.drop(document(0), "url/adult")
         raise OSError("disk full")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
