@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from model.config import ModelConfig
+from model.errors import UserError
 from model.files import read_lines
 from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Artifact, Checkpoint, Tokenizer
@@ -36,7 +37,7 @@ def train(
 ) -> Outcome:
     """Train by `python -m module`, started with `settings` as JSON. `shown`: what the progress display shows, name to metric."""
     if num_steps < 1:
-        raise ValueError(f"num_steps={num_steps}: take at least one step")
+        raise UserError(f"num_steps={num_steps}: take at least one step")
     run_file = ctx.state / "run.json"
     run_file.write_text(settings.model_dump_json(indent=1))
     follower = Follower(ctx, num_steps, shown)
@@ -129,9 +130,9 @@ def model_config(checkpoint: Checkpoint) -> ModelConfig:
 
 
 def check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
-    """Raises ValueError where a tokenizer cannot be the one that a model was trained with."""
+    """Raises UserError where a tokenizer cannot be the one that a model was trained with."""
     if model_config(checkpoint).vocab_size != vocab_size(tokenizer):
-        raise ValueError(
+        raise UserError(
             f"artifact {checkpoint.manifest.id} has a vocabulary of {model_config(checkpoint).vocab_size} tokens and "
             f"{tokenizer.manifest.id} one of {vocab_size(tokenizer)}: give the tokenizer that the model was trained with"
         )

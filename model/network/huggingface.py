@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.config import ModelConfig, RopeScaling, explained
+from model.errors import UserError
 from model.files import replacing
 from model.network.transformer import RewardModel, Transformer
 from model.processes import check_lease
@@ -82,17 +83,17 @@ def _rope_type(scaling: RopeScaling | None) -> dict[str, Any]:
 
 
 def from_hugging_face(fields: dict[str, Any]) -> ModelConfig:
-    """The shape that a config.json describes. Raises ValueError where it is none of Qwen3 or Llama as they are here."""
+    """The shape that a config.json describes. Raises UserError where it is none of Qwen3 or Llama as they are here."""
     if fields.get("model_type") not in FAMILIES:
-        raise ValueError(
+        raise UserError(
             f"config.json has model_type {fields.get('model_type')!r}: only {' and '.join(FAMILIES)} can be read"
         )
     for name, value in ONLY.items():
         if fields.get(name, value) != value:
-            raise ValueError(f"config.json has {name} {fields[name]!r}: only a model with {value!r} can be read")
+            raise UserError(f"config.json has {name} {fields[name]!r}: only a model with {value!r} can be read")
     told = {name: value for name, value in fields.items() if value is not None}
     if missing := sorted({*NAMES.values(), "max_position_embeddings"} - OPTIONAL - told.keys()):
-        raise ValueError(f"config.json does not say {', '.join(missing)}: give the folder of a whole model")
+        raise UserError(f"config.json does not say {', '.join(missing)}: give the folder of a whole model")
     is_qwen3 = fields["model_type"] == "qwen3"
     told.setdefault("num_key_value_heads", told["num_attention_heads"])
     told.setdefault("head_dim", QWEN3_HEAD_WIDTH if is_qwen3 else told["hidden_size"] // told["num_attention_heads"])
@@ -104,7 +105,7 @@ def from_hugging_face(fields: dict[str, Any]) -> ModelConfig:
             shape | {"rope_base": base, "rope_scaling": scaling, "normalize_qk": is_qwen3}
         )
     except ValidationError as error:
-        raise ValueError(f"config.json describes a model that cannot be read: {explained(error)}") from None
+        raise UserError(f"config.json describes a model that cannot be read: {explained(error)}") from None
 
 
 def _rope(fields: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
@@ -115,7 +116,7 @@ def _rope(fields: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
     if rope_type == "default":
         return base, None
     if rope_type != "llama3":
-        raise ValueError(f"config.json has rope_type {rope_type!r}: only default and llama3 can be read")
+        raise UserError(f"config.json has rope_type {rope_type!r}: only default and llama3 can be read")
     return base, {ours: stated.get(theirs) for ours, theirs in SCALING_NAMES.items()}
 
 
@@ -146,32 +147,32 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def _read_fields(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises ValueError where the file holds none."""
+    """A JSON object. Raises UserError where the file holds none."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): fetch or make it anew") from None
+        raise UserError(f"{path} is damaged ({error}): fetch or make it anew") from None
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Every tensor in a folder by name. Raises ValueError where a file is missing or damaged."""
+    """Every tensor in a folder by name. Raises UserError where a file is missing or damaged."""
     weights: dict[str, Tensor] = {}
     for path in weight_files(folder):
         try:
             weights |= load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path} is damaged ({error}): fetch or make it anew") from None
+            raise UserError(f"{path} is damaged ({error}): fetch or make it anew") from None
     return weights
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files with a model's weights. Raises ValueError where there are none: other files than safetensors are not read."""
+    """The files with a model's weights. Raises UserError where there are none: other files than safetensors are not read."""
     names, index = ["model.safetensors"], folder / "model.safetensors.index.json"
     if not (folder / names[0]).exists() and index.exists():
         names = sorted(set(_read_fields(index).get("weight_map", {}).values()))
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
-            raise ValueError(
+            raise UserError(
                 f"{folder} has no file {name} with weights: give the folder of a whole model in the safetensors format"
             )
     return [folder / name for name in names]
@@ -194,11 +195,11 @@ def load_reward_model(folder: Path) -> RewardModel:
 def load_weights(model: Transformer | RewardModel, folder: Path) -> None:
     """Fill a model from a folder. Heads may differ: a reward model starts from a language model with its own.
 
-    Raises ValueError where the shapes differ, or the folder's tensors are not those of its config.json.
+    Raises UserError where the shapes differ, or the folder's tensors are not those of its config.json.
     """
     config = read_config(folder)
     if config != model.config:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a model of {config}, not of {model.config}; give the settings it was made with"
         )
     weights = read_weights(folder)
@@ -207,13 +208,13 @@ def load_weights(model: Transformer | RewardModel, folder: Path) -> None:
     may_differ = (HEADS - wanted.keys()) | ({"score.weight"} - given.keys())
     for name in sorted((wanted.keys() | given.keys()) - may_differ):
         if wanted.get(name) != given.get(name):
-            raise ValueError(
+            raise UserError(
                 f"{folder} holds {_told(given.get(name))} as {name}, where its config.json asks for {_told(wanted.get(name))}: "
                 "give the folder of a whole model of Qwen3 or Llama"
             )
     head = weights.get("lm_head.weight")
     if config.tie_embeddings and head is not None and not torch.equal(head, weights["model.embed_tokens.weight"]):
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a head of its own as lm_head.weight, where its config.json ties it to the embedding: set "
             "tie_word_embeddings to false in it"
         )

@@ -12,6 +12,7 @@ import re
 from typing import NamedTuple
 
 from model.config import ModelConfig, TrainConfig, flops_per_token, num_matrix_parameters, num_parameters
+from model.errors import UserError
 from model.planning.devices import PEAK_FLOPS
 from model.planning.presets import COMPUTE_OPTIMAL
 
@@ -78,11 +79,11 @@ class Cost(NamedTuple):
 
 
 def parse_gpus(text: str) -> Gpus:
-    """GPUs from "8xH100". Raises ValueError with what is known."""
+    """GPUs from "8xH100". Raises UserError with what is known."""
     match = GPUS.fullmatch(text)
     names = {name.lower(): name for name in DEVICES}
     if not match or int(match[1]) == 0 or match[2].lower() not in names:
-        raise ValueError(f"gpus {text!r} are not of the form 8xH100: a number, and one of {', '.join(DEVICES)}")
+        raise UserError(f"gpus {text!r} are not of the form 8xH100: a number, and one of {', '.join(DEVICES)}")
     name = names[match[2].lower()]
     return Gpus(name, DEVICES[name], int(match[1]))
 
@@ -125,10 +126,10 @@ def activation_bytes(model: ModelConfig, sequence_tokens: int, activation_checkp
 
 
 def fit(model: ModelConfig, train: TrainConfig, gpus: Gpus, zero_stage: int, activation_checkpointing: bool) -> Fit:
-    """The largest microbatch with which a batch can be done. Raises ValueError where the GPUs cannot share the batch."""
+    """The largest microbatch with which a batch can be done. Raises UserError where the GPUs cannot share the batch."""
     sequences, rest = divmod(train.batch_tokens // train.sequence_tokens, gpus.num)
     if rest or not sequences:
-        raise ValueError(
+        raise UserError(
             f"{gpus.num} GPUs cannot share a batch of {train.batch_tokens // train.sequence_tokens} sequences evenly: "
             "take a number of GPUs that divides it"
         )

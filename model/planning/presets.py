@@ -14,6 +14,7 @@ import math
 import re
 
 from model.config import Config, ModelConfig, OptimConfig, TrainConfig, num_matrix_parameters
+from model.errors import UserError
 
 DEPTH = re.compile(r"d(\d{1,3})")
 GPT2_VOCAB_SIZE = 50_257
@@ -31,16 +32,14 @@ class Preset(Config):
 
 
 def preset(name: str, vocab_size: int | None = None) -> Preset:
-    """The preset of a name: tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or d and a depth. Raises ValueError.
+    """The preset of a name: tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or d and a depth. Raises UserError.
 
     `vocab_size`: V instead of the preset's own. A depth's horizon, batch and rates follow from it too.
     """
     if match := DEPTH.fullmatch(name):
         return of_depth(int(match[1]), vocab_size or 32_768)
     if name not in PRESETS:
-        raise ValueError(
-            f"there is no preset {name!r}: take one of {', '.join(PRESETS)}, or d and a depth, such as d12"
-        )
+        raise UserError(f"there is no preset {name!r}: take one of {', '.join(PRESETS)}, or d and a depth, such as d12")
     found = PRESETS[name]
     model = found.model.shape.with_vocabulary(vocab_size or found.model.vocab_size)
     return found.model_copy(update={"model": model})
@@ -109,7 +108,7 @@ def depth_tokens(model: ModelConfig, tokens_per_parameter: float = 12.0) -> floa
 
 
 def of_depth(depth: int, vocab_size: int = 32_768, tokens_per_parameter: float = 12.0) -> Preset:
-    """A model of that many layers, and all that follows from it. Raises ValueError where the depth is not in 1..256.
+    """A model of that many layers, and all that follows from it. Raises UserError where the depth is not in 1..256.
 
     With b the batch, d the horizon and w the width, each over that of depth 12, where b is 2^19 tokens:
 
@@ -122,7 +121,7 @@ def of_depth(depth: int, vocab_size: int = 32_768, tokens_per_parameter: float =
       Aitchison 2024): steps are as d / b and the rate as sqrt(b) / w.
     """
     if not 1 <= depth <= 256:
-        raise ValueError(f"there is no preset d{depth}: a depth is 1 to 256 layers")
+        raise UserError(f"there is no preset d{depth}: a depth is 1 to 256 layers")
     model, reference = depth_model(depth, vocab_size), depth_model(REFERENCE_DEPTH, vocab_size)
     tokens = depth_tokens(model, tokens_per_parameter)
     horizon = tokens / depth_tokens(reference, tokens_per_parameter)

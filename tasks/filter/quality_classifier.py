@@ -25,6 +25,7 @@ import xxhash
 from pydantic import Field, model_validator
 
 from model.config import Config, runtime
+from model.errors import UserError
 from tasks.artifacts.manifest import Resource
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
@@ -107,13 +108,13 @@ class Drawn(NamedTuple):
 
 
 def train_quality_classifier(ctx: StageContext, config: QualityModelConfig, inputs: QualityClassifierInputs) -> Outcome:
-    """Learns from the one part and judges the other. Raises ValueError where a set is too small for both."""
+    """Learns from the one part and judges the other. Raises UserError where a set is too small for both."""
     drawn = list(heapq.merge(draw(inputs.positives, True, config), draw(inputs.negatives, False, config)))
     learned = [document for document in drawn if not is_held_out(document, config)]
     held_out = [document for document in drawn if is_held_out(document, config)]
     for part in (learned, held_out):
         if len({document.is_positive for document in part}) < 2:
-            raise ValueError(
+            raise UserError(
                 f"{len(drawn)} texts in {config.positives!r} and {config.negatives!r} are too few to learn from and to hold out "
                 f"a fraction of {config.held_out_fraction}: give more"
             )
@@ -140,11 +141,11 @@ def is_held_out(document: Drawn, config: QualityModelConfig) -> bool:
 
 
 def read_texts(path: Path) -> Iterator[str]:
-    """The texts of one file. Raises ValueError where a record has none."""
+    """The texts of one file. Raises UserError where a record has none."""
     if path.suffix == ".parquet":
         with pq.ParquetFile(path) as shard:
             if "text" not in shard.schema_arrow.names:
-                raise ValueError(
+                raise UserError(
                     f"{path.name} has no column text but {shard.schema_arrow.names}: rename the one with the texts"
                 )
             for batch in shard.iter_batches(batch_size=1000, columns=["text"]):
@@ -161,7 +162,7 @@ def parse(line: str, place: str) -> str:
         text = str(json.loads(line)["text"] or "")
         return text.encode(errors="replace").decode()  # JSON can write the half of a character, UTF-8 cannot
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{place} is no JSON object with a field text: write one document a line") from error
+        raise UserError(f"{place} is no JSON object with a field text: write one document a line") from error
 
 
 def as_line(text: str) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 from pydantic import Field
 
 from model.config import runtime
+from model.errors import UserError
 from model.files import read_lines, write_lines
 from tasks.artifacts.manifest import STATE, Crawl, Documents, Resource
 from tasks.artifacts.step import Outcome, Step, roles
@@ -299,11 +300,11 @@ def original_url(url: str) -> str:
 
 
 def _refuse_rubbish(ctx: StageContext, counts: Counts, num_files: int, errors: list[dict[str, Any]]) -> None:
-    """Name every damaged file. Raises ValueError where not one could be read."""
+    """Name every damaged file. Raises UserError where not one could be read."""
     for found in errors[:MAX_ERRORS]:
         ctx.log("damaged file {file}, at byte {offset}: {error}".format(**found))
     if counts["files_unreadable"] == num_files:
-        raise ValueError(
+        raise UserError(
             "none of the {} files is a web archive; the first, {file}, at byte {offset}: {error}. "
             "Give WARC, ARC or WET files with --input".format(num_files, **errors[0])
         )

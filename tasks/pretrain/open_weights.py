@@ -80,9 +80,9 @@ def named(path: str) -> OpenWeightsConfig:
 
 
 def copy_weights(ctx: StageContext, config: OpenWeightsConfig) -> Outcome:
-    """Copies the files into `files/`. Raises ValueError where they are no longer what was named."""
+    """Copies the files into `files/`. Raises UserError where they are no longer what was named."""
     if named(config.path) != config:
-        raise ValueError(f"the model at {config.path!r} changed while the pipeline was being started: run it again")
+        raise UserError(f"the model at {config.path!r} changed while the pipeline was being started: run it again")
     (ctx.folder / "files").mkdir(exist_ok=True)
     for name in config.sha256:
         shutil.copyfile(Path(config.path) / name, ctx.folder / "files" / name)
@@ -93,7 +93,7 @@ def copy_weights(ctx: StageContext, config: OpenWeightsConfig) -> Outcome:
 def adapted(model: Resource, tokenizer: Tokenizer) -> tuple["Transformer", int]:
     """The model with a row for each token of `tokenizer`, in evaluation mode, and how many tokens its sequences may have.
 
-    Raises ValueError where the tokenizer is not the model's, or the files are no model that is read here.
+    Raises UserError where the tokenizer is not the model's, or the files are no model that is read here.
     """
     from model.network.huggingface import load_transformer, resized
 
@@ -103,7 +103,7 @@ def adapted(model: Resource, tokenizer: Tokenizer) -> tuple["Transformer", int]:
     num_known = max(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab().values()) + 1
     original = load_transformer(folder)
     if original.config.vocab_size < num_known:
-        raise ValueError(
+        raise UserError(
             f"the model {name} has a vocabulary of {original.config.vocab_size} tokens and the tokenizer beside it one of "
             f"{num_known}: give the tokenizer.json that the model was trained with"
         )
@@ -117,10 +117,10 @@ def adapted(model: Resource, tokenizer: Tokenizer) -> tuple["Transformer", int]:
 
 
 def check_tokenizer(original: Path, tokenizer: Tokenizer, name: str) -> None:
-    """Raises ValueError where a tokenizer is not the model's `original`, with our special tokens after it."""
+    """Raises UserError where a tokenizer is not the model's `original`, with our special tokens after it."""
     wanted, given = vocabularies.load([original]), tokenizers.Tokenizer.from_file(tokenizer_file(tokenizer))
     if given.to_str() != wanted.to_str():
-        raise ValueError(
+        raise UserError(
             f"artifact {tokenizer.manifest.id}, of {given.get_vocab_size()} tokens, is not the tokenizer of the model {name}, of "
             f"{wanted.get_vocab_size()}: set tokenizer.vocabulary to the tokenizer.json beside the model, as --base-model does"
         )

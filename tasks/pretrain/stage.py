@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field, model_validator
 
 from model.config import Config, ModelShape, OptimConfig, Source, TrainConfig, TrainRun, num_parameters, runtime
+from model.errors import UserError
 from model.planning.presets import PRESETS
 from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import BaseModel, Resource, Tokenizer, Tokens
@@ -120,10 +121,10 @@ def train_base_model(ctx: StageContext, config: PretrainConfig, inputs: Pretrain
 
 
 def check_tokens(found: Sequence[Tokens], tokenizer: Tokenizer) -> None:
-    """Raises ValueError where tokens were made with another vocabulary. The same one may be in several artifacts."""
+    """Raises UserError where tokens were made with another vocabulary. The same one may be in several artifacts."""
     for tokens in found:
         if tokens.manifest.input_digests["tokenizer"] != tokenizer.manifest.digest:
-            raise ValueError(
+            raise UserError(
                 f"artifact {tokens.manifest.id} was made with {tokens.manifest.inputs['tokenizer']}, which is not the vocabulary of "
                 f"{tokenizer.manifest.id}: give the tokenizer that it was made with, or tokenize anew"
             )
