@@ -150,7 +150,7 @@ def test_what_is_no_vocabulary_is_refused_with_the_reason(tmp_path: Path, ranks:
     with pytest.raises(ValueError, match=r"some.json is no tokenizer.json"):
         load([tmp_path / "some.json"])
     (tmp_path / "encoder.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"encoder.json, read.me is no vocabulary: name a tokenizer.json"):
+    with pytest.raises(ValueError, match=r"encoder.json, read.me is no vocabulary: give a tokenizer.json"):
         load([tmp_path / "encoder.json", tmp_path / "read.me"])
 
 
