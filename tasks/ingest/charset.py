@@ -8,9 +8,9 @@ windows-1252 if they look like nothing else. Three departures, because crawled p
 - A charset that was announced, but in which a part of the page makes no sense, is not believed. Browsers show replacement characters.
 - UTF-16 in the header is believed if the bytes have its zeros, and recognised by them if nothing was announced.
 
-Bytes are recognised by resiliparse's detector, which is uchardet: right in 98% of short texts of 30 languages, charset-normalizer in 82%
-(tests/benchmarks/charset_detection.py). It knows charsets that no page of the web has, such as cp852, and confuses some of one family:
-`_corrected` has these cases.
+Bytes are recognised by resiliparse's detector, which is uchardet. Of 1,674 excerpts of the Universal Declaration of Human Rights (31
+languages in their legacy charsets, 60 to 5,000 bytes) it alone had 81% right, and 99.6% with the corrections here; of a tenth of
+them charset-normalizer had 82% right. It knows charsets that no page of the web has, such as cp852, and confuses some of one family.
 """
 
 import codecs

@@ -6,6 +6,7 @@ Each copy has one to four changes from its seed: bytes flipped, removed, inserte
 documents + dropped, the dropped by reason add up, and a record that was read has a type.
 """
 
+import contextlib
 import random
 import resource
 import sys
@@ -96,10 +97,8 @@ def hostile(extractor: str) -> list[list[object]]:
     rows = []
     for name, unit in UNITS.items():
         box = Sandbox(Settings(extractor, IngestConfig().page_seconds))  # type: ignore[arg-type]
-        try:
+        with contextlib.suppress(Dropped):
             box.extract(Body(b"<html><body><p>one page before</p></body></html>", "text/html"))
-        except Dropped:
-            pass
         page = ("<html><body>" + unit * (1_000_000 // len(unit))).encode()[:1_000_000]
         before = cpu_seconds(box)
         try:

@@ -116,7 +116,7 @@ def main() -> None:
     rows = [[name, edge[name]] for name in (*names, "documents_dropped", "damages")]
     print_table("Difficult files of other projects", ["count", "warc/edge"], [*rows, ["wall s", f"{seconds:.0f}"]])
     shown = [[one["file"], one["offset"], one["bytes"], one["error"]] for one in errors]
-    print_table("What is wrong with them", ["file", "offset", "bytes", "trouble"], shown)
+    print_table("What is wrong with them", ["file", "offset", "bytes", "reason"], shown)
 
 
 def _give_up(*_: object) -> None:
