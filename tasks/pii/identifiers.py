@@ -3,7 +3,7 @@
 Pure functions. A form finds candidates, python-stdnum (check digits, ranges, dates) decides. A form that other numbers
 have as well counts only after words that say so; a number without check digits (passport, driving licence) as well.
 
-Cost: one candidate tries the forms that begin as it does. A text of numbers alone, 1 MB of "4111 ", takes one to two seconds.
+Cost: one candidate tries the forms that begin as it does. A text of numbers alone, 1 MB of "4111 ", takes two to four seconds.
 """
 
 import re
