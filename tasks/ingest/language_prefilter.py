@@ -1,7 +1,7 @@
-"""A look at the language of a page before its extraction, which costs several times as much.
+"""Language prefilter: drops pages that are clearly in other languages before extraction, which costs several times as much.
 
-Reads all text of a page, menus and all, and drops the page where fastText finds next to nothing of the languages wanted in it. What
-is in doubt passes: the filter decides by the text extracted. Of pages that the filter would have kept this loses none in 1,000
+Reads all text of a page, menus included, and drops the page if fastText's scores of the wanted languages are almost zero. Doubtful
+pages pass: the filter stage decides by the extracted text. Of pages that the filter would have kept this loses none in 1,000
 (tests/benchmarks/fineweb_speed.py). FineWeb extracts first.
 """
 
@@ -10,12 +10,12 @@ from typing import Any
 from tasks.ingest.dropped import Dropped
 from tasks.web import language_id
 
-MIN_CHARACTERS = 250  # less says little: a frame set, a page made by scripts
+MIN_CHARACTERS = 250  # shorter text is not enough: a frame set, a page built by scripts
 MAX_CHARACTERS = 10_000
 
 
 def prefilter_language(html: str, wanted: tuple[str, ...], min_score: float, model: Any) -> None:
-    """Raises Dropped, as language/CODE, where the scores of the languages wanted are less than `min_score` together."""
+    """Raise Dropped (language/CODE) if the summed score of the wanted languages is below `min_score`."""
     text = stripped(html)[:MAX_CHARACTERS]
     if len(text) < MIN_CHARACTERS:
         return

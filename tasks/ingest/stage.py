@@ -7,7 +7,7 @@ damaged or no web archive: {"file", "offset", "bytes", "error"}. Damage costs th
 A page is a response, revisit or conversion record, or a resource record of HTML. pages = documents + documents_dropped, and
 records_read is the sum of the records by type. Reasons: status/..., mime/..., revisit/..., truncated/... (the file ends within the
 page, or is damaged there), and empty/... for what has no text: body, text, timeout, memory, killed, too_large, undecodable, error.
-Where it is asked for, pages are dropped before the extraction that would be dropped after it anyhow: url/CATEGORY, language/CODE.
+On request, pages that a later stage would drop are dropped before extraction: url/CATEGORY, language/CODE.
 
 FineWeb's reader takes every response with HTML in it, also of errors and redirects; only status 200 is taken here.
 """
@@ -74,7 +74,7 @@ class IngestConfig(InputsConfig):
         0.02,
         ge=0,
         le=1,
-        description="Clearly in other languages is a page whose score for these is less. Above 0.03 pages are lost that the filter "
+        description="Drop a page if the summed score of the wanted languages is below this. Above 0.03 pages are lost that the filter "
         "would keep.",
     )
     language_model: str = runtime("", description="A lid.176 model file; empty for the installed one.")
@@ -98,7 +98,7 @@ class IngestConfig(InputsConfig):
         "that takes more is dropped as empty/timeout. Real pages take at most half of this; raise it on a slow machine.",
     )
     max_requests_per_second: float = runtime(
-        4.0, ge=0, description="Of all workers together, where files are read over a network; 0 is no limit."
+        4.0, ge=0, description="Limit shared by all workers, for remote files; 0 is no limit."
     )
     max_bytes_per_second: int = runtime(0, ge=0, description="Likewise; 0 is no limit.")
     num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0 is one a core.")
