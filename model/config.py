@@ -1,4 +1,4 @@
-"""What a model is, how it is trained and how it is sampled: frozen values that form a run's identity. No torch here.
+"""Settings of a model, its training and its sampling: frozen values that form a run's identity. No torch here.
 
 Reads and writes nothing. `TrainRun` is the JSON that a training process group is started with. The parameter and FLOP
 counts follow Qwen3's layout (model/network/transformer.py) and PaLM's accounting (Chowdhery et al. 2022, appendix B).
@@ -20,17 +20,23 @@ class Config(BaseModel):
 
 
 def runtime(default: Any, **constraints: Any) -> Any:
-    """A field that says where or how something runs and does not shape its result: it is left out of the fingerprint."""
+    """A field that says where or how something runs and does not change its result: it is not part of the fingerprint."""
     return Field(default, json_schema_extra={"runtime": True}, **constraints)
 
 
 class RopeScaling(Config):
-    """Llama 3's rotary positions for longer sequences: channels that turn slowly are slowed further, fast ones are kept."""
+    """Llama 3's RoPE for longer sequences (Grattafiori et al. 2024): channels that turn slowly are slowed further, fast ones are kept."""
 
-    factor: float = Field(gt=1.0, description="Slow channels turn by so much less.")
-    slow_turns: float = Field(gt=0.0, description="Slow: at most so many turns in the original length.")
-    fast_turns: float = Field(gt=0.0, description="Fast: at least so many; what lies between is slowed in part.")
-    original_tokens: int = Field(ge=2, le=2**20, description="The original length: of the sequences trained on before.")
+    factor: float = Field(gt=1.0, description="Slow channels turn slower by this factor.")
+    slow_turns: float = Field(
+        gt=0.0, description="A channel is slow with at most this many turns in the original length."
+    )
+    fast_turns: float = Field(
+        gt=0.0, description="A channel is fast with at least this many turns; one in between is slowed in part."
+    )
+    original_tokens: int = Field(
+        ge=2, le=2**20, description="The original length: tokens of the sequences that the model was first trained on."
+    )
 
     @model_validator(mode="after")
     def _slow_is_below_fast(self) -> "RopeScaling":
@@ -53,8 +59,12 @@ class ModelShape(Config):
     head_width: int = Field(32, ge=2, le=512, multiple_of=2, description="K: width of a head; even, for RoPE.")
     ff_width: int = Field(352, ge=8, le=262144, description="F: width of the SwiGLU feed-forward.")
     rope_base: float = Field(10_000.0, gt=1.0, description="RoPE's base; larger for longer sequences.")
-    rope_scaling: RopeScaling | None = Field(None, description="How an imported model stretches RoPE; None: not.")
-    normalize_qk: bool = Field(True, description="RMSNorm on queries and keys; without it the layout is Llama's.")
+    rope_scaling: RopeScaling | None = Field(
+        None, description="How an imported model extends RoPE to longer sequences; None: it does not."
+    )
+    normalize_qk: bool = Field(
+        True, description="RMSNorm on queries and keys (QK-norm); without it the layout is Llama's."
+    )
     tie_embeddings: bool = Field(True, description="The head shares the token embedding's matrix.")
     norm_eps: float = Field(1e-6, gt=0.0, lt=1e-2, description="Added to the mean square in RMSNorm.")
 
@@ -108,22 +118,23 @@ class OptimConfig(Config):
 
 
 class TrainConfig(Config):
-    """One training run: how long, in which batches, in which numbers, and what it keeps."""
+    """One training run: steps, batches, precision, and what it keeps."""
 
     num_steps: int = Field(400, ge=0, description="Optimizer steps; 0 trains nothing.")
     batch_tokens: int = Field(8192, ge=2, description="Tokens per optimizer step, over all ranks and microbatches.")
     sequence_tokens: int = Field(256, ge=2, le=2**20, description="T: tokens of a sequence.")
     microbatch_sequences: int = Field(
-        4, ge=1, description="At most so many sequences per forward on one rank; on a CPU what its cache holds."
+        4, ge=1, description="At most this many sequences per forward on one rank; on a CPU as many as its cache holds."
     )
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Of weights and activations; with bfloat16 the optimizer keeps float32 masters."
+        "float32",
+        description="Precision of weights and activations; with bfloat16 the optimizer keeps float32 master weights.",
     )
     is_compiled: bool = Field(False, description="torch.compile the objective; on a CPU this needs g++.")
     zero_stage: int = Field(0, ge=0, le=3, description="DeepSpeed ZeRO: 1 shards optimizer, 2 gradients, 3 weights.")
     offload_optimizer: bool = runtime(False, description="With ZeRO: keep the optimizer's state in the host's memory.")
     activation_checkpointing: bool = runtime(
-        False, description="Compute activations anew in the backward pass: a third more work for far less memory."
+        False, description="Recompute activations in the backward pass: a third more work for far less memory."
     )
     packing: Packing = Field(
         "concatenated",
@@ -135,24 +146,26 @@ class TrainConfig(Config):
         description="Attention does not cross from one document into the next. Conversations are always kept apart.",
     )
     spike_nats: float = Field(
-        2.0, ge=0.0, description="A loss so far above the median of the last steps is a spike; 0: only NaN is bad."
+        2.0, ge=0.0, description="A loss this far above the median of the last steps is a spike; 0: only NaN is bad."
     )
     max_rollbacks: int = Field(
-        3, ge=0, description="How often the run goes back to a checkpoint and leaves a bad batch out, before it stops."
+        3, ge=0, description="How often the run returns to a checkpoint and skips a bad batch before it stops."
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="Of initial weights and of the order of the data.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the initial weights and of the order of the data.")
     eval_every_steps: int = Field(100, ge=0, description="Steps between validations; 0: only after the last step.")
-    eval_sequences: int = Field(64, ge=0, description="At most so many validation sequences.")
+    eval_sequences: int = Field(64, ge=0, description="At most this many validation sequences.")
     sample_every_steps: int = runtime(
-        100, ge=0, description="Steps between completions of sample_prompts, for the eye; 0: none."
+        100, ge=0, description="Steps between sample completions of sample_prompts; 0: none."
     )
     sample_prompts: tuple[str, ...] = runtime(
         ("The", "In the beginning", "Who are you?"),
-        description="A base model goes on from them, an assistant answers them.",
+        description="A base model continues them, an assistant answers them.",
     )
-    sample_tokens: int = runtime(32, ge=1, le=2**20, description="A completion has at most so many.")
-    checkpoint_every_steps: int = runtime(100, ge=0, description="Steps between checkpoints; 0 keeps none on the way.")
-    keep_checkpoints: int = runtime(2, ge=1, description="Newest checkpoints that are kept for resuming.")
+    sample_tokens: int = runtime(32, ge=1, le=2**20, description="Tokens of a sample completion at most.")
+    checkpoint_every_steps: int = runtime(
+        100, ge=0, description="Steps between checkpoints; 0: only after the last step."
+    )
+    keep_checkpoints: int = runtime(2, ge=1, description="How many of the newest checkpoints are kept.")
     num_ranks: int = runtime(
         1, ge=1, description="Processes that train together; must divide the sequences of a batch."
     )
@@ -168,14 +181,14 @@ class TrainConfig(Config):
 
 
 class Source(Config):
-    """Files that are mixed into what is trained on."""
+    """Files that are mixed into the training data."""
 
     paths: tuple[str, ...] = Field(min_length=1, description="Files, in order.")
-    weight: float = Field(gt=0.0, description="So many records of them for one of what they are mixed into.")
+    weight: float = Field(gt=0.0, description="Records of these files for each record of the training data.")
 
 
 class TrainRun(Config):
-    """All that a training process group is told, as JSON: `python -m model.training.loop RUN.json`."""
+    """The settings of a training run, as JSON: `python -m model.training.loop RUN.json`."""
 
     objective: Objective = Field(description="pretrain: Arrow token shards; sft, reward: JSONL files.")
     model: ModelConfig
@@ -190,13 +203,21 @@ class TrainRun(Config):
 
 
 class GenerateConfig(Config):
-    """How completions are drawn from a model."""
+    """How completions are sampled from a model."""
 
-    max_new_tokens: int = Field(64, ge=1, le=2**20, description="A completion is cut off after so many tokens.")
-    temperature: float = Field(1.0, ge=0.0, le=10.0, description="Divides the logits; 0 takes the likeliest token.")
-    top_k: int = Field(0, ge=0, description="Draw among the k likeliest tokens only; 0 turns it off.")
-    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Draw among the likeliest tokens that hold this mass.")
-    min_p: Fraction = Field(0.0, description="Draw among tokens at least so likely, of the likeliest; 0 turns it off.")
+    max_new_tokens: int = Field(64, ge=1, le=2**20, description="A completion is cut off after this many tokens.")
+    temperature: float = Field(1.0, ge=0.0, le=10.0, description="Divides the logits; 0 is greedy.")
+    top_k: int = Field(0, ge=0, description="Sample from the k likeliest tokens only; 0 turns it off.")
+    top_p: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="Sample from the likeliest tokens that together have this probability (nucleus sampling).",
+    )
+    min_p: Fraction = Field(
+        0.0,
+        description="Sample from tokens with at least this fraction of the likeliest one's probability; 0 turns it off.",
+    )
     repetition_penalty: float = Field(
         1.0,
         gt=0.0,
@@ -204,42 +225,44 @@ class GenerateConfig(Config):
         description="Divides the logits above 0 of tokens that came before, multiplies those below.",
     )
     logit_bias: dict[int, FiniteFloat] = Field({}, description="Added to the logits of tokens, by token.")
-    banned_tokens: tuple[int, ...] = Field((), description="Tokens that never come.")
-    allowed_tokens: tuple[int, ...] = Field((), description="Only these come, a stop token only if listed; empty: all.")
-    stop_sequences: tuple[Annotated[tuple[int, ...], Field(min_length=1)], ...] = Field(
-        (), description="Sequences of tokens that end a completion, beside the stop token."
+    banned_tokens: tuple[int, ...] = Field((), description="Tokens that are never sampled.")
+    allowed_tokens: tuple[int, ...] = Field(
+        (), description="Only these are sampled, a stop token only if listed; empty: all."
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="Of the draws of one call.")
+    stop_sequences: tuple[Annotated[tuple[int, ...], Field(min_length=1)], ...] = Field(
+        (), description="Sequences of tokens that end a completion, besides the stop token."
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the samples of one call.")
 
 
 class BeamConfig(GenerateConfig):
-    """How the likeliest completions are searched for. What says how tokens are drawn (temperature, top_k ...) has no part in it."""
+    """Beam search for the likeliest completions. The settings of sampling (temperature, top_k ...) have no effect on it."""
 
-    num_beams: int = Field(4, ge=1, le=4096, description="Completions that are followed at once.")
+    num_beams: int = Field(4, ge=1, le=4096, description="Beams: completions that are followed at once.")
     length_penalty: float = Field(
         1.0, ge=-10.0, le=10.0, description="A score is the summed logprobs over the number of tokens to this power."
     )
     early_stopping: bool | Literal["never"] = Field(
         False,
-        description="When enough completions have ended: true: at once; false: when the best that goes on would score lower if it "
+        description="When enough completions have ended: true: at once; false: when the best unfinished one would score lower if it "
         "ended now; never: when it cannot score higher at any length.",
     )
 
 
 def explained(error: ValidationError) -> str:
-    """What is wrong with a value, in one line."""
+    """A validation error in one line: where, what, and the given value."""
 
-    def told(detail: Any) -> str:
+    def sentence(detail: Any) -> str:
         where = ".".join(str(part) for part in detail["loc"])
         message = detail["msg"].removeprefix("Value error, ")
         given = "" if isinstance(detail["input"], dict) else f" (given: {detail['input']!r})"
         return f"{where}: {message}{given}" if where else message
 
-    return "; ".join(told(detail) for detail in error.errors())
+    return "; ".join(sentence(detail) for detail in error.errors())
 
 
 def num_matrix_parameters(config: ModelConfig) -> int:
-    """Weights that every token is multiplied with: projections, feed-forwards and the head, whether tied or not."""
+    """Weights that every token is multiplied with: projections, feed-forwards and the head, tied or not."""
     attention = 2 * config.width * config.head_width * (config.num_heads + config.num_kv_heads)
     feed_forward = 3 * config.width * config.ff_width
     return config.num_layers * (attention + feed_forward) + config.vocab_size * config.width
@@ -256,12 +279,13 @@ def num_parameters(config: ModelConfig) -> int:
 def flops_per_token(config: ModelConfig, sequence_tokens: int) -> int:
     """FLOPs of forward and backward for one token of a sequence of T tokens.
 
-    6 per matrix weight, and 12 L H K T for attention, which like PaLM's count does not halve for the causal mask.
+    6 for each matrix weight (2 forward, 4 backward), and 12 L H K T for attention. Like PaLM's count (Chowdhery et al. 2022, appendix B)
+    it does not halve attention for the causal mask, so that MFU can be compared with published figures.
     """
     attention = 12 * config.num_layers * config.num_heads * config.head_width * sequence_tokens
     return 6 * num_matrix_parameters(config) + attention
 
 
 def kv_bytes_per_token(config: ModelConfig, bytes_per_number: int = 2) -> int:
-    """Bytes that one cached token takes: a key and a value for every layer and KV head, 2 bytes a number in bfloat16."""
+    """Bytes of one token in the KV cache: a key and a value for every layer and KV head, 2 bytes a number in bfloat16."""
     return 2 * config.num_layers * config.num_kv_heads * config.head_width * bytes_per_number

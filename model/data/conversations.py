@@ -1,7 +1,8 @@
-"""Fine-tuning's data: conversations, and preference pairs.
+"""The data of fine-tuning: conversations and preference pairs.
 
-Reads JSON Lines. Writes nothing. Conversations are packed whole; one longer than a sequence is cropped at its end, and dropped
-where nothing is left that the assistant says. A pair of which one side does not fit is dropped.
+Reads JSON Lines. Writes nothing. Conversations are packed whole, several in a sequence, and kept apart by the attention mask
+(model/training/objectives.py). One longer than a sequence is cropped at its end, and dropped if no token of the assistant is left. A pair is
+dropped if one side does not fit: cropped, it would lose the end at which the reward is read.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from model.tokenizer.chat import ChatTokenizer
 
 
 class ConversationRows(Shuffled):
-    """Rendered conversations, packed into sequences; only the assistant's tokens are learned."""
+    """Rendered conversations, packed into sequences. Only the assistant's tokens are learned."""
 
     record_sequences = 1
 
@@ -29,8 +30,8 @@ class ConversationRows(Shuffled):
         kept = [(tokens, mask) for tokens, mask in rendered if any(mask[: sequence_tokens + 1])]
         if not kept:
             raise NotEnoughData(
-                f"in none of {len(rendered)} conversations the assistant says a word within sequence_tokens="
-                f"{sequence_tokens}; make it larger, or give conversations with an assistant's turn"
+                f"none of {len(rendered)} conversations has a token of the assistant within sequence_tokens="
+                f"{sequence_tokens}: make it larger, or give conversations with an assistant's turn"
             )
         self._num_dropped = len(rendered) - len(kept)
         self._over = [len(tokens) - sequence_tokens - 1 for tokens, _ in kept if len(tokens) > sequence_tokens + 1]
@@ -42,7 +43,7 @@ class ConversationRows(Shuffled):
         return len(self._rows) - 1
 
     def files(self, indices: Indices) -> list[str]:
-        """All files: records are not told apart by them."""
+        """All files: a record may be from any."""
         return self.paths
 
     def fetch(self, indices: Indices) -> Packed:
@@ -52,6 +53,7 @@ class ConversationRows(Shuffled):
         return pack(rows, self.sequence_tokens + 1, self.pad)
 
     def counts(self) -> dict[str, int]:
+        """Records, and what was dropped, cropped or padded."""
         return {
             "records": len(self),
             "conversations": len(self._conversations),
@@ -63,7 +65,7 @@ class ConversationRows(Shuffled):
 
 
 class PreferencePairs(Shuffled):
-    """Rendered preference pairs, padded; the reward is read at the end of the completion."""
+    """Rendered preference pairs, padded, one side a sequence. The reward is read at the end of the completion."""
 
     record_sequences = 2
 
@@ -76,14 +78,14 @@ class PreferencePairs(Shuffled):
         self._num_dropped = len(pairs) - len(self._pairs)
         if not self._pairs:
             raise NotEnoughData(
-                f"none of {len(pairs)} pairs fits into sequence_tokens={sequence_tokens}; make it larger, or give more pairs"
+                f"none of {len(pairs)} pairs fits into sequence_tokens={sequence_tokens}: make it larger, or give more pairs"
             )
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def files(self, indices: Indices) -> list[str]:
-        """All files: records are not told apart by them."""
+        """All files: a record may be from any."""
         return self.paths
 
     def fetch(self, indices: Indices) -> Pairs:
@@ -95,6 +97,7 @@ class PreferencePairs(Shuffled):
         return Pairs(torch.from_numpy(tokens), torch.tensor([len(side) for side in sides]))
 
     def counts(self) -> dict[str, int]:
+        """Records, and what was dropped, cropped or padded."""
         return {"records": len(self), "dropped_pairs": self._num_dropped}
 
 

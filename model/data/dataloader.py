@@ -1,9 +1,9 @@
-"""From files to microbatches: the batch of a step is a function of the seed and the step, and of nothing else.
+"""From files to microbatches: the batch of a step depends on the seed and the step, and on nothing else.
 
-Reads the files of token shards (model/data/token_shards.py), conversations and preference pairs (model/data/conversations.py). Writes nothing.
+Reads token shards (model/data/token_shards.py), conversations and preference pairs (model/data/conversations.py). Writes nothing.
 
-Ranks and microbatches only share out a step's batch, so the number of either changes nothing but the order in which
-floating-point numbers are added.
+Ranks and microbatches only split a step's batch. Their numbers change nothing but the order in which floating-point numbers are
+added. A resumed run needs no state of the loader.
 """
 
 import sys
@@ -21,7 +21,7 @@ from model.tokenizer.chat import ChatTokenizer
 
 
 def open_training(run: TrainRun, tokenizer: ChatTokenizer) -> Dataset:
-    """What a run learns from. Raises ValueError where shards and tokenizer do not belong together."""
+    """The training data of a run. Raises ValueError where shards and tokenizer do not belong together."""
     sources = [Source(paths=run.train_paths, weight=1.0), *run.mixture]
     parts = [
         open_dataset(run.objective, source.paths, run.train.sequence_tokens, tokenizer, run.train.packing)
@@ -31,13 +31,13 @@ def open_training(run: TrainRun, tokenizer: ChatTokenizer) -> Dataset:
 
 
 def open_validation(run: TrainRun, tokenizer: ChatTokenizer) -> Dataset | None:
-    """What a run is validated on; none where nothing or too little was held out, which is told."""
+    """The validation data of a run; None, with a message, where nothing or too little was held out."""
     if not run.validation_paths:
         return None
     try:
         return open_dataset(run.objective, run.validation_paths, run.train.sequence_tokens, tokenizer)
     except NotEnoughData as error:
-        print(f"there is no validation: {error}", file=sys.stderr, flush=True)
+        print(f"no validation: {error}", file=sys.stderr, flush=True)
         return None
 
 
@@ -48,7 +48,7 @@ def open_dataset(
     tokenizer: ChatTokenizer,
     packing: Packing = "concatenated",
 ) -> Dataset:
-    """The data set of an objective in files. Raises ValueError where shards and tokenizer do not belong together."""
+    """The data set of an objective from files. Raises ValueError where shards and tokenizer do not belong together."""
     if objective == "sft":
         return ConversationRows(paths, sequence_tokens, tokenizer)
     if objective == "reward":
@@ -70,7 +70,7 @@ def batch_records(config: TrainConfig, dataset: Dataset) -> int:
     if num_records < 1 or num_records % config.num_ranks:
         raise ValueError(
             f"batch_tokens={config.batch_tokens} makes {num_records} records of {dataset.record_sequences} sequences, "
-            f"which num_ranks={config.num_ranks} cannot share evenly; choose a multiple of "
+            f"which num_ranks={config.num_ranks} cannot share evenly: choose a multiple of "
             f"{config.sequence_tokens * dataset.record_sequences * config.num_ranks}"
         )
     return num_records
@@ -84,13 +84,13 @@ def microbatch_records(config: TrainConfig, dataset: Dataset) -> int:
 
 
 def batch_indices(dataset: Dataset, config: TrainConfig, number: int) -> Indices:
-    """Which records the batch of that number (from 0) holds; it may reach into the next epoch."""
+    """The records of batch `number` (from 0); it may reach into the next epoch."""
     size = batch_records(config, dataset)
     return dataset.draw(np.arange(number * size, (number + 1) * size), config.seed)
 
 
 def microbatches(dataset: Dataset, config: TrainConfig, number: int, rank: int) -> Iterator[Microbatch]:
-    """This rank's part of the batch of that number (from 0)."""
+    """The part of `rank` of batch `number` (from 0), a microbatch at a time."""
     size = microbatch_records(config, dataset)
     mine = batch_indices(dataset, config, number)[rank :: config.num_ranks]
     for start in range(0, len(mine), size):

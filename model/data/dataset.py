@@ -1,4 +1,4 @@
-"""Data sets: records that can be fetched by number, and the order in which they are told. Reads and writes nothing."""
+"""Data sets: records that are fetched by number, and the order in which training takes them. Reads and writes nothing."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -10,22 +10,23 @@ import torch
 from torch import Tensor
 
 from model.data.packing import Indices
+from model.errors import UserError
 
 Tokens = Sequence[int] | npt.NDArray[Any]
 Part = tuple[Tokens, Sequence[int] | int]
-"""Tokens, and 1 for what of them is to be learned, one by one or all."""
-MIXTURE_POSITIONS = 1024  # a mixture is exact over so many records
+"""Tokens, and 1 where one is learned: a value for each, or one for all."""
+MIXTURE_POSITIONS = 1024  # a mixture has the exact shares over this many records
 
 
-class NotEnoughData(ValueError):
-    """Files hold nothing that can be learned in sequences of the length that is asked for."""
+class NotEnoughData(UserError):
+    """Files hold nothing that can be learned in sequences of the given length."""
 
 
 class Packed(NamedTuple):
     """Sequences of a language model."""
 
     tokens: Tensor  # [B, T + 1] int64: inputs are all but the last, targets all but the first
-    mask: Tensor  # [B, T] float32: 1 where the target is to be learned
+    mask: Tensor  # [B, T] float32: 1 where the target is learned
 
 
 def pack(rows: Sequence[Iterable[Part]], num_tokens: int, pad: int) -> Packed:
@@ -53,14 +54,14 @@ Microbatch = Packed | Pairs
 
 
 class Dataset(Protocol):
-    """Records, and the order in which they are told."""
+    """Records, and the order in which training takes them."""
 
     record_sequences: int  # sequences that a record takes in a batch
 
     def __len__(self) -> int: ...
 
     def draw(self, positions: Indices, seed: int) -> Indices:
-        """The numbers of the records at positions [N] of an endless stream, which the seed alone shapes."""
+        """The numbers of the records at positions [N] of an endless stream, which depends on the seed alone."""
 
     def fetch(self, indices: Indices) -> Microbatch:
         """Records by number."""
@@ -69,14 +70,14 @@ class Dataset(Protocol):
         """The files that records may come from."""
 
     def counts(self) -> dict[str, int]:
-        """What there is, and what was lost or added to make records of it."""
+        """The number of records, and of what was dropped or padded to make them."""
 
     def epochs(self, num_records: int) -> dict[str, float]:
-        """How often the first so many records of the stream tell what there is."""
+        """How many epochs the first `num_records` of the stream are, in all and by part of a mixture."""
 
 
 class Shuffled:
-    """Every epoch tells each record once, in an order of its own."""
+    """Every epoch takes each record once, each epoch in another order."""
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -101,8 +102,8 @@ def _order(num_records: int, seed: int, epoch: int) -> Indices:
 class Mixture:
     """Several data sets in one stream, each with a share of the records.
 
-    Of every MIXTURE_POSITIONS records each data set tells as many as its weight says, at places that the seed draws; it goes
-    on where it was, in its own order, and begins its next epoch when it is through.
+    Of every MIXTURE_POSITIONS records each data set gives as many as its weight says, at positions drawn with the seed. It takes its
+    own records in its own order and begins its next epoch after the last of them.
     """
 
     def __init__(self, datasets: Sequence[Dataset], weights: Sequence[float]) -> None:
@@ -143,8 +144,10 @@ class Mixture:
 
     def epochs(self, num_records: int) -> dict[str, float]:
         shares = num_records * self.quotas / MIXTURE_POSITIONS
-        told = [dataset.epochs(share)["epochs"] for dataset, share in zip(self.datasets, shares.tolist(), strict=True)]
-        return {"epochs": told[0]} | {f"mixture/{number}/epochs": epochs for number, epochs in enumerate(told[1:], 1)}
+        epochs = [
+            dataset.epochs(share)["epochs"] for dataset, share in zip(self.datasets, shares.tolist(), strict=True)
+        ]
+        return {"epochs": epochs[0]} | {f"mixture/{number}/epochs": value for number, value in enumerate(epochs[1:], 1)}
 
 
 def _quotas(weights: npt.NDArray[np.float64], num_positions: int) -> Indices:
@@ -155,13 +158,13 @@ def _quotas(weights: npt.NDArray[np.float64], num_positions: int) -> Indices:
     if not quotas.all():
         raise ValueError(
             f"weights {weights.tolist()} give a part of a mixture less than one record of {num_positions}: "
-            "give it more weight or leave it out"
+            "give it more weight, or remove it"
         )
     return quotas
 
 
 @lru_cache(maxsize=8)
 def _sources(quotas: tuple[int, ...], seed: int, block: int) -> Indices:
-    """Which data set tells at each position of a block of a mixture."""
+    """The data set of each position of a block of a mixture."""
     sources: Indices = np.random.default_rng((seed, block)).permutation(np.repeat(np.arange(len(quotas)), quotas))
     return sources

@@ -1,7 +1,7 @@
-"""Packing: things of different lengths into as few rows of one length as can be had quickly. Reads and writes nothing.
+"""Packing: items of different lengths into few rows of one length. Reads and writes nothing.
 
-Best fit, longest first (Johnson 1973), which Ding et al. 2024, "Fewer Truncations Improve Language Modeling", take for documents. All
-things of a length are placed at once, so that the time goes with the number of lengths and not of things.
+Best-fit decreasing (Johnson 1973), which Ding et al. 2024, "Fewer Truncations Improve Language Modeling", use for documents. All items of
+a length are placed at once, so that the time grows with the number of lengths and not of items.
 """
 
 import numpy as np
@@ -11,24 +11,24 @@ Indices = npt.NDArray[np.int64]
 
 
 def best_fit(lengths: Indices, capacity: int) -> tuple[Indices, Indices]:
-    """Put things of lengths [N], 1 to capacity, into rows: longest first, each where the least room is left over.
+    """Put items of lengths [N], 1 to capacity, into rows: longest first, each where the least room is left.
 
-    Gives the numbers [N] of the things, row by row, and where each row begins and the last one ends among them [R + 1].
+    Returns the numbers [N] of the items, row by row, and where each row begins and the last one ends among them [R + 1].
     """
     row_of = np.empty(len(lengths), np.int64)
     rows_by_room = [np.empty(0, np.int64) for _ in range(capacity + 1)]
     num_rows = 0
     for waiting in _by_length(lengths):
-        length, things = int(lengths[waiting[0]]), waiting
-        while len(things):
+        length, items = int(lengths[waiting[0]]), waiting
+        while len(items):
             room = next((room for room in range(length, capacity) if len(rows_by_room[room])), capacity)
             each = room // length
-            num_wanted = -(-len(things) // each)
+            num_wanted = -(-len(items) // each)
             if room == capacity:
                 rows_by_room[room] = np.arange(num_rows, num_rows + num_wanted)
                 num_rows += num_wanted
             rows, rows_by_room[room] = np.split(rows_by_room[room], [num_wanted])
-            placed, things = np.split(things, [len(rows) * each])
+            placed, items = np.split(items, [len(rows) * each])
             row_of[placed] = rows[np.arange(len(placed)) // each]
             num_in_last = len(placed) - each * (len(rows) - 1)
             for some, num in ((rows[:-1], each), (rows[-1:], num_in_last)):
@@ -39,6 +39,6 @@ def best_fit(lengths: Indices, capacity: int) -> tuple[Indices, Indices]:
 
 
 def _by_length(lengths: Indices) -> list[Indices]:
-    """The numbers of things of equal length together, longest first, in order."""
+    """The numbers of the items of each length, longest first, in order."""
     order = np.argsort(-lengths, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1) if len(order) else []

@@ -1,11 +1,12 @@
-"""Pretraining's data: documents' tokens in files, as sequences.
+"""The data of pretraining: the tokens of documents, as sequences.
 
-Reads Arrow IPC files (memory-mapped; one column `tokens`, a list a document, which starts with <|bos|>). Writes nothing.
+Reads Arrow IPC files, memory-mapped: one column `tokens`, a list a document, which starts with <|bos|>. Writes nothing. Files may come
+from a store that others write to: each is validated when it is opened, and a damaged one raises a UserError that names it.
 
 Documents become sequences of T + 1 tokens in one of two ways. Concatenated, they are cut with a stride of T, as GPT-2 was
-trained: a sequence begins anywhere, and what is left of the last one is dropped. Packed, every sequence begins with a document
-(Ding et al. 2024), which is kept whole where it fits: a longer one is cut into pieces that begin with a <|bos|> of their own, and
-what is left of a sequence is padded.
+trained: a sequence begins anywhere, and the rest after the last one is dropped. Packed, every sequence begins with a document
+(Ding et al. 2024), which is kept whole if it fits: a longer one is cut into pieces that each begin with a <|bos|>, and the
+rest of a sequence is padded.
 """
 
 import resource
@@ -36,7 +37,7 @@ class TokenRun(NamedTuple):
 
 
 class TokenShards(Shuffled):
-    """Sequences over the documents of Arrow token shards, one after the other, without a copy of them in memory."""
+    """Sequences over the concatenated documents of Arrow token shards, without a copy of them in memory."""
 
     record_sequences = 1
 
@@ -46,14 +47,14 @@ class TokenShards(Shuffled):
         if len(self) < 1:
             raise NotEnoughData(
                 f"token shards {list(paths)} hold {self.stream.num_tokens} tokens, fewer than a sequence of "
-                f"{sequence_tokens + 1}; take more documents or a smaller sequence_tokens"
+                f"{sequence_tokens + 1}: take more documents or a smaller sequence_tokens"
             )
 
     def __len__(self) -> int:
         return max(0, (self.stream.num_tokens - 1) // self.sequence_tokens)
 
     def fetch(self, indices: Indices) -> Packed:
-        """Sequences by number: tokens [B, T + 1], all of them to be learned."""
+        """Sequences by number: tokens [B, T + 1], all of them learned."""
         T = self.sequence_tokens
         tokens = np.stack([self.stream.slice(index * T, index * T + T + 1) for index in indices.tolist()])
         return Packed(torch.from_numpy(tokens.astype(np.int64)), torch.ones(len(indices), T))
@@ -78,7 +79,7 @@ class WholeDocuments(Shuffled):
         self.stream = TokenStream(paths, tokenizer.vocab_size)
         self._starts, self._lengths = self._pieces(self.stream.documents())
         if not len(self._starts):
-            raise NotEnoughData(f"token shards {list(paths)} hold no document; take more documents")
+            raise NotEnoughData(f"token shards {list(paths)} hold no document: take more documents")
         self._order, self._rows = best_fit(self._lengths + 1, sequence_tokens + 1)
 
     def _pieces(self, documents: Indices) -> tuple[Indices, Indices]:

@@ -2,7 +2,7 @@
 
 A model is `model.safetensors` and a `config.json` that is Hugging Face's own, for Qwen3 or, where queries and keys are not
 normalized, for Llama: transformers, vLLM and others read the folder as it is. A Qwen3 or Llama model of theirs is read here, in
-one file or in those that `model.safetensors.index.json` names. What would be computed otherwise than they do is refused.
+one file or in those that `model.safetensors.index.json` names. A model that would be computed differently here is refused.
 Nothing is pickled.
 """
 
@@ -50,7 +50,7 @@ ONLY = {
     "quantization_config": None,
 }
 HEADS = {"lm_head.weight", "score.weight"}
-COMPUTED = "rotary_emb.inv_freq"  # a table that older files hold beside the weights
+COMPUTED = "rotary_emb.inv_freq"  # a table that older files hold next to the weights
 
 
 def to_hugging_face(config: ModelConfig, *, is_reward: bool = False, max_tokens: int = 2048) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _rope_type(scaling: RopeScaling | None) -> dict[str, Any]:
 
 
 def from_hugging_face(fields: dict[str, Any]) -> ModelConfig:
-    """The shape that a config.json describes. Raises UserError where it is none of Qwen3 or Llama as they are here."""
+    """The model that a config.json describes. Raises UserError where it is not a Qwen3 or Llama model that is supported here."""
     if fields.get("model_type") not in FAMILIES:
         raise UserError(
             f"config.json has model_type {fields.get('model_type')!r}: only {' and '.join(FAMILIES)} can be read"
@@ -91,15 +91,17 @@ def from_hugging_face(fields: dict[str, Any]) -> ModelConfig:
     for name, value in ONLY.items():
         if fields.get(name, value) != value:
             raise UserError(f"config.json has {name} {fields[name]!r}: only a model with {value!r} can be read")
-    told = {name: value for name, value in fields.items() if value is not None}
-    if missing := sorted({*NAMES.values(), "max_position_embeddings"} - OPTIONAL - told.keys()):
+    stated = {name: value for name, value in fields.items() if value is not None}
+    if missing := sorted({*NAMES.values(), "max_position_embeddings"} - OPTIONAL - stated.keys()):
         raise UserError(f"config.json does not say {', '.join(missing)}: give the folder of a whole model")
     is_qwen3 = fields["model_type"] == "qwen3"
-    told.setdefault("num_key_value_heads", told["num_attention_heads"])
-    told.setdefault("head_dim", QWEN3_HEAD_WIDTH if is_qwen3 else told["hidden_size"] // told["num_attention_heads"])
-    told.setdefault("tie_word_embeddings", False)
-    base, scaling = _rope(told)
-    shape = {ours: told[theirs] for ours, theirs in NAMES.items()}
+    stated.setdefault("num_key_value_heads", stated["num_attention_heads"])
+    stated.setdefault(
+        "head_dim", QWEN3_HEAD_WIDTH if is_qwen3 else stated["hidden_size"] // stated["num_attention_heads"]
+    )
+    stated.setdefault("tie_word_embeddings", False)
+    base, scaling = _rope(stated)
+    shape = {ours: stated[theirs] for ours, theirs in NAMES.items()}
     try:
         return ModelConfig.model_validate(
             shape | {"rope_base": base, "rope_scaling": scaling, "normalize_qk": is_qwen3}
@@ -147,11 +149,11 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def _read_fields(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises UserError where the file holds none."""
+    """A JSON object. Raises UserError where the file does not hold one."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): fetch or make it anew") from None
+        raise UserError(f"{path} is damaged ({error}): fetch or make it again") from None
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -161,7 +163,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         try:
             weights |= load_file(path)
         except SafetensorError as error:
-            raise UserError(f"{path} is damaged ({error}): fetch or make it anew") from None
+            raise UserError(f"{path} is damaged ({error}): fetch or make it again") from None
     return weights
 
 
@@ -193,7 +195,7 @@ def load_reward_model(folder: Path) -> RewardModel:
 
 
 def load_weights(model: Transformer | RewardModel, folder: Path) -> None:
-    """Fill a model from a folder. Heads may differ: a reward model starts from a language model with its own.
+    """Fill a model from a folder. Heads may differ: a reward model that starts from a language model keeps its new head.
 
     Raises UserError where the shapes differ, or the folder's tensors are not those of its config.json.
     """
@@ -209,24 +211,24 @@ def load_weights(model: Transformer | RewardModel, folder: Path) -> None:
     for name in sorted((wanted.keys() | given.keys()) - may_differ):
         if wanted.get(name) != given.get(name):
             raise UserError(
-                f"{folder} holds {_told(given.get(name))} as {name}, where its config.json asks for {_told(wanted.get(name))}: "
+                f"{folder} holds {_shape_text(given.get(name))} as {name}, where its config.json asks for {_shape_text(wanted.get(name))}: "
                 "give the folder of a whole model of Qwen3 or Llama"
             )
     head = weights.get("lm_head.weight")
     if config.tie_embeddings and head is not None and not torch.equal(head, weights["model.embed_tokens.weight"]):
         raise UserError(
-            f"{folder} holds a head of its own as lm_head.weight, where its config.json ties it to the embedding: set "
+            f"{folder} holds a separate head as lm_head.weight, where its config.json ties it to the embedding: set "
             "tie_word_embeddings to false in it"
         )
     model.load_state_dict(weights, strict=False)
 
 
-def _told(shape: torch.Size | None) -> str:
+def _shape_text(shape: torch.Size | None) -> str:
     return "nothing" if shape is None else f"a tensor of shape {tuple(shape)}"
 
 
 def resized(model: Transformer, num_known: int, vocab_size: int) -> Transformer:
-    """The model with a vocabulary that goes on after the first `num_known` tokens of its own, in evaluation mode.
+    """The model with its first `num_known` tokens and new ones after them, `vocab_size` in all, in evaluation mode.
 
     The embedding of a new token, and its row in the head, is the mean of the known ones (Hewitt 2021): it is then no likelier
     than a known one is on average. Rows that belong to no token, which pad a vocabulary to a round size, are dropped.

@@ -1,8 +1,8 @@
-"""The model: a decoder-only transformer whose weights are Qwen3's, name by name, or Llama's where queries and keys are not
-normalized.
+"""The model: a decoder-only transformer with the weights of Qwen3, name by name, or of Llama where queries and keys have no norms.
 
-RMSNorm before each block (Zhang & Sennrich 2019), rotary positions (Su et al. 2021) in the half-rotation layout, RMSNorm on
-queries and keys (Dehghani et al. 2023), grouped-query attention (Ainslie et al. 2023), SwiGLU (Shazeer 2020), no biases.
+Reads and writes nothing. RMSNorm before each block (Zhang & Sennrich 2019), rotary position embeddings (RoPE, Su et al. 2021) in the
+half-rotation layout, RMSNorm on queries and keys (Dehghani et al. 2023), grouped-query attention (Ainslie et al. 2023), SwiGLU
+(Shazeer 2020), no biases.
 A state dict of `Transformer` loads into transformers' Qwen3ForCausalLM as it is, and one of `RewardModel` into
 Qwen3ForSequenceClassification with one label.
 
@@ -52,7 +52,7 @@ def rotary(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
 def frequencies(config: ModelConfig, device: torch.device) -> Tensor:
     """Radians [K/2] that each pair of channels turns by from one position to the next, in float32.
 
-    Rounded as transformers rounds: a last bit more or less is a hundredth of a radian at position 131,072.
+    Rounded as transformers rounds: one last bit is a hundredth of a radian at position 131,072.
     """
     exponents = torch.arange(0, config.head_width, 2, dtype=torch.float32, device=device) / config.head_width
     radians: Tensor = 1.0 / config.rope_base**exponents
@@ -72,12 +72,14 @@ def positions_in_documents(documents: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn x [B, H, T, K] by its positions: channel k is paired with channel k + K/2."""
+    """Rotate x [B, H, T, K] by its positions: channel k is paired with channel k + K/2."""
     low, high = x.chunk(2, -1)
     return x * cos.to(x.dtype) + torch.cat((-high, low), -1) * sin.to(x.dtype)
 
 
 class Attention(nn.Module):
+    """Causal grouped-query attention with RoPE."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.head_width = config.head_width
@@ -104,6 +106,8 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x))."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.width, config.ff_width, bias=False)
@@ -117,6 +121,8 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
+    """Attention and feed-forward, each after a norm and added to the residual stream."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.width, config.norm_eps)
@@ -132,12 +138,12 @@ class Layer(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Everything below the head."""
+    """Everything below the head: token embedding, layers and the last norm."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.activation_checkpointing = False  # activations anew in the backward pass (Chen et al. 2016)
+        self.activation_checkpointing = False  # recompute activations in the backward pass (Chen et al. 2016)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
@@ -203,8 +209,12 @@ class RewardModel(nn.Module):
 
 
 def initialize(model: Transformer | RewardModel, seed: int) -> None:
-    """Draw all weights: normal with deviation 0.02 at width 512, as 1/sqrt(D) for others; what writes to the residual
-    stream is divided by sqrt(2 L) (Radford et al. 2019). Norms stay 1 and a reward head starts at 0."""
+    """Draw all weights with the seed: normal, with standard deviation 0.02 at width 512 and as 1/sqrt(D) at others.
+
+    GPT-2's 0.02 is kept where it was found; the scaling with the width keeps activations at one size (as muP, Yang et al. 2022). Matrices
+    that write to the residual stream are divided by sqrt(2 L) (Radford et al. 2019), so that its variance does not grow with
+    depth. Norms stay 1. A reward head starts at 0: a new reward model prefers nothing.
+    """
     generator = torch.Generator().manual_seed(seed)
     deviation = 0.02 * math.sqrt(512 / model.config.width)
     for name, parameter in model.named_parameters():

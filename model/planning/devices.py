@@ -1,7 +1,7 @@
-"""How many floating-point operations a device could do in a second: the measure that MFU is a fraction of.
+"""The peak FLOP/s of devices, of which MFU (model FLOPs utilization) is a fraction.
 
-Reads and writes nothing. GPUs have the figures of their data sheets for dense bfloat16, which is what the field states MFU
-against (Chowdhery et al. 2022); for other devices a matrix multiplication is measured.
+Reads and writes nothing. GPUs have the figures of their data sheets for dense bfloat16, to which published MFU refers (Chowdhery
+et al. 2022); for other devices a matrix multiplication is measured.
 """
 
 import time
@@ -9,7 +9,7 @@ from functools import cache
 
 import torch
 
-# A name in nvidia-smi that holds the first word of a line -> FLOP/s
+# Part of the name that nvidia-smi shows -> FLOP/s; the first match counts
 PEAK_FLOPS = {
     "B200": 2250e12,
     "H200": 989e12,
@@ -35,7 +35,7 @@ def peak_flops(device: str, dtype: torch.dtype) -> float:
 
 
 def measured_flops(device: str, dtype: torch.dtype) -> float:
-    """The best of a few multiplications of square matrices."""
+    """The FLOP/s of the fastest of a few multiplications of square matrices."""
     a, b = (torch.randn(SIZE, SIZE, device=device).to(dtype) for _ in range(2))
     seconds = []
     for _ in range(NUM_TRIES):

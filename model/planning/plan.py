@@ -1,4 +1,4 @@
-"""What a training run will take, before it is started: memory of each GPU, hours, cost. Reads and writes nothing.
+"""Plan a training run before it is started: memory of each GPU, hours, cost. Reads and writes nothing.
 
 Time is FLOPs (`flops_per_token`, PaLM's accounting) over the peak of the GPUs and the fraction of it that is used, the MFU. Published
 runs with their implied MFU are in tests/model/planning/test_plan.py: 34% to 65%, so that DEFAULT_MFU is within a factor of 1.7 of all of them.
@@ -20,7 +20,7 @@ GPUS = re.compile(r"(\d{1,5})x(\S+)")
 GIB = 2**30
 USABLE_FRACTION = 0.9
 DEFAULT_MFU = 0.4
-OVERTRAINED = 10 * COMPUTE_OPTIMAL  # a smaller model for more use; Llama 3 8B saw a hundred times that
+OVERTRAINED = 10 * COMPUTE_OPTIMAL  # a smaller model costs less to use; Llama 3 8B saw a hundred times COMPUTE_OPTIMAL
 MAX_LIVE_PARAMETERS = 10**9  # DeepSpeed's default: what ZeRO 3 keeps gathered at most
 
 
@@ -47,6 +47,8 @@ DEVICES = {
 
 
 class Gpus(NamedTuple):
+    """So many GPUs of a kind."""
+
     name: str
     device: Device
     num: int
@@ -61,7 +63,7 @@ class StateBytes(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """How a batch fits on the GPUs with one way to share out the model."""
+    """How a batch fits on the GPUs with one way to shard the model."""
 
     zero_stage: int
     activation_checkpointing: bool
@@ -72,6 +74,8 @@ class Fit(NamedTuple):
 
 
 class Cost(NamedTuple):
+    """What a run takes."""
+
     tokens: float
     flops: float
     hours: float
@@ -79,7 +83,7 @@ class Cost(NamedTuple):
 
 
 def parse_gpus(text: str) -> Gpus:
-    """GPUs from "8xH100". Raises UserError with what is known."""
+    """GPUs from "8xH100". Raises UserError with the known names."""
     match = GPUS.fullmatch(text)
     names = {name.lower(): name for name in DEVICES}
     if not match or int(match[1]) == 0 or match[2].lower() not in names:
@@ -91,9 +95,9 @@ def parse_gpus(text: str) -> Gpus:
 def state_bytes(model: ModelConfig, zero_stage: int, num_gpus: int) -> StateBytes:
     """Weights in bfloat16; gradients summed in float32; float32 masters and AdamW's two moments.
 
-    ZeRO 1 shares the optimizer's state out, 2 the gradients too, 3 the weights too, of which it gathers some at a time. Below 2
-    DeepSpeed keeps a microbatch's gradients in bfloat16 beside their sum. Unshared (0) the loop does not run bfloat16: that
-    is there to compare.
+    ZeRO 1 shards the optimizer's state, 2 the gradients too, 3 the weights too, of which it gathers some at a time. Below 2
+    DeepSpeed keeps a microbatch's gradients in bfloat16 next to their sum. Stage 0 is listed for comparison: the training loop does not run
+    bfloat16 without ZeRO.
     """
     num = num_parameters(model)
     return StateBytes(
@@ -106,7 +110,7 @@ def state_bytes(model: ModelConfig, zero_stage: int, num_gpus: int) -> StateByte
 def layer_bytes_per_token(model: ModelConfig) -> int:
     """Bytes that the backward pass needs of one token in one layer, in bfloat16.
 
-    The norms keep what they were given and the projections what the norms gave, 4 D; attention keeps queries and keys, before
+    The norms keep their inputs and the projections their inputs, 4 D; attention keeps queries and keys, before
     their norm too, values and its result, 3 (H + J) K; the feed-forward keeps gate, its SiLU, up and their product, 4 F.
     """
     heads, kv_heads = model.num_heads * model.head_width, model.num_kv_heads * model.head_width
@@ -126,7 +130,7 @@ def activation_bytes(model: ModelConfig, sequence_tokens: int, activation_checkp
 
 
 def fit(model: ModelConfig, train: TrainConfig, gpus: Gpus, zero_stage: int, activation_checkpointing: bool) -> Fit:
-    """The largest microbatch with which a batch can be done. Raises UserError where the GPUs cannot share the batch."""
+    """The largest microbatch that fits and divides the batch. Raises UserError where the GPUs cannot share the batch."""
     sequences, rest = divmod(train.batch_tokens // train.sequence_tokens, gpus.num)
     if rest or not sequences:
         raise UserError(
@@ -143,7 +147,7 @@ def fit(model: ModelConfig, train: TrainConfig, gpus: Gpus, zero_stage: int, act
 
 
 def fits(model: ModelConfig, train: TrainConfig, gpus: Gpus) -> list[Fit]:
-    """Every way to share the model out: the ZeRO stages in order, first with all activations kept."""
+    """Every way to shard the model: the ZeRO stages in order, first with all activations kept."""
     return [
         fit(model, train, gpus, stage, activation_checkpointing)
         for activation_checkpointing in (False, True)
@@ -152,14 +156,14 @@ def fits(model: ModelConfig, train: TrainConfig, gpus: Gpus) -> list[Fit]:
 
 
 def best(found: list[Fit]) -> Fit | None:
-    """The first way that the loop runs and that fits: the least is sent between GPUs and nothing computed twice. Or None."""
+    """The first way that fits and that the training loop runs, or None: it sends the least between GPUs and recomputes the least."""
     return next((way for way in found if way.zero_stage and way.microbatch_sequences), None)
 
 
 def cost(
     model: ModelConfig, sequence_tokens: int, tokens: float, gpus: Gpus, mfu: float, dollars_per_hour: float
 ) -> Cost:
-    """What training on so many tokens takes at that MFU, without validation, checkpoints and what fails."""
+    """FLOPs, hours and dollars of training on `tokens` tokens at that MFU, without validation, checkpoints and restarts."""
     flops = tokens * flops_per_token(model, sequence_tokens)
     hours = flops / (gpus.num * gpus.device.flops * mfu) / 3600
     return Cost(tokens, flops, hours, hours * gpus.num * dollars_per_hour)

@@ -1,4 +1,4 @@
-"""Shapes and settings that go together: GPT-2's sizes by name, and one dial, depth, that all else follows from.
+"""Presets: shapes and settings that go together. GPT-2's sizes by name, and one parameter, depth, from which all else follows.
 
 Reads and writes nothing, and imports no torch. `preset("gpt2")` or `preset("d24")` gives a model, its training and its optimizer.
 
@@ -6,8 +6,8 @@ GPT-2's sizes (Radford et al. 2019) have its layers, width and heads in Qwen3's 
 sizes of that width (Brown et al. 2020, table 2.1). The smallest is trained on the 10 B tokens with which llm.c reproduced it,
 the others on 20 tokens a parameter (Hoffmann et al. 2022).
 
-The dial is nanochat's, for AdamW: width, horizon and batch are its rules, the learning rate and weight decay follow from width
-and batch as derived in `of_depth`.
+The depth rule is nanochat's, for AdamW: width, horizon and batch are its rules, the learning rate and weight decay follow from
+width and batch as derived in `of_depth`.
 """
 
 import math
@@ -19,7 +19,7 @@ from model.errors import UserError
 DEPTH = re.compile(r"d(\d{1,3})")
 GPT2_VOCAB_SIZE = 50_257
 COMPUTE_OPTIMAL = 20.0  # tokens per matrix parameter
-REFERENCE_DEPTH = 12  # where the reference batch, rates and decay are right
+REFERENCE_DEPTH = 12  # for which the reference batch, rates and decay were tuned
 REFERENCE_BATCH_TOKENS = 2**19
 
 
@@ -34,7 +34,7 @@ class Preset(Config):
 def preset(name: str, vocab_size: int | None = None) -> Preset:
     """The preset of a name: tiny, gpt2, gpt2-medium, gpt2-large, gpt2-xl, or d and a depth. Raises UserError.
 
-    `vocab_size`: V instead of the preset's own. A depth's horizon, batch and rates follow from it too.
+    `vocab_size`: V instead of the preset's. A depth's horizon, batch and rates follow from it too.
     """
     if match := DEPTH.fullmatch(name):
         return of_depth(int(match[1]), vocab_size or 32_768)
@@ -53,9 +53,9 @@ def swiglu_width(width: int) -> int:
 def gpt2_size(
     num_layers: int, width: int, learning_rate: float, batch_tokens: int, microbatch: int, num_steps: int | None = None
 ) -> Preset:
-    """GPT-2 of that size: heads of 64, a tied head, 1,024 tokens. Steps for COMPUTE_OPTIMAL unless told.
+    """GPT-2 of that size: heads of width 64, a tied head, 1,024 tokens. By default `num_steps` is compute-optimal.
 
-    What GPT-2 has for learned positions and biases is not here, and F is rounded: the parameters are within 1.3% of GPT-2's.
+    The model has no learned positions and biases, and F is rounded: its parameters are within 1.3% of GPT-2's.
     """
     model = ModelConfig(
         vocab_size=GPT2_VOCAB_SIZE,
@@ -108,9 +108,9 @@ def depth_tokens(model: ModelConfig, tokens_per_parameter: float = 12.0) -> floa
 
 
 def of_depth(depth: int, vocab_size: int = 32_768, tokens_per_parameter: float = 12.0) -> Preset:
-    """A model of that many layers, and all that follows from it. Raises UserError where the depth is not in 1..256.
+    """A model of `depth` layers, and the settings that follow. Raises UserError where the depth is not in 1..256.
 
-    With b the batch, d the horizon and w the width, each over that of depth 12, where b is 2^19 tokens:
+    With b the batch, d the horizon and w the width, each relative to depth 12, whose batch is 2^19 tokens:
 
     - Batch: b = d^0.383 (Bergsma et al. 2025, the exponent that nanochat uses), rounded to a power of two.
     - Learning rate: 6e-4 sqrt(b) / w. GPT-3's at width 768; as the square root of the batch (Malladi et al. 2022), and
@@ -118,7 +118,7 @@ def of_depth(depth: int, vocab_size: int = 32_768, tokens_per_parameter: float =
       4,096 and 4 M tokens lies on it. Muon's updates have one effect at all widths: its rate, nanochat's 0.02, follows
       the batch alone.
     - Weight decay: 0.1 w sqrt(b) / d. Rate x decay x steps, the decay over a whole run, is then one at all depths (Wang &
-      Aitchison 2024): steps are as d / b and the rate as sqrt(b) / w.
+      Aitchison 2024): steps are proportional to d / b and the rate to sqrt(b) / w.
     """
     if not 1 <= depth <= 256:
         raise UserError(f"there is no preset d{depth}: a depth is 1 to 256 layers")

@@ -1,13 +1,13 @@
-"""A base model from elsewhere: an open-weights model of Qwen3 or Llama, to train on or to start fine-tuning from.
+"""Open weights: a published model of Qwen3 or Llama, to train further or to start fine-tuning from.
 
 Reads a folder as the Hugging Face Hub holds it: config.json, tokenizer.json, and the weights in the safetensors format, in one file
-or several. Writes a copy of these files, named by what they hold and not by where they are. The store remembers the hash of an
-unchanged file, so that a model of many gigabytes is hashed once.
+or several. Writes a copy of these files, identified by content and not by path. The store remembers the hash of an unchanged file, so
+that a model of many gigabytes is hashed once.
 
 `adapted` gives the model a row of embedding and head for each special token of the conversation format, after its own
 vocabulary. <|bos|> has the row of the token that the model's own texts begin with and <|assistant_end|> that of the one that ends them,
-the first of several: a document is to the adapted model what it was to the model. Every other row is the mean of the model's
-own (Hewitt 2021). The model is read whole into memory and kept in float32.
+the first of several: the adapted model reads a document as the original does. Every other new row is the mean of the model's rows
+(Hewitt 2021). The whole model is read into memory and kept in float32.
 """
 
 import json
@@ -66,7 +66,7 @@ def check_model(config: OpenWeightsConfig) -> None:
 
 
 def named(path: str) -> OpenWeightsConfig:
-    """The files of the model in a folder; all patterns but that of an index must match one."""
+    """The files of the model in a folder, hashed. Raises UserError where one is missing: only the index is optional."""
     hashes = Store.default().hashes
     found = {pattern: sorted(Path(path).glob(pattern)) for pattern in PATTERNS}
     for pattern, files in found.items():
@@ -80,7 +80,7 @@ def named(path: str) -> OpenWeightsConfig:
 
 
 def copy_weights(ctx: StageContext, config: OpenWeightsConfig) -> Outcome:
-    """Copies the files into `files/`. Raises UserError where they are no longer what was named."""
+    """Copy the files into `files/`. Raises UserError where they changed since they were hashed."""
     if named(config.path) != config:
         raise UserError(f"the model at {config.path!r} changed while the pipeline was being started: run it again")
     (ctx.folder / "files").mkdir(exist_ok=True)
@@ -93,7 +93,7 @@ def copy_weights(ctx: StageContext, config: OpenWeightsConfig) -> Outcome:
 def adapted(model: Resource, tokenizer: Tokenizer) -> tuple["Transformer", int]:
     """The model with a row for each token of `tokenizer`, in evaluation mode, and how many tokens its sequences may have.
 
-    Raises UserError where the tokenizer is not the model's, or the files are no model that is read here.
+    Raises UserError where the tokenizer is not the model's, or the model is not supported.
     """
     from model.network.huggingface import load_transformer, resized
 
@@ -104,7 +104,7 @@ def adapted(model: Resource, tokenizer: Tokenizer) -> tuple["Transformer", int]:
     original = load_transformer(folder)
     if original.config.vocab_size < num_known:
         raise UserError(
-            f"the model {name} has a vocabulary of {original.config.vocab_size} tokens and the tokenizer beside it one of "
+            f"the model {name} has a vocabulary of {original.config.vocab_size} tokens and the tokenizer next to it one of "
             f"{num_known}: give the tokenizer.json that the model was trained with"
         )
     fields = json.loads((folder / "config.json").read_text())
@@ -122,12 +122,12 @@ def check_tokenizer(original: Path, tokenizer: Tokenizer, name: str) -> None:
     if given.to_str() != wanted.to_str():
         raise UserError(
             f"artifact {tokenizer.manifest.id}, of {given.get_vocab_size()} tokens, is not the tokenizer of the model {name}, of "
-            f"{wanted.get_vocab_size()}: set tokenizer.vocabulary to the tokenizer.json beside the model, as --base-model does"
+            f"{wanted.get_vocab_size()}: set tokenizer.vocabulary to the tokenizer.json next to the model, as --base-model does"
         )
 
 
 def inherit(model: "Transformer", num_known: int, origins: dict[int, Any]) -> None:
-    """Give new tokens the rows of tokens that the model knows: token -> its origin, which a config.json may not name."""
+    """Copy to new tokens the rows of tokens that the model knows: new token -> known token, as config.json has it (or not)."""
     weights = model.state_dict()
     for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
         for token, origin in origins.items():

@@ -1,11 +1,11 @@
 """Pretraining: a base model from tokens, through DeepSpeed.
 
 Reads Tokens and the Tokenizer they were made with, more Tokens of that vocabulary and the files of an open-weights model where the
-config names them; writes a Checkpoint. The loop is `model.train`'s. A model of our own has Qwen3's layout, which departs from GPT-2: RoPE, RMSNorm and
-SwiGLU instead of learned positions, LayerNorm and GELU.
+config names them; writes a BaseModel. model/training/loop.py trains it. A new model has Qwen3's layout, which departs from GPT-2: RoPE,
+RMSNorm and SwiGLU instead of learned positions, LayerNorm and GELU.
 
-An open-weights model is trained on from its weights. With no steps it is the base model as it is: it is validated, by the measure
-of a training run.
+An open-weights model is trained further from its weights. With num_steps=0 it becomes the base model unchanged; it is validated as
+a training run validates.
 """
 
 import json
@@ -38,13 +38,13 @@ class PretrainConfig(Config):
 
     initial_model: str = runtime(
         "",
-        description="Folder of a Qwen3 or Llama model to start from, as `hf download` makes it: the shape is then its own, whatever "
-        "`model` says, and the tokenizer must be made of its tokenizer.json. With train.num_steps=0 it is taken as it is.",
+        description="Folder of a Qwen3 or Llama model to start from, as `hf download` makes it. Its shape then replaces `model`, and the "
+        "tokenizer must be made of its tokenizer.json. With train.num_steps=0 it is used unchanged.",
     )
     model: ModelShape = Field(ModelShape(), title="Model")
     mixture: dict[str, float] = Field(
         {},
-        description="More tokens to train on: artifacts by tokenize/FINGERPRINT, and so many sequences of each for one of the recipe's own.",
+        description="More tokens to train on: artifacts by tokenize/FINGERPRINT, and how many sequences of each for one of the recipe's tokens.",
     )
     train: TrainConfig = Field(PRESETS["tiny"].train, title="Training")
     optim: OptimConfig = Field(PRESETS["tiny"].optim, title="Optimizer")
@@ -52,9 +52,7 @@ class PretrainConfig(Config):
     @model_validator(mode="after")
     def _something_is_made(self) -> Self:
         if not self.train.num_steps and not self.initial_model:
-            raise ValueError(
-                "train.num_steps=0 takes a model as it is, and initial_model names none: set one of the two"
-            )
+            raise ValueError("train.num_steps=0 uses a model unchanged, and initial_model is empty: set one of the two")
         return self
 
 
@@ -121,17 +119,17 @@ def train_base_model(ctx: StageContext, config: PretrainConfig, inputs: Pretrain
 
 
 def check_tokens(found: Sequence[Tokens], tokenizer: Tokenizer) -> None:
-    """Raises UserError where tokens were made with another vocabulary. The same one may be in several artifacts."""
+    """Raises UserError where tokens were made with another vocabulary. Several artifacts may hold the same one."""
     for tokens in found:
         if tokens.manifest.input_digests["tokenizer"] != tokenizer.manifest.digest:
             raise UserError(
                 f"artifact {tokens.manifest.id} was made with {tokens.manifest.inputs['tokenizer']}, which is not the vocabulary of "
-                f"{tokenizer.manifest.id}: give the tokenizer that it was made with, or tokenize anew"
+                f"{tokenizer.manifest.id}: give the tokenizer that it was made with, or tokenize the documents again"
             )
 
 
 def starting_from(folder: Path, settings: TrainRun, initial_model: Resource, tokenizer: Tokenizer) -> TrainRun:
-    """The run that trains the initial model on; its weights are written to `folder`."""
+    """The run that trains the initial model further; its weights are written to `folder`."""
     model, max_tokens = adapted(initial_model, tokenizer)
     folder.mkdir(exist_ok=True)
     write(folder, model, max_tokens)
@@ -139,11 +137,11 @@ def starting_from(folder: Path, settings: TrainRun, initial_model: Resource, tok
 
 
 def take(ctx: StageContext, settings: TrainRun, initial_model: Resource, tokenizer: Tokenizer) -> Outcome:
-    """The initial model as it is, in an artifact that tells of it what is told of a trained one."""
+    """Write the initial model unchanged, with the files and metrics of a trained one."""
     model, max_tokens = adapted(initial_model, tokenizer)
     write(ctx.folder, model, max_tokens)
-    told = settings.model_copy(update={"model": model.config})
-    (ctx.folder / "run.json").write_text(told.model_dump_json(indent=1))
+    adapted_run = settings.model_copy(update={"model": model.config})
+    (ctx.folder / "run.json").write_text(adapted_run.model_dump_json(indent=1))
     counts = {"parameters": num_parameters(model.config), "steps": 0, "tokens": 0}
     metrics = validate(ctx, settings, model) if settings.train.eval_sequences else {}
     (ctx.folder / "summary.json").write_text(json.dumps(counts | metrics, indent=1) + "\n")
@@ -151,13 +149,14 @@ def take(ctx: StageContext, settings: TrainRun, initial_model: Resource, tokeniz
 
 
 def write(folder: Path, model: "Transformer", max_tokens: int) -> None:
+    """Write a model's weights and its config.json."""
     from model.network.huggingface import save_weights
 
     save_weights(folder, model, {name: weight.detach() for name, weight in model.named_parameters()}, max_tokens)
 
 
 def validate(ctx: StageContext, settings: TrainRun, model: "Transformer") -> dict[str, float]:
-    """The loss on held-out text, as a training run measures it; on a GPU where there is one, and nothing where no text is held out."""
+    """The loss on held-out text as a training run measures it, on a GPU if there is one; empty where no text is held out."""
     import numpy as np
     import torch
 

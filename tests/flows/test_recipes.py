@@ -40,7 +40,7 @@ def test_setting_reaches_its_field_and_no_other() -> None:
         (
             "tiny",
             "pretrain.train.num_steps=0",
-            "pretrain: train.num_steps=0 takes a model as it is, .* one of the two$",
+            "pretrain: train.num_steps=0 uses a model unchanged, .* one of the two$",
         ),
         ("tiny", "pretrain.initial_model=/m", "give --base-model /m instead of both$"),
     ],

@@ -1,4 +1,4 @@
-"""Batches: nothing is lost or told twice, the order follows seed and step, and ranks only share the work out."""
+"""Batches: no record is lost or repeated, the order follows seed and step, and ranks only split the work."""
 
 import gc
 import tempfile
@@ -104,7 +104,7 @@ def test_a_batch_is_the_same_however_it_is_shared_out(
 
 def test_ranks_that_cannot_share_a_batch_are_refused(shards: TokenShards) -> None:
     config = TrainConfig(batch_tokens=64, sequence_tokens=8, num_ranks=3)
-    with pytest.raises(ValueError, match="num_ranks=3 cannot share evenly; choose a multiple of 24"):
+    with pytest.raises(ValueError, match="num_ranks=3 cannot share evenly: choose a multiple of 24"):
         list(microbatches(shards, config, 0, 0))
 
 
@@ -171,7 +171,7 @@ def test_a_conversation_cropped_before_the_assistant_speaks_is_dropped(
     assert all(rows.fetch(np.arange(len(rows))).mask.sum(1) > 0)
     write_lines(tmp_path / "chat.jsonl", records[:1])
     with pytest.raises(
-        ValueError, match="in none of 1 conversations the assistant says a word within sequence_tokens=32"
+        ValueError, match="none of 1 conversations has a token of the assistant within sequence_tokens=32"
     ):
         ConversationRows([str(tmp_path / "chat.jsonl")], 32, tokenizer)
 
@@ -184,7 +184,7 @@ def test_too_little_held_out_is_no_validation_and_no_error(
     write_shard(path, []) if objective == "pretrain" else write_lines(path, [])
     run = TrainRun.model_construct(objective=objective, validation_paths=(str(path),), train=TrainConfig())
     assert open_validation(run, tokenizer) is None
-    assert "there is no validation: " in capsys.readouterr().err
+    assert "no validation: " in capsys.readouterr().err
 
 
 def test_pairs_end_with_the_end_of_the_turn(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
@@ -219,8 +219,8 @@ def test_whole_documents_lose_no_token_and_begin_every_sequence(texts: list[list
         rows = WholeDocuments([path], sequence_tokens, tokenizer)
         tokens, mask = rows.fetch(np.arange(len(rows)))
     assert set(tokens[:, 0].tolist()) == {tokenizer.bos}
-    told = [split(row[row != tokenizer.pad].tolist(), tokenizer.bos) for row in tokens]
-    pieces = [piece for row in told for piece in row]
+    parts = [split(row[row != tokenizer.pad].tolist(), tokenizer.bos) for row in tokens]
+    pieces = [piece for row in parts for piece in row]
     whole = [tuple(text) for text in texts if 0 < len(text) <= sequence_tokens]
     assert sorted(token for piece in pieces for token in piece) == sorted(token for text in texts for token in text)
     assert not set(whole) - set(pieces)
@@ -267,7 +267,7 @@ def test_a_mixture_tells_each_part_as_often_as_its_weight_says(mixture: Mixture)
     sources = mixture.fetch(drawn).tokens[:, 0] // 1000
     assert np.bincount(sources).tolist() == [586, 1170, 292]
     assert np.bincount(sources[:1024]).tolist() == [293, 585, 146]
-    for source, num_records in enumerate((10, 20, 5)):  # in epochs, each of which tells every record once
+    for source, num_records in enumerate((10, 20, 5)):  # in epochs, each of which takes every record once
         of_it = drawn[sources == source]
         assert (
             sorted(of_it[:num_records]) == sorted(of_it[num_records : 2 * num_records]) == sorted(set(of_it.tolist()))

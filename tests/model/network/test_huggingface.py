@@ -173,8 +173,8 @@ def pickle_alone(folder: Path) -> None:
         (cut_off, "is damaged"),
         (remove_a_shard, "has no file model-00001-of-"),
         (point_outside, "has no file ../elsewhere.safetensors"),
-        (cut_the_config_off, r"config\.json is damaged .*: fetch or make it anew"),
-        (leave_a_pointer_for_the_index, r"index\.json is damaged .*: fetch or make it anew"),
+        (cut_the_config_off, r"config\.json is damaged .*: fetch or make it again"),
+        (leave_a_pointer_for_the_index, r"index\.json is damaged .*: fetch or make it again"),
         (pickle_alone, "has no file model.safetensors with weights"),
     ],
 )
@@ -194,7 +194,7 @@ def test_a_tied_head_that_is_in_the_file_too_is_the_embedding(tmp_path: Path) ->
     save_file(weights | {"lm_head.weight": head}, tmp_path / "model.safetensors", metadata={"format": "pt"})
     assert (load_transformer(tmp_path)(tokens()) - theirs(tmp_path)).abs().max() <= 1e-4
     save_file(weights | {"lm_head.weight": head + 1}, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"a head of its own as lm_head\.weight, where its config\.json ties it"):
+    with pytest.raises(ValueError, match=r"a separate head as lm_head\.weight, where its config\.json ties it"):
         load_transformer(tmp_path)
 
 

@@ -238,7 +238,7 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(store: Store, folder: Pat
 
 def test_a_model_with_fewer_rows_than_its_tokenizer_has_tokens_is_refused(store: Store, folder: Path) -> None:
     write_base_model(folder, "Llama", tuple(f"<|{number}|>" for number in range(100)))
-    with pytest.raises(ValueError, match="vocabulary of 352 tokens and the tokenizer beside it one of 356"):
+    with pytest.raises(ValueError, match="vocabulary of 352 tokens and the tokenizer next to it one of 356"):
         adapted(made(open_weights(str(folder)), store), made(tokenizer_step(folder), store))
 
 
@@ -267,5 +267,5 @@ def test_a_model_of_this_project_comes_back_as_it_was(store: Store, folder: Path
 
 
 def test_nothing_to_train_and_nothing_to_take_is_refused() -> None:
-    with pytest.raises(ValueError, match="num_steps=0 takes a model as it is, and initial_model names none"):
+    with pytest.raises(ValueError, match="num_steps=0 uses a model unchanged, and initial_model is empty"):
         PretrainConfig(train=TrainConfig(num_steps=0))
