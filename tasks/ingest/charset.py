@@ -85,7 +85,7 @@ POLISH_ISO, POLISH_WINDOWS = b"\xb1\xb6\xbc", b"\xb9\x9c\x9f"  # ą, ś and ź i
 ETH_AND_THORN, ACUTES = b"\xd0\xde\xf0\xfe", b"\xc1\xc9\xcd\xd3\xd6\xda\xe1\xe9\xed\xf3\xf6\xfa"
 
 
-def decode(body: bytes, content_type: str) -> str:
+def decode(body: bytes, content_type: str) -> str:  # noqa: PLR0911 - a return for each rule
     """A body as text; `content_type` is the HTTP header. Raises Dropped if no charset fits."""
     if bom := bom_charset(body):
         return body.decode(bom, "replace")
