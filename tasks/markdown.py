@@ -2,7 +2,11 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
+
+from model.errors import UserError
+from tasks.artifacts.files import write_atomically
 
 Figures = dict[str, Any]  # what a report shows, as plain JSON values
 # Control characters, and those that change the direction of text: they could rewrite a terminal's or a page's other lines.
@@ -34,3 +38,13 @@ def one_line(text: str) -> str:
 def name(text: str) -> str:
     """A name from a page (host, type, reason) as one line. Underscores stay: within a word they mean nothing in Markdown."""
     return one_line(text).replace(r"\_", "_")
+
+
+def replace_section(path: Path, name: str, text: str) -> None:
+    """Replace what stands between <!-- name --> and <!-- /name --> in a Markdown file. Raises UserError if the marks are not there once."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, opening, rest = path.read_text(encoding="utf-8").partition(start)
+    _, closing, after = rest.partition(end)
+    if not opening or not closing or start in after:
+        raise UserError(f"{path} does not have one section {start} ... {end}: put these two lines where it belongs")
+    write_atomically(path, f"{before}{start}\n\n{text}\n\n{end}{after}")

@@ -1,5 +1,6 @@
-"""The README says what is so: its commands exist, its links lead somewhere, its copy of the DAG is the DAG."""
+"""Every README states only what is true: its commands parse, its links lead somewhere, its DAG is the DAG, its numbers are in a table."""
 
+import importlib.util
 import inspect
 import re
 import shlex
@@ -8,40 +9,115 @@ from pathlib import Path
 import pytest
 import typer
 
+from flows import picture
 from flows.cli.main import app
 from flows.pipeline import dag
+from tests.benchmarks.summary import summary_rows
 
 ROOT = Path(__file__).parents[1]
+READMES = [
+    path
+    for path in sorted(ROOT.rglob("*.md"))
+    if not {".venv", ".git", "artifacts", "node_modules"} & set(path.relative_to(ROOT).parts)
+]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^\$ (crawl2chat .*?)(?: +#.*)?$", README, re.MULTILINE)
+ENVIRONMENT_ONLY = {"source", "export", "hf", "cd", "pip"}  # set up a shell; there is nothing to parse
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_of_the_readme_exists_with_its_options(command: str) -> None:
-    _, name, *arguments = shlex.split(command)
-    commands = typer.main.get_command(app)
-    commands.commands[name].make_context(name, arguments)  # raises where an option does not exist
+def commands_of(path: Path) -> list[str]:
+    """The lines that begin with $, without their comment; `a; b` and `a | b` are two commands."""
+    lines = re.findall(r"^\$ (.*?)(?: +#.*)?$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return [part.strip(" &") for line in lines for part in re.split(r"\s*(?:;|\|\||&&|\|)\s+", line)]
 
 
-def test_the_readme_has_commands() -> None:
-    assert len(COMMANDS) > 8
+COMMANDS = [(path.relative_to(ROOT), command) for path in READMES for command in commands_of(path)]
 
 
-def test_every_make_target_of_the_readme_exists() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"(?:`|\$ )make ([a-z]+)", README))
-    assert {"demo", "test", "card"} <= targets
-    assert all(f"\n{target}:" in makefile for target in targets)
+def parse(command: str) -> None:
+    """Raises where a command, an option or a file of it does not exist."""
+    words = shlex.split(command.partition(" > ")[0])
+    while words and "=" in words[0]:  # VARIABLE=value before the command
+        words.pop(0)
+    program, *arguments = words
+    match program:
+        case "crawl2chat":
+            commands = typer.main.get_command(app).commands
+            commands[arguments[0]].make_context(arguments[0], arguments[1:])
+        case "make":
+            targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+            assert {word for word in arguments if "=" not in word} <= targets
+        case "python" | "python3":
+            assert arguments[0] == "-m"
+            assert importlib.util.find_spec(arguments[1])
+        case "prefect":
+            from prefect.cli import _app
+
+            _app._app.parse_args(arguments, exit_on_error=False, print_error=False)
+        case "docker":
+            assert arguments[0] in ("compose", "build", "buildx")
+            files = [word for word in arguments if word.startswith("docker/")]
+            assert all((ROOT / file).exists() for file in files)
+        case "kubectl":
+            assert all((ROOT / word).exists() for word in arguments if "/" in word)
+        case _:
+            assert program in ENVIRONMENT_ONLY, f"no rule to check the command {program!r}"
 
 
-def test_every_link_of_the_readme_leads_to_a_file() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link and not link.startswith("#")]
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize(("path", "command"), COMMANDS, ids=str)
+def test_readme_command_parses(path: Path, command: str) -> None:
+    parse(command)
 
 
-def test_the_readmes_dag_is_the_dag() -> None:
+@pytest.mark.parametrize(
+    "command", ["crawl2chat run --no-such-option", "make nosuch", "python -m tests.nosuch", "wget x"]
+)
+def test_parse_refuses_commands_that_do_not_exist(command: str) -> None:
+    with pytest.raises((AssertionError, typer.Exit, SystemExit, Exception)):
+        parse(command)
+
+
+def test_root_readme_has_commands_and_at_most_180_lines() -> None:
+    assert len(commands_of(ROOT / "README.md")) > 8
+    assert len(README.splitlines()) <= 180
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_readme_links_lead_to_files_and_headings(path: Path) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if "://" in link or link.startswith("data:"):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        if not target.exists() or (anchor and anchor not in anchors_of(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def anchors_of(path: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a Markdown file."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_root_readme_shows_the_dag_function_in_full() -> None:
     shown = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert shown is not None
-    body = [line for line in shown[1].splitlines() if line.startswith("    ")]
-    assert "\n".join(body) in inspect.getsource(dag)
+    assert shown[1].strip() == inspect.getsource(dag).strip()
+
+
+def test_root_readme_shows_the_generated_picture() -> None:
+    assert picture.mermaid() in README
+
+
+def test_summary_rows_are_figures_of_the_benchmark_tables() -> None:
+    rows = summary_rows((ROOT / "tests/benchmarks/README.md").read_text(encoding="utf-8"))
+    assert len(rows) == 8
+    assert all(row in README for row in rows)
+
+
+def test_make_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony is not None
+    assert set(re.findall(r"^([a-z]+):.*  ## ", makefile, re.MULTILINE)) == set(phony[1].split())

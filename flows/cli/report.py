@@ -1,5 +1,6 @@
-"""`crawl2chat report`: print the report card of the last run, or write it into a Markdown file."""
+"""`crawl2chat report`: print the report card of the last run, or its highlights, or write it into a Markdown file."""
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -8,12 +9,10 @@ import typer
 from rich.markdown import Markdown
 
 from flows.cli.console import RecipeOption, console
-from model.errors import UserError
-from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import Report
 from tasks.artifacts.store import Store
-
-CARD_START, CARD_END = "<!-- card -->", "<!-- /card -->"
+from tasks.evaluate.highlights import highlights
+from tasks.markdown import replace_section
 
 
 def report(
@@ -21,17 +20,19 @@ def report(
     into: Annotated[
         str, typer.Option(help="Write it into this Markdown file, between <!-- card --> and <!-- /card -->.")
     ] = "",
+    is_brief: Annotated[
+        bool, typer.Option("--brief", help="Print a dozen lines: the funnel, key figures, one exchange.")
+    ] = False,
 ) -> None:
     """Print the report card of the last run."""
     store = Store.default()
-    card = (store.open(store.latest(recipe, "evaluate"), Report).folder / "report.md").read_text(encoding="utf-8")
-    if not into:
+    folder = store.open(store.latest(recipe, "evaluate"), Report).folder
+    card = (folder / "report.md").read_text(encoding="utf-8")
+    if is_brief:
+        figures = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        console.print(highlights(figures), highlight=False, soft_wrap=True, markup=False)
+    elif into:
+        below_heading = re.sub("^##", "###", card.partition("\n")[2], flags=re.MULTILINE).strip()
+        replace_section(Path(into).expanduser(), "card", below_heading)
+    else:
         console.print(Markdown(card))
-        return
-    path = Path(into).expanduser()
-    before, opening, rest = path.read_text(encoding="utf-8").partition(CARD_START)
-    _, closing, after = rest.partition(CARD_END)
-    if not opening or not closing:
-        raise UserError(f"{into} has no lines {CARD_START} and {CARD_END}: put them where the card belongs")
-    below_heading = re.sub("^##", "###", card.partition("\n")[2], flags=re.MULTILINE).strip()
-    write_atomically(path, f"{before}{opening}\n\n{below_heading}\n\n{closing}{after}")

@@ -30,6 +30,8 @@ MARKS = "".join(chr(code) for code in range(0x300, 0x10000) if unicodedata.categ
 OPTIONAL_MARKS = re.compile(
     "[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe2f]+"
 )
+# Sorting a run of marks takes time quadratic in its length, and no writing needs over 30 (the Stream-Safe Text Format of UAX 15)
+ENDLESS_MARKS = re.compile(rf"([{MARKS}]{{30}})[{MARKS}]+")
 FOREIGN_PUNCTUATION = re.compile(rf"[^\w\x00-\x7f{MARKS}]+")
 ASCII_PUNCTUATION_TO_SPACE = bytes(code if code > 127 or chr(code).isalnum() else 32 for code in range(256))
 # Words in scripts without spaces. A Han character or kana is one. Thai, Lao, Burmese and Khmer are cut before every letter whose code is a
@@ -49,7 +51,8 @@ def split_words(text: str, is_number_zero: bool = True) -> list[bytes]:
     """The normalised words of `text` in UTF-8. Numbers become 0, unless `is_number_zero` is false."""
     text = text.lower()
     if not text.isascii():
-        text = FOREIGN_PUNCTUATION.sub(" ", OPTIONAL_MARKS.sub("", unicodedata.normalize("NFD", text)))
+        decomposed = unicodedata.normalize("NFD", ENDLESS_MARKS.sub(r"\1", text))
+        text = FOREIGN_PUNCTUATION.sub(" ", OPTIONAL_MARKS.sub("", decomposed))
         text = UNSPACED_WORD.sub(r" \g<0> ", text)
     if is_number_zero:
         text = NUMBER.sub("0", text)

@@ -1,4 +1,4 @@
-"""Run benchmarks and put what they print into the README, each between its marks.
+"""Run benchmarks and put the tables they print into tests/benchmarks/README.md, each between its marks.
 
 python -m tests.benchmarks [NAME ...]      # all of NAMES, or these
 """
@@ -7,9 +7,10 @@ import re
 import subprocess
 import sys
 
+from tasks.markdown import replace_section
 from tests.benchmarks.harness import ROOT, machine, say
 
-NAMES: dict[str, tuple[str, ...]] = {  # with the arguments that the README's figures are made with
+NAMES: dict[str, tuple[str, ...]] = {  # with the arguments of the README's figures
     "fineweb_speed": (),
     "extraction_quality": (),
     "filter_agreement": (),
@@ -27,26 +28,18 @@ NAMES: dict[str, tuple[str, ...]] = {  # with the arguments that the README's fi
     "orchestration": (),
     "learning": (),
     "generation_speed": (),
+    "code_size": (),
 }
 
 
 def main(names: list[str]) -> None:
-    readme = ROOT / "README.md"
+    readme = ROOT / "tests/benchmarks/README.md"
     for name in names or NAMES:
         say(f"{name}: running")
         command = [sys.executable, "-m", f"tests.benchmarks.{name}", *NAMES[name]]
-        told = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-        told += "" if machine() in told else f"\n\n{machine()}."
-        marks = f"<!-- {name} -->", f"<!-- /{name} -->"
-        text, num = re.subn(
-            f"{marks[0]}.*?{marks[1]}",
-            lambda _, told=told, marks=marks: f"{marks[0]}\n\n{told}\n\n{marks[1]}",
-            readme.read_text(encoding="utf-8"),
-            flags=re.DOTALL,
-        )
-        if num != 1:
-            sys.exit(f"README.md has {num} places for {name}: there must be one, {' '.join(marks)}")
-        readme.write_text(text, encoding="utf-8")
+        printed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+        tables = re.sub("^#### ", "### ", printed, flags=re.MULTILINE)
+        replace_section(readme, name, tables if machine() in tables else f"{tables}\n\n{machine()}.")
 
 
 if __name__ == "__main__":

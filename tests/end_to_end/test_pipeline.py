@@ -26,6 +26,7 @@ from model.network.huggingface import load_transformer
 from tasks.artifacts.manifest import Artifact, Documents
 from tasks.artifacts.store import Store
 from tasks.records.documents import read_documents
+from tests.support import golden
 
 SMALL = [
     "ingest.sample.num_articles=160",
@@ -116,6 +117,22 @@ def test_every_stage_leaves_its_artifact_and_the_run_ends_with_the_report_card(
         assert name in finished
     assert f"crawl2chat run tiny {shlex.join(settings())} --force sft " in finished
     assert "bits per byte" in finished
+
+
+def test_stage_outputs_change_only_with_their_version(finished: str, environment: dict[str, str]) -> None:
+    golden.check(golden.outputs(store_of(environment), STAGE_NAMES, "tiny"))
+
+
+def test_golden_check_finds_an_output_that_changed_without_its_version() -> None:
+    known = {"filter": {"version": 1, "digest": "a"}, "sft": {"version": 2, "digest": "b", "metrics": {"loss": 1.0}}}
+    assert golden.problems(known, known) == []
+    changed = {"filter": {"version": 1, "digest": "x"}, "sft": {"version": 2, "digest": "b", "metrics": {"loss": 1.5}}}
+    assert sorted(message.partition(":")[0] for message in golden.problems(changed, known)) == [
+        "the output of stage filter changed",
+        "the output of stage sft changed",
+    ]
+    raised = {**known, "filter": {"version": 2, "digest": "x"}}
+    assert golden.problems(raised, known)[0].startswith("stage filter has version 2, recorded is 1: record it")
 
 
 def test_second_run_skips_every_stage(finished: str, environment: dict[str, str]) -> None:

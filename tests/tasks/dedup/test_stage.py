@@ -155,6 +155,11 @@ def test_near_duplicates_are_found_in_every_script(text):
     assert len(ngrams_of(text)) > 10
 
 
+def test_split_words_is_linear_in_a_run_of_marks():
+    """Normalising such a run takes minutes if it is not cut."""
+    assert len(minhash.split_words("a" + "\u0301\u0327" * 500_000 + " b")) == 2
+
+
 def test_words_that_differ_in_a_vowel_sign_are_different():
     assert minhash.split_words("दिन") != minhash.split_words("दान")
     assert minhash.split_words("はは") != minhash.split_words("ばば")

@@ -1,0 +1,78 @@
+"""Golden outputs of the stages: what each stage made of a small input, together with the stage's version.
+
+Reads the artifacts of a run; writes tests/golden/stages.json if CRAWL2CHAT_RECORD_GOLDEN is set. Data stages make the same bytes on every
+machine, so their golden value is a digest of all files. Stages that train give slightly different weights on another processor, so
+theirs is the list of files, the settings files by digest, and the metrics to 2%.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.artifacts.manifest import MANIFEST, Manifest
+from tasks.artifacts.store import Store
+
+FILE = Path(__file__).parents[1] / "golden/stages.json"
+TRAINED = ("pretrain", "sft", "reward", "rlhf", "evaluate", "export")
+# Of these stages, files that depend on the machine or the clock
+VARIES = ("safetensors", "log", "jsonl", "run.json", "tfevents", "report", "README.md", "summary.json")
+TOLERANCE = 0.02
+CLOCK = ("seconds", "per_second", "mfu", "bytes_peak", "memory")
+
+Golden = dict[str, dict[str, Any]]
+
+
+def outputs(store: Store, stages: tuple[str, ...], recipe: str) -> Golden:
+    """The golden value of every stage's latest artifact, and of the sources that these were made from."""
+    found: Golden = {}
+    waiting = [store.latest(recipe, stage) for stage in stages]
+    while waiting:
+        manifest = store.find(waiting.pop(0))
+        assert manifest is not None
+        if manifest.stage not in found:
+            found[manifest.stage] = {"version": manifest.stage_version, **output(manifest, store.folder(manifest.id))}
+            waiting += manifest.inputs.values()
+    return dict(sorted(found.items()))
+
+
+def output(manifest: Manifest, folder: Path) -> dict[str, Any]:
+    """What one artifact holds, as far as it is equal on every machine."""
+    if manifest.stage not in TRAINED:
+        return {"digest": manifest.digest}
+    names = sorted(file.path for file in manifest.files)
+    settled = [name for name in names if not any(part in name for part in VARIES) and name != MANIFEST]
+    texts = "".join(hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in settled)
+    metrics = {name: value for name, value in manifest.metrics.items() if not any(part in name for part in CLOCK)}
+    return {
+        "files": [name.replace("\\", "/") for name in names if "tfevents" not in name],
+        "digest": hashlib.sha256(texts.encode()).hexdigest()[:16],
+        "metrics": metrics,
+    }
+
+
+def check(found: Golden) -> None:
+    """Fail for every stage whose output changed without its version, and for every output that is not recorded."""
+    if os.environ.get("CRAWL2CHAT_RECORD_GOLDEN"):
+        FILE.parent.mkdir(exist_ok=True)
+        FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    known: Golden = json.loads(FILE.read_text(encoding="utf-8"))
+    assert problems(found, known) == []
+
+
+def problems(found: Golden, known: Golden) -> list[str]:
+    """One sentence per stage that is not as recorded."""
+    record = "record it with CRAWL2CHAT_RECORD_GOLDEN=1"
+    messages = [f"stage {stage} is new: {record}" for stage in found if stage not in known]
+    messages += [f"stage {stage} left no artifact" for stage in known if stage not in found]
+    for stage in found.keys() & known.keys():
+        now, then = dict(found[stage]), dict(known[stage])
+        metrics = now.pop("metrics", {}), then.pop("metrics", {})
+        if now["version"] != then["version"]:
+            messages.append(f"stage {stage} has version {now['version']}, recorded is {then['version']}: {record}")
+        elif now != then or metrics[0] != pytest.approx(metrics[1], rel=TOLERANCE, abs=TOLERANCE):
+            messages.append(f"the output of stage {stage} changed: raise its VERSION, then {record}")
+    return messages
