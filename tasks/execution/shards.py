@@ -6,50 +6,79 @@ a process. A shard is no Prefect task: at 100 ms of bookkeeping each, 90,000 of 
 """
 
 import atexit
+import contextlib
 import gc
 import json
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.util
 import os
+import signal
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
 from typing import Any, TypeVar
 
+from model.errors import UserError
+from model.files import MAX_NAME_BYTES, remove_temporary_files, short_file_name
+from model.processes import LeaseFile, guard
 from tasks.artifacts.files import write_atomically
 from tasks.execution.context import StageContext
 
 S = TypeVar("S")
 Counts = dict[str, int]
 POLL_SECONDS = 0.5
+MAX_TEMPORARY_BYTES = 70  # /pymp-XXXXXXXX/listener-XXXXXXXX follows
 
 _done: "Synchronized[int]"  # by all workers
 _ticks = 0  # by this one
 
 
 def tick(num: int = 1) -> None:
-    """Told by a worker: `num` more units of the stage's progress are done."""
+    """Count `num` more units of the stage's progress as done; called by a worker."""
     global _ticks  # noqa: PLW0603 - one worker process has one count
     _ticks += num
     with _done.get_lock():
         _done.value += num
 
 
-def _start_worker(done: "Synchronized[int]") -> None:
+class Workers(ForkServerContext):
+    """Where worker processes come from. Keeps them, so that they can be killed while they are at work: executors only wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[BaseProcess] = []
+
+    def Process(self, *arguments: Any, **settings: Any) -> BaseProcess:  # type: ignore[override]
+        process = ForkServerProcess(*arguments, **settings)
+        self.started.append(process)
+        return process
+
+    def kill(self) -> None:
+        for process in self.started:
+            process.kill()
+
+
+def _start_worker(done: "Synchronized[int]", lease: LeaseFile | None) -> None:
     global _done  # noqa: PLW0603
     _done = done
     gc.freeze()  # what the server loaded stays: no collection has to look at it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the stage ends its workers
+    guard(lease)
+    threading.Thread(target=_end_with_stage, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """A worker of a stage that was killed would wait for work forever."""
+def _end_with_stage() -> None:
+    """The server that a worker was forked from is its parent for the kernel; this waits for the stage's process."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -67,54 +96,90 @@ def map_shards(
 ) -> Counts:
     """Run `work` on every (name, shard) that has no record yet; the sum of all counts.
 
-    `total` is how many units `work` tells by `tick`, or an estimate. The first error of a shard ends the stage, finished
-    shards keep their records. Raises RuntimeError with the shards' names where a worker process was killed, ValueError where there
-    is no shard.
+    `total` is how many units `work` counts with `tick`, or an estimate. An error of a shard, an interrupt or the loss of the lease ends
+    the stage at once: its workers are killed, finished shards keep their records. Raises RuntimeError with the shards' names where a worker
+    process was killed, UserError where there is no shard.
     """
     if not shards:
-        raise ValueError(f"stage {ctx.step.stage} is given no shard to read: run the stage before it anew")
+        raise UserError(f"stage {ctx.step.stage} has no shard to read: run the stage before it again with --force")
     records = ctx.state / "shards"
-    for leftover in ctx.folder.rglob("*.tmp"):  # of a worker that was killed
-        leftover.unlink()
-    finished = {name: json.loads(path.read_text()) for name, _ in shards if (path := records / f"{name}.json").exists()}
+    finished = {name: json.loads(path.read_text()) for name, _ in shards if (path := _record(records, name)).exists()}
     if finished:
-        ctx.log(f"going on: {len(finished)} of {len(shards)} shards were finished before")
-    context = _fork_server(work.__module__)
-    done: Synchronized[int] = context.Value("q", sum(counts.get("ticks", 0) for counts in finished.values()))
-    start, before = time.monotonic(), done.value
-    with ProcessPoolExecutor(
-        max(1, min(num_workers, len(shards) - len(finished))), context, _start_worker, (done,)
-    ) as pool:
-        waiting: dict[Future[Any], str] = {
+        ctx.log(f"resuming: {len(finished)} of {len(shards)} shards were finished before")
+    workers = _fork_server(work.__module__)
+    done: Synchronized[int] = workers.Value("q", sum(counts.get("ticks", 0) for counts in finished.values()))
+    # Read without its lock: a worker that was killed while it held the lock keeps it for ever.
+    count = done.get_obj()
+    start, before = time.monotonic(), count.value
+    lease = ctx.lease.file if ctx.lease else None
+    num_workers = max(1, min(num_workers, len(shards) - len(finished)))
+    with ProcessPoolExecutor(num_workers, workers, _start_worker, (done, lease)) as pool:
+        waiting: dict[Future[Counts], str] = {
             pool.submit(_counted, work, shard): name for name, shard in shards if name not in finished
         }
-        running = set(waiting)
         try:
+            running = set(waiting)
             while running:
                 ready, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
-                for future in ready:
-                    finished[waiting[future]] = future.result()
-                    write_atomically(records / f"{waiting[future]}.json", json.dumps(future.result()))
-                rate = (done.value - before) / (time.monotonic() - start)
+                _keep(ctx, records, {waiting[future]: future for future in ready}, finished)
+                rate = (count.value - before) / (time.monotonic() - start)
                 values = {"shards": len(finished), f"{unit}/s": rate}
-                ctx.progress(min(done.value, total), total, unit, **values)
-        except BrokenProcessPool as error:
-            names = ", ".join(sorted(name for future, name in waiting.items() if name not in finished)[:num_workers])
+                ctx.progress(min(count.value, total), total, unit, **values)
+        except BaseException as error:
+            workers.kill()
+            pool.shutdown(cancel_futures=True)
+            remove_temporary_files(ctx.folder)
+            if not isinstance(error, BrokenProcessPool):
+                raise
+            ctx.check_lease()  # workers end when it is lost
+            names = ", ".join(sorted(name for name in waiting.values() if name not in finished)[:num_workers])
             raise RuntimeError(
-                f"a worker of stage {ctx.step.stage} was killed (out of memory?) near shards {names}"
+                f"a worker of stage {ctx.step.stage} was killed (manually or out of memory) near shards {names}"
             ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
     return _sum([finished[name] for name, _ in shards])
 
 
-def _fork_server(module: str) -> ForkServerContext:
-    """With all modules of the same package that are loaded here. It runs until this process ends."""
+def _record(records: Path, name: str) -> Path:
+    return records / short_file_name(f"{name}.json", MAX_NAME_BYTES)
+
+
+def _keep(ctx: StageContext, records: Path, ready: Mapping[str, Future[Counts]], finished: dict[str, Counts]) -> None:
+    """Write the records of shards that are finished, then raise the error of one that failed."""
+    ctx.check_lease()
+    failed = [future for future in ready.values() if future.exception() is not None]
+    for name, future in ready.items():
+        if future not in failed:
+            write_atomically(_record(records, name), json.dumps(future.result()))
+            finished[name] = future.result()
+    for future in failed:
+        future.result()
+
+
+def _fork_server(module: str) -> Workers:
+    """Workers forked from a server that has loaded all modules of the same package that are loaded here.
+
+    The server runs until this process ends.
+    """
     package = module.partition(".")[0]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([name for name in sys.modules if name.partition(".")[0] == package])
-    return context
+    with _short_temporary_folder():
+        multiprocessing.util.get_temp_dir()  # made once; the server's socket is in it
+    workers = Workers()
+    workers.set_forkserver_preload([name for name in sys.modules if name.partition(".")[0] == package])
+    return workers
+
+
+@contextlib.contextmanager
+def _short_temporary_folder() -> Iterator[None]:
+    """Use another folder than TMPDIR where that is too long: the path of a socket has at most 107 bytes."""
+    before = tempfile.tempdir
+    for folder in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108 - a private folder is made in it
+        if len(os.fsencode(folder)) <= MAX_TEMPORARY_BYTES and os.access(folder, os.W_OK):
+            tempfile.tempdir = folder
+            break
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @atexit.register

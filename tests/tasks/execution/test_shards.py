@@ -1,0 +1,108 @@
+"""Shards in worker processes: records, errors, interrupts, kills, and temporary folders with long names."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from model.config import Config
+from model.files import replacing
+from tasks.artifacts.manifest import Documents
+from tasks.artifacts.step import Step
+from tasks.execution.context import StageContext
+from tasks.execution.lease import lease
+from tasks.execution.shards import Counts, map_shards, tick
+
+
+def context(folder: Path) -> StageContext:
+    return StageContext(Step("stage", 1, Documents, Config(), {}, run=lambda *_: None), folder)
+
+
+def work(shard: str) -> Counts:
+    """Shards called slow-... leave half a file and take long."""
+    if shard.startswith("fail"):
+        raise ValueError(f"shard {shard} is bad")
+    folder, _, kind = shard.rpartition("/")
+    if kind.startswith("slow"):
+        with replacing(Path(folder) / f"{kind}.parquet") as temporary:
+            temporary.write_bytes(b"half")
+            (Path(folder) / f"{kind}-{os.getpid()}.started").touch()
+            time.sleep(100)
+    tick(2)
+    return {"documents": 1}
+
+
+def test_counts_are_summed_and_finished_shards_are_not_run_again(tmp_path: Path) -> None:
+    shards = [(name, f"{tmp_path}/{name}") for name in ("a", "b", "x" * 300, "文" * 120)]
+    settings = {"num_workers": 2, "total": 8, "unit": "documents"}
+    assert map_shards(context(tmp_path), work, shards, **settings) == {"documents": 4}
+    failing = [(name, "fail") for name, _ in shards]
+    assert map_shards(context(tmp_path), work, failing, **settings) == {"documents": 4}
+
+
+def test_error_of_a_shard_ends_the_stage_at_once_and_keeps_finished_shards(tmp_path: Path) -> None:
+    shards = [("good", f"{tmp_path}/good"), ("slow", f"{tmp_path}/slow"), ("bad", "fail")]
+    with pytest.raises(ValueError, match="shard fail is bad"):
+        map_shards(context(tmp_path), work, shards, num_workers=2, total=3, unit="documents")
+    assert (tmp_path / ".state/shards/good.json").exists()
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+RUN = """if True:
+    import sys
+    from pathlib import Path
+    from tasks.execution.context import StageContext
+    from tasks.execution.lease import lease
+    from tests.tasks.execution.test_shards import context, map_shards, work
+    folder = Path(sys.argv[1])
+    shards = [(name, f"{folder}/{name}") for name in ("good", "slow-1", "slow-2")]
+    with lease(folder) as held:
+        ctx = StageContext(context(folder).step, folder, held)
+        map_shards(ctx, work, shards, num_workers=2, total=6, unit="documents")
+"""
+
+
+def start(folder: Path, **environment: str) -> tuple[psutil.Popen, list[psutil.Process]]:
+    """A stage with two workers busy, and all its processes but itself."""
+    stage = psutil.Popen(
+        [sys.executable, "-c", RUN, str(folder)], env={**os.environ, **environment}, stderr=subprocess.PIPE
+    )
+    while len(list(folder.glob("*.started"))) < 2 or not (folder / ".state/shards/good.json").exists():
+        assert stage.poll() is None, stage.stderr.read().decode()
+        time.sleep(0.02)
+    return stage, stage.children(recursive=True)
+
+
+def test_interrupt_ends_a_stage_within_seconds_and_keeps_finished_shards(tmp_path: Path) -> None:
+    stage, children = start(tmp_path)
+    stage.send_signal(signal.SIGINT)
+    assert stage.wait(30) != 0  # a bound on hangs, far below the 100 s of a shard
+    assert (tmp_path / ".state/shards/good.json").exists()
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert not psutil.wait_procs(children, 10)[1]
+
+
+@pytest.mark.parametrize("victim", ["stage", "worker", "server"])
+def test_killed_process_leaves_no_other_behind(tmp_path: Path, victim: str) -> None:
+    stage, children = start(tmp_path)
+    worker = int(next(tmp_path.glob("*.started")).stem.rpartition("-")[2])
+    server = psutil.Process(worker).ppid()
+    os.kill({"stage": stage.pid, "worker": worker, "server": server}[victim], signal.SIGKILL)
+    assert stage.wait(60) != 0
+    assert not psutil.wait_procs(children, 10)[1]
+    with lease(tmp_path):
+        assert (tmp_path / ".state/shards/good.json").exists()
+
+
+def test_long_temporary_folder_is_no_obstacle(tmp_path: Path) -> None:
+    folder = tmp_path / ("y" * 120)
+    folder.mkdir(parents=True)
+    stage, children = start(tmp_path, TMPDIR=str(folder))
+    stage.kill()
+    stage.wait(60)
+    assert not psutil.wait_procs(children, 10)[1]
