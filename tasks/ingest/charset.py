@@ -85,7 +85,7 @@ POLISH_ISO, POLISH_WINDOWS = b"\xb1\xb6\xbc", b"\xb9\x9c\x9f"  # ą, ś and ź i
 ETH_AND_THORN, ACUTES = b"\xd0\xde\xf0\xfe", b"\xc1\xc9\xcd\xd3\xd6\xda\xe1\xe9\xed\xf3\xf6\xfa"
 
 
-def decode(body: bytes, content_type: str) -> str:
+def decode(body: bytes, content_type: str) -> str:  # noqa: PLR0911 - a return for each rule
     """A body as text; `content_type` is the HTTP header. Raises Dropped if no charset fits."""
     if bom := bom_charset(body):
         return body.decode(bom, "replace")
@@ -93,6 +93,11 @@ def decode(body: bytes, content_type: str) -> str:
     header = announced[1] if announced else ""
     if wide := wide_charset(body, header):
         return body[: len(body) & ~1].decode(wide, "replace")
+    if b"\x1b" not in body:  # most pages: plainly UTF-8, and nothing else has to be read
+        with contextlib.suppress(UnicodeDecodeError):
+            text = (clean := body.translate(FORM_FEED, delete=CONTROLS)).decode()
+            if len(clean) - len(text) >= 2 * MIN_UTF8_CHARACTERS or text.isascii():
+                return text
     charsets = list(dict.fromkeys(filter(None, (web_charset(header), _meta_charset(body)))))
     if b"\x1b" in body and (escape := ISO_2022.search(body)):  # it would be valid UTF-8
         charsets.append("iso2022_kr" if escape[1] else "iso2022_jp")
