@@ -226,7 +226,7 @@ def plain_digits(digits: str) -> str | None:
 
 
 def _in_words(text: str) -> Iterator[Quantity]:
-    """Numbers in English words. Words that do not make one number ("one two three") are none."""
+    """Numbers in English words. Words that do not form one number ("one two three") are left out."""
     for match in SPELLED.finditer(text):
         value = _value_of_words([word for word in regex.findall("[a-z]+", match[0].lower()) if word != "and"])
         if value is not None:

@@ -168,7 +168,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files with a model's weights. Raises UserError where there are none: other files than safetensors are not read."""
+    """The safetensors files with a model's weights. Raises UserError if one is missing: no other format is read."""
     names, index = ["model.safetensors"], folder / "model.safetensors.index.json"
     if not (folder / names[0]).exists() and index.exists():
         names = sorted(set(_read_fields(index).get("weight_map", {}).values()))

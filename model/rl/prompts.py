@@ -23,7 +23,7 @@ class Prompt(NamedTuple):
 
 
 def read_prompts(paths: Sequence[str], tokenizer: ChatTokenizer, config: RLConfig) -> list[Prompt]:
-    """The prompts of at most max_prompt_tokens tokens. Raises UserError if there are none."""
+    """The prompts of at most max_prompt_tokens tokens. Raises UserError if no prompt is that short."""
     prompts = []
     for record in (record for path in paths for record in read_lines(path)):
         answer = record.get("answer")  # some files have numbers here

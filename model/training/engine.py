@@ -279,7 +279,7 @@ def make_universal(checkpoint: Path, target: Path) -> None:
 
 
 def _restore_groups(optimizer: Any, settings: list[dict[str, Any]]) -> None:
-    """Give every parameter group its own settings again, and every parameter a step counter of its own."""
+    """Restore the settings of every parameter group, and give every parameter a separate step counter."""
     for group, setting in zip(optimizer.param_groups, settings, strict=True):
         group |= {**setting, "params": group["params"]}
     for state in optimizer.optimizer.state.values():

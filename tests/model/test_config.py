@@ -19,11 +19,11 @@ def test_model_shape_default_is_the_model_of_tiny() -> None:
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 3), (6, 4)])
-def test_model_shape_refuses_heads_that_do_not_divide(heads: int, kv_heads: int) -> None:
+def test_model_shape_with_indivisible_heads_raises_error(heads: int, kv_heads: int) -> None:
     with pytest.raises(ValidationError, match="choose a divisor of it"):
         ModelShape(num_heads=heads, num_kv_heads=kv_heads)
 
 
-def test_model_shape_refuses_a_vocabulary() -> None:
+def test_model_shape_with_vocab_size_raises_error() -> None:
     with pytest.raises(ValidationError, match="vocab_size"):
         ModelShape.model_validate({"vocab_size": 4096})

@@ -51,7 +51,7 @@ def tokenizer(tmp_path: Path) -> ChatTokenizer:
     return write_tokenizer(tmp_path)
 
 
-def test_sequences_tile_the_documents(shards: TokenShards) -> None:
+def test_token_shards_sequences_tile_the_documents(shards: TokenShards) -> None:
     assert shards.stream.num_tokens == 500
     assert len(shards) == 62  # 62 * 8 + 1 <= 500
     tokens, mask = shards.fetch(np.arange(62))
@@ -61,7 +61,7 @@ def test_sequences_tile_the_documents(shards: TokenShards) -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.uint16(), pa.uint32()])
-def test_shards_are_not_copied_into_memory(tmp_path: Path, documents: list[list[int]], kind: pa.DataType) -> None:
+def test_token_shards_stay_memory_mapped(tmp_path: Path, documents: list[list[int]], kind: pa.DataType) -> None:
     gc.collect()  # or other tests' garbage goes meanwhile
     before = pa.total_allocated_bytes()
     shards = TokenShards([write_shard(tmp_path / "0.arrow", documents * 1000, 1000, kind)], 8, 2**16)
@@ -70,18 +70,18 @@ def test_shards_are_not_copied_into_memory(tmp_path: Path, documents: list[list[
     assert shards.stream.slice(499_990, 500_000).tolist() == list(range(490, 500))
 
 
-def test_too_few_tokens_are_refused(tmp_path: Path) -> None:
+def test_token_shards_with_too_few_tokens_raise_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="hold 5 tokens, fewer than a sequence of 9"):
         TokenShards([write_shard(tmp_path / "0.arrow", [[1, 2, 3, 4, 5]])], 8, V)
 
 
-def test_a_foreign_tokenizer_is_refused(tmp_path: Path, documents: list[list[int]]) -> None:
+def test_open_dataset_with_another_vocabulary_raises_error(tmp_path: Path, documents: list[list[int]]) -> None:
     path = write_shard(tmp_path / "0.arrow", documents)
     with pytest.raises(ValueError, match="a vocabulary of 320 tokens, and the tokenizer has 300"):
         open_dataset("pretrain", [path], 8, write_tokenizer(tmp_path, vocab_size=300))
 
 
-def test_each_epoch_tells_every_sequence_once_and_in_another_order() -> None:
+def test_shuffled_takes_each_record_once_per_epoch_in_new_order() -> None:
     first, second = (shuffled(10, np.arange(10) + 10 * epoch, seed=7) for epoch in range(2))
     assert sorted(first) == sorted(second) == list(range(10))
     assert first.tolist() != second.tolist()
@@ -89,7 +89,7 @@ def test_each_epoch_tells_every_sequence_once_and_in_another_order() -> None:
 
 
 @pytest.mark.parametrize(("num_ranks", "microbatch_sequences"), [(1, 8), (1, 3), (2, 4), (4, 1), (8, 8)])
-def test_a_batch_is_the_same_however_it_is_shared_out(
+def test_batch_does_not_depend_on_ranks_and_microbatches(
     shards: TokenShards, num_ranks: int, microbatch_sequences: int
 ) -> None:
     config = TrainConfig(
@@ -102,14 +102,14 @@ def test_a_batch_is_the_same_however_it_is_shared_out(
     assert sorted(together.tolist()) == sorted(whole.tolist())
 
 
-def test_ranks_that_cannot_share_a_batch_are_refused(shards: TokenShards) -> None:
+def test_batch_that_ranks_cannot_share_evenly_raises_error(shards: TokenShards) -> None:
     config = TrainConfig(batch_tokens=64, sequence_tokens=8, num_ranks=3)
     with pytest.raises(ValueError, match="num_ranks=3 cannot share evenly: choose a multiple of 24"):
         list(microbatches(shards, config, 0, 0))
 
 
 @given(st.lists(st.integers(1, 20), max_size=60))
-def test_packing_places_everything_once_and_overfills_nothing(lengths: list[int]) -> None:
+def test_best_fit_places_each_item_once_within_capacity(lengths: list[int]) -> None:
     order, starts = best_fit(np.array(lengths, np.int64), 20)
     rows = [order[start:stop].tolist() for start, stop in pairwise(starts.tolist())]
     assert sorted(number for row in rows for number in row) == list(range(len(lengths)))
@@ -135,7 +135,7 @@ def chat(question: str, answer: str) -> dict[str, list[dict[str, str]]]:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
-def test_conversations_are_packed_whole_and_only_answers_are_learned(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
+def test_conversations_are_packed_whole_with_answers_in_loss_mask(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
     records = [chat(f"what is {n}?", "it is blue. " * (n % 4 + 1)) for n in range(30)]
     write_lines(tmp_path / "chat.jsonl", records)
     rows = ConversationRows([str(tmp_path / "chat.jsonl")], 48, tokenizer)
@@ -150,7 +150,7 @@ def test_conversations_are_packed_whole_and_only_answers_are_learned(tmp_path: P
     assert "what" not in "".join(answers)
 
 
-def test_a_conversation_longer_than_a_sequence_is_cropped_and_counted(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
+def test_conversation_longer_than_sequence_is_cropped_and_counted(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
     write_lines(tmp_path / "chat.jsonl", [chat("what is it?", "yes " * 200), chat("no?", "no")])
     rows = ConversationRows([str(tmp_path / "chat.jsonl")], 32, tokenizer)
     assert rows.counts()["cropped_conversations"] == 1
@@ -159,9 +159,7 @@ def test_a_conversation_longer_than_a_sequence_is_cropped_and_counted(tmp_path: 
     assert mask[0, -1] == 1
 
 
-def test_a_conversation_cropped_before_the_assistant_speaks_is_dropped(
-    tmp_path: Path, tokenizer: ChatTokenizer
-) -> None:
+def test_conversation_cropped_before_assistant_turn_is_dropped(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
     """A batch of such alone would have nothing to divide its loss by."""
     records = [chat("why? " * 200, "because"), chat("no?", "no"), {"messages": chat("no?", "no")["messages"][:1]}]
     write_lines(tmp_path / "chat.jsonl", records)
@@ -177,7 +175,7 @@ def test_a_conversation_cropped_before_the_assistant_speaks_is_dropped(
 
 
 @pytest.mark.parametrize("objective", ["pretrain", "sft", "reward"])
-def test_too_little_held_out_is_no_validation_and_no_error(
+def test_open_validation_with_too_little_data_returns_none(
     tmp_path: Path, tokenizer: ChatTokenizer, objective: Objective, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "nothing"
@@ -187,7 +185,7 @@ def test_too_little_held_out_is_no_validation_and_no_error(
     assert "no validation: " in capsys.readouterr().err
 
 
-def test_pairs_end_with_the_end_of_the_turn(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
+def test_preference_pairs_end_with_end_of_turn_token(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
     messages = [{"role": "user", "content": "what colour is the sky?"}]
     fits = {"messages": messages, "chosen": "it is blue.", "rejected": "no"}
     write_lines(tmp_path / "pairs.jsonl", [fits, fits | {"rejected": "no " * 100}])
@@ -200,7 +198,7 @@ def test_pairs_end_with_the_end_of_the_turn(tmp_path: Path, tokenizer: ChatToken
         assert set(row[length:]) == {tokenizer.pad}
 
 
-def test_pairs_count_twice_in_a_batch(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
+def test_preference_pair_counts_as_two_sequences(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
     pair = {"messages": [{"role": "user", "content": "the sky?"}], "chosen": "blue", "rejected": "red"}
     write_lines(tmp_path / "pairs.jsonl", [pair] * 9)
     pairs = open_dataset("reward", [str(tmp_path / "pairs.jsonl")], 32, tokenizer)
@@ -211,7 +209,7 @@ def test_pairs_count_twice_in_a_batch(tmp_path: Path, tokenizer: ChatTokenizer) 
 
 
 @given(st.lists(st.lists(st.integers(20, 300), max_size=40), min_size=1, max_size=12), st.integers(2, 17))
-def test_whole_documents_lose_no_token_and_begin_every_sequence(texts: list[list[int]], sequence_tokens: int) -> None:
+def test_whole_documents_keep_all_tokens_and_begin_each_sequence(texts: list[list[int]], sequence_tokens: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = write_tokenizer(Path(folder))
         texts.append([20])  # not only empty ones
@@ -241,7 +239,7 @@ def split(tokens: list[int], bos: int) -> list[tuple[int, ...]]:
     return [tuple(piece) for piece in pieces]
 
 
-def test_documents_cut_in_pieces_go_on_where_they_were_cut(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
+def test_long_document_continues_in_next_piece(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
     text = list(range(20, 20 + 35))
     path = write_shard(tmp_path / "0.arrow", [[tokenizer.bos, *text]])
     rows = WholeDocuments([path], 10, tokenizer)
@@ -262,7 +260,7 @@ def mixture(tmp_path: Path) -> Mixture:
     return Mixture([TokenShards([path], 8, 2**16) for path in paths], [1.0, 2.0, 0.5])
 
 
-def test_a_mixture_tells_each_part_as_often_as_its_weight_says(mixture: Mixture) -> None:
+def test_mixture_takes_records_in_proportion_to_weights(mixture: Mixture) -> None:
     drawn = mixture.draw(np.arange(2048), seed=5)
     sources = mixture.fetch(drawn).tokens[:, 0] // 1000
     assert np.bincount(sources).tolist() == [586, 1170, 292]
@@ -275,7 +273,7 @@ def test_a_mixture_tells_each_part_as_often_as_its_weight_says(mixture: Mixture)
     assert mixture.epochs(1024) == {"epochs": 29.3, "mixture/1/epochs": 29.25, "mixture/2/epochs": 29.2}
 
 
-def test_a_mixture_is_a_function_of_seed_and_position(mixture: Mixture) -> None:
+def test_mixture_depends_on_seed_and_position_alone(mixture: Mixture) -> None:
     drawn = mixture.draw(np.arange(3000), seed=5)
     assert mixture.draw(np.arange(1500, 1600), seed=5).tolist() == drawn[1500:1600].tolist()
     assert mixture.draw(np.arange(3000), seed=6).tolist() != drawn.tolist()
@@ -285,7 +283,7 @@ def test_a_mixture_is_a_function_of_seed_and_position(mixture: Mixture) -> None:
     ]
 
 
-def test_a_part_too_light_to_be_told_is_refused(tmp_path: Path) -> None:
+def test_mixture_weight_below_one_record_raises_error(tmp_path: Path) -> None:
     parts: list[Dataset] = [TokenShards([write_shard(tmp_path / "0.arrow", [list(range(100))])], 8, V)] * 2
     with pytest.raises(ValueError, match="less than one record of 1024: give it more weight"):
         Mixture(parts, [1.0, 1e-4])

@@ -26,7 +26,7 @@ def maps_of(folder: Path) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/maps is Linux's")
-def test_shards_beyond_the_bound_are_mapped_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_stream_maps_at_most_max_open_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_shards, "max_open_shards", lambda: 8)
     shards = [write_shard(tmp_path / f"{n}.arrow", [[n, *range(9)]] * 5) for n in range(100)]
     dataset = TokenShards(shards, 10, V)
@@ -37,7 +37,7 @@ def test_shards_beyond_the_bound_are_mapped_in_turn(tmp_path: Path, monkeypatch:
     assert dataset.files(np.array([0, 7])) == [shards[0], shards[1]]
 
 
-def test_more_shards_than_the_kernel_maps_are_read(tmp_path: Path) -> None:
+def test_token_stream_reads_more_shards_than_max_map_count(tmp_path: Path) -> None:
     """One file, given more often than vm.max_map_count: each time is a shard."""
     path = write_shard(tmp_path / "0.arrow", [list(range(10))])
     dataset = TokenShards([path] * 66_000, 10_000, V)
@@ -46,14 +46,14 @@ def test_more_shards_than_the_kernel_maps_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("soft", "bound"), [(1024, 64), (100, 16), (1_000_000, 4096), (resource.RLIM_INFINITY, 4096)])
-def test_max_open_shards_stays_below_the_limit_of_files(monkeypatch: pytest.MonkeyPatch, soft: int, bound: int) -> None:
+def test_max_open_shards_stays_below_open_file_limit(monkeypatch: pytest.MonkeyPatch, soft: int, bound: int) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
     assert max_open_shards() == bound
 
 
 @pytest.mark.parametrize("kind", [pa.uint16(), pa.uint32()])
 @pytest.mark.parametrize("documents", [[[V]], [[1, 2], [3, 60_000]], [[1]] * 10 + [[V, 1]]])
-def test_a_token_beyond_the_vocabulary_is_refused(
+def test_token_outside_vocabulary_raises_user_error(
     tmp_path: Path, documents: list[list[int]], kind: pa.DataType
 ) -> None:
     path = write_shard(tmp_path / "0.arrow", documents, kind=kind)
@@ -87,13 +87,13 @@ def with_offsets(path: Path, offsets: list[int]) -> str:
     [[0, 5, 1_000_000_000], [0, 10, 5], [-5, 5, 10], [0, 5, 11], [0, 2**31 - 1, 0], [5, 2, 10], [0, -(2**31), 10]],
     ids=str,
 )
-def test_offsets_that_lie_are_refused(tmp_path: Path, offsets: list[int]) -> None:
+def test_invalid_offsets_raise_user_error(tmp_path: Path, offsets: list[int]) -> None:
     path = with_offsets(tmp_path / "0.arrow", offsets)
     with pytest.raises(UserError, match=f"^{path} is not a readable token shard .*: tokenize the documents again$"):
         list(token_runs(path))
 
 
-def test_offsets_that_begin_later_are_read(tmp_path: Path) -> None:
+def test_offsets_not_starting_at_zero_are_read(tmp_path: Path) -> None:
     [run] = token_runs(with_offsets(tmp_path / "0.arrow", [4, 6, 10]))
     assert run.tokens.tolist() == [104, 105, 106, 107, 108, 109]
     assert run.offsets.tolist() == [0, 2, 6]
@@ -111,13 +111,13 @@ def test_offsets_that_begin_later_are_read(tmp_path: Path) -> None:
     ],
     ids=lambda array: str(array.type),
 )
-def test_a_column_of_another_kind_is_refused(tmp_path: Path, array: pa.Array) -> None:
+def test_column_of_wrong_type_raises_user_error(tmp_path: Path, array: pa.Array) -> None:
     path = crafted(tmp_path / "0.arrow", pa.schema([("tokens", array.type)]), array)
     with pytest.raises(UserError, match="is not a readable token shard"):
         list(token_runs(path))
 
 
-def test_a_shard_without_its_columns_or_metadata_is_refused(tmp_path: Path) -> None:
+def test_shard_without_columns_or_metadata_raises_user_error(tmp_path: Path) -> None:
     other = crafted(tmp_path / "0.arrow", pa.schema([("text", pa.string())]), pa.array(["a"]))
     with pytest.raises(UserError, match="its columns are"):
         shard_vocab_size(other)
@@ -179,7 +179,7 @@ def read_mutations(folder: Path, first: int, last: int) -> None:
 
 
 def test_mutated_shards_never_crash(tmp_path: Path) -> None:
-    """In a process of its own, which ends with status 0: none of them is followed to where it has nothing to read."""
+    """A separate process reads all mutations and ends with status 0: no invalid offset crashes it."""
     write_shard(tmp_path / "0.arrow", [[0, *range(12, 12 + n)] for n in range(1, 60)], per_batch=20)
     code = (
         f"from tests.model.data.test_token_shards import *; read_mutations(Path({str(tmp_path)!r}), 0, {NUM_MUTATIONS})"

@@ -64,7 +64,7 @@ def tokens() -> torch.Tensor:
 
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
-def test_a_model_of_transformers_gives_the_same_logits_here_and_back_there(tmp_path: Path, name: str) -> None:
+def test_imported_and_exported_model_has_logits_of_transformers(tmp_path: Path, name: str) -> None:
     write(tmp_path / "theirs", name)
     ours = load_transformer(tmp_path / "theirs")
     (tmp_path / "ours").mkdir()
@@ -77,7 +77,7 @@ def test_a_model_of_transformers_gives_the_same_logits_here_and_back_there(tmp_p
 
 
 @torch.no_grad()
-def test_stretched_positions_are_other_positions(tmp_path: Path) -> None:
+def test_rope_scaling_changes_logits(tmp_path: Path) -> None:
     write(tmp_path / "plain", "llama")
     write(tmp_path / "scaled", "llama, scaled")
     difference = load_transformer(tmp_path / "plain")(tokens()) - load_transformer(tmp_path / "scaled")(tokens())
@@ -86,7 +86,7 @@ def test_stretched_positions_are_other_positions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["qwen3", "llama, tied"])
 @torch.no_grad()
-def test_several_files_of_bfloat16_are_one_model_in_float32(tmp_path: Path, name: str) -> None:
+def test_sharded_bfloat16_weights_load_as_float32(tmp_path: Path, name: str) -> None:
     write(tmp_path, name, torch.bfloat16, shards="40kB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
     ours = load_transformer(tmp_path)
@@ -94,9 +94,9 @@ def test_several_files_of_bfloat16_are_one_model_in_float32(tmp_path: Path, name
     assert (ours(tokens()) - theirs(tmp_path)).abs().max() <= 1e-4
 
 
-def test_a_config_of_transformers_4_is_read_as_one_of_version_5() -> None:
-    told = {key: value for key, value in LLAMA3.items() if key != "rope_theta"}
-    old = SIZES | {"model_type": "llama", "rms_norm_eps": 1e-5, "rope_theta": 500.0, "rope_scaling": told}
+def test_config_of_transformers_4_reads_as_version_5() -> None:
+    scaling = {key: value for key, value in LLAMA3.items() if key != "rope_theta"}
+    old = SIZES | {"model_type": "llama", "rms_norm_eps": 1e-5, "rope_theta": 500.0, "rope_scaling": scaling}
     new = SIZES | {"model_type": "llama", "rms_norm_eps": 1e-5, "rope_parameters": LLAMA3}
     assert from_hugging_face(old) == from_hugging_face(new)
     assert from_hugging_face({**old, "head_dim": None}).head_width == 12
@@ -105,7 +105,7 @@ def test_a_config_of_transformers_4_is_read_as_one_of_version_5() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"model_type": "qwen2"}, "model_type 'qwen2': only qwen3 and llama"),
         ({"attention_bias": True}, "attention_bias True"),
@@ -126,11 +126,11 @@ def test_a_config_of_transformers_4_is_read_as_one_of_version_5() -> None:
         ({"intermediate_size": 96}, r"where its config.json asks for a tensor of shape \(48, 96\)"),
     ],
 )
-def test_what_would_be_computed_otherwise_is_refused(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+def test_unsupported_config_raises_error(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     write(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | changes))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         load_transformer(tmp_path)
 
 
@@ -168,7 +168,7 @@ def pickle_alone(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "message"),
     [
         (cut_off, "is damaged"),
         (remove_a_shard, "has no file model-00001-of-"),
@@ -178,16 +178,16 @@ def pickle_alone(folder: Path) -> None:
         (pickle_alone, "has no file model.safetensors with weights"),
     ],
 )
-def test_files_that_are_missing_damaged_or_elsewhere_are_told(
-    tmp_path: Path, harm: Callable[[Path], None], told: str
+def test_missing_or_damaged_weight_file_raises_error(
+    tmp_path: Path, harm: Callable[[Path], None], message: str
 ) -> None:
     write(tmp_path / "model", shards="40kB")
     harm(tmp_path / "model")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         load_transformer(tmp_path / "model")
 
 
-def test_a_tied_head_that_is_in_the_file_too_is_the_embedding(tmp_path: Path) -> None:
+def test_tied_head_stored_separately_must_equal_embedding(tmp_path: Path) -> None:
     write(tmp_path, "llama, tied")
     weights = load_file(tmp_path / "model.safetensors")
     head = weights["model.embed_tokens.weight"].clone()
@@ -200,7 +200,7 @@ def test_a_tied_head_that_is_in_the_file_too_is_the_embedding(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["qwen3", "qwen3, tied"])
 @torch.no_grad()
-def test_a_larger_vocabulary_changes_no_known_logit_and_prefers_no_new_token(tmp_path: Path, name: str) -> None:
+def test_resized_keeps_known_logits_and_averages_new_tokens(tmp_path: Path, name: str) -> None:
     write(tmp_path, name)
     model = load_transformer(tmp_path)
     known = tokens() % 290

@@ -43,7 +43,7 @@ SCALING = {"factor": 4.0, "slow_turns": 1.0, "fast_turns": 4.0, "original_tokens
     ],
     ids=str,
 )
-def test_transformers_reads_the_folder_and_gives_the_same_logits(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_transformers_loads_saved_model_with_same_logits(tmp_path: Path, changes: dict[str, object]) -> None:
     transformers = pytest.importorskip("transformers")
     model = Transformer(shape(**changes))
     randomized(model)
@@ -58,7 +58,7 @@ def test_transformers_reads_the_folder_and_gives_the_same_logits(tmp_path: Path,
 @pytest.mark.parametrize("head_width", [32, 64, 80, 128])
 @pytest.mark.parametrize("base", [1e4, 5e5, 1e6])
 @pytest.mark.parametrize("factor", [None, 8.0, 32.0])
-def test_a_far_position_is_turned_as_in_transformers(head_width: int, base: float, factor: float | None) -> None:
+def test_rotary_at_far_position_equals_transformers(head_width: int, base: float, factor: float | None) -> None:
     """To the last bit: what is rounded otherwise is multiplied by the position."""
     transformers = pytest.importorskip("transformers")
     scaling = SCALING | {"factor": factor, "original_tokens": 8192} if factor else None
@@ -70,7 +70,7 @@ def test_a_far_position_is_turned_as_in_transformers(head_width: int, base: floa
 
 
 @pytest.mark.parametrize("normalize_qk", [True, False])
-def test_transformers_reads_a_reward_model(tmp_path: Path, normalize_qk: bool) -> None:
+def test_transformers_loads_saved_reward_model(tmp_path: Path, normalize_qk: bool) -> None:
     transformers = pytest.importorskip("transformers")
     model = RewardModel(shape(normalize_qk=normalize_qk))
     randomized(model)
@@ -84,7 +84,7 @@ def test_transformers_reads_a_reward_model(tmp_path: Path, normalize_qk: bool) -
     assert difference.abs().max() <= 1e-4
 
 
-def test_a_reward_does_not_depend_on_the_padding() -> None:
+def test_reward_does_not_depend_on_padding() -> None:
     model = RewardModel(shape())
     randomized(model)
     tokens = torch.randint(0, 300, (1, 30))
@@ -92,7 +92,7 @@ def test_a_reward_does_not_depend_on_the_padding() -> None:
         assert torch.allclose(model(tokens, torch.tensor([12])), model(tokens[:, :12], torch.tensor([12])), atol=1e-5)
 
 
-def test_no_token_sees_a_later_one() -> None:
+def test_attention_is_causal() -> None:
     model = Transformer(shape())
     randomized(model)
     tokens = torch.randint(0, 300, (2, 30))
@@ -105,7 +105,7 @@ def test_no_token_sees_a_later_one() -> None:
 
 @pytest.mark.parametrize("normalize_qk", [True, False])
 @pytest.mark.parametrize("is_tied", [True, False])
-def test_counts_of_weights_and_flops(is_tied: bool, normalize_qk: bool) -> None:
+def test_parameter_and_flop_counts_equal_manual_counts(is_tied: bool, normalize_qk: bool) -> None:
     config = shape(tie_embeddings=is_tied, normalize_qk=normalize_qk)
     assert num_parameters(config) == sum(parameter.numel() for parameter in Transformer(config).parameters())
     # By hand: per layer 48*16*(4+2)*2 for attention, 3*48*80 for the feed-forward; then the head.
@@ -113,7 +113,7 @@ def test_counts_of_weights_and_flops(is_tied: bool, normalize_qk: bool) -> None:
     assert flops_per_token(config, 10) == 6 * num_matrix_parameters(config) + 12 * 3 * 4 * 16 * 10
 
 
-def test_fresh_weights_predict_nothing_and_follow_the_seed() -> None:
+def test_initialize_gives_uniform_predictions_and_follows_seed() -> None:
     model, again, other = (Transformer(shape()) for _ in range(3))
     for fresh, seed in ((model, 1), (again, 1), (other, 2)):
         initialize(fresh, seed)
@@ -125,7 +125,7 @@ def test_fresh_weights_predict_nothing_and_follow_the_seed() -> None:
     assert logprobs.mean().item() == pytest.approx(-torch.log(torch.tensor(300.0)).item(), abs=0.3)
 
 
-def test_a_reward_model_starts_from_a_language_model_and_no_other_shape(tmp_path: Path) -> None:
+def test_reward_model_loads_language_model_of_same_shape_only(tmp_path: Path) -> None:
     base, reward_model = Transformer(shape(tie_embeddings=False)), RewardModel(shape(tie_embeddings=False))
     randomized(base)
     initialize(reward_model, 0)
@@ -137,6 +137,6 @@ def test_a_reward_model_starts_from_a_language_model_and_no_other_shape(tmp_path
         load_weights(Transformer(shape(width=64)), tmp_path)
 
 
-def test_heads_that_do_not_divide_are_refused() -> None:
+def test_model_config_with_indivisible_heads_raises_error() -> None:
     with pytest.raises(ValueError, match="num_kv_heads=3 does not divide num_heads=4"):
         shape(num_kv_heads=3)

@@ -75,18 +75,18 @@ def predicted_hours(run: Published, mfu: float) -> float:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_published_runs_took_what_the_plan_says(name: str) -> None:
+def test_cost_predicts_hours_of_published_runs(name: str) -> None:
     run = RUNS[name]
     assert predicted_hours(run, run.mfu) == pytest.approx(run.hours, rel=0.02)
     assert 1 / 1.7 < predicted_hours(run, DEFAULT_MFU) / run.hours < 1.7
 
 
 @pytest.mark.parametrize("name", ["llm.c 124M", "llm.c 350M", "llm.c 774M"])
-def test_one_mfu_is_right_for_three_sizes_on_the_same_machine(name: str) -> None:
+def test_cost_with_one_mfu_predicts_three_sizes(name: str) -> None:
     assert predicted_hours(RUNS[name], 0.63) == pytest.approx(RUNS[name].hours, rel=0.05)
 
 
-def test_flops_are_those_that_nanochat_counts() -> None:
+def test_flops_equal_those_of_nanochat() -> None:
     """Ours are 7% more: some of its layers attend to a window alone."""
     run = RUNS["nanochat d24"]
     flops = cost(run.model, run.sequence_tokens, run.tokens, parse_gpus(run.gpus), 0.5, 3.0).flops
@@ -103,7 +103,7 @@ def test_flops_are_those_that_nanochat_counts() -> None:
         (of_depth(26).model, 2048, 1, 16),  # nanochat's speedrun, --device-batch-size=16 on 80 GB
     ],
 )
-def test_microbatches_are_those_that_others_ran_with(
+def test_fit_predicts_microbatches_of_published_runs(
     model: ModelConfig, sequence_tokens: int, zero_stage: int, ran_with: int
 ) -> None:
     train = TrainConfig(batch_tokens=2**20, sequence_tokens=sequence_tokens)
@@ -112,7 +112,7 @@ def test_microbatches_are_those_that_others_ran_with(
     assert found.microbatch_sequences * found.accumulation_steps * 8 * sequence_tokens == 2**20
 
 
-def test_llama3_8b_takes_what_torchtitan_measured() -> None:
+def test_llama3_8b_memory_bounds_contain_torchtitan_measurement() -> None:
     """82.4 GiB with two sequences of 8,192 and some of the activations recomputed: between ours with none and with all."""
     state = sum(state_bytes(LLAMA3_8B, 3, 8))
     kept, recomputed = (state + 2 * activation_bytes(LLAMA3_8B, 8192, again) for again in (False, True))
@@ -127,7 +127,7 @@ def test_llama3_8b_takes_what_torchtitan_measured() -> None:
 @pytest.mark.parametrize(
     "changes", [{}, {"num_kv_heads": 1}, {"normalize_qk": False, "num_kv_heads": 2}, {"ff_width": 1024}], ids=str
 )
-def test_a_layer_keeps_as_many_bytes_as_the_plan_says(changes: dict[str, object]) -> None:
+def test_layer_bytes_per_token_equals_saved_tensors(changes: dict[str, object]) -> None:
     """On a CPU a norm keeps two float32 copies, where a GPU's kernel keeps its bfloat16 input: a quarter of that."""
     shape = {"vocab_size": 64, "num_layers": 6, "width": 256, "num_heads": 4, "num_kv_heads": 4, "head_width": 64}
     config = ModelConfig.model_validate(shape | {"ff_width": 640} | changes)
@@ -150,7 +150,7 @@ def test_a_layer_keeps_as_many_bytes_as_the_plan_says(changes: dict[str, object]
 
 
 @pytest.mark.parametrize("zero_stage", [1, 2, 3])
-def test_deepspeed_holds_as_many_bytes_as_the_plan_says(zero_stage: int) -> None:
+def test_state_bytes_equals_deepspeed_memory(zero_stage: int) -> None:
     import deepspeed
 
     join_ranks(1)
@@ -184,7 +184,7 @@ def storages() -> dict[int, torch.UntypedStorage]:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "d4", "d12", "d26"])
-def test_the_presets_fit_on_80_gb_as_they_are(name: str) -> None:
+def test_presets_fit_on_80_gb(name: str) -> None:
     chosen = preset(name)
     found = fit(
         chosen.model, chosen.train, parse_gpus("8xA100"), chosen.train.zero_stage, activation_checkpointing=False
@@ -192,7 +192,7 @@ def test_the_presets_fit_on_80_gb_as_they_are(name: str) -> None:
     assert found.microbatch_sequences >= chosen.train.microbatch_sequences
 
 
-def test_more_sharing_and_less_kept_never_fits_less() -> None:
+def test_fit_grows_with_zero_stage_and_checkpointing() -> None:
     chosen = preset("d32")
     for gpus in ("8xA100-40GB", "8xH100", "64xB200"):
         ways = fits(chosen.model, chosen.train, parse_gpus(gpus))
@@ -201,7 +201,7 @@ def test_more_sharing_and_less_kept_never_fits_less() -> None:
         assert sizes[0, False] <= sizes[1, False] <= sizes[2, False]
 
 
-def test_what_fits_nowhere_is_said() -> None:
+def test_plan_reports_that_nothing_fits() -> None:
     chosen = preset("d64")
     assert best(fits(chosen.model, chosen.train, parse_gpus("1xL4"))) is None
     assert "Nothing fits on 1 L4" in shown("d64", "1xL4")
@@ -213,29 +213,29 @@ def shown(name: str, gpus: str) -> str:
     return console.file.getvalue()
 
 
-def test_the_plan_is_told_with_settings_that_the_recipe_takes() -> None:
-    told = shown("gpt2", "8xH100")
-    assert "123,552,768" in told
-    assert "45" in told  # minutes, as modded-nanogpt's baseline
-    settings = [word for word in told.split() if word.startswith("pretrain.train.")]
+def test_plan_text_shows_settings_that_recipe_accepts() -> None:
+    text = shown("gpt2", "8xH100")
+    assert "123,552,768" in text
+    assert "45" in text  # minutes, as modded-nanogpt's baseline
+    settings = [word for word in text.split() if word.startswith("pretrain.train.")]
     train = make_recipe("gpt2", settings=settings).pretrain.train
     assert (train.num_ranks, train.zero_stage, train.microbatch_sequences) == (8, 1, 64)
 
 
 @pytest.mark.parametrize("gpus", ["H100", "0xH100", "8xTPU", "8 x H100", "-1xH100"])
-def test_unknown_gpus_are_told_with_the_known_ones(gpus: str) -> None:
+def test_parse_gpus_error_lists_known_gpus(gpus: str) -> None:
     with pytest.raises(ValueError, match=f"not of the form 8xH100: a number, and one of {', '.join(DEVICES)}"):
         parse_gpus(gpus)
 
 
-def test_a_batch_that_cannot_be_shared_is_told() -> None:
+def test_plan_of_batch_that_gpus_cannot_share_raises_error() -> None:
     with pytest.raises(ValueError, match="7 GPUs cannot share a batch of 512 sequences evenly"):
         plan_text("gpt2", "7xH100")
     with pytest.raises(ValueError, match=r"an MFU of 40 is not in 0\.\.1"):
         plan_text("gpt2", "8xH100", mfu=40)
 
 
-def test_ways_that_do_not_fit_have_no_steps() -> None:
+def test_fit_without_room_has_no_accumulation_steps() -> None:
     chosen = preset("d64")
     ways: list[Fit] = fits(chosen.model, chosen.train, parse_gpus("8xRTX4090"))
     assert {way.accumulation_steps for way in ways if not way.microbatch_sequences} == {0}

@@ -300,7 +300,7 @@ def test_prompts_that_are_all_too_long_raise_user_error(folder: Path) -> None:
         ({"updates_per_step": 3}, "updates_per_step=3"),
     ],
 )
-def test_rollouts_that_do_not_divide_evenly_are_refused(settings: dict[str, int], message: str) -> None:
+def test_rollouts_that_do_not_divide_evenly_raise_error(settings: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RLConfig(**settings)
 
@@ -324,7 +324,7 @@ def test_stage_trains_in_its_own_process_group(folder: Path, store: Store) -> No
     load_transformer(store.folder(step.id))
 
 
-def test_reward_model_of_another_vocabulary_is_refused(folder: Path, store: Store) -> None:
+def test_reward_model_of_another_vocabulary_raises_error(folder: Path, store: Store) -> None:
     encoder = write_tokenizer(store.folder("tokenizer/t"), vocab_size=400)
     write_model(store.folder("sft/s"), encoder.vocab_size)
     write_model(store.folder("reward/j"), encoder.vocab_size + 1, RewardModel)

@@ -107,7 +107,7 @@ def test_render_prompt_is_a_prefix_of_render(tokenizer: ChatTokenizer) -> None:
     assert all(mask[len(prompt) :])
 
 
-def test_unknown_role_is_refused(tokenizer: ChatTokenizer) -> None:
+def test_unknown_role_raises_error(tokenizer: ChatTokenizer) -> None:
     with pytest.raises(ValueError, match="'critic' is unknown; use system, user or assistant"):
         tokenizer.render([{"role": "critic", "content": "no"}])
 
@@ -124,7 +124,7 @@ def test_chat_template_gives_the_same_tokens(folder: Path, tokenizer: ChatTokeni
 
 
 @pytest.mark.parametrize("change", ["special", "pre_tokenizer"])
-def test_tokenizer_that_parses_special_tokens_in_text_is_refused(tmp_path: Path, folder: Path, change: str) -> None:
+def test_tokenizer_that_parses_special_tokens_in_text_raises_error(tmp_path: Path, folder: Path, change: str) -> None:
     """If they are ordinary tokens, or if whole words are looked up before they are split."""
     saved = json.loads((folder / "tokenizer.json").read_text())
     if change == "special":
@@ -144,7 +144,7 @@ def test_tokenizer_that_parses_special_tokens_in_text_is_refused(tmp_path: Path,
         ChatTokenizer.load(tmp_path / "tokenizer.json")
 
 
-def test_tokenizer_without_the_special_tokens_is_refused(tmp_path: Path) -> None:
+def test_tokenizer_without_special_tokens_raises_error(tmp_path: Path) -> None:
     import tokenizers
 
     tokenizers.Tokenizer(tokenizers.models.BPE()).save(str(tmp_path / "tokenizer.json"))

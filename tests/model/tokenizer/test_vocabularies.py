@@ -48,7 +48,7 @@ def real(shared_data: Path) -> dict[str, ChatTokenizer]:
     return {name: ChatTokenizer(load(paths)) for name, paths in files.items()}
 
 
-def test_every_case_of_openais_has_its_ids(real: dict[str, ChatTokenizer], shared_data: Path) -> None:
+def test_openai_cases_have_their_ids(real: dict[str, ChatTokenizer], shared_data: Path) -> None:
     real = {**real, "p50k_edit": real["p50k_base"]}
     with gzip.open(shared_data / "tokenizer" / "tiktoken-testplans.jsonl.gz", "rt", encoding="utf-8") as stream:
         cases = [json.loads(line) for line in stream]
@@ -63,7 +63,7 @@ def test_every_case_of_openais_has_its_ids(real: dict[str, ChatTokenizer], share
     ("name", "first_special"),
     [("gpt2", 50_257), ("r50k_base", 50_256), ("p50k_base", 50_281), ("cl100k_base", 100_256), ("o200k_base", 199_998)],
 )
-def test_special_tokens_come_after_the_ids_that_are_there(
+def test_special_tokens_get_ids_after_the_vocabulary(
     real: dict[str, ChatTokenizer], name: str, first_special: int
 ) -> None:
     encoder = real[name]
@@ -76,7 +76,7 @@ def test_special_tokens_come_after_the_ids_that_are_there(
     assert encoder.token_bytes[tokens].sum() == len(text.encode())
 
 
-def test_an_id_that_no_token_has_is_filled(real: dict[str, ChatTokenizer]) -> None:
+def test_unused_id_is_filled_by_a_special_token(real: dict[str, ChatTokenizer]) -> None:
     p50k = real["p50k_base"]
     vocab = p50k._encoder.get_vocab()
     assert sorted(vocab.values()) == list(range(p50k.vocab_size))
@@ -84,7 +84,7 @@ def test_an_id_that_no_token_has_is_filled(real: dict[str, ChatTokenizer]) -> No
     assert 50_256 not in p50k.encode("<|unused_50256|>")
 
 
-def test_ids_on_real_text_are_those_of_tiktokens_rule(shared_data: Path, real: dict[str, ChatTokenizer]) -> None:
+def test_ids_on_real_text_equal_tiktoken_rule(shared_data: Path, real: dict[str, ChatTokenizer]) -> None:
     ranks = read_ranks(shared_data / "tokenizer" / "tiktoken" / "cl100k_base.tiktoken.gz")
     encoder = real["cl100k_base"]
     with gzip.open(shared_data / "langid" / "udhr.jsonl.gz", "rt", encoding="utf-8") as stream:
@@ -97,21 +97,19 @@ def test_ids_on_real_text_are_those_of_tiktokens_rule(shared_data: Path, real: d
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(st.sampled_from("thelighouse of\n'é1"), max_size=60))
-def test_ids_are_those_of_tiktokens_rule(ranks: dict[bytes, int], text: str) -> None:
+def test_ids_equal_tiktoken_rule(ranks: dict[bytes, int], text: str) -> None:
     encoder = from_ranks(ranks, "gpt4")
     cut = encoder.pre_tokenizer.pre_tokenize_str(text)
     expected = [token for word, _ in cut for token in plain_bpe.encode(as_bytes(word), ranks)]
     assert encoder.encode(text).ids == expected
 
 
-def test_the_merges_of_a_rank_file_are_those_it_was_learned_with(
-    learned: tokenizers.Tokenizer, ranks: dict[bytes, int]
-) -> None:
+def test_merges_of_rank_file_equal_learned_merges(learned: tokenizers.Tokenizer, ranks: dict[bytes, int]) -> None:
     merges = json.loads(learned.to_str())["model"]["merges"]
     assert list(merges_of(ranks)) == [(as_bytes(left), as_bytes(right)) for left, right in merges]
 
 
-def test_a_token_that_no_merges_lead_to_is_still_a_word() -> None:
+def test_token_without_merges_is_encoded_as_a_word() -> None:
     ranks = {bytes([byte]): byte for byte in range(256)} | {b"abc": 256}
     assert list(merges_of(ranks)) == []
     encoder = from_ranks(ranks, "gpt4")
@@ -119,7 +117,7 @@ def test_a_token_that_no_merges_lead_to_is_still_a_word() -> None:
     assert encoder.encode("abcd").ids == [97, 98, 99, 100]
 
 
-def test_a_foreign_tokenizer_json_cuts_off_nothing(tmp_path: Path, learned: tokenizers.Tokenizer) -> None:
+def test_from_json_disables_truncation(tmp_path: Path, learned: tokenizers.Tokenizer) -> None:
     foreign = tokenizers.Tokenizer.from_str(learned.to_str())
     foreign.enable_truncation(8)
     foreign.enable_padding(length=512)
@@ -128,7 +126,7 @@ def test_a_foreign_tokenizer_json_cuts_off_nothing(tmp_path: Path, learned: toke
     assert ChatTokenizer(load([tmp_path / "any.json"])).encode(text) == ChatTokenizer(learned).encode(text)
 
 
-def test_bytes_that_no_text_has_need_no_token(tmp_path: Path, ranks: dict[bytes, int]) -> None:
+def test_load_accepts_vocabulary_without_invalid_utf8_bytes(tmp_path: Path, ranks: dict[bytes, int]) -> None:
     """As in the vocabulary of GPT-NeoX, which Pythia and OLMo have too."""
     text = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000, 7)]))
     unused = {bytes([byte]) for byte in range(256)} - {bytes([byte]) for byte in text.encode()}
@@ -138,7 +136,7 @@ def test_bytes_that_no_text_has_need_no_token(tmp_path: Path, ranks: dict[bytes,
     assert encoder.decode(encoder.encode(text)) == text
 
 
-def test_what_is_no_vocabulary_is_refused_with_the_reason(tmp_path: Path, ranks: dict[bytes, int]) -> None:
+def test_load_of_invalid_vocabulary_raises_error_with_reason(tmp_path: Path, ranks: dict[bytes, int]) -> None:
     with pytest.raises(ValueError, match=r"own.tiktoken does not say .* name the file after one of r50k_base"):
         load([write_ranks(tmp_path / "own.tiktoken", ranks)])
     (tmp_path / "r50k_base.tiktoken").write_text("IQ== 0\n<html>\n")
@@ -154,7 +152,7 @@ def test_what_is_no_vocabulary_is_refused_with_the_reason(tmp_path: Path, ranks:
         load([tmp_path / "encoder.json", tmp_path / "read.me"])
 
 
-def test_the_stages_use_it_in_place_of_training(
+def test_tokenizer_stage_uses_given_vocabulary(
     store: Store, tmp_path: Path, ranks: dict[bytes, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.tokenizer.train.train", None)
@@ -170,7 +168,7 @@ def test_the_stages_use_it_in_place_of_training(
     assert store.open(tokens.id, Tokens).manifest.counts["documents"] == 50
 
 
-def test_a_vocabulary_is_named_by_what_it_holds(tmp_path: Path, ranks: dict[bytes, int]) -> None:
+def test_vocabulary_artifact_is_named_by_content(tmp_path: Path, ranks: dict[bytes, int]) -> None:
     documents = documents_of({"a": texts(5)})
 
     def named(folder: str, ranks: dict[bytes, int]) -> str:

@@ -116,7 +116,7 @@ def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainRun:
     return run
 
 
-def test_golden_trajectory(data: Path, tmp_path: Path) -> None:
+def test_loss_trajectory_equals_golden(data: Path, tmp_path: Path) -> None:
     """Changes when the mathematics of model, loss, optimizer or order of data changes, and should then be changed here."""
     run = make_run(data, tmp_path / "out", num_steps=20)
     run_here(run)
@@ -147,7 +147,7 @@ GOLDEN = [
 ]
 
 
-def test_what_a_run_leaves(reference: TrainRun) -> None:
+def test_run_writes_metrics_summary_and_weights(reference: TrainRun) -> None:
     lines, output = metrics(reference), Path(reference.output)
     assert [line["step"] for line in lines] == list(range(1, 13))
     assert [line["step"] for line in lines if "validation/bits_per_byte" in line] == [6, 12]
@@ -157,7 +157,7 @@ def test_what_a_run_leaves(reference: TrainRun) -> None:
     assert [path.name for path in complete_checkpoints(output / "checkpoints")] == ["step-00000008", "step-00000012"]
 
 
-def test_it_speaks_now_and_then(reference: TrainRun, data: Path, tmp_path: Path) -> None:
+def test_run_writes_samples_when_due(reference: TrainRun, data: Path, tmp_path: Path) -> None:
     """However the weights are shared out, it is the same model that speaks."""
     samples = read_lines(Path(reference.output) / "samples.jsonl")
     assert [(line["step"], line["prompt"]) for line in samples] == [(5, "the mayor"), (10, "the mayor")]
@@ -167,7 +167,7 @@ def test_it_speaks_now_and_then(reference: TrainRun, data: Path, tmp_path: Path)
     assert read_lines(tmp_path / "out" / "samples.jsonl") == samples
 
 
-def test_a_mixture_of_whole_documents_is_learned_and_gone_on_with(data: Path, tmp_path: Path) -> None:
+def test_mixture_of_whole_documents_trains_and_resumes(data: Path, tmp_path: Path) -> None:
     more = write_shard(tmp_path / "more.arrow", [[0, *range(12 + n, 52 + n)] for n in range(40)])
     runs = []
     for name in ("whole", "stopped"):
@@ -186,7 +186,7 @@ def test_a_mixture_of_whole_documents_is_learned_and_gone_on_with(data: Path, tm
     assert summary["mixture/1/epochs"] == pytest.approx(0.33, abs=0.1)
 
 
-def test_the_weights_it_leaves_are_those_it_was_validated_with(reference: TrainRun, data: Path) -> None:
+def test_saved_weights_have_the_reported_validation_loss(reference: TrainRun, data: Path) -> None:
     from model import losses
     from model.data.token_shards import TokenShards
 
@@ -210,7 +210,7 @@ def test_the_weights_it_leaves_are_those_it_was_validated_with(reference: TrainR
     ],
     ids=str,
 )
-def test_the_split_of_the_work_does_not_matter(
+def test_losses_do_not_depend_on_microbatches_and_zero_stage(
     reference: TrainRun, data: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     lines = run_here(make_run(data, tmp_path / "out", **settings))
@@ -220,7 +220,7 @@ def test_the_split_of_the_work_does_not_matter(
     assert load_transformer(tmp_path / "out").config == reference.model
 
 
-def test_two_ranks_learn_what_one_does(reference: TrainRun, data: Path, tmp_path: Path) -> None:
+def test_two_ranks_have_losses_of_one(reference: TrainRun, data: Path, tmp_path: Path) -> None:
     run = make_run(data, tmp_path / "out", num_ranks=2, zero_stage=1)
     subprocess.run(command(run), env=environment(), check=True, capture_output=True)
     assert losses(run) == pytest.approx(losses(reference), rel=1e-3)
@@ -233,7 +233,7 @@ def muon_reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trai
     return run
 
 
-def test_muon_learns(reference: TrainRun, muon_reference: TrainRun) -> None:
+def test_muon_lowers_the_loss(reference: TrainRun, muon_reference: TrainRun) -> None:
     assert losses(muon_reference)[0] == pytest.approx(losses(reference)[0])
     assert losses(muon_reference)[-1] < 2.5
 
@@ -241,7 +241,7 @@ def test_muon_learns(reference: TrainRun, muon_reference: TrainRun) -> None:
 @pytest.mark.parametrize(
     "settings", [{"zero_stage": 1}, {"zero_stage": 2}, {"zero_stage": 3}, {"num_ranks": 2, "zero_stage": 1}], ids=str
 )
-def test_muon_moves_whole_matrices_however_they_are_sharded(
+def test_muon_with_sharding_has_losses_of_one_rank(
     muon_reference: TrainRun, data: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     run = make_run(data, tmp_path / "out", MUON, **settings)
@@ -252,7 +252,7 @@ def test_muon_moves_whole_matrices_however_they_are_sharded(
     assert losses(run) == pytest.approx(losses(muon_reference), rel=3e-3)
 
 
-def test_muon_moves_a_matrix_by_an_orthogonal_one() -> None:
+def test_muon_update_is_orthogonal() -> None:
     model = Transformer(tiny_config(V))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     optimizer = make_optimizer(model, OptimConfig(optimizer="muon", weight_decay=0.0, muon_learning_rate=1.0))
@@ -264,14 +264,14 @@ def test_muon_moves_a_matrix_by_an_orthogonal_one() -> None:
     assert moved.min() > 0.6 and moved.max() < 1.3, "singular values are all near 1"
 
 
-def test_bfloat16_learns_nearly_the_same(reference: TrainRun, data: Path, tmp_path: Path) -> None:
+def test_bfloat16_losses_are_close_to_float32(reference: TrainRun, data: Path, tmp_path: Path) -> None:
     run = make_run(data, tmp_path / "out", dtype="bfloat16")
     run_here(run)
     assert losses(run) == pytest.approx(losses(reference), abs=0.1)
     assert load_transformer(tmp_path / "out").model.norm.weight.dtype == torch.float32
 
 
-def test_killed_anywhere_it_goes_on_as_if_nothing_had_been(data: Path, tmp_path: Path) -> None:
+def test_killed_run_resumes_with_same_losses(data: Path, tmp_path: Path) -> None:
     run = make_run(data, tmp_path / "out", num_steps=60)
     undisturbed = run.model_copy(update={"output": str(tmp_path / "undisturbed")})
     Path(undisturbed.output).mkdir()
@@ -308,9 +308,7 @@ def count_lines(run: TrainRun) -> int:
         f"{settings.get('zero_stage', '')} {settings['optim'].optimizer if 'optim' in settings else 'bfloat16'}"
     ),
 )
-def test_told_to_stop_it_saves_says_so_and_goes_on_exactly(
-    data: Path, tmp_path: Path, settings: dict[str, Any]
-) -> None:
+def test_stopped_run_saves_checkpoint_and_resumes_exactly(data: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     undisturbed = make_run(data, tmp_path / "undisturbed", num_steps=5, **settings)
     run = make_run(data, tmp_path / "out", num_steps=5, **settings)
     stop = threading.Event()
@@ -330,15 +328,15 @@ def test_told_to_stop_it_saves_says_so_and_goes_on_exactly(
     [{"optim": MUON}, {"zero_stage": 2}, {"zero_stage": 3}],
     ids=["without ZeRO", "ZeRO 2", "ZeRO 3"],
 )
-def test_it_goes_on_with_another_number_of_ranks(data: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_run_resumes_with_another_number_of_ranks(data: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     """Two ranks, then one, then two: the losses are those of one."""
     undisturbed = make_run(data, tmp_path / "undisturbed", checkpoint_every_steps=0, **settings)
     run_here(undisturbed)
     run = make_run(data, tmp_path / "out", **settings)
     for num_ranks, num_steps in ((2, 4), (1, 8), (2, 12)):
-        told = run.model_copy(update={"train": run.train.model_copy(update={"num_ranks": num_ranks})})
+        with_ranks = run.model_copy(update={"train": run.train.model_copy(update={"num_ranks": num_ranks})})
         process = subprocess.Popen(
-            command(told), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+            command(with_ranks), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
         )
         while process.poll() is None and count_lines(run) < num_steps + 1:
             time.sleep(0.01)
@@ -360,7 +358,7 @@ class Trap:
         return os.mkdir, (os.environ["TRAP"],)
 
 
-def test_a_pickle_in_a_checkpoint_is_not_executed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickle_in_checkpoint_is_not_executed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAP", str(tmp_path / "sprung"))
     run = make_run(data, tmp_path / "out", num_steps=2)
     run_here(run)
@@ -372,9 +370,7 @@ def test_a_pickle_in_a_checkpoint_is_not_executed(data: Path, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.999])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_with(
-    data: Path, tmp_path: Path, part: float
-) -> None:
+def test_damaged_checkpoint_is_named_and_earlier_one_resumes(data: Path, tmp_path: Path, part: float) -> None:
     run = make_run(data, tmp_path / "out", num_steps=8)
     lines = run_here(run)
     newest = tmp_path / "out" / "checkpoints" / "step-00000008"
@@ -386,7 +382,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_with(
     assert [line["train/loss_nats"] for line in run_here(run)] == [line["train/loss_nats"] for line in lines]
 
 
-def test_sft_and_then_reward(reference: TrainRun, data: Path, tmp_path: Path) -> None:
+def test_sft_and_reward_model_train_in_turn(reference: TrainRun, data: Path, tmp_path: Path) -> None:
     colours = ["blue", "red", "green"]
     question = [{"role": "user", "content": "what colour is the sky?"}]
     chats = [{"messages": [*question, {"role": "assistant", "content": f"it is {c}."}]} for c in colours * 20]
@@ -410,12 +406,12 @@ def test_sft_and_then_reward(reference: TrainRun, data: Path, tmp_path: Path) ->
     assert pad == ChatTokenizer.load(data / "tokenizer.json").pad
 
 
-def test_a_wrong_number_of_ranks_is_refused(data: Path, tmp_path: Path) -> None:
+def test_wrong_number_of_ranks_raises_error(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="num_ranks=2, but 1 processes were started"):
         run_here(make_run(data, tmp_path / "out", num_ranks=2))
 
 
-def test_a_step_done_twice_counts_once(tmp_path: Path) -> None:
+def test_metrics_log_keeps_last_line_of_repeated_step(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl")
     for step, loss in ((1, 5.0), (2, 4.0), (3, 3.9), (2, 4.1), (3, 3.8)):
         log.append({"step": step, "train/loss_nats": loss})
@@ -423,7 +419,7 @@ def test_a_step_done_twice_counts_once(tmp_path: Path) -> None:
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
 
 
-def test_learning_rate() -> None:
+def test_learning_rate_factor_warms_up_and_decays() -> None:
     wsd = OptimConfig(warmup_fraction=0.1, decay_fraction=0.5, final_learning_rate_fraction=0.1)
     rates = [learning_rate_factor(wsd, step, 100) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
@@ -437,7 +433,7 @@ def test_learning_rate() -> None:
     )
 
 
-def test_only_matrices_decay() -> None:
+def test_parameter_groups_decay_matrices_only() -> None:
     model = Transformer(tiny_config(V))
     decayed, kept = parameter_groups(model, OptimConfig(weight_decay=0.1))
     assert {parameter.dim() for parameter in decayed["params"]} == {2}
@@ -446,7 +442,7 @@ def test_only_matrices_decay() -> None:
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
 
 
-def test_what_is_in_a_line_of_metrics(reference: TrainRun) -> None:
+def test_metrics_line_holds_documented_metrics(reference: TrainRun) -> None:
     for line in metrics(reference)[1:]:
         phases = [value for name, value in line.items() if name.startswith("phase/")]
         step_seconds = 256 / line["train/tokens_per_second"]
@@ -460,7 +456,7 @@ def test_what_is_in_a_line_of_metrics(reference: TrainRun) -> None:
     assert list(Path(reference.output, "tensorboard").glob("events*"))
 
 
-def test_z_loss_is_minimised_and_not_told(reference: TrainRun, data: Path, tmp_path: Path) -> None:
+def test_z_loss_is_minimised_but_not_reported(reference: TrainRun, data: Path, tmp_path: Path) -> None:
     run = make_run(data, tmp_path / "out", OptimConfig(learning_rate=1e-2, z_loss=0.1))
     run_here(run)
     assert losses(run)[0] == pytest.approx(losses(reference)[0])
@@ -470,7 +466,7 @@ def test_z_loss_is_minimised_and_not_told(reference: TrainRun, data: Path, tmp_p
         assert ours(tokens).logsumexp(-1).abs().mean() < theirs(tokens).logsumexp(-1).abs().mean()
 
 
-def test_a_bad_batch_is_left_out(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_batch_is_skipped(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run goes back, takes every other batch, and is the same after a kill."""
     taken: list[int] = []
     learn = LossTrainer.learn
@@ -487,9 +483,7 @@ def test_a_bad_batch_is_left_out(data: Path, tmp_path: Path, monkeypatch: pytest
     assert all(np.isfinite(losses(run)))
 
 
-def test_a_run_that_goes_wrong_again_and_again_is_stopped(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_with_too_many_bad_batches_stops(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learn = LossTrainer.learn
     monkeypatch.setattr(LossTrainer, "learn", lambda *args: learn(*args) | {"train/gradient_norm": float("inf")})
     run = make_run(data, tmp_path / "out", num_steps=4, max_rollbacks=2)
@@ -499,7 +493,7 @@ def test_a_run_that_goes_wrong_again_and_again_is_stopped(
         run_here(run)
 
 
-def test_what_counts_as_a_spike() -> None:
+def test_step_problem_finds_spikes() -> None:
     calm = [3.0] * WINDOW
     assert step_problem(4.9, 1.0, calm, 2.0) == ""
     assert "3 was usual" in step_problem(5.1, 1.0, calm, 2.0)
@@ -509,7 +503,7 @@ def test_what_counts_as_a_spike() -> None:
 
 
 @given(st.sets(st.integers(0, 30), max_size=8))
-def test_every_batch_that_is_not_left_out_is_taken_once(left_out: set[int]) -> None:
+def test_skipped_batches_take_all_other_batches_once(left_out: set[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         kept = SkippedBatches(Path(folder) / "left_out.jsonl")
         for number in left_out:
