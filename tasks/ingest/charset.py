@@ -95,9 +95,9 @@ def decode(body: bytes, content_type: str) -> str:  # noqa: PLR0911 - a return f
         return body[: len(body) & ~1].decode(wide, "replace")
     if b"\x1b" not in body:  # most pages: plainly UTF-8, and nothing else has to be read
         with contextlib.suppress(UnicodeDecodeError):
-            text = (clean := body.translate(FORM_FEED, delete=CONTROLS)).decode()
-            if len(clean) - len(text) >= 2 * MIN_UTF8_CHARACTERS or text.isascii():
-                return text
+            plain = (clean := body.translate(FORM_FEED, delete=CONTROLS)).decode()
+            if len(clean) - len(plain) >= 2 * MIN_UTF8_CHARACTERS or plain.isascii():
+                return plain
     charsets = list(dict.fromkeys(filter(None, (web_charset(header), _meta_charset(body)))))
     if b"\x1b" in body and (escape := ISO_2022.search(body)):  # it would be valid UTF-8
         charsets.append("iso2022_kr" if escape[1] else "iso2022_jp")
