@@ -126,7 +126,7 @@ class BackgroundSender:
             with get_client(httpx_settings={"timeout": REQUEST_SECONDS}, sync_client=True) as client:
                 call(client)
             return True
-        except Exception as error:  # whatever a report does wrong, the work that it reports goes on
+        except Exception as error:  # whatever a report does wrong, the work that it reports continues
             if not _may_be_retried(error):
                 self._warn("the Prefect server refused a report: %s", str(error).partition("\n")[0])
                 return True

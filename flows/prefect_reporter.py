@@ -115,7 +115,7 @@ class PrefectReporter(Reporter):
         lines = [f"`{heading}`, {recipe}", ""]
         for role, artifact_id in inputs.items():
             url = _url_of_maker(artifact_id, client)
-            shown = f"[`{artifact_id}`]({url})" if url else f"`{artifact_id}`"
+            shown = f"[{artifact_id}]({url})" if url else f"`{artifact_id}`"
             lines.append(f"- {role}: {shown}")
         if not inputs:
             lines.append("- no artifact: this stage reads what its settings name")

@@ -7,7 +7,7 @@ The limit alone has three gaps, each seen with Prefect 3.8.8, which this module 
 - Who asks first after the slot is free gets it, whoever came first. Here a run asks only when no living run is before it in the queue,
   which the variables are: Prefect stamps when each was made (its place) and changed (that its run lives).
 - Prefect's own `concurrency(strict=True)` ends the work when a renewal of its lease fails, which a server that is away for a minute
-  makes it do. Here training goes on, and takes its lease again when the server is back; the runs that wait give it time for that.
+  makes it do. Here training continues, and takes its lease again when the server is back; the runs that wait give it time for that.
 - A server that keeps leases in memory, the default, forgets them at a restart, and then nothing frees the slot. Here the first of
   the queue frees a slot that nobody has claimed for longer than a lease lives.
 
@@ -164,7 +164,7 @@ class _Place:
                 with _client() as client:
                     queue = self._refresh(client)
                     self._renew(client, queue)
-            except Exception as error:  # training goes on, whatever the server does
+            except Exception as error:  # training continues, whatever the server does
                 if not has_warned:
                     logger.warning("the lease of the training slot is not renewed for now: %s", error)
                 has_warned = True

@@ -1,7 +1,7 @@
 """What the training stages share: start a process group on a run file, follow its metrics, collect what it made.
 
 Reads a run's settings; the group writes `metrics.jsonl`, `summary.json`, `model.safetensors` and `config.json` into the stage's
-folder and its checkpoints into the stage's state, so that a stage that was killed goes on from the newest.
+folder and its checkpoints into the stage's state, so that a stage that was killed resumes from the newest.
 """
 
 import json

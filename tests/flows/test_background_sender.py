@@ -147,5 +147,5 @@ def test_flush_gives_a_server_that_never_answers_its_seconds_and_no_more(monkeyp
         sender.send(lambda client: client.request("POST", "/artifacts/", json={}))
         wait_for(lambda: sender._is_sending, "the request is made")
         assert not sender.flush(0.1)
-        assert sender._is_sending  # the request goes on in its thread
+        assert sender._is_sending  # the request continues in its thread
         sender._finish()

@@ -87,7 +87,7 @@ def test_stages_triggered_over_the_api_find_each_others_artifacts(prefect: Local
     assert clean.counts["documents"] > 0
     shown = wait_for(lambda: prefect.artifacts(filtered["id"]), "artifacts are shown")
     assert {"filter-funnel", "filter-counts", "filter-inputs"} <= shown.keys()
-    link = re.search(r"\[`ingest/\w+`\]\(http://\S+/runs/flow-run/([\w-]+)\)", shown["filter-inputs"]["data"])
+    link = re.search(r"\[ingest/\w+\]\(http://\S+/runs/flow-run/([\w-]+)\)", shown["filter-inputs"]["data"])
     assert link
     assert link[1] == ingest["id"]
     assert any("filter/" in line and "new" in line for line in prefect.logs(filtered["id"]))

@@ -130,7 +130,7 @@ def test_killed_run_that_waits_does_not_block_the_next(slots: Slots) -> None:
 
 
 def test_training_slot_survives_a_restart_of_a_server_that_forgets_leases(slots: Slots) -> None:
-    """The run that trains goes on and keeps the slot; the one that waits gets it after it, though the server was away for long."""
+    """The run that trains continues and keeps the slot; the one that waits gets it after it, though the server was away for long."""
     slots.start("holder", RENEW_SECONDS=2)
     slots.wait_for_start("holder")
     slots.start("waiter", DEAD_SECONDS=10, ORPHAN_SECONDS=20)
