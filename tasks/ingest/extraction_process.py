@@ -10,7 +10,7 @@ Limits are per page and grow with its size, so that a page is kept or dropped wh
 - Address space (RLIMIT_AS).
 
 The sandbox is a server that has imported the parsers, and forks a child that reads pages. If a page ends the child, the server
-reports why and forks the next child: 10 ms instead of the second that a new interpreter takes. A child is also replaced when it has
+reports why and forks the next child, which costs less than a new interpreter. A child is also replaced when it has
 grown, because parsers and their caches do not return all memory.
 """
 
@@ -37,7 +37,7 @@ from tasks.ingest.dropped import Dropped
 from tasks.ingest.extractors import Extractor, extract
 from tasks.ingest.http_response import Body
 
-MEMORY_BYTES = 160 * 2**20  # the heaviest real page tried, 1.2 MB of table, needs a quarter of what this allows it
+MEMORY_BYTES = 160 * 2**20  # the heaviest real page tried (1.2 MB) takes a third of what this allows
 GROWN_BYTES = 64 * 2**20  # resident memory beyond that of a new child, after which the child is replaced
 PEAK_BYTES = 256 * 2**20  # likewise of address space
 SUSPECT_FRACTION = 0.75  # of the memory; trafilatura finds no text if memory ends, and does not say why

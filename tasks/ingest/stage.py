@@ -95,7 +95,7 @@ class IngestConfig(InputsConfig):
         gt=0,
         le=3600,
         description="CPU seconds that the extraction of a page may take, once for each page and again for each MiB of its HTML; a page "
-        "that takes more is dropped as empty/timeout. Real pages take at most half of this; raise it on a slow machine.",
+        "that takes more is dropped as empty/timeout. The heaviest of 1,722 real pages took 0.7 of this with combined, 0.45 with trafilatura; raise it on a slow machine.",
     )
     max_requests_per_second: float = runtime(
         4.0, ge=0, description="Limit shared by all workers, for remote files; 0 is no limit."
