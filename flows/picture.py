@@ -67,7 +67,7 @@ def _inputs_of(name: str, step: Step[Artifact]) -> Iterator[Edge]:
 
 
 def _name_of(role: str, step: Step[Artifact]) -> str:
-    """A stage by its name; a source of its own kind by its name; a resource by the role that it has, without its number."""
+    """A stage by its name; a source with a stage name by that name; a resource by the role that it has, without its number."""
     if step.stage in STAGE_NAMES and not step.is_source:
         return step.stage if step.settings.model_dump() or step.inputs else f"earlier_{step.stage}"
     return re.sub(r"_\d+$", "", role) if step.stage in ("resource", *STAGE_NAMES) else step.stage

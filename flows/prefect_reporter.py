@@ -44,9 +44,11 @@ class PrefectReporter(Reporter):
         self.sender = BackgroundSender()
 
     def log(self, stage: str, message: str) -> None:
+        """Log the line in the flow run."""
         self._log(message)
 
     def progress(self, stage: str, done: float, total: float, unit: str, values: dict[str, float]) -> None:
+        """Update the run's progress artifact, in percent, at most every PROGRESS_SECONDS and at the end."""
         if time.monotonic() - self.progress_time < PROGRESS_SECONDS and done < total:
             return
         self.progress_time = time.monotonic()
@@ -57,9 +59,11 @@ class PrefectReporter(Reporter):
         self.sender.send(partial(self._write_progress, key, percent, description), key)
 
     def table(self, stage: str, name: str, rows: Sequence[Row], description: str) -> None:
+        """Write a table artifact with the key STAGE-NAME."""
         self._write("table", f"{artifact_key(stage)}-{artifact_key(name)}", _json_table(rows), description)
 
     def markdown(self, stage: str, name: str, text: str, description: str) -> None:
+        """Write a Markdown artifact with the key STAGE-NAME."""
         self._write("markdown", f"{artifact_key(stage)}-{artifact_key(name)}", text, description)
 
     def started(self, step: Step[Any], recipe: str, state: str) -> None:
@@ -70,6 +74,7 @@ class PrefectReporter(Reporter):
         self.sender.send(partial(self._write_inputs, key, f"{step.id}: {state}", inputs, f"recipe {recipe}"), key)
 
     def finished(self, step: Step[Any], manifest: Manifest, is_skipped: bool) -> None:
+        """Log the outcome, and write a table of the counts and metrics unless the artifact is of a source."""
         outcome = "is up to date: nothing to do" if is_skipped else "is finished"
         self._log(f"artifact {manifest.id} {outcome}")
         if step.is_source:

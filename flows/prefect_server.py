@@ -1,8 +1,8 @@
 """Prefect for a run from the command line: its settings, and a temporary server for as long as the run lasts.
 
 Where PREFECT_API_URL names no server, Prefect would start a temporary one (`SubprocessASGIServer`), but not before the first flow
-runs, and only after it has imported the whole server into this process too: 3.4 CPU seconds. This one starts at once, in a process
-of its own, while the flows are still being imported. It uses of Prefect what `SubprocessASGIServer` uses of it, all private, and
+runs, and only after it has imported the whole server into this process too: 3.4 CPU seconds. This one starts at once, in a separate
+process, while the flows are still being imported. It uses of Prefect what `SubprocessASGIServer` uses of it, all private, and
 tests/flows/test_prefect_server.py checks that the installed version still has it:
 
 - the application factory `prefect.server.api.server:create_app`, run by uvicorn;
@@ -95,13 +95,13 @@ class Server:
 
     def _start(self) -> None:
         """Clients may connect at once: the socket listens already, and the server answers when it has started."""
-        with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as endpoint:
+            self.url = f"http://127.0.0.1:{endpoint.getsockname()[1]}/api"
             self.process = subprocess.Popen(
-                [*UVICORN, "--fd", str(listener.fileno()), *APPLICATION],
+                [*UVICORN, "--fd", str(endpoint.fileno()), *APPLICATION],
                 env=os.environ | TEMPORARY,
                 stdin=subprocess.DEVNULL,
-                pass_fds=[listener.fileno()],
+                pass_fds=[endpoint.fileno()],
                 start_new_session=True,  # Ctrl-C is for the run, which still has to report its end to the server
                 preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, no locks are touched
             )

@@ -226,6 +226,6 @@ def _without_assigned(text: str) -> Iterator[str]:
 
 
 def _is_secret_assignment(name: str, sign: str) -> bool:
-    """Whether a value is a secret by its name. Tokens of a language model (eos_token=3) are none."""
+    """Whether a value is a secret by its name. Tokens of a language model (eos_token=3) are not."""
     is_assignment = name.startswith("--") or not sign.isspace()
     return is_assignment and is_secret_name(name) and not MODEL_TOKENS.search(name)

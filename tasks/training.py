@@ -22,7 +22,7 @@ from tasks.execution.launcher import Metrics, launch
 from tasks.plots import picture
 
 PLOT_SECONDS = 60.0
-MOST_MARKERS = 30  # points of a curve that are marked one by one
+MAX_MARKERS = 30  # points of a curve that are marked one by one
 SHOWN = {"loss": "train/loss_nats", "tokens/s": "train/tokens_per_second"}
 
 
@@ -50,7 +50,7 @@ def train(
         lease=ctx.lease,
     )
     follower.plot()
-    follower.listen()
+    follower.report_samples()
     (ctx.folder / "run.json").write_text(run_file.read_text())
     (ctx.folder / "run.log").write_bytes(run_file.with_suffix(".log").read_bytes())
     summary = json.loads((ctx.folder / "summary.json").read_text())
@@ -59,7 +59,7 @@ def train(
 
 
 class Follower:
-    """Tells the run's listeners what each line of metrics says, and plots the loss now and then."""
+    """Reports each line of metrics as progress, and a plot of the loss every PLOT_SECONDS."""
 
     def __init__(self, ctx: StageContext, num_steps: int, shown: dict[str, str]) -> None:
         self.run, self.num_steps, self.shown = ctx, num_steps, shown
@@ -73,20 +73,22 @@ class Follower:
         if time.monotonic() - self.last_plot > PLOT_SECONDS:
             self.plot()
         if "phase/samples_seconds" in metrics:  # of the step before
-            self.listen()
+            self.report_samples()
 
-    def listen(self) -> None:
-        """Tell what the model said since the last call; not every model speaks."""
-        if not self.samples.exists():
+    def report_samples(self) -> None:
+        """Report the completions that were sampled since the last call."""
+        if not self.samples.exists():  # a reward model gives scores and no text
             return
         samples = read_lines(self.samples)
         for sample in samples[self.num_samples :]:
             self.run.log(f"step {sample['step']}: {sample['prompt']} → {' '.join(sample['completion'].split())}")
         if len(samples) > self.num_samples:
-            self.run.table("samples", samples, "what the model says by step")
+            self.run.table("samples", samples, "completions of the model by step")
         self.num_samples = len(samples)
 
     def plot(self) -> None:
+        """Report the curves of the first metric shown and of the validation loss, by step."""
+        # The file is read again rather than kept: a resumed stage plots the steps of the run before as well.
         self.last_plot = time.monotonic()
         lines = read_metrics(self.run.folder / "metrics.jsonl")
         wanted = (next(iter(self.shown.values())), "validation/bits_per_byte")
@@ -108,7 +110,7 @@ def curve(lines: Sequence[Metrics], names: Sequence[str]) -> str:
     axes = figure.subplots()
     for name in names:
         points = [(line["step"], line[name]) for line in lines if name in line]
-        marker = "o" if len(points) <= MOST_MARKERS else ""  # a line through one point shows nothing
+        marker = "o" if len(points) <= MAX_MARKERS else ""  # a line through one point shows nothing
         axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2, marker=marker, markersize=4)
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
@@ -117,10 +119,12 @@ def curve(lines: Sequence[Metrics], names: Sequence[str]) -> str:
 
 
 def tokenizer_file(tokenizer: Tokenizer) -> str:
+    """The path of the tokenizer, as a run file names it."""
     return str(tokenizer.folder / "tokenizer.json")
 
 
 def vocab_size(tokenizer: Tokenizer) -> int:
+    """The number of tokens, special ones included."""
     return ChatTokenizer.load(tokenizer_file(tokenizer)).vocab_size
 
 
@@ -139,4 +143,5 @@ def check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
 
 
 def paths(artifact: Artifact, pattern: str) -> tuple[str, ...]:
+    """The files of an artifact that match a glob pattern, as a run file names them."""
     return tuple(str(path) for path in artifact.files(pattern))

@@ -55,6 +55,7 @@ def plan_text(
 
 
 def model_table(name: str, chosen: Preset) -> Table:
+    """The shape of a model, its parameters, and the costs of a token and a batch."""
     model, train = chosen.model, chosen.train
     table = Table(title=name, title_justify="left", box=None, show_header=False)
     table.add_row(
@@ -71,6 +72,7 @@ def model_table(name: str, chosen: Preset) -> Table:
 
 
 def cost_table(chosen: Preset, gpus: Gpus, mfu: float, dollars_per_hour: float) -> Table:
+    """Tokens, FLOPs, time and cost of each training horizon. `dollars_per_hour`: of one GPU."""
     title = f"Time on {gpus.num} {gpus.name}, MFU {mfu:.0%} of {gpus.device.flops / 1e12:.0f} TFLOP/s, ${dollars_per_hour:.2f} an hour each"
     table = Table("run", "tokens", "a parameter", "FLOPs", "time", "cost", title=title, title_justify="left", box=None)
     for column in table.columns[1:]:
@@ -90,6 +92,7 @@ def cost_table(chosen: Preset, gpus: Gpus, mfu: float, dollars_per_hour: float) 
 
 
 def memory_table(ways: list[Fit], gpus: Gpus) -> Table:
+    """The memory of one GPU in GiB, a row for each ZeRO stage with and without recomputed activations."""
     title = f"GiB of each GPU, of {USABLE_FRACTION * gpus.device.memory_bytes / GIB:.0f} usable; bfloat16 with AdamW"
     names = ("ZeRO", "weights", "gradients", "optimizer", "activations", "sequence", "microbatch", "times")
     table = Table(*names, title=title, title_justify="left", box=None, pad_edge=False)

@@ -54,9 +54,11 @@ class Terminal(Reporter):
         self.display.stop()
 
     def log(self, stage: str, message: str) -> None:
+        """Print the line, dimmed, after the name of its stage."""
         self.console.print(f"[dim]  {stage:<12} {escape(message)}[/]", highlight=False, soft_wrap=True)
 
     def progress(self, stage: str, done: float, total: float, unit: str, values: dict[str, float]) -> None:
+        """Move the stage's bar; where the output is not a terminal, print a line at most every PLAIN_SECONDS."""
         amount = f"{done:,.0f}/{total:,.0f} {unit}"
         shown = "  ".join(f"{name} {_number(value)}" for name, value in values.items())
         if stage not in self.bars:
@@ -67,6 +69,7 @@ class Terminal(Reporter):
             self.console.print(f"  {stage:<12} {amount}  {shown}", highlight=False, soft_wrap=True)
 
     def finished(self, step: Step[Any], manifest: Manifest, is_skipped: bool) -> None:
+        """Replace the stage's bar by a line with its time, in seconds, and its headline figures."""
         if step.stage in self.bars:
             self.display.remove_task(self.bars.pop(step.stage))
         if is_skipped:

@@ -100,6 +100,7 @@ class Manifest(pydantic.BaseModel):
 
     @property
     def id(self) -> str:
+        """The name of the artifact, STAGE/FINGERPRINT."""
         return f"{self.stage}/{self.fingerprint}"
 
     @property

@@ -67,11 +67,13 @@ class Step(Generic[A_co]):
 
     @cached_property  # the chain of inputs is hashed once, not once for every path that leads to it
     def fingerprint(self) -> str:
+        """The hash of the stage, its version, its config without runtime fields, and the fingerprints of its inputs."""
         inputs = {role: step.fingerprint for role, step in self.inputs.items()}
         return fingerprint(self.stage, self.version, self.config, inputs)
 
     @property
     def id(self) -> str:
+        """The name of the artifact, STAGE/FINGERPRINT."""
         return f"{self.stage}/{self.fingerprint}"
 
     def sources(self, prefix: str = "") -> Iterator[tuple[str, "Step[Artifact]"]]:
@@ -96,6 +98,7 @@ class ExistingArtifact(Step[A_co]):
 
     @cached_property
     def fingerprint(self) -> str:
+        """The fingerprint that was given, taken unchecked."""
         return self.given_fingerprint
 
 

@@ -43,7 +43,7 @@ MAX_POINTER_BYTES = 1_000
 
 
 class DamagedArtifact(UserError):
-    """A finished artifact is not what its manifest says, or its manifest is none."""
+    """The files of a finished artifact differ from its manifest, or the manifest cannot be read."""
 
 
 class Store:

@@ -14,9 +14,9 @@ SAMPLE = "sample"
 
 
 def find_files(source: str) -> list[Path]:
-    """The files that a path or glob names, sorted by path. `~` is the home folder; what exists as it is written is no pattern.
+    """The files that a path or glob names, sorted by path. `~` is the home folder; a name that exists is not read as a pattern.
 
-    Raises UserError where there is none, or where a folder is named.
+    Raises UserError where no file matches, or where a folder is named.
     """
     try:
         path = Path(source).expanduser()

@@ -88,6 +88,7 @@ class Work:
 
     @property
     def num_workers(self) -> int:
+        """Worker processes: those that are set, else one per core."""
         return self.config.num_workers or os.cpu_count() or 1
 
     @property

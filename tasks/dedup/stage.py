@@ -153,6 +153,7 @@ class Shard:
     reasons: tuple[str, ...]
 
     def state(self, kind: str) -> Path:
+        """The file of the stage's state that holds one kind of data about this shard."""
         return self.work.state / kind / f"{self.path.stem}.npy"
 
 

@@ -35,7 +35,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's reply to a question, compared with the reference. The last three are None for a base model."""
+    """A model's reply to a question, compared with the reference. For a base model the last three are not set (None)."""
 
     model: str
     question: Question

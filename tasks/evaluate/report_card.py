@@ -122,7 +122,7 @@ def attributes_section(figures: Figures) -> str:
         limits = ["" if histogram[side] is None else f"{histogram[side]:g}" for side in ("min", "max")]
         bars = str(histogram_row(attribute, histogram)["documents"]).replace(" ", "·")  # Markdown drops leading blanks
         rows.append([attribute, *limits, f"{histogram['edges'][-1]:g}", f"`{bars}`"])
-    headings = ["Attribute", "Minimum", "Maximum", "Upper edge", "Documents per bin, from 0 (· is none)"]
+    headings = ["Attribute", "Minimum", "Maximum", "Upper edge", "Documents per bin, from 0 (·: empty)"]
     section = "## Attributes of documents\n\n" + table(headings, rows)
     for kind in ("hosts", "languages"):
         ranked = ", ".join(f"{name(host)} {num:,} ({kept:,} kept)" for host, num, kept in attributes[kind][:MAX_NAMES])

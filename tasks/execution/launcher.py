@@ -1,4 +1,4 @@
-"""How a training process group starts: in a session of its own, followed through the metrics file that it writes.
+"""How a training process group starts: in a new session, followed through the metrics file that it writes.
 
 Reads the metrics, JSON Lines that rank 0 appends to; writes the group's output to a log file. One rank is started as a plain
 process, several through torchrun on this machine, or through DeepSpeed's launcher on those of the hostfile that
@@ -62,7 +62,7 @@ def launch(
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env=_environment(num_ranks) | {"TORCHELASTIC_ERROR_FILE": str(error_file)},
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C reaches the ranks only through the stage, which gives them time to save
         )
         try:
             while process.poll() is None:
@@ -81,7 +81,7 @@ def launch(
 
 
 def error_of(file: Path) -> str:
-    """The error that torch elastic's `record` has written: of one rank its own, of several that of the first that failed."""
+    """The error that torch elastic's `record` has written: of several ranks, that of the first that failed."""
     try:
         message = json.loads(file.read_text(encoding="utf-8", errors="replace"))["message"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -118,12 +118,14 @@ def _command(module: str, run_file: Path, num_ranks: int, lease: Lease | None) -
 
 
 def _environment(num_ranks: int) -> dict[str, str]:
+    # The cores that this process may use, which in a container are fewer than os.cpu_count() returns.
     threads = max(1, len(os.sched_getaffinity(0)) // num_ranks)
     return {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads), **os.environ}
 
 
 def _follow(metrics: Any, on_metrics: Callable[[Metrics], None]) -> None:
-    """Every whole line that was appended since the last call."""
+    """Report every whole line that was appended since the last call."""
+    # A line without its end is still being written: it is read again by the next call.
     while True:
         position = metrics.tell()
         line = metrics.readline()

@@ -70,6 +70,7 @@ class FolderLease:
         self.observed: tuple[object, float] = (None, 0.0)  # state of another's lease, and since when it is so
 
     def check(self) -> None:
+        """Raises LeaseLost where the lease file has another token, or was lost before."""
         record = None if self.lost.is_set() else read_lease(self.path)
         if record is None or record.get("token") != self.file.token:
             self.lost.set()
@@ -80,6 +81,7 @@ class FolderLease:
 
     @contextlib.contextmanager
     def fence(self) -> Iterator[None]:
+        """Hold .lease.lock, so that no other run takes the lease over in this block. Raises LeaseLost instead of entering it."""
         with self._locked():
             self.check()
             yield
@@ -109,6 +111,7 @@ class FolderLease:
             state, now = (record.get("token"), self.path.stat().st_mtime_ns), time.monotonic()
         except FileNotFoundError:  # somebody deleted it by hand
             return True
+        # Only a change of the time is observed, never its value: the host that wrote it may have another clock.
         if state != self.observed[0]:
             self.observed = state, now
         return now - self.observed[1] > LEASE_SECONDS
@@ -126,6 +129,7 @@ class FolderLease:
 
     def renew(self) -> None:
         """Renew the lease until it is over or lost."""
+        # A sixth, so that a few renewals may fail or come late before others count the lease as abandoned.
         while not self.is_over.wait(LEASE_SECONDS / 6):
             try:
                 with self.fence():

@@ -1,4 +1,4 @@
-"""Reporters: who receives what a stage reports. The terminal is one, Prefect another; stages know neither."""
+"""Reporters receive what a stage reports. The terminal is one, Prefect another; a stage depends on neither."""
 
 import contextlib
 import logging
@@ -14,22 +14,32 @@ logger = logging.getLogger("crawl2chat")
 
 
 class Reporter:
-    """Who follows a run: the terminal, Prefect. Each overrides what it wants to hear."""
+    """A receiver of the reports of a run. Every method ignores its report; a subclass overrides those that it shows."""
 
-    def log(self, stage: str, message: str) -> None: ...
-    def progress(self, stage: str, done: float, total: float, unit: str, values: dict[str, float]) -> None: ...
-    def table(self, stage: str, name: str, rows: Sequence[Row], description: str) -> None: ...
-    def markdown(self, stage: str, name: str, text: str, description: str) -> None: ...
-    def finished(self, step: Step[Any], manifest: Manifest, is_skipped: bool) -> None: ...
+    def log(self, stage: str, message: str) -> None:
+        """A line of text."""
+
+    def progress(self, stage: str, done: float, total: float, unit: str, values: dict[str, float]) -> None:
+        """`done` of `total` in `unit` are finished. `values`: other figures of this moment, such as rates, by name."""
+
+    def table(self, stage: str, name: str, rows: Sequence[Row], description: str) -> None:
+        """A table, which replaces the one reported before under this name."""
+
+    def markdown(self, stage: str, name: str, text: str, description: str) -> None:
+        """A page of Markdown, which replaces the one reported before under this name."""
+
+    def finished(self, step: Step[Any], manifest: Manifest, is_skipped: bool) -> None:
+        """The artifact of a stage is there; `is_skipped`: it was up to date, and nothing was made."""
 
 
 REPORTERS: ContextVar[tuple[Reporter, ...]] = ContextVar("REPORTERS", default=())
 
 
 @contextlib.contextmanager
-def reporting(listener: Reporter) -> Iterator[None]:
-    """Let `listener` hear what the stages of this block tell."""
-    token = REPORTERS.set((*REPORTERS.get(), listener))
+def reporting(reporter: Reporter) -> Iterator[None]:
+    """Send what the stages of this block report to `reporter` as well."""
+    # A context variable and not a global: flows that run in one process at the same time have different reporters.
+    token = REPORTERS.set((*REPORTERS.get(), reporter))
     try:
         yield
     finally:

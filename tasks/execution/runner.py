@@ -3,7 +3,7 @@
 Reads the artifacts that a step names, writes the artifact that the step is. A step whose manifest is there and whose files are
 unchanged is skipped. Two runners of one fingerprint: the second waits, or takes over a lease that is no longer renewed.
 
-What a stage reports goes to whoever listens: the terminal, and Prefect where a flow runs it. Stages know neither.
+What a stage reports goes to all reporters: the terminal, and Prefect where a flow runs it. Stages depend on neither.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ def execute(step: Step[Any], store: Store, *, force: bool = False) -> Manifest:
     Raises UserError where an input is missing, DamagedArtifact where a file was changed, LeaseLost where another run took this one over.
     """
     if not force and (manifest := up_to_date(step, store)):
-        _tell(step, manifest, is_skipped=True)
+        _report_finished(step, manifest, is_skipped=True)
         return manifest
     for source in step.inputs.values():
         if source.is_source:
@@ -37,14 +37,15 @@ def execute(step: Step[Any], store: Store, *, force: bool = False) -> Manifest:
     with lease(folder, StageContext(step, folder).log) as held:
         run = StageContext(step, folder, held)
         if not force and (manifest := up_to_date(step, store)):  # another runner finished it while this one waited
-            _tell(step, manifest, is_skipped=True)
+            _report_finished(step, manifest, is_skipped=True)
             return manifest
         if force or store.find(step.id):
+            # Deleting is a write like the commit: a run that lost its lease must not delete what the new holder made.
             with held.fence():
                 store.discard(step.id)
         remove_temporary_files(store.prepare(step.id))
         manifest = _make(run, store, inputs)
-    _tell(step, manifest, is_skipped=False)
+    _report_finished(step, manifest, is_skipped=False)
     return manifest
 
 
@@ -55,15 +56,17 @@ def up_to_date(step: Step[Any], store: Store) -> Manifest | None:
         return None
     store.verify(manifest)
     for role, input_step in step.inputs.items():
+        # An input may have been made again, with other bytes under the same name, since it was read. One that was deleted to
+        # free space does not count: the artifact made of it is still good.
         made_of = store.find(input_step.id)
         if made_of is not None and made_of.digest != manifest.input_digests[role]:
             return None
     return manifest
 
 
-def _tell(step: Step[Any], manifest: Manifest, is_skipped: bool) -> None:
-    for listener in REPORTERS.get():
-        listener.finished(step, manifest, is_skipped)
+def _report_finished(step: Step[Any], manifest: Manifest, is_skipped: bool) -> None:
+    for reporter in REPORTERS.get():
+        reporter.finished(step, manifest, is_skipped)
 
 
 def _make(ctx: StageContext, store: Store, inputs: dict[str, Artifact]) -> Manifest:

@@ -63,12 +63,13 @@ class ShardWriter:
         return self
 
     def write(self, document: Document) -> None:
+        """Append a document. A row group is written when GROUP_DOCUMENTS are pending."""
         self.pending.append(document)
         if len(self.pending) >= GROUP_DOCUMENTS:
             self._flush()
 
     def _flush(self) -> None:
-        if not self.pending:  # a row group of none is what `datasets` cannot read
+        if not self.pending:  # `datasets` cannot read an empty row group
             return
         self.writer.write_table(pa.Table.from_pylist(list(map(to_row, self.pending)), schema=SCHEMA))
         self.pending.clear()
@@ -86,6 +87,8 @@ class ShardWriter:
 
 
 def to_row(document: Document) -> dict[str, Any]:
+    """A document as a row of a shard: its attributes become a list of name and value."""
+    # A struct with a field per attribute would give shards of different settings different schemas.
     attributes = document.get("attributes", {})
     return {**document, "attributes": [{"name": name, "value": value} for name, value in attributes.items()]}
 

@@ -151,7 +151,7 @@ def how_to(rng: random.Random) -> Tale:
     title = say("(How to|How you can|An easy way to|Learn to) $task", rng, slots)
     if rng.random() < 0.5:
         return Tale(title, (opening, " ".join(tips[:2]), f"{' '.join(tips[2:])} {closing}"), tuple(lines))
-    told = [
+    paragraphs = [
         f"First of all, {lines[0][0].lower()}{lines[0][1:]}",
         *lines[1:4],
         f"Finally, {lines[4][0].lower()}{lines[4][1:]}",
@@ -160,8 +160,8 @@ def how_to(rng: random.Random) -> Tale:
         title,
         (
             f"{opening} {tips[0]}",
-            " ".join(told[:3]),
-            f"{' '.join(told[3:])} {tips[1]}",
+            " ".join(paragraphs[:3]),
+            f"{' '.join(paragraphs[3:])} {tips[1]}",
             f"{' '.join(tips[2:])} {closing}",
         ),
     )

@@ -1,6 +1,6 @@
 """Scaling: predicts the loss of a run from smaller runs, and reports how far the prediction was off.
 
-Reads the base models of runs of several sizes on several budgets of tokens, each trained to the end of its own schedule, and, once it is
+Reads the base models of runs of several sizes on several budgets of tokens, each trained to the end of a schedule of its length, and, once it is
 trained, the target: the run that is predicted, which has no part in the fit. Writes a Report: `report.md`, `report.json` and
 `scaling.svg`. The law and its fit are in model/planning/scaling_law.py; losses are of the validation split, in nats per token and in
 bits per byte.

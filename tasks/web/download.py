@@ -122,9 +122,12 @@ class Tries:
 class Stream(Protocol):
     """What a body is read from."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; b"" at the end."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the connection."""
 
 
 @dataclass
@@ -175,9 +178,11 @@ class Download(io.RawIOBase):
         self.tries = Tries(url, rate_limiter=rate_limiter)
 
     def readable(self) -> bool:
+        """Always true: a raw stream must say so to be buffered."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` from the network; the number of bytes, 0 at the end. Raises as `open_file` says."""
         data = self.tries.call(lambda: self._read(len(buffer)), lambda: self.offset)
         self.offset += len(data)
         buffer[: len(data)] = data
@@ -190,6 +195,7 @@ class Download(io.RawIOBase):
             self.body = None
 
     def close(self) -> None:
+        """Close the stream and its connection."""
         self.close_body()
         super().close()
 
@@ -280,7 +286,7 @@ def _extent(status: int, headers: Mapping[str, str]) -> tuple[int, int | None]:
 
 
 def _size(text: str) -> int | None:
-    """A number of bytes; None for what is none, or has more digits than any file's (18 digits are an exabyte)."""
+    """A number of bytes; None where the text is not a number, or has more digits than any file's (18 digits are an exabyte)."""
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 

