@@ -79,6 +79,8 @@ def by_number(numbers: Integers, values: npt.NDArray[V]) -> npt.NDArray[V]:
 
 def equal_pairs(keys: U64, ranks: Integers) -> tuple[Integers, Integers]:
     """Pairs of neighbouring ranks with an equal key: the one and the next. Ranks below 0 are ignored."""
+    # Neighbours suffice for equal values, since union-find joins the chain; all pairs of n documents with one key would be n^2 / 2.
+    # With MinHash a pair that is similar, although neither is similar to the documents between them, is found by another band only.
     keys, ranks = keys[ranks >= 0], ranks[ranks >= 0]
     order = np.lexsort((ranks, keys))
     is_equal = np.flatnonzero(keys[order][1:] == keys[order][:-1])
@@ -104,6 +106,7 @@ class Clusters:
             is_apart = ones != others
             ones, others = ones[is_apart], others[is_apart]
             lower, higher = np.minimum(ones, others), np.maximum(ones, others)
+            # `parents[higher] = lower` would keep the last of several pairs with one root; this keeps the lowest.
             np.minimum.at(self.parents, higher, lower)
             self._shorten(higher)
 
@@ -142,6 +145,7 @@ def join_similar(
         found = np.load(path)
         for start in range(0, found.shape[1], BLOCK_PAIRS):
             ones, others = found[:, start : start + BLOCK_PAIRS]
+            # Sketches are read from disk one by one, so pairs that another band has joined already are left out first.
             is_apart = clusters.roots(ones) != clusters.roots(others)
             ones, others = ones[is_apart], others[is_apart]
             is_equal = sketches.take(numbers[ones]) == sketches.take(numbers[others])

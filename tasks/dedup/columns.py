@@ -60,6 +60,7 @@ def blocks(columns: Sequence[Column], num: int) -> Iterator[tuple[int, list[Valu
 
 def select(key: Column, others: Sequence[Column], num: int, low: int, high: int) -> list[Values]:
     """The documents whose key is in [low, high]: their numbers, their keys, and their values in the other columns."""
+    # One scan of the whole column for each part. Sorting on disk would read and write it several times.
     found = []
     for first, (keys, *values) in blocks([key, *others], num):
         places = np.flatnonzero((keys >= low) & (keys <= high))
@@ -75,6 +76,7 @@ def even_ranges(num: int) -> list[tuple[int, int]]:
 
 def quantile_ranges(column: Column, num_documents: int, num: int) -> list[tuple[int, int]]:
     """Divide the values of an integer column into at most `num` ranges, ends included, with about as many documents in each."""
+    # A sample of some 100,000 values is enough: ranges need not be equal, and the result does not depend on them.
     every = max(num_documents // 100_000, 1)
     known = np.sort(np.concatenate([values[::every] for _, (values,) in blocks([column], num_documents)]))
     edges = np.unique(known[np.arange(1, num) * len(known) // num])

@@ -119,7 +119,7 @@ def find(words: U64, ngrams: U64, ngram_size: int) -> Places:
     """The indices in `ngrams` (sorted) of those that a text with these hashed words contains, each once."""
     found = hash_ngrams(words, ngram_size)
     places = np.searchsorted(ngrams, found)
-    places[places == len(ngrams)] = 0
+    places[places == len(ngrams)] = 0  # above all of them: the comparison with the first fails as well
     return np.unique(places[ngrams[places] == found])
 
 
@@ -142,6 +142,7 @@ def find_contaminated(
         np.add.at(num_documents, places, 1)
     found: Counter[int] = Counter()
     dropped, eval_sets = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    # The hits are read a second time: which n-grams are rare is known only when all shards are counted.
     for numbers, places in _kept(hits, is_kept):
         is_rare = num_documents[places] <= max_documents
         pairs = np.unique([numbers[is_rare], questions.owners[places[is_rare]]], axis=1)

@@ -39,6 +39,7 @@ def frequent(shards: Sequence[Path], low: int, high: int, max_documents: int) ->
         lines = np.load(path, mmap_mode="r")
         start, end = np.searchsorted(lines, np.uint64(low)), np.searchsorted(lines, np.uint64(high), "right")
         parts.append(np.array(lines[start:end]))
+    # Each array has a hash once per document, so that the count is one of documents, however often a line comes in one.
     values, counts = np.unique(np.concatenate(parts), return_counts=True)
     return np.asarray(values[counts > max_documents])
 

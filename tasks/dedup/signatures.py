@@ -64,6 +64,7 @@ def sign(documents: Sequence[Document], words: Sequence[U64], config: SigningCon
         "offset": np.array([document["offset"] for document in documents]),
         "file": hash_texts([document["file"] for document in documents]),
         "id": hash_texts([document["id"] for document in documents]),
+        # Documents without a URL get their id, so that no two of them count as one page.
         "url": hash_texts([urls.normalise(document["url"]) or document["id"] for document in documents]),
         "content": hash_texts([document["text"].strip() for document in documents]),
         "is_signed": np.array([len(hashes) >= config.ngram_size for hashes in words]),
@@ -78,7 +79,7 @@ def sign_words(words: Sequence[U64], config: SigningConfig) -> U64:
     return np.array([minhash.sign(minhash.hash_ngrams(hashes, config.ngram_size), *functions) for hashes in words])
 
 
-_functions = lru_cache(minhash.hash_functions)
+_functions = lru_cache(minhash.hash_functions)  # drawn once in each process, not for each batch
 
 
 def hash_texts(texts: Sequence[str]) -> U64:
@@ -96,6 +97,7 @@ def write_kept(path: Path, ids: Sequence[str], signed: Mapping[str, Values], con
         "sketch": as_binary(signed["sketch"]),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Hashes hardly repeat: a dictionary would be as large as the column.
     pq.write_table(pa.table(table), path, compression="zstd", use_dictionary=False)
 
 

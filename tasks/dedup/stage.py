@@ -179,7 +179,7 @@ def deduplicate_documents(ctx: StageContext, config: DedupConfig, inputs: DedupI
     verdicts = assign_clusters(ctx, work, paths, num_known=firsts[len(known)])
     write_verdicts(work, verdicts, decontaminate(ctx, config, shards, questions))
     write_clusters(ctx.folder / "clusters.jsonl", work, sources, verdicts)
-    del verdicts
+    del verdicts  # frees its arrays before the workers of the last passes start
     find_lines(ctx, work, config, shards)
     counts = map_over(ctx, "write", write_shard, shards)
     report_funnel(ctx, counts, "Documents")
@@ -265,6 +265,7 @@ def find_ngrams(words: minhash.U64, ngrams: minhash.U64, number: int, config: De
 
 def decontaminate(ctx: StageContext, config: DedupConfig, shards: Sequence[Shard], questions: Questions) -> Findings:
     """Find the documents that contain a question, among those that are not duplicates."""
+    # Duplicates are out before n-grams are counted: a question on a page with a hundred copies would pass for a common phrase.
     hits, most = [shard.state("hits") for shard in shards], config.max_ngram_documents
     findings = contamination.find_contaminated(
         hits, lambda numbers: shards[0].work.columns["rank"].take(numbers) >= 0, questions, most
@@ -290,6 +291,7 @@ def write_verdicts(work: Work, verdicts: Verdicts, contaminated: Findings) -> No
 def find_lines(ctx: StageContext, work: Work, config: DedupConfig, shards: Sequence[Shard]) -> None:
     """Write the hashes of lines that occur in too many documents; none if max_line_documents is 0."""
     unwanted, most = [np.zeros(0, np.uint64)], config.max_line_documents
+    # Also after duplicates: the copies of a page would make each of its lines frequent.
     if most:
         num_lines = map_over(ctx, "lines", collect_lines, shards)["lines"]
         num_parts = max(-(-num_lines * repeated_lines.RECORD_BYTES // work.spare_bytes), 1)

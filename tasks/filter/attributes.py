@@ -102,6 +102,7 @@ def compute_attributes(
     config: AttributesConfig,
 ) -> Step[Attributes]:
     """The step that computes the attributes of documents. Only the fields of AttributesConfig shape them: no threshold does."""
+    # A threshold of the filter that stayed in the config would change the fingerprint, and compute all attributes again.
     config = AttributesConfig(**{name: getattr(config, name) for name in AttributesConfig.model_fields})
     inputs = roles(
         documents=documents,
@@ -128,6 +129,7 @@ def write_attributes(ctx: StageContext, config: AttributesConfig, inputs: Attrib
     lists = [artifact for artifact in (inputs.crawl, *inputs.blocklists) if artifact]
     files = [file for artifact in lists for file in list_files(artifact)]
     by_category = blocklists.by_category(files, config.blocked_categories)
+    # One file that all workers map: the entries are in memory once, not once for each worker.
     keys = ctx.state / "blocklist.npy"
     num_entries = blocklists.write_keys(by_category, keys)
     ctx.log(f"{num_entries:,} entries of block lists in {len(by_category)} categories")
@@ -199,18 +201,21 @@ def measure_shard(shard: Shard) -> Counts:
 
 
 def schema(config: AttributesConfig) -> pa.Schema:
-    """A column for each measure, null where a document was not asked; `pii` has places in the text C4's rules leave."""
+    """A column for each measure, null where it was not computed; `pii` has places in the text that C4's rules leave."""
+    # 32 bits for a measure: the limits are rounded to them too (tasks/filter/stage.py), so that a value equal to its limit passes.
     span = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("kind", pa.string())])
     names = [("id", pa.string()), ("url_rule", pa.string()), ("language", pa.string())]
     return pa.schema(names + [(name, pa.float32()) for name in attribute_names(config)] + [("pii", pa.list_(span))])
 
 
 def attribute_names(config: AttributesConfig) -> list[str]:
+    """The names of all numeric measures, in the order of their columns."""
     found = [f"pii_{kind}" for kind in config.pii_kinds]
     return ["language_score", *quality.MEASURES, *found, "pii_fraction", "quality_score"]
 
 
 def write_rows(path: Path, rows: Iterator[Row], config: AttributesConfig) -> None:
+    """Write the rows of one shard, in groups of GROUP_DOCUMENTS; the file appears under its name when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with pq.ParquetWriter(temporary, schema(config), compression="zstd") as writer:
@@ -227,6 +232,7 @@ def read_attributes(path: Path) -> Iterable[pa.RecordBatch]:
 
 def measures_of(document: Document, config: AttributesConfig, tools: Tools) -> Row:
     """The row of a document. It ends early where address or language are not wanted."""
+    # The cheapest question first: an address is a few hashes, a language one pass of fastText, the measures several passes in Python.
     rule = address_rule(document["url"], config, tools.blocklist)
     row: Row = {"id": document["id"], "url_rule": rule}
     if rule:
@@ -235,6 +241,7 @@ def measures_of(document: Document, config: AttributesConfig, tools: Tools) -> R
     row |= {"language": language, "language_score": score}
     if language not in config.languages:
         return row
+    # Personal data is searched for in what C4 leaves, the text that the filter keeps: places in the original would not fit it.
     left, attributes = quality.measure(document["text"], language, config)
     row |= attributes
     spans = pii.find(left, config.pii_kinds)
@@ -248,7 +255,7 @@ def measures_of(document: Document, config: AttributesConfig, tools: Tools) -> R
 
 
 def address_rule(url: str, config: AttributesConfig, blocklist: Blocklist) -> str | None:
-    """Why an address is unwanted, if it is: it is none, the category of a list, or a rule on words."""
+    """Why an address is unwanted: too long, no host, the category of a list, or a rule on words. None: it is wanted."""
     if len(url) > urls.MAX_URL_CHARACTERS:
         return "too_long"
     parts = urls.split_address(url)

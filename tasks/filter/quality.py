@@ -53,10 +53,11 @@ MEASURES = (
     "fineweb_duplicate_character_fraction",
     "fineweb_newline_fraction",
 )
-"""In the order in which they are decided."""
+"""In the order in which they are compared with their limits; the first that is outside is the reason."""
 
 
 def fraction(default: float, description: str) -> float:
+    """A limit of a fraction, in 0..1."""
     limit: float = Field(default, ge=0, le=1, description=description)
     return limit
 
@@ -67,10 +68,14 @@ class TextRules(Config):
     stop_words: dict[str, list[str]] = Field(
         {},
         description="Frequent words by language, as written, where others are wanted than those of tasks/web/language_id.py. "
-        "A language with none is not held to min_gopher_stop_words.",
+        "In a language with none, min_gopher_stop_words does not apply.",
     )
     keep_c4_citations: bool = Field(False, description="Leave [1], [edit] and [citation needed] in the text.")
+    # C4 removes lines without a final punctuation mark. FineWeb left this one rule of C4 out, since it alone removed about 30% of all
+    # tokens (Penedo et al. 2024, section 3.5), and has min_fineweb_ended_line_fraction in its place
     keep_c4_unended_lines: bool = Field(True, description="Keep lines that do not end in a full stop or the like.")
+    # The values are those of datatrove's C4QualityFilter, which FineWeb ran. The rules on long words and on policies are in C4's code
+    # and not in its paper
     max_c4_word_length: int = Field(1000, ge=1, description="A line with a longer word is removed, in characters.")
     min_c4_line_words: int = Field(3, ge=0, description="A line with fewer words is removed.")
     keep_c4_javascript_lines: bool = Field(False, description="Keep lines that name JavaScript.")
@@ -80,6 +85,7 @@ class TextRules(Config):
 class QualityLimits(Config):
     """The limits. FineWeb's values are the defaults."""
 
+    # Rae et al. 2021, table A1: repetition within a document
     max_gopher_duplicate_paragraph_fraction: float = fraction(0.30, "Paragraphs that repeat an earlier one, of all.")
     max_gopher_duplicate_paragraph_character_fraction: float = fraction(0.20, "Characters in repeated paragraphs.")
     max_gopher_duplicate_line_fraction: float = fraction(0.30, "Lines that repeat an earlier one, of all.")
@@ -93,6 +99,7 @@ class QualityLimits(Config):
     max_gopher_repeated_8_gram_fraction: float = fraction(0.12, "Characters in repeated runs of eight words.")
     max_gopher_repeated_9_gram_fraction: float = fraction(0.11, "Characters in repeated runs of nine words.")
     max_gopher_repeated_10_gram_fraction: float = fraction(0.10, "Characters in repeated runs of ten words.")
+    # Rae et al. 2021, section A.1.1: what prose looks like. Lists, navigation and tables fail on words, bullets and stop words
     min_gopher_words: int = Field(50, ge=0, description="Words that are not only punctuation.")
     max_gopher_words: int = Field(100_000, ge=1, description="Words that are not only punctuation.")
     min_gopher_mean_word_length: float = Field(3, ge=0, description="Mean length of these words, in characters.")
@@ -103,12 +110,16 @@ class QualityLimits(Config):
     max_gopher_ellipsis_line_fraction: float = fraction(0.3, "Lines that end with an ellipsis.")
     min_gopher_alphabetic_word_fraction: float = fraction(0.8, "Words with a letter in them, of all and punctuation.")
     min_gopher_stop_words: int = Field(2, ge=0, description="How many of the stop words there must be.")
+    # Raffel et al. 2020, section 2.2: pages with filler text or a curly brace, which is rare in prose and common in code
     max_c4_lorem_ipsum_lines: int = Field(0, ge=0, description="Lines of the printers' filler text.")
     max_c4_brace_lines: int = Field(0, ge=0, description="Lines with a curly brace. More lets pages about code pass.")
     min_c4_sentences: int = Field(5, ge=0, description="Sentences in the lines that are left.")
+    # Penedo et al. 2024, section 3.6: measures whose histograms differ between a crawl of high and one of low quality
     min_fineweb_ended_line_fraction: float = fraction(0.12, "Lines that end as a sentence does.")
     max_fineweb_short_line_fraction: float = fraction(0.67, "Lines of at most 30 characters.")
+    # 0.1 in the paper, 0.01 in datatrove's FineWebQualityFilter, which made the data set: the value of the code is the default here
     max_fineweb_duplicate_character_fraction: float = fraction(0.01, "Characters in repeated lines.")
+    # Not in the paper; datatrove's new_line_ratio, which drops lists of single words
     max_fineweb_newline_fraction: float = fraction(0.3, "Line ends for each word.")
 
 
@@ -124,6 +135,7 @@ def measure(text: str, language: str, rules: TextRules) -> tuple[str, Attributes
     are not measured of every language: see gopher_quality.
     """
     start = text[:LONGEST]
+    # Words are split once and used by all measures. What C4 removed is subtracted instead of counting the rest again
     words = split_words(start)
     left, num_removed, c4 = clean_lines(text, language, rules)
     num_words_left = len(words) - num_removed if start == text else len(split_words(left))
@@ -147,18 +159,21 @@ LETTER = re.compile(r"[^\W\d_]")
 
 
 def split_words(text: str) -> list[str]:
+    """The words and punctuation marks of a text, in order, see WORD."""
     return WORD.findall(text)
 
 
 # Gopher: repetition
 
-# Odd and far from a round number, so that the sums of words' numbers times its powers tell n-grams apart
+# Odd and far from a round number, so that the sums of words' numbers times its powers differ between n-grams (a polynomial hash
+# modulo 2^64). It takes an array operation for each n, where tuples of words take a Python object for each n-gram
 SPREAD = np.int64(0x1E3779B97F4A7C15)
 Numbers = npt.NDArray[np.int64]
 
 
 def repetition(text: str, words: Sequence[str]) -> Attributes:
     """How much of a text repeats itself, as fractions of its paragraphs, lines and characters."""
+    # Divided by the characters of the whole text, line ends included, as in datatrove
     num_characters = max(len(text), 1)
     measures: Attributes = {}
     parts = {
@@ -215,7 +230,8 @@ def most_frequent(places: Numbers, order: Numbers, is_same: npt.NDArray[np.bool_
 
 
 def repeated_gram_characters(grams: Numbers, places: Numbers, n: int, ends: Sequence[int]) -> int:
-    """The characters of every n-gram that was seen before. The scan goes on behind it, so that no word counts twice."""
+    """The characters of every n-gram that was seen before. The scan resumes after its end, so that no word counts twice."""
+    # As in datatrove. Gopher asks that no character count twice where repeated n-grams overlap, and leaves open how.
     seen: set[int] = set()
     characters = free = 0
     for gram, place in zip(grams.tolist(), places.tolist(), strict=True):
@@ -236,7 +252,7 @@ BULLETS = ("•", "-")
 
 
 def gopher_quality(text: str, words: Sequence[str], language: str, stop_words: Collection[str]) -> Attributes:
-    """Counts and fractions that tell prose from what is none. `words` with the punctuation.
+    """Counts and fractions that distinguish prose from lists, tables and code. `words` with the punctuation.
 
     Stop words are left out where none are known, the mean length of words where the script has no spaces.
     """
@@ -244,6 +260,7 @@ def gopher_quality(text: str, words: Sequence[str], language: str, stop_words: C
     num_spoken, num_words = sum(spoken.values()), max(len(words), 1)
     num_with_letter = sum(num for word, num in spoken.items() if word.isalpha() or LETTER.search(word))
     lines = text.splitlines() or [""]
+    # Hash signs and ellipses are counted in the text, not among words: "..." within a word counts too, as in datatrove
     measures: Attributes = {
         "gopher_words": num_spoken,
         "gopher_hash_fraction": text.count("#") / num_words,
@@ -256,6 +273,8 @@ def gopher_quality(text: str, words: Sequence[str], language: str, stop_words: C
         num_characters = sum(num * len(word) for word, num in spoken.items())
         measures["gopher_mean_word_length"] = num_characters / max(num_spoken, 1)
     if stop_words:
+        # Where such words are written as a part of another, as Korean particles are, they are looked up in the text. Every stop word
+        # counts once, however often it comes: Gopher asks for two different ones.
         among = text if language in ATTACHED else set(words)
         measures["gopher_stop_words"] = sum(word in among for word in stop_words)
     return measures
@@ -263,9 +282,12 @@ def gopher_quality(text: str, words: Sequence[str], language: str, stop_words: C
 
 # C4: line by line
 
+# Wikipedia's markers, as in C4's code
 CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
+# C4 has the five ASCII marks; curly quotes and the marks of other scripts are added
 C4_ENDS = (".", "?", "!", '"', "'", "”", "’", "。", "！", "？", "।", "؟", "۔")
 POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+# The lookbehinds keep an English title from ending a sentence. A pattern needs no model for each language
 SENTENCE_END = re.compile(
     r"[.!?…؟۔।](?<!\bDr.)(?<!\bM[rs].)(?<!\bMrs.)(?<!\bSt.)[\"'”’)\]]*\s+(?=[^a-z\s])|[。！？]+(?=.)"
     r"|(?<=[\u0e00-\u0fff]) (?=[\u0e00-\u0fff])"  # Thai and Lao end a sentence with a space
@@ -278,6 +300,8 @@ def clean_lines(text: str, language: str, rules: TextRules) -> tuple[str, int, A
     num_removed = num_filler = num_braces = num_sentences = 0
     for given in map(str.strip, text.splitlines()):
         line = c4_line(given, language, rules)
+        # C4 drops the page at the first filler line or brace. Here they are counted, so that a limit decides; a line that
+        # is removed before a check does not count there, in the order of datatrove's C4QualityFilter.
         lowered = line.lower()
         num_filler += "lorem ipsum" in lowered
         if "javascript" in lowered and not rules.keep_c4_javascript_lines:

@@ -48,7 +48,9 @@ class QualityModelConfig(Config):
     )
     negatives: str = runtime("", description="Texts like those that come: a file or folder, or any fsspec URL.")
     max_documents: int = Field(200_000, ge=2, description="Learn from at most so many of either, drawn by hash.")
-    held_out_fraction: float = Field(0.1, gt=0, lt=1, description="Documents that are not learned from but judged.")
+    held_out_fraction: float = Field(
+        0.1, gt=0, lt=1, description="Documents that are not learned from; the classifier is evaluated on them."
+    )
     num_epochs: int = Field(10, ge=1, description="How often each document is seen.")
     learning_rate: float = Field(0.5, gt=0, description="Of the first step; it falls to zero.")
     width: int = Field(32, ge=1, description="Numbers for each word.")
@@ -108,7 +110,8 @@ class Drawn(NamedTuple):
 
 
 def train_quality_classifier(ctx: StageContext, config: QualityModelConfig, inputs: QualityClassifierInputs) -> Outcome:
-    """Learns from the one part and judges the other. Raises UserError where a set is too small for both."""
+    """Train on one part of the texts and evaluate on the other. Raises UserError where a set is too small for both."""
+    # Merged by hash, not one class after the other: fastText reads its file in order and does not shuffle.
     drawn = list(heapq.merge(draw(inputs.positives, True, config), draw(inputs.negatives, False, config)))
     learned = [document for document in drawn if not is_held_out(document, config)]
     held_out = [document for document in drawn if is_held_out(document, config)]
@@ -131,12 +134,15 @@ def train_quality_classifier(ctx: StageContext, config: QualityModelConfig, inpu
 
 def draw(texts: Resource, is_positive: bool, config: QualityModelConfig) -> list[Drawn]:
     """The documents with the smallest hashes, in order."""
+    # A uniform sample that does not depend on the order of files, in one pass and with max_documents in memory (bottom-k sampling).
     lines = (as_line(text) for path in texts.files("*") for text in read_texts(path))
     hashed = (Drawn(xxhash.xxh3_64_intdigest(line.encode()), line, is_positive) for line in lines if line)
     return heapq.nsmallest(config.max_documents, hashed)
 
 
 def is_held_out(document: Drawn, config: QualityModelConfig) -> bool:
+    """Whether a document is for evaluation, by the last digits of its hash."""
+    # By its hash, so that two copies of one text never lie on both sides.
     return document.key % 10_000 < config.held_out_fraction * 10_000
 
 
@@ -158,6 +164,7 @@ def read_texts(path: Path) -> Iterator[str]:
 
 
 def parse(line: str, place: str) -> str:
+    """The text of a line of JSON Lines. `place`: where the line is, for the UserError that a malformed one raises."""
     try:
         text = str(json.loads(line)["text"] or "")
         return text.encode(errors="replace").decode()  # JSON can write the half of a character, UTF-8 cannot
@@ -166,7 +173,7 @@ def parse(line: str, place: str) -> str:
 
 
 def as_line(text: str) -> str:
-    """A text as fastText learns it and is asked of it: one line in lower case, without words that fastText has a use for."""
+    """A text in the form for training and prediction: one line in lower case, without words that have a meaning for fastText."""
     return " ".join(language_id.as_one_line(text[:MAX_CHARACTERS].lower()).split())
 
 
@@ -184,7 +191,7 @@ def learn(documents: Iterable[Drawn], config: QualityModelConfig, path: Path) ->
         bucket=config.num_buckets,
         minCount=config.min_word_occurrences,
         seed=config.seed,
-        thread=1,
+        thread=1,  # several threads update the weights without locks (Hogwild), and no two runs give the same bytes
         verbose=0,
     )
 
@@ -195,7 +202,9 @@ def score(text: str, model: Any) -> float:
 
 
 def probability(line: str, model: Any) -> float:
+    """How likely a line, as `as_line` gives it, is one of the positives, in 0..1."""
     labels, scores = model.predict(line, k=2)
+    # fastText adds 1e-5 to a probability before it takes the logarithm, so that its result may lie a little above 1.
     return min(1.0, float(dict(zip(labels, scores, strict=True))[POSITIVE]))
 
 

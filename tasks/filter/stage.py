@@ -7,7 +7,7 @@ it came, and the reason: url/..., language/..., quality/..., pii/...; and histog
 The order is FineWeb's (Penedo et al. 2024): address, language, quality (tasks/filter/quality.py), personal data (tasks/pii/detect.py).
 The text of a kept document is the lines that C4's rules leave, personal data replaced.
 
-It departs from FineWeb in that the most likely language alone is asked, and that personal data is replaced before
+It departs from FineWeb in that only the most likely language counts, and that personal data is replaced before
 deduplication.
 """
 
@@ -44,7 +44,7 @@ class FilterConfig(QualityLimits, AttributesConfig):
     language_threshold: float = Field(
         0.65, ge=0, le=1, description="How sure of its language a document must be: more than this."
     )
-    min_quality_score: float = Field(0.0, ge=0, le=1, description="What the classifier of quality_model must say.")
+    min_quality_score: float = Field(0.0, ge=0, le=1, description="The least score of the classifier of quality_model.")
     pii_action: Action = Field(
         "redact", description="Replace personal data, drop documents that have any, or leave it."
     )
@@ -148,6 +148,7 @@ def filter_shard(shard: Shard) -> Counts:
 def limits(config: FilterConfig) -> dict[str, tuple[float, float]]:
     """The least and the most that each measure may be, as precise as measures are kept."""
     names = attribute_names(config)
+    # Measures are stored with 32 bits. 0.3 as float32 is above 0.3 as float64: unrounded, a value equal to its limit would be dropped.
     bounds = {name: quality.limits(name, config) for name in names} | {
         "language_score": (config.language_threshold, np.inf)
     }
@@ -160,6 +161,7 @@ def broken_rule(row: Row, config: FilterConfig, allowed: Limits) -> str | None:
         return f"url/{rule}"
     if row["language"] not in config.languages:
         return f"language/{row['language'] or 'none'}"
+    # Exclusive, as in datatrove's LanguageFilter, whose 0.65 FineWeb took; all other limits are inclusive.
     if row["language_score"] <= config.language_threshold:
         return "language/unsure"
     for name in (*quality.MEASURES, "quality_score"):
@@ -174,11 +176,13 @@ def pii_rule(row: Row, config: FilterConfig, allowed: Limits) -> str | None:
     actions = config.actions()
     if kind := pii.kind_to_drop(spans_of(row), actions):
         return f"pii/{kind}"
+    # A page that is mostly addresses or numbers is a directory: with all of them replaced, little is left to learn from.
     is_dense = row["pii_fraction"] > allowed["pii_fraction"][1]
     return "pii/dense" if is_dense and "redact" in actions.values() else None
 
 
 def spans_of(row: Row) -> list[Span]:
+    """The places of personal data in the text that C4's rules leave."""
     return [Span(**span) for span in row["pii"]]
 
 
@@ -192,5 +196,6 @@ def with_measures(document: Document, row: Row, config: FilterConfig) -> Documen
 
 def clean(text: str, row: Row, config: FilterConfig) -> str:
     """The lines of `text` that C4's rules leave, personal data replaced where it is to be."""
+    # Computed again rather than stored: the attributes would hold a second copy of all texts.
     left, *_ = quality.clean_lines(text, row["language"], config)
     return pii.replace(left, pii.to_redact(spans_of(row), config.actions()))

@@ -49,6 +49,8 @@ IBAN_DIGITS = re.compile(
     r"[0-9]{2}(?:(?<=\b[A-Za-z]{2}..)|(?<=\b[A-Za-z]{2} ..))[ -]?[A-Za-z0-9]{4}[ -]?[A-Za-z0-9]{3}"
 )
 END = r"(?![\w-])(?!\.\d)"
+# First digits (ISO/IEC 7812) and lengths: Visa; Mastercard; American Express; Diners Club; JCB; Discover; UnionPay; Maestro.
+# The check digit alone would accept one in ten of all numbers of this length
 ISSUERS = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})$|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}$"
     r"|3[47]\d{13}$|3(?:0[0-5]|[689]\d)\d{11}$|35(?:2[89]|[3-8]\d)\d{12}$"
@@ -96,6 +98,7 @@ def _identify(text: str, start: int, identifiers: list[Identifier]) -> Span | No
     for kind, form, is_valid, context in identifiers:
         match = form.match(text, start)
         if match and context:
+            # Cut out once, and only for a candidate whose form matched.
             before = words_before(text, start) if before is None else before
             if not context.search(before):
                 continue
@@ -118,6 +121,7 @@ def _find_iban(text: str, start: int, end: int, is_number: bool) -> Span | None:
         if not IBAN_DIGITS.match(text, start):
             return None
         start -= 3 if text[start - 1] == " " else 2
+    # The country decides the length. One pattern for all of them would read on into the next word.
     form = _iban_form(text[start : start + 2].upper())
     match = form.match(text, start) if form and start >= end else None
     return Span(start, match.end(), "iban") if match and is_account(match[0].replace(" ", "")) else None
@@ -149,7 +153,7 @@ def is_account(number: str) -> bool:
 
 
 def is_anything(number: str) -> bool:
-    """For numbers that carry no check of their own."""
+    """Accepts every number: the validator of forms without check digits."""
     return True
 
 

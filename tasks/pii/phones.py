@@ -1,7 +1,7 @@
 """Phone numbers in a text.
 
 Pure functions. Google's libphonenumber (phonenumbers) decides about numbers with a country's code and about national
-numbers in a form of their own. After words that say so ("Tel.", "call me at") any number of 7 to 15 digits counts, as
+numbers in a form that only phone numbers have. After words that say so ("Tel.", "call me at") any number of 7 to 15 digits counts, as
 no validator knows all countries' numbers and half of the numbers that people make up are valid nowhere.
 """
 
@@ -14,11 +14,14 @@ from tasks.pii.spans import Span, words_before
 
 SEPARATORS = " .\\-/‐‑–\u00a0"
 EXTENSION = r"(?:\s?(?:x|ext\.?|extension)\s?\d{1,5})?"
+# Six to fourteen more digits with at most one separator between two: E.164 allows 15 digits. A price, a path, a version or a part of a
+# longer number is excluded by what stands before and after
 PHONE = re.compile(
     rf"[+(0-9](?<![\w./#$€£@=-].)(?:(?<=\+)\(?\d|(?<=\()\+?\d|(?<=\d))(?:\)?[{SEPARATORS}]?\(?\d){{6,14}}{EXTENSION}"
     r"(?![\w%])(?![./-]\d)"
 )
 INTERNATIONAL = re.compile(r"(\(?)(?:00|011[ -])(?=[1-9])")  # as dialled in most countries, and in North America
+# As printed in these countries. libphonenumber would accept most numbers of nine or ten digits in one country or another
 NATIONAL_FORMS = tuple(
     (re.compile(rf"(?:{form})(?:\D.*)?$"), region)
     for form, region in (
@@ -54,6 +57,7 @@ def find_phones(text: str, kinds: Collection[str]) -> Iterator[Span]:
 
 def is_phone(number: str) -> bool:
     """Whether a number is one by itself."""
+    # A plus sign is evidence enough, so that the length alone is checked; without it the number must lie in an assigned range.
     if number.lstrip("(").startswith("+"):
         return _passes(number, None, phonenumbers.is_possible_number)
     if INTERNATIONAL.match(number):
@@ -64,8 +68,9 @@ def is_phone(number: str) -> bool:
 
 
 def is_called_phone(text: str, start: int, end: int) -> bool:
-    """Whether the words beside a number say that it is one."""
+    """Whether the words before or after a number say that it is one."""
     before = words_before(text, start)
+    # A label ("Tel.:") is stronger than a verb ("call"), after which a year or a date may follow.
     is_called = BEFORE.search(before) or AFTER.match(text, end)
     return bool(LABEL.search(before) or (is_called and not OTHER.match(text[start:end])))
 

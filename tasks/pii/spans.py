@@ -1,14 +1,14 @@
 """Stretches of a text that are personal data, as the finders hand them on, and the text without them.
 
 Pure functions. A find is replaced by its kind in brackets, and masked by a stretch of the same length that begins and
-ends with the same brackets: no finder reads across either, so what is found beside them is the same.
+ends with the same brackets: no finder reads across either, so what is found next to them is the same.
 """
 
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 Kind = Literal["email", "ip", "iban", "ssn", "national_number", "card", "address", "phone"]
-CONTEXT_CHARACTERS = 32
+CONTEXT_CHARACTERS = 32  # a bound for searches at every candidate, and enough for "driver's license number is"
 
 
 class Span(NamedTuple):
@@ -26,6 +26,7 @@ def replace(text: str, spans: Iterable[Span]) -> str:
 
 def mask(text: str, spans: Iterable[Span]) -> str:
     """`text` with its `spans`, in order and apart, made unreadable; every other character stays where it is."""
+    # The same length keeps all places valid while the rest of the text is searched.
     return _join(text, ((span, f"[{'X' * (span.end - span.start - 2)}]") for span in spans))
 
 

@@ -13,6 +13,7 @@ from tasks.pii.spans import Span, words_before
 MIN_CHARACTERS = 8
 WORD = r"[A-ZÀ-Þ][\w'’.&-]{0,24}"
 GAP = r"(?:,?\s{1,2}|,)"
+# No price, date, path or decimal: see the characters that may not stand before
 HOUSE = r"[0-9](?<![\w$€£#.,:/–-].)\d{0,4}(?:-\d{1,4})?(?:-?[A-Za-z]\b| ?(?:bis|ter)\b)?"
 STREET = (
     r"(?i:street|st|avenue|ave|road|rd|boulevard|blvd|drive|dr|lane|ln|court|ct|place|pl|square|sq|terrace|way|parkway|"
@@ -21,6 +22,7 @@ STREET = (
 UNIT = r"(?:,? ?(?:(?i:apt|apartment|suite|ste|unit|floor|room|rm|flat|box)\b\.?|#) ?#?\w{1,5})?"
 DOOR = r",?\s{1,2}(?:Apt|Apartment|Suite|Ste)\b\.? ?#?\w{1,5}\b"
 NAME = rf"(?:{WORD} |\d{{1,3}}(?:st|nd|rd|th)? ){{1,4}}"
+# Abbreviations as the postal services of the United States and Australia have them, older ones, and names in full
 STATE = (
     r"(?:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]|"
     r"Ala|Ariz|Calif|Colo|Conn|Fla|Ill|Ind|Mass|Mich|Minn|Penn|Tenn|Tex|Wash|Wis|Alabama|Alaska|Arizona|Arkansas|California|"
@@ -34,6 +36,7 @@ POSTCODE = r"(?:[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}|[A-Z]\d[A-Z][ -]?\d[A-Z]\d)\b" 
 PLACE = rf"(?:{GAP}{TOWN})?{GAP}{STATE}{GAP}\d{{4,5}}(?:-\d{{4}})?\b(?!,\d)|(?:{GAP}{TOWN}){{0,3}}{GAP}{POSTCODE}"
 LAST_HOUSE = r"(?: ?[a-zA-Z])?\b(?: ?[-–/+] ?\d{1,4} ?[a-z]?\b)?"
 CONTINENTAL_PLACE = rf"{GAP}(?:[A-Z]{{1,2}}-)?\d{{4,5}}(?: [A-Z]{{2}}\b)? {WORD}(?! {STREET})"
+# Five digits, or the Dutch form, are postcodes by themselves; four digits may be a year
 LONG_POSTCODE = re.compile(rf"\d{{5}} {WORD}$|\d{{4}} [A-Z]{{2}} {WORD}$")
 
 HOUSE_FIRST = re.compile(rf"{HOUSE},? (?=[A-ZÀ-Þ\d]|rue|avenue|boulevard|place|chemin|allée|impasse|quai)")
@@ -51,10 +54,12 @@ STREET_LAST = re.compile(
     r"(?:platz|weg|gasse|allee|ring|damm|ufer|hof|straat|laan|plein|gracht|kade|vej|gade|gate|gata|gatan|veien|vägen) $",
     re.IGNORECASE,
 )
+# "May 12, 10000 Germans" is a day and a number
 MONTH = re.compile(
     r"\b(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|"
     r"Dec(?:ember)?)\.? $"
 )
+# Post office boxes, and those of the military of the United States: APO and FPO with AA, AE or AP for a state
 BOX = re.compile(rf"P(?:\.? ?O\.? ?(?i:box) \d{{1,6}}(?:{PLACE})?|O A[AEP] \d{{5}}\b)")
 MILITARY_BEFORE = re.compile(r"(?:(?:PSC|CMR|Unit) \d{1,5},? Box \d{1,5}\s{1,2})?\b[ADF]$")
 CONTEXT = re.compile(
@@ -68,6 +73,7 @@ def find_addresses(text: str, kinds: Collection[str]) -> Iterator[Span]:
     """Addresses of every form, each from where the one before it ends."""
     end = 0
     for first, stop in sorted((*house_first(text), *house_last(text), *german(text), *boxes(text))):
+        # Two forms may overlap: what the one before has taken is cut off, with the separators that then come first.
         start = max(first, end)
         start += len(text[start:stop]) - len(text[start:stop].lstrip(" ,\r\n"))
         if stop - start >= MIN_CHARACTERS:
@@ -79,11 +85,11 @@ def house_first(text: str) -> Iterator[tuple[int, int]]:
     """12 Main Street, Springfield, IL 62704; 12 rue de la Paix, 75002 Paris."""
     for house in HOUSE_FIRST.finditer(text):
         start = house.start()
-        if match := FULL.match(text, start) or FRENCH.match(text, start) or told_street(text, start):
+        if match := FULL.match(text, start) or FRENCH.match(text, start) or stated_street(text, start):
             yield match.span()
 
 
-def told_street(text: str, start: int) -> re.Match[str] | None:
+def stated_street(text: str, start: int) -> re.Match[str] | None:
     """A street without a postcode, where its state or the words before say that it is one."""
     match = PARTIAL.match(text, start)
     return match if match and (match["state"] or CONTEXT.search(words_before(text, start))) else None

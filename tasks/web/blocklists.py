@@ -99,6 +99,7 @@ class Blocklist:
         """The category of the first entry that covers the address, host before page."""
         if not len(self.keys):
             return None
+        # One search in the sorted keys for the host, all hosts above it and all folders above the page.
         host = ascii_host((parts.hostname or "").rstrip("."))
         entries = (*hosts_above(host), *pages_above(host, parts.path, parts.query))
         wanted = np.array([_hash(entry) for entry in entries], np.uint64) & ~CATEGORY_BITS
@@ -120,6 +121,7 @@ def word_rule(
 
     The order and the defaults are those of FineWeb's URL filter (datatrove, url_filter.py).
     """
+    # Whole words first: "sex" within "essex" is a part of a word, and only blocked_substrings are searched for in those.
     words = set(WORD.findall(unquote(url).lower()))
     if not words.isdisjoint(blocked):
         return "blocked_word"

@@ -112,6 +112,7 @@ class Tries:
         error = state.outcome.exception() if state.outcome else None
         if error is None:
             return 0.0
+        # Doubled and random (Brooker, "Exponential Backoff and Jitter", 2015), and at least what the server asks for.
         backoff_seconds: float = BACKOFF_SECONDS * 2 ** (state.attempt_number - 1) * random.uniform(0.5, 1.5)
         wait_seconds = min(max(backoff_seconds, retry_after_seconds(error, MAX_WAIT_SECONDS)), MAX_WAIT_SECONDS)
         if is_busy(error) and self.rate_limiter:
@@ -206,6 +207,7 @@ class Download(io.RawIOBase):
             start = time.monotonic()
             data = body.stream.read(size)
             self._check_rate(time.monotonic() - start, len(data))
+            # Some servers close a connection in the middle without an error; only the size shows that the file is not at its end.
             if not data and body.size is not None and self.offset < body.size:
                 raise ConnectionError(f"the connection ended at byte {self.offset} of {body.size}")
         except Exception:

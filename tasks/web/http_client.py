@@ -98,6 +98,7 @@ def request(url: str, method: str = "GET", **headers: str) -> Answer:
                 )
             seen.add(url)
             response = _send(client, url, method, headers)
+            # Redirects are followed here and not by httpx, since each target is checked before anything is sent to it.
             if not response.has_redirect_location:
                 break
             response.close()
@@ -111,6 +112,7 @@ def request(url: str, method: str = "GET", **headers: str) -> Answer:
 
 
 def _client() -> httpx.Client:
+    # Not compressed on the way: a resumed download asks for a range of the file's bytes, and a compressed answer has others.
     headers = {"User-Agent": user_agent(), "Accept": "*/*", "Accept-Encoding": "identity"}
     try:
         return httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS, verify=_tls_context())
@@ -130,6 +132,7 @@ def _send(client: httpx.Client, url: str, method: str, headers: Mapping[str, str
     if is_private_refused():
         check_public(target.host)
     response = client.send(client.build_request(method, target, headers=dict(headers)), stream=True)
+    # The name may have been resolved to another address since (DNS rebinding): what counts is where the connection leads.
     if is_private_refused() and not _is_proxied(target):
         stream = response.extensions.get("network_stream")
         address = stream.get_extra_info("server_addr") if stream else None
@@ -188,6 +191,7 @@ def _is_public(address: str) -> bool:
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address):
         nat64 = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF) if parsed in NAT64 else None
+        # A private address could be written in one of the three forms in which IPv6 carries an IPv4 address.
         if embedded := parsed.ipv4_mapped or parsed.sixtofour or nat64:
             parsed = embedded
     return parsed.is_global and not parsed.is_multicast
@@ -215,6 +219,7 @@ def is_transient(error: BaseException) -> bool:
         return BAD_HEADERS.search(str(error)) is None
     if isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)):
         return False
+    # These are OSErrors too, as a broken connection is, and stay as they are however often they are tried.
     if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
         return False
     return isinstance(error, (OSError, httpx.TransportError))

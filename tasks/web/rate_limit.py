@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-TIMES = struct.Struct("ddd")
-MAX_WAIT_SECONDS = 300.0
+TIMES = struct.Struct("ddd")  # replaced under the lock; a file that a killed process left cut off counts as empty
+MAX_WAIT_SECONDS = 300.0  # of one sleep, also where a clock was set back and the times of the file lie far ahead
 
 
 @dataclass
@@ -36,6 +36,7 @@ class RateLimiter:
 
     def request(self) -> None:
         """Wait until a request may be sent."""
+        # Random, so that workers that wait for one moment do not all wake at it.
         while (wait := self._claim_request()) > 0:
             time.sleep(min(wait, MAX_WAIT_SECONDS) * random.uniform(1, 1.1))
 
@@ -57,6 +58,7 @@ class RateLimiter:
     def _claim_request(self) -> float:
         """Take the turn, or how long to wait before it is tried again."""
         with self._times() as times:
+            # The time of day: monotonic clocks of two machines, or of two boots of one, cannot be compared.
             now = time.time()
             wait = max(times.next_request, times.paused_until) - now
             if wait <= 0 and self.requests_per_second:

@@ -107,11 +107,13 @@ def _read_record(cache: Path, record: Path) -> dict[str, str]:
 
 def fetch(url: str, cache: Path, kept: dict[str, str]) -> dict[str, str]:
     """The record of the lists at `url`: `kept` if they have not changed. Raises ValueError if the archive holds no such lists."""
+    # Without an ETag they are fetched again: the archive has no other mark of its version.
     _, etag = head(url)
     if kept and etag and etag == kept["etag"]:
         return kept
     date = time.strftime("%Y-%m-%d", time.gmtime())
     folder = hashlib.sha256(f"{etag} {date}".encode()).hexdigest()[:12]
+    # Unpacked next to its place, on the same file system, so that one rename shows all lists or none.
     with tempfile.TemporaryDirectory(dir=cache) as temporary, open_file(url) as archive:
         lists = Path(temporary) / "lists"
         unpack(archive, lists)
@@ -124,6 +126,7 @@ def unpack(archive: IO[bytes], folder: Path) -> None:
     """Write the lists of a tar.gz to CATEGORY/domains and CATEGORY/urls of `folder`. Raises ValueError if it has none."""
     folder.mkdir()
     with gzip.open(archive) as plain, tarfile.open(fileobj=io.BufferedReader(Limited(plain)), mode="r|") as members:
+        # Only regular files of two names are written, below a folder whose name is one word: no link, device or path of the archive counts.
         for member in members:
             if (match := MEMBER.fullmatch(member.name)) and member.isreg() and (content := members.extractfile(member)):
                 (folder / match[1]).mkdir(exist_ok=True)
