@@ -68,7 +68,7 @@ def test_every_stage_is_deployed_with_a_form_that_describes_each_field(prefect: 
     assert prefect.call("GET", "/v2/concurrency_limits/crawl2chat-training")["limit"] == 1
 
 
-def test_a_value_out_of_bounds_is_refused_before_anything_runs(prefect: LocalPrefect) -> None:
+def test_value_out_of_bounds_is_refused_before_anything_runs(prefect: LocalPrefect) -> None:
     with pytest.raises(httpx.HTTPStatusError, match="409"):
         prefect.trigger("filter", {"config": {"language_threshold": 3}})
 
@@ -93,7 +93,7 @@ def test_stages_triggered_over_the_api_find_each_others_artifacts(prefect: Local
     assert any("filter/" in line and "new" in line for line in prefect.logs(filtered["id"]))
 
 
-def test_a_stage_whose_input_is_missing_fails_with_the_remedy(prefect: LocalPrefect) -> None:
+def test_stage_whose_input_is_missing_fails_with_the_remedy(prefect: LocalPrefect) -> None:
     run = prefect.trigger("sft", {})
     assert run["state"]["type"] == "FAILED"
     assert "crawl2chat run tiny --until pretrain" in run["state"]["message"]
@@ -108,7 +108,7 @@ def children_of(prefect: LocalPrefect, *names: str) -> list[dict[str, Any]]:
     return [run for run in runs if run["parent_task_run_id"] is not None]
 
 
-def test_the_deployed_pipeline_runs_its_stages_as_deployments_and_launches_none_that_is_up_to_date(
+def test_deployed_pipeline_runs_stages_as_deployments_unless_they_are_up_to_date(
     prefect: LocalPrefect,
 ) -> None:
     parameters = {"settings": [*SETTINGS, "ingest.sample.num_articles=41"], "until": "filter"}
@@ -129,7 +129,7 @@ def test_the_deployed_pipeline_runs_its_stages_as_deployments_and_launches_none_
     ]
 
 
-def test_a_deployment_with_an_interval_schedule_runs(prefect: LocalPrefect) -> None:
+def test_deployment_with_an_interval_schedule_runs(prefect: LocalPrefect) -> None:
     """On SQLAlchemy 2.1 Prefect 3.8.8's scheduler fails each minute, and says so in the log alone."""
     deployment = prefect.call("GET", "/deployments/name/ingest/ingest")
     schedule = {"schedule": {"interval": 30.0}, "active": True, "parameters": {"config": CONFIG}}

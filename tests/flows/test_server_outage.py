@@ -87,7 +87,7 @@ def only_run(prefect: LocalPrefect) -> dict[str, object]:
     return run  # type: ignore[no-any-return]
 
 
-def test_stage_goes_on_while_the_server_is_away_and_its_reports_arrive_later(prefect: LocalPrefect) -> None:
+def test_stage_continues_while_the_server_is_away_and_its_reports_arrive_later(prefect: LocalPrefect) -> None:
     process = start_stage(prefect)
     prefect.kill_server()
     time.sleep(AWAY_SECONDS)  # the outage itself is what is tested
@@ -117,7 +117,7 @@ def test_stage_that_ends_while_the_server_is_away_is_committed(prefect: LocalPre
     assert only_run(prefect)["state"]["type"] == "COMPLETED"  # type: ignore[index]
 
 
-def test_stage_goes_on_while_the_server_accepts_and_never_answers(prefect: LocalPrefect) -> None:
+def test_stage_continues_while_the_server_accepts_and_never_answers(prefect: LocalPrefect) -> None:
     """A stopped server: the kernel takes the connections, and nobody answers."""
 
     process = start_stage(prefect)

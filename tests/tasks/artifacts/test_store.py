@@ -57,7 +57,7 @@ def run_chain(store: Store, step: Step[Documents]) -> list[str]:
     return list(CALLS)
 
 
-def test_a_fingerprint_is_made_of_what_shapes_the_result() -> None:
+def test_fingerprint_depends_on_what_shapes_the_result_only() -> None:
     def name(version: int = 1, config: Config = Settings(), **inputs: str) -> str:
         return fingerprint("filter", version, config, inputs)
 
@@ -67,7 +67,7 @@ def test_a_fingerprint_is_made_of_what_shapes_the_result() -> None:
     assert len({name(), *others}) == 5
 
 
-def test_a_finished_stage_is_skipped_and_a_changed_one_runs_with_what_depends_on_it(store: Store) -> None:
+def test_execute_skips_finished_stages_and_runs_changed_ones_with_their_dependents(store: Store) -> None:
     assert run_chain(store, chain()) == ["one", "two"]
     assert run_chain(store, chain()) == []
     assert run_chain(store, chain(second=0.7)) == ["two"]
@@ -76,7 +76,7 @@ def test_a_finished_stage_is_skipped_and_a_changed_one_runs_with_what_depends_on
     assert not list(store.root.rglob(".state"))
 
 
-def test_a_stage_forced_to_other_bytes_makes_what_is_downstream_stale(store: Store) -> None:
+def test_forced_stage_with_other_bytes_makes_its_dependents_stale(store: Store) -> None:
     step = chain()
     run_chain(store, step)
     execute(step.inputs["documents"], store, force=True)
@@ -92,9 +92,9 @@ def test_a_stage_forced_to_other_bytes_makes_what_is_downstream_stale(store: Sto
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"), [("delete", "was deleted"), ("truncate", "bytes"), ("change", "was changed")]
+    ("damage", "reason"), [("delete", "was deleted"), ("truncate", "bytes"), ("change", "was changed")]
 )
-def test_a_damaged_file_is_named_with_the_remedy(store: Store, damage: str, told: str) -> None:
+def test_verify_names_a_damaged_file_with_the_remedy(store: Store, damage: str, reason: str) -> None:
     step = chain()
     run_chain(store, step)
     path = store.folder(step.inputs["documents"].id) / "text"
@@ -104,11 +104,11 @@ def test_a_damaged_file_is_named_with_the_remedy(store: Store, damage: str, told
         "truncate": lambda: path.write_text(whole[:-1]),
         "change": lambda: path.write_text(whole.replace("one", "eno")),
     }[damage]()
-    with pytest.raises(DamagedArtifact, match=f"{told}.*--force one"):
+    with pytest.raises(DamagedArtifact, match=f"{reason}.*--force one"):
         execute(chain(second=0.8), store)
 
 
-def test_a_stage_that_fails_leaves_no_manifest(store: Store) -> None:
+def test_failed_stage_leaves_no_manifest(store: Store) -> None:
     step = Step("one", 1, Documents, Settings(), {}, run=fail)
     with pytest.raises(OSError, match="No space left"):
         execute(step, store)
@@ -116,7 +116,7 @@ def test_a_stage_that_fails_leaves_no_manifest(store: Store) -> None:
     assert not (store.folder(step.id) / "lease").exists()
 
 
-def test_an_artifact_of_another_kind_or_none_is_refused(store: Store) -> None:
+def test_open_refuses_an_artifact_of_another_kind_or_a_missing_one(store: Store) -> None:
     step = chain()
     run_chain(store, step)
     with pytest.raises(ValueError, match="is of kind Documents, and Tokens is needed"):
@@ -136,7 +136,7 @@ def test_an_artifact_of_another_kind_or_none_is_refused(store: Store) -> None:
         )
 
 
-def test_a_given_artifact_counts_as_the_step_that_made_it(store: Store) -> None:
+def test_existing_artifact_counts_as_the_step_that_made_it(store: Store) -> None:
     step = chain()
     run_chain(store, step)
     given = ExistingArtifact.of(Documents, step.inputs["documents"].id)
@@ -145,7 +145,7 @@ def test_a_given_artifact_counts_as_the_step_that_made_it(store: Store) -> None:
     assert up_to_date(again, store)
 
 
-def test_the_latest_artifact_of_a_recipe_is_found_or_the_remedy_is_told(store: Store) -> None:
+def test_latest_artifact_of_a_recipe_is_found_or_the_error_names_the_remedy(store: Store) -> None:
     step = chain()
     run_chain(store, step)
     with pytest.raises(ValueError, match="crawl2chat run tiny --until two"):
@@ -154,7 +154,7 @@ def test_the_latest_artifact_of_a_recipe_is_found_or_the_remedy_is_told(store: S
     assert store.latest("tiny", "two") == step.id
 
 
-def test_a_remote_store_gives_back_what_was_put_there(tmp_path: Path) -> None:
+def test_remote_store_returns_what_was_committed_to_it(tmp_path: Path) -> None:
     step = chain()
     run_chain(Store("memory://artifacts", tmp_path / "one"), step)
     elsewhere = Store("memory://artifacts", tmp_path / "two")

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.config import Config
+from model.errors import UserError
 from tasks.artifacts.manifest import Documents
 from tasks.artifacts.step import Outcome, Step
 from tasks.dedup import clusters, columns, minhash, repeated_lines, signatures
@@ -565,7 +566,7 @@ def test_stage_accounts_for_every_document(store, caplog):
 
 
 def test_stage_killed_in_any_pass_resumes_to_the_same_result(store, monkeypatch, caplog):
-    """Each pass fails once, after its first shard, and runs of the stage go on until there is a result."""
+    """Each pass fails once, after its first shard, and the stage is run again until it has a result."""
     caplog.set_level("INFO", "crawl2chat")
     failures = []
 
@@ -583,7 +584,7 @@ def test_stage_killed_in_any_pass_resumes_to_the_same_result(store, monkeypatch,
         with pytest.raises(KeyboardInterrupt):
             execute(step, store)
     kept, dropped, _ = read_outcome(store, execute(step, store))
-    assert "going on: 1 of 2 shards" in caplog.text
+    assert "resuming: 1 of 2 shards" in caplog.text
     assert [work.__name__ for work in failures] == ["sign_shard", "pair_part", "write_shard"]
     assert {name: found["reason"] for name, found in dropped.items()} == {
         name: reason for name, (_, reason, _) in VERDICTS.items() if reason
@@ -687,7 +688,7 @@ def test_lines_of_duplicates_are_not_counted(store, in_this_process):
 
 
 def test_artifact_without_shards_is_refused(store):
-    with pytest.raises(ValueError, match="stage dedup is given no shard to read: run the stage before it anew"):
+    with pytest.raises(UserError, match="stage dedup has no shard to read: run the stage before it again"):
         execute(dedup(source([]), DedupConfig(max_line_documents=3)), store)
 
 

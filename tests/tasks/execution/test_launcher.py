@@ -113,7 +113,7 @@ def test_error_of_a_rank_is_reported_as_it_recorded_it(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"message": 3}', '{"message": {}}'])
-def test_error_file_that_is_damaged_gives_no_error_of_its_own(tmp_path: Path, content: str) -> None:
+def test_damaged_error_file_gives_no_other_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "error.json").write_text(content)
     assert error_of(tmp_path / "error.json") in ("", "3")
 

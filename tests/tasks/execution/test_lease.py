@@ -155,7 +155,7 @@ def test_child_processes_do_not_keep_the_lease(tmp_path: Path) -> None:
 
 
 def test_writers_of_a_killed_run_are_waited_for_and_end(tmp_path: Path) -> None:
-    """A rank of a run that was killed is not hit by the parent-death signal of its own grandparent; it watches the lease."""
+    """A rank of a run that was killed gets no parent-death signal of its grandparent; it watches the lease."""
     code = """if True:
         import subprocess, sys, time
         from pathlib import Path

@@ -63,7 +63,7 @@ FINEWEB = {
 }
 
 
-def test_every_limit_of_fineweb_is_a_default_and_every_measure_has_one():
+def test_limits_are_those_of_fineweb_and_every_measure_has_one():
     assert QualityLimits().model_dump() == FINEWEB
     assert {name.split("_", 1)[1] for name in FINEWEB} == set(MEASURES)
     assert quality.limits("gopher_words", QualityLimits()) == (50, 100_000)
@@ -87,7 +87,7 @@ def test_every_limit_of_fineweb_is_a_default_and_every_measure_has_one():
         ("ภาษาไทย", "ภาษา|ไทย"),
     ],
 )
-def test_words(text, words):
+def test_split_words_splits_as_spacy_does(text, words):
     assert "|".join(split_words(text)) == words
 
 
@@ -95,7 +95,7 @@ def fractions_of(text):
     return repetition(text, split_words(text))
 
 
-def test_repeated_paragraphs_and_lines():
+def test_repetition_counts_repeated_paragraphs_and_lines():
     measures = fractions_of("ab cd\n\nab cd\n\n\nef\n\nab cd")
     assert measures["gopher_duplicate_paragraph_fraction"] == 2 / 4
     assert measures["gopher_duplicate_paragraph_character_fraction"] == 10 / 24
@@ -107,7 +107,7 @@ def test_repeated_paragraphs_and_lines():
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "b c", " ", "", "d"]), max_size=12))
-def test_paragraphs_and_lines_are_what_their_ends_leave(parts):
+def test_repetition_splits_paragraphs_and_lines_at_their_ends(parts):
     text = "\n".join(parts)
     measures = repetition(text, [])
     for kind, end in (("paragraph", r"\n{2,}"), ("line", r"\n+")):
@@ -118,7 +118,7 @@ def test_paragraphs_and_lines_are_what_their_ends_leave(parts):
         assert measures[f"gopher_duplicate_{kind}_character_fraction"] == num_characters / max(len(text), 1)
 
 
-def test_most_frequent_n_gram():
+def test_repetition_measures_the_most_frequent_ngram():
     measures = fractions_of("a b a b a b c")
     assert measures["gopher_top_2_gram_fraction"] == 3 * len("a b") / 13
     assert measures["gopher_top_3_gram_fraction"] == 2 * len("a b a") / 13
@@ -127,7 +127,7 @@ def test_most_frequent_n_gram():
     assert measures["gopher_top_2_gram_fraction"] == 0
 
 
-def test_repeated_n_grams_do_not_count_a_word_twice():
+def test_repeated_ngrams_do_not_count_a_word_twice():
     text = "v w x y z v w x y z v w x y z q"
     measures = fractions_of(text)
     assert measures["gopher_repeated_5_gram_fraction"] == 10 / len(text)
@@ -155,7 +155,7 @@ def naive_top_characters(words, n):
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "bb", "ccc"]), max_size=60))
-def test_the_shortcuts_find_what_a_plain_scan_finds(words):
+def test_repetition_equals_a_plain_scan(words):
     text = " ".join(words)
     measures = repetition(text, words)
     for n in (2, 3, 4):
@@ -164,7 +164,7 @@ def test_the_shortcuts_find_what_a_plain_scan_finds(words):
         assert measures[f"gopher_repeated_{n}_gram_fraction"] == naive_repeated_characters(words, n) / max(len(text), 1)
 
 
-def test_gopher_quality():
+def test_gopher_quality_measures_words_marks_and_lines():
     text = "- The #1 cat ...\n• sat and 22\nwith … "
     words = split_words(text)
     assert words == ["-", "The", "#", "1", "cat", "...", "•", "sat", "and", "22", "with", "…"]
@@ -177,7 +177,7 @@ def test_gopher_quality():
         "gopher_bullet_line_fraction": 2 / 3,
         "gopher_ellipsis_line_fraction": 2 / 3,
         "gopher_alphabetic_word_fraction": 5 / 12,
-        "gopher_stop_words": 2,  # as written: The is none
+        "gopher_stop_words": 2,  # in this case: "The" does not count
     }
 
 
@@ -195,7 +195,7 @@ def test_gopher_quality():
         ("Grandmother uses cookie cutters daily.", "Grandmother uses cookie cutters daily."),
     ],
 )
-def test_c4_lines(line, left):
+def test_clean_lines_follows_the_rules_of_c4(line, left):
     text, *_ = clean_lines(f"First of three lines.\n  {line}\n\nLast of three lines.", "en", RULES)
     assert text.split("\n") == ["First of three lines.", *([left] if left else []), "Last of three lines."]
 
@@ -204,7 +204,7 @@ def test_c4_lines(line, left):
     ("line", "is_kept"),
     [("It ends here.", True), ("It says “so”", True), ("It does not end", False), ("It trails off...", False)],
 )
-def test_c4_end_of_line_rule_is_off_by_default(line, is_kept):
+def test_clean_lines_keeps_unended_lines_by_default(line, is_kept):
     assert clean_lines(line, "en", RULES)[0] == line
     assert bool(clean_lines(line, "en", TextRules(keep_c4_unended_lines=False))[0]) == is_kept
 
@@ -222,11 +222,11 @@ def test_c4_end_of_line_rule_is_off_by_default(line, is_kept):
         ("これは 一つ 目。これは 二つ 目。", (0, 0, 2)),
     ],
 )
-def test_c4_counts(text, counts):
+def test_clean_lines_counts_filler_braces_and_sentences(text, counts):
     assert tuple(clean_lines(text, "en", RULES)[2].values()) == counts
 
 
-def test_fineweb_quality():
+def test_fineweb_quality_measures_lines_and_their_characters():
     short, long = "x" * 30, "y" * 31
     text = f"{short}\n{long}.\n\n{long}\n{short}\n"
     assert fineweb_quality(text, 20) == {
@@ -237,7 +237,7 @@ def test_fineweb_quality():
     }
 
 
-def test_fineweb_measures_what_c4_left():
+def test_fineweb_quality_measures_what_c4_left():
     text = "A line that ends well.\nMenu\nHome\nA second line that is here"
     left, measures = measure(text, "en", RULES)
     assert left == "A line that ends well.\nA second line that is here"
@@ -246,7 +246,7 @@ def test_fineweb_measures_what_c4_left():
     assert measures["gopher_words"] == 13
 
 
-def test_a_text_longer_than_any_that_may_pass_is_cut_for_gopher(monkeypatch):
+def test_measure_cuts_a_text_that_is_longer_than_any_that_may_pass(monkeypatch):
     monkeypatch.setattr(quality, "LONGEST", 1000)
     text = "one two three four.\n" * 200
     left, measures = measure(text, "en", RULES)
@@ -266,7 +266,7 @@ def test_measure_takes_time_and_memory_in_proportion_to_the_length(piece):
 
 @settings(deadline=None)
 @given(st.text(max_size=300))
-def test_any_text_has_all_measures(text):
+def test_measure_of_any_text_is_complete(text):
     _, measures = measure(text, "en", RULES)
     assert set(measures) == set(MEASURES)
     assert all(math.isfinite(value) and value >= 0 for value in measures.values())
@@ -275,13 +275,13 @@ def test_any_text_has_all_measures(text):
 # Languages
 
 
-def test_words_that_are_removed_need_not_be_counted_again():
+def test_clean_lines_counts_the_words_that_it_removes():
     lines = ["One line that stays here.", "Home", "It is long.[12] And [edit] good.", "We use cookies on this site."]
     left, num_removed, _ = clean_lines("\n\n".join(lines), "en", RULES)
     assert len(split_words(" ".join(lines))) - num_removed == len(split_words(left))
 
 
-def test_a_language_brings_its_stop_words_and_a_recipe_may_bring_others():
+def test_stop_words_are_those_of_the_language_or_the_recipe():
     text = "Der Hund und die Katze sind in dem Haus."
     words = split_words(text)
     assert measure(text, "de", RULES)[1]["gopher_stop_words"] == 3
@@ -291,7 +291,7 @@ def test_a_language_brings_its_stop_words_and_a_recipe_may_bring_others():
     assert gopher_quality(text, words, "de", [])["gopher_words"] == 9
 
 
-def test_a_script_without_spaces_has_words_all_the_same():
+def test_split_words_cuts_scripts_without_spaces():
     text = "我们今天去公园，看到了很多美丽的花和树，孩子们在草地上玩。\n他们说明天还要再来，因为这里的空气很好。"
     left, measures = measure(text, "zh", RULES)
     assert left == text  # no line is too short
@@ -312,7 +312,7 @@ def sentences(shared_data):
 
 
 @pytest.mark.parametrize("language", STOP_WORDS)
-def test_four_sentences_have_the_stop_words_of_their_language(sentences, language):
+def test_stop_words_occur_in_four_sentences_of_their_language(sentences, language):
     texts = sentences["nb" if language == "no" else language]
     groups = [" ".join(texts[start : start + 4]) for start in range(0, len(texts) - 3, 4)]
     nums = [

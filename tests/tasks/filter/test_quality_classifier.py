@@ -46,7 +46,7 @@ def config(tmp_path):
     return QualityModelConfig(positives=positives, negatives=negatives, num_buckets=1000, width=4)
 
 
-def test_it_tells_two_sets_apart_and_says_how_well(config, store):
+def test_classifier_separates_two_sets_and_reports_how_well(config, store):
     step = quality_classifier(config)
     manifest = execute(step, store)
     model = load_model(store.folder(step.id) / "files/model.bin")
@@ -58,7 +58,7 @@ def test_it_tells_two_sets_apart_and_says_how_well(config, store):
     assert 20 < manifest.counts["held_out_documents"] < 60
 
 
-def test_the_same_documents_give_the_same_bytes_in_any_order(config, tmp_path, store):
+def test_classifier_of_the_same_documents_has_the_same_bytes_in_any_order(config, tmp_path, store):
     def model_of(settings):
         step = quality_classifier(QualityModelConfig(**{**config.model_dump(), **settings}))
         execute(step, store, force=True)
@@ -73,7 +73,7 @@ def test_the_same_documents_give_the_same_bytes_in_any_order(config, tmp_path, s
     assert model_of({"seed": 1}) != first
 
 
-def test_real_articles_are_told_from_real_web_pages(shared_data, tmp_path, store):
+def test_classifier_separates_real_articles_from_real_web_pages(shared_data, tmp_path, store):
     with gzip.open(shared_data / "pretrain/wikipedia-demo.txt.gz", "rt", encoding="utf-8") as stream:
         articles = [text[start : start + 2000] for text in stream for start in range(0, len(text), 2000)]
     (tmp_path / "articles.txt").write_text("".join(text.strip() + "\n" for text in articles))
@@ -87,16 +87,16 @@ def test_real_articles_are_told_from_real_web_pages(shared_data, tmp_path, store
     assert metrics["held_out/auc"] > 0.9
 
 
-def test_a_page_cannot_speak_to_fasttext():
+def test_as_line_removes_words_of_fasttext():
     assert as_line("One\n__label__positive  __LABEL__x </s> two") == "one positive x two"
 
 
-def test_judged():
+def test_evaluate_classifier_gives_precision_recall_and_auc():
     scores, is_positive = np.array([0.9, 0.6, 0.6, 0.2]), np.array([True, True, False, False])
     assert evaluate_classifier(scores, is_positive) == {"precision": 2 / 3, "recall": 1, "auc": (2 + 1.5) / 4}
 
 
-def test_texts_of_every_form(tmp_path):
+def test_read_texts_reads_every_form(tmp_path):
     pq.write_table(pa.table({"text": ["a", "b"], "url": ["", ""]}), tmp_path / "a.parquet")
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n{"text": "b"}\n'))
     (tmp_path / "a.txt").write_text("a\nb\n")
@@ -112,7 +112,7 @@ def test_texts_of_every_form(tmp_path):
         list(read_texts(tmp_path / "bad.parquet"))
 
 
-def test_sets_that_are_missing_or_too_small_are_told(tmp_path, store):
+def test_missing_or_too_small_sets_are_refused(tmp_path, store):
     with pytest.raises(ValueError, match="needs both positives and negatives"):
         QualityModelConfig(positives="here")
     with pytest.raises(ValueError, match="there is no set of positive texts"):
@@ -126,7 +126,7 @@ def test_sets_that_are_missing_or_too_small_are_told(tmp_path, store):
 TALE = "The old man went to the river and sat there with a book. {} He said that it was good to have it. He read it to the end."
 
 
-def test_the_filter_asks_for_the_score(config, store):
+def test_filter_drops_documents_below_the_score(config, store):
     """One page like either set."""
     texts = {
         name: "\n".join(TALE.format(f"I saw the {word} of it.") for word in words)

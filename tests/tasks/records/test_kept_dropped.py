@@ -50,7 +50,7 @@ def sift(folder: Path, num_shards: int, num: int = 200) -> tuple[Counter[str], T
     return counts, tables
 
 
-def test_every_document_is_kept_or_dropped_with_its_bytes(tmp_path):
+def test_writer_keeps_or_drops_every_document_with_its_bytes(tmp_path):
     counts, tables = sift(tmp_path, 3)
     kept, dropped = (
         [found for path in tmp_path.glob(f"{kind}/*") for found in read_documents(path)]
@@ -64,7 +64,7 @@ def test_every_document_is_kept_or_dropped_with_its_bytes(tmp_path):
     assert sum(row["share"] for row in rows.values()) == pytest.approx(1)
 
 
-def test_the_same_documents_are_drawn_of_every_reason_however_they_are_sharded(tmp_path):
+def test_examples_of_each_reason_do_not_depend_on_the_shards(tmp_path):
     drawn = []
     for num_shards in (1, 7):
         _, tables = sift(tmp_path / str(num_shards), num_shards)
@@ -75,14 +75,14 @@ def test_the_same_documents_are_drawn_of_every_reason_however_they_are_sharded(t
     assert Counter(json.loads(line)["reason"] for line in drawn[0]) == dict.fromkeys(REASONS, SAMPLE_DOCUMENTS)
 
 
-def test_an_error_leaves_nothing_behind(tmp_path):
+def test_writer_leaves_no_file_after_an_error(tmp_path):
     with pytest.raises(OSError, match="disk"), KeptDroppedWriter(tmp_path, "a.parquet") as writer:
         writer.drop(document(0), "url/adult")
         raise OSError("disk full")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_funnel_ranks_reasons_and_knows_nothing_of_other_counts():
+def test_funnel_ranks_reasons_and_ignores_other_counts():
     counts = {"documents": 1, "text_bytes": 5, "pages": 9, "dropped/a/b": 3, "dropped_bytes/a/b": 7, "pii_found/ip": 2}
     assert funnel(counts) == [
         {"reason": "a/b", "documents": 3, "share": 0.75, "text_bytes": 7},

@@ -177,7 +177,7 @@ class RecordingReporter(Reporter):
 
 
 def train_here(module: str, run_file: Path, **_: Any) -> None:
-    """What the launcher does in a process of its own, which takes longer to start than these runs take."""
+    """What the launcher does in a separate process, which takes longer to start than these runs take."""
     train(TrainRun.model_validate_json(run_file.read_text()), run_file.parent / "checkpoints", threading.Event())
     run_file.with_suffix(".log").touch()
 

@@ -68,10 +68,10 @@ def test_file_replaced_during_the_download_is_refused(tmp_path: Path, data: byte
 
 def test_head_returns_size_and_etag_if_the_server_refuses_head(tmp_path: Path, data: bytes) -> None:
     with serving(tmp_path) as server:
-        told = head(f"{server.url}/file.gz")
+        found = head(f"{server.url}/file.gz")
     for knows_ranges in (True, False):
         with serving(tmp_path, knows_ranges, knows_head=False) as server:
-            assert head(f"{server.url}/file.gz") == told == (len(data), told[1])
+            assert head(f"{server.url}/file.gz") == found == (len(data), found[1])
 
 
 def test_url_beyond_ascii_is_sent_as_browsers_send_it(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_other_filesystems_are_read_the_same_way() -> None:
         assert stream.read() == b"content"
 
 
-def test_a_large_file_of_another_filesystem_costs_no_memory(tmp_path: Path) -> None:
+def test_large_file_of_another_filesystem_costs_no_memory(tmp_path: Path) -> None:
     import tracemalloc
 
     (tmp_path / "large").write_bytes(bytes(50_000_000))

@@ -311,9 +311,9 @@ def test_proxy_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch) 
 
 
 def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    with socket.socket() as endpoint:
+        endpoint.bind(("127.0.0.1", 0))
+        return int(endpoint.getsockname()[1])
 
 
 @pytest.mark.parametrize(
