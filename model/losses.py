@@ -40,12 +40,14 @@ class TokenNats(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        """-log p(target) in nats: logits [..., V] in float32, targets [...] int64 -> [...]."""
         logprobs, targets = logits.log_softmax(-1), targets[..., None]
         ctx.save_for_backward(logprobs, targets)
         return -logprobs.gather(-1, targets).squeeze(-1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Gradient [...] of the result -> gradient [..., V] of the logits: (softmax - one-hot target) times it. Targets have none."""
         logprobs, targets = ctx.saved_tensors
         gradient = gradient[..., None]
         of_logits = logprobs.exp_().mul_(gradient).scatter_add_(-1, targets, -gradient)

@@ -83,9 +83,11 @@ class Shuffled:
         raise NotImplementedError
 
     def draw(self, positions: Indices, seed: int) -> Indices:
+        """The records at positions [N] of an endless stream of epochs, see `shuffled`."""
         return shuffled(len(self), positions, seed)
 
     def epochs(self, num_records: int) -> dict[str, float]:
+        """The epochs of the first `num_records` records, under the name `epochs`."""
         return {"epochs": num_records / len(self)}
 
 
@@ -116,6 +118,7 @@ class Mixture:
         return int(self._firsts[-1])
 
     def draw(self, positions: Indices, seed: int) -> Indices:
+        """The records at positions [N]: numbers over all data sets, one after the other."""
         return np.array([self._draw_one(position, seed) for position in positions.tolist()])
 
     def _draw_one(self, position: int, seed: int) -> int:
@@ -132,17 +135,21 @@ class Mixture:
             yield self.datasets[source], np.array([number])
 
     def fetch(self, indices: Indices) -> Microbatch:
+        """Records by number, in that order. All data sets give the same kind and length of sequence."""
         parts = [dataset.fetch(number) for dataset, number in self._split(indices)]
         return type(parts[0])(*map(torch.cat, zip(*parts, strict=True)))
 
     def files(self, indices: Indices) -> list[str]:
+        """The files of all data sets that the records may come from, sorted."""
         return sorted({file for dataset, number in self._split(indices) for file in dataset.files(number)})
 
     def counts(self) -> dict[str, int]:
+        """The counts of the first data set's kind, summed over all data sets."""
         named = [dataset.counts() for dataset in self.datasets]
         return {name: sum(counts.get(name, 0) for counts in named) for name in named[0]}
 
     def epochs(self, num_records: int) -> dict[str, float]:
+        """The epochs of the first data set under `epochs`, those of the others under `mixture/NUMBER/epochs`."""
         shares = num_records * self.quotas / MIXTURE_POSITIONS
         epochs = [
             dataset.epochs(share)["epochs"] for dataset, share in zip(self.datasets, shares.tolist(), strict=True)

@@ -64,6 +64,7 @@ class TokenShards(Shuffled):
         return self.stream.files(indices * self.sequence_tokens)
 
     def counts(self) -> dict[str, int]:
+        """Sequences, and the tokens left over after the last one."""
         used = len(self) * self.sequence_tokens + 1
         return {"records": len(self), "dropped_tokens": self.stream.num_tokens - used}
 
@@ -112,6 +113,7 @@ class WholeDocuments(Shuffled):
         return self.stream.files(self._starts[self._order[self._rows[indices]]])
 
     def counts(self) -> dict[str, int]:
+        """Sequences, tokens of padding, and cuts in documents that are longer than a sequence."""
         placed = len(self._lengths) + int(self._lengths.sum())
         padded = len(self) * (self.sequence_tokens + 1) - placed
         return {"records": len(self), "padded_tokens": padded, "cuts_in_documents": self._num_cuts}

@@ -64,6 +64,7 @@ class Batch(NamedTuple):
     reference_logprobs: Tensor  # [N, T - 1]
 
     def rows(self, rows: Tensor) -> "Batch":
+        """The rollouts with the numbers `rows` [n]."""
         return Batch(*(tensor[rows] for tensor in self))
 
 
@@ -173,6 +174,7 @@ class GRPOTrainer(Trainer):
             self.engine.step()
 
     def validate(self) -> Metrics:
+        """The rewards of the current policy on held-out prompts, see `evaluate`."""
         return self.evaluate(self.model)
 
     def evaluate(self, policy: Transformer) -> Metrics:
@@ -197,6 +199,7 @@ class GRPOTrainer(Trainer):
         return int(shape["max_position_embeddings"])
 
     def summary(self, last: Metrics) -> dict[str, Any]:
+        """Counts, the last step's metrics without times, and the SFT model's validation under before/."""
         config = self.config
         return {
             "parameters": num_parameters(self.run.model),

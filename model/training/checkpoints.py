@@ -45,9 +45,11 @@ class Checkpoints:
             raise
         check_lease()
         if engine.rank == 0:
+            # Only after engine.save, which ends with a barrier: all ranks' files are there.
             sync([*partial.rglob("*"), partial])
             partial.replace(self.folder / f"step-{steps:08d}")
             sync([self.folder])
+            # Last, so that a kill leaves one checkpoint too many and never one too few.
             for old in complete_checkpoints(self.folder)[: -self.num_kept]:
                 shutil.rmtree(old)
 
@@ -61,9 +63,11 @@ class Checkpoints:
             return 0
         try:
             return engine.load(found[-1])
+        # A RuntimeError too, but the checkpoint is not at fault.
         except torch.OutOfMemoryError:
             raise
         except (EOFError, AssertionError, OSError, RuntimeError, UnpicklingError) as error:
+            # torch's messages run over many lines: the first sentence has the cause.
             reason = re.split(r"\. |\n", str(error))[0] or type(error).__name__
             raise UserError(
                 f"the checkpoint {found[-1]} cannot be read ({reason}): if it is damaged, delete that folder to resume from the one before"
@@ -72,6 +76,7 @@ class Checkpoints:
     def is_resharded(self, num_ranks: int) -> bool:
         """Whether the newest checkpoint was sharded over another number of ranks than `num_ranks`."""
         found = complete_checkpoints(self.folder)
+        # With ZeRO every rank writes one file of optimizer states.
         num_shards = len(list(found[-1].glob("*optim_states.pt"))) if found else 0
         return num_shards not in (0, num_ranks)  # without ZeRO nothing is sharded
 

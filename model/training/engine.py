@@ -69,20 +69,26 @@ class EngineConfig(NamedTuple):
 
     def for_deepspeed(self, is_universal: bool) -> dict[str, Any]:
         """DeepSpeed's configuration. `is_universal`: a checkpoint of another number of ranks will be loaded."""
+        # Names and meanings: https://www.deepspeed.ai/docs/config-json/, with the defaults of DeepSpeed 0.19.8.
         zero: dict[str, Any] = {
             "stage": self.effective_zero_stage,
             "reduce_scatter": self.optim.optimizer != "muon",  # Muon needs whole gradients of its matrices
         }
+        # Without ZeRO there is no sharded optimizer to offload.
         if self.offload_optimizer and self.effective_zero_stage:
             zero["offload_optimizer"] = {"device": "cpu"}
         return {
             "train_micro_batch_size_per_gpu": self.microbatch,
             "gradient_accumulation_steps": self.num_microbatches,
+            # Without ZeRO `Engine.step` clips: see the docstring above.
             "gradient_clipping": self.max_grad_norm if self.effective_zero_stage else 0.0,
             "zero_optimization": zero,
+            # Otherwise DeepSpeed refuses to offload any optimizer but its own CPU Adam, which it compiles.
             "zero_force_ds_cpu_optimizer": False,
             "bf16": {"enabled": self.dtype == "bfloat16"},
+            # bfloat16 has 8 bits of precision: a sum over many microbatches in it would lose the small gradients.
             "data_types": {"grad_accum_dtype": "fp32"},
+            # The project has its own metrics log.
             "steps_per_print": None,
             "checkpoint": {"load_universal": is_universal},
         }
@@ -123,6 +129,7 @@ class Engine:
     def step(self) -> None:
         """Finish a microbatch. After the last one of an optimizer step the weights move."""
         if not self.has_zero and self.deepspeed.is_gradient_accumulation_boundary():
+            # clip_grad_norm_ with no bound computes the norm alone.
             most = self.config.max_grad_norm or float("inf")
             self._norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), most))
         self.deepspeed.step()
@@ -138,6 +145,7 @@ class Engine:
 
     def total(self, value: float) -> float:
         """The sum of `value` over ranks."""
+        # float64: sums of token counts and nats over a large batch lose digits in float32.
         summed = torch.tensor(value, dtype=torch.float64, device=self.device)
         dist.all_reduce(summed)
         return float(summed)
@@ -149,16 +157,19 @@ class Engine:
 
     def full_weights(self, module: nn.Module) -> dict[str, Tensor]:
         """The weights of `module` in float32 on the CPU, gathered from the ranks that hold a part of them."""
+        # Parameter by parameter, so that no more than one is whole on a GPU at a time.
         return {name: full_precision(parameter) for name, parameter in module.named_parameters()}
 
     def memory_bytes(self) -> int:
         """The most memory used so far: of the GPU, or on a CPU of the process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
+        # Linux gives KiB.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def save(self, folder: Path, steps: int) -> None:
         """Write weights, optimizer state and the number of steps done into the new folder `folder`."""
+        # DeepSpeed's `latest` file is not used: it is not replaced atomically, and Checkpoints finds the newest folder itself.
         state = {"step": steps}
         self.deepspeed.save_checkpoint(str(folder.parent), tag=folder.name, client_state=state, save_latest=False)
 
@@ -168,8 +179,10 @@ class Engine:
         folder = checkpoint.with_name(f"universal-{checkpoint.name}") if is_universal else checkpoint
         if is_universal:
             if self.rank == 0:
+                # One rank converts; the others wait, and then read the files.
                 make_universal(checkpoint, folder)
             dist.barrier()
+        # Kept before loading: a universal checkpoint overwrites all groups with the first one's settings.
         settings = [{**group, "params": None} for group in self.deepspeed.optimizer.param_groups]
         with weights_only():
             path, state = self.deepspeed.load_checkpoint(str(folder.parent), tag=folder.name)
@@ -189,16 +202,19 @@ class Engine:
 def join_ranks(num_ranks: int) -> None:
     """Join the ranks that torchrun started, or be the only one. Raises UserError where these are not `num_ranks`."""
     if not dist.is_initialized():
+        # DeepSpeed asserts that LOCAL_RANK is set, for a single process too.
         os.environ.setdefault("LOCAL_RANK", "0")
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         if "RANK" in os.environ:
             dist.init_process_group()
         else:
+            # A process alone needs no port: a store in its memory. init_process_group would ask for MASTER_ADDR.
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     if dist.get_world_size() != num_ranks:
         raise UserError(f"num_ranks={num_ranks}, but {dist.get_world_size()} processes were started: start as many")
+    # Before init_distributed, which looks the operation up: see the docstring above.
     deepspeed.ops.__compatible_ops__ = {}
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
 
@@ -215,6 +231,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     """The optimizer over the parameter groups of `model`: torch's fused AdamW, or DeepSpeed's Muon with AdamW for the rest."""
     if config.optimizer == "adamw":
         groups = optim.parameter_groups(model, config)
+        # Fused: one pass over weights, gradients and moments instead of one for each operation of the update.
         return torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
     if not torch.cuda.is_available():
         _uncompile_muon()
@@ -232,6 +249,7 @@ def _uncompile_muon() -> None:
 
     for name in MUON_FUNCTIONS:
         function = getattr(original_muon, name, None)
+        # torch.compile keeps the original function under this name. One without a wrapper is plain already.
         plain = getattr(function, "_torchdynamo_orig_callable", None if hasattr(function, "__wrapped__") else function)
         if plain is None:
             logger.warning(
@@ -239,12 +257,14 @@ def _uncompile_muon() -> None:
             )
             continue
         setattr(original_muon, name, plain)
+        # It imported the function by name, and would keep calling the compiled one.
         if hasattr(muon_optimizer, name):
             setattr(muon_optimizer, name, plain)
 
 
 def full_precision(parameter: Tensor) -> Tensor:
     """A parameter in float32 on the CPU, gathered from the ranks that hold a part of it; all ranks call it."""
+    # With ZeRO the float32 master weight, more exact than the bfloat16 copy; None without ZeRO.
     master = deepspeed.utils.safe_get_full_fp32_param(parameter)
     whole = parameter.detach() if master is None else master
     return whole.float().cpu().contiguous()
@@ -264,6 +284,7 @@ def weights_only() -> Iterator[None]:
         with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
             yield
     finally:
+        # The variable acts on the whole process: other code may need the state that it had before.
         os.environ.pop(name) if before is None else os.environ.__setitem__(name, before)
 
 
@@ -272,8 +293,10 @@ def make_universal(checkpoint: Path, target: Path) -> None:
     from deepspeed.checkpoint.ds_to_universal import main
 
     shutil.rmtree(target, ignore_errors=True)
+    # One worker each: DeepSpeed would start more as a pool of processes, forked from one that holds threads and a GPU.
     workers = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False}
     folders = {"input_folder": str(checkpoint), "output_folder": str(target)}
+    # The converter prints its progress; stdout is the command's result.
     with weights_only(), contextlib.redirect_stdout(sys.stderr):
         main(argparse.Namespace(**folders, **workers, strict=True, inject_missing_state=True))
 
@@ -284,4 +307,5 @@ def _restore_groups(optimizer: Any, settings: list[dict[str, Any]]) -> None:
         group |= {**setting, "params": group["params"]}
     for state in optimizer.optimizer.state.values():
         if isinstance(state.get("step"), Tensor):
+            # One shared tensor would be incremented once per parameter in each step, and skew Adam's bias correction.
             state["step"] = state["step"].clone()

@@ -68,11 +68,13 @@ class LossTrainer(Trainer):
 
     @property
     def model(self) -> torch.nn.Module:
+        """The language model or reward model inside the objective."""
         return self.engine.module.model  # type: ignore[no-any-return]
 
     def train(self) -> None:
         """Train to the end. Raises RuntimeError where bad steps come again and again."""
         while True:
+            # A new engine on each attempt: the old one holds the weights and optimizer state of the bad step.
             self.engine = self.start_engine()
             try:
                 super().train()
@@ -87,6 +89,7 @@ class LossTrainer(Trainer):
         if run.initial_weights is not None:
             load_weights(objective.model, Path(run.initial_weights))
         if config.is_compiled:
+            # All training microbatches have one shape, so one static graph serves them all.
             objective.compile(dynamic=False)
         size = microbatch_records(config, self.dataset)
         settings = EngineConfig(
@@ -101,6 +104,7 @@ class LossTrainer(Trainer):
         return Engine(objective, settings, is_resharded=self.checkpoints.is_resharded(config.num_ranks))
 
     def resume(self, first_step: int) -> None:
+        """Get ready for step `first_step`, with the losses of the steps before it, which spikes are measured against."""
         super().resume(first_step)
         self.losses = [line["train/loss_nats"] for line in self.log.lines(first_step)]
 
@@ -110,6 +114,7 @@ class LossTrainer(Trainer):
         metrics = self.learn(step, number)
         loss, norm = metrics["train/loss_nats"], metrics["train/gradient_norm"]
         if problem := step_problem(loss, norm, self.losses, self.run.train.spike_nats):
+            # The optimizer has moved already; the caller discards the engine and loads a checkpoint.
             raise BadStep(step, number, problem)
         self.losses.append(loss)
         return metrics
@@ -123,7 +128,9 @@ class LossTrainer(Trainer):
         seconds: Metrics = {}
         with clocked(seconds, "phase/data_seconds"):
             batch = list(microbatches(self.dataset, config, batch_number, engine.rank))
+        # Over all ranks, before the first backward: each microbatch's sum is divided by the terms of the whole batch.
         num_terms = engine.total(sum(map(num_learned, batch)))
+        # Summed on the device: a float per microbatch would make the CPU wait for the GPU each time.
         nats = torch.zeros((), device=engine.device)
         for microbatch in batch:
             with clocked(seconds, "phase/forward_seconds"):
@@ -156,6 +163,7 @@ class LossTrainer(Trainer):
         dataset, config, engine = self.validation, self.run.train, self.engine
         if dataset is None:
             return {}
+        # The same records at each validation, so that losses of different steps can be compared.
         num_records = min(len(dataset), config.eval_sequences // dataset.record_sequences)
         if (
             engine.config.effective_zero_stage == 3
@@ -163,6 +171,7 @@ class LossTrainer(Trainer):
             num_records -= num_records % config.num_ranks
         mine = np.arange(num_records)[engine.rank :: config.num_ranks]
         parts = measures(engine.module, dataset, mine, microbatch_records(config, dataset), engine.device)
+        # Sums, not means: ranks may have different numbers of learned tokens.
         sums = sum(parts, start=np.zeros(3))
         nats, measure, learned = (engine.total(value) for value in sums)
         return engine.module.report(nats, measure, learned) if learned else {}
@@ -179,6 +188,7 @@ class LossTrainer(Trainer):
         model = self.model
         if not isinstance(model, Transformer):
             return
+        # All ranks: with ZeRO 3 gathering is a collective operation.
         weights = self.engine.full_weights(model)
         if self.engine.rank == 0:
             copy = transformer_of(weights, model.config).to(self.engine.device)
@@ -195,6 +205,7 @@ class LossTrainer(Trainer):
             )
         if self.engine.rank == 0:
             print(f"{message}: returning to the newest checkpoint without it", file=sys.stderr, flush=True)
+        # All ranks have the same sums and so the same decision; one writes it down.
         self.skipped.add(bad.batch, is_written=self.engine.rank == 0)
         self.engine.destroy()
 
@@ -209,9 +220,11 @@ class LossTrainer(Trainer):
         return self.tokenizer.token_ids if self.run.objective == "reward" else {}
 
     def summary(self, last: Metrics) -> Metrics:
+        """Parameters, steps, tokens and records of the run, its epochs, and the last loss and validation."""
         config = self.run.train
         shown = ("train/loss", "train/seconds", "validation/")
         return {
+            # A figure of the shape alone: with ZeRO 3 a rank holds a part of the parameters.
             "parameters": num_parameters(self.run.model),
             "steps": config.num_steps,
             "tokens": config.num_steps * config.batch_tokens,

@@ -30,6 +30,7 @@ def step_problem(loss_nats: float, gradient_norm: float, before: Sequence[float]
     if not (math.isfinite(loss_nats) and math.isfinite(gradient_norm)):
         return f"loss {loss_nats:.4g}, gradient norm {gradient_norm:.4g}"
     if spike_nats and len(before) >= WINDOW:
+        # The median: earlier spikes below the bound would raise a mean.
         usual = statistics.median(before[-WINDOW:])
         if loss_nats > usual + spike_nats:
             return f"loss {loss_nats:.4g} nats, where {usual:.4g} was usual"

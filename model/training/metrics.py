@@ -42,6 +42,7 @@ class MetricsLog:
     def append(self, metrics: Metrics) -> None:
         """Write the metrics of a step, which has the key `step`."""
         check_lease()
+        # Opened for each line: a reader sees every finished step, and a kill loses at most the current one.
         with self.path.open("a") as file:
             file.write(json.dumps(metrics) + "\n")
         if self.trackers is None:  # opened late: TensorBoard must know at which step the run resumes
@@ -69,16 +70,19 @@ class TensorBoard:
     """Scalars by step. What a killed run wrote after its checkpoint is purged."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
+        # Imported here: only rank 0 of a training run needs it.
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def log(self, metrics: Metrics) -> None:
+        """Add every metric of a step as a scalar."""
         for name, value in metrics.items():
             if name != "step":
                 self.writer.add_scalar(name, value, metrics["step"])
 
     def close(self) -> None:
+        """Write what is buffered and close the file."""
         self.writer.close()
 
 
@@ -88,10 +92,13 @@ class WeightsAndBiases:
     def __init__(self, folder: Path) -> None:
         import wandb
 
+        # The output folder's name is the run's id, so that a resumed process continues the same run.
         self.run = wandb.init(dir=str(folder), id=folder.name, resume="allow")
 
     def log(self, metrics: Metrics) -> None:
+        """Send every metric of a step to Weights & Biases."""
         self.run.log({name: value for name, value in metrics.items() if name != "step"}, step=metrics["step"])
 
     def close(self) -> None:
+        """Finish the run and wait until it is uploaded."""
         self.run.finish()

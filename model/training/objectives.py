@@ -34,6 +34,7 @@ class LanguageObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
+        # Not a buffer, so that checkpoints do not hold it; `measure` alone needs it on the device.
         self.token_bytes = torch.from_numpy(tokenizer.token_bytes)  # [V]
         self.bos = tokenizer.bos
         self.z_weight = z_weight
@@ -42,6 +43,7 @@ class LanguageObjective(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """tokens [B, T + 1], mask [B, T] -> the sum to minimise, and the summed nats in it."""
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        # Every document and conversation begins with <|bos|>: counting these numbers the documents of a row.
         documents = (inputs == self.bos).cumsum(1) if self.mask_across_documents else None
         logits = self.model(inputs, documents=documents)
         nats = losses.cross_entropy(logits, targets, mask)[0]
@@ -49,6 +51,7 @@ class LanguageObjective(nn.Module):
 
     def measure(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Summed nats, and bytes of the learned tokens' text."""
+        # Bytes of the targets, special tokens as 0: the same text in any tokenizer has the same number.
         num_bytes = self.token_bytes.to(tokens.device)[tokens[:, 1:]] * mask
         return self.forward(tokens, mask)[1], num_bytes.sum()
 
@@ -75,6 +78,7 @@ class RewardObjective(nn.Module):
 
     def measure(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Summed nats, and pairs whose chosen completion has the higher reward."""
+        # Both sides are rows of one batch, see `Pairs`: chosen at even places, rejected at odd ones.
         rewards = self.model(tokens, lengths)
         chosen, rejected = rewards[0::2], rewards[1::2]
         return losses.pairwise_loss(chosen, rejected).sum(), (chosen > rejected).sum()
@@ -92,12 +96,14 @@ def make_objective(run: TrainRun, tokenizer: ChatTokenizer) -> Objective:
     """The objective of a run around a model with fresh weights."""
     if run.objective == "reward":
         reward_model = RewardModel(run.model)
+        # Also where weights are loaded afterwards: a language model's file has none for the reward head.
         initialize(reward_model, run.train.seed)
         reward_model.model.activation_checkpointing = run.train.activation_checkpointing
         return RewardObjective(reward_model)
     model = Transformer(run.model)
     initialize(model, run.train.seed)
     model.model.activation_checkpointing = run.train.activation_checkpointing
+    # See LanguageObjective for the measured difference.
     is_masked = run.objective == "sft" or run.train.mask_across_documents
     return LanguageObjective(model, tokenizer, run.optim.z_loss, is_masked)
 

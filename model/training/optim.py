@@ -19,6 +19,7 @@ from model.config import OptimConfig
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Whether a parameter is a matrix between the embedding and the head: what Muon is for."""
+    # Embedding and head are matrices too, but their rows are tokens: Jordan et al. leave them to AdamW.
     return parameter.dim() >= 2 and not any(part in name for part in ("embed_tokens", "lm_head", "score"))
 
 
@@ -27,8 +28,10 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
+        # A tied head is the embedding's matrix, and does not decay either.
         is_matrix = parameter.dim() >= 2 and "embed_tokens" not in name
         (decayed if is_matrix else kept).append(parameter)
+    # peak_lr is not an option of the optimizer: it keeps the rate that the schedule multiplies.
     rates = {"lr": config.learning_rate, "peak_lr": config.learning_rate}
     return [
         {"params": decayed, "weight_decay": config.weight_decay, **rates},
@@ -39,6 +42,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
 def muon_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Hidden matrices for Muon, and AdamW's two groups without them."""
     hidden = [parameter for name, parameter in model.named_parameters() if is_hidden_matrix(name, parameter)]
+    # By identity: == of tensors compares their elements.
     chosen = set(map(id, hidden))
     rate = config.muon_learning_rate
     groups: list[dict[str, Any]] = [
@@ -64,10 +68,12 @@ def learning_rate_factor(config: OptimConfig, step: int, num_steps: int) -> floa
     """The fraction of the peak learning rates at step 0 <= step < num_steps: linear warm-up, then cosine or wsd to the final one."""
     warmup_steps = round(config.warmup_fraction * num_steps)
     if step < warmup_steps:
+        # step + 1, so that the first step moves the weights and the last one of the warm-up has the peak.
         return (step + 1) / warmup_steps
     if config.schedule == "cosine":
         decay_steps = num_steps - warmup_steps
     else:
+        # A warm-up and a decay that overlap: the decay begins when the warm-up ends.
         decay_steps = min(round(config.decay_fraction * num_steps), num_steps - warmup_steps)
     remaining = min(1.0, (num_steps - step) / max(decay_steps, 1))  # 1 until the decay starts, then down to almost 0
     shape = remaining if config.schedule == "wsd" else (1 - math.cos(math.pi * remaining)) / 2

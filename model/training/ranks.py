@@ -66,6 +66,7 @@ def _record_failed_rank(error: "ChildFailedError", path: Path) -> None:
 
 
 def main() -> None:
+    """Guard this process with the lease that the command line names, then run its module."""
     arguments = sys.argv[1:]
     lease = None
     if arguments[0] == "--lease":

@@ -16,6 +16,7 @@ from model.tokenizer.chat import ChatTokenizer
 
 def add_samples(path: Path, step: int, model: Transformer, tokenizer: ChatTokenizer, run: TrainRun) -> None:
     """Add the completions of the model after `step` steps to the file `path`."""
+    # Rewritten whole: the file is small, and after a kill steps are repeated.
     before = [sample for sample in read_lines(path) if sample["step"] < step] if path.exists() else []
     write_lines(path, [*before, *draw_samples(step, model, tokenizer, run)])
 
@@ -23,6 +24,7 @@ def add_samples(path: Path, step: int, model: Transformer, tokenizer: ChatTokeni
 def draw_samples(step: int, model: Transformer, tokenizer: ChatTokenizer, run: TrainRun) -> list[dict[str, Any]]:
     """A completion of each of the run's prompts, drawn at temperature 0.8 from the 50 likeliest tokens."""
     prompts = run.train.sample_prompts
+    # The step is the seed: a resumed run draws the same samples.
     drawn = GenerateConfig(max_new_tokens=run.train.sample_tokens, temperature=0.8, top_k=50, seed=step)
     if run.objective == "sft":
         conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]

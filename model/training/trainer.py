@@ -35,13 +35,19 @@ class Schedule(Protocol):
     """How many steps a run takes, and what happens every so many of them (0: never)."""
 
     @property
-    def num_steps(self) -> int: ...
+    def num_steps(self) -> int:
+        """Optimizer steps, or rounds of rollouts, of the whole run."""
+        ...
 
     @property
-    def eval_every_steps(self) -> int: ...
+    def eval_every_steps(self) -> int:
+        """Steps between validations."""
+        ...
 
     @property
-    def checkpoint_every_steps(self) -> int: ...
+    def checkpoint_every_steps(self) -> int:
+        """Steps between checkpoints."""
+        ...
 
 
 class Trainer(ABC):
@@ -101,12 +107,14 @@ class Trainer(ABC):
     def take_step(self, step: int) -> None:
         """One step, and what is due after it."""
         done, is_last = step + 1, step + 1 == self.schedule.num_steps
+        # Validation, samples and checkpoint of the step before: they were timed after its line was written.
         metrics = self.train_step(step) | self.seconds
         self.seconds = {}
         if is_last or is_due(done, self.schedule.eval_every_steps):
             with clocked(self.seconds, "phase/validation_seconds"):
                 metrics |= self.validate()
         self.record(done, metrics)
+        # Summed over ranks: SIGTERM reaches them at different times, and all must stop after the same step.
         is_stopping = self.engine.total(float(self.stop.is_set())) > 0 and not is_last
         if is_last or is_stopping or is_due(done, self.schedule.checkpoint_every_steps):
             with clocked(self.seconds, "phase/checkpoint_seconds"):
@@ -128,6 +136,7 @@ class Trainer(ABC):
             return
         save_weights(self.output, self.model, weights, self.max_tokens(), self.token_ids())
         summary = self.summary(self.log.compact()[-1])
+        # Last: its presence means that the weights are complete.
         with replacing(self.output / "summary.json") as temporary:
             temporary.write_text(json.dumps(summary, indent=1) + "\n")
 
@@ -143,6 +152,7 @@ def run_rank(train: Callable[[Path, threading.Event], None]) -> None:
     SIGTERM sets `stop`.
     """
     stop = threading.Event()
+    # The handler only sets a flag: a checkpoint in the middle of a step would be inconsistent.
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     train(Path(sys.argv[1]), stop)
     leave_ranks()
