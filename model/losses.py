@@ -41,6 +41,7 @@ class TokenNats(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         """-log p(target) in nats: logits [..., V] in float32, targets [...] int64 -> [...]."""
+        # Only the log-probabilities are saved: softmax is their exponential, and the logits are not needed again.
         logprobs, targets = logits.log_softmax(-1), targets[..., None]
         ctx.save_for_backward(logprobs, targets)
         return -logprobs.gather(-1, targets).squeeze(-1)
@@ -50,6 +51,7 @@ class TokenNats(torch.autograd.Function):
         """Gradient [...] of the result -> gradient [..., V] of the logits: (softmax - one-hot target) times it. Targets have none."""
         logprobs, targets = ctx.saved_tensors
         gradient = gradient[..., None]
+        # d(-log p_target)/d logits = softmax - one-hot(target). In place, since nothing else needs the log-probabilities.
         of_logits = logprobs.exp_().mul_(gradient).scatter_add_(-1, targets, -gradient)
         return of_logits.masked_fill_(gradient == 0, 0.0), None
 
@@ -69,6 +71,7 @@ def bits_per_byte(nats: float, num_bytes: float) -> float:
 
 def pairwise_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     """-log P(chosen is better) in the model of Bradley & Terry (1952): rewards [B], [B] -> nats [B]."""
+    # logsigmoid rather than log of sigmoid: finite for any difference.
     return -F.logsigmoid(chosen - rejected)
 
 
@@ -97,6 +100,7 @@ def group_advantages(rewards: Tensor, is_scaled: bool = True) -> Tensor:
     """
     exact = rewards.double()
     centred = exact - exact.mean(-1, keepdim=True)
+    # The biased deviation (over G): the advantages of a group then have a mean square of exactly 1.
     deviation = centred.square().mean(-1, keepdim=True).sqrt()
     scaled = centred / deviation.clamp(min=MIN_REWARD_DEVIATION) if is_scaled else centred
     return scaled.where(~(deviation < MIN_REWARD_DEVIATION), 0.0).to(rewards.dtype)
@@ -118,6 +122,7 @@ def policy_loss(
     """
     ratio = _log_ratio(logprobs, old_logprobs, mask).exp()
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    # The minimum is a pessimistic bound: clipping takes away the gain of a large move, never its loss (section 3).
     return -torch.minimum(ratio * advantages, clipped * advantages)
 
 
@@ -131,6 +136,7 @@ def is_clipped(
 ) -> Tensor:
     """1 for each token whose gradient `policy_loss` cuts off, else 0: [...] in float32."""
     ratio = _log_ratio(logprobs, old_logprobs, mask).exp()
+    # Outside on the other side the minimum takes the unclipped term, whose gradient pulls the ratio back.
     return torch.where(advantages > 0, ratio > 1 + clip_high, ratio < 1 - clip_low).float()
 
 
@@ -140,6 +146,7 @@ def kl_k3(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor | None = No
     http://joschu.net/blog/kl-approx.html. Shapes [...] -> [...]; 0 where mask is 0.
     """
     log_ratio = _log_ratio(reference_logprobs, logprobs, mask)
+    # expm1: exp - 1 of a small ratio would lose its digits.
     return log_ratio.expm1() - log_ratio
 
 

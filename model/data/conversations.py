@@ -27,6 +27,7 @@ class ConversationRows(Shuffled):
         self.paths = list(paths)
         self.pad = tokenizer.pad
         rendered = [tokenizer.render(record["messages"]) for path in paths for record in read_lines(path)]
+        # A sequence without a learned token would divide a batch's loss by nothing.
         kept = [(tokens, mask) for tokens, mask in rendered if any(mask[: sequence_tokens + 1])]
         if not kept:
             raise NotEnoughData(
@@ -35,8 +36,10 @@ class ConversationRows(Shuffled):
             )
         self._num_dropped = len(rendered) - len(kept)
         self._over = [len(tokens) - sequence_tokens - 1 for tokens, _ in kept if len(tokens) > sequence_tokens + 1]
+        # T + 1 tokens: T inputs, T targets.
         self._conversations = [(t[: sequence_tokens + 1], m[: sequence_tokens + 1]) for t, m in kept]
         self._lengths = np.array([len(tokens) for tokens, _ in self._conversations], np.int64)
+        # Best fit needs less padding than a row for each conversation; attention does not cross between them.
         self._order, self._rows = best_fit(self._lengths, sequence_tokens + 1)
 
     def __len__(self) -> int:
@@ -74,6 +77,7 @@ class PreferencePairs(Shuffled):
         self.paths = list(paths)
         self.pad = tokenizer.pad
         pairs = [_render_pair(record, tokenizer) for path in paths for record in read_lines(path)]
+        # T, not T + 1: a reward model has no targets to shift by.
         self._pairs = [pair for pair in pairs if max(map(len, pair)) <= sequence_tokens]
         self._num_dropped = len(pairs) - len(self._pairs)
         if not self._pairs:
@@ -91,6 +95,7 @@ class PreferencePairs(Shuffled):
     def fetch(self, indices: Indices) -> Pairs:
         """Pairs by number: tokens [2 B, T], lengths [2 B]."""
         sides = [side for index in indices.tolist() for side in self._pairs[index]]
+        # Padded to T in every microbatch: a compiled objective sees one shape.
         tokens = np.full((len(sides), self.sequence_tokens), self.pad, np.int64)
         for row, side in enumerate(sides):
             tokens[row, : len(side)] = side
@@ -104,6 +109,7 @@ class PreferencePairs(Shuffled):
 def _render_pair(record: dict[str, Any], tokenizer: ChatTokenizer) -> tuple[list[int], list[int]]:
     completions = (record["chosen"], record["rejected"])
     chosen, rejected = (
+        # The renderer of SFT, so that the reward model reads what the policy writes.
         tokenizer.render([*record["messages"], {"role": "assistant", "content": completion}])[0]
         for completion in completions
     )

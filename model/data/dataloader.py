@@ -22,6 +22,7 @@ from model.tokenizer.chat import ChatTokenizer
 
 def open_training(run: TrainRun, tokenizer: ChatTokenizer) -> Dataset:
     """The training data of a run. Raises ValueError where shards and tokenizer do not belong together."""
+    # The weights of a mixture are relative to the run's own files.
     sources = [Source(paths=run.train_paths, weight=1.0), *run.mixture]
     parts = [
         open_dataset(run.objective, source.paths, run.train.sequence_tokens, tokenizer, run.train.packing)
@@ -35,8 +36,10 @@ def open_validation(run: TrainRun, tokenizer: ChatTokenizer) -> Dataset | None:
     if not run.validation_paths:
         return None
     try:
+        # Concatenated whatever the training's packing is: validation losses stay comparable between runs.
         return open_dataset(run.objective, run.validation_paths, run.train.sequence_tokens, tokenizer)
     except NotEnoughData as error:
+        # A small corpus may hold out next to nothing, which must not stop the training.
         print(f"no validation: {error}", file=sys.stderr, flush=True)
         return None
 
@@ -54,6 +57,7 @@ def open_dataset(
     if objective == "reward":
         return PreferencePairs(paths, sequence_tokens, tokenizer)
     for path in paths:
+        # Ids of another vocabulary would train without an error, on the wrong embeddings.
         if (vocab_size := shard_vocab_size(path)) != tokenizer.vocab_size:
             raise UserError(
                 f"token shard {path} was written with a vocabulary of {vocab_size} tokens, and the tokenizer has "
@@ -80,6 +84,7 @@ def microbatch_records(config: TrainConfig, dataset: Dataset) -> int:
     """Records of a microbatch: the largest divisor of a rank's share that microbatch_sequences admits."""
     share = batch_records(config, dataset) // config.num_ranks
     most = max(1, config.microbatch_sequences // dataset.record_sequences)
+    # A divisor: gradient accumulation needs equal microbatches.
     return max(size for size in range(1, share + 1) if share % size == 0 and size <= most)
 
 
@@ -92,6 +97,7 @@ def batch_indices(dataset: Dataset, config: TrainConfig, number: int) -> Indices
 def microbatches(dataset: Dataset, config: TrainConfig, number: int, rank: int) -> Iterator[Microbatch]:
     """The part of `rank` of batch `number` (from 0), a microbatch at a time."""
     size = microbatch_records(config, dataset)
+    # Interleaved, so that the ranks' records together are the batch, whatever their number.
     mine = batch_indices(dataset, config, number)[rank :: config.num_ranks]
     for start in range(0, len(mine), size):
         yield dataset.fetch(mine[start : start + size])

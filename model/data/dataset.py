@@ -32,6 +32,7 @@ class Packed(NamedTuple):
 def pack(rows: Sequence[Iterable[Part]], num_tokens: int, pad: int) -> Packed:
     """Sequences of parts, one after the other, padded on the right to num_tokens."""
     tokens = np.full((len(rows), num_tokens), pad, np.int64)
+    # 0 on padding, since no part covers it.
     mask = np.zeros(tokens.shape, np.float32)
     for row, parts in enumerate(rows):
         start = 0
@@ -40,6 +41,7 @@ def pack(rows: Sequence[Iterable[Part]], num_tokens: int, pad: int) -> Packed:
             tokens[row, start:end] = part
             mask[row, start:end] = is_learned
             start = end
+    # The first token is never a target. A copy, because the slice is not contiguous.
     return Packed(torch.from_numpy(tokens), torch.from_numpy(mask[:, 1:].copy()))
 
 
@@ -93,6 +95,7 @@ class Shuffled:
 
 def shuffled(num_records: int, positions: Indices, seed: int) -> Indices:
     """The records at positions [N] of a stream of epochs, each in another order."""
+    # A position is an epoch and a place in it: no state to save, and any step can be computed directly.
     return np.array([_order(num_records, seed, p // num_records)[p % num_records] for p in positions.tolist()])
 
 
@@ -125,6 +128,7 @@ class Mixture:
         block, place = divmod(position, MIXTURE_POSITIONS)
         sources = _sources(tuple(self.quotas.tolist()), seed, block)
         source = int(sources[place])
+        # How many records this data set has given before the position.
         before = block * int(self.quotas[source]) + int((sources[:place] == source).sum())
         return int(self._firsts[source] + self.datasets[source].draw(np.array([before]), seed)[0])
 
@@ -161,6 +165,7 @@ def _quotas(weights: npt.NDArray[np.float64], num_positions: int) -> Indices:
     """Whole numbers in the ratio of the weights that add up to num_positions: those with the largest remainders get one more."""
     shares = weights / weights.sum() * num_positions
     quotas: Indices = np.floor(shares).astype(np.int64)
+    # Largest remainders; the stable sort breaks ties by order.
     quotas[np.argsort(quotas - shares, kind="stable")[: num_positions - int(quotas.sum())]] += 1
     if not quotas.all():
         raise ValueError(

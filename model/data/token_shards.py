@@ -56,6 +56,7 @@ class TokenShards(Shuffled):
     def fetch(self, indices: Indices) -> Packed:
         """Sequences by number: tokens [B, T + 1], all of them learned."""
         T = self.sequence_tokens
+        # Neighbours share one token: the last target of one is the first input of the next.
         tokens = np.stack([self.stream.slice(index * T, index * T + T + 1) for index in indices.tolist()])
         return Packed(torch.from_numpy(tokens.astype(np.int64)), torch.ones(len(indices), T))
 
@@ -81,15 +82,18 @@ class WholeDocuments(Shuffled):
         self._starts, self._lengths = self._pieces(self.stream.documents())
         if not len(self._starts):
             raise NotEnoughData(f"token shards {list(paths)} hold no document: take more documents")
+        # + 1 for the <|bos|> of each piece.
         self._order, self._rows = best_fit(self._lengths + 1, sequence_tokens + 1)
 
     def _pieces(self, documents: Indices) -> tuple[Indices, Indices]:
         """Where the pieces of documents begin in the stream, after their <|bos|>, and how many tokens they have."""
         T = self.sequence_tokens
+        # Without the <|bos|>: each piece gets one again in `_piece`.
         starts, text_tokens = documents[:-1] + 1, np.diff(documents) - 1
         num_pieces = -(-text_tokens // T)
         self._num_cuts = int((num_pieces - 1).clip(0).sum())
         first = np.repeat(np.cumsum(num_pieces) - num_pieces, num_pieces)
+        # Vectorised over pieces: documents number in the millions.
         done = (np.arange(num_pieces.sum()) - first) * T  # tokens of the document before each piece
         return np.repeat(starts, num_pieces) + done, np.minimum(T, np.repeat(text_tokens, num_pieces) - done)
 
@@ -114,6 +118,7 @@ class WholeDocuments(Shuffled):
 
     def counts(self) -> dict[str, int]:
         """Sequences, tokens of padding, and cuts in documents that are longer than a sequence."""
+        # One <|bos|> for each piece, and its text.
         placed = len(self._lengths) + int(self._lengths.sum())
         padded = len(self) * (self.sequence_tokens + 1) - placed
         return {"records": len(self), "padded_tokens": padded, "cuts_in_documents": self._num_cuts}
@@ -134,9 +139,11 @@ class TokenStream:
             for shard, path in enumerate(self._paths)
             for batch, run in enumerate(checked_runs(path, vocab_size))
         ]
+        # Three numbers per record batch: tens of thousands of shards fit in little memory.
         self._shards, self._batches, lengths = np.array(sizes, np.int64).reshape(-1, 3).T
         self._starts = np.cumsum([0, *lengths])
         self.num_tokens = int(self._starts[-1])
+        # Dropping an entry unmaps the file, since nothing else holds its arrays.
         self._open = lru_cache(max_open_shards())(self._read)
 
     def _read(self, shard: int) -> list[TokenRun]:
@@ -147,6 +154,7 @@ class TokenStream:
 
     def slice(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Tokens start to stop of all documents, one after the other."""
+        # side="right" skips empty record batches, whose start equals the next one's.
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         parts = []
         while start < stop:
@@ -171,6 +179,7 @@ class TokenStream:
 def max_open_shards() -> int:
     """How many shards a stream keeps mapped: within the limit of open files, of which each map holds one."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # A sixteenth: ranks, sockets and other streams need open files too.
     return MAX_OPEN_SHARDS if soft == resource.RLIM_INFINITY else max(16, min(MAX_OPEN_SHARDS, soft // 16))
 
 
@@ -198,19 +207,23 @@ def token_runs(path: str) -> Iterator[TokenRun]:
     for number in range(num_batches):
         with explaining(path):
             batch = reader.get_batch(number)
+            # full: checks the offsets themselves, not only the sizes of the buffers.
             batch.validate(full=True)
             column = batch.column(0)
+            # A null list or token has a slot with any number in it.
             if column.null_count or column.values.null_count:
                 raise ValueError("it has null values")
             if not len(column):
                 continue
             offsets = column.offsets.to_numpy(zero_copy_only=True)
             tokens = column.flatten().to_numpy(zero_copy_only=True)
+        # A sliced array's offsets begin later; flatten has already cut its values to match.
         yield TokenRun(tokens, offsets - offsets[0] if offsets[0] else offsets)
 
 
 def open_shard(path: str) -> Any:
     """The reader of a token shard, memory-mapped. Raises ValueError where its columns are not those of one."""
+    # Mapped: the system's page cache holds the tokens once for all ranks of a machine.
     reader = pa.ipc.open_file(pa.memory_map(path))
     if reader.schema.names != ["tokens"] or reader.schema.types[0] not in COLUMN_TYPES:
         raise ValueError(f"its columns are {', '.join(map(str, reader.schema)) or 'none'}")

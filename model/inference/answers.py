@@ -192,6 +192,7 @@ def _holds(text: str, reference: str) -> bool:
         letter = regex.sub(r"[().:\s]", "", prepare(reference))
         return _chosen_letter(plain_latex(prepare(text)), letter.islower()) == letter.upper()
     if kind == "number":
+        # A reference in words ("seven") may also stand in the reply as words that are not read as a number.
         is_spelled = not any(character.isdigit() for character in prepare(reference))
         return _gives_number(text, reference) or (is_spelled and _gives_words(text, reference))
     return _gives_words(text, reference)
@@ -205,6 +206,7 @@ def _gives_number(text: str, reference: str) -> bool:
 def _given_numbers(text: str) -> list[Quantity]:
     """The numbers of a prepared reply that count as its answer."""
     for mark in (FINAL_MARK, ANSWER_MARK):
+        # The last mark: a model may correct itself.
         ends = [match.end() for match in mark.finditer(text)]
         if ends and (found := quantities(text[ends[-1] :])):
             if mark is FINAL_MARK:
@@ -223,6 +225,7 @@ def _chosen_letter(text: str, is_lower: bool = False) -> str | None:
     plain = text.strip().strip("*_`\"' ")
     if whole := CHOICE.fullmatch(plain):
         return whole[1].upper()
+    # The last mark of either kind, then the beginning of the reply.
     marks = [match.end() for mark in (FINAL_MARK, ANSWER_MARK) for match in mark.finditer(plain)][-1:]
     for start in (*marks, 0):
         found = LETTER.match(plain, start + len(plain[start:]) - len(plain[start:].lstrip(" *_`\"'")))
@@ -257,6 +260,7 @@ def _gives_words(text: str, reference: str) -> bool:
 
 def _words(text: str, is_joined: bool = False) -> list[str]:
     """The words of a text as they are compared. Joined: an apostrophe, full stop or hyphen between letters is left out."""
+    # casefold can undo NFKC and the reverse: repeated, the result is stable, which makes `normalise` idempotent.
     folded = prepare(prepare(prepare(text).casefold()).casefold()).replace("&", " and ")
     folded = INITIALS.sub(lambda match: regex.sub(r"[. ]", "", match[0]), folded)
     return [_canonical(match) for match in WORD.finditer(JOINT.sub("", folded) if is_joined else folded)]
@@ -276,6 +280,7 @@ def _stands_in(wanted: Sequence[str], found: Sequence[str]) -> bool:
     """Whether the wanted words stand in a row in those found, articles aside, and not right after a negation."""
     for start in range(len(found)):
         if _matches_at(wanted, found, start):
+            # Two words before, without articles: "is not the capital".
             before = [word for word in found[max(0, start - 4) : start] if word not in ARTICLES]
             if not " ".join(before[-2:]).endswith(NEGATIONS) or wanted[0] in NEGATIONS:
                 return True

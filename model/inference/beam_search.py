@@ -58,7 +58,9 @@ def beam_search(
     unfinished = searches
     while True:
         logprobs = logits.log_softmax(-1)
+        # The greatest logit of a row is NaN or infinite wherever one of the row is: cheaper to check than all.
         check_finite(logits.amax(-1))
+        # Constraints act after the softmax: a banned token's probability is not given to the others, as in transformers.
         allowed = logprobs if limits is None else limits.apply(logprobs)
         parents: list[int] = []
         start = 0
@@ -71,6 +73,7 @@ def beam_search(
             return [search.ended for search in searches]
         rows = torch.tensor(parents, device=device)
         tokens = torch.tensor([beam.tokens[-1] for search in unfinished for beam in search.running], device=device)
+        # The cache rows follow their beams; rows of finished prompts are dropped.
         decoder.select(rows)
         if limits is not None:
             limits = limits.select(rows)
@@ -86,6 +89,7 @@ def _advance(
     Returns for each new unfinished beam the number of the beam that it continues.
     """
     scores = allowed + torch.tensor([[beam.score] for beam in search.running], device=allowed.device)
+    # In the worst case every stop ends one continuation of each beam: so many candidates leave num_beams unfinished.
     best = scores.flatten().topk(min(config.num_beams * (1 + len(stops)), scores.numel()))
     running: list[Beam] = []
     parents: list[int] = []
@@ -94,6 +98,7 @@ def _advance(
         before = search.running[parent]
         beam = Beam([*before.tokens, token], [*before.logprobs, logprobs[parent, token].item()], score)
         if len(beam.tokens) == config.max_new_tokens or ending(beam.tokens, stops):
+            # As in transformers: a finished candidate of a lower rank would not have been a beam.
             if rank < config.num_beams and score > float("-inf"):
                 search.ended.append(beam._replace(score=score / len(beam.tokens) ** config.length_penalty))
         elif len(running) < config.num_beams and score > float("-inf"):
@@ -114,6 +119,7 @@ def _may_improve(search: Search, config: BeamConfig) -> bool:
     if config.early_stopping is True:
         return False
     best = search.running[0]
+    # Scores are negative: dividing by the largest length gives the best score that the beam can still reach.
     is_bound = config.early_stopping == "never" and config.length_penalty > 0
     num_tokens = float(config.max_new_tokens if is_bound else len(best.tokens))
     return best.score / math.pow(num_tokens, config.length_penalty) > search.ended[-1].score
@@ -145,6 +151,7 @@ def exhaustive_search(model: Transformer, prompt: Sequence[int], config: BeamCon
             for token, (logprob, score) in enumerate(zip(row, scores, strict=True))
             if score > float("-inf")
         ]
+        # At the last length every completion counts, finished or not, as in `beam_search`.
         is_last = length == config.max_new_tokens
         ended += [
             beam._replace(score=beam.score / length**config.length_penalty)

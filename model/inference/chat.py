@@ -53,6 +53,7 @@ def fit_conversation(tokenizer: ChatTokenizer, messages: Messages, max_tokens: i
         return FittedPrompt(tokens, "")
     num_system = next((number for number, message in enumerate(messages) if message["role"] != "system"), len(messages))
     system, turns = list(messages[:num_system]), list(messages[num_system:])
+    # Whole exchanges: a reply without its question would mislead the model.
     starts = [number for number, message in enumerate(turns) if number == 0 or message["role"] == "user"]
     for number, start in enumerate(starts):
         tokens = tokenizer.render_prompt([*system, *turns[start:]])
@@ -74,6 +75,7 @@ def _cut_first_message(tokenizer: ChatTokenizer, system: Messages, turns: Messag
             f"the conversation does not fit: without the message that could be cut it has {len(frame)} tokens, and the model reads "
             f"{max_tokens}: shorten the {'system turn' if len(turns) < 2 else 'system turn or the last messages'}"
         )
+    # The end is kept: the question usually stands there.
     content = tokenizer.encode(tokenizer.without_special_names(turns[0]["content"]))
     place = len(tokenizer.render(system)[0]) + 1  # after <|bos|>, the system turn and the start of the message
     tokens = [*frame[:place], *content[-room:], *frame[place:]]
@@ -106,6 +108,7 @@ class Chat:
         """Raises UserError if the tokenizer is not the model's, or a setting is out of range."""
         self.tokenizer = ChatTokenizer.load(tokenizer)
         model = load_transformer(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+        # Beyond the positions of its training a RoPE model gives poor text, without an error.
         self.max_tokens: int = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
         num_new = min(max_new_tokens, self.max_tokens // 2)  # at least half of the positions are left to the prompt
         try:

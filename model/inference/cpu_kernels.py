@@ -56,6 +56,7 @@ def missing_kernels() -> str:
         return "oneDNN is missing"
     if not _has_fbgemm():
         return "FBGEMM is missing"
+    # Fixed inputs, drawn apart from the global generator, which the caller may have seeded.
     generator = torch.Generator().manual_seed(0)
     matrix, x = torch.randn(24, 16, generator=generator), torch.randn(3, 16, generator=generator)
     weights, tables = torch.rand(2, 4, 5, generator=generator), torch.randn(2, 2, 5, 8, generator=generator)
@@ -120,6 +121,7 @@ class CPUDecoder(Decoder):
     def _read(self, prompts: Sequence[tuple[int, ...]]) -> Tensor:
         """Prompts in passes of about equally many tokens -> logits [B, V]."""
         sizes = list(map(len, prompts))
+        # Passes of nearly equal size, rather than full ones and a short rest.
         pass_tokens = sum(sizes) / max(1, round(sum(sizes) / PASS_TOKENS))
         parts: list[Tensor] = []
         ends = zip(prompts, accumulate(sizes), strict=True)
@@ -133,6 +135,7 @@ class CPUDecoder(Decoder):
         sizes = [len(prompt) for prompt in prompts]
 
         def attend(_: int, *heads: Tensor) -> Tensor:
+            # Prompt by prompt: a mask over all of them would be quadratic in the tokens of the pass.
             parts = (part.transpose(0, 1)[None].split_with_sizes(sizes, 2) for part in heads)  # [1, H or J, T, K]
             read = [
                 F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0, enable_gqa=is_grouped)
@@ -150,6 +153,7 @@ class CPUDecoder(Decoder):
         B, S = len(tokens), self.num_slots
         H, J, K = self.config.num_heads, self.config.num_kv_heads, self.config.head_width
         is_later = self.slots > positions[:, None, None]
+        # A mask that is added: torch adds faster than it fills scores with -inf.
         mask = self.embedding.new_zeros(is_later.shape).masked_fill_(is_later, float("-inf"))  # [B, 1, S]
         sum_keys, sum_values = (_weighted_sums(B * J, H // J, num_rows) for num_rows in (K, S))
 
@@ -172,6 +176,7 @@ class CPUDecoder(Decoder):
         attend: number of a layer; queries [N, H, K], keys and values [N, J, K] -> the heads' outputs [N, H K].
         """
         H, J, K = self.config.num_heads, self.config.num_kv_heads, self.config.head_width
+        # float32: sums over many layers in bfloat16 would lose what each layer adds.
         x = F.embedding(tokens, self.embedding).float()
         turns, slots = self.turns[positions], (rows, positions)
         for number, layer in enumerate(self.layers):
@@ -186,6 +191,7 @@ class CPUDecoder(Decoder):
             self.keys[number].permute(0, 3, 1, 2).index_put_(slots, key)
             self.values[number].transpose(1, 2).index_put_(slots, value)
             y = attend(number, query, key, value)
+            # Above the last attention only the wanted tokens are needed: of a prompt, its last.
             if number + 1 == len(self.layers):
                 x, y = x[wanted], y[wanted]
             x += layer.out(y)
@@ -196,6 +202,7 @@ class CPUDecoder(Decoder):
 
 def _unit(x: Tensor, floor: Tensor) -> Tensor:
     """x [..., width] divided by its length, with `floor` as one channel more: RMSNorm without its weights, over sqrt(width)."""
+    # x / sqrt(|x|^2 + width eps), which is RMSNorm over sqrt(width): two passes over x, and no square of it in memory.
     length: Tensor = torch.linalg.vector_norm(x, 2, -1, True)
     return x / length.hypot_(floor)
 
@@ -219,6 +226,7 @@ def _weighted_sums(num_tables: int, num_readers: int, num_rows: int) -> Weighted
 def _bags(num_tables: int, num_readers: int, num_rows: int) -> tuple[Tensor, Tensor]:
     """The rows of all tables in each reader's bag, end to end; where each bag begins."""
     tables = torch.arange(num_tables).repeat_interleave(num_readers)
+    # The same for every layer and step while the cache does not grow: hence the lru_cache.
     rows = tables[:, None] * num_rows + torch.arange(num_rows)
     return rows.flatten(), torch.arange(0, rows.numel(), num_rows)
 
@@ -237,6 +245,7 @@ def _product(matrix: Tensor) -> Product:
 
 
 def _packed_product(matrix: Tensor) -> Product:
+    # PASS_TOKENS is a hint of the number of rows, for which oneDNN picks the layout.
     packed = torch.ops.mkldnn._reorder_linear_weight(matrix, PASS_TOKENS)
     multiply = torch.ops.mkldnn._linear_pointwise.default
     return lambda x: cast(Tensor, multiply(x, packed, None, "none", [], ""))

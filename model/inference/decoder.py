@@ -37,6 +37,7 @@ class Decoder:
 
     def read(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Start with one row per prompt -> logits [B, V] of the next tokens. No prompt may be empty. Equal prompts are read once."""
+        # GRPO samples G completions of each prompt: reading it once saves G - 1 forwards.
         distinct = list(dict.fromkeys(map(tuple, prompts)))
         self.lengths = torch.tensor([len(prompt) for prompt in distinct], device=self.embedding.device)  # [B]
         self.span = max(map(len, distinct))  # the longest row
@@ -69,6 +70,7 @@ class Decoder:
         self.num_slots = self._slots_needed()
         shape = num_rows, self.config.num_kv_heads, self.num_slots, self.config.head_width
         for part in (*self.keys, *self.values):
+            # resize_ keeps memory that is large enough. Zeros, because masked slots must hold finite numbers: 0 x NaN is NaN.
             part.resize_(shape).zero_()
 
     def _grow(self) -> None:
@@ -96,6 +98,7 @@ class Decoder:
         """tokens [B, T] at positions [B, T] -> logits [B, V] after token `last` [B] of each row."""
         rows = torch.arange(len(tokens), device=tokens.device)
         slots = torch.arange(self.span, device=tokens.device)
+        # Slot s holds position s, so a comparison is all of causality, for reading and for steps.
         mask = slots <= positions[:, None, :, None]  # [B, 1, T, S] true where a query attends to a slot
         cos, sin = rotary(positions, self.config)
         x: Tensor = self.model.model.embed_tokens(tokens)
@@ -103,12 +106,14 @@ class Decoder:
             attention = layer.self_attn
             query, key, value = self._heads(attention, layer.input_layernorm(x))
             query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+            # In place: concatenating would copy the whole cache at each step.
             self.keys[number][rows[:, None], :, positions] = key.transpose(1, 2)
             self.values[number][rows[:, None], :, positions] = value.transpose(1, 2)
             cached = self.keys[number][:, :, : self.span], self.values[number][:, :, : self.span]
             y = F.scaled_dot_product_attention(query, *cached, attn_mask=mask, enable_gqa=attention.is_grouped)
             x = x + attention.o_proj(y.transpose(1, 2).flatten(2))
             x = x + layer.mlp(layer.post_attention_layernorm(x))
+        # The head is the largest matrix of a small model: it is applied to the wanted tokens alone.
         return self.model.head(self.model.model.norm(x[rows, last]))
 
     def _heads(self, attention: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

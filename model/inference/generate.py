@@ -63,15 +63,18 @@ def steps(
 ) -> Iterator[list[Completion]]:
     """Yields the completions after each step: the unfinished ones are a token longer. To be run in inference mode."""
     device = decoder.embedding.device
+    # Own generator: the global one would make the samples depend on earlier calls.
     generator = torch.Generator(device).manual_seed(config.seed)
     completions = [Completion([], []) for _ in prompts]
     rows = list(range(len(prompts)))  # the prompt of each row of the batch
     ended: set[int] = set()
     limits = constraints(config, prompts, decoder.config.vocab_size, device)
+    # A set of last tokens rules out most rows before the sequences are compared.
     last_tokens = {stop[-1] for stop in stops}
     logits = decoder.read(prompts).float()
     for number in range(config.max_new_tokens):
         tokens = pick(logits if limits is None else limits.apply(logits), config, generator)
+        # From the logits before constraints and temperature: the probabilities are the model's.
         if with_logprobs:
             for row, logprob in zip(rows, token_logprobs(logits, tokens).tolist(), strict=True):
                 if row not in ended:
@@ -108,6 +111,7 @@ def pick(logits: Tensor, config: GenerateConfig, generator: torch.Generator) -> 
     below = restrict(logits / config.temperature, config).softmax(-1).cumsum(-1, dtype=torch.float64)
     if below[:, -1].isnan().any():  # softmax makes NaN of an infinite logit
         check_finite(logits.amax(-1))
+    # Scaled by the last sum, which rounding leaves a little off 1. right=True never picks a token of probability 0.
     dart = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
     return torch.searchsorted(below, dart * below[:, -1:], right=True).squeeze(-1)
 
@@ -129,6 +133,7 @@ def stream(
         tokens = completion.tokens
         text = tokenizer.decode(tokens[: len(tokens) - partial_stop_length(tokens, stops)])
         is_whole = not text.endswith("\N{REPLACEMENT CHARACTER}")  # otherwise the last tokens are a part of a character
+        # A tokenizer may change earlier text with a later token; then the piece waits.
         if is_whole and text.startswith(shown):
             yield text[len(shown) :]
             shown = text

@@ -46,6 +46,7 @@ class Constraints(NamedTuple):
         """Logits [B, V] -> [B, V], with -inf for banned tokens."""
         logits = logits + self.bias
         if self.seen is not None:
+            # Dividing a negative logit would make the token likelier.
             penalized = torch.where(logits < 0, logits * self.penalty, logits / self.penalty)
             logits = torch.where(self.seen, penalized, logits)
         return logits
@@ -74,6 +75,7 @@ def constraints(
     bias = torch.zeros(vocab_size)
     bias[list(config.logit_bias)] = torch.tensor(list(config.logit_bias.values()))
     if config.allowed_tokens:
+        # Allowed tokens keep their bias.
         allowed = bias[list(config.allowed_tokens)]
         bias.fill_(NEVER)[list(config.allowed_tokens)] = allowed
     bias[list(config.banned_tokens)] = NEVER
@@ -95,6 +97,7 @@ def restrict(logits: Tensor, config: GenerateConfig) -> Tensor:
         return logits
     kept, least = logits, logits.new_full((len(logits), 1), NEVER)
     if 0 < config.top_k < logits.shape[-1]:
+        # One more than k: an equal logit after the k-th shows a tie, for which the whole row is needed.
         best = logits.topk(config.top_k + 1).values
         kept, least = best[:, :-1], best[:, -2:-1]
         if (best[:, -1:] == least).any():
@@ -102,12 +105,14 @@ def restrict(logits: Tensor, config: GenerateConfig) -> Tensor:
     if config.top_p < 1:
         least = _last_of_nucleus(kept, config.top_p)
     if config.min_p > 0:
+        # p >= min_p p_max in logits: softmax's denominator cancels.
         least = least.maximum(kept.amax(-1, keepdim=True) + math.log(config.min_p))
     return torch.where(logits < least, NEVER, logits)
 
 
 def _last_of_nucleus(logits: Tensor, top_p: float) -> Tensor:
     """The least logit [B, 1] of the smallest set of tokens with probability top_p: logits [B, N]."""
+    # Normalised over all given logits, so that the greatest few already have their true mass.
     whole, enough = logits.logsumexp(-1, keepdim=True), top_p - ROUNDING
     best = logits.topk(min(FIRST_NUCLEUS, logits.shape[-1])).values
     mass = (best - whole).exp().cumsum(-1)

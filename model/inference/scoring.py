@@ -66,6 +66,7 @@ def complete(
     texts = []
     for group in _groups(openings, batch):
         prompts = [tokenizer.encode_document(opening) for opening in group]
+        # Documents follow each other after <|bos|> in pretraining: it ends a completion.
         texts += [tokenizer.decode(completion) for completion in generate(decoder, prompts, config, tokenizer.bos)]
     return texts
 
@@ -83,6 +84,7 @@ def rank(
     """
     openings_tokens = [tokenizer.encode_document(opening.rstrip()) for opening in openings]
     rows = [
+        # The space belongs to the candidate's first token, as byte-level BPE has it.
         (prefix, tokenizer.encode(f" {candidate}."))
         for prefix, choices in zip(openings_tokens, candidates, strict=True)
         for candidate in choices
@@ -103,6 +105,7 @@ def continuation_logprobs(
     for group in _groups(order, batch):
         tokens, lengths = pad([[*rows[row][0], *rows[row][1]] for row in group])
         starts = torch.tensor([len(rows[row][0]) for row in group])
+        # Column t stands for token t + 1, which the logits at t predict.
         columns = torch.arange(1, tokens.shape[1])
         is_continuation = (columns >= starts[:, None]) & (columns < lengths[:, None])
         tokens = tokens.to(device)
@@ -140,6 +143,7 @@ def reply_tokens(tokenizer: ChatTokenizer, messages: Messages, reply: str) -> li
 def pad(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Rows of different lengths -> tokens [N, T] with zeros on the right, lengths [N]."""
     lengths = torch.tensor([len(sequence) for sequence in sequences])
+    # Any id will do: attention is causal, and masks leave padding out.
     tokens = torch.zeros(len(sequences), int(lengths.max()), dtype=torch.long)
     for row, sequence in enumerate(sequences):
         tokens[row, : len(sequence)] = torch.tensor(sequence)

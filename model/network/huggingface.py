@@ -57,6 +57,7 @@ def to_hugging_face(config: ModelConfig, *, is_reward: bool = False, max_tokens:
     """The config.json of a model, for sequences of up to max_tokens."""
     fields: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in NAMES.items()}
     model_type = "qwen3" if config.normalize_qk else "llama"
+    # A reward model is their sequence classifier with one label.
     head = FAMILIES[model_type] + ("ForSequenceClassification" if is_reward else "ForCausalLM")
     labels = {"id2label": {"0": "reward"}, "label2id": {"reward": 0}} if is_reward else {}
     return (
@@ -91,10 +92,12 @@ def from_hugging_face(fields: dict[str, Any]) -> ModelConfig:
     for name, value in ONLY.items():
         if fields.get(name, value) != value:
             raise UserError(f"config.json has {name} {fields[name]!r}: only a model with {value!r} can be read")
+    # transformers writes null for "the default".
     stated = {name: value for name, value in fields.items() if value is not None}
     if missing := sorted({*NAMES.values(), "max_position_embeddings"} - OPTIONAL - stated.keys()):
         raise UserError(f"config.json does not say {', '.join(missing)}: give the folder of a whole model")
     is_qwen3 = fields["model_type"] == "qwen3"
+    # Older files leave these out: then there is a KV head for each query head, and transformers' usual head width.
     stated.setdefault("num_key_value_heads", stated["num_attention_heads"])
     stated.setdefault(
         "head_dim", QWEN3_HEAD_WIDTH if is_qwen3 else stated["hidden_size"] // stated["num_attention_heads"]
@@ -113,10 +116,12 @@ def from_hugging_face(fields: dict[str, Any]) -> ModelConfig:
 def _rope(fields: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
     """Base and scaling of the rotary positions, as transformers writes them since its version 5, or as it did before."""
     stated = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    # transformers 5 keeps the base in rope_parameters; before, it stood next to rope_scaling.
     base = stated.get("rope_theta") or fields.get("rope_theta", 10_000.0)
     rope_type = stated.get("rope_type") or stated.get("type", "default")
     if rope_type == "default":
         return base, None
+    # Others (linear, yarn, dynamic) would give different logits without an error.
     if rope_type != "llama3":
         raise UserError(f"config.json has rope_type {rope_type!r}: only default and llama3 can be read")
     return base, {ours: stated.get(theirs) for ours, theirs in SCALING_NAMES.items()}
@@ -137,9 +142,11 @@ def save_weights(
     check_lease()
     fields = to_hugging_face(model.config, is_reward=isinstance(model, RewardModel), max_tokens=max_tokens)
     fields |= token_ids or {}
+    # Before the weights: a folder with weights then always has the shape to read them with.
     with replacing(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(fields, indent=2) + "\n")
     with replacing(folder / "model.safetensors") as temporary:
+        # transformers refuses a file whose metadata does not say pt.
         save_file(weights, temporary, metadata={"format": "pt"})
 
 
@@ -173,6 +180,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not (folder / names[0]).exists() and index.exists():
         names = sorted(set(_read_fields(index).get("weight_map", {}).values()))
     for name in names:
+        # The index names files: one with a folder in its name could read outside of the model's.
         if Path(name).name != name or not (folder / name).is_file():
             raise UserError(
                 f"{folder} has no file {name} with weights: give the folder of a whole model in the safetensors format"
@@ -207,6 +215,7 @@ def load_weights(model: Transformer | RewardModel, folder: Path) -> None:
     weights = read_weights(folder)
     wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
     given = {name: tensor.shape for name, tensor in weights.items() if not name.endswith(COMPUTED)}
+    # A language model's file may hold a head that a reward model lacks; only a reward model has a score.
     may_differ = (HEADS - wanted.keys()) | ({"score.weight"} - given.keys())
     for name in sorted((wanted.keys() | given.keys()) - may_differ):
         if wanted.get(name) != given.get(name):
@@ -215,6 +224,7 @@ def load_weights(model: Transformer | RewardModel, folder: Path) -> None:
                 "give the folder of a whole model of Qwen3 or Llama"
             )
     head = weights.get("lm_head.weight")
+    # Some exporters store a tied head too. If it differs, one of file and config is wrong.
     if config.tie_embeddings and head is not None and not torch.equal(head, weights["model.embed_tokens.weight"]):
         raise UserError(
             f"{folder} holds a separate head as lm_head.weight, where its config.json ties it to the embedding: set "
@@ -235,6 +245,7 @@ def resized(model: Transformer, num_known: int, vocab_size: int) -> Transformer:
     """
     weights = model.state_dict()
     for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
+        # https://nlp.stanford.edu/~johnhew/vocab-expansion.html: random rows would be likelier than all known tokens in some contexts.
         known = weights[name][:num_known]
         weights[name] = torch.cat((known, known.mean(0, keepdim=True).expand(vocab_size - num_known, -1)))
     return transformer_of(weights, model.config.model_copy(update={"vocab_size": vocab_size}))
@@ -242,6 +253,7 @@ def resized(model: Transformer, num_known: int, vocab_size: int) -> Transformer:
 
 def transformer_of(weights: dict[str, Tensor], config: ModelConfig) -> Transformer:
     """The model around its weights, which are not copied, in evaluation mode."""
+    # No memory and no initialization: assign=True puts the given tensors in place.
     with torch.device("meta"):
         model = Transformer(config)
     model.load_state_dict(weights, assign=True)

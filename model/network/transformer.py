@@ -44,6 +44,7 @@ class RMSNorm(nn.Module):
 
 def rotary(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines [B, 1, T, K] in float32 of positions [B, T]; the frequencies repeat in the second half of K."""
+    # float32 throughout: bfloat16 has no whole numbers above 256 without gaps, and positions exceed that.
     angles = positions[:, None, :, None].float() * frequencies(config, positions.device)  # [B, 1, T, K/2]
     angles = torch.cat((angles, angles), -1)
     return angles.cos(), angles.sin()
@@ -58,6 +59,7 @@ def frequencies(config: ModelConfig, device: torch.device) -> Tensor:
     radians: Tensor = 1.0 / config.rope_base**exponents
     if (scaling := config.rope_scaling) is None:
         return radians
+    # As transformers has it in modeling_rope_utils for "llama3": a linear ramp between the slow and the fast channels.
     turns = scaling.original_tokens / (2 * math.pi / radians)
     kept = ((turns - scaling.slow_turns) / (scaling.fast_turns - scaling.slow_turns)).clamp(0, 1)
     return (1 - kept) * radians / scaling.factor + kept * radians
@@ -68,11 +70,13 @@ def positions_in_documents(documents: Tensor) -> Tensor:
     places = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
     is_first = torch.ones_like(documents, dtype=torch.bool)
     is_first[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    # The running maximum of first places is the first place of the current document.
     return places - torch.where(is_first, places, 0).cummax(1).values
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate x [B, H, T, K] by its positions: channel k is paired with channel k + K/2."""
+    # The half-rotation layout of Hugging Face files. Meta's own pair neighbours, and need their projections permuted.
     low, high = x.chunk(2, -1)
     return x * cos.to(x.dtype) + torch.cat((-high, low), -1) * sin.to(x.dtype)
 
@@ -88,6 +92,7 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.width, config.num_kv_heads * config.head_width, bias=False)
         self.v_proj = nn.Linear(config.width, config.num_kv_heads * config.head_width, bias=False)
         self.o_proj = nn.Linear(config.num_heads * config.head_width, config.width, bias=False)
+        # One norm for all heads, as in Qwen3. Identity has no weights, so the names fit Llama's files.
         self.q_norm = RMSNorm(config.head_width, config.norm_eps) if config.normalize_qk else nn.Identity()
         self.k_norm = RMSNorm(config.head_width, config.norm_eps) if config.normalize_qk else nn.Identity()
 
@@ -98,6 +103,7 @@ class Attention(nn.Module):
         key = self.k_norm(self.k_proj(x).view(B, T, -1, self.head_width)).transpose(1, 2)  # [B, J, T, K]
         value = self.v_proj(x).view(B, T, -1, self.head_width).transpose(1, 2)  # [B, J, T, K]
         query, key = rotate(query, context.cos, context.sin), rotate(key, context.cos, context.sin)
+        # is_causal rather than a mask where there is one document: on a GPU, torch's flash kernel takes no mask.
         y = F.scaled_dot_product_attention(
             query, key, value, attn_mask=context.mask, is_causal=context.mask is None, enable_gqa=self.is_grouped
         )
@@ -154,6 +160,7 @@ class Backbone(nn.Module):
         x: Tensor = self.embed_tokens(tokens)
         for layer in self.layers:
             activation_checkpointing = self.activation_checkpointing and torch.is_grad_enabled()
+            # use_reentrant=False is the variant that torch recommends; without gradients there is nothing to save.
             x = checkpoint(layer, x, context, use_reentrant=False) if activation_checkpointing else layer(x, context)
         x = self.norm(x)
         return x
@@ -163,6 +170,7 @@ class Backbone(nn.Module):
         positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         if documents is None:
             return Context(*rotary(positions, self.config), mask=None)
+        # A dense mask [B, 1, T, T]: it costs the flash kernel on a GPU, and every device can compute with it.
         mask = (documents[:, None, :, None] == documents[:, None, None, :]).tril()
         return Context(*rotary(positions_in_documents(documents), self.config), mask)
 
@@ -203,7 +211,9 @@ class RewardModel(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """tokens [B, T] padded on the right, lengths [B] of their rows -> rewards [B] in float32."""
         hidden = self.model(tokens)
+        # Attention is causal, so padding on the right does not reach the last real token.
         rows = torch.arange(tokens.shape[0], device=tokens.device)
+        # float32: differences of rewards go through a sigmoid.
         rewards: Tensor = self.score(hidden[rows, lengths - 1]).squeeze(-1).float()
         return rewards
 
@@ -215,6 +225,7 @@ def initialize(model: Transformer | RewardModel, seed: int) -> None:
     that write to the residual stream are divided by sqrt(2 L) (Radford et al. 2019), so that its variance does not grow with
     depth. Norms stay 1. A reward head starts at 0: a new reward model prefers nothing.
     """
+    # On the CPU: a GPU's generator gives other numbers, and the seed should give one model everywhere.
     generator = torch.Generator().manual_seed(seed)
     deviation = 0.02 * math.sqrt(512 / model.config.width)
     for name, parameter in model.named_parameters():

@@ -42,4 +42,5 @@ def measured_flops(device: str, dtype: torch.dtype) -> float:
         started = time.perf_counter()
         (a @ b)[0, 0].item()  # waits for the device
         seconds.append(time.perf_counter() - started)
+    # The fastest: the first warms up, and other processes can only slow it down.
     return 2 * SIZE**3 / min(seconds)

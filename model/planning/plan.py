@@ -101,8 +101,10 @@ def state_bytes(model: ModelConfig, zero_stage: int, num_gpus: int) -> StateByte
     """
     num = num_parameters(model)
     return StateBytes(
+        # Two bytes: bfloat16. ZeRO 3 adds the parameters that it gathers for the layers at work.
         2 * num if zero_stage < 3 else 2 * num // num_gpus + 2 * min(num, MAX_LIVE_PARAMETERS),
         (2 + 4) * num if zero_stage < 2 else 4 * num // num_gpus,
+        # Four bytes each for master weight, first and second moment.
         12 * num if zero_stage < 1 else 12 * num // num_gpus,
     )
 
@@ -114,6 +116,7 @@ def layer_bytes_per_token(model: ModelConfig) -> int:
     their norm too, values and its result, 3 (H + J) K; the feed-forward keeps gate, its SiLU, up and their product, 4 F.
     """
     heads, kv_heads = model.num_heads * model.head_width, model.num_kv_heads * model.head_width
+    # Without QK-norm the copies before the norm are absent.
     attention = 2 * (heads + kv_heads) + kv_heads + heads if model.normalize_qk else 2 * heads + 2 * kv_heads
     return 2 * (4 * model.width + attention + 4 * model.ff_width)
 
@@ -150,6 +153,7 @@ def fits(model: ModelConfig, train: TrainConfig, gpus: Gpus) -> list[Fit]:
     """Every way to shard the model: the ZeRO stages in order, first with all activations kept."""
     return [
         fit(model, train, gpus, stage, activation_checkpointing)
+        # Recomputing costs a third more work, sharding only communication: it is tried last.
         for activation_checkpointing in (False, True)
         for stage in range(4)
     ]
@@ -165,6 +169,7 @@ def cost(
 ) -> Cost:
     """FLOPs, hours and dollars of training on `tokens` tokens at that MFU, without validation, checkpoints and restarts."""
     flops = tokens * flops_per_token(model, sequence_tokens)
+    # Recomputed activations are not counted as FLOPs: they show as a lower MFU.
     hours = flops / (gpus.num * gpus.device.flops * mfu) / 3600
     return Cost(tokens, flops, hours, hours * gpus.num * dollars_per_hour)
 

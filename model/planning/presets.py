@@ -85,6 +85,7 @@ def depth_model(depth: int, vocab_size: int) -> ModelConfig:
 
     nanochat's rule. A constant D / L makes models of all depths one family; GPT-2's own ratio is 64 at 12 layers.
     """
+    # Rounded up to whole heads, so odd depths are a little wider than 64 a layer.
     num_heads = math.ceil(depth * 64 / 128)
     width = num_heads * 128
     return ModelConfig(
@@ -126,6 +127,7 @@ def of_depth(depth: int, vocab_size: int = 32_768, tokens_per_parameter: float =
     tokens = depth_tokens(model, tokens_per_parameter)
     horizon = tokens / depth_tokens(reference, tokens_per_parameter)
     width = model.width / reference.width
+    # A power of two divides into microbatches and ranks of any power of two.
     batch_tokens = 2 ** round(math.log2(REFERENCE_BATCH_TOKENS * horizon**0.383))
     batch = batch_tokens / REFERENCE_BATCH_TOKENS
     train = TrainConfig(

@@ -96,6 +96,7 @@ def require_enough_runs(runs: Sequence[tuple[float, float]]) -> None:
 
 def scatter(law: ScalingLaw, runs: Sequence[ScalingRun]) -> float:
     """The standard deviation of log L around the law."""
+    # One degree of freedom less for each fitted constant.
     squares = [math.log(run.loss_nats / law.loss_nats(run.num_parameters, run.num_tokens)) ** 2 for run in runs]
     return math.sqrt(sum(squares) / (len(runs) - NUM_CONSTANTS))
 
@@ -115,6 +116,7 @@ def _centred(runs: Sequence[ScalingRun]) -> tuple[Floats, Floats]:
     """Logs of N, D and L, [runs, 3], with N and D divided by their geometric means, and the logs of these means [2]."""
     points = np.log(np.array(runs, dtype=np.float64))
     means = points[:, :2].mean(axis=0)
+    # Centred: A and B at N and D of billions are correlated with the exponents, and the fit is ill-conditioned.
     points[:, :2] -= means
     return points, means
 
@@ -122,6 +124,7 @@ def _centred(runs: Sequence[ScalingRun]) -> tuple[Floats, Floats]:
 def _starts(points: Floats) -> Floats:
     """Logs of constants to start from, [starts, 5]. What least squares makes negative starts next to zero."""
     exponents = np.array([(alpha, beta) for alpha in START_EXPONENTS for beta in START_EXPONENTS])
+    # Rows divided by L and a right side of ones: relative errors, as the objective has them in logs.
     relative = [
         np.linalg.lstsq(_terms(points, pair) / np.exp(points[:, 2:]), np.ones(len(points)))[0] for pair in exponents
     ]
@@ -143,6 +146,7 @@ def minimise(points: Floats, start: Floats) -> tuple[Floats, float]:
     found = least_squares(
         lambda constants: _residuals(points, constants)[0],
         np.clip(start, LOWEST + margin, HIGHEST - margin),
+        # Analytic derivatives: finite differences would evaluate the law once more for each of the five constants.
         jac=lambda constants: _residuals(points, constants)[1],
         bounds=(LOWEST, HIGHEST),
         loss="huber",

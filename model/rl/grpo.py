@@ -107,10 +107,12 @@ class GRPOTrainer(Trainer):
         self.tokenizer = ChatTokenizer.load(run.tokenizer)
         self.prompts, self.heldout = split_prompts(read_prompts(run.prompts, self.tokenizer, self.config), self.config)
         self.engine = self.start_engine()
+        # A separate copy that never moves. Its weights stay whole on every rank: ZeRO shards the policy's state alone.
         self.reference = load_transformer(Path(run.initial_weights)).to(self.engine.device)
         reward_model = load_reward_model(Path(run.reward_model)).to(self.engine.device)
         uncalibrated = RewardFunction(self.config, self.tokenizer, reward_model)
         self.reward_function = calibrate(uncalibrated, self.reference, self.prompts)
+        # Again after a restart: it depends on the SFT model alone, so it needs no place in the checkpoint.
         self.before = self.evaluate(self.reference)
 
     def start_engine(self) -> Engine:
@@ -122,6 +124,7 @@ class GRPOTrainer(Trainer):
             config.zero_stage,
             config.num_ranks,
             microbatch=size,
+            # One optimizer update, not one step: a step has updates_per_step of them.
             num_microbatches=update_rows(config) // size,
         )
         is_resharded = self.checkpoints.is_resharded(config.num_ranks)
@@ -139,8 +142,10 @@ class GRPOTrainer(Trainer):
             with clocked(seconds, "phase/update_seconds"):  # 5
                 for number in range(self.config.updates_per_step):
                     rate = self.set_learning_rate(step * self.config.updates_per_step + number)
+                    # Every updates_per_step-th rollout: an update has some completions of many prompts, not whole groups of a few.
                     rows = torch.arange(number, len(batch.tokens), self.config.updates_per_step)
                     self.update(batch.rows(rows), means)
+            # Before the trainer writes a checkpoint, which would otherwise hold NaN for good.
             check_finite(self.model)
         except NonFiniteError as error:
             raise RuntimeError(
@@ -151,9 +156,12 @@ class GRPOTrainer(Trainer):
     def roll_out(self, step: int) -> Rollouts:
         """G completions of each of this rank's prompts of a step."""
         config, rank = self.config, self.engine.rank
+        # The stream of epochs that supervised training has: each prompt once per epoch, a function of seed and position.
         positions = np.arange(step * config.prompts_per_step, (step + 1) * config.prompts_per_step)
         chosen = shuffled(len(self.prompts), positions, config.seed)[rank :: config.num_ranks]
+        # Copies of a prompt are neighbours: `group_advantages` takes them as rows, and the decoder reads equal ones once.
         repeated = [self.prompts[index] for index in chosen for _ in range(config.completions_per_prompt)]
+        # Hashed, so that neighbouring steps and ranks draw independent streams.
         seed = int(np.random.default_rng((config.seed, step, rank)).integers(2**62))
         return roll_out(self.model, self.reward_function, repeated, seed)
 
@@ -166,9 +174,11 @@ class GRPOTrainer(Trainer):
 
     def update(self, batch: Batch, means: Means) -> None:
         """One optimizer update on some of the rollouts, in microbatches."""
+        # The average is over the tokens of the whole update, over all ranks (DAPO, section 3.3).
         num_tokens = self.engine.total(float(batch.mask.sum()))
         for rows in torch.split(torch.arange(len(batch.tokens)), microbatch_rows(self.config)):
             part = batch.rows(rows)
+            # The last position predicts a token that is not there.
             logits = self.engine(part.tokens)[:, :-1]
             self.engine.backward(policy_loss(logits, part, self.config, means), num_tokens)
             self.engine.step()
@@ -180,6 +190,7 @@ class GRPOTrainer(Trainer):
     def evaluate(self, policy: Transformer) -> Metrics:
         """The rewards of greedy completions of the held-out prompts; empty if none are held out."""
         num_ranks, means = self.config.num_ranks, Means()
+        # Equal shares: `over_ranks` needs the same metrics from every rank, so all have prompts or none has.
         mine = self.heldout[: len(self.heldout) // num_ranks * num_ranks][self.engine.rank :: num_ranks]
         if not mine:  # on all ranks alike
             return {}
@@ -223,11 +234,13 @@ def make_batch(rollouts: Rollouts, policy: Transformer, reference: Transformer, 
     starts = torch.tensor([len(prompt.tokens) for prompt in rollouts.prompts])
     sequences = [[*prompt.tokens, *done] for prompt, done in zip(rollouts.prompts, rollouts.completions, strict=True)]
     tokens, lengths = pad(sequences)
+    # Place t of the mask stands for token t + 1, as place t of the logits does.
     targets = torch.arange(1, tokens.shape[1])
     mask = (targets >= starts[:, None]) & (targets < lengths[:, None])
     grouped = rollouts.rewards.total.view(-1, config.completions_per_prompt)
     advantages = losses.group_advantages(grouped, config.is_advantage_scaled).flatten()
     tokens, mask = tokens.to(device), mask.float().to(device)
+    # Computed again rather than kept from sampling, so that the rounding of the cached decoder stays out of the ratio.
     old, of_reference = (completion_logprobs(model, tokens, mask, config) for model in (policy, reference))
     return Batch(tokens, mask, advantages.to(device), old, of_reference)
 
@@ -244,6 +257,7 @@ def completion_logprobs(model: Transformer, tokens: Tensor, mask: Tensor, config
 def policy_loss(logits: Tensor, part: Batch, config: RLConfig, means: Means) -> Tensor:
     """The clipped surrogate plus the KL, summed over completions' tokens (5): logits [n, T - 1, V] -> a scalar."""
     now = losses.token_logprobs(logits, part.tokens[:, 1:], config.temperature, part.mask)
+    # One advantage for all tokens of a completion: the reward is of the whole.
     advantages = part.advantages[:, None]
     low, high = config.clip_low, config.clip_high
     kl = losses.kl_k3(now, part.reference_logprobs, part.mask)
@@ -253,6 +267,7 @@ def policy_loss(logits: Tensor, part: Batch, config: RLConfig, means: Means) -> 
         means.add("policy/entropy_nats", losses.entropy(logits / config.temperature), part.mask)
         is_clipped = losses.is_clipped(now, part.old_logprobs, advantages, low, high, part.mask)
         means.add("policy/clip_fraction", is_clipped, part.mask)
+    # The KL is in the loss, as in GRPO, and not in the reward, as in PPO for RLHF (Ouyang et al. 2022).
     return losses.masked_sum(surrogate + config.kl_coef * kl, part.mask)[0]
 
 
@@ -263,6 +278,7 @@ def update_rows(config: RLConfig) -> int:
 
 def microbatch_rows(config: RLConfig) -> int:
     """The largest divisor of a rank's share of an update that microbatch_sequences admits."""
+    # DeepSpeed takes microbatches of one size only, so the size must divide the share.
     most = min(config.microbatch_sequences, update_rows(config))
     return max(size for size in range(1, most + 1) if update_rows(config) % size == 0)
 

@@ -44,9 +44,11 @@ def split_prompts(prompts: Sequence[Prompt], config: RLConfig) -> tuple[list[Pro
     Few prompts, or many copies of few, can all fall on the held-out side. Then none is held out: a file that passed its check
     before the run must not stop the last training stage of it.
     """
+    # Drawn with the seed, since a file may be sorted.
     order = np.random.default_rng(config.seed).permutation(len(prompts))
     num_heldout = min(round(config.validation_fraction * len(prompts)), config.max_validation_prompts)
     heldout = [prompts[index] for index in order[:num_heldout]]
+    # By text: two files may hold the same prompt, and a copy on both sides would inflate the validation.
     texts = {prompt.text for prompt in heldout}
     rest = [prompts[index] for index in order[num_heldout:] if prompts[index].text not in texts]
     return (rest, heldout) if rest else (list(prompts), [])

@@ -52,6 +52,7 @@ class RewardFunction(NamedTuple):
         is_right = self.verify(prompts, completions)
         total = (
             config.model_weight * scores.clamp(-config.score_clip, config.score_clip)
+            # NaN, a prompt without an answer, adds 0. It is the same for the whole group, so the advantage does not see it.
             + config.verifiable_weight * is_right.nan_to_num()
             - config.unfinished_penalty * (1 - is_finished)
         )
@@ -87,6 +88,8 @@ class RewardFunction(NamedTuple):
 
     def calibrated(self, scores: Tensor) -> "RewardFunction":
         """The same with scores counted from the mean of these [N], in their standard deviations."""
+        # Undo an earlier calibration first.
         raw = scores * self.deviation + self.mean
+        # The floor: a reward model that prefers nothing would otherwise have its rounding errors scaled up.
         deviation = max(raw.std(correction=0).item(), MIN_SCORE_DEVIATION)
         return self._replace(mean=raw.mean().item(), deviation=deviation)

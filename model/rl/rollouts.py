@@ -44,6 +44,7 @@ def roll_out(
         temperature=config.temperature if temperature is None else temperature,
         seed=seed,
     )
+    # A new decoder for each call: it may copy the weights, which each update changes.
     completions = generate(
         make_decoder(policy), [prompt.tokens for prompt in prompts], sampling, tokenizer.assistant_end
     )
@@ -52,12 +53,14 @@ def roll_out(
 
 def calibrate(reward_function: RewardFunction, reference: Transformer, prompts: Sequence[Prompt]) -> RewardFunction:
     """The reward function with scores in standard deviations from the mean score of the SFT model's completions."""
+    # From the reference and the seed, not from the policy: a resumed run gets the same scale.
     rollouts = roll_out(reference, reward_function, list(prompts[:CALIBRATION_PROMPTS]), reward_function.config.seed)
     return reward_function.calibrated(rollouts.rewards.scores)
 
 
 def append_rollouts(path: Path, rollouts: Rollouts, tokenizer: ChatTokenizer, group_size: int, step: int) -> None:
     """Append the best and the worst completion of a step's first prompt: step, prompt, completion, reward, score."""
+    # The first prompt of rank 0; best and worst show what the advantage rewards.
     group = rollouts.rewards.total[:group_size]
     with path.open("a", encoding="utf-8") as file:
         for row in (int(group.argmax()), int(group.argmin())):

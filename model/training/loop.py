@@ -86,11 +86,13 @@ class LossTrainer(Trainer):
         """The objective with its model, initial weights and optimizer."""
         run, config = self.run, self.run.train
         objective = make_objective(run, self.tokenizer)
+        # Before DeepSpeed shards them.
         if run.initial_weights is not None:
             load_weights(objective.model, Path(run.initial_weights))
         if config.is_compiled:
             # All training microbatches have one shape, so one static graph serves them all.
             objective.compile(dynamic=False)
+        # Every rank and microbatch has the same number of records, as DeepSpeed's accumulation needs it.
         size = microbatch_records(config, self.dataset)
         settings = EngineConfig(
             run.optim,
@@ -145,6 +147,7 @@ class LossTrainer(Trainer):
             "train/loss_nats": loss_nats,
             "train/learning_rate": factor * run.optim.learning_rate,
             "train/gradient_norm": engine.gradient_norm,
+            # float(nats) above waited for the GPU, so this is the time of the whole step.
             **self.speed(time.monotonic() - started),
             "train/memory_bytes": engine.memory_bytes(),
             **seconds,
@@ -191,11 +194,13 @@ class LossTrainer(Trainer):
         # All ranks: with ZeRO 3 gathering is a collective operation.
         weights = self.engine.full_weights(model)
         if self.engine.rank == 0:
+            # On rank 0 alone: the others wait at their next collective operation.
             copy = transformer_of(weights, model.config).to(self.engine.device)
             add_samples(self.output / "samples.jsonl", done, copy, self.tokenizer, self.run)
 
     def roll_back(self, bad: BadStep) -> None:
         """Skip the batch of a bad step from now on. Raises RuntimeError where that has been done `max_rollbacks` times."""
+        # Named for the user, who can then look at the data.
         files = self.dataset.files(batch_indices(self.dataset, self.run.train, bad.batch))
         message = f"step {bad.step + 1} went wrong ({bad}) on batch {bad.batch}, of {', '.join(files)}"
         if len(self.skipped.batches) >= self.run.train.max_rollbacks:
@@ -212,6 +217,7 @@ class LossTrainer(Trainer):
     def max_tokens(self) -> int:
         """The longest sequence that the model was trained on, here or before."""
         initial = self.run.initial_weights
+        # A fine-tuned model keeps the positions of its base, even if its own sequences are shorter.
         before = json.loads((Path(initial) / "config.json").read_text()) if initial else {}
         return max(self.run.train.sequence_tokens, int(before.get("max_position_embeddings", 0)))
 

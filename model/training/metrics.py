@@ -34,6 +34,7 @@ class MetricsLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # Exists from the start, so that a run of 0 steps has a log too.
         path.touch()
         text = path.read_bytes()
         os.truncate(path, text.rfind(b"\n") + 1)  # a line that a kill cut off
@@ -54,6 +55,7 @@ class MetricsLog:
 
     def lines(self, until_step: int) -> list[Metrics]:
         """The last line of every step up to and with `until_step`, in order."""
+        # A dict keeps the last line of each step.
         kept = {line["step"]: line for line in read_lines(self.path) if line["step"] <= until_step}
         return sorted(kept.values(), key=lambda line: line["step"])
 

@@ -36,6 +36,7 @@ def record_error(error: Exception) -> None:
         return
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
 
+    # Raised by the agent: it has a failure for each rank.
     if isinstance(error, ChildFailedError):
         _record_failed_rank(error, Path(path))
         return
@@ -56,10 +57,12 @@ def _record_failed_rank(error: "ChildFailedError", path: Path) -> None:
     The agent ends the others with SIGTERM; torchrun has copied the error file of the first that failed by itself.
     """
     killed = {rank: failure for rank, failure in error.failures.items() if failure.exitcode < 0}
+    # The agent's SIGTERM follows another failure; a rank killed in another way is the likelier cause.
     by_agent = {rank for rank, failure in killed.items() if failure.exitcode == -signal.SIGTERM}
     if not killed or (path.exists() and by_agent == set(killed)):
         return
     rank, failure = min(killed.items(), key=lambda item: (item[0] in by_agent, item[1].timestamp))
+    # Only the kernel and users send SIGKILL.
     reason = " (manually or out of memory)" if failure.exitcode == -signal.SIGKILL else ""
     name = signal.Signals(-failure.exitcode).name
     path.write_text(json.dumps({"message": f"rank {rank} was killed by {name}{reason}"}))

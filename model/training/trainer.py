@@ -113,6 +113,7 @@ class Trainer(ABC):
         if is_last or is_due(done, self.schedule.eval_every_steps):
             with clocked(self.seconds, "phase/validation_seconds"):
                 metrics |= self.validate()
+        # Written before the checkpoint: a kill in between repeats the step, and the log keeps its last line.
         self.record(done, metrics)
         # Summed over ranks: SIGTERM reaches them at different times, and all must stop after the same step.
         is_stopping = self.engine.total(float(self.stop.is_set())) > 0 and not is_last
@@ -131,6 +132,7 @@ class Trainer(ABC):
     def finish(self) -> None:
         """Write the weights and, last, the summary. Raises LeaseLost where another run has taken over the folder."""
         check_lease()
+        # All ranks gather, rank 0 writes.
         weights = self.engine.full_weights(self.model)
         if self.engine.rank != 0:
             return
