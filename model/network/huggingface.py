@@ -146,7 +146,7 @@ def save_weights(
     with replacing(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(fields, indent=2) + "\n")
     with replacing(folder / "model.safetensors") as temporary:
-        # transformers refuses a file whose metadata does not say pt.
+        # The metadata that transformers writes itself.
         save_file(weights, temporary, metadata={"format": "pt"})
 
 

@@ -44,7 +44,7 @@ class RMSNorm(nn.Module):
 
 def rotary(positions: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines [B, 1, T, K] in float32 of positions [B, T]; the frequencies repeat in the second half of K."""
-    # float32 throughout: bfloat16 has no whole numbers above 256 without gaps, and positions exceed that.
+    # float32 throughout: bfloat16 holds whole numbers exactly only up to 256, and positions go beyond.
     angles = positions[:, None, :, None].float() * frequencies(config, positions.device)  # [B, 1, T, K/2]
     angles = torch.cat((angles, angles), -1)
     return angles.cos(), angles.sin()
