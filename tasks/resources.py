@@ -111,6 +111,7 @@ def copy_files(ctx: StageContext, config: ResourceConfig) -> Outcome:
         with target.open("wb") as stream:
             num_bytes = sum(map(stream.write, blocks))
         counts.update(files=1, bytes=num_bytes)
+    # The copy is hashed and not the source again: later stages read the copy.
     if digest(config.name, str(ctx.folder / "files"), ()) != config.sha256:
         raise UserError(
             f"the {config.name} at {config.path!r} changed while the pipeline was being started: run it again"

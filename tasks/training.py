@@ -68,6 +68,7 @@ class Follower:
         self.num_samples = 0
 
     def __call__(self, metrics: Metrics) -> None:
+        """Report one line of metrics."""
         values = {name: metrics[metric] for name, metric in self.shown.items() if metric in metrics}
         self.run.progress(metrics["step"], self.num_steps, "steps", **values)
         if time.monotonic() - self.last_plot > PLOT_SECONDS:

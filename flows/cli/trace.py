@@ -79,6 +79,7 @@ def _find(artifact: Documents, kind: str, mask: Mask) -> Iterator[Document]:
     for path in artifact.files(f"{kind}/*.parquet"):
         with pq.ParquetFile(path) as shard:
             for group in range(shard.num_row_groups):
+                # The text is most of a row group, and is read only where a document of the group is wanted.
                 chosen = mask(shard.read_row_group(group, columns=WHERE))
                 if pc.any(chosen).as_py():
                     yield from map(to_document, shard.read_row_group(group).filter(chosen).to_pylist())

@@ -111,6 +111,7 @@ class Store:
         inside: set[Path] = set()
         for file in manifest.files:
             path = folder / file.path
+            # Resolving a path costs a system call for each of its folders; a file that is no link lies where its folder does.
             if path.is_symlink() or path.parent not in inside:
                 if not _is_inside(path, folder):
                     raise DamagedArtifact(f"{path} is a link that leads out of the artifact {manifest.id}: delete it")
@@ -149,6 +150,7 @@ class Store:
         folder = self.folder(manifest.id)
         text = manifest.model_dump_json(indent=1)
         Manifest.model_validate_json(text)  # or the artifact could not be read again
+        # Files first and the manifest last: an artifact without a manifest does not exist for anybody.
         if self.remote is not None:
             filesystem, root = self.remote
             for file in manifest.files:
@@ -169,6 +171,7 @@ class Store:
             filesystem, root = self.remote
             if filesystem.exists(f"{root}/{artifact_id}/{MANIFEST}"):
                 filesystem.rm_file(f"{root}/{artifact_id}/{MANIFEST}")
+        # The lease and its locks stay: whoever discards holds them.
         for path in folder.glob("*"):
             if path.name == STATE or not is_bookkeeping(path.name):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -244,6 +247,7 @@ class Store:
         if not filesystem.exists(f"{root}/{name}"):
             return
         path = self.root / name
+        # The size is checked before the copy, so that a damaged or hostile store cannot fill this disk.
         if (num_bytes := filesystem.size(f"{root}/{name}")) is not None and num_bytes > max_bytes:
             raise DamagedArtifact(f"{self.url}/{name} has {num_bytes} bytes, where {max_bytes} are the most: delete it")
         if not _is_inside(path, self.root):

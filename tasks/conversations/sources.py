@@ -159,6 +159,7 @@ def _records(kind: type[Record], compose: Compose, config: ChatDataConfig) -> It
         return compose(build_world(config.world_seed), config.num_records)
     files = list(map(Path, config.paths))
     records = list(read_files(kind, files))
+    # Hashed after reading: a change before or during the reading is seen, one after it no longer matters.
     for file, expected in zip(files, config.sha256, strict=True):
         if content_hash(file) != expected:
             raise UserError(f"{str(file)!r} changed after the run was started; run it again")

@@ -49,6 +49,7 @@ def record_key(record_id: str) -> str:
 def outcomes(stages: Iterable[Documents], last: Documents) -> dict[str, str]:
     """The outcome of every page: the family of the reason under which a stage dropped it, or "keep" if the last stage has it."""
     found = {}
+    # In the order of the pipeline. A page that is dropped is not read by later stages, so that it has one reason.
     for stage in stages:
         for document in _documents(stage, "dropped"):
             found[record_key(document["id"])] = document["reason"].partition("/")[0]
@@ -78,6 +79,7 @@ def _pairs(truth: Mapping[str, Page], found: Mapping[str, str]) -> Iterable[tupl
     for pairs in clusters.values():
         expected = Counter(wanted for wanted, _ in pairs)
         seen = Counter(outcome for _, outcome in pairs)
+        # The multiset intersection: outcomes that were expected of some page of the cluster and found on some.
         matched = expected & seen
         yield from ((wanted, wanted) for wanted in matched.elements())
         yield from zip((expected - matched).elements(), (seen - matched).elements(), strict=True)

@@ -69,6 +69,7 @@ def sample_questions(questions: Sequence[Question], limit: int, seed: int) -> li
     splits: dict[str, list[Question]] = defaultdict(list)
     for question in random.Random(seed).sample(questions, len(questions)):
         splits[question.split].append(question)
+    # The same number of each split, since each has its own accuracy: a share by size would measure small ones on a few questions.
     quota = max(1, limit // max(1, len(splits)))
     return [question for split in sorted(splits) for question in splits[split][:quota]]
 
@@ -114,6 +115,8 @@ def ask_base_model(
     from model.inference.answers import first_sentence
     from model.inference.scoring import complete, rank
 
+    # A base model does not know when to stop, so its free completion is compared by the first sentence; ranking asks only which of
+    # the answers it finds likeliest, as multiple-choice benchmarks do.
     candidates = candidates_by_relation(questions)
     rankable = [question for question in questions if len(candidates.get(relation(question), ())) > 1]
     starts = [question.completion for question in rankable]
@@ -195,6 +198,7 @@ def chat_metrics(answers: Sequence[Answer]) -> dict[str, float]:
 def examples(answers: Sequence[Answer], num: int = 3) -> list[Answer]:
     """A few answers of each split about the most frequent facts, each of another relation. The result does not decide the choice."""
     splits: dict[str, dict[str, Answer]] = defaultdict(dict)
+    # Chosen by the question, never by the reply: a choice among good replies would flatter the model.
     for answer in sorted(answers, key=lambda answer: -(answer.question.num_mentions or 0)):
         question = answer.question
         splits[question.split].setdefault(question.fact.partition(":")[0] or question.question, answer)

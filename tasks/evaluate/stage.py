@@ -124,6 +124,7 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
     questions = list(read_records(Question, inputs.questions.folder / "questions.jsonl"))
     tokenizer = ChatTokenizer.load(inputs.tokenizer.folder / "tokenizer.json")
     greedy = GenerateConfig(max_new_tokens=config.max_new_tokens, temperature=0.0)
+    # Both chat models are asked the same questions, so that their accuracies can be compared.
     asked = knowledge.sample_questions(questions, config.max_questions, config.seed)
     chat: dict[str, list[Answer]] = {}
     for name, artifact in zip(CHAT_MODELS, (inputs.assistant, inputs.policy), strict=True):

@@ -59,11 +59,13 @@ class Workers(ForkServerContext):
         self.started: list[BaseProcess] = []
 
     def Process(self, *arguments: Any, **settings: Any) -> BaseProcess:  # type: ignore[override]
+        """A new worker process, which `kill` ends. Named as multiprocessing calls it."""
         process = ForkServerProcess(*arguments, **settings)
         self.started.append(process)
         return process
 
     def kill(self) -> None:
+        """Kill all workers, whatever they do."""
         for process in self.started:
             process.kill()
 

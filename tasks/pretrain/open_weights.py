@@ -81,6 +81,7 @@ def named(path: str) -> OpenWeightsConfig:
 
 def copy_weights(ctx: StageContext, config: OpenWeightsConfig) -> Outcome:
     """Copy the files into `files/`. Raises UserError where they changed since they were hashed."""
+    # Hours may lie between naming and copying, when other stages run first.
     if named(config.path) != config:
         raise UserError(f"the model at {config.path!r} changed while the pipeline was being started: run it again")
     (ctx.folder / "files").mkdir(exist_ok=True)
@@ -119,6 +120,7 @@ def adapted(model: Resource, tokenizer: Tokenizer) -> tuple["Transformer", int]:
 def check_tokenizer(original: Path, tokenizer: Tokenizer, name: str) -> None:
     """Raises UserError where a tokenizer is not the model's `original`, with our special tokens after it."""
     wanted, given = vocabularies.load([original]), tokenizers.Tokenizer.from_file(tokenizer_file(tokenizer))
+    # Compared as a whole: two tokenizers of one size may number their tokens differently, and give a wrong text without an error.
     if given.to_str() != wanted.to_str():
         raise UserError(
             f"artifact {tokenizer.manifest.id}, of {given.get_vocab_size()} tokens, is not the tokenizer of the model {name}, of "
@@ -131,6 +133,7 @@ def inherit(model: "Transformer", num_known: int, origins: dict[int, Any]) -> No
     weights = model.state_dict()
     for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
         for token, origin in origins.items():
+            # config.json may list several tokens that end a text, as Llama 3 does; the first is the one of documents.
             first = origin[0] if isinstance(origin, list) and origin else origin
             if isinstance(first, int) and 0 <= first < num_known <= token:
                 weights[name][token] = weights[name][first]

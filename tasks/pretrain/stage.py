@@ -109,6 +109,7 @@ def train_base_model(ctx: StageContext, config: PretrainConfig, inputs: Pretrain
         validation_paths=paths(tokens, "validation/*.arrow"),
         output=str(ctx.folder),
     )
+    # No step to train: the model is taken as it is. Only then is a launcher not needed, and its metrics are computed here.
     if initial_model and not config.train.num_steps:
         return take(ctx, settings, initial_model, tokenizer)
     if initial_model:
@@ -121,6 +122,7 @@ def train_base_model(ctx: StageContext, config: PretrainConfig, inputs: Pretrain
 def check_tokens(found: Sequence[Tokens], tokenizer: Tokenizer) -> None:
     """Raises UserError where tokens were made with another vocabulary. Several artifacts may hold the same one."""
     for tokens in found:
+        # By digest and not by fingerprint: two artifacts may hold one vocabulary, and a forced run may give one name other tokens.
         if tokens.manifest.input_digests["tokenizer"] != tokenizer.manifest.digest:
             raise UserError(
                 f"artifact {tokens.manifest.id} was made with {tokens.manifest.inputs['tokenizer']}, which is not the vocabulary of "

@@ -111,6 +111,7 @@ def tokenize_shard(shard: Shard) -> Counts:
         for texts in batches(read_texts(shard.path)):
             held_out = [is_validation(text, shard.validation_fraction) for text in texts]
             for split, writer, wanted in (("train", train, False), ("validation", validation, True)):
+                # One pass over the documents fills both splits; an empty list writes no batch.
                 chosen = [text for text, is_held_out in zip(texts, held_out, strict=True) if is_held_out is wanted]
                 counts[f"{split}/documents"] += len(chosen)
                 counts[f"{split}/text_bytes"] += sum(len(text.encode()) for text in chosen)
@@ -191,6 +192,7 @@ class TokenWriter:
         )
         bos = np.array([self.encoder.bos], self.dtype)
         documents = [np.concatenate([bos, *islice(encoded, len(group))]) for group in pieces_of]
+        # 32 bits are enough: a call holds about BATCH_CHARACTERS, and one longer document at most.
         offsets = np.cumsum([0, *map(len, documents)], dtype=np.int32)
         values = np.concatenate(documents)
         column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))

@@ -148,6 +148,7 @@ def _reported(ctx: StageContext, texts: Iterator[str], total_bytes: int) -> Iter
 
 def sample_texts(documents: Documents, max_bytes: int, seed: int) -> Iterator[str]:
     """Texts of about `max_bytes`, chosen by a hash of the document, so the choice does not depend on sharding. All if all fit."""
+    # Places below `share` train and places from 1 - fraction on are held out: no document can be both, in any sharding.
     share = min(_share(documents, max_bytes), 1 - _held_out_fraction(documents))
     for place, document in _places(documents, seed):
         if place < share:
@@ -177,6 +178,7 @@ def _places(documents: Documents, seed: int) -> Iterator[tuple[float, Document]]
     """Every document with a pseudorandom place in 0..1, derived from its id and the seed."""
     for path in documents.files("documents/*.parquet"):
         for document in read_documents(path):
+            # By the id, so that adding documents changes the choice among the others only by their share.
             digest = hashlib.blake2b(f"{seed}/{document['id']}".encode(), digest_size=8).digest()
             yield int.from_bytes(digest, "big") / 2**64, document
 
@@ -188,7 +190,7 @@ def train(texts: Iterator[str], config: TokenizerConfig) -> tokenizers.Tokenizer
     encoder.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size,
-        min_frequency=2,
+        min_frequency=2,  # a pair that comes once saves one token of the whole text
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -238,6 +240,7 @@ def compare(encoders: Mapping[str, ChatTokenizer], documents: Sequence[Document]
     for document in documents:
         if "language" in document:
             texts.setdefault(document["language"], []).append(document["text"])
+    # Documents without a language, of a crawl that was not filtered, count in the row of all only.
     largest_first = sorted(texts.items(), key=lambda entry: -sum(map(len, entry[1])))
     return [_row(language, group, encoders) for language, group in largest_first]
 
@@ -271,6 +274,7 @@ def listing(encoder: tokenizers.Tokenizer) -> str:
     byte_of = vocabularies.byte_of_character()
     special = {token.content for token in encoder.get_added_tokens_decoder().values()}
     model = json.loads(encoder.to_str())["model"]
+    # The model stores merges as pairs of names; the concatenation is the name of the token they make.
     parts = {left + right: (left, right) for left, right in model["merges"]}
 
     def shown(name: str) -> str:
