@@ -27,6 +27,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor
 
     logits [..., V], targets [...] int64, mask [...] 0 or 1 -> two float32 scalars.
     """
+    # float32: a sum over the vocabulary is too coarse in bfloat16.
     nats: Tensor = TokenNats.apply(logits.float(), targets)  # type: ignore[no-untyped-call]
     return masked_sum(nats, mask)
 
@@ -80,6 +81,7 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0, mas
 
     mask [...]: where it is 0, neither the value nor the gradient depends on the logits.
     """
+    # Masked before exp: see the module's docstring.
     scaled = (logits.float() if mask is None else _masked_rows(logits.float(), mask)) / temperature
     chosen = scaled.gather(-1, tokens[..., None]).squeeze(-1)
     return chosen - scaled.logsumexp(-1)
@@ -87,6 +89,7 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0, mas
 
 def entropy(logits: Tensor) -> Tensor:
     """Entropy of softmax(logits) in nats: logits [..., V] -> [...] in float32. A logit of -inf adds nothing (0 log 0 is 0)."""
+    # 0 x -inf is NaN: impossible tokens are left out before the product.
     logprobs = logits.float().log_softmax(-1)
     return -(logprobs.exp() * logprobs.where(logprobs > float("-inf"), 0.0)).sum(-1)
 
@@ -103,6 +106,7 @@ def group_advantages(rewards: Tensor, is_scaled: bool = True) -> Tensor:
     # The biased deviation (over G): the advantages of a group then have a mean square of exactly 1.
     deviation = centred.square().mean(-1, keepdim=True).sqrt()
     scaled = centred / deviation.clamp(min=MIN_REWARD_DEVIATION) if is_scaled else centred
+    # Not >=: NaN compares false with everything, so a NaN reward stays visible and is not turned into 0.
     return scaled.where(~(deviation < MIN_REWARD_DEVIATION), 0.0).to(rewards.dtype)
 
 

@@ -44,6 +44,7 @@ ENGLISH_WORD = regex.compile(
 )  # after "a" and "I"
 NEXT_LETTER = regex.compile(r"[)\].:*}]*\s*(?:,|/|&|\bor\b|\band\b)\s*[*(\[]*[A-Z](?![\w'])")
 
+# Scripts written without spaces. Hangul has spaces.
 SPACELESS = r"[\p{Han}\p{Hiragana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 WORD = regex.compile(
     rf"""
@@ -61,6 +62,7 @@ JOINT = regex.compile(r"(?<=\p{L}\p{M}*+)['.-](?=\p{L})")  # Hawai'i, U.S. and S
 INITIALS = regex.compile(
     r"(?<![\p{L}.])\p{L}(?:(?:\.\p{L})+(?!\p{L})|(?:\. ?\p{L})+(?=\.))"
 )  # U.S.S.R., J. K.: one word
+# Korean particles and forms of "to be" that are written onto a noun, the frequent ones.
 PARTICLES = frozenset(
     [
         "은",
@@ -109,6 +111,7 @@ PARTICLES = frozenset(
     ]
 )
 
+# English abbreviations whose full stop ends no sentence.
 ABBREVIATIONS = frozenset(
     [
         "st",
@@ -165,6 +168,7 @@ def answer_kind(reference: str) -> AnswerKind:
     prepared = plain_latex(prepare(reference)).strip()
     if CHOICE.fullmatch(prepared):
         return "choice"
+    # A reference that is more than one number with its unit is text, as "Apollo 11" is.
     return "text" if only_quantity(prepared) is None else "number"
 
 
@@ -178,6 +182,7 @@ def first_sentence(text: str) -> str:
     for match in SENTENCE_END.finditer(text):
         before = text[: match.start()]
         last = before.rsplit(maxsplit=1)[-1].lstrip("(\"'“‘[") if before.strip() else ""
+        # A capital letter with a full stop is an initial, as in "J. K. Rowling".
         is_abbreviation = match[0] == "." and (
             last.lower() in ABBREVIATIONS or regex.fullmatch(r"(?:\p{Lu}\.)*\p{Lu}", last)
         )
@@ -216,12 +221,14 @@ def _given_numbers(text: str) -> list[Quantity]:
     found = [
         number for number in quantities(text) if not NEGATION.search(text, max(0, number.start - 16), number.start)
     ]
+    # Different values: the same number said twice is no list.
     is_listing = len({(number.value, number.dimension) for number in found}) > MAX_NUMBERS
     return found[-1:] if is_listing or ARITHMETIC.search(text) else found
 
 
 def _chosen_letter(text: str, is_lower: bool = False) -> str | None:
     """The letter that a prepared reply chooses, in upper case, or None. `is_lower`: lower-case letters may name choices."""
+    # Markdown around a letter: **B**, `B`, "B".
     plain = text.strip().strip("*_`\"' ")
     if whole := CHOICE.fullmatch(plain):
         return whole[1].upper()
@@ -241,6 +248,7 @@ def _chosen_letter(text: str, is_lower: bool = False) -> str | None:
         and not _is_english_word(plain, found)
         and not NEGATION.search(plain, max(0, found.start() - 16), found.start())
     }
+    # Several letters are a list, from which nothing was chosen.
     return letters.pop() if len(letters) == 1 else None
 
 
@@ -253,6 +261,7 @@ def _gives_words(text: str, reference: str) -> bool:
     wanted = _words(reference)
     if not wanted:  # punctuation only
         return bool(reference.strip()) and prepare(text).strip() == prepare(reference).strip()
+    # Twice: as written, and with "U.S." or "Spider-Man" joined, since either side may write it so.
     return _stands_in(wanted, _words(text)) or _stands_in(
         _words(reference, is_joined=True), _words(text, is_joined=True)
     )
@@ -295,6 +304,7 @@ def _matches_at(wanted: Sequence[str], found: Sequence[str], start: int) -> bool
             place += 1
         if place < len(found) and (found[place] == word or (is_last and _has_particle(found[place], word))):
             place += 1
+        # An article of the reference may be missing in the reply, but not as its last word: vitamin A.
         elif is_last or word not in ARTICLES:
             return False
     return True
@@ -302,4 +312,5 @@ def _matches_at(wanted: Sequence[str], found: Sequence[str], start: int) -> bool
 
 def _has_particle(found: str, word: str) -> bool:
     """Whether a Korean word is found with a particle after it."""
+    # 가 to 힣: the precomposed Hangul syllables, in which NFKC writes Korean.
     return found.startswith(word) and "가" <= word[-1] <= "힣" and found[len(word) :] in PARTICLES

@@ -65,6 +65,7 @@ def beam_search(
         parents: list[int] = []
         start = 0
         for search in unfinished:
+            # All prompts share one batch; these are the rows of this one.
             own = slice(start, start + len(search.running))
             parents += [start + parent for parent in _advance(search, allowed[own], logprobs[own], config, stops)]
             start = own.stop
@@ -88,6 +89,7 @@ def _advance(
 
     Returns for each new unfinished beam the number of the beam that it continues.
     """
+    # [N, V]: the sum of each beam and of each continuation, compared over all beams of the prompt.
     scores = allowed + torch.tensor([[beam.score] for beam in search.running], device=allowed.device)
     # In the worst case every stop ends one continuation of each beam: so many candidates leave num_beams unfinished.
     best = scores.flatten().topk(min(config.num_beams * (1 + len(stops)), scores.numel()))
@@ -141,6 +143,7 @@ def exhaustive_search(model: Transformer, prompt: Sequence[int], config: BeamCon
     running, ended = [Beam([], [], 0.0)], list[Beam]()
     for length in range(1, config.max_new_tokens + 1):
         sequences = [[*prompt, *beam.tokens] for beam in running]
+        # All of one length, so no padding and no mask.
         tokens = torch.tensor(sequences, device=next(model.parameters()).device)
         logprobs = model(tokens)[:, -1].float().log_softmax(-1)
         limits = constraints(config, sequences, vocab_size, tokens.device)

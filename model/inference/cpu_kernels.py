@@ -61,6 +61,7 @@ def missing_kernels() -> str:
     matrix, x = torch.randn(24, 16, generator=generator), torch.randn(3, 16, generator=generator)
     weights, tables = torch.rand(2, 4, 5, generator=generator), torch.randn(2, 2, 5, 8, generator=generator)
     try:
+        # Compared, not only called: a private operator may change its meaning without an error.
         is_same = torch.allclose(_packed_product(matrix)(x), x @ matrix.T, atol=1e-5)
         sums = _weighted_sums(4, 2, 5)(weights, tables).reshape(2, 2, 2, 8)
         is_same &= torch.allclose(sums, weights.view(2, 2, 2, 5) @ tables, atol=1e-5)
@@ -107,6 +108,7 @@ class CPUDecoder(Decoder):
 
     def _grow(self) -> None:
         before, self.num_slots = self.num_slots, self._slots_needed()
+        # Keys are [B, J, K, S]: their slots are the last dimension, where values have them before K.
         more = self.num_slots - before
         self.keys = [F.pad(keys, (0, more)) for keys in self.keys]
         self.values = [F.pad(values, (0, 0, 0, more)) for values in self.values]
@@ -146,6 +148,7 @@ class CPUDecoder(Decoder):
         tokens = torch.tensor([token for prompt in prompts for token in prompt])
         positions = torch.cat([torch.arange(size) for size in sizes])
         ends = torch.tensor(sizes).cumsum(0)
+        # right=True: token ends[i] already belongs to prompt i + 1.
         rows = first_row + torch.searchsorted(ends, torch.arange(len(tokens)), right=True)
         return self._fused_forward(tokens, rows, positions, attend, ends - 1)
 
@@ -210,6 +213,7 @@ def _unit(x: Tensor, floor: Tensor) -> Tensor:
 def _turn(x: Tensor, turns: Tensor) -> Tensor:
     """Rotate channels 2k and 2k + 1 of x [N, heads, K], taken as a complex number, by turns [N, 1, K/2]."""
     N, heads, K = x.shape
+    # One complex product in place of two products, a concatenation and a sum.
     turned = torch.view_as_complex(x.view(N, heads, K // 2, 2)) * turns
     return torch.view_as_real(turned).view(N, heads, K)
 
@@ -264,6 +268,7 @@ def _fuse_layer(layer: Layer, config: ModelConfig) -> FusedLayer:
         heads = query_norm.expand(config.num_heads, -1), (key_norm * math.sqrt(K)).expand(config.num_kv_heads, -1)
         qk_norm = torch.cat(heads)
     else:
+        # Without QK-norm attention's 1 / sqrt(K) goes into the queries' weights.
         query = query / math.sqrt(K)
     return FusedLayer(
         _after_norm(layer.input_layernorm.weight, query, key, attention.v_proj.weight),

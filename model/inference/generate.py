@@ -88,6 +88,7 @@ def steps(
         unfinished = [place for place, row in enumerate(rows) if row not in ended]
         if not unfinished or number + 1 == config.max_new_tokens:
             return
+        # Until then finished rows are computed on, and their tokens ignored.
         if len(unfinished) < KEPT_FRACTION * len(rows):
             kept = torch.tensor(unfinished, device=device)
             decoder.select(kept)

@@ -23,6 +23,7 @@ from model.tokenizer.chat import ChatTokenizer, Messages
 Record = Mapping[str, Any]
 V = TypeVar("V")
 
+# English phrases only: a refusal in other words or languages is not recognised.
 _REFUSAL = re.compile(r"(\bnot|n['’]t) (know|sure|aware|have|find)\b|\bno (idea|information)\b|\bnever heard\b", re.I)
 
 
@@ -91,6 +92,7 @@ def rank(
     ]
     logprobs = iter(continuation_logprobs(model, rows, batch).tolist())
     scored = [[(next(logprobs), candidate) for candidate in choices] for choices in candidates]
+    # Equal log-probabilities: the candidate that is last in the alphabet, whatever the order given.
     return [max(choices)[1] for choices in scored]
 
 
@@ -110,6 +112,7 @@ def continuation_logprobs(
         is_continuation = (columns >= starts[:, None]) & (columns < lengths[:, None])
         tokens = tokens.to(device)
         nats = token_logprobs(model(tokens[:, :-1]), tokens[:, 1:]).cpu()
+        # Written to the rows' own places: the result is in the order of the input, not of the lengths.
         logprobs[group] = (nats * is_continuation).sum(-1)
     return logprobs
 
@@ -132,6 +135,7 @@ def pair_accuracy(model: RewardModel, tokenizer: ChatTokenizer, pairs: Sequence[
         rewards(model, [reply_tokens(tokenizer, pair["messages"], pair[side]) for pair in pairs], batch)
         for side in ("chosen", "rejected")
     )
+    # A tie counts as wrong: a model that scores all alike has 0, not 1/2.
     return (chosen > rejected).float().mean().item()
 
 

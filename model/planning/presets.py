@@ -40,6 +40,7 @@ def preset(name: str, vocab_size: int | None = None) -> Preset:
         return of_depth(int(match[1]), vocab_size or 32_768)
     if name not in PRESETS:
         raise UserError(f"there is no preset {name!r}: take one of {', '.join(PRESETS)}, or d and a depth, such as d12")
+    # The training settings of a named size stay, whatever its vocabulary.
     found = PRESETS[name]
     model = found.model.shape.with_vocabulary(vocab_size or found.model.vocab_size)
     return found.model_copy(update={"model": model})
@@ -47,6 +48,7 @@ def preset(name: str, vocab_size: int | None = None) -> Preset:
 
 def swiglu_width(width: int) -> int:
     """F = 8/3 D, so that SwiGLU's three matrices weigh what two of 4 D would (Shazeer 2020), rounded to 128 for tensor cores."""
+    # 128 at least: a narrow model would otherwise round to no feed-forward.
     return max(128, round(width * 8 / 3 / 128) * 128)
 
 
@@ -125,6 +127,7 @@ def of_depth(depth: int, vocab_size: int = 32_768, tokens_per_parameter: float =
         raise UserError(f"there is no preset d{depth}: a depth is 1 to 256 layers")
     model, reference = depth_model(depth, vocab_size), depth_model(REFERENCE_DEPTH, vocab_size)
     tokens = depth_tokens(model, tokens_per_parameter)
+    # Relative to depth 12 with the same vocabulary and tokens per parameter.
     horizon = tokens / depth_tokens(reference, tokens_per_parameter)
     width = model.width / reference.width
     # A power of two divides into microbatches and ranks of any power of two.

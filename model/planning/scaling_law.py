@@ -70,6 +70,7 @@ class ScalingLaw(NamedTuple):
 
     def optimum(self, flops: float) -> tuple[float, float]:
         """The parameters and tokens of the lowest loss with `flops` = 6 N D (Hoffmann et al. 2022, equation 4)."""
+        # Where the derivatives of A / N^alpha and B / D^beta by log N cancel at fixed 6 N D.
         ratio = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
         num_parameters = ratio * (flops / 6) ** (self.beta / (self.alpha + self.beta))
         return num_parameters, flops / 6 / num_parameters
@@ -80,6 +81,7 @@ def fit(runs: Sequence[ScalingRun]) -> ScalingLaw:
     require_enough_runs([(run.num_parameters, run.num_tokens) for run in runs])
     points, means = _centred(runs)
     starts = sorted(_starts(points), key=lambda start: _objective(points, start))
+    # Found from each start to convergence; the lowest counts.
     constants, _ = min((minimise(points, start) for start in starts[:NUM_STARTS]), key=lambda found: found[1])
     return ScalingLaw.of_logs(constants, means)
 
@@ -105,6 +107,7 @@ def resample(law: ScalingLaw, runs: Sequence[ScalingRun], num: int, seed: int) -
     """`num` laws, each fitted to losses drawn around `law` with the scatter of `runs`."""
     points, means = _centred(runs)
     drawn = np.repeat(points[None], num, axis=0)
+    # Normal noise of log L, as if runs scattered by a factor around the law.
     noise = np.random.default_rng(seed).normal(scale=scatter(law, runs), size=(num, len(runs)))
     drawn[..., 2] = np.log([law.loss_nats(run.num_parameters, run.num_tokens) for run in runs]) + noise
     A, B = law.A * math.exp(-law.alpha * means[0]), law.B * math.exp(-law.beta * means[1])
@@ -164,6 +167,7 @@ def _residuals(points: Floats, constants: Floats) -> tuple[Floats, Floats]:
     log_n, log_d, log_l = points.T
     e, a, b = constants[:3]
     alpha, beta = np.exp(constants[3:])
+    # Of the logs: constants stay positive, and scipy's steps have one scale for all five.
     terms = np.exp(np.stack([np.full_like(log_n, e), a - alpha * log_n, b - beta * log_d], axis=-1))
     law = terms.sum(axis=-1)
     shares = terms / law[:, None]

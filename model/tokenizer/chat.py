@@ -79,6 +79,7 @@ class ChatTokenizer:
     def __init__(self, encoder: tokenizers.Tokenizer) -> None:
         """Raises UserError if the encoder lacks a special token, or parses one in a text."""
         vocab: dict[str, int] = encoder.get_vocab()
+        # A foreign tokenizer.json may lack them or treat them as text: both are found here and not in a wrong training run.
         missing = [name for name in SPECIAL_TOKENS if name not in vocab]
         if missing:
             raise UserError(
@@ -95,6 +96,7 @@ class ChatTokenizer:
         self._encoder = encoder
         added = encoder.get_added_tokens_decoder()
         self.special_names = tuple(sorted({token.content for token in added.values() if token.special}))
+        # One regular expression finds whether any name is there; the replacements are rare.
         self._any_special = re.compile("|".join(map(re.escape, self.special_names)))
         self.vocab_size = max(vocab.values()) + 1  # V, special tokens included; a foreign vocabulary may have gaps
         self.special: dict[str, int] = {name: vocab[name] for name in SPECIAL_TOKENS}
@@ -128,6 +130,7 @@ class ChatTokenizer:
     @cached_property
     def token_bytes(self) -> npt.NDArray[np.int32]:
         """[V] bytes of text that each token stands for; 0 for special tokens. Bits per byte divides by these."""
+        # Ids without a token, in a vocabulary with gaps, keep 0.
         num_bytes = np.zeros(self.vocab_size, np.int32)
         added = self._encoder.get_added_tokens_decoder()
         for name, token in self._encoder.get_vocab().items():
@@ -147,6 +150,7 @@ class ChatTokenizer:
         for message in messages:
             start, end = self._turn(message)
             content = self.encode(self.without_special_names(message["content"]))
+            # Only the assistant's own words; the start token is given by the prompt, the end token it must learn to write.
             is_learned = int(message["role"] == "assistant" and message.get("weight", 1) != 0)
             tokens += [start, *content, end]
             mask += [0, *[is_learned] * (len(content) + 1)]
@@ -158,6 +162,7 @@ class ChatTokenizer:
 
     def without_special_names(self, text: str) -> str:
         """A text in which the name of a special token is broken by a space after its first character, as `chat_template` does it."""
+        # The rule of the Jinja template, so that engines which tokenize the rendered string get the same tokens.
         if self._any_special.search(text):
             for name in self.special_names:
                 text = text.replace(name, _broken(name))

@@ -57,6 +57,7 @@ def words(pattern: PatternName, max_digits: int = 3) -> pre_tokenizers.PreTokeni
 def byte_of_character() -> dict[str, int]:
     """The byte that each character of the byte-level alphabet stands for: printable ones themselves, the others in order."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # GPT-2's bytes_to_unicode: printable Latin-1 characters stand for themselves, the rest for code points from 256 on.
     byte_of = {character: ord(character) for character in alphabet if ord(character) < 256}
     others = sorted(set(range(256)) - set(byte_of.values()))
     return byte_of | dict(zip(alphabet[len(byte_of) :], others, strict=True))
@@ -81,6 +82,7 @@ def load(files: Sequence[Path]) -> tokenizers.Tokenizer:
             "or a rank file *.tiktoken"
         )
     encoder.add_special_tokens(list(SPECIAL_TOKENS))
+    # A byte without a token would be dropped without an error when a text has it.
     needed = {character for character, byte in byte_of_character().items() if byte not in NOT_IN_UTF8}
     if missing := needed - set(encoder.get_vocab()):
         raise UserError(
@@ -95,6 +97,7 @@ def short_name(path: str) -> str:
 
 
 def _pattern_of(path: Path) -> PatternName:
+    # A rank file does not hold its pattern; OpenAI's names say which one it is.
     name = short_name(path.name)
     if name not in RANK_FILES:
         raise UserError(
@@ -109,6 +112,7 @@ def from_json(path: Path) -> tokenizers.Tokenizer:
         encoder = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises no narrower class
         raise UserError(f"{path.name} is no tokenizer.json: {error}") from error
+    # Many tokenizer.json files cut at the context length of their model.
     encoder.no_truncation()
     encoder.no_padding()
     return encoder
@@ -118,6 +122,7 @@ def from_gpt2(encoder_json: Path, vocab_bpe: Path) -> tokenizers.Tokenizer:
     """GPT-2's files. A token that no merge makes is special: <|endoftext|>."""
     vocab: dict[str, int] = json.loads(encoder_json.read_text(encoding="utf-8"))
     lines = vocab_bpe.read_text(encoding="utf-8").splitlines()
+    # The first line is the file's version.
     merges = [(left, right) for left, _, right in (line.partition(" ") for line in lines[1:] if line)]
     made = {left + right for left, right in merges}
     return _encoder(vocab, merges, "gpt2", [name for name in vocab if len(name) > 1 and name not in made])
@@ -170,7 +175,9 @@ def merges_of(ranks: Mapping[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
             lowest = min(made)
             if lowest == never:
                 break
+            # The leftmost of equal ranks, as in tiktoken.
             place = made.index(lowest)
             parts[place : place + 2] = [parts[place] + parts[place + 1]]
+        # Other tokens are reached by no merges, only as a whole word.
         if len(parts) == 2:
             yield parts[0], parts[1]

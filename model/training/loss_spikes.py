@@ -29,6 +29,7 @@ def step_problem(loss_nats: float, gradient_norm: float, before: Sequence[float]
     """What is wrong with a step, given the losses of the steps before; empty if nothing is."""
     if not (math.isfinite(loss_nats) and math.isfinite(gradient_norm)):
         return f"loss {loss_nats:.4g}, gradient norm {gradient_norm:.4g}"
+    # The first steps fall steeply: no median of them says what is usual.
     if spike_nats and len(before) >= WINDOW:
         # The median: earlier spikes below the bound would raise a mean.
         usual = statistics.median(before[-WINDOW:])
@@ -53,6 +54,7 @@ class SkippedBatches:
     def batch_of(self, step: int) -> int:
         """The number of the batch that step `step` (from 0) takes."""
         batch = step
+        # Each skipped batch at or below the current number moves it up by one.
         for skipped in self.batches:  # ascending
             batch += skipped <= batch
         return batch

@@ -59,6 +59,7 @@ def _record_failed_rank(error: "ChildFailedError", path: Path) -> None:
     killed = {rank: failure for rank, failure in error.failures.items() if failure.exitcode < 0}
     # The agent's SIGTERM follows another failure; a rank killed in another way is the likelier cause.
     by_agent = {rank for rank, failure in killed.items() if failure.exitcode == -signal.SIGTERM}
+    # With an error file, and no rank killed but by the agent, the file has the cause already.
     if not killed or (path.exists() and by_agent == set(killed)):
         return
     rank, failure = min(killed.items(), key=lambda item: (item[0] in by_agent, item[1].timestamp))
