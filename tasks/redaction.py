@@ -15,7 +15,7 @@ a value in the form of a secret.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import quote, unquote
 
 REMOVED = "REDACTED"
@@ -94,9 +94,10 @@ CONTAINER_SCHEMES = ("abfs", "abfss", "wasb", "wasbs")  # Azure: CONTAINER@ACCOU
 SEPARATOR = re.compile(r"(&amp;|[&;]|\\u0026)")
 URL_IN_TEXT = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20})?:(?:\\?/){2}[^\s\"<>`]+")
 NAME = re.compile(r"(?<![\w?&;.-])(?P<name>-{0,2}[A-Za-z][\w.-]{0,80})(?P<sign>[\"']?\s?[=:]\s?|\s(?!-))")
+OPTION = re.compile(r"-{0,2}[A-Za-z][\w.-]{0,80}")
 VALUE = re.compile(r"\"[^\"]{1,512}\"|'[^']{1,512}'|[^\s\"',;}\])]+")
 MODEL_TOKENS = re.compile(
-    r"(?:bos|eos|pad|unk|sep|cls|mask|min|max|special|stop|next|first|last|new|per|add|image)_?token", re.I
+    r"(?:bos|eos|pad|unk|sep|cls|mask|min|max|special|stop|next|first|last|new|per|add|image)[_-]?token", re.I
 )
 AUTHORIZATION = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9+/._~=-]{8,8192}", re.IGNORECASE)
 TRAILING = ".,:;!?'\")]}"
@@ -113,6 +114,23 @@ def redact_text(text: str) -> str:
     text = AUTHORIZATION.sub(REMOVED, text)
     text = "".join(_without_assigned(text))
     return SECRET_SHAPE.sub(REMOVED, text)
+
+
+def redact_arguments(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command line without secrets. An option's value may be the argument after it: `--hf-token x`."""
+    redacted: list[str] = []
+    names_secret = False  # the argument before is an option that a secret follows
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        is_secret = OPTION.fullmatch(name) is not None and _is_secret_assignment(name, "=")
+        if names_secret and not argument.startswith("--"):
+            redacted.append(REMOVED)
+        elif is_secret and value:  # the whole value: a password may hold spaces
+            redacted.append(f"{name}={REMOVED}")
+        else:
+            redacted.append(redact_text(argument))
+        names_secret = is_secret and not equals and name.startswith("-")
+    return redacted
 
 
 def _redact_url(url: str, depth: int) -> str:

@@ -77,7 +77,9 @@ def found(store: Store, artifact_id: str) -> Manifest:
     """The manifest of an artifact. Raises UserError if it does not exist."""
     manifest = store.find(artifact_id)
     if manifest is None:
-        raise UserError(f"there is no artifact {artifact_id} in {store.url}: `crawl2chat stages` lists the artifacts")
+        raise UserError(
+            f"there is no artifact {artifact_id} in {store.shown_url}: `crawl2chat stages` lists the artifacts"
+        )
     return manifest
 
 

@@ -30,6 +30,7 @@ from flows.cli.trace import trace
 from flows.prefect_server import prepare_environment
 from model.errors import UserError
 from tasks.artifacts.store import Store
+from tasks.redaction import redact_text
 
 FAILED, WRONG_USE = 1, 2
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -64,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _end(f"[red]error:[/] {escape(_one_line(error))}", WRONG_USE)
     except OSError as error:
         if error.errno in FULL_DISK:
-            _end(f"[red]error:[/] {escape(_one_line(error))} in {escape(Store.default().url)}: {REMEDY}", WRONG_USE)
+            _end(
+                f"[red]error:[/] {escape(_one_line(error))} in {escape(Store.default().shown_url)}: {REMEDY}", WRONG_USE
+            )
         if error.errno in PATH_ERRORS and error.filename is not None:
             _end(f"[red]error:[/] {escape(_one_line(error))}", WRONG_USE)
         _show_fault(error)
@@ -73,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).splitlines())
+    """The message without line ends and secrets: an error of a library may quote a signed URL."""
+    return redact_text(" ".join(str(error).splitlines()))
 
 
 def _end(line: str, status: int) -> None:
@@ -83,7 +87,7 @@ def _end(line: str, status: int) -> None:
 
 def _show_fault(error: Exception) -> None:
     """Print the traceback, and last what went wrong and where to report it."""
-    errors.print("".join(traceback.format_exception(error)), highlight=False, soft_wrap=True, markup=False)
+    errors.print(redact_text("".join(traceback.format_exception(error))), highlight=False, soft_wrap=True, markup=False)
     _end(f"[red]failed:[/] {escape(_one_line(error) or type(error).__name__)}\n{REPORT}", FAILED)
 
 

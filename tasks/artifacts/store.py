@@ -37,6 +37,7 @@ from tasks.artifacts.manifest import (
     kind_named,
 )
 from tasks.artifacts.step import A_co
+from tasks.redaction import redact_text, redact_url
 
 MAX_MANIFEST_BYTES = 2**28  # a crawl of 90,000 files has some 270,000 records of 200 bytes
 MAX_POINTER_BYTES = 1_000
@@ -54,6 +55,7 @@ class Store:
 
     def __init__(self, url: str, local: Path | None = None) -> None:
         self.url = url.rstrip("/") or url
+        self.shown_url = redact_url(self.url)  # for messages: a URL may hold a password
         self.remote = None if "://" not in url else _filesystem(self.url)
         cache = local or cache_folder()
         name = hashlib.sha256(self.url.encode()).hexdigest()[:8]
@@ -90,7 +92,7 @@ class Store:
         manifest = self.find(artifact_id)
         if manifest is None:
             raise UserError(
-                f"there is no artifact {artifact_id} in {self.url}: run its stage first, or name another store with CRAWL2CHAT_STORE"
+                f"there is no artifact {artifact_id} in {self.shown_url}: run its stage first, or name another store with CRAWL2CHAT_STORE"
             )
         found = kind_named(manifest.kind)
         if kind is not Artifact and (found is None or not issubclass(found, kind)):
@@ -201,7 +203,7 @@ class Store:
         fingerprint = self._read_pointer(_pointer(recipe, stage))
         if fingerprint is None:
             raise UserError(
-                f"stage {stage} of recipe {recipe} has left no artifact in {self.url}: run it with `crawl2chat run {recipe} --until {stage}`"
+                f"stage {stage} of recipe {recipe} has left no artifact in {self.shown_url}: run it with `crawl2chat run {recipe} --until {stage}`"
             )
         return f"{stage}/{fingerprint}"
 
@@ -249,7 +251,9 @@ class Store:
         path = self.root / name
         # The size is checked before the copy, so that a damaged or hostile store cannot fill this disk.
         if (num_bytes := filesystem.size(f"{root}/{name}")) is not None and num_bytes > max_bytes:
-            raise DamagedArtifact(f"{self.url}/{name} has {num_bytes} bytes, where {max_bytes} are the most: delete it")
+            raise DamagedArtifact(
+                f"{self.shown_url}/{name} has {num_bytes} bytes, where {max_bytes} are the most: delete it"
+            )
         if not _is_inside(path, self.root):
             raise DamagedArtifact(f"{path} is a link that leads out of the store: delete it")
         with replacing(path) as temporary:
@@ -261,7 +265,7 @@ def _filesystem(url: str) -> Any:
         return fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:  # a protocol that is unknown, or whose package is not installed
         raise UserError(
-            f"the store {url} cannot be used ({error}): name a folder or another URL with CRAWL2CHAT_STORE"
+            f"the store {redact_url(url)} cannot be used ({redact_text(str(error))}): name a folder or another URL with CRAWL2CHAT_STORE"
         ) from None
 
 

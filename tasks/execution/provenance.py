@@ -10,6 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tasks.redaction import redact_arguments
+
 LIBRARIES = [
     "prefect",
     "pyarrow",
@@ -32,11 +34,11 @@ LIBRARIES = [
 
 
 def provenance(started: datetime, wall_seconds: float) -> dict[str, Any]:
-    """Which code, libraries, command and machine made an artifact."""
+    """Which code, libraries, command and machine made an artifact. The command line is stored without its secrets."""
     return {
         **_commit(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
-        "argv": sys.argv,
+        "argv": redact_arguments(sys.argv),
         "host": socket.gethostname(),
         "started": started.isoformat(timespec="seconds"),
         "wall_seconds": round(wall_seconds, 3),

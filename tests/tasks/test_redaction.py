@@ -1,10 +1,15 @@
 """Secrets in URLs, errors and command lines: what has to go, what has to stay, and hostile texts."""
 
+import json
+import sys
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.redaction import redact_text, redact_url
+from tasks.execution.provenance import provenance
+from tasks.redaction import redact_arguments, redact_text, redact_url
 from tests.support.cost import grows_linearly
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
@@ -175,3 +180,44 @@ HOSTILE = [
 @pytest.mark.parametrize("redact", [redact_url, redact_text])
 def test_redaction_takes_time_in_proportion_to_the_length(redact, piece):
     assert grows_linearly(redact, f"http://h/?{piece * 2_000}", f"http://h/?{piece * 32_000}", 16)
+
+
+ARGUMENTS = {
+    "an option and its value": ["run", "--hf-token", "SECRET", "--until", "sft"],
+    "an option with an equals sign": ["run", "--api-key=SECRET with blanks"],
+    "a setting": ["run", "tiny", "--set", "ingest.password=SECRET of two words"],
+    "a signed URL in a setting": ["run", "--set", "ingest.inputs=s3://b/x.gz?X-Amz-Signature=SECRET&part=1"],
+    "user and password": ["run", "--input", "https://user:SECRET@host/x.warc.gz"],
+    "user and password before a token": ["run", "--input", "https://user:SECRET@host/x?token=SECRET"],
+    "JSON": ["run", "--set", 'storage={"secret": "SECRET"}'],
+    "a list of URLs": ["run", "--set", "ingest.inputs=[https://h/a?token=SECRET,https://h/b?sig=SECRET]"],
+    "a header": ["run", "--header", "Authorization: Bearer SECRET12345"],
+    "a secret that begins with a dash": ["run", "--password", "-SECRET"],
+}
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=ARGUMENTS)
+def test_provenance_stores_the_command_line_without_secrets(arguments, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["crawl2chat", *arguments])
+    stored = provenance(datetime.now(UTC), 1.0)["argv"]
+    assert "SECRET" not in json.dumps(stored)
+    assert len(stored) == len(arguments) + 1
+    assert stored[:2] == ["crawl2chat", "run"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "tiny", "--until", "sft", "--set", "pretrain.max_tokens=1000"],
+        ["run", "--max-token", "5", "--input", "https://host/page?key=1"],
+        ["run", "--token", "--force", "sft"],
+        ["", "=", "--", "-", "--set", "x="],
+    ],
+)
+def test_redact_arguments_leaves_other_arguments_as_they_are(arguments):
+    assert redact_arguments(arguments) == arguments
+
+
+@given(st.lists(st.text()))
+def test_redact_arguments_bears_any_arguments(arguments):
+    assert len(redact_arguments(arguments)) == len(arguments)
