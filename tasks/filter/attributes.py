@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from pydantic import AfterValidator, Field
 
 from model.config import runtime
+from model.files import replacing
 from tasks.artifacts.manifest import Artifact, Attributes, Crawl, Documents, Resource
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
@@ -216,12 +217,13 @@ def attribute_names(config: AttributesConfig) -> list[str]:
 
 def write_rows(path: Path, rows: Iterator[Row], config: AttributesConfig) -> None:
     """Write the rows of one shard, in groups of GROUP_DOCUMENTS; the file appears under its name when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with pq.ParquetWriter(temporary, schema(config), compression="zstd") as writer:
+    with (
+        replacing(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pq.ParquetWriter(sink, schema(config), compression="zstd") as writer,
+    ):
         while group := list(itertools.islice(rows, GROUP_DOCUMENTS)):
             writer.write_batch(pa.RecordBatch.from_pylist(group, schema(config)))
-    temporary.replace(path)
 
 
 def read_attributes(path: Path) -> Iterable[pa.RecordBatch]:

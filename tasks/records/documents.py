@@ -5,7 +5,7 @@ Parquet with zstd is what FineWeb ships and what `datasets.load_dataset("parquet
 value, since it knows no maps.
 """
 
-import os
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,8 @@ from typing import Any, NotRequired, Self, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from model.files import replacing
 
 GROUP_DOCUMENTS = 1_000
 
@@ -53,13 +55,15 @@ class ShardWriter:
     """Writes documents to one shard. Leaves nothing behind when the block ends with an error."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         self.pending: list[Document] = []
 
     def __enter__(self) -> Self:
-        self.writer = pq.ParquetWriter(self.temporary, SCHEMA, compression="zstd")
+        with contextlib.ExitStack() as opened:
+            sink = opened.enter_context(pa.OSFile(str(opened.enter_context(replacing(self.path))), "wb"))
+            self.writer = opened.enter_context(pq.ParquetWriter(sink, SCHEMA, compression="zstd"))
+            opened.push(self._finish)
+            self.opened = opened.pop_all()
         return self
 
     def write(self, document: Document) -> None:
@@ -77,13 +81,14 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.opened.__exit__(kind, error, trace)
+
+    def _finish(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write what is pending. It is called before the file is closed, so a full disk here leaves nothing behind either."""
         if error is None:
             self._flush()
-        self.writer.close()
-        if error is None:
-            self.temporary.replace(self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
 
 
 def to_row(document: Document) -> dict[str, Any]:

@@ -10,6 +10,7 @@ cut where no word crosses under any pattern of model/tokenizer/vocabularies.py: 
 Not used: tiktoken 0.14 produces the same tokens at three times the speed, and panics on a million spaces (November 2026).
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -28,6 +29,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from model.config import Config, runtime
+from model.files import replacing
 from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Documents, Tokenizer, Tokens
 from tasks.artifacts.step import Outcome, Step, roles
@@ -168,16 +170,17 @@ class TokenWriter:
     """Writes documents to one token shard, one record batch per call. If the block raises, nothing is left behind."""
 
     def __init__(self, path: Path, encoder: ChatTokenizer, fingerprint: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         self.encoder = encoder
         self.dtype = np.uint16 if encoder.vocab_size <= 2**16 else np.uint32
         metadata = {"vocab_size": str(encoder.vocab_size), "tokenizer": fingerprint}
         self.schema = pa.schema([("tokens", pa.list_(pa.from_numpy_dtype(self.dtype)))], metadata=metadata)
 
     def __enter__(self) -> Self:
-        self.writer = pa.ipc.new_file(str(self.temporary), self.schema)
+        with contextlib.ExitStack() as opened:
+            sink = opened.enter_context(pa.OSFile(str(opened.enter_context(replacing(self.path))), "wb"))
+            self.writer = opened.enter_context(pa.ipc.new_file(sink, self.schema))
+            self.opened = opened.pop_all()
         return self
 
     def write(self, texts: list[str]) -> int:
@@ -202,11 +205,7 @@ class TokenWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.writer.close()
-        if error is None:
-            self.temporary.replace(self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
+        self.opened.__exit__(kind, error, trace)
 
 
 def metrics(folder: Path, encoder: ChatTokenizer, counts: Counts) -> dict[str, float]:
