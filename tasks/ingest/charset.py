@@ -112,7 +112,7 @@ def decode(body: bytes, content_type: str) -> str:  # noqa: PLR0911 - a return f
 
 
 def web_charset(label: str) -> str:
-    """Python's codec for a charset's label on a web page, or "" if it names no charset of text. UTF-16 is not told by its label."""
+    """Python's codec for a charset's label on a web page, or "" if it names no charset of text. The label UTF-16 is not believed."""
     label = label.strip().lower()
     if label in LABELS:
         return LABELS[label]
@@ -125,6 +125,7 @@ def web_charset(label: str) -> str:
 
 
 def bom_charset(body: bytes) -> str | None:
+    """The charset of the byte order mark that a body begins with; None without one."""
     return next((charset for bom, charset in BOMS.items() if body.startswith(bom)), None)
 
 

@@ -71,6 +71,7 @@ class DecompressedStream:
 
     @property
     def end(self) -> int:
+        """Offset of the end of the window in the decompressed bytes."""
         return self.start + len(self.window)
 
     @property
@@ -83,6 +84,7 @@ class DecompressedStream:
         return self.start if self.kind == "plain" else self.members[0][1]
 
     def is_at_member(self) -> bool:
+        """Whether the current position is the first byte of a member."""
         return self.members[0][0] == self.start
 
     def num_bytes_of_member(self) -> int:
@@ -110,7 +112,7 @@ class DecompressedStream:
         return True
 
     def read_more(self) -> bool:
-        """Read more bytes into the window; False if there are none, because of `error` or the end of the file."""
+        """Read more bytes into the window; False where `error` or the end of the file leaves no more."""
         before = len(self.window)
         while len(self.window) == before and not self.error and self._has_raw():
             if self.kind == "plain":
@@ -218,7 +220,7 @@ class DecompressedStream:
 
 
 def _kind(head: bytes) -> Kind:
-    """By the magic number at the start; if that is none, by the first one that follows."""
+    """The format by the magic number at the start, or by the first magic number that follows."""
     if ZSTD_SKIPPABLE.match(head):
         return "zstd"
     start = head[:MAGIC_BYTES]

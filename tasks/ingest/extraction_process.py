@@ -1,4 +1,4 @@
-"""The sandbox in which text is extracted: a process of its own, with limits of CPU time and memory for each page.
+"""The sandbox in which text is extracted: a separate process, with limits of CPU time and memory for each page.
 
 Reads the bodies of pages, which strangers wrote: everything that parses them runs here, from the charset on. A page can keep a parser
 busy in C code, where Python runs no signal handler (100,000 attributes in one tag hold libxml2 for minutes); it can take all memory,
@@ -63,6 +63,7 @@ class Settings(NamedTuple):
     memory_bytes: int = MEMORY_BYTES
 
     def scale(self, body: Body) -> float:
+        """The factor of a page's limits: 1, and 1 more for each MiB of HTML."""
         return 1 + len(body.content) / 2**20
 
 
@@ -83,7 +84,7 @@ class Sandbox:
     def extract(self, body: Body) -> str:
         """The text of a page.
 
-        Raises Dropped: empty/text (there is none), empty/timeout, empty/memory, empty/killed (the process died of it), empty/error
+        Raises Dropped: empty/text (the page has no text), empty/timeout, empty/memory, empty/killed (the process died of it), empty/error
         (the parser failed) or language/CODE (the page is in another language).
         """
         if self.server is None:

@@ -24,7 +24,7 @@ NOISY_LOGGERS = ("trafilatura", "htmldate")
 
 
 def extract(html: str, extractor: Extractor) -> str:
-    """The main text of a page. Raises Dropped if there is none, or the parser fails."""
+    """The main text of a page. Raises Dropped if the page has no text, or the parser fails."""
     by_name = {"trafilatura": by_trafilatura, "resiliparse": by_resiliparse, "combined": by_both}
     try:
         text = remove_forbidden(by_name[extractor](html)).strip()
@@ -57,11 +57,13 @@ def _trafilatura() -> tuple[Any, bool]:
 
 
 def by_resiliparse(html: str) -> str:
+    """With DCLM's settings: main content, with line breaks as on the page, without comments and texts of images."""
     from resiliparse.extract.html2text import extract_plain_text
 
     return str(extract_plain_text(html, preserve_formatting=True, main_content=True, alt_texts=False, comments=False))
 
 
 def by_both(html: str) -> str:
+    """The text of trafilatura, or of resiliparse where trafilatura's is less than MIN_LENGTH_FRACTION as long."""
     long, clean = by_resiliparse(html), by_trafilatura(html, is_precise=False)
     return clean if len(clean) >= MIN_LENGTH_FRACTION * len(long) else long

@@ -40,7 +40,7 @@ ZSTD_WINDOW_BYTES = 8 * 2**20  # as much as a server may ask for (RFC 9659)
 
 
 class Response(NamedTuple):
-    """An HTTP response as it was stored. `status` is None if it has none; names of `headers` are in lower case."""
+    """An HTTP response as it was stored. `status` is missing (None) where the block has no status line; names of `headers` are in lower case."""
 
     status: int | None
     headers: Mapping[str, str]
@@ -94,7 +94,8 @@ def parse_response(block: bytes) -> Response:
 
 
 def dechunk(body: bytes) -> bytes:
-    """The body without the chunk sizes of HTTP/1.1. From the first place that should be a chunk size and is none, the body as it is."""
+    """The body without the chunk sizes of HTTP/1.1. From the first place on where a chunk size is expected and missing, the body stays as it is."""
+    # A crawler may store the body already joined and leave the header Transfer-Encoding: then nothing here is a chunk size.
     pieces: list[bytes] = []
     position = 0
     while size_line := CHUNK_SIZE.match(body, position):
@@ -138,7 +139,7 @@ def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 
 class _DamagedBody(Exception):
-    """The compressed data end early, or are damaged, or are none."""
+    """The compressed data end early, or are damaged, or are not compressed at all."""
 
 
 def is_markup(body: bytes) -> bool:

@@ -147,6 +147,7 @@ def list_files(ctx: StageContext, config: CrawlConfig) -> Outcome:
 
 
 def run_sample(ctx: StageContext, config: SampleWebConfig) -> Outcome:
+    """Write the sample web and list its files, with places relative to the artifact."""
     from tasks.sample_web.web import write_sample_web
 
     counts = write_sample_web(ctx.folder, config)
@@ -183,7 +184,7 @@ def _write_inputs(folder: Path, urls: list[str], sizes: Iterable[int | None]) ->
 
 
 def find(pattern: str, skipped: list[str] | None = None) -> list[str]:
-    """The files that an input stands for, in order of name: absolute paths and URLs. Raises UserError if there are none."""
+    """The files that an input stands for, in order of name: absolute paths and URLs. Raises UserError where no file is found."""
     if is_http(pattern):
         return [pattern]
     local = pattern.removeprefix("file://")
@@ -200,7 +201,7 @@ def find(pattern: str, skipped: list[str] | None = None) -> list[str]:
 
 
 def _find_local(path: Path, skipped: list[str]) -> tuple[list[Path], str]:
-    """Files, and why there are none."""
+    """The files found, and the reason to report where none is found."""
     name = _shown(str(path))
     if path.is_file():
         return [path], ""

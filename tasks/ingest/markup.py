@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from typing import Any
 
-MAX_DEPTH = 180  # libxml2 has 256, and adds elements of its own such as html, body and tbody
+MAX_DEPTH = 180  # libxml2 has 256, and adds missing elements such as html, body and tbody
 NUMBER_DIGITS = 7  # of a code point, without leading zeros
 REFERENCE = re.compile(r"&#(?:[xX]0*([0-9a-fA-F]+)|0*([0-9]+));?")
 FORBIDDEN = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")

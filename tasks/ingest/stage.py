@@ -2,7 +2,7 @@
 
 Reads the files that a Crawl names: WARC, ARC, WET. Writes, per file NAME, documents/NAME.parquet with the text of every page
 that has one, dropped/NAME.parquet with every other page and the reason, and errors.jsonl with every place where a file is
-damaged or no web archive: {"file", "offset", "bytes", "error"}. Damage costs the page it is in, reading goes on after it.
+damaged or no web archive: {"file", "offset", "bytes", "error"}. Damage costs the page it is in; reading resumes after it.
 
 A page is a response, revisit or conversion record, or a resource record of HTML. pages = documents + documents_dropped, and
 records_read is the sum of the records by type. Reasons: status/..., mime/..., revisit/..., truncated/... (the file ends within the
@@ -178,6 +178,7 @@ class File:
 
     @property
     def extraction(self) -> Settings:
+        """How the sandbox extracts the text of this file's pages."""
         config = self.config
         return Settings(
             extractor=config.extractor,
@@ -189,6 +190,7 @@ class File:
 
     @property
     def blocklist(self) -> Blocklist:
+        """The block lists of the stage, loaded once in each worker."""
         return _blocklist(self.folder / STATE / "blocklist.npy", self.categories)
 
     @property
@@ -199,6 +201,7 @@ class File:
 
     @property
     def errors_path(self) -> Path:
+        """The damaged places of this file, as JSON Lines in the stage's state."""
         return self.folder / STATE / "errors" / f"{self.name}.jsonl"
 
 
@@ -240,7 +243,7 @@ def _errors(file: File, damages: list[DamagedRange], num_damages: int) -> Iterat
 
 
 def kind_of(record: Record) -> str:
-    """The type of a record; a resource that is HTML is a page of its own."""
+    """The type of a record; a resource that is HTML counts as a page."""
     is_html = record.content_type.partition(";")[0].strip().lower() in HTML_TYPES
     return "html_resource" if record.type == "resource" and is_html else record.type
 

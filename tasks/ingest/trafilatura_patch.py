@@ -9,13 +9,13 @@ Three things cost trafilatura more than half of its time:
 1. Searches. It looks for the article and for unwanted parts with a dozen XPath expressions, each of which tests the class and id of
    every element against long regular expressions: some 6,000 tests in a page. Here each attribute value is tested once, when the
    page is parsed, against all expressions at the same time (one RE2 automaton, Cox 2010), and each element is tagged with the letters
-   of the expressions that it may match, in an attribute of its own, which copies of the tree keep. A search then runs its expression
+   of the expressions that it may match, in an attribute added for this, which copies of the tree keep. A search then runs its expression
    on the elements with its letter alone. What an attribute must match is read from the expressions themselves. An element that has
    the letter and does not match costs time and is not found, so that the result is the same.
 2. readability (Peters 2011). With preference for precision trafilatura also has readability extract the page, and takes that text only
    if its own has no paragraphs or is less than half as long. What readability finds is part of the page's text, so it need not run if
    all text of the page is too short to be taken: on three pages in four, which saves an eighth of the time.
-3. Element classes. lxml calls a Python function for each element to choose its class (forms have fields of their own). A lookup
+3. Element classes. lxml calls a Python function for each element to choose its class (a form has other fields than a link). A lookup
    by type does the same in C for what trafilatura uses.
 
 Together trafilatura takes 45% of its time (tests/benchmarks/fineweb_speed.py). Worth offering upstream; then this file can go.
@@ -71,10 +71,12 @@ class LetterTable:
         self.cached = lru_cache(maxsize=2**15)(self._match)
 
     def add(self, letter: str, pattern: str) -> None:
+        """Add a search: `letter` stands for the values that match `pattern`."""
         self.letters += letter
         self.patterns.Add(LOOKAHEAD.sub("", pattern))
 
     def letters_of(self, value: str) -> str:
+        """The letters of all searches that a value may match."""
         return self.cached(value) if len(value) < CACHED_CHARACTERS else self._match(value)
 
     def _match(self, value: str) -> str:

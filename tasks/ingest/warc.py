@@ -48,7 +48,7 @@ LINE_ENDS = re.compile(rb"[\r\n]{0,64}+")
 class Record:
     """One record. `type` is in lower case; `offset` is where the record begins in the file, `length` the size of its block, in bytes.
 
-    `block` is None if it is longer than the caller asked for, damaged or cut off.
+    `block` is missing (None) where it is longer than the caller asked for, damaged or cut off.
     """
 
     type: str
@@ -302,7 +302,7 @@ def _skip_block(stream: DecompressedStream, num_bytes: int) -> None:
 
 
 def _skip_to_next_record(stream: DecompressedStream) -> bool:
-    """Move to the next record header; False if there is none, and the file is read to its end."""
+    """Move to the next record header; False where the file has no more, and is read to its end."""
     while True:
         stream.fill_to(2 * RESYNC_BYTES)
         if stream.is_at_member() and stream.window and _is_header_at(stream.window, 0):
