@@ -1,0 +1,74 @@
+"""A stage of which a process is killed leaves no process behind, and the same command then makes the same artifact.
+
+tests/benchmarks/kill_moments.py does this at random moments of every stage.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tasks.artifacts.store import Store
+from tests.support.kills import SETTINGS, MarkedRun, digests, kill_and_rerun, without
+
+LIMIT_SECONDS = 250.0  # a bound on hangs
+ARGUMENTS = [word for setting in (*SETTINGS, "pretrain.train.num_ranks=2") for word in ("--set", setting)]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the store of an undisturbed run from the first stage to pretraining, on two ranks."""
+    folder = tmp_path_factory.mktemp("finished")
+    run = MarkedRun(folder / "store", folder / "prefect", "undisturbed", [*ARGUMENTS, "--until", "pretrain"])
+    try:
+        assert run.process.wait(2 * LIMIT_SECONDS) == 0, run.log.read_text()
+    finally:
+        run.end()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind", "pattern"),
+    [
+        ("filter", "worker", "filter/*/lease"),
+        ("pretrain", "rank", "pretrain/*/.state/checkpoints/step-*"),
+    ],
+)
+def test_stage_with_a_killed_process_leaves_nothing_behind_and_reruns_to_the_same_bytes(
+    stage: str, kind: str, pattern: str, finished: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "copy"
+    store = without(finished / "store", place, stage)
+
+    def start(mark: str) -> MarkedRun:
+        return MarkedRun(place / "store", finished / "prefect", mark, [*ARGUMENTS, "--only", stage])
+
+    outcome = kill_and_rerun(start, kind, until_file(place / "store", pattern), lambda found: found[-1], LIMIT_SECONDS)
+    assert outcome.is_killed, "the run ended before its process was killed"
+    assert not outcome.is_hung, outcome.output
+    assert outcome.orphans == []
+    assert outcome.num_two_writers == 0
+    assert outcome.status == 0, outcome.output
+    assert digests_of(store, stage) == digests_of(Store(str(finished / "store")), stage)
+
+
+def until_file(store: Path, pattern: str) -> Callable[[MarkedRun], None]:
+    """Waits until the run has written a file of that pattern, or has ended."""
+
+    def wait(run: MarkedRun) -> None:
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not list(store.glob(pattern)) and run.process.poll() is None:
+            assert time.monotonic() < deadline, f"{pattern} did not come: {run.log.read_text()}"
+            time.sleep(0.02)
+
+    return wait
+
+
+def digests_of(store: Store, stage: str) -> dict[str, str]:
+    """Of the latest artifact of a stage."""
+    manifest = store.find(store.latest("tiny", stage))
+    assert manifest is not None
+    return digests(manifest)
