@@ -28,6 +28,10 @@ NAMES: dict[str, tuple[str, ...]] = {  # with the arguments of the README's figu
     "orchestration": (),
     "learning": (),
     "generation_speed": (),
+    "fuzz_archives": (),
+    "hostile_texts": (),
+    "lease_races": (),
+    "kill_moments": (),
     "code_size": (),
 }
 
