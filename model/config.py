@@ -99,6 +99,7 @@ class OptimConfig(Config):
         "adamw", description="muon: matrices between embedding and head by Muon, all else by AdamW."
     )
     learning_rate: float = Field(3e-3, gt=0.0, le=1.0, description="AdamW's peak learning rate.")
+    # Rate and momentum are those of Jordan et al. 2024. The rate is not comparable with AdamW's.
     muon_learning_rate: float = Field(0.02, gt=0.0, le=1.0, description="Muon's peak learning rate.")
     muon_momentum: float = Field(0.95, ge=0.0, lt=1.0, description="Muon's decay of the gradient's mean.")
     final_learning_rate_fraction: Fraction = Field(0.05, description="Learning rate at the end, of the peak.")
@@ -108,6 +109,7 @@ class OptimConfig(Config):
     )
     decay_fraction: Fraction = Field(0.5, description="Steps of wsd's final decay, of all steps; cosine ignores it.")
     beta1: float = Field(0.9, ge=0.0, lt=1.0, description="AdamW's decay of the gradient's mean.")
+    # 0.95 as in GPT-3 and Llama; torch's default of 0.999 averages over more steps than a short run has.
     beta2: float = Field(0.95, ge=0.0, lt=1.0, description="AdamW's decay of the gradient's mean square.")
     eps: float = Field(1e-8, gt=0.0, lt=1e-2, description="AdamW's denominator floor.")
     weight_decay: float = Field(0.1, ge=0.0, le=10.0, description="Decoupled decay, on matrices but not embeddings.")
@@ -255,6 +257,7 @@ def explained(error: ValidationError) -> str:
     def sentence(detail: Any) -> str:
         where = ".".join(str(part) for part in detail["loc"])
         message = detail["msg"].removeprefix("Value error, ")
+        # A dict is the whole settings object, which says nothing about the mistake.
         given = "" if isinstance(detail["input"], dict) else f" (given: {detail['input']!r})"
         return f"{where}: {message}{given}" if where else message
 
@@ -263,6 +266,7 @@ def explained(error: ValidationError) -> str:
 
 def num_matrix_parameters(config: ModelConfig) -> int:
     """Weights that every token is multiplied with: projections, feed-forwards and the head, tied or not."""
+    # Queries and output projection have H heads, keys and values H_kv.
     attention = 2 * config.width * config.head_width * (config.num_heads + config.num_kv_heads)
     feed_forward = 3 * config.width * config.ff_width
     return config.num_layers * (attention + feed_forward) + config.vocab_size * config.width
@@ -282,6 +286,7 @@ def flops_per_token(config: ModelConfig, sequence_tokens: int) -> int:
     6 for each matrix weight (2 forward, 4 backward), and 12 L H K T for attention. Like PaLM's count (Chowdhery et al. 2022, appendix B)
     it does not halve attention for the causal mask, so that MFU can be compared with published figures.
     """
+    # 2 products (scores, weighted values) x 2 FLOPs x 3 (forward, and twice that backward).
     attention = 12 * config.num_layers * config.num_heads * config.head_width * sequence_tokens
     return 6 * num_matrix_parameters(config) + attention
 

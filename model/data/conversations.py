@@ -26,6 +26,7 @@ class ConversationRows(Shuffled):
         self.sequence_tokens = sequence_tokens
         self.paths = list(paths)
         self.pad = tokenizer.pad
+        # All in memory: fine-tuning data is small next to a corpus.
         rendered = [tokenizer.render(record["messages"]) for path in paths for record in read_lines(path)]
         # A sequence without a learned token would divide a batch's loss by nothing.
         kept = [(tokens, mask) for tokens, mask in rendered if any(mask[: sequence_tokens + 1])]
@@ -35,6 +36,7 @@ class ConversationRows(Shuffled):
                 f"{sequence_tokens}: make it larger, or give conversations with an assistant's turn"
             )
         self._num_dropped = len(rendered) - len(kept)
+        # Counted for the summary: cropping loses the end of long conversations.
         self._over = [len(tokens) - sequence_tokens - 1 for tokens, _ in kept if len(tokens) > sequence_tokens + 1]
         # T + 1 tokens: T inputs, T targets.
         self._conversations = [(t[: sequence_tokens + 1], m[: sequence_tokens + 1]) for t, m in kept]
@@ -79,6 +81,7 @@ class PreferencePairs(Shuffled):
         pairs = [_render_pair(record, tokenizer) for path in paths for record in read_lines(path)]
         # T, not T + 1: a reward model has no targets to shift by.
         self._pairs = [pair for pair in pairs if max(map(len, pair)) <= sequence_tokens]
+        # Dropped, not cropped: see the module's docstring.
         self._num_dropped = len(pairs) - len(self._pairs)
         if not self._pairs:
             raise NotEnoughData(

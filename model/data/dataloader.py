@@ -70,6 +70,7 @@ def open_dataset(
 
 def batch_records(config: TrainConfig, dataset: Dataset) -> int:
     """Records of a batch, over all ranks. Raises ValueError where the ranks cannot share it evenly."""
+    # A preference pair is two sequences, so a batch has half as many pairs.
     num_records = config.batch_tokens // (config.sequence_tokens * dataset.record_sequences)
     if num_records < 1 or num_records % config.num_ranks:
         raise ValueError(
@@ -91,6 +92,7 @@ def microbatch_records(config: TrainConfig, dataset: Dataset) -> int:
 def batch_indices(dataset: Dataset, config: TrainConfig, number: int) -> Indices:
     """The records of batch `number` (from 0); it may reach into the next epoch."""
     size = batch_records(config, dataset)
+    # Batch `number` has positions number x size and on: nothing is kept between steps.
     return dataset.draw(np.arange(number * size, (number + 1) * size), config.seed)
 
 

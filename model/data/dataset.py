@@ -101,6 +101,7 @@ def shuffled(num_records: int, positions: Indices, seed: int) -> Indices:
 
 @lru_cache(maxsize=8)
 def _order(num_records: int, seed: int, epoch: int) -> Indices:
+    # A permutation for each epoch; the cache holds the few that a step can reach.
     return np.random.default_rng((seed, epoch)).permutation(num_records)
 
 
@@ -178,5 +179,6 @@ def _quotas(weights: npt.NDArray[np.float64], num_positions: int) -> Indices:
 @lru_cache(maxsize=8)
 def _sources(quotas: tuple[int, ...], seed: int, block: int) -> Indices:
     """The data set of each position of a block of a mixture."""
+    # Exact shares in each block, in random order: drawing each position apart would let the shares drift.
     sources: Indices = np.random.default_rng((seed, block)).permutation(np.repeat(np.arange(len(quotas)), quotas))
     return sources

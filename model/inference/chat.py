@@ -67,6 +67,7 @@ def fit_conversation(tokenizer: ChatTokenizer, messages: Messages, max_tokens: i
 
 def _cut_first_message(tokenizer: ChatTokenizer, system: Messages, turns: Messages, max_tokens: int) -> FittedPrompt:
     """The prompt with the beginning of the first turn after the system turn cut off."""
+    # The prompt with an empty message: the tokens that stay whatever is cut.
     emptied: list[dict[str, str]] = [{**turns[0], "content": ""}, *map(dict, turns[1:])] if turns else []
     frame = tokenizer.render_prompt([*system, *emptied])
     room = max_tokens - len(frame)
@@ -78,6 +79,7 @@ def _cut_first_message(tokenizer: ChatTokenizer, system: Messages, turns: Messag
     # The end is kept: the question usually stands there.
     content = tokenizer.encode(tokenizer.without_special_names(turns[0]["content"]))
     place = len(tokenizer.render(system)[0]) + 1  # after <|bos|>, the system turn and the start of the message
+    # Cut in tokens, not in characters, so that exactly max_tokens remain.
     tokens = [*frame[:place], *content[-room:], *frame[place:]]
     return FittedPrompt(
         tokens,

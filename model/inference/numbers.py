@@ -144,6 +144,7 @@ def prepare(text: str) -> str:
 
     Superscripts stay apart from the digits before them (10⁵ becomes 10^5, not 105), and so do fractions (1½ becomes 1 1/2).
     """
+    # Control characters become spaces, format characters nothing: those may stand inside a number.
     text = regex.sub(r"\p{Cc}", " ", text)
     text = VULGAR_FRACTION.sub(" ", SUPERSCRIPT.sub(lambda match: "^" + match[1], INVISIBLE.sub("", text)))
     text = THIN_SPACE.sub("'", text)
@@ -168,6 +169,7 @@ def only_quantity(text: str) -> Quantity | None:
     """The number that a prepared text consists of, or None."""
     text = text.strip().removesuffix(".")
     found = quantities(text)
+    # Two numbers are a list or a calculation.
     if len(found) != 1:
         return None
     [quantity] = found
@@ -184,6 +186,7 @@ def _in_digits(text: str) -> Iterator[Quantity]:
             value *= MAGNITUDES[word]
         end = max(map(match.end, ("digits", "denominator", "exponent", "magnitude", "suffix")))
         unit, is_attached = match["unit"] or "", match.start("unit") == end
+        # "1990s" is a decade and not 1990 seconds.
         is_decade = unit == "s" and is_attached and value % 10 == 0 and 1000 <= value < 3000
         if unit in UNITS and not is_decade:
             end = match.end("unit")
@@ -207,6 +210,7 @@ def _value(match: "regex.Match[str]") -> Fraction | None:
         denominator = int(match["denominator"])
         return int(match["whole"] or 0) + Fraction(int(match["numerator"]), denominator) if denominator else None
     digits, exponent = match["digits"], int(match["e"] or match["power"] or match["alone"] or 0)
+    # Before int() and the power: both take time and memory that grow with the digits.
     if len(digits) > MAX_DIGITS or abs(exponent) > MAX_DIGITS:
         return None
     if match["alone"]:

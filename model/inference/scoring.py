@@ -49,6 +49,7 @@ def answer(
     batch: int = 64,
 ) -> list[Answer]:
     """The model's reply to each conversation, generated for `batch` conversations at a time."""
+    # One decoder for all groups: on a CPU it copies and packs the weights once.
     decoder = make_decoder(model)
     answers = []
     for group in _groups(conversations, batch):

@@ -142,6 +142,7 @@ def fit(model: ModelConfig, train: TrainConfig, gpus: Gpus, zero_stage: int, act
         )
     state = state_bytes(model, zero_stage, gpus.num)
     each = activation_bytes(model, train.sequence_tokens, activation_checkpointing)
+    # What the state leaves, in sequences; negative where the state alone is too large.
     most = (USABLE_FRACTION * gpus.device.memory_bytes - sum(state)) // each
     microbatch = max((size for size in range(1, sequences + 1) if sequences % size == 0 and size <= most), default=0)
     return Fit(
@@ -161,6 +162,7 @@ def fits(model: ModelConfig, train: TrainConfig, gpus: Gpus) -> list[Fit]:
 
 def best(found: list[Fit]) -> Fit | None:
     """The first way that fits and that the training loop runs, or None: it sends the least between GPUs and recomputes the least."""
+    # ZeRO 0 is passed over: see `state_bytes`.
     return next((way for way in found if way.zero_stage and way.microbatch_sequences), None)
 
 

@@ -75,6 +75,7 @@ def gpt2_size(
         microbatch_sequences=microbatch,
         dtype="bfloat16",
         is_compiled=True,
+        # bfloat16 needs the float32 master weights of ZeRO 1.
         zero_stage=1,
         eval_every_steps=250,
         checkpoint_every_steps=1000,
@@ -125,6 +126,7 @@ def of_depth(depth: int, vocab_size: int = 32_768, tokens_per_parameter: float =
     """
     if not 1 <= depth <= 256:
         raise UserError(f"there is no preset d{depth}: a depth is 1 to 256 layers")
+    # The reference has the same vocabulary, so its head does not distort the ratio.
     model, reference = depth_model(depth, vocab_size), depth_model(REFERENCE_DEPTH, vocab_size)
     tokens = depth_tokens(model, tokens_per_parameter)
     # Relative to depth 12 with the same vocabulary and tokens per parameter.

@@ -46,6 +46,7 @@ class LanguageObjective(nn.Module):
         # Every document and conversation begins with <|bos|>: counting these numbers the documents of a row.
         documents = (inputs == self.bos).cumsum(1) if self.mask_across_documents else None
         logits = self.model(inputs, documents=documents)
+        # A sum: the trainer divides by the learned tokens of the whole batch.
         nats = losses.cross_entropy(logits, targets, mask)[0]
         return (nats + self.z_weight * losses.z_loss(logits, mask) if self.z_weight else nats), nats
 
@@ -122,4 +123,5 @@ def measures(
 
 def num_learned(microbatch: Microbatch) -> float:
     """The number of terms in a microbatch's loss: learned tokens, or pairs."""
+    # A pair has two rows.
     return float(microbatch.mask.sum()) if isinstance(microbatch, Packed) else len(microbatch.lengths) / 2

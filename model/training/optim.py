@@ -76,6 +76,7 @@ def learning_rate_factor(config: OptimConfig, step: int, num_steps: int) -> floa
         # A warm-up and a decay that overlap: the decay begins when the warm-up ends.
         decay_steps = min(round(config.decay_fraction * num_steps), num_steps - warmup_steps)
     remaining = min(1.0, (num_steps - step) / max(decay_steps, 1))  # 1 until the decay starts, then down to almost 0
+    # wsd: linear. cosine: half a period, from 1 to 0.
     shape = remaining if config.schedule == "wsd" else (1 - math.cos(math.pi * remaining)) / 2
     floor = config.final_learning_rate_fraction
     return floor + (1 - floor) * shape

@@ -28,6 +28,7 @@ from model.training.checkpoints import Checkpoints
 from model.training.engine import Engine, leave_ranks
 from model.training.metrics import Metrics, MetricsLog, clocked
 
+# The shell's convention for a process that ended by a signal.
 INTERRUPTED = 128 + signal.SIGTERM
 
 
@@ -100,6 +101,7 @@ class Trainer(ABC):
 
     def resume(self, first_step: int) -> None:
         """Get ready for the first step, which is `first_step`. A subclass adds what it keeps of the steps before."""
+        # Opened here, not in __init__: after a rollback the run resumes with a new log on the same file.
         self.log = MetricsLog(self.output / "metrics.jsonl")
         self.started = time.monotonic()
         self.seconds = {}
@@ -110,6 +112,7 @@ class Trainer(ABC):
         # Validation, samples and checkpoint of the step before: they were timed after its line was written.
         metrics = self.train_step(step) | self.seconds
         self.seconds = {}
+        # The last step always has a validation: the summary reports it.
         if is_last or is_due(done, self.schedule.eval_every_steps):
             with clocked(self.seconds, "phase/validation_seconds"):
                 metrics |= self.validate()
@@ -127,6 +130,7 @@ class Trainer(ABC):
         """Write the metrics of the step after which `done` are done. Raises LeaseLost where another run has taken over the folder."""
         check_lease()
         if self.engine.rank == 0:
+            # One file for all ranks: losses and counts are summed over ranks already.
             self.log.append({"step": done, **metrics})
 
     def finish(self) -> None:
