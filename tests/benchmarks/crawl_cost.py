@@ -2,12 +2,12 @@
 
     python -m tests.benchmarks.crawl_cost
 
-Runs the data stages on real pages and on a few of them, each stage in a process of its own with one worker. What a page costs is the
+Runs the data stages on real pages and on a few of them, each stage in a separate process with one worker. What a page costs is the
 slope between the two: what a stage takes to start drops out. Memory is the largest process of the stage.
 
 A crawl is taken to be FILES files of PAGES_PER_FILE pages, of which ENGLISH_FRACTION pass the language look and are extracted
 (Common Crawl publishes both counts by crawl). How many of these are kept is as measured on these pages, which are mostly articles:
-of a real crawl fewer are, and what comes after the filter costs less than told.
+of a real crawl fewer are, and what comes after the filter costs less than reported.
 """
 
 import itertools
@@ -53,10 +53,10 @@ def measure(store: Path, stage: str, inputs: list[str], extractor: str) -> dict[
         command, stdout=subprocess.PIPE, env=environment | {"PYTHONPATH": str(Path.cwd())}
     ) as process:
         assert process.stdout is not None
-        told = json.loads(process.stdout.read().splitlines()[-1])
+        printed = json.loads(process.stdout.read().splitlines()[-1])
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    return told | {"cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_bytes": usage.ru_maxrss * 1024}
+    return printed | {"cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_bytes": usage.ru_maxrss * 1024}
 
 
 def per_page(less: dict[str, float], more: dict[str, float], pages: float) -> dict[str, float]:
@@ -79,14 +79,14 @@ def crawl_rows(extractor: str, folder: Path) -> list[list[Any]]:
     rows, total_hours, total_bytes, pages = [], 0.0, 0.0, 0.0
     for stage in STAGES:
         say(f"{extractor}: {stage}")
-        told = []
+        printed = []
         for name, inputs in (
             ("few", [few(folder)]),
             ("all", [str(shared_data() / "extraction" / file) for file in PAGES]),
         ):
-            told.append(measure(folder / f"{extractor}-{name}", stage, inputs, extractor))
-        pages = pages or told[1]["pages"] - told[0]["pages"]
-        cost = per_page(*told, pages)
+            printed.append(measure(folder / f"{extractor}-{name}", stage, inputs, extractor))
+        pages = pages or printed[1]["pages"] - printed[0]["pages"]
+        cost = per_page(*printed, pages)
         hours, num_bytes = cost["cpu_seconds"] * extracted / 3600, cost["bytes"] * extracted
         is_scaled = stage != "tokenizer"  # which reads a sample of bounded size
         total_hours, total_bytes = total_hours + is_scaled * hours, total_bytes + is_scaled * num_bytes
@@ -95,7 +95,7 @@ def crawl_rows(extractor: str, folder: Path) -> list[list[Any]]:
                 stage,
                 f"{1000 * cost['cpu_seconds']:.1f}",
                 f"{cost['documents']:.2f}" if "documents" in cost else "",
-                f"{told[1]['peak_bytes'] / 2**30:.2f}",
+                f"{printed[1]['peak_bytes'] / 2**30:.2f}",
                 f"{hours:,.0f}" if is_scaled else "as here",
                 f"{num_bytes / 1e12:.2f}" if is_scaled else "as here",
             ]

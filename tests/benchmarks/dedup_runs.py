@@ -1,4 +1,4 @@
-"""Deduplication of the same documents by this project's stage and by datatrove's four MinHash stages, each in a process of its own.
+"""Deduplication of the same documents by this project's stage and by datatrove's four MinHash stages, each in a separate process.
 
 Both read Parquet shards of documents and write the documents that are left. Measured is everything each process does, its start
 and its workers included: CPU seconds, and the memory of the largest process.
@@ -98,8 +98,8 @@ def ours(texts: Iterable[str], **settings: Any) -> Result:
         source, target, script = (Path(folder) / name for name in ("source", "store", "ours.py"))
         num_documents = write_shards(source, texts)
         script.write_text(OURS)  # a file, as its workers are spawned
-        told = json.dumps({"num_workers": 1, **settings})
-        seconds, peak_bytes = measure([sys.executable, script, source, target, num_documents, told])
+        printed = json.dumps({"num_workers": 1, **settings})
+        seconds, peak_bytes = measure([sys.executable, script, source, target, num_documents, printed])
         dropped = {json.loads(line)["id"] for line in read_lines(target.glob("dedup/*/clusters.jsonl"))}
         return Result(seconds, peak_bytes, set(map(str, range(num_documents))) - dropped)
 

@@ -1,4 +1,4 @@
-"""How well the extractors find the main text: words against the gold of four collections, beside trafilatura and resiliparse alone.
+"""How well the extractors find the main text: words against the gold of four collections, next to trafilatura and resiliparse alone.
 
     python -m tests.benchmarks.extraction_quality [--all]      # --all: every page; else every fourth of the two large collections
 

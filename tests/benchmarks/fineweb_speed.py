@@ -1,10 +1,10 @@
-"""The FineWeb recipe from WARC to filtered documents on one core: pages/s beside datatrove, and beside the bare extractor.
+"""The FineWeb recipe from WARC to filtered documents on one core: pages/s next to datatrove, and next to the bare extractor.
 
     python -m tests.benchmarks.fineweb_speed
 
 Both sides read the same files, cut into eight, on the same core, with the same trafilatura, and do the same: read, address, extract,
 language, Gopher, C4, FineWeb, e-mail and IP addresses. Some 400 of the pages are not in English. What each side needs for a single
-page is told apart as its start, which a crawl's files of 30,000 pages do not notice. The last table is what a look at the language
+page is counted as its start, which a crawl's files of 30,000 pages do not notice. The last table is what the language prefilter
 before extraction costs and saves.
 """
 
@@ -153,7 +153,7 @@ def compare(files: Sequence[Path], folder: Path) -> None:
         (folder / name).write_text(script)
     runs = {"datatrove 0.10.1": theirs(folder)}
     for extractor, wanted in RUNS:
-        name = f"{extractor}, after a look" if wanted else extractor
+        name = f"{extractor}, after the language prefilter" if wanted else extractor
         say(name)
         command = [sys.executable, folder / "ours.py"]
         one, all_pages = (
@@ -246,7 +246,7 @@ def wall_of_bare(folder: Path, extractor: str, pages: Sequence[str], num_process
 
 
 def looks() -> None:
-    """What a look at the language would have dropped, against the filter's rule on the text extracted."""
+    """What the language prefilter would have dropped, against the filter's rule on the text extracted."""
     say("looks")
     patch_trafilatura()
     model = language_id.load_model(language_id.find_model())
@@ -282,11 +282,11 @@ def looks() -> None:
             ]
         )
     print_table(
-        "A look at the language before extraction",
+        "Language prefilter before extraction",
         [
             "Language wanted",
             "Pages the filter keeps",
-            "Lost by the look",
+            "Lost by the prefilter",
             "Others dropped by it",
             "CPU s without",
             "With",

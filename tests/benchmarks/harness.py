@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def shared_data() -> Path:
-    """The folder of real data: CRAWL2CHAT_TEST_DATA, or ../shared/data beside the checkout. Exits where there is none."""
+    """The folder of real data: CRAWL2CHAT_TEST_DATA, or ../shared/data next to the checkout. Exits where there is none."""
     folder = Path(os.environ.get("CRAWL2CHAT_TEST_DATA", ROOT / "../shared/data")).resolve()
     if not folder.is_dir():
         sys.exit(f"no real data in {folder}: name its folder with CRAWL2CHAT_TEST_DATA")

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.hostile_texts [NAME ...]
 
-Each text is one piece repeated, and runs in a process of its own. The bound is 2 s and 500 MB for all steps together.
+Each text is one piece repeated, and runs in a separate process. The bound is 2 s and 500 MB for all steps together.
 """
 
 import itertools
@@ -95,7 +95,7 @@ def steps() -> dict[str, Callable[[str], object]]:
 
 
 def cost(text: str) -> list[float]:
-    """Seconds of each step, then the bytes that memory grew by, measured in a process of its own."""
+    """Seconds of each step, then the bytes that memory grew by, measured in a separate process."""
     reading, writing = os.pipe()
     if child := os.fork():
         os.close(writing)

@@ -1,4 +1,4 @@
-"""How well languages are told apart, and what the threshold of 0.65 keeps.
+"""How well languages are identified, and what the threshold of 0.65 keeps.
 
     python -m tests.benchmarks.language_identification
 
@@ -19,7 +19,7 @@ from tasks.web import language_id
 from tests.benchmarks.harness import machine, print_table, shared_data
 
 Texts = dict[str, list[str]]  # by language
-Answers = dict[str, list[tuple[str, float]]]  # by the right language: the language that is told, and the score
+Answers = dict[str, list[tuple[str, float]]]  # by the right language: the language that is reported, and the score
 THRESHOLD = FilterConfig().language_threshold
 USUAL = ["en", "de", "fr", "es", "it", "pt", "nl", "pl", "ru", "ar", "ja", "zh"]
 SAME = {"nb": "no", "zlm": "ms"}  # codes of the data that the model has another name for
@@ -35,9 +35,9 @@ def main() -> None:
     for name, found in answers.items():
         for which, of in ((list(found), f"{len(found)} languages"), (USUAL, "the usual 12")):
             rows.append((f"{name}, {of}", *shares(found, which)))
-    num = sum(len(told) for found in answers.values() for told in found.values())
+    num = sum(len(printed) for found in answers.values() for printed in found.values())
     print_table(
-        "Languages told apart", ("set", *headings), rows, f"{seconds / num * 1e6:.0f} µs of CPU a text. {machine()}"
+        "Language identification", ("set", *headings), rows, f"{seconds / num * 1e6:.0f} µs of CPU a text. {machine()}"
     )
     found = answers["four sentences"]
     print_table(
@@ -45,7 +45,11 @@ def main() -> None:
     )
     hardest = sorted(found, key=lambda name: num_right(found, [name]) / len(found[name]))[:12]
     rows = [
-        (name, *shares(found, [name]), Counter(told for told, _ in found[name] if told != name).most_common(1)[0][0])
+        (
+            name,
+            *shares(found, [name]),
+            Counter(printed for printed, _ in found[name] if printed != name).most_common(1)[0][0],
+        )
         for name in hardest
     ]
     print_table("The hardest twelve, four sentences", ("language", *headings, "taken for"), rows)
@@ -84,7 +88,7 @@ def code(language: str) -> str:
 
 
 def answer(texts: Texts, model: Any) -> Answers:
-    """What is told of the texts in languages that the model knows."""
+    """What is reported for the texts in languages that the model knows."""
     known = {label.removeprefix(language_id.LABEL) for label in model.get_labels()}
     return {
         name: [language_id.identify(text, model) for text in found] for name, found in texts.items() if name in known
@@ -92,14 +96,14 @@ def answer(texts: Texts, model: Any) -> Answers:
 
 
 def num_right(answers: Answers, which: list[str]) -> int:
-    return sum(told == name for name in which for told, _ in answers[name])
+    return sum(printed == name for name in which for printed, _ in answers[name])
 
 
 def shares(answers: Answers, which: list[str]) -> tuple[object, ...]:
     """Of the texts in some languages: how many, the right ones, the kept ones, both, and the right ones of the kept."""
-    told = [(found == name, score > THRESHOLD) for name in which for found, score in answers[name]]
-    num, kept = len(told), sum(is_kept for _, is_kept in told)
-    both = sum(is_right and is_kept for is_right, is_kept in told)
+    printed = [(found == name, score > THRESHOLD) for name in which for found, score in answers[name]]
+    num, kept = len(printed), sum(is_kept for _, is_kept in printed)
+    both = sum(is_right and is_kept for is_right, is_kept in printed)
     fractions = num_right(answers, which) / num, kept / num, both / num, both / max(kept, 1)
     return (num, *(f"{fraction:.1%}" for fraction in fractions))
 

@@ -106,7 +106,7 @@ def parts(text: str) -> Iterator[str]:
 
 
 def run(folder: Path, entry: Entry, num_steps: int, seed: int) -> Curve:
-    """Train an entry in a process of its own."""
+    """Train an entry in a separate process."""
     with tempfile.TemporaryDirectory(dir=folder) as output:
         run_file, metrics_file = Path(output) / "state" / "run.json", Path(output) / "metrics.jsonl"
         run_file.parent.mkdir()
@@ -115,7 +115,7 @@ def run(folder: Path, entry: Entry, num_steps: int, seed: int) -> Curve:
         launch(entry.module, run_file, num_ranks=1, metrics_file=metrics_file, on_metrics=lines.append)
         parameters = json.loads((Path(output) / "summary.json").read_text())["parameters"]
     bits = [line["validation/bits_per_byte"] for line in lines if "validation/bits_per_byte" in line]
-    say(f"{entry.name}, {told_rate(entry.optim)}, seed {seed}: {', '.join(f'{value:.4f}' for value in bits)}")
+    say(f"{entry.name}, {rate_text(entry.optim)}, seed {seed}: {', '.join(f'{value:.4f}' for value in bits)}")
     return Curve(parameters, bits)
 
 
@@ -154,7 +154,7 @@ def tell_curves(folder: Path) -> None:
         [
             entry.name,
             f"{some[0].parameters:,}",
-            told_rate(entry.optim),
+            rate_text(entry.optim),
             *(f"{bits:.3f}" for bits in mean),
             f"{100 * (1 - mean[-1] / means[0][-1]):.1f}%",
         ]
@@ -165,11 +165,11 @@ def tell_curves(folder: Path) -> None:
         ["", "parameters", "learning rate", *(f"{100 * part // PARTS}%" for part in range(1, PARTS + 1)), "fewer bits"],
         rows,
         (f"Means of {len(SEEDS)} seeds, with a deviation of at most {spread:.3f}. " if SEEDS[1:] else "One seed. ")
-        + f"Muon has a learning rate of its own before AdamW's. {machine()}.",
+        + f"Muon's learning rate stands before AdamW's. {machine()}.",
     )
 
 
-def told_rate(config: OptimConfig) -> str:
+def rate_text(config: OptimConfig) -> str:
     """Muon's and AdamW's, or AdamW's."""
     rates = [config.muon_learning_rate] * (config.optimizer == "muon") + [config.learning_rate]
     return ", ".join(f"{rate:g}" for rate in rates)
@@ -183,7 +183,7 @@ def tell_grid(folder: Path) -> None:
     ]
     curves = run_all(folder, asked)
     rows = [
-        [entry.name, told_rate(entry.optim), f"{curve.bits_per_byte[-1]:.3f}"]
+        [entry.name, rate_text(entry.optim), f"{curve.bits_per_byte[-1]:.3f}"]
         for (entry, _, _), curve in zip(asked, curves, strict=True)
     ]
     print_table(

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.lease_races [--tries 4000] [--seed 0]
 
-A try is one artifact folder and three runs that want it, each a process of its own, with a lease of 0.15 s instead of 60 s. Every
+A try is one artifact folder and three runs that want it, each a separate process, with a lease of 0.15 s instead of 60 s. Every
 other try begins with a lease whose holder was killed; in every other pair of tries the first run inside is stopped (SIGSTOP) at a random
 moment of its work or of its commit, for half a lease to two and a half, and then continued. A run that holds the lease commits unless somebody has: the sequence of
 `tasks.execution.runner.execute`. Needs some fifteen minutes on two cores.
@@ -144,7 +144,7 @@ def stop_if(is_here: bool) -> None:
 
 
 def fork(work: Callable[[], int]) -> int:
-    """Run `work` in a process of its own; its id."""
+    """Run `work` in a separate process; its id."""
     if run := os.fork():
         return run
     status = 1

@@ -1,4 +1,4 @@
-"""How fast the loader gives tokens, beside how fast a model takes them.
+"""How fast the loader gives tokens, next to how fast a model takes them.
 
     python -m tests.benchmarks.loader_speed
 
@@ -81,7 +81,7 @@ def main() -> None:
                     (f"T {sequence_tokens:,}, {packing}", f"{given:,.0f}", f"{taken:,.0f}", f"{given / taken:.0f}")
                 )
     print_table(
-        f"The loader alone, one core, beside forward and backward of a model of {num_parameters(MODEL) / 1e6:.1f} M parameters",
+        f"The loader alone, one core, compared with forward and backward of a model of {num_parameters(MODEL) / 1e6:.1f} M parameters",
         ["", "loader, tokens/s", "model, tokens/s", "times as fast"],
         rows,
         f"CPU seconds, the files in memory, microbatches of {TrainConfig().microbatch_sequences}. {machine()}.",

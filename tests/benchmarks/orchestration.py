@@ -1,4 +1,4 @@
-"""What a run costs beside its steps: Prefect, the launch of the ranks, imports, checkpoints, the manifest.
+"""What a run costs next to its steps: Prefect, the launch of the ranks, imports, checkpoints, the manifest.
 
     python -m tests.benchmarks.orchestration [--minutes 5]
 

@@ -1,4 +1,4 @@
-"""Precision and recall of what is found as personal data, by kind, beside the patterns that people write and datatrove's.
+"""Precision and recall of what is found as personal data, by kind, next to the patterns that people write and datatrove's.
 
     python -m tests.benchmarks.pii_quality
 
@@ -116,7 +116,7 @@ def overlap(one: Span, others: Iterable[Span]) -> bool:
 
 
 def rates(texts: list[Text], finder: Finder) -> dict[str, tuple[str, str]]:
-    """Precision and recall by kind, as they are told."""
+    """Precision and recall by kind, as they are reported."""
     labels, hits, finds, right = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     for (_, gold), found in zip(texts, finder([text for text, _ in texts]), strict=True):
         labels.update(span.kind for span in gold)
@@ -132,10 +132,10 @@ def share(part: int, whole: int) -> str:
 
 def tell_sentences(title: str, texts: list[Text]) -> None:
     labels = Counter(span.kind for _, gold in texts for span in gold)
-    told = {name: rates(texts, finder) for name, finder in FINDER.items()}
+    printed = {name: rates(texts, finder) for name, finder in FINDER.items()}
     headings = ["kind", "labels"] + [f"{name}: {what}" for name in FINDER for what in ("precision", "recall")]
     rows = [
-        (kind, num, *(value for name in FINDER for value in told[name][kind])) for kind, num in labels.most_common()
+        (kind, num, *(value for name in FINDER for value in printed[name][kind])) for kind, num in labels.most_common()
     ]
     print_table(title, headings, rows)
 

@@ -120,12 +120,12 @@ def train(run: TrainRun) -> None:
         optimizer.step()
         optimizer.zero_grad()
         if (step + 1) % config.eval_every_steps == 0:
-            told = {
+            printed = {
                 "step": step + 1,
                 "validation/bits_per_byte": validate(model, validation_set, config.eval_sequences, token_bytes),
             }
             with (Path(run.output) / "metrics.jsonl").open("a") as metrics:
-                metrics.write(json.dumps(told) + "\n")
+                metrics.write(json.dumps(printed) + "\n")
     summary = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
     (Path(run.output) / "summary.json").write_text(json.dumps(summary))
 

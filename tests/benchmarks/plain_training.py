@@ -1,6 +1,6 @@
 """Training as others write it: a loop of plain PyTorch around the project's own model, nanochat's or nanoGPT's.
 
-    python plain_training.py SETTINGS.json      # a process of its own, started by tests/benchmarks/training_speed.py
+    python plain_training.py SETTINGS.json      # a separate process, started by tests/benchmarks/training_speed.py
 
 Reads train.bin, tokens as 16-bit numbers. Appends a line a step with train/seconds, as model.training.loop does, to a metrics.jsonl; trains
 until it is ended. Sequences begin anywhere in the text, as in nanoGPT. Every peer has the optimizer and the clipping of its own
@@ -91,9 +91,9 @@ def train(settings: Settings) -> None:
             nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
         model.zero_grad(set_to_none=True)
-        told = {"train/loss_nats": float(nats), "train/seconds": time.monotonic() - started}
+        printed = {"train/loss_nats": float(nats), "train/seconds": time.monotonic() - started}
         with Path(settings["metrics"]).open("a") as file:
-            file.write(json.dumps(told) + "\n")
+            file.write(json.dumps(printed) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.prefect_soak [--minutes 60] [--seed 1]
 
-In a folder of its own it starts a server, registers the deployments, and starts a worker. One deployment has an interval schedule.
+In its own folder it starts a server, registers the deployments, and starts a worker. One deployment has an interval schedule.
 Over and over, in a drawn order, runs are triggered, cancelled, retried, and launched by the pipeline. Three times the server is
 killed and started again, twice the worker is, twice the process of a run. At the end every run has as long to end as the slowest
 automation takes to mark it as crashed. A run that has not ended then hangs.

@@ -1,6 +1,6 @@
 """Damaged web archives through the ingest stage: no crash, no hang, all of it accounted for, and what survives.
 
-Ten real archives (gzip, zstd, not compressed, ARC) are damaged in every way below, each from a seed of its own; then come the files that
+Ten real archives (gzip, zstd, not compressed, ARC) are damaged in every way below, each from its own seed; then come the files that
 other projects made to be difficult. Of every run: records_read is the sum of the records by type, pages are the documents that
 were kept and dropped, every record without a block is followed by a damage, and no run takes longer than its limit.
 
@@ -108,7 +108,7 @@ def main() -> None:
         edge, errors, seconds = _ingest(folder / "edge", store)
     print_table(
         "Ten archives, damaged",
-        ["damage", "records before", "found as they were", "found, but changed", "damages told", "pages", "kept", "dropped", "wall s"],
+        ["damage", "records before", "found as they were", "found, but changed", "damages reported", "pages", "kept", "dropped", "wall s"],
         fuzzed,
         f"Each damage once, or as often as it says, or three times, in every file. Changed: what is not compressed has no checksum. {machine()}",
     )  # fmt: skip
@@ -156,8 +156,8 @@ def _fuzz(
         num_same += len(before & after)
         num_changed += len(after - before)
     counts, _, seconds = _ingest(inputs, store)
-    told = [counts[count] for count in ("damages", "pages", "documents", "documents_dropped")]
-    return [name, num_before, num_same, num_changed, *told, f"{seconds:.0f}"]
+    printed = [counts[count] for count in ("damages", "pages", "documents", "documents_dropped")]
+    return [name, num_before, num_same, num_changed, *printed, f"{seconds:.0f}"]
 
 
 def _blocks(data: bytes) -> set[tuple[str, str, bytes]]:

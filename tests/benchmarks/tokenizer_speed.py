@@ -1,9 +1,9 @@
-"""How fast documents become tokens: the stage from Parquet to Arrow, beside the bare encoder and tiktoken, on one core.
+"""How fast documents become tokens: the stage from Parquet to Arrow, next to the bare encoder and tiktoken, on one core.
 
     python -m tests.benchmarks.tokenizer_speed
 
 Reads novels, cut into documents of some kilobytes, and the main texts of web pages; the vocabulary is cl100k for all. The rounds of
-the stage and of the bare encoder take turns; the best round of each is told.
+the stage and of the bare encoder take turns; the best round of each is reported.
 """
 
 import gzip
@@ -93,8 +93,8 @@ def tiktoken(ranks: Path, texts_file: Path) -> dict[str, Any]:
     """Seconds of tiktoken's two ways, and a digest of the tokens of each document."""
     pattern = vocabularies.PATTERNS["gpt4"].replace("DIGITS", "3")
     command = [harness.peer("tiktoken==0.14.0", "numpy"), "-c", TIKTOKEN, ranks, pattern, texts_file, str(ROUNDS)]
-    told: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    return told
+    printed: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return printed
 
 
 def measure(folder: Path, encoder: tokenizers.Tokenizer, texts: list[str]) -> tuple[list[float], list[float]]:

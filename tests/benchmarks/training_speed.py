@@ -1,4 +1,4 @@
-"""Tokens a second of training, beside a plain PyTorch loop of the same model, nanochat and nanoGPT: one shape, data and precision.
+"""Tokens a second of training, next to a plain PyTorch loop of the same model, nanochat and nanoGPT: one shape, data and precision.
 
     python -m tests.benchmarks.training_speed [--compiled] [--bfloat16]      # two small models
     python -m tests.benchmarks.training_speed --device cuda      # GPT-2 of 124 M parameters, compiled, in bfloat16 with ZeRO 1
@@ -6,7 +6,7 @@
 `model.train` is started as the stage starts it; the others are tests/benchmarks/plain_training.py, with the defaults of the shell; the same
 model also in the environment of the stage.
 Every process takes its first steps, then they take turns: one trains while the others are suspended. A step's seconds are those from
-one line of metrics to the next, so data, logging and DeepSpeed are in them; the median of all steps is told. The step in which a
+one line of metrics to the next, so data, logging and DeepSpeed are in them; the median of all steps is reported. The step in which a
 process was suspended does not count.
 
 nanochat and nanoGPT run with this project's torch, from the checkouts that CRAWL2CHAT_NANOCHAT and CRAWL2CHAT_NANOGPT name, or from
@@ -155,11 +155,11 @@ def peer_settings(contender: Contender, shape: Shape, data: Path, device: str, m
 def environment(contender: Contender, device: str, dtype: str) -> dict[str, str]:
     """The stage's for model.train, the shell's for a peer. For the CPU a GPU is hidden, which everyone would take."""
     folder = checkout(contender.peer) if contender.peer in CHECKOUTS else ROOT
-    told = {"PYTHONPATH": str(folder), "NANOCHAT_DTYPE": dtype}
+    printed = {"PYTHONPATH": str(folder), "NANOCHAT_DTYPE": dtype}
     if device == "cpu":
-        told |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(contender.num_threads)}
+        printed |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(contender.num_threads)}
     is_plain = contender.peer and not contender.is_tuned
-    return {**(os.environ if is_plain else launcher._environment(contender.num_ranks)), **told}
+    return {**(os.environ if is_plain else launcher._environment(contender.num_ranks)), **printed}
 
 
 def checkout(peer: str) -> Path:
@@ -208,15 +208,15 @@ def measure(contenders: Sequence[Contender], shape: Shape, device: str) -> dict[
 
 
 def report(shape: Shape, rates: dict[Contender, float], device: str) -> None:
-    """One table: each beside plain PyTorch on as many threads, and beside nanochat."""
+    """One table: each next to plain PyTorch on as many threads, and next to nanochat."""
     plain = {each.num_threads: rates[each] for each in rates if each.peer == "transformer" and not each.is_tuned}
     flops = flops_per_token(shape.model, shape.train.sequence_tokens)
     rows = []
     for each, rate in rates.items():
         num_threads = each.num_ranks * each.num_threads
-        beside = f"{rate / rates[PEERS[0]]:.2f}" if num_threads == NUM_CORES else ""
+        relative = f"{rate / rates[PEERS[0]]:.2f}" if num_threads == NUM_CORES else ""
         mfu = [f"{rate * flops / peak_flops('cuda', torch.bfloat16):.1%}"] if device == "cuda" else []
-        rows.append((each.name, f"{rate:,.0f}", f"{rate / plain[num_threads]:.2f}", beside, *mfu))
+        rows.append((each.name, f"{rate:,.0f}", f"{rate / plain[num_threads]:.2f}", relative, *mfu))
     train, model = shape.train, shape.model
     print_table(
         f"Training {shape.name}: L {model.num_layers}, D {model.width}, V {model.vocab_size:,}, T {train.sequence_tokens:,}, "
@@ -235,15 +235,15 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--compiled", action="store_true", help="with torch.compile, as on a GPU in any case")
     parser.add_argument("--bfloat16", action="store_true", help="in bfloat16, as on a GPU in any case")
-    told = parser.parse_args()
+    printed = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # else what is suspended stays behind
-    if told.device == "cuda" and not torch.cuda.is_available():
+    if printed.device == "cuda" and not torch.cuda.is_available():
         say("--device cuda needs an NVIDIA GPU with 40 GB of memory or more, and a torch that is built for CUDA")
         sys.exit(2)
-    dtype = "bfloat16" if told.bfloat16 else "float32"
-    for shape in shapes(told.device, is_compiled=told.compiled, dtype=dtype):
-        others = [] if told.device == "cuda" else [TUNED, RANKS, *ALONE] if shape.name == "tiny" else [TUNED, RANKS]
-        report(shape, measure([OURS, PLAIN, *PEERS, *others], shape, told.device), told.device)
+    dtype = "bfloat16" if printed.bfloat16 else "float32"
+    for shape in shapes(printed.device, is_compiled=printed.compiled, dtype=dtype):
+        others = [] if printed.device == "cuda" else [TUNED, RANKS, *ALONE] if shape.name == "tiny" else [TUNED, RANKS]
+        report(shape, measure([OURS, PLAIN, *PEERS, *others], shape, printed.device), printed.device)
 
 
 if __name__ == "__main__":
