@@ -186,7 +186,7 @@ def max_open_shards() -> int:
 def checked_runs(path: str, vocab_size: int) -> Iterator[TokenRun]:
     """The record batches of a token shard, each with all its tokens below `vocab_size`. Raises UserError.
 
-    Reads the whole file, at some 5 GB/s once it is in memory: for 10 billion tokens that is seconds of a run of hours.
+    Reads the whole file.
     """
     for run in token_runs(path):
         if len(run.tokens) and int(largest := run.tokens.max()) >= vocab_size:

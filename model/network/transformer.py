@@ -221,7 +221,7 @@ class RewardModel(nn.Module):
 def initialize(model: Transformer | RewardModel, seed: int) -> None:
     """Draw all weights with the seed: normal, with standard deviation 0.02 at width 512 and as 1/sqrt(D) at others.
 
-    GPT-2's 0.02 is kept where it was found; the scaling with the width keeps activations at one size (as muP, Yang et al. 2022). Matrices
+    GPT-2's 0.02 is kept where it was found; the scaling with the width keeps activations at one size. Matrices
     that write to the residual stream are divided by sqrt(2 L) (Radford et al. 2019), so that its variance does not grow with
     depth. Norms stay 1. A reward head starts at 0: a new reward model prefers nothing.
     """

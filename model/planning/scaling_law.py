@@ -11,8 +11,8 @@ what a model lacks because it is small and because it has seen little. The fit d
 - Intervals are of fits to losses drawn around the law with the scatter that the runs have around it (a parametric bootstrap), with
   one degree of freedom less for each constant. A few runs determine five constants loosely; the intervals say how loosely.
 
-A fit takes 0.3 CPU seconds and 400 resampled ones 2 to 12 (November 2026). A vectorised Levenberg-Marquardt, which solved all starts and
-resamples at once, took 0.1 and 0.3 seconds and found the same minima to ten digits; next to a study's hours of training that did
+Fitting 400 resamples takes 2 to 12 CPU seconds (November 2026). A vectorised Levenberg-Marquardt, which solved all starts and
+resamples at once, took 0.1 to 0.3 seconds and found the same minima; next to a study's hours of training that did
 not pay for the code.
 
 N counts what every token is multiplied with: matrices, the head included, the embedding not. FLOPs go by it, 6 N D of them. The head

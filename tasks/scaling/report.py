@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CURVE_POINTS = 60
-LARGE_SCATTER = 0.02  # runs of one recipe and different seeds scatter by 0.2 to 0.5%
+LARGE_SCATTER = 0.02  # above this, the runs' scatter is reported as too large to trust the law
 
 
 def render(figures: Figures) -> str:
