@@ -59,7 +59,7 @@ SENTENCES = {
 @pytest.mark.parametrize("announced", ["text/html", "text/html; charset=utf-8"])
 @pytest.mark.parametrize("num_characters", [60, 200, 1000, 5000])
 @pytest.mark.parametrize("language", SENTENCES)
-def test_charset_is_detected(language: str, num_characters: int, announced: str) -> None:
+def test_decode_detects_the_charset(language: str, num_characters: int, announced: str) -> None:
     if (language, num_characters) == ("Hungarian", 60):
         pytest.xfail("ten letters beyond ASCII, all of which windows-1252 has too, as others")
     charset, sentence = SENTENCES[language]
@@ -85,7 +85,7 @@ def test_charset_is_detected(language: str, num_characters: int, announced: str)
         ("", "text/html; charset=iso-8859-1", "utf-8"),
     ],
 )
-def test_charset_of_header_and_meta(head: str, content_type: str, charset: str) -> None:
+def test_decode_follows_header_and_meta(head: str, content_type: str, charset: str) -> None:
     page = f"{head}<html><body>Château, né, öß, ä — “d” á í é</body></html>".replace("â", "á").replace("—", "-")
     page = page.replace("“", '"').replace("”", '"')
     assert decode(page.encode(charset), content_type) == page

@@ -32,7 +32,7 @@ def whole(data: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("form", ["gzip", "zstd"])
-def test_a_flipped_bit_costs_one_record(form: str) -> None:
+def test_flipped_bit_costs_one_record(form: str) -> None:
     clean = archive(PAGES, form)
     offsets = [one.offset for one in read(clean)[0]]
     for place in range(offsets[2] + 20, offsets[3], 11):
@@ -44,7 +44,7 @@ def test_a_flipped_bit_costs_one_record(form: str) -> None:
         assert not damage.is_cut
 
 
-def test_the_page_of_a_damaged_member_is_still_named() -> None:
+def test_page_of_a_damaged_member_is_named() -> None:
     clean = archive(PAGES, "gzip")
     damaged = bytearray(clean)
     damaged[read(clean)[0][3].offset - 6] ^= 1  # in the checksum
@@ -53,7 +53,7 @@ def test_the_page_of_a_damaged_member_is_still_named() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_garbage_between_records_costs_none(form: str) -> None:
+def test_garbage_between_records_costs_no_record(form: str) -> None:
     first, second = archive(PAGES[:3], form), archive(PAGES[3:], form.removesuffix(" with a dictionary"))
     assert whole(first + GARBAGE + second) == [0, 1, 2, 3, 4, 5]
     _, (damage,) = read(first + GARBAGE + second)
@@ -61,12 +61,12 @@ def test_garbage_between_records_costs_none(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["gzip", "zstd", "plain"])
-def test_a_file_without_its_begin_is_read_from_the_first_whole_record(form: str) -> None:
+def test_file_without_its_start_is_read_from_the_first_whole_record(form: str) -> None:
     data = archive(PAGES, form)
     assert whole(data[len(data) // 3 :]) in ([2, 3, 4, 5], [3, 4, 5])
 
 
-def test_a_plain_file_without_its_begin_is_not_taken_for_the_gzip_in_it() -> None:
+def test_plain_file_without_its_start_is_not_read_as_the_gzip_in_it() -> None:
     body = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(GARBAGE)
     pages = [record("resource", f"http://site.example/{number}", body, is_gzip=False) for number in range(3)]
     assert whole(b"".join(pages)[300:]) == [1, 2]
@@ -75,7 +75,7 @@ def test_a_plain_file_without_its_begin_is_not_taken_for_the_gzip_in_it() -> Non
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("change", [-300, -1, 7, 300, 90_000, 20_000_000])
-def test_a_wrong_length_costs_one_record(form: str, change: int) -> None:
+def test_wrong_length_costs_one_record(form: str, change: int) -> None:
     length = int(PAGES[2].partition(b"Content-Length: ")[2].partition(b"\r")[0])
     wrong = PAGES[2].replace(b"Content-Length: %d" % length, b"Content-Length: %d" % (length + change))
     data = archive([*PAGES[:2], wrong, *PAGES[3:]], form)
@@ -96,7 +96,7 @@ def test_a_wrong_length_costs_one_record(form: str, change: int) -> None:
         (b"Content-Length: ", b"Content-Length: x"),
     ],
 )
-def test_a_damaged_header_costs_one_record(form: str, old: bytes, new: bytes) -> None:
+def test_damaged_header_costs_one_record(form: str, old: bytes, new: bytes) -> None:
     wrong = PAGES[2].replace(old, new, 1)
     assert whole(archive([*PAGES[:2], wrong, *PAGES[3:]], form)) == [0, 1, 3, 4, 5]
 
@@ -134,13 +134,13 @@ def test_damage_within_one_large_member_costs_what_follows_and_no_more() -> None
     ],
     ids=range(10),
 )
-def test_a_file_made_to_be_slow_is_not(data: bytes) -> None:
+def test_file_made_to_be_slow_is_read_in_linear_time(data: bytes) -> None:
     start = time.process_time()
     read(data)
-    assert time.process_time() - start < 10  # a minute and more where each place is searched from anew
+    assert time.process_time() - start < 10  # a minute and more where the search starts again at each place
 
 
-def test_of_a_file_with_much_damage_the_first_places_are_listed_and_all_counted(
+def test_much_damage_is_counted_and_its_first_places_are_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.ingest.stage.tick", lambda: None)
@@ -157,7 +157,7 @@ def test_of_a_file_with_much_damage_the_first_places_are_listed_and_all_counted(
 
 @settings(max_examples=80, deadline=None)
 @given(st.data())
-def test_whatever_the_damage_all_is_accounted_for(data: st.DataObject) -> None:
+def test_every_byte_is_accounted_for_after_any_damage(data: st.DataObject) -> None:
     damaged = bytearray(archive(PAGES, data.draw(st.sampled_from(FORMS))))
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, max(len(damaged) - 1, 0)))

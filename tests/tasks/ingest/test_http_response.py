@@ -38,16 +38,16 @@ def chunked(body: bytes, size: int) -> bytes:
         ("HTTP/1.1 20000", None),
     ],
 )
-def test_the_status_is_the_first_number_of_three_digits(line: str, status: int | None) -> None:
+def test_parse_response_takes_the_first_number_of_three_digits_as_status(line: str, status: int | None) -> None:
     assert parse_response(stored(HTML, status=line)).status == status
 
 
-def test_a_header_may_go_on_in_the_next_line() -> None:
+def test_parse_response_joins_a_header_of_several_lines() -> None:
     response = parse_response(stored(HTML, "X-Type: text/html;\r\n\tcharset=koi8-r", "X-Last: yes"))
     assert (response.headers["x-type"], response.headers["x-last"]) == ("text/html; charset=koi8-r", "yes")
 
 
-def test_a_block_without_http_headers_is_a_body() -> None:
+def test_parse_response_takes_a_block_without_headers_as_body() -> None:
     assert parse_response(HTML) == (None, {}, HTML)
 
 
@@ -63,7 +63,7 @@ def test_a_block_without_http_headers_is_a_body() -> None:
         (stored(b"a\0b\0c\0d"), "mime/text"),
     ],
 )
-def test_what_is_no_page_is_dropped_with_the_reason(block: bytes, reason: str) -> None:
+def test_body_of_drops_what_is_not_a_page_with_the_reason(block: bytes, reason: str) -> None:
     with pytest.raises(Dropped, match=f"^{reason}$"):
         body_of(block, MB)
 
@@ -87,26 +87,26 @@ def test_what_is_no_page_is_dropped_with_the_reason(block: bytes, reason: str) -
     ],
 )
 @pytest.mark.parametrize("transfer", ["none", "chunked", "said to be chunked"])
-def test_bodies_are_as_announced_or_not(encoding: str, body: bytes, transfer: str) -> None:
+def test_body_of_reads_bodies_with_right_and_wrong_headers(encoding: str, body: bytes, transfer: str) -> None:
     headers = [f"Content-Encoding: {encoding}", *(["Transfer-Encoding: chunked"] if transfer != "none" else [])]
     block = stored(chunked(body, 100) if transfer == "chunked" else body, *headers)
     assert body_of(block, MB).content == HTML
 
 
 @pytest.mark.parametrize("transfer", ["gzip", "gzip, chunked"])
-def test_a_body_may_be_compressed_for_its_content_and_for_its_transfer(transfer: str) -> None:
+def test_body_of_decompresses_content_and_transfer_encodings(transfer: str) -> None:
     twice = gzip.compress(brotli.compress(HTML))
     body = chunked(twice, 100) if "chunked" in transfer else twice
     assert body_of(stored(body, "Content-Encoding: br", f"Transfer-Encoding: {transfer}"), MB).content == HTML
 
 
-def test_chunks_that_stop_being_chunks_keep_what_there_is() -> None:
+def test_dechunk_keeps_the_rest_after_a_missing_chunk_size() -> None:
     assert dechunk(b"3\r\nabc\r\nzzz def") == b"abczzz def"
     assert dechunk(b"ff\r\nabc") == b"abc"
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
-def test_a_bomb_costs_its_limit_and_no_more(encoding: str) -> None:
+def test_bomb_costs_its_limit_and_no_more(encoding: str) -> None:
     import tracemalloc
 
     compress = {"gzip": gzip.compress, "deflate": zlib.compress, "br": lambda data: brotli.compress(data, quality=1)}
@@ -134,7 +134,7 @@ def test_a_bomb_costs_its_limit_and_no_more(encoding: str) -> None:
         ("<p>wide".encode("utf-16"), "text/html", True),
     ],
 )
-def test_html_is_known_by_its_content_where_the_header_is_wrong(body: bytes, content_type: str, expected: bool) -> None:
+def test_body_of_detects_html_where_the_header_is_wrong(body: bytes, content_type: str, expected: bool) -> None:
     assert is_html(body, content_type) is expected
 
 
@@ -160,17 +160,17 @@ def test_html_is_known_by_its_content_where_the_header_is_wrong(body: bytes, con
         ("l’été dernier", "cp1252", "text/html; charset=iso-8859-1", "utf-16"),
     ],
 )
-def test_charsets(text: str, charset: str, content_type: str, meta: str) -> None:
+def test_decode_reads_every_charset(text: str, charset: str, content_type: str, meta: str) -> None:
     document = f'<html><head><meta charset="{meta}"></head><body>{text}</body></html>'
     assert decode(document.encode(charset), content_type) == document
 
 
-def test_a_charset_that_is_commented_out_is_not_announced() -> None:
+def test_decode_ignores_a_charset_in_a_comment() -> None:
     page = '<!-- <meta charset="iso-8859-1"> --><meta charset="windows-1251"><p>Маяк'
     assert decode(page.encode("cp1251"), "text/html") == page
 
 
-def test_a_codec_that_is_no_charset_is_not_run() -> None:
+def test_decode_does_not_run_a_codec_that_is_not_a_charset() -> None:
     assert decode(b"<p>\xe4\xe4</p>", "text/html; charset=zlib") != ""
     assert decode(b"<p>text</p>", "text/html; charset=rot13") == "<p>text</p>"
 
@@ -184,9 +184,7 @@ def test_a_codec_that_is_no_charset_is_not_run() -> None:
         ("古い灯台は漁師たちが建てた。" * 30, "euc_jp", b"\xfd "),
     ],
 )
-def test_a_damaged_character_does_not_make_another_charset_of_what_is_announced(
-    text: str, charset: str, damage: bytes
-) -> None:
+def test_decode_keeps_the_announced_charset_despite_a_damaged_character(text: str, charset: str, damage: bytes) -> None:
     body = f"<p>{text} {text}</p>".encode(charset)
     content_type = f"text/html; charset={charset}"
     assert text in decode(body.replace(b" ", b" " + damage, 1), content_type)
@@ -198,13 +196,13 @@ def test_a_damaged_character_does_not_make_another_charset_of_what_is_announced(
     "charset",
     ["utf-7", "unicode_escape", "raw-unicode-escape", "idna", "punycode", "undefined", "cp500", "utf-16", "utf-32-le"],
 )
-def test_a_codec_of_python_is_no_charset_of_the_web(charset: str) -> None:
-    """Some of them give surrogates, which no file takes; UTF-16 is told by its BOM."""
+def test_web_charset_refuses_codecs_that_only_python_has(charset: str) -> None:
+    """Some of them give surrogates, which no file takes; UTF-16 is recognised by its BOM."""
     assert web_charset(charset) == ""
     decode(b"<p>\xff \\ud800 +2AA-", f"text/html; charset={charset}").encode()
 
 
-def test_noise_is_undecodable_and_not_text() -> None:
+def test_decode_refuses_noise() -> None:
     import random
 
     noise = random.Random(1).randbytes(20_000)
@@ -212,11 +210,11 @@ def test_noise_is_undecodable_and_not_text() -> None:
         decode(b"<html>" + noise, "text/html; charset=utf-8")
 
 
-def test_many_comments_before_what_is_no_html_cost_no_time() -> None:
+def test_many_comments_cost_linear_time() -> None:
     assert not is_html(b"<!---->" * 600 + b"words", "text/plain")
 
 
-def test_real_bodies_in_legacy_charsets(shared_data: Path) -> None:
+def test_decode_reads_real_bodies_in_legacy_charsets(shared_data: Path) -> None:
     """What headers announce is right here; left out are EUC-TW, which Python lacks, and UTF-16 and UTF-32 without a BOM: no page to `is_html`."""
     import base64
     import json

@@ -33,7 +33,7 @@ def inputs_of(step: Step[Crawl], store: Store) -> list[dict[str, object]]:
     return [json.loads(line) for line in (store.folder(step.id) / "inputs.jsonl").read_text().splitlines()]
 
 
-def test_a_folder_a_glob_and_paths_name_the_same_files(tmp_path: Path, store: Store) -> None:
+def test_folder_glob_and_paths_name_the_same_files(tmp_path: Path, store: Store) -> None:
     paths = write_crawl(tmp_path / "crawl" / "deep", 3, 1)
     (tmp_path / "crawl" / "notes.txt").write_text("no archive")
     (tmp_path / "crawl" / "deep" / "part-1.warc.wat.gz").write_text("metadata only")
@@ -49,7 +49,7 @@ def test_a_folder_a_glob_and_paths_name_the_same_files(tmp_path: Path, store: St
     assert [line["bytes"] for line in inputs_of(steps[0], store)] == [path.stat().st_size for path in paths]
 
 
-def test_a_moved_file_is_the_same_and_a_changed_one_is_not(tmp_path: Path) -> None:
+def test_fingerprint_follows_the_content_of_files_not_their_place(tmp_path: Path) -> None:
     (path,) = write_crawl(tmp_path / "here", 1, 1)
     before = listed(str(path)).fingerprint
     moved = Path(shutil.move(path, tmp_path / path.name))
@@ -59,7 +59,7 @@ def test_a_moved_file_is_the_same_and_a_changed_one_is_not(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("suffix", ["warc", "WARC.GZ", "arc", "arc.gz", "wet", "warc.wet.gz", "wet.gz", "warc.zst"])
-def test_names_of_archives_in_a_folder(tmp_path: Path, suffix: str) -> None:
+def test_find_takes_the_archives_of_a_folder(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"a.{suffix}").touch()
     (tmp_path / "a.wat.gz").touch()
     assert find(str(tmp_path)) == [str(tmp_path / f"a.{suffix}")]
@@ -72,7 +72,7 @@ def test_shard_names_are_short_safe_and_all_different() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "trouble"),
+    ("name", "reason"),
     [
         ("missing.warc.gz", "missing.warc.gz does not exist"),
         ("*.warc.gz", "no file matches"),
@@ -82,15 +82,15 @@ def test_shard_names_are_short_safe_and_all_different() -> None:
         ("", "input is empty"),
     ],
 )
-def test_bad_input_is_one_line_with_the_remedy(tmp_path: Path, name: str, trouble: str) -> None:
+def test_bad_input_is_one_line_with_the_remedy(tmp_path: Path, name: str, reason: str) -> None:
     pattern = name if "://" in name or not name else str(tmp_path / name)
     with pytest.raises(ValueError, match=r"--input") as error:
         assert listed(pattern).id
-    assert trouble in str(error.value)
+    assert reason in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_the_sample_web_stands_alone() -> None:
+def test_sample_web_cannot_be_mixed_with_other_inputs() -> None:
     assert listed("sample").config == SampleWebConfig()
     with pytest.raises(ValueError, match="alone"):
         assert listed("sample", "other.warc").id
@@ -109,7 +109,7 @@ def test_other_filesystems_are_globbed_and_known_by_their_checksums() -> None:
     assert step.fingerprint != listed("memory://crawl-*/part.warc.gz").fingerprint
 
 
-def test_a_file_on_a_server_is_known_by_size_and_etag(tmp_path: Path) -> None:
+def test_file_on_a_server_is_identified_by_size_and_etag(tmp_path: Path) -> None:
     (path,) = write_crawl(tmp_path, 1, 1)
     with serving(tmp_path) as server:
         before = listed(f"{server.url}/{path.name}")
@@ -120,7 +120,7 @@ def test_a_file_on_a_server_is_known_by_size_and_etag(tmp_path: Path) -> None:
             assert listed(f"{server.url}/missing.warc.gz").id
 
 
-def test_the_first_files_of_a_crawl_come_from_its_listing(tmp_path: Path, store: Store) -> None:
+def test_crawl_takes_the_first_files_of_its_listing(tmp_path: Path, store: Store) -> None:
     names = [f"crawl-data/CC-TEST/segments/{number}/warc/{number}.warc.gz" for number in range(5)]
     write_listing(tmp_path, "CC-TEST", names)
     with serving(tmp_path) as server:
@@ -132,7 +132,7 @@ def test_the_first_files_of_a_crawl_come_from_its_listing(tmp_path: Path, store:
     assert listed("cc:CC-TEST", max_files=3, base_url=server.url).fingerprint != step.fingerprint
 
 
-def test_a_crawl_that_does_not_exist_is_said_with_the_address(tmp_path: Path, store: Store) -> None:
+def test_missing_crawl_is_named_with_its_address(tmp_path: Path, store: Store) -> None:
     with serving(tmp_path) as server:
         with pytest.raises(ValueError, match=r"no listing of crawl CC-NONE at .*warc\.paths\.gz"):
             execute(listed("cc:CC-NONE", base_url=server.url), store)

@@ -106,7 +106,7 @@ def test_pages_become_documents_and_all_else_has_a_reason(tmp_path: Path, store:
     assert documents.manifest.counts["files_cut_off"] == 1
 
 
-def test_what_would_be_dropped_later_is_not_extracted_where_it_is_asked_for(tmp_path: Path, store: Store) -> None:
+def test_prefilters_drop_pages_before_extraction(tmp_path: Path, store: Store) -> None:
     german = (
         "Der alte Leuchtturm an der Mündung des Flusses wurde von Fischern erbaut, die keine Boote verlieren wollten. "
         * 5
@@ -153,7 +153,7 @@ def test_damaged_files_are_named_and_the_others_read(tmp_path: Path, store: Stor
     )
 
 
-def test_rubbish_alone_is_an_error_of_the_user(tmp_path: Path, store: Store) -> None:
+def test_input_of_rubbish_alone_raises_user_error(tmp_path: Path, store: Store) -> None:
     (tmp_path / "page.warc").write_text("<html>no archive</html>")
     (tmp_path / "empty.warc.gz").write_bytes(b"")
     with pytest.raises(ValueError, match=r"none of the 2 files is a web archive; the first, .*, at byte 0"):
@@ -170,7 +170,7 @@ def test_moved_files_are_the_same_and_are_found_again(tmp_path: Path, store: Sto
     assert [document["url"] for document in kept(other)] == [document["url"] for document in kept(before)]
 
 
-def test_a_crawl_over_a_bad_network_gives_what_the_files_give(
+def test_ingest_over_a_bad_network_equals_ingest_of_the_files(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = write_crawl(tmp_path / "base" / "crawl-data" / "CC-TEST", 2, 3)
@@ -181,12 +181,12 @@ def test_a_crawl_over_a_bad_network_gives_what_the_files_give(
     with serving(tmp_path / "base") as server:
         server.faults = {f"/{names[0]}": ["busy", "break", "break"], f"/{names[1]}": ["break"]}
         crawled = run(store, "cc:CC-TEST-LIST", base_url=server.url)
-        assert any(wanted for _, _, wanted, _ in server.requests)  # it went on, by byte range
+        assert any(wanted for _, _, wanted, _ in server.requests)  # it resumed, by byte range
     assert kept(crawled) == kept(direct)
     assert crawled.manifest.counts == direct.manifest.counts
 
 
-def test_killed_in_the_middle_it_goes_on_and_gives_the_same_files(tmp_path: Path, store: Store) -> None:
+def test_killed_ingest_resumes_and_writes_the_same_files(tmp_path: Path, store: Store) -> None:
     write_crawl(tmp_path / "crawl", 2, 150)
     config = IngestConfig(inputs=[str(tmp_path / "crawl")], num_workers=1)
     process = subprocess.Popen([sys.executable, "-c", KILLED, config.model_dump_json()], start_new_session=True)
@@ -242,11 +242,11 @@ def wait_for_end(process_group: int) -> None:
         ("https://a.example/web/2020id_/http://b.example", "https://a.example/web/2020id_/http://b.example"),
     ],
 )
-def test_a_copy_in_the_wayback_machine_has_the_url_of_the_page(url: str, expected: str) -> None:
+def test_original_url_of_a_wayback_copy_is_that_of_the_page(url: str, expected: str) -> None:
     assert original_url(url) == expected
 
 
-def test_real_edge_cases(shared_data: Path, store: Store) -> None:
+def test_ingest_reads_real_edge_cases(shared_data: Path, store: Store) -> None:
     documents = run(store, shared_data / "warc" / "edge", shared_data / "warc" / "commoncrawl", num_workers=2)
     counts = documents.manifest.counts
     assert counts["files"] == 81
@@ -259,7 +259,7 @@ def test_real_edge_cases(shared_data: Path, store: Store) -> None:
     assert "https://an.wikipedia.org/wiki/Escopete" in urls
 
 
-def test_a_doubled_status_line_and_original_urls_in_a_real_crawl(shared_data: Path, store: Store) -> None:
+def test_ingest_reads_doubled_status_lines_and_original_urls_of_a_real_crawl(shared_data: Path, store: Store) -> None:
     documents = run(store, shared_data / "warc" / "archive-query-log" / "stackoverflow.warc.gz")
     assert documents.manifest.counts["documents"] == 10
     assert all(

@@ -32,7 +32,7 @@ def urls(data: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("separator", [b"", bytes(512)], ids=["", "padded"])
-def test_an_offset_is_where_the_member_of_the_record_begins(separator: bytes) -> None:
+def test_offset_is_where_the_member_of_the_record_begins(separator: bytes) -> None:
     data = separator.join(PAGES)
     records, _ = read(data)
     assert len(records) == 4
@@ -41,18 +41,18 @@ def test_an_offset_is_where_the_member_of_the_record_begins(separator: bytes) ->
         assert (again.url, again.block) == (found.url, found.block)
 
 
-def test_an_offset_in_a_plain_file_is_where_the_record_begins() -> None:
+def test_offset_in_a_plain_file_is_where_the_record_begins() -> None:
     data = b"".join(record("resource", f"http://site.example/{number}", b"x" * 5, is_gzip=False) for number in range(3))
     assert [data[found.offset :].startswith(b"WARC/1.0") for found in read(data)[0]] == [True] * 3
 
 
-def test_an_arc_record_may_have_spaces_in_its_url_and_media_type() -> None:
+def test_arc_record_may_have_spaces_in_its_url_and_media_type() -> None:
     line = b"http://site.example/a b 127.0.0.1 20000824015105 text/html; charset=iso-8859-1 4\n"
     (found,), damages = read(line + b"text\n")
     assert (found.url, found.date, found.block, damages) == ("http://site.example/a b", "20000824015105", b"text", [])
 
 
-def test_a_file_that_is_one_gzip_member_is_read_as_well() -> None:
+def test_file_of_one_gzip_member_is_read() -> None:
     assert urls(gzip.compress(b"".join(PLAIN_PAGES))) == urls(b"".join(PAGES))
 
 
@@ -67,14 +67,14 @@ def test_all_forms_give_the_same_records(form: str) -> None:
 
 
 @pytest.mark.parametrize("is_compressed", [True, False])
-def test_a_dictionary_of_zstd_may_be_compressed_itself(is_compressed: bool) -> None:
+def test_zstd_dictionary_may_be_compressed(is_compressed: bool) -> None:
     trained = zstandard.train_dictionary(2_000, [html(number).encode() for number in range(50)])
     frames = map(zstandard.ZstdCompressor(dict_data=trained).compress, PLAIN_PAGES)
     assert len(urls(dictionary_frame(trained.as_bytes(), is_compressed) + b"".join(frames))) == 4
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_file_cut_anywhere_gives_the_records_before_and_names_the_place(form: str) -> None:
+def test_file_cut_anywhere_gives_the_records_before_and_names_the_place(form: str) -> None:
     whole = archive(PLAIN_PAGES, form)
     offsets = [found.offset for found in read(whole)[0]]
     for cut in (offsets[2] + 40, (offsets[2] + offsets[3]) // 2, offsets[3] - 20):
@@ -95,13 +95,13 @@ def test_a_file_cut_anywhere_gives_the_records_before_and_names_the_place(form: 
         b"",
     ],
 )
-def test_what_is_no_archive_is_said_to_be_none(data: bytes) -> None:
+def test_file_that_is_not_an_archive_is_reported(data: bytes) -> None:
     records, (damage,) = read(data)
     assert records == []
     assert (damage.offset, damage.num_bytes, damage.is_cut) == (0, len(data), False)
 
 
-def test_an_error_does_not_quote_the_page() -> None:
+def test_error_does_not_quote_the_page() -> None:
     _, (damage,) = read(b"".join(PAGES) + gzip.compress(b"Jane Roe, 12 Elm Street\n", mtime=0))
     assert "Jane" not in damage.reason
 
@@ -133,7 +133,7 @@ def test_no_file_costs_much_memory(data: bytes) -> None:
     assert peak_bytes(io.BytesIO(data)) < 40_000_000
 
 
-def test_a_frame_of_zstd_that_asks_for_too_much_memory_is_refused() -> None:
+def test_zstd_frame_that_needs_too_much_memory_is_refused() -> None:
     parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=30, write_content_size=False)
     greedy = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     data = greedy.compress(PLAIN_PAGES[0]) + greedy.flush() + archive(PLAIN_PAGES[1:], "zstd")
@@ -154,7 +154,7 @@ class Endless(io.RawIOBase):
         return self.member if self.given_bytes < 2**30 else b""
 
 
-def test_a_file_that_grows_too_much_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_grows_too_much_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.ingest.decompression.FREE_BYTES", 10_000_000)
     source = Endless()
     (damage,) = read_records(source, MAX_BYTES)
@@ -162,7 +162,7 @@ def test_a_file_that_grows_too_much_is_given_up(monkeypatch: pytest.MonkeyPatch)
     assert source.given_bytes < 2_000_000
 
 
-def test_a_large_record_is_passed_over_and_may_hold_an_archive_itself() -> None:
+def test_large_record_is_skipped_even_if_it_holds_an_archive() -> None:
     inner = b"".join(PLAIN_PAGES) * 3
     for is_gzip in (True, False):
         outer = record("resource", "http://site.example/a.warc", inner, is_gzip=is_gzip)

@@ -55,7 +55,7 @@ else:
 
 @pytest.mark.parametrize("num_bytes", [3, 100_000])  # while the file is opened, and in the middle
 @pytest.mark.parametrize("kind", ["documents", "tokens", "attributes"])
-def test_a_full_disk_leaves_no_part_of_a_shard(kind: str, num_bytes: int, tmp_path: Path) -> None:
+def test_full_disk_leaves_no_part_of_a_shard(kind: str, num_bytes: int, tmp_path: Path) -> None:
     path = tmp_path / "shards" / "shard"
     path.parent.mkdir()
     path.write_text("the earlier shard")
@@ -70,7 +70,7 @@ def test_a_full_disk_leaves_no_part_of_a_shard(kind: str, num_bytes: int, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["documents", "tokens", "attributes"])
-def test_a_shard_replaces_the_earlier_one_when_it_is_whole(kind: str, tmp_path: Path) -> None:
+def test_shard_replaces_the_earlier_one_when_it_is_whole(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "new" / "shard"
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT, kind, str(path), str(10**9)], capture_output=True, text=True, check=True
