@@ -18,7 +18,7 @@ MANIFEST = "manifest.json"
 STATE = ".state"  # what a stage needs to resume after a kill: records of finished shards, checkpoints. Removed on completion.
 MAX_PATH_BYTES = 4_000  # Linux takes 4,095 for a whole path
 DRIVE = re.compile(r"[A-Za-z]:")  # of Windows
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def check_name(name: str) -> str:
@@ -86,7 +86,7 @@ class Manifest(pydantic.BaseModel):
 
     model_config = ConfigDict(ser_json_inf_nan="constants")  # null would not be read again
 
-    kind: str
+    kind: Name
     stage: Name
     stage_version: int
     fingerprint: Name

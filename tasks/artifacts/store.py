@@ -26,6 +26,7 @@ from model.errors import UserError
 from model.files import replacing
 from tasks.artifacts.files import Hashes, cache_folder, logger, write_atomically
 from tasks.artifacts.manifest import (
+    CONTROL,
     MANIFEST,
     STATE,
     Artifact,
@@ -104,6 +105,11 @@ class Store:
             for file in manifest.files:
                 if not (folder / file.path).exists():
                     self._download(f"{artifact_id}/{file.path}", file.bytes)
+                    if not (folder / file.path).exists():
+                        raise DamagedArtifact(
+                            f"{self.shown_url}/{artifact_id}/{file.path} was deleted: make artifact {artifact_id} again with "
+                            f"`crawl2chat run RECIPE --force {manifest.stage}`"
+                        )
         self.verify(manifest)
         return kind(manifest, folder)
 
@@ -295,7 +301,8 @@ def _read_manifest(path: Path, artifact_id: str) -> Manifest:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the whole of it"
+        # A key of the file may stand in it: without what a terminal takes for a command
+        where = CONTROL.sub("?", ".".join(map(str, first["loc"])))[:80] or "the whole of it"
         raise DamagedArtifact(f"{path} is not a manifest ({where}: {first['msg']}): {remedy}") from None
     if manifest.id != artifact_id:
         raise DamagedArtifact(f"{path} is the manifest of {manifest.id}, not of {artifact_id}: {remedy}")
