@@ -121,6 +121,7 @@ def assign_clusters(ctx: StageContext, work: Work, paths: Sequence[Path], num_kn
     columns, config, num = work.columns, work.config, work.num_documents
     num_parts = clusters.num_parts(num, work.spare_bytes)
     verdicts = Verdicts(rank(work, paths, num_parts), Clusters(num), np.zeros(num, np.uint16))
+    # The cheapest rule first: each sees only the documents that the rules before left, so that few are compared by MinHash.
     for code, rule in enumerate(RULES, start=1):
         clusters.write_ranks(columns["rank"], verdicts.numbers, verdicts.dropped)
         if not getattr(config, f"by_{rule}"):
@@ -162,6 +163,7 @@ def find_pairs(ctx: StageContext, work: Work) -> list[Path]:
 
 def pair_part(part: Part) -> Counts:
     """Write the pairs with equal keys, among documents that have a rank and an n-gram."""
+    # A document without an n-gram has the same band keys as every other such document, and is similar to none.
     columns = part.work.columns
     others = [columns["rank"], columns["is_signed"]]
     numbers, keys, ranks, is_signed = select(columns[part.key], others, part.work.num_documents, part.low, part.high)
@@ -184,6 +186,7 @@ def write_clusters(path: Path, work: Work, sources: Sequence[tuple[int, Path]], 
 
 def read_ids(sources: Sequence[tuple[int, Path]], numbers: Integers) -> list[str]:
     """The ids of the documents with these numbers. `sources`: the files, each with the number of its first document."""
+    # Sorted by number, so that each file is read once, however the documents of a cluster are spread.
     ids, order = np.empty(len(numbers), object), np.argsort(numbers)
     ends = [*np.searchsorted(numbers[order], [first for first, _ in sources]), len(numbers)]
     for (first, path), start, end in zip(sources, ends, ends[1:], strict=False):

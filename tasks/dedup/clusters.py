@@ -117,6 +117,7 @@ class Clusters:
 
     def settle(self) -> None:
         """Set `parents` to the root of each rank's cluster. Roots are never higher, so earlier blocks are final."""
+        # In blocks: temporary arrays of all documents would add to the memory that is held for each.
         for start in range(0, len(self.parents), BLOCK_DOCUMENTS):
             ranks = self.parents[start : start + BLOCK_DOCUMENTS]
             ranks[:] = self.roots(ranks)

@@ -63,6 +63,7 @@ def collect(files: Mapping[Path, str], ngram_size: int) -> Questions:
             hashed = [hash_ngrams(hash_words(split_words(text)), ngram_size) for text in strings]
             ngrams.append(np.concatenate([ngrams[0], *hashed]))
     lengths = np.array([len(found) for found in ngrams[1:]], np.int64)
+    # np.unique returns the first occurrence, which gives an n-gram that several questions share to the first of them.
     different, first = np.unique(np.concatenate(ngrams), return_index=True)
     owners = np.repeat(np.arange(len(places)), lengths)[first]
     eval_sets, lines = np.array(places, np.int64).reshape(-1, 2).T

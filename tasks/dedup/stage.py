@@ -133,6 +133,7 @@ def check_earlier(config: DedupConfig) -> None:
 def check_signatures(earlier: Documents, config: DedupConfig) -> None:
     """Raises UserError where an earlier artifact kept no signatures, or computed them with other settings."""
     theirs, ours = earlier.manifest.config, config.model_dump() | {"keep_signatures": True}
+    # Signatures of other hash functions, n-grams or bands would agree by chance alone.
     for field in SIGNING:
         if theirs.get(field) != ours[field]:
             raise UserError(
@@ -166,6 +167,7 @@ def deduplicate_documents(ctx: StageContext, config: DedupConfig, inputs: DedupI
     known = [path for earlier in inputs.earlier for path in earlier.files("signatures/*.parquet")]
     paths = documents.files("documents/*.parquet")
     sizes = [pq.read_metadata(path).num_rows for path in (*known, *paths)]
+    # Numbers run over all shards, known documents first: in the columns a document is a position, without a table of ids.
     firsts = np.cumsum([0, *sizes]).tolist()
     sources = list(zip(firsts, (*known, *paths), strict=False))
     work = Work(ctx.folder, ctx.state, config, firsts[-1])
@@ -234,6 +236,7 @@ def sign_shard(shard: Shard) -> Counts:
     """Write the signatures of a shard's documents, and which n-grams of evaluation questions they contain."""
     config, columns = shard.config, shard.work.columns
     ngrams = np.load(shard.work.state / "questions.npy")
+    # Words are hashed once, for MinHash and for the questions alike.
     documents, first = read_documents(shard.path), shard.first
     hits = [np.zeros((2, 0), np.int64)]
     while batch := list(islice(documents, BATCH_DOCUMENTS)):

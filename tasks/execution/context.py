@@ -26,6 +26,7 @@ class StageContext:
     @property
     def state(self) -> Path:
         """The folder of what a stage needs to resume. Raises LeaseLost where another run works there now."""
+        # Checked on each use, since what is written here is what a run that took over resumes from.
         self.check_lease()
         path = self.folder / STATE
         path.mkdir(parents=True, exist_ok=True)

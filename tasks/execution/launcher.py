@@ -101,6 +101,7 @@ def _signal_of(status: int) -> str:
 def last_lines(log_file: Path) -> str:
     """The last lines of a log, of which only the end is read."""
     with log_file.open("rb") as log:
+        # A log may have grown for days; the reason of an end stands at its end.
         log.seek(max(0, log_file.stat().st_size - 10_000))
         return " / ".join(log.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
 
@@ -113,6 +114,7 @@ def _command(module: str, run_file: Path, num_ranks: int, lease: Lease | None) -
     if hosts := os.environ.get("CRAWL2CHAT_HOSTFILE"):
         deepspeed = ["deepspeed.launcher.runner", "--hostfile", hosts, "--no_local_rank", "--module"]
         return [*start, *deepspeed, *guarded, module, str(run_file)]
+    # --standalone picks a free port, so that two runs on one machine do not meet.
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"]
     return [*start, *torchrun, "-m", *guarded, module, str(run_file)]
 

@@ -71,6 +71,7 @@ class FolderLease:
 
     def check(self) -> None:
         """Raises LeaseLost where the lease file has another token, or was lost before."""
+        # Once lost, always lost: the token could come back only if somebody restored the file by hand.
         record = None if self.lost.is_set() else read_lease(self.path)
         if record is None or record.get("token") != self.file.token:
             self.lost.set()
@@ -155,6 +156,7 @@ class FolderLease:
 @contextlib.contextmanager
 def lease(folder: Path, log: Callable[[str], None] = logger.info) -> Iterator[Lease]:
     """Hold `folder` against other runs. Waits, after a message, for a run that holds it; takes over from one that does not renew."""
+    # Polled, not waited for in the kernel: a lock file has no queue, and a holder that hangs never wakes a waiter.
     held = FolderLease(folder)
     if not held.take():
         log("another run is at this stage: waiting for it")

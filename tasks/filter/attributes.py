@@ -249,6 +249,7 @@ def measures_of(document: Document, config: AttributesConfig, tools: Tools) -> R
     spans = pii.find(left, config.pii_kinds)
     found = Counter(span.kind for span in spans)
     row |= {f"pii_{kind}": found[kind] for kind in config.pii_kinds}
+    # Of characters and not of finds: what counts is how much of the text is left to read.
     row["pii_fraction"] = sum(span.end - span.start for span in spans) / max(len(left), 1)
     row["pii"] = [span._asdict() for span in spans]
     if tools.classifier:
@@ -258,6 +259,7 @@ def measures_of(document: Document, config: AttributesConfig, tools: Tools) -> R
 
 def address_rule(url: str, config: AttributesConfig, blocklist: Blocklist) -> str | None:
     """Why an address is unwanted: too long, no host, the category of a list, or a rule on words. None: it is wanted."""
+    # Before anything parses it: the bound is what keeps the cost of a hostile address linear (tasks/web/urls.py).
     if len(url) > urls.MAX_URL_CHARACTERS:
         return "too_long"
     parts = urls.split_address(url)

@@ -127,6 +127,7 @@ def filter_shard(shard: Shard) -> Counts:
     seen = Overview(allowed)
     documents = read_documents(shard.source)
     with KeptDroppedWriter(shard.folder, shard.source.name) as writer:
+        # Row by row next to each other: the attributes have a row for each document of the shard, in its order.
         for measures in read_attributes(shard.measures):
             group = list(itertools.islice(documents, measures.num_rows))
             rows = measures.to_pylist()
@@ -164,6 +165,7 @@ def broken_rule(row: Row, config: FilterConfig, allowed: Limits) -> str | None:
     # Exclusive, as in datatrove's LanguageFilter, whose 0.65 FineWeb took; all other limits are inclusive.
     if row["language_score"] <= config.language_threshold:
         return "language/unsure"
+    # The first rule that is broken is the reason, in a fixed order: the funnel of a run adds up, and two runs can be compared.
     for name in (*quality.MEASURES, "quality_score"):
         low, high = allowed[name]
         if row[name] is not None and not low <= row[name] <= high:

@@ -59,7 +59,7 @@ MONTH = re.compile(
     r"\b(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|"
     r"Dec(?:ember)?)\.? $"
 )
-# Post office boxes, and those of the military of the United States: APO and FPO with AA, AE or AP for a state
+# Post office boxes, and those of the military of the United States: APO, DPO and FPO with AA, AE or AP for a state
 BOX = re.compile(rf"P(?:\.? ?O\.? ?(?i:box) \d{{1,6}}(?:{PLACE})?|O A[AEP] \d{{5}}\b)")
 MILITARY_BEFORE = re.compile(r"(?:(?:PSC|CMR|Unit) \d{1,5},? Box \d{1,5}\s{1,2})?\b[ADF]$")
 CONTEXT = re.compile(
@@ -108,6 +108,7 @@ def german(text: str) -> Iterator[tuple[int, int]]:
     """Musterstraße 12; Berliner Str. 12, 12345 Berlin."""
     for house in GERMAN.finditer(text):
         before = words_before(text, house.start())
+        # "Bundesstraße 12" is a road across the country and nobody's address.
         if (street := GERMAN_BEFORE.search(before)) and not HIGHWAY.search(before):
             yield house.start() - len(street[0]), house.end()
 
@@ -115,6 +116,7 @@ def german(text: str) -> Iterator[tuple[int, int]]:
 def boxes(text: str) -> Iterator[tuple[int, int]]:
     """P.O. Box 12, Springfield, IL 62704; PSC 12, Box 34, APO AE 09012."""
     for box in BOX.finditer(text):
+        # The pattern begins at PO: the letter before it makes APO, DPO or FPO, and the unit with its box may stand before that.
         is_military = box[0].startswith("PO A")
         before = MILITARY_BEFORE.search(words_before(text, box.start())) if is_military else None
         if before or not is_military:

@@ -74,6 +74,7 @@ def write_keys(lists: dict[str, list[Path]], path: Path) -> int:
         raise UserError(
             f"there are {len(lists)} categories of block lists: name at most {MAX_CATEGORIES}, or merge some files"
         )
+    # The category replaces the low bits, so that np.unique keeps an entry of two lists twice, next to each other.
     parts = [np.zeros(0, np.uint64)]
     for number, files in enumerate(lists.values()):
         for file in files:

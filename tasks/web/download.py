@@ -59,6 +59,7 @@ def head(url: str) -> tuple[int | None, str]:
     """Size in bytes, None where the server does not say it, and ETag of an http(s) file. Raises as reading does."""
 
     def ask() -> tuple[int | None, str]:
+        # Where HEAD is refused, the answer to a GET of the first byte has the same headers.
         try:
             return _extent_and_etag(url, "HEAD")
         except StatusError as error:
@@ -115,6 +116,7 @@ class Tries:
         # Doubled and random (Brooker, "Exponential Backoff and Jitter", 2015), and at least what the server asks for.
         backoff_seconds: float = BACKOFF_SECONDS * 2 ** (state.attempt_number - 1) * random.uniform(0.5, 1.5)
         wait_seconds = min(max(backoff_seconds, retry_after_seconds(error, MAX_WAIT_SECONDS)), MAX_WAIT_SECONDS)
+        # One worker's answer holds for all of them, or each would learn it by another refused request.
         if is_busy(error) and self.rate_limiter:
             self.rate_limiter.pause(wait_seconds)
         return wait_seconds
@@ -258,6 +260,7 @@ def _open_http(url: str, offset: int) -> Body:
         raise
     try:
         start, size = _extent(answer.status, answer.headers)
+        # A server may ignore a range, or send another part of it (RFC 9110, sections 14.2 and 15.3.7).
         if start > offset:
             raise ConnectionError(f"the server was asked for byte {offset} and sent what begins at byte {start}")
         while start < offset:  # a server that knows no ranges sends it all again

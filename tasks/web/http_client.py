@@ -213,6 +213,7 @@ def is_transient(error: BaseException) -> bool:
     """Whether another try may help: a busy server, a broken connection; no refusal, no bad certificate, no bad address."""
     if isinstance(error, StatusError):
         return is_busy(error)
+    # httpx wraps it in a ConnectError like any broken connection: only the cause shows that another try cannot help.
     if _has_cause(error, ssl.SSLCertVerificationError):
         return False
     if isinstance(error, httpx.RemoteProtocolError):
@@ -235,6 +236,7 @@ def _has_cause(error: BaseException | None, kind: type[BaseException]) -> bool:
 
 def retry_after_seconds(error: BaseException, max_seconds: float) -> float:
     """What a server asks for in Retry-After, in seconds or as a date (RFC 9110, section 10.2.3); 0 for anything else."""
+    # The header is a stranger's text: a number without end or a date of the year 9999 must not stop a worker for ever.
     value = error.headers.get("Retry-After", "").strip() if isinstance(error, StatusError) else ""
     if re.fullmatch(r"[0-9]+", value):
         return min(float(value), max_seconds) if len(value) <= 9 else max_seconds

@@ -80,6 +80,7 @@ def pages_above(host: str, path: str, query: str = "") -> Iterator[str]:
     if len(host) > MAX_HOST_CHARACTERS:
         return
     folders = [folder for folder in path.lower().split("/") if folder][:MAX_FOLDERS]
+    # Lists name pages with or without www., and rarely both.
     for name in dict.fromkeys((host, host.removeprefix("www."))):
         for num_folders in range(1, len(folders) + 1):
             yield "/".join((name, *folders[:num_folders]))
@@ -94,6 +95,7 @@ def normalise(url: str) -> str:
     """
     try:
         parts = _split(url)
+        # http and https show one page nearly everywhere, so that the scheme and its default port are left out.
         port = "" if parts.port in (None, 80, 443) else f":{parts.port}"
     except ValueError:
         return url
