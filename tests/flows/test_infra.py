@@ -8,7 +8,8 @@ import sys
 import pytest
 import yaml
 
-from flows.deployments import HOME
+from flows.deployments import HOME, PREFECT_FILE
+from tasks.web.http_client import REFUSE_PRIVATE
 
 COMPOSE = yaml.safe_load((HOME / "docker" / "compose.yaml").read_text())
 DOCKERFILE = (HOME / "docker" / "Dockerfile").read_text()
@@ -24,6 +25,7 @@ def prefect_commands() -> list[list[str]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", prefect_commands(), ids=" ".join)
 def test_prefect_command_of_the_readme_exists_with_its_options(command: list[str]) -> None:
     verbs = [word for word in command[1:] if re.fullmatch(r"[a-z]+", word)]
@@ -63,3 +65,10 @@ def test_base_image_is_pinned_to_one_release() -> None:
     (base,) = re.findall(r"^ARG BASE_IMAGE=(\S+)$", DOCKERFILE, re.MULTILINE)
     assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm(@sha256:[0-9a-f]{64})?", base)
     assert base.partition("@")[0] in README
+
+
+def test_deployments_refuse_private_addresses() -> None:
+    processes = yaml.safe_load(PREFECT_FILE.read_text())["definitions"]
+    assert processes["process"]["job_variables"]["env"][REFUSE_PRIVATE] == "1"
+    for name in ("deploy", "worker"):
+        assert COMPOSE["services"][name]["environment"][REFUSE_PRIVATE] == "1"
