@@ -91,6 +91,7 @@ def test_prepare_environment_handles_sigint_that_the_shell_ignores() -> None:
     assert done.stdout.strip() == "default_int_handler"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
 def test_run_and_reading_commands_work_with_proxies_that_are_dead(scheme: str, tmp_path: Path) -> None:
@@ -116,6 +117,7 @@ CAN_CHANGE_USER = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not CAN_CHANGE_USER, reason="only root can run a process as another user")
 @pytest.mark.parametrize("home", [None, "not-there", "read-only"])

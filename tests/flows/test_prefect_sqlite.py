@@ -2,6 +2,7 @@
 
 import asyncio
 import types
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from prefect.server.database import configurations
 
 from flows.prefect_sqlite import IS_CHANGED, begin_transactions_immediately
 
+NUM_TRANSACTIONS = 3
 
-async def read_then_write_beside_another(path: Path) -> int:
-    """Two transactions that each read a number and write it back, one higher, with a pause in between. Returns the number."""
+
+async def read_then_write_at_once(path: Path, after_reading: Callable[[], Awaitable[object]]) -> int:
+    """Transactions that each read a number, await `after_reading`, and write it back, one higher. Returns the number."""
     database = configurations.AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{path}")
     engine = await database.engine()
 
@@ -21,14 +24,14 @@ async def read_then_write_beside_another(path: Path) -> int:
         session = await database.session(engine)
         async with session, database.begin_transaction(session):
             value = (await session.execute(sa.text("SELECT value FROM numbers"))).scalar_one()
-            await asyncio.sleep(0.3)
+            await after_reading()
             await session.execute(sa.text("UPDATE numbers SET value = :value"), {"value": value + 1})
 
     session = await database.session(engine)
     async with session, database.begin_transaction(session):
         await session.execute(sa.text("CREATE TABLE numbers (value INTEGER)"))
         await session.execute(sa.text("INSERT INTO numbers VALUES (0)"))
-    await asyncio.gather(*(add_one() for _ in range(4)))
+    await asyncio.gather(*(add_one() for _ in range(NUM_TRANSACTIONS)))
     async with await database.session(engine) as session:
         return int((await session.execute(sa.text("SELECT value FROM numbers"))).scalar_one())
 
@@ -42,8 +45,9 @@ def unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_transactions_of_prefect_fail_when_they_read_before_they_write(tmp_path: Path) -> None:
     """The reason for the change. When this fails, Prefect has mended it, and the change can go."""
+    everybody_has_read = asyncio.Barrier(NUM_TRANSACTIONS)
     with pytest.raises(sa.exc.OperationalError, match="database is locked"):
-        asyncio.run(read_then_write_beside_another(tmp_path / "prefect.db"))
+        asyncio.run(read_then_write_at_once(tmp_path / "prefect.db", everybody_has_read.wait))
 
 
 def test_transactions_that_begin_immediately_wait_for_each_other(
@@ -52,7 +56,8 @@ def test_transactions_that_begin_immediately_wait_for_each_other(
     original = configurations.AioSqliteConfiguration.begin_transaction
     monkeypatch.setattr(configurations.AioSqliteConfiguration, "begin_transaction", original)  # put back after the test
     assert begin_transactions_immediately(configurations)
-    assert asyncio.run(read_then_write_beside_another(tmp_path / "prefect.db")) == 4
+    number = asyncio.run(read_then_write_at_once(tmp_path / "prefect.db", lambda: asyncio.sleep(0.1)))
+    assert number == NUM_TRANSACTIONS
 
 
 def begin_of_another_version(self: Any, session: Any) -> None: ...

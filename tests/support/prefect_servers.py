@@ -143,8 +143,12 @@ class LocalPrefect:
         return {artifact["key"]: artifact for artifact in sorted(found, key=lambda it: it["created"])}
 
     def logs(self, run_id: str) -> list[str]:
+        """Every log line of a run; the server gives at most 200 a request."""
         wanted = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"}
-        return [line["message"] for line in self.call("POST", "/logs/filter", wanted)]
+        lines: list[str] = []
+        while page := self.call("POST", "/logs/filter", {**wanted, "offset": len(lines)}):
+            lines += [line["message"] for line in page]
+        return lines
 
     def errors(self, log: str = "server.log") -> list[str]:
         """The lines of a log that report an error, each with what follows it."""
