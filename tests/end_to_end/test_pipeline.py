@@ -91,7 +91,7 @@ def crawl2chat(environment: dict[str, str], *arguments: str, status: int = 0) ->
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1200,
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == status, done.stdout + done.stderr
