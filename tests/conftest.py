@@ -8,6 +8,35 @@ import pytest
 from tasks.artifacts.store import Store
 
 ROOT = Path(__file__).parent.parent
+SLOW = (  # files that start servers, training processes or whole runs; `make quick` leaves them out
+    "end_to_end/",
+    "flows/test_background_sender.py",
+    "flows/test_deployments.py",
+    "flows/test_infra.py",
+    "flows/test_prefect_server.py",
+    "flows/test_prefect_sqlite.py",
+    "flows/test_server_outage.py",
+    "flows/test_training_slot.py",
+    "model/rl/test_grpo.py",
+    "model/training/",
+    "tasks/execution/",
+    "tasks/filter/test_stage.py",
+    "tasks/ingest/test_extraction_process.py",
+    "tasks/ingest/test_hostile",
+    "tasks/ingest/test_stage.py",
+    "tasks/dedup/test_stage.py",
+    "tasks/sample_web/",
+    "tasks/scaling/",
+    "tasks/evaluate/test_stage.py",
+    "tasks/web/test_download.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow files."""
+    for item in items:
+        if str(item.path.relative_to(ROOT / "tests")).startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
