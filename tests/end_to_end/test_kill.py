@@ -15,7 +15,7 @@ from tests.support.kills import SETTINGS, MarkedRun, digests, kill_and_rerun, wi
 LIMIT_SECONDS = 250.0  # a bound on hangs
 ARGUMENTS = [word for setting in (*SETTINGS, "pretrain.train.num_ranks=2") for word in ("--set", setting)]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the machine may be loaded: bounds on hangs alone
 
 
 @pytest.fixture(scope="module")
