@@ -4,6 +4,7 @@ Every process of a run inherits a mark in its environment, by which it is found 
 """
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -73,9 +74,10 @@ class MarkedRun:
     """A run of the command in `store`. All its processes carry `mark`."""
 
     def __init__(self, store: Path, home: Path, mark: str, arguments: Iterable[str]) -> None:
-        self.mark = f"{MARK}={mark}".encode()
+        unique = f"{mark}-{secrets.token_hex(8)}"  # several tries may run at the same time
+        self.mark = f"{MARK}={unique}".encode()
         self.log = store.parent / f"{mark}.log"
-        environment = {**os.environ, MARK: mark, "CRAWL2CHAT_STORE": str(store), "PREFECT_HOME": str(home)}
+        environment = {**os.environ, MARK: unique, "CRAWL2CHAT_STORE": str(store), "PREFECT_HOME": str(home)}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "flows.cli.main", "run", "tiny", *arguments],
