@@ -49,25 +49,25 @@ def resource(
 ) -> Step[Resource]:
     """The step that copies `path` into the store: a file or a folder, and of a folder only the files of these names.
 
-    `locate` finds the files when the step's name is needed, since what is typed may stand for a place, as "ut1" does. `check_files`
-    raises UserError where files of this machine are not what they have to be.
+    `locate` maps what the user typed to a path when the fingerprint is computed: "ut1" is downloaded first. `check_files` raises UserError
+    if local files are invalid.
     """
 
-    def find(asked: ResourceConfig) -> ResourceConfig:
-        """Raises UserError where there is no such file."""
-        place = locate(asked.path)
-        return asked.model_copy(update={"path": place, "sha256": digest(name, place, names)})
+    def find(settings: ResourceConfig) -> ResourceConfig:
+        """Locate and hash the files. Raises UserError if they do not exist."""
+        located = locate(settings.path)
+        return settings.model_copy(update={"path": located, "sha256": digest(name, located, names)})
 
     def check(found: ResourceConfig) -> None:
         if check_files and (files := local_files(found)):
             check_files(files)
 
-    asked = ResourceConfig(name=name, path=path, names=names)
-    return Step("resource", VERSION, Resource, asked, {}, run=copy_files, resolve=find, check=check, is_source=True)
+    settings = ResourceConfig(name=name, path=path, names=names)
+    return Step("resource", VERSION, Resource, settings, {}, run=copy_files, resolve=find, check=check, is_source=True)
 
 
 def local_files(found: ResourceConfig) -> list[Path]:
-    """The files of a resource that lie on this machine, in order of name; none where it is at a URL."""
+    """The files of a resource on this machine, sorted by name; an empty list if its path is a URL."""
     root = Path(found.path)
     if "://" in found.path or root.is_file():
         return [] if "://" in found.path else [root]
@@ -87,7 +87,7 @@ def digest(name: str, path: str, names: tuple[str, ...]) -> str:
 
 
 def open_files(name: str, path: str, names: tuple[str, ...]) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """The files at `path` in order of name: the relative path and the bytes in blocks, which must be read before the next file."""
+    """Yield the files at `path`, sorted by name: the relative path, and the bytes in blocks. Read the blocks before the next file."""
     filesystem, root = fsspec.core.url_to_fs(path)
     root = root.rstrip("/")
     found = sorted(filesystem.find(root))
@@ -103,7 +103,7 @@ def open_files(name: str, path: str, names: tuple[str, ...]) -> Iterator[tuple[s
 
 
 def copy_files(ctx: StageContext, config: ResourceConfig) -> Outcome:
-    """Copy the files into `files/`. Raises UserError where they changed after they were hashed."""
+    """Copy the files into `files/`. Raises UserError if they changed after they were hashed."""
     counts = Counter(files=0, bytes=0)
     for relative, blocks in open_files(config.name, config.path, config.names):
         target = ctx.folder / "files" / relative
@@ -120,6 +120,6 @@ def copy_files(ctx: StageContext, config: ResourceConfig) -> Outcome:
 
 
 def short_name(path: str) -> str:
-    """The name of a model: OWNER/NAME where it lies in the Hub's cache, else the name of its folder."""
+    """The name of a model: OWNER/NAME if it is in the Hugging Face cache, else the name of its folder."""
     in_cache = HUB_CACHE.search(path.rstrip("/"))
     return "/".join(in_cache.groups()) if in_cache else Path(path).absolute().name
