@@ -67,7 +67,8 @@ class Workers(ForkServerContext):
     def kill(self) -> None:
         """Kill all workers, whatever they do."""
         for process in self.started:
-            process.kill()
+            if process.pid is not None:  # None: the server was killed before it forked this one
+                process.kill()
 
 
 def _start_worker(done: "Synchronized[int]", lease: LeaseFile | None) -> None:
@@ -116,9 +117,18 @@ def map_shards(
     lease = ctx.lease.file if ctx.lease else None
     num_workers = max(1, min(num_workers, len(shards) - len(finished)))
     with ProcessPoolExecutor(num_workers, workers, _start_worker, (done, lease)) as pool:
-        waiting: dict[Future[Counts], str] = {
-            pool.submit(_counted, work, shard): name for name, shard in shards if name not in finished
-        }
+        try:
+            waiting: dict[Future[Counts], str] = {
+                pool.submit(_counted, work, shard): name for name, shard in shards if name not in finished
+            }
+        except (EOFError, ConnectionError, BrokenProcessPool) as error:
+            workers.kill()
+            pool.shutdown(cancel_futures=True)
+            ctx.check_lease()
+            # Not as it is: to the command line, EOFError means that a person ended the input.
+            raise RuntimeError(
+                f"stage {ctx.step.stage} could not start its workers: one of them, or their server, was killed"
+            ) from error
         try:
             running = set(waiting)
             while running:

@@ -106,3 +106,12 @@ def test_long_temporary_folder_is_no_obstacle(tmp_path: Path) -> None:
     stage.kill()
     stage.wait(60)
     assert not psutil.wait_procs(children, 10)[1]
+
+
+def test_killed_server_of_workers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def submit(*_: object) -> None:
+        raise EOFError("unexpected EOF")  # as multiprocessing raises when its fork server is gone
+
+    monkeypatch.setattr("tasks.execution.shards.ProcessPoolExecutor.submit", submit)
+    with pytest.raises(RuntimeError, match="could not start its workers"):
+        map_shards(context(tmp_path), work, [("a", "a")], num_workers=1, total=1, unit="documents")
