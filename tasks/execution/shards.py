@@ -37,6 +37,7 @@ from tasks.execution.context import StageContext
 S = TypeVar("S")
 Counts = dict[str, int]
 POLL_SECONDS = 0.5
+UNNOTICED_SECONDS = 10.0
 MAX_TEMPORARY_BYTES = 70  # /pymp-XXXXXXXX/listener-XXXXXXXX follows
 
 _done: "Synchronized[int]"  # by all workers
@@ -63,6 +64,10 @@ class Workers(ForkServerContext):
         process = ForkServerProcess(*arguments, **settings)
         self.started.append(process)
         return process
+
+    def any_died(self) -> bool:
+        """Whether a worker has ended; while shards are open, none ends by itself."""
+        return any(process.pid is not None and process.exitcode is not None for process in self.started)
 
     def kill(self) -> None:
         """Kill all workers, whatever they do."""
@@ -131,12 +136,18 @@ def map_shards(
             ) from error
         try:
             running = set(waiting)
+            died_at = 0.0  # when the death of a worker was first seen
             while running:
                 ready, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
                 _keep(ctx, records, {waiting[future]: future for future in ready}, finished)
                 rate = (count.value - before) / (time.monotonic() - start)
                 values = {"shards": len(finished), f"{unit}/s": rate}
                 ctx.progress(min(count.value, total), total, unit, **values)
+                # The pool reports a dead worker at once, unless it waits for the rest of a result that the worker was writing.
+                if running and workers.any_died():
+                    died_at = died_at or time.monotonic()
+                    if time.monotonic() - died_at > UNNOTICED_SECONDS:
+                        raise BrokenProcessPool("a worker ended and its pool did not notice")
         except BaseException as error:
             workers.kill()
             pool.shutdown(cancel_futures=True)
