@@ -77,12 +77,25 @@ NOT_OF_THE_WEB = re.compile(
     r"|utf-8|ascii|johab|viscii|cp(?!866|874|932|949|125\d)\d+|iso8859-(?:10|14)|mac-?(?!cyrillic)\w+"
 )
 UKRAINIAN = re.compile(rb"[\xa4\xa6\xa7\xad\xb4\xb6\xb7\xbd]")  # letters in KOI8-U, lines of boxes in KOI8-R
+C1 = bytes(range(0x80, 0xA0))  # control characters in ISO 8859, which no page has
+LETTERS_OF_1250 = bytes.fromhex("8a8c8d8e8f9a9c9d9e9f")  # of C1
 BALTIC = bytes.fromhex(
     "c0c1c2c6c7c8cacbcccdcecfd0d2d8dadbdee0e1e2e6e7e8eaebecedeeeff0f2f8fafbfe"
 )  # letters of lt and lv
 BALTIC_ONLY = bytes.fromhex("c2cbced0d8dbdee2ebeef0f8fbfe")  # not those that Italian has on the same bytes
+NOT_ICELANDIC = bytes.fromhex("e0e2e7e8ebeceeeff2f8fb")  # letters of lt and lv only, in windows-1257
+ICELANDIC = bytes.fromhex("cdd3dae9edf3f6fafd")  # letters of is that lt and lv have not
 POLISH_ISO, POLISH_WINDOWS = b"\xb1\xb6\xbc", b"\xb9\x9c\x9f"  # ą, ś and ź in ISO-8859-2 and in windows-1250
+CZECH = b"\xec\xf8\xf9\xcc\xd8"  # ě, ř and ů, which tell Czech ž from Slovak ľ
 ETH_AND_THORN, ACUTES = b"\xd0\xde\xf0\xfe", b"\xc1\xc9\xcd\xd3\xd6\xda\xe1\xe9\xed\xf3\xf6\xfa"
+ITALIAN = bytes.fromhex("c8e0e8ecf2f9")  # letters that end words in Italian, and hardly in Slavic languages
+ACUTE_E = b"\xc9\xe9"  # the same in windows-1250 and -1252, as are those of SHARED
+SHARED = bytes.fromhex("c1c2c4c7c9cbcdced3d4d6dadcdddfe1e2e4e7e9ebedeef3f4f6fafcfd")
+GRAVE_A_AND_RING = b"\xc0\xe0\xc5\xe5"  # in windows-1250 ŕ and ĺ, the rarest letters of Slovak
+WORD_END = re.compile(rb"[\xc8\xe0\xe8\xec\xf2\xf9](?![a-zA-Z\x8a-\x9f\xc0-\xff])")
+VIETNAMESE = b"\xd0\xf0\xf5\xfd\xd5\xdd"  # đ, ơ and ư
+ALPHA_TONOS = re.compile(rb"(?<![\xb6-\xfe])[\xa2\xb6](?=[\xe1-\xfe])")  # A2 in windows-1253, B6 in ISO-8859-7
+GREEK_APOSTROPHE = re.compile(rb"[\xdc-\xfe]\xa2")  # in ISO-8859-7
 
 
 def decode(body: bytes, content_type: str) -> str:  # noqa: PLR0911 - a return for each rule
@@ -100,7 +113,10 @@ def decode(body: bytes, content_type: str) -> str:  # noqa: PLR0911 - a return f
                 return plain
     charsets = list(dict.fromkeys(filter(None, (web_charset(header), _meta_charset(body)))))
     if b"\x1b" in body and (escape := ISO_2022.search(body)):  # it would be valid UTF-8
-        charsets.append("iso2022_kr" if escape[1] else "iso2022_jp")
+        shifted = "iso2022_kr" if escape[1] else "iso2022_jp"
+        charsets = (
+            [shifted, *charsets] if body.isascii() else [*charsets, shifted]
+        )  # it has seven bits, whatever was announced
         return next(filter(None, (_decode_as(body, charset) for charset in charsets)), "") or _decode_detected(body)
     num_bytes, body = len(body), body.translate(FORM_FEED, delete=CONTROLS)
     if (text := _decode_utf8(body, charsets)) is not None:
@@ -252,21 +268,67 @@ def detect_charset(sample: bytes) -> str:
     return "cp1252"
 
 
-def _corrected(sample: bytes, charset: str) -> str:
-    """The detector's guess, or the charset of the same family that it is confused with."""
-
-    def count(letters: bytes) -> int:
-        return len(sample) - len(sample.translate(None, delete=letters))
-
+def _corrected(sample: bytes, charset: str) -> str:  # noqa: PLR0911 - a return for each family
+    """The detector's guess, or the charset that it is confused with."""
     if charset == "koi8-r" and UKRAINIAN.search(sample):
         return "koi8-u"
-    num_letters = count(bytes(range(0xC0, 0x100)))
+    if charset == "mac_cyrillic" and _count(sample, bytes(range(0xC0, 0xDF))) > _count(sample, C1):
+        return "cp1251"  # capitals are there, and in mac_cyrillic where C1 is
+    if charset == "cp1258" and _count(sample, VIETNAMESE) < 0.1 * _num_letters(sample):
+        return "cp1252"
+    if charset in ("iso8859-7", "cp1253"):
+        return _greek(sample, charset)
     if charset in ("iso8859-13", "cp1257"):
-        is_baltic = num_letters - count(BALTIC) <= 0.1 * num_letters and count(BALTIC_ONLY) >= 0.2 * num_letters
-        return "cp1257" if is_baltic else "cp1252"
-    if charset in ("iso8859-2", "cp1250") and num_letters:
-        if count(ETH_AND_THORN) >= 0.1 * num_letters and count(ACUTES) >= 0.3 * num_letters:
-            return "cp1252"  # Icelandic or Faroese
-        is_polish = count(POLISH_ISO) and not count(POLISH_WINDOWS)
-        return "iso8859-2" if is_polish else charset
+        return "cp1257" if _is_baltic(sample) else "cp1252"
+    if charset in ("iso8859-2", "cp1250") and _num_letters(sample):
+        return _central_european(sample, charset)
     return charset
+
+
+def _count(sample: bytes, letters: bytes) -> int:
+    return len(sample) - len(sample.translate(None, delete=letters))
+
+
+def _num_letters(sample: bytes) -> int:
+    return _count(sample, bytes(range(0xC0, 0x100)))
+
+
+def _greek(sample: bytes, charset: str) -> str:
+    """Both charsets of Greek differ in few places: a capital alpha with an accent, and the apostrophe."""
+    if _count(sample, C1):
+        return "cp1253"
+    if GREEK_APOSTROPHE.search(sample):
+        return "iso8859-7"
+    alpha = ALPHA_TONOS.search(sample)
+    return charset if not alpha else "cp1253" if alpha[0] == b"\xa2" else "iso8859-7"
+
+
+def _is_baltic(sample: bytes) -> bool:
+    if _count(sample, ETH_AND_THORN) and _count(sample, ICELANDIC) and not _count(sample, NOT_ICELANDIC):
+        return False
+    num_letters = _num_letters(sample)
+    num_others = num_letters - _count(sample, BALTIC)
+    return num_others <= 0.1 * num_letters and _count(sample, BALTIC_ONLY) >= 0.2 * num_letters
+
+
+def _central_european(sample: bytes, charset: str) -> str:
+    """windows-1250, ISO-8859-2, or the windows-1252 of a Western language with few letters beyond ASCII."""
+    num_letters, num_italian = _num_letters(sample), _count(sample, ITALIAN)
+    is_icelandic = (
+        _count(sample, ETH_AND_THORN) >= 0.1 * num_letters and _count(sample, ACUTES) >= 0.3 * num_letters
+    )  # or Faroese
+    is_italian = (
+        num_italian
+        and num_italian + _count(sample, ACUTE_E) == num_letters
+        and len(WORD_END.findall(sample)) >= 0.8 * num_italian
+    )
+    num_graves = _count(sample, GRAVE_A_AND_RING)
+    has_central_marks = _count(sample, b"\x8a\x8d\x8e\x8f\x9a\x9d\x9e\x9f\xb3\xb9\xbe")
+    is_western = num_graves and num_graves + _count(sample, SHARED) == num_letters and not has_central_marks
+    if is_icelandic or is_italian or is_western:
+        return "cp1252"
+    if _count(sample, LETTERS_OF_1250):
+        return "cp1250"
+    is_polish = _count(sample, POLISH_ISO) and not _count(sample, POLISH_WINDOWS)
+    is_czech = _count(sample, b"\xbe") and _count(sample, CZECH)
+    return "iso8859-2" if is_polish or is_czech else charset

@@ -89,3 +89,25 @@ def test_decode_follows_header_and_meta(head: str, content_type: str, charset: s
     page = f"{head}<html><body>Château, né, öß, ä — “d” á í é</body></html>".replace("â", "á").replace("—", "-")
     page = page.replace("“", '"').replace("”", '"')
     assert decode(page.encode(charset), content_type) == page
+
+
+@pytest.mark.parametrize("announced", ["text/html", "text/html; charset=utf-8"])
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [
+        ("cp1252", "Solo uno dei componenti della banda è stato bloccato: la libertà è più bella."),
+        ("cp1252", "L'ajuntament demana vigilància, segons la Diputació"),
+        ("cp1252", "Tar man denna malt kan man så producera whisky."),
+        ("cp1252", "Það er samþykki fyrir bílastæðum og verðlaun fyrir hugmynd sem gefur fyrirheit."),
+        ("iso8859-2", "V praxi se ukázalo, že hráčům činí určité potíže rozhodnout, jestli umřeli."),
+        ("cp1250", "V malých rybnících byli také pstruzi, chov včel byl na třech místech, kdy můžete také."),
+        ("cp1250", "Z pierwszego miejsca awansował Manchester. Dziś Muzeum jest już otwarte, więcej później."),
+        ("cp1251", "Гэта Людміла Іванаўна Ярашэвіч, Жанна Якаўлеўна Лушчык, Людміла Васільеўна Асіпчук."),
+        ("iso8859-7", "Βλέπω και τον θείο Γαβριήλ, με ήρεμη μορφή, γαλήνιο σ’ όλα τα μέλη. Άλλα λέει."),
+        ("cp1253", "Βλέπω και τον θείο Γαβριήλ, με ήρεμη μορφή, γαλήνιο σ’ όλα τα μέλη. Άλλα λέει."),
+        ("iso2022_jp", "河口の古い灯台は、もう船を失いたくない漁師たちによって建てられました。"),
+    ],
+)
+def test_charset_of_one_sentence(charset: str, text: str, announced: str) -> None:
+    page = f"<html><head><title>x</title></head><body><p>{text}</p></body></html>"
+    assert decode(page.encode(charset), announced) == page
