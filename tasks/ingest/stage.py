@@ -45,7 +45,7 @@ from tasks.web.download import open_file
 from tasks.web.rate_limit import RateLimiter
 from tasks.web.urls import split_address
 
-VERSION = 5
+VERSION = 6
 COUNTS = (
     "files", "files_with_errors", "files_cut_off", "files_unreadable", "damages", "damaged_bytes", "records_read", "pages"
 )  # fmt: skip

@@ -33,18 +33,25 @@ ALWAYS_UNCHANGED = {".//header", "(.//article)[1]"}  # those that test no attrib
 TEXT = PARAGRAPH.format(1).strip()
 
 
+# As installed: modules are collected before any test runs, and other tests of this process may patch trafilatura
+ORIGINAL_SEARCHES = {name: list(getattr(xpaths, name)) for name in SEARCHES}
+ORIGINAL_FUNCTIONS = core.load_html, core._extract_and_compare
+
+
+def remove_patch() -> None:
+    for name, searches in ORIGINAL_SEARCHES.items():
+        getattr(xpaths, name)[:] = searches
+    core.load_html, core._extract_and_compare = ORIGINAL_FUNCTIONS
+    utils.HTML_PARSER.set_element_class_lookup(HtmlElementClassLookup())
+    patch_trafilatura.cache_clear()
+
+
 @pytest.fixture(autouse=True)
 def unpatched() -> Iterator[None]:
     """trafilatura as it is installed, before and after each test."""
-    before = {name: list(getattr(xpaths, name)) for name in SEARCHES}
-    load, compare = core.load_html, core._extract_and_compare
-    patch_trafilatura.cache_clear()
+    remove_patch()
     yield
-    for name, searches in before.items():
-        getattr(xpaths, name)[:] = searches
-    core.load_html, core._extract_and_compare = load, compare
-    utils.HTML_PARSER.set_element_class_lookup(HtmlElementClassLookup())
-    patch_trafilatura.cache_clear()
+    remove_patch()
 
 
 def extract(page: str, is_precise: bool = True) -> str:
