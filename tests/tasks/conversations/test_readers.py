@@ -47,7 +47,9 @@ def test_read_records_skips_byte_order_marks_of_joined_files(tmp_path: Path) -> 
     assert len(read(tmp_path, f"{LINE}\n".encode("utf-8-sig") * 2)) == 2
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b" \n\r\n\t", b"\xef\xbb\xbf", b"\xff\xfe", gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b" \n\r\n\t", b"\xef\xbb\xbf", b"\xff\xfe", gzip.compress(b"", mtime=0)]
+)
 def test_read_records_of_a_file_without_values_is_empty(tmp_path: Path, content: bytes) -> None:
     assert read(tmp_path, content) == []
 
@@ -248,7 +250,7 @@ def test_read_records_replaces_lone_surrogates(tmp_path: Path) -> None:
     [
         (f"{LINE}\n".encode() + "{'é'}".encode("cp1252"), "chats.jsonl:2: not text in UTF-8; save the file as UTF-8"),
         (f"{LINE}\n".encode("utf-16")[:-1], "chats.jsonl:1: not text in UTF-16-LE; save the file as UTF-8"),
-        (gzip.compress(LINE.encode())[:-9], "chats.jsonl:1: the gzip data is damaged"),
+        (gzip.compress(LINE.encode(), mtime=0)[:-9], "chats.jsonl:1: the gzip data is damaged"),
         (b"\x1f\x8b", "chats.jsonl:1: the gzip data is damaged"),
         (b"PAR1....", "chats.jsonl is a Parquet file; convert it to JSON Lines in UTF-8"),
         (b"PK\x03\x04..", "chats.jsonl is a ZIP file"),
