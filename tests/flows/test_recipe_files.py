@@ -95,7 +95,7 @@ def test_text_of_a_form_is_a_recipe() -> None:
         ("pretrain:\n  train:\n    num_steps: many\n", "3: pretrain.train.num_steps: .*integer.* (given: 'many')"),
         ("dedup:\n  eval_sets:\n    - a\n    - 7\n", "4: dedup.eval_sets.1: .*string.* (given: 7)"),
         ("pretrain: 5\n", "1: pretrain: .*dictionary.* (given: 5)"),
-        ("pretrain:\n  train: {num_steps: 0}\n", "1: pretrain: train.num_steps=0 takes a model as it is"),
+        ("pretrain:\n  train: {num_steps: 0}\n", "1: pretrain: train.num_steps=0 uses a model unchanged"),
         ("filter:\n  language_threshold: .nan\n", "2: filter.language_threshold: .*number"),
         ("filter:\n  language_threshold: nan\n", "2: filter.language_threshold: .*finite"),
         ("world_seed: " + "9" * 5000, "1: world_seed: .*integer.* (given: '9{79}...)"),
