@@ -74,5 +74,7 @@ def problems(found: Golden, known: Golden) -> list[str]:
         if now["version"] != then["version"]:
             messages.append(f"stage {stage} has version {now['version']}, recorded is {then['version']}: {record}")
         elif now != then or metrics[0] != pytest.approx(metrics[1], rel=TOLERANCE, abs=TOLERANCE):
-            messages.append(f"the output of stage {stage} changed: raise its VERSION unless only its inputs changed, then {record}")
+            messages.append(
+                f"the output of stage {stage} changed: raise its VERSION unless only its inputs changed, then {record}"
+            )
     return messages
