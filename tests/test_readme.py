@@ -12,7 +12,7 @@ import typer
 from flows import picture
 from flows.cli.main import app
 from flows.pipeline import dag
-from tests.benchmarks.summary import summary_rows
+from tests.benchmarks.summary import anchor_of, summary_rows
 
 ROOT = Path(__file__).parents[1]
 READMES = [
@@ -97,7 +97,7 @@ def test_readme_links_lead_to_files_and_headings(path: Path) -> None:
 def anchors_of(path: Path) -> set[str]:
     """The anchors that GitHub gives to the headings of a Markdown file."""
     headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return set(map(anchor_of, headings))
 
 
 def test_root_readme_shows_the_dag_function_in_full() -> None:

@@ -95,9 +95,13 @@ def _row(quote: Quote, benchmarks: str) -> str:
     before, _, rest = benchmarks.partition(f"<!-- {quote.mark} -->")
     tables = tables_of(rest.partition(f"<!-- /{quote.mark} -->")[0])
     heading = re.findall(r"^## (.*)$", before, re.MULTILINE)[-1]
-    anchor = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
     figures = [cell(tables[place], row, column) for place, row, column in quote.cells]
-    return f"| [{quote.subject}](tests/benchmarks/README.md#{anchor}) | {quote.sentence.format(*figures)} |"
+    return f"| [{quote.subject}](tests/benchmarks/README.md#{anchor_of(heading)}) | {quote.sentence.format(*figures)} |"
+
+
+def anchor_of(heading: str) -> str:
+    """The anchor that GitHub gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def tables_of(text: str) -> list[Table]:

@@ -48,7 +48,7 @@ def output(manifest: Manifest, folder: Path) -> dict[str, Any]:
     texts = "".join(hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in settled)
     metrics = {name: value for name, value in manifest.metrics.items() if not any(part in name for part in CLOCK)}
     return {
-        "files": [name.replace("\\", "/") for name in names if "tfevents" not in name],
+        "files": [name for name in names if "tfevents" not in name],
         "digest": hashlib.sha256(texts.encode()).hexdigest()[:16],
         "metrics": metrics,
     }
