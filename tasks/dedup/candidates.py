@@ -42,6 +42,8 @@ class MergeConfig(SigningConfig):
 
     by_url: bool = Field(True, description="Keep one document of each URL.")
     by_content: bool = Field(True, description="Keep one document of each text.")
+    # FineWeb aims at a similarity of 0.75 with its bands alone (Penedo et al. 2024), where a pair at 0.6 slips in
+    # with probability 1 - (1 - 0.6^8)^14 = 0.21. The estimate over all hashes refuses most of those.
     jaccard_threshold: float = Field(
         0.7,
         ge=0,
@@ -79,6 +81,7 @@ class Work:
     def spare_bytes(self) -> int:
         """Bytes of memory for parts. Raises UserError if the data held per document leaves none."""
         held, memory = clusters.held_bytes(self.num_documents), self.config.max_memory_bytes
+        # Before any document is signed (prepare asks first): hours of signing would be lost otherwise.
         if held >= memory:
             raise UserError(
                 f"dedup.max_memory_bytes={memory:,} is too small: merging {self.num_documents:,} documents takes {held:,} bytes; "
@@ -94,6 +97,8 @@ class Work:
     @property
     def num_merging(self) -> int:
         """Workers that search for pairs at the same time."""
+        # The spare memory is divided among the workers that search for pairs; fewer with larger parts scan the columns
+        # less often.
         return max(min(self.num_workers, self.spare_bytes // WORKER_BYTES), 1)
 
 
@@ -127,18 +132,23 @@ def assign_clusters(ctx: StageContext, work: Work, paths: Sequence[Path], num_kn
         if not getattr(config, f"by_{rule}"):
             continue
         if rule == "minhash":
+            # Workers find the pairs, this process joins them: the array of parents cannot be shared without locks.
             pairs, sketches = find_pairs(ctx, work), columns["sketch"]
             clusters.join_similar(verdicts.clusters, pairs, sketches, verdicts.numbers, config.jaccard_threshold)
         else:
             clusters.join_equal(verdicts.clusters, columns[rule], columns["rank"], num, num_parts)
+        # Clusters carry over from rule to rule: a chain of an equal URL and a near duplicate is one cluster, with one
+        # document kept.
         clusters.mark_dropped(verdicts.clusters, verdicts.dropped, code, num_known)
     clusters.write_ranks(columns["rank"], verdicts.numbers, verdicts.dropped)
+    # From here on `parents` holds roots, as `sizes` and `write_clusters` expect.
     verdicts.clusters.settle()
     return verdicts
 
 
 def rank(work: Work, paths: Sequence[Path], num_parts: int) -> Integers:
     """The numbers of all documents, best first."""
+    # Only this column is read, one shard after the other. A crawl of Common Crawl has some 90,000 files.
     names = {name for path in paths for name in pq.read_table(path, columns=["file"])["file"].unique().to_pylist()}
     files = np.concatenate(
         [np.zeros(1, np.uint64), signatures.hash_texts(sorted(names))]
@@ -175,10 +185,14 @@ def pair_part(part: Part) -> Counts:
 def write_clusters(path: Path, work: Work, sources: Sequence[tuple[int, Path]], verdicts: Verdicts) -> None:
     """Write a line per duplicate, best first: {"id", "kept", "reason"}. `sources`: see read_ids."""
     numbers, found, dropped = verdicts
+    # As many documents at a time as their ids fit into the memory that is left: each block reads the ids of the shards
+    # that it needs again.
     length = max(work.spare_bytes // IDS_BYTES, 1)
     with path.open("w", encoding="utf-8") as stream:
         for start in range(0, len(numbers), length):
             ranks = start + np.flatnonzero(dropped[start : start + length])
+            # After `settle` the parent of a rank is the document that is kept for it. `ids` holds those of the
+            # duplicates, then those of the kept.
             ids = read_ids(sources, numbers[np.concatenate([ranks, found.parents[ranks]])])
             for one, kept, code in zip(ids, ids[len(ranks) :], dropped[ranks].tolist(), strict=False):
                 stream.write(f"{json.dumps({'id': one, 'kept': kept, 'reason': REASONS[code]})}\n")

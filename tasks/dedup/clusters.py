@@ -21,8 +21,13 @@ Codes = npt.NDArray[np.uint16]  # reason to drop a document; 0: kept
 U64 = npt.NDArray[np.uint64]
 V = TypeVar("V", bound=np.generic)
 
+# Work per block costs temporary arrays: of 65,536 documents about 0.5 MB each, where arrays of all of them would add to
+# held_bytes.
 BLOCK_DOCUMENTS = 1 << 16
+# Two sketches of 112 bytes for each pair: 3.7 MB.
 BLOCK_PAIRS = 1 << 14
+# Ranking needs most: a number, a key and three further values of 8 bytes, which exist as blocks and concatenated, and
+# the order that lexsort returns. A test measures that the merge stays within the bound.
 RECORD_BYTES = 96  # per document of a part while it is selected and sorted
 KEPT = 0
 
@@ -45,13 +50,18 @@ def rank(columns: Mapping[str, Column], files: U64, num: int, num_parts: int) ->
 
     `files`: hashes of all file names, in the order of the names.
     """
+    # Ranges come with rising length, and the best rank is the longest document: the array is filled from its end.
     numbers, end = np.empty(num, integer(num)), num
     order_of_files = np.argsort(files)
     others = [columns[name] for name in ("file", "offset", "id")]
     for low, high in quantile_ranges(columns["num_characters"], num, num_parts):
         found, lengths, file, offset, name = select(columns["num_characters"], others, num, low, high)
+        # The column holds hashes of file names, whose order is random: the place of each hash's name among all names
+        # gives the order by name.
         file = order_of_files[np.searchsorted(files, file, sorter=order_of_files)]
         end -= len(found)
+        # lexsort takes the most important key last. The id at the end decides between documents of one offset, so that
+        # the result never depends on the order in which shards are read.
         numbers[end : end + len(found)] = found[np.lexsort((name, offset, file, -lengths))]
     return numbers
 
@@ -95,12 +105,15 @@ class Clusters:
 
     def roots(self, ranks: Integers) -> Integers:
         """The root of each rank's cluster."""
+        # Few rounds: a join leaves the ranks it changed at their root, and only later joins of that root add a step.
         while ((above := self.parents[ranks]) != ranks).any():
             ranks = above
         return ranks
 
     def join(self, ones: Integers, others: Integers) -> None:
         """Merge the clusters of each pair: roots are set to the lowest root they are paired with, until all pairs agree."""
+        # A root that is paired with several lower ones takes the lowest of them; the other pairs are still apart and go
+        # into the next round. Each round lowers at least one root, so it ends.
         while len(ones):
             ones, others = self.roots(ones), self.roots(others)
             is_apart = ones != others
@@ -149,6 +162,7 @@ def join_similar(
             # Sketches are read from disk one by one, so pairs that another band has joined already are left out first.
             is_apart = clusters.roots(ones) != clusters.roots(others)
             ones, others = ones[is_apart], others[is_apart]
+            # (pairs, H) booleans; the mean over H estimates the Jaccard similarity of a pair.
             is_equal = sketches.take(numbers[ones]) == sketches.take(numbers[others])
             is_similar = is_equal.mean(axis=1) >= jaccard_threshold
             clusters.join(ones[is_similar], others[is_similar])
@@ -159,9 +173,12 @@ def mark_dropped(clusters: Clusters, dropped: Codes, code: int, num_known: int) 
     for start in range(num_known, len(dropped), BLOCK_DOCUMENTS):
         codes = dropped[start : start + BLOCK_DOCUMENTS]
         ranks = np.arange(start, start + len(codes))
+        # A rank never becomes a root again, so a code once given stays right. A document whose parent is not its root
+        # yet is dropped as well: only whether it is a root matters here.
         codes[(clusters.parents[ranks] != ranks) & (codes == KEPT)] = code
 
 
 def num_parts(num: int, part_bytes: int) -> int:
     """The number of parts of `num` documents, so that one takes at most `part_bytes` of memory."""
+    # Rounded up: a part that is a little too large would break the bound.
     return max(-(-num * RECORD_BYTES // part_bytes), 1)

@@ -11,6 +11,9 @@ worker.
 """
 
 import json
+import lzma
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.errors import UserError
@@ -29,6 +33,8 @@ from tasks.execution.reporter import Row
 
 Places = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+# What readers of Parquet, gzip, bzip2, xz and zip raise for a file that is cut off or of another kind
+DAMAGED = (pa.ArrowException, OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Questions:
 
     names: tuple[str, ...]
     eval_sets: Places  # (Q,) the index of its set in `names`
-    lines: Places  # (Q,) its line in the file, from 1
+    lines: Places  # (Q,) its line in the file, from 1; blank lines are not counted
     is_long: Bools  # (Q,) whether it has an n-gram
     ngrams: U64  # (R,) sorted hashes
     owners: Places  # (R,) the first question that contains it
@@ -60,12 +66,17 @@ def collect(files: Mapping[Path, str], ngram_size: int) -> Questions:
     for place, path in enumerate(files):
         for line, strings in enumerate(read_questions(path), start=1):
             places.append((place, line))
+            # String by string: no n-gram spans a question and its answers, which a text need not have in that order.
             hashed = [hash_ngrams(hash_words(split_words(text)), ngram_size) for text in strings]
+            # The empty first entry gives a question without n-grams an array of the right type.
             ngrams.append(np.concatenate([ngrams[0], *hashed]))
     lengths = np.array([len(found) for found in ngrams[1:]], np.int64)
     # np.unique returns the first occurrence, which gives an n-gram that several questions share to the first of them.
     different, first = np.unique(np.concatenate(ngrams), return_index=True)
+    # `owners` repeats each question for its n-grams, in the order of the concatenation; `first` picks one for each
+    # distinct n-gram.
     owners = np.repeat(np.arange(len(places)), lengths)[first]
+    # reshape, since an empty list has no second axis to transpose.
     eval_sets, lines = np.array(places, np.int64).reshape(-1, 2).T
     return Questions(tuple(files.values()), eval_sets, lines, lengths > 0, different, owners)
 
@@ -87,20 +98,34 @@ def short_names(paths: Sequence[PurePath]) -> list[str]:
 
 
 def read_questions(path: Path) -> Iterator[list[str]]:
-    """The strings of every question in a file. Raises UserError with the line of a malformed question."""
+    """The strings of every question in a file. Raises UserError for a damaged file, with the line of a malformed question."""
+    # All suffixes: .jsonl.gz is compressed JSON Lines.
     suffixes = {suffix.lower() for suffix in path.suffixes}
-    if ".parquet" in suffixes:
-        for batch in pq.ParquetFile(path).iter_batches():
-            yield from (list(strings_in(question)) for question in batch.to_pylist())
-        return
     is_json = bool({".jsonl", ".ndjson", ".json"}.intersection(suffixes))
+    try:
+        yield from _read_parquet(path) if ".parquet" in suffixes else _read_lines(path, is_json)
+    except DAMAGED as error:
+        raise UserError(
+            f"evaluation set {path.name} cannot be read ({error}): give JSON Lines, Parquet or text, whole, and with the "
+            "suffix of its compression"
+        ) from None
+
+
+def _read_parquet(path: Path) -> Iterator[list[str]]:
+    with pq.ParquetFile(path) as table:
+        for batch in table.iter_batches():
+            yield from (list(strings_in(question)) for question in batch.to_pylist())
+
+
+def _read_lines(path: Path, is_json: bool) -> Iterator[list[str]]:
     with fsspec.open(str(path), "rb", compression="infer") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
             try:
                 yield list(strings_in(json.loads(line))) if is_json else [line.decode()]
-            except ValueError as error:
+            # RecursionError: a line of a hundred thousand brackets is valid JSON, and deeper than Python's stack.
+            except (ValueError, RecursionError) as error:
                 raise UserError(
                     f"line {number} of evaluation set {path.name} is not {'JSON' if is_json else 'text'} ({error}): give JSON Lines, "
                     "Parquet or text, in UTF-8"
@@ -119,6 +144,8 @@ def strings_in(value: Any) -> Iterator[str]:
 def find(words: U64, ngrams: U64, ngram_size: int) -> Places:
     """The indices in `ngrams` (sorted) of those that a text with these hashed words contains, each once."""
     found = hash_ngrams(words, ngram_size)
+    # A binary search in a sorted array takes 8 bytes for each n-gram in every worker, where a set of Python's integers
+    # takes many times that.
     places = np.searchsorted(ngrams, found)
     places[places == len(ngrams)] = 0  # above all of them: the comparison with the first fails as well
     return np.unique(places[ngrams[places] == found])
@@ -140,14 +167,18 @@ def find_contaminated(
     """Find the documents to drop from the hits of every shard: (2, H) document numbers and indices of n-grams."""
     num_documents = np.zeros(len(questions.ngrams), np.int64)
     for _, places in _kept(hits, is_kept):
+        # `num_documents[places] += 1` would count an n-gram once for a whole shard, however often it comes.
         np.add.at(num_documents, places, 1)
     found: Counter[int] = Counter()
     dropped, eval_sets = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     # The hits are read a second time: which n-grams are rare is known only when all shards are counted.
     for numbers, places in _kept(hits, is_kept):
         is_rare = num_documents[places] <= max_documents
+        # (2, n) document and question, sorted by document: a question counts once for a document, however many n-grams
+        # they share.
         pairs = np.unique([numbers[is_rare], questions.owners[places[is_rare]]], axis=1)
         found.update(pairs[1].tolist())
+        # The first pair of a document has its lowest question, which gives the set in the reason to drop it.
         document, first = np.unique(pairs[0], return_index=True)
         dropped.append(document)
         eval_sets.append(questions.eval_sets[pairs[1][first]])

@@ -55,7 +55,9 @@ from tasks.records.kept_dropped import KeptDroppedWriter, report_funnel
 from tasks.resources import resource
 
 VERSION = 5
+# What two artifacts must have in common for their signatures to be comparable.
 SIGNING = ("keep_signatures", "by_minhash", "num_bands", "rows_per_band", "ngram_size", "seed")
+# A row group of the shards (tasks/records/documents.py): 112 hashes each make 0.9 MB of signatures.
 BATCH_DOCUMENTS = 1_000
 
 
@@ -76,6 +78,8 @@ class DedupConfig(MergeConfig):
         ge=0,
         description="Remove lines that occur in more documents than this, after deduplication. 0: remove none.",
     )
+    # 50 words, as Gopher's rule of document length (Rae et al. 2021, appendix A.1): the filter dropped shorter
+    # documents before.
     min_words_left: int = Field(
         50, ge=0, description="Drop a document that lost lines and has fewer words left than this."
     )
@@ -84,6 +88,7 @@ class DedupConfig(MergeConfig):
         description="Evaluation sets; documents that contain their questions are dropped. JSON Lines, Parquet or text files, or "
         "folders of them, as paths or fsspec URLs.",
     )
+    # 13 and, below, 10 are GPT-3's (Brown et al. 2020, appendix C).
     eval_ngram_size: int = Field(
         13, ge=1, le=50, description="A document that shares an n-gram of this many words with a question contains it."
     )
@@ -166,16 +171,21 @@ def deduplicate_documents(ctx: StageContext, config: DedupConfig, inputs: DedupI
     questions = contamination.collect(evaluation_files(inputs.eval_sets), config.eval_ngram_size)
     known = [path for earlier in inputs.earlier for path in earlier.files("signatures/*.parquet")]
     paths = documents.files("documents/*.parquet")
+    # The footer of each file only; numbers must be known before the first document is read.
     sizes = [pq.read_metadata(path).num_rows for path in (*known, *paths)]
     # Numbers run over all shards, known documents first: in the columns a document is a position, without a table of ids.
     firsts = np.cumsum([0, *sizes]).tolist()
     sources = list(zip(firsts, (*known, *paths), strict=False))
     work = Work(ctx.folder, ctx.state, config, firsts[-1])
+    # The code of a reason is its place here: first the rules of `candidates`, then one for each evaluation set. 16 bits
+    # allow 65,000 sets.
     reasons = (*REASONS, *(f"contaminated/{name}" for name in questions.names))
     shards = [
         Shard(work, config, path, first, num, reasons)
         for (first, path), num in zip(sources[len(known) :], sizes[len(known) :], strict=True)
     ]
+    # Every pass below has a record for each shard (tasks/execution/shards.py) and writes files that it can write again:
+    # after a kill the stage repeats what was unfinished, and the columns of finished shards are still there.
     prepare(ctx, work, sources[: len(known)], questions)
     map_over(ctx, "sign", sign_shard, shards)
     verdicts = assign_clusters(ctx, work, paths, num_known=firsts[len(known)])
@@ -197,6 +207,8 @@ def evaluation_files(sets: Iterable[Resource]) -> dict[Path, str]:
 
 def origin(resource: Resource, path: Path) -> PurePath:
     """The path that a file of a resource was copied from."""
+    # A single file keeps its name in files/, a folder its inner paths: a name in a reason is one the user knows, not
+    # one of the store.
     given = PurePath(resource.manifest.config["path"])
     return given if path.name == given.name else given / path.relative_to(resource.folder / "files")
 
@@ -211,9 +223,11 @@ def prepare(ctx: StageContext, work: Work, known: Sequence[tuple[int, Path]], qu
         f"and {memory_bytes / 1e9:.3f} GB of memory in the merge, by {work.num_merging} workers"
     )
     for column in work.columns.values():
+        # An existing column is left as it is: it may hold what finished shards wrote before a kill.
         column.create()
     for first, path in known:
         signatures.load_kept(path, first, work.config, work.columns)
+    # Workers read the n-grams from disk: as an argument they would be pickled and sent once for each shard.
     np.save(work.state / "questions.npy", questions.ngrams)
 
 
@@ -223,6 +237,7 @@ def map_over(ctx: StageContext, name: str, work: Callable[[Shard], Counts], shar
         ctx,
         work,
         [(f"{name}-{shard.path.stem}", shard) for shard in shards],
+        # Without shards map_shards raises a UserError, so the number does not matter.
         num_workers=shards[0].work.num_workers if shards else 1,
         total=sum(shard.num_documents for shard in shards),
         unit="documents",
@@ -238,6 +253,7 @@ def sign_shard(shard: Shard) -> Counts:
     ngrams = np.load(shard.work.state / "questions.npy")
     # Words are hashed once, for MinHash and for the questions alike.
     documents, first = read_documents(shard.path), shard.first
+    # One empty block, since np.concatenate refuses an empty list.
     hits = [np.zeros((2, 0), np.int64)]
     while batch := list(islice(documents, BATCH_DOCUMENTS)):
         words = hash_documents(batch, is_needed=config.by_minhash or len(ngrams) > 0)
@@ -247,6 +263,8 @@ def sign_shard(shard: Shard) -> Counts:
             hits += [find_ngrams(hashes, ngrams, number, config) for number, hashes in enumerate(words, start=first)]
         first += len(batch)
         tick(len(batch))
+    # Written last and atomically. The columns before it are written in place: a shard that is signed again writes the
+    # same values.
     save(shard.state("hits"), np.concatenate(hits, axis=1))
     return {}
 
@@ -284,6 +302,7 @@ def write_verdicts(work: Work, verdicts: Verdicts, contaminated: Findings) -> No
     """Write the columns cluster_size (of the cluster a document represents) and reason (code; 0: kept)."""
     work.columns["cluster_size"].write(0, clusters.by_number(verdicts.numbers, verdicts.clusters.sizes()))
     reasons = clusters.by_number(verdicts.numbers, verdicts.dropped)
+    # Only documents that are still kept are in `contaminated`, so no earlier reason is overwritten.
     reasons[contaminated.dropped] = len(REASONS) + contaminated.eval_sets
     work.columns["reason"].write(0, reasons)
 
@@ -325,10 +344,14 @@ def write_shard(shard: Shard) -> Counts:
     kept: list[tuple[int, str]] = []
     with KeptDroppedWriter(shard.work.folder, shard.path.name) as writer:
         for place, (document, code, size) in enumerate(zip(read_documents(shard.path), codes, sizes, strict=True)):
+            # Lines are hashed a second time: what `collect_lines` wrote is sorted, and no longer says where a line
+            # stands.
             text = repeated_lines.without(document["text"], unwanted) if len(unwanted) else document["text"]
             if code:
                 writer.drop(document, shard.reasons[code])
+            # Only a document that lost lines (ingest leaves no line feeds at its ends): short ones are the filter's matter.
             elif text != document["text"] and len(minhash.split_words(text)) < shard.config.min_words_left:
+                # With its whole text, so that a reader sees what was removed.
                 writer.drop(document, "duplicate/lines")
             else:
                 measured = document.get("attributes", {}) | {"num_duplicates": size - 1}

@@ -5,6 +5,7 @@ that drops half of the crawl, an evaluation set that is not read as what it is, 
 import gzip
 import itertools
 import json
+import re
 from collections import Counter
 from pathlib import PurePath
 
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.errors import UserError
 from tasks.dedup import contamination
 from tasks.dedup.minhash import hash_words, split_words
 from tasks.dedup.stage import DedupConfig
@@ -69,6 +71,23 @@ def test_read_questions_names_the_line_that_is_not_json(tmp_path):
     (tmp_path / "b.txt").write_bytes("déjà".encode("latin-1"))
     with pytest.raises(ValueError, match=r"line 1 of evaluation set b\.txt is not text \('utf-8' codec .*, in UTF-8"):
         contamination.collect({tmp_path / "b.txt": "b"}, 13)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.parquet", b"no Parquet"),
+        ("a.jsonl.gz", b"no gzip"),
+        ("a.txt.gz", gzip.compress(b"a question that is cut off")[:-12]),
+        ("a.txt.bz2", b"no bzip2"),
+        ("a.txt.xz", b"no xz"),
+        ("a.jsonl", b"[" * 100_000 + b"]" * 100_000),
+    ],
+)
+def test_read_questions_reports_a_damaged_file_as_a_mistake(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"evaluation set {re.escape(name)} .*JSON Lines, Parquet or text"):
+        list(contamination.read_questions(tmp_path / name))
 
 
 def test_read_questions_ignores_a_byte_order_mark(tmp_path):
