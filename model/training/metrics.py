@@ -22,6 +22,7 @@ Metrics = dict[str, Any]
 def clocked(metrics: Metrics, name: str) -> Iterator[None]:
     """Add the seconds that the block takes to `metrics[name]`."""
     started = time.monotonic()
+    # Not in a finally: a block that raises ends the step, whose metrics are then dropped.
     yield
     metrics[name] = metrics.get(name, 0.0) + time.monotonic() - started
 
@@ -36,8 +37,10 @@ class MetricsLog:
         self.path = path
         # Exists from the start, so that a run of 0 steps has a log too.
         path.touch()
+        # Every rank does this, before the first step: rank 0 alone appends, and only after a step that all ranks took part in.
         text = path.read_bytes()
-        os.truncate(path, text.rfind(b"\n") + 1)  # a line that a kill cut off
+        # A line that a kill cut off would make the file unreadable, and the next line would be appended to it.
+        os.truncate(path, text.rfind(b"\n") + 1)
         self.trackers: list[Any] | None = None
 
     def append(self, metrics: Metrics) -> None:
@@ -75,6 +78,7 @@ class TensorBoard:
         # Imported here: only rank 0 of a training run needs it.
         from torch.utils.tensorboard import SummaryWriter
 
+        # purge_step hides, of the files that are in the folder already, the scalars from that step on; it deletes nothing.
         self.writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def log(self, metrics: Metrics) -> None:
@@ -82,6 +86,9 @@ class TensorBoard:
         for name, value in metrics.items():
             if name != "step":
                 self.writer.add_scalar(name, value, metrics["step"])
+        # Otherwise a thread writes every two minutes: a stop, a rollback or a kill would lose the steps since then, which are not
+        # taken again if a checkpoint was saved. It costs about a millisecond a step.
+        self.writer.flush()
 
     def close(self) -> None:
         """Write what is buffered and close the file."""
@@ -99,6 +106,8 @@ class WeightsAndBiases:
 
     def log(self, metrics: Metrics) -> None:
         """Send every metric of a step to Weights & Biases."""
+        # Weights & Biases ignores a step below its newest, with a warning:
+        # after a rollback it keeps the first values of those steps.
         self.run.log({name: value for name, value in metrics.items() if name != "step"}, step=metrics["step"])
 
     def close(self) -> None:

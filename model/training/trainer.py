@@ -93,6 +93,7 @@ class Trainer(ABC):
 
     def train(self) -> None:
         """Train from the newest checkpoint to the end. Raises SystemExit where `stop` is set on some rank."""
+        # A run that was killed in `finish` is here with all its steps done: the loop is empty, and the weights are written again.
         first_step = self.checkpoints.load(self.engine)
         self.resume(first_step)
         for step in range(first_step, self.schedule.num_steps):
@@ -141,7 +142,9 @@ class Trainer(ABC):
         if self.engine.rank != 0:
             return
         save_weights(self.output, self.model, weights, self.max_tokens(), self.token_ids())
-        summary = self.summary(self.log.compact()[-1])
+        lines = self.log.compact()
+        # A run of 0 steps has no line.
+        summary = self.summary(lines[-1] if lines else {})
         # Last: its presence means that the weights are complete.
         with replacing(self.output / "summary.json") as temporary:
             temporary.write_text(json.dumps(summary, indent=1) + "\n")

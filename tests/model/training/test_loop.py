@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model.config import OptimConfig, Source, TrainConfig, TrainRun
 from model.files import read_lines
@@ -417,6 +418,22 @@ def test_metrics_log_keeps_last_line_of_repeated_step(tmp_path: Path) -> None:
         log.append({"step": step, "train/loss_nats": loss})
     assert [line["train/loss_nats"] for line in log.compact()] == [5.0, 4.1, 3.8]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_metrics_of_a_step_are_in_tensorboard_before_the_log_is_closed(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step in (1, 2):
+        log.append({"step": step, "train/loss_nats": 3.0 / step})
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(scalar.step, scalar.value) for scalar in events.Scalars("train/loss_nats")] == [(1, 3.0), (2, 1.5)]
+
+
+def test_run_of_no_steps_writes_weights_and_summary(data: Path, tmp_path: Path) -> None:
+    run = make_run(data, tmp_path / "out", num_steps=0)
+    assert run_here(run) == []
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["steps"] == 0
+    load_transformer(tmp_path / "out")
 
 
 def test_learning_rate_factor_warms_up_and_decays() -> None:
