@@ -18,6 +18,7 @@ from model.errors import UserError
 from model.processes import check_lease
 from model.training.engine import Engine
 
+# Eight digits: names sort as numbers up to 100 million steps, which at one a second are three years.
 STEP_FOLDER = re.compile(r"step-(\d+)")
 
 
@@ -36,14 +37,17 @@ class Checkpoints:
         """
         check_lease()
         partial = self.folder / f"partial-{steps:08d}"
+        # What a kill left. The other ranks cannot write into it yet: `engine.save` begins with a barrier.
         if engine.rank == 0:
             shutil.rmtree(partial, ignore_errors=True)
         try:
             engine.save(partial, steps)
-        except BaseException:  # on a full disk, what was written would hold the rest of the space
+        # KeyboardInterrupt and SystemExit too. On a full disk, what was written would hold the rest of the space.
+        except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         check_lease()
+        # Ranks on other machines write into the same folder: several machines need a shared file system, see model/README.md.
         if engine.rank == 0:
             # Only after engine.save, which ends with a barrier: all ranks' files are there.
             sync([*partial.rglob("*"), partial])
@@ -66,6 +70,8 @@ class Checkpoints:
         # A RuntimeError too, but the checkpoint is not at fault.
         except torch.OutOfMemoryError:
             raise
+        # AssertionError: files are missing, see `Engine.load`. UnpicklingError:
+        # one holds a class that `weights_only` does not admit.
         except (EOFError, AssertionError, OSError, RuntimeError, UnpicklingError) as error:
             # torch's messages run over many lines: the first sentence has the cause.
             reason = re.split(r"\. |\n", str(error))[0] or type(error).__name__

@@ -78,6 +78,8 @@ class EngineConfig(NamedTuple):
         if self.offload_optimizer and self.effective_zero_stage:
             zero["offload_optimizer"] = {"device": "cpu"}
         return {
+            # The batch size is left out: DeepSpeed multiplies it from these
+            # two and the number of ranks, and would refuse one that differs.
             "train_micro_batch_size_per_gpu": self.microbatch,
             "gradient_accumulation_steps": self.num_microbatches,
             # Without ZeRO `Engine.step` clips: see the docstring above.
@@ -105,6 +107,8 @@ class Engine:
                 "Muon's ZeRO shards together: resume with as many ranks as before, or train with zero_stage=0"
             )
         self.config = config
+        # No scheduler is passed: `optim.learning_rate_factor` depends
+        # on the step alone, and a checkpoint then has no state of one.
         self.deepspeed, *_ = deepspeed.initialize(
             model=module, optimizer=make_optimizer(module, config.optim), config=config.for_deepspeed(is_resharded)
         )
@@ -124,11 +128,14 @@ class Engine:
         DeepSpeed averages over ranks and microbatches. A mean of means is wrong where their numbers of terms differ, so the loss is
         scaled for the average to be the sum.
         """
+        # With 2 ranks and 3 microbatches DeepSpeed divides by 6, so the loss is multiplied by 6 here.
         self.deepspeed.backward(loss_sum * (self.config.num_ranks * self.config.num_microbatches / num_terms))
 
     def step(self) -> None:
         """Finish a microbatch. After the last one of an optimizer step the weights move."""
         if not self.has_zero and self.deepspeed.is_gradient_accumulation_boundary():
+            # At the boundary `.grad` holds the whole batch: DeepSpeed 0.19.8
+            # all-reduces at the end of the last microbatch's backward.
             # clip_grad_norm_ with no bound computes the norm alone.
             most = self.config.max_grad_norm or float("inf")
             self._norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), most))
@@ -185,6 +192,8 @@ class Engine:
         # Kept before loading: a universal checkpoint overwrites all groups with the first one's settings.
         settings = [{**group, "params": None} for group in self.deepspeed.optimizer.param_groups]
         with weights_only():
+            # DeepSpeed documents None as the path of a checkpoint that could not
+            # be loaded; `Checkpoints.load` makes a UserError of the assertion.
             path, state = self.deepspeed.load_checkpoint(str(folder.parent), tag=folder.name)
         assert path is not None, "its files are missing"
         if is_universal:
@@ -205,6 +214,7 @@ def join_ranks(num_ranks: int) -> None:
         # DeepSpeed asserts that LOCAL_RANK is set, for a single process too.
         os.environ.setdefault("LOCAL_RANK", "0")
         if torch.cuda.is_available():
+            # Before the process group: NCCL takes the current device, and every rank of a machine would meet the others on GPU 0.
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         if "RANK" in os.environ:
             dist.init_process_group()
@@ -237,6 +247,8 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
         _uncompile_muon()
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 
+    # ZeRO flattens the parameters into one vector: it needs the mark
+    # to know which slices are matrices to orthogonalize as a whole.
     for name, parameter in model.named_parameters():
         parameter.use_muon = optim.is_hidden_matrix(name, parameter)  # type: ignore[attr-defined]  # ZeRO looks for it
     optimizer: torch.optim.Optimizer = MuonWithAuxAdam(optim.muon_groups(model, config))
@@ -292,6 +304,8 @@ def make_universal(checkpoint: Path, target: Path) -> None:
     """Write a checkpoint with its ZeRO shards put together, so that any number of ranks can load it."""
     from deepspeed.checkpoint.ds_to_universal import main
 
+    # What a kill left of an earlier conversion. The copy has the size
+    # of the checkpoint: the disk must hold one more for a moment.
     shutil.rmtree(target, ignore_errors=True)
     # One worker each: DeepSpeed would start more as a pool of processes, forked from one that holds threads and a GPU.
     workers = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False}

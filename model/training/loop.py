@@ -62,6 +62,8 @@ class LossTrainer(Trainer):
         self.run = run
         self.tokenizer = ChatTokenizer.load(run.tokenizer)
         self.dataset, self.validation = open_training(run, self.tokenizer), open_validation(run, self.tokenizer)
+        # Next to the checkpoints' folder and not in the output: a resumed
+        # run must skip the same batches, or its losses would differ.
         self.skipped = SkippedBatches(checkpoints.parent / "left_out.jsonl")
         self.losses: list[float] = []  # of the steps so far
         super().__init__(config, Checkpoints(checkpoints, config.keep_checkpoints), Path(run.output), stop)
@@ -108,6 +110,8 @@ class LossTrainer(Trainer):
     def resume(self, first_step: int) -> None:
         """Get ready for step `first_step`, with the losses of the steps before it, which spikes are measured against."""
         super().resume(first_step)
+        # From the log rather than the checkpoint. Every rank reads it: all must decide alike whether a step is bad. Rank 0
+        # appends to it only after the next step, whose collective operations wait for the slowest reader.
         self.losses = [line["train/loss_nats"] for line in self.log.lines(first_step)]
 
     def train_step(self, step: int) -> Metrics:
@@ -129,6 +133,7 @@ class LossTrainer(Trainer):
         engine.set_learning_rates(factor)
         seconds: Metrics = {}
         with clocked(seconds, "phase/data_seconds"):
+            # The whole share of a rank at once: 8 bytes a token and 4 of its mask, some 6 MB for half a million tokens.
             batch = list(microbatches(self.dataset, config, batch_number, engine.rank))
         # Over all ranks, before the first backward: each microbatch's sum is divided by the terms of the whole batch.
         num_terms = engine.total(sum(map(num_learned, batch)))
@@ -157,6 +162,7 @@ class LossTrainer(Trainer):
         """Tokens a second, and the fraction of the devices' peak that this is."""
         config = self.run.train
         rate = config.batch_tokens / step_seconds
+        # On a CPU the peak is measured once a process, in the first step: MFU then depends on what else ran at that moment.
         peak = peak_flops(str(self.engine.device), getattr(torch, config.dtype)) * config.num_ranks
         flops = flops_per_token(self.run.model, config.sequence_tokens)
         return {"train/tokens_per_second": rate, "train/mfu_fraction": rate * flops / peak}
@@ -168,9 +174,8 @@ class LossTrainer(Trainer):
             return {}
         # The same records at each validation, so that losses of different steps can be compared.
         num_records = min(len(dataset), config.eval_sequences // dataset.record_sequences)
-        if (
-            engine.config.effective_zero_stage == 3
-        ):  # every forward gathers weights from all ranks: each must do as many
+        # With ZeRO 3 every forward gathers weights from all ranks: a rank with one microbatch more would hang.
+        if engine.config.effective_zero_stage == 3:
             num_records -= num_records % config.num_ranks
         mine = np.arange(num_records)[engine.rank :: config.num_ranks]
         parts = measures(engine.module, dataset, mine, microbatch_records(config, dataset), engine.device)
@@ -210,6 +215,8 @@ class LossTrainer(Trainer):
             )
         if self.engine.rank == 0:
             print(f"{message}: returning to the newest checkpoint without it", file=sys.stderr, flush=True)
+        # Checkpoints before the bad step stay valid: taking its batch
+        # out moves later batches alone, see `SkippedBatches.batch_of`.
         # All ranks have the same sums and so the same decision; one writes it down.
         self.skipped.add(bad.batch, is_written=self.engine.rank == 0)
         self.engine.destroy()

@@ -27,6 +27,7 @@ class BadStep(Exception):
 
 def step_problem(loss_nats: float, gradient_norm: float, before: Sequence[float], spike_nats: float) -> str:
     """What is wrong with a step, given the losses of the steps before; empty if nothing is."""
+    # The norm too: the backward pass can overflow where the loss is finite, and the weights are then NaN from the next step on.
     if not (math.isfinite(loss_nats) and math.isfinite(gradient_norm)):
         return f"loss {loss_nats:.4g}, gradient norm {gradient_norm:.4g}"
     # The first steps fall steeply: no median of them says what is usual.
@@ -47,12 +48,15 @@ class SkippedBatches:
 
     def add(self, batch: int, is_written: bool) -> None:
         """Skip `batch` from now on. Every rank calls it, one of them writes."""
+        # In order of their numbers, not of time: `batch_of` passes over
+        # them once, and a later rollback may skip an earlier batch.
         self.batches = sorted([*self.batches, batch])
         if is_written:
             write_lines(self.path, self.batches)
 
     def batch_of(self, step: int) -> int:
         """The number of the batch that step `step` (from 0) takes."""
+        # With batches 2 and 3 skipped, steps 0 1 2 3 take batches 0 1 4 5: all others once, in order, and none twice.
         batch = step
         # Each skipped batch at or below the current number moves it up by one.
         for skipped in self.batches:  # ascending

@@ -82,6 +82,7 @@ class RewardObjective(nn.Module):
         # Both sides are rows of one batch, see `Pairs`: chosen at even places, rejected at odd ones.
         rewards = self.model(tokens, lengths)
         chosen, rejected = rewards[0::2], rewards[1::2]
+        # Equal rewards count as wrong: a model whose head is still 0 has an accuracy of 0, not of 1.
         return losses.pairwise_loss(chosen, rejected).sum(), (chosen > rejected).sum()
 
     @staticmethod
@@ -118,6 +119,8 @@ def measures(
         microbatch = dataset.fetch(records[start : start + size])
         # Not through __call__: of a compiled objective it would compile a second, gradient-free graph for a few forwards.
         nats, measure = objective.measure(*(tensor.to(device, non_blocking=True) for tensor in microbatch))
+        # float64 on the CPU: a validation sums over up to millions of
+        # tokens. One wait for the GPU a microbatch, which is rare here.
         yield np.array([float(nats), float(measure), num_learned(microbatch)])
 
 

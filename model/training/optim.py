@@ -29,6 +29,8 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     kept: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         # A tied head is the embedding's matrix, and does not decay either.
+        # Norm gains are vectors. Decay would pull them to 0, where a gain
+        # of 1 is neutral. A reward head, [1, D], decays as a matrix.
         is_matrix = parameter.dim() >= 2 and "embed_tokens" not in name
         (decayed if is_matrix else kept).append(parameter)
     # peak_lr is not an option of the optimizer: it keeps the rate that the schedule multiplies.
@@ -44,6 +46,8 @@ def muon_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     hidden = [parameter for name, parameter in model.named_parameters() if is_hidden_matrix(name, parameter)]
     # By identity: == of tensors compares their elements.
     chosen = set(map(id, hidden))
+    # In units of the spectral norm: DeepSpeed 0.19.8 orthogonalizes the momentum and scales it by sqrt(max(1, rows / columns)).
+    # So the rate needs no factor for the width, unlike that of AdamW (model/planning/presets.py).
     rate = config.muon_learning_rate
     groups: list[dict[str, Any]] = [
         {"params": hidden, "lr": rate, "peak_lr": rate, "momentum": config.muon_momentum, "use_muon": True}
@@ -51,6 +55,7 @@ def muon_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     ]
     for group in parameter_groups(model, config):
         rest = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+        # Without a separate head or a reward head no decayed parameter is left over.
         if rest:
             groups.append(
                 {**group, "params": rest, "use_muon": False, "betas": (config.beta1, config.beta2), "eps": config.eps}
@@ -75,6 +80,7 @@ def learning_rate_factor(config: OptimConfig, step: int, num_steps: int) -> floa
     else:
         # A warm-up and a decay that overlap: the decay begins when the warm-up ends.
         decay_steps = min(round(config.decay_fraction * num_steps), num_steps - warmup_steps)
+    # At the last step 1 / decay_steps and not 0: a step at rate 0 would compute a gradient for nothing.
     remaining = min(1.0, (num_steps - step) / max(decay_steps, 1))  # 1 until the decay starts, then down to almost 0
     # wsd: linear. cosine: half a period, from 1 to 0.
     shape = remaining if config.schedule == "wsd" else (1 - math.cos(math.pi * remaining)) / 2

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 def run_module(module: str, arguments: list[str]) -> None:
     """Run a module as the main program. What it raises is recorded for whoever started it, and raised."""
+    # The module's own command line: its `main` reads sys.argv[1]. runpy puts the file's path in place of the first entry.
     sys.argv = [module, *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -41,6 +42,7 @@ def record_error(error: Exception) -> None:
         _record_failed_rank(error, Path(path))
         return
 
+    # torch's format, with traceback and time, which the agent reads to find the rank that failed first.
     @record
     def fail() -> None:
         raise error
@@ -56,6 +58,7 @@ def _record_failed_rank(error: "ChildFailedError", path: Path) -> None:
 
     The agent ends the others with SIGTERM; torchrun has copied the error file of the first that failed by itself.
     """
+    # A negative exit code is the number of the signal, as subprocess has it.
     killed = {rank: failure for rank, failure in error.failures.items() if failure.exitcode < 0}
     # The agent's SIGTERM follows another failure; a rank killed in another way is the likelier cause.
     by_agent = {rank for rank, failure in killed.items() if failure.exitcode == -signal.SIGTERM}
@@ -71,6 +74,7 @@ def _record_failed_rank(error: "ChildFailedError", path: Path) -> None:
 
 def main() -> None:
     """Guard this process with the lease that the command line names, then run its module."""
+    # Not argparse: what follows the module is the module's, options included.
     arguments = sys.argv[1:]
     lease = None
     if arguments[0] == "--lease":

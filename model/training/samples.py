@@ -25,6 +25,7 @@ def draw_samples(step: int, model: Transformer, tokenizer: ChatTokenizer, run: T
     """A completion of each of the run's prompts, drawn at temperature 0.8 from the 50 likeliest tokens."""
     prompts = run.train.sample_prompts
     # The step is the seed: a resumed run draws the same samples.
+    # Not greedy: greedy completions fall into repetition (Holtzman et al. 2020), in a half-trained model above all.
     drawn = GenerateConfig(max_new_tokens=run.train.sample_tokens, temperature=0.8, top_k=50, seed=step)
     if run.objective == "sft":
         conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
