@@ -27,25 +27,31 @@ from model.inference.numbers import Quantity, only_quantity, plain_digits, plain
 AnswerKind = Literal["choice", "number", "text"]
 
 MAX_NUMBERS = 3  # a reply with more different numbers lists them; then only the last counts, or a policy learns to list
+# English only: articles of other languages must stand in the reply as in the reference.
 ARTICLES = ("a", "an", "the")
+# As `_words` leaves them: the apostrophe of "isn't" separates two words, or is left out where words are joined.
 NEGATIONS = ("not", "isn t", "wasn t", "aren t", "isnt", "wasnt", "arent", "never")
 
 FINAL_MARK = regex.compile(r"####|\\boxed\{")
 ANSWER_MARK = regex.compile(r"\banswer(?:\s+is(?!\s+not\b)|\s*:)[:\s]*", regex.IGNORECASE)
+# A reply that calculates names its operands before the result. A hyphen or slash counts with spaces only: 5-7 is a range, 3/4 a fraction.
 ARITHMETIC = regex.compile(r"=|\d\s*[+*×÷]\s*\d|\d\s+[-/x]\s+\d|\d\s+(?:plus|minus|times|divided by)\s+-?\d")
 NEGATION = regex.compile(r"\b(?:not|never|(?:is|was|are)n't)\s+\W{0,3}$", regex.IGNORECASE)
 
+# The whole of a reference or of a reply: B, (B), B), B. and B:
 CHOICE = regex.compile(r"\(?([A-Za-z])[).:]?")
-LETTER = regex.compile(
-    r"(?<![\w'.&/+-])(?P<open>[(\[{])?(?P<letter>[A-Za-z])(?![\w'&/+#-]|\.\w)"
-)  # not that of C++, U.S., A's
-ENGLISH_WORD = regex.compile(
-    r"\s+(?!(?:is|and|or|because|since|as|but|was)\b)\p{Ll}|\s+\p{Lu}\p{Ll}"
-)  # after "a" and "I"
+# A letter that stands alone, not that of C++, U.S. or A's.
+LETTER = regex.compile(r"(?<![\w'.&/+-])(?P<open>[(\[{])?(?P<letter>[A-Za-z])(?![\w'&/+#-]|\.\w)")
+# What makes "a" and "I" before it English words ("A cat", "I think"). The words excepted follow a choice too: "A is right".
+ENGLISH_WORD = regex.compile(r"\s+(?!(?:is|and|or|because|since|as|but|was)\b)\p{Ll}|\s+\p{Lu}\p{Ll}")
+# Another choice after the first: "A or B" chooses none.
 NEXT_LETTER = regex.compile(r"[)\].:*}]*\s*(?:,|/|&|\bor\b|\band\b)\s*[*(\[]*[A-Z](?![\w'])")
 
 # Scripts written without spaces. Hangul has spaces.
 SPACELESS = r"[\p{Han}\p{Hiragana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+# One alternative a line: a Chinese numeral; a run of Katakana; a character of a script without spaces, with its marks; a number, with its
+# sign unless that is a hyphen (A-5); a word of letters and digits, with what is part of a name: a version (v3.11), an exponent, C++, C#,
+# A-; a symbol. Quantifiers are possessive, since no word has a second reading.
 WORD = regex.compile(
     rf"""
       [〇零一二三四五六七八九十百千万亿億]++
@@ -59,97 +65,21 @@ WORD = regex.compile(
     regex.VERBOSE | regex.V1,
 )
 JOINT = regex.compile(r"(?<=\p{L}\p{M}*+)['.-](?=\p{L})")  # Hawai'i, U.S. and Spider-Man are also written without
-INITIALS = regex.compile(
-    r"(?<![\p{L}.])\p{L}(?:(?:\.\p{L})+(?!\p{L})|(?:\. ?\p{L})+(?=\.))"
-)  # U.S.S.R., J. K.: one word
+# U.S.S.R. and J. K. are one word.
+INITIALS = regex.compile(r"(?<![\p{L}.])\p{L}(?:(?:\.\p{L})+(?!\p{L})|(?:\. ?\p{L})+(?=\.))")
 # Korean particles and forms of "to be" that are written onto a noun, the frequent ones.
-PARTICLES = frozenset(
-    [
-        "은",
-        "는",
-        "이",
-        "가",
-        "을",
-        "를",
-        "의",
-        "에",
-        "에서",
-        "에게",
-        "께",
-        "와",
-        "과",
-        "도",
-        "만",
-        "로",
-        "으로",
-        "까지",
-        "부터",
-        "보다",
-        "이나",
-        "나",
-        "이며",
-        "며",
-        "이고",
-        "고",
-        "이다",
-        "다",
-        "입니다",
-        "이에요",
-        "예요",
-        "이었다",
-        "였다",
-        "이라고",
-        "라고",
-        "이라는",
-        "라는",
-        "에는",
-        "에도",
-        "에서는",
-        "에서도",
-        "으로는",
-        "로는",
-    ]
-)
+PARTICLES = frozenset([
+    "은", "는", "이", "가", "을", "를", "의", "에", "에서", "에게", "께", "와", "과", "도", "만", "로", "으로", "까지", "부터", "보다", "이나",
+    "나", "이며", "며", "이고", "고", "이다", "다", "입니다", "이에요", "예요", "이었다", "였다", "이라고", "라고", "이라는", "라는", "에는", "에도",
+    "에서는", "에서도", "으로는", "로는",
+])  # fmt: skip
 
 # English abbreviations whose full stop ends no sentence.
-ABBREVIATIONS = frozenset(
-    [
-        "st",
-        "mt",
-        "ft",
-        "mr",
-        "mrs",
-        "ms",
-        "dr",
-        "prof",
-        "rev",
-        "hon",
-        "gen",
-        "col",
-        "capt",
-        "lt",
-        "sgt",
-        "sen",
-        "rep",
-        "gov",
-        "jr",
-        "sr",
-        "inc",
-        "ltd",
-        "co",
-        "corp",
-        "no",
-        "vs",
-        "e.g",
-        "i.e",
-        "cf",
-        "al",
-        "approx",
-        "ca",
-        "fig",
-        "vol",
-    ]
-)
+ABBREVIATIONS = frozenset([
+    "st", "mt", "ft", "mr", "mrs", "ms", "dr", "prof", "rev", "hon", "gen", "col", "capt", "lt", "sgt", "sen",
+    "rep", "gov", "jr", "sr", "inc", "ltd", "co", "corp", "no", "vs", "e.g", "i.e", "cf", "al", "approx", "ca",
+    "fig", "vol",
+])  # fmt: skip
 SENTENCE_END = regex.compile(r"[.!?](?=[\s\"'”’)\]]|$)|(?<=\p{Ll}{2})[.!?](?=\p{Lu}\p{Ll})|[。！？؟۔।॥\n]")
 
 
@@ -165,6 +95,7 @@ def right_answers(question: Mapping[str, Any]) -> list[str]:
 
 def answer_kind(reference: str) -> AnswerKind:
     """How replies are compared with a reference answer."""
+    # A single letter is always a choice, the symbol of a variable ("x") and a roman numeral too: nothing in the reference tells them apart.
     prepared = plain_latex(prepare(reference)).strip()
     if CHOICE.fullmatch(prepared):
         return "choice"
@@ -179,6 +110,7 @@ def normalise(text: str) -> str:
 
 def first_sentence(text: str) -> str:
     """A text up to the end of its first sentence, without the mark: not cut in 3.5, after "St." or after an initial."""
+    # The dot of an abbreviation ends the sentence only where nothing follows: a name after "Inc." may begin the next sentence or not.
     for match in SENTENCE_END.finditer(text):
         before = text[: match.start()]
         last = before.rsplit(maxsplit=1)[-1].lstrip("(\"'“‘[") if before.strip() else ""
@@ -214,6 +146,7 @@ def _given_numbers(text: str) -> list[Quantity]:
         # The last mark: a model may correct itself.
         ends = [match.end() for match in mark.finditer(text)]
         if ends and (found := quantities(text[ends[-1] :])):
+            # After #### or in a box there is the answer and nothing else; "answer is" begins a sentence, which may have more numbers.
             if mark is FINAL_MARK:
                 return found[:1]
             text = text[ends[-1] :]
@@ -235,6 +168,7 @@ def _chosen_letter(text: str, is_lower: bool = False) -> str | None:
     # The last mark of either kind, then the beginning of the reply.
     marks = [match.end() for mark in (FINAL_MARK, ANSWER_MARK) for match in mark.finditer(plain)][-1:]
     for start in (*marks, 0):
+        # Skips spaces and Markdown between the mark and the letter.
         found = LETTER.match(plain, start + len(plain[start:]) - len(plain[start:].lstrip(" *_`\"'")))
         is_alone = (
             found and regex.match(r"[)\].:,*_}\s]|$", plain, pos=found.end()) and not _is_english_word(plain, found)
@@ -287,6 +221,7 @@ def _canonical(match: "regex.Match[str]") -> str:
 
 def _stands_in(wanted: Sequence[str], found: Sequence[str]) -> bool:
     """Whether the wanted words stand in a row in those found, articles aside, and not right after a negation."""
+    # Every place, since an earlier one may be negated: "It is not Paris. Paris is ..." gives Paris.
     for start in range(len(found)):
         if _matches_at(wanted, found, start):
             # Two words before, without articles: "is not the capital".
@@ -300,6 +235,7 @@ def _matches_at(wanted: Sequence[str], found: Sequence[str], start: int) -> bool
     place = start
     for number, word in enumerate(wanted):
         is_last = number + 1 == len(wanted)
+        # Articles in the reply that the reference lacks are skipped, but not before its first word: `start` covers those.
         while place < len(found) and found[place] != word and found[place] in ARTICLES and place > start:
             place += 1
         if place < len(found) and (found[place] == word or (is_last and _has_particle(found[place], word))):

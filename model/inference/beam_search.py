@@ -29,9 +29,8 @@ class Beam(NamedTuple):
 
     tokens: list[int]
     logprobs: list[float]  # of each token under the model, without constraints, in nats
-    score: (
-        float  # summed logprobs with constraints; of a finished beam divided by its number of tokens ** length_penalty
-    )
+    # Summed logprobs with constraints; of a finished beam divided by its number of tokens ** length_penalty.
+    score: float
 
 
 @dataclass
@@ -56,6 +55,7 @@ def beam_search(
     limits = constraints(config, prompts, decoder.config.vocab_size, device)
     logits = decoder.read(prompts).float()
     unfinished = searches
+    # It ends: `_advance` finishes every beam that has max_new_tokens tokens.
     while True:
         logprobs = logits.log_softmax(-1)
         # The greatest logit of a row is NaN or infinite wherever one of the row is: cheaper to check than all.
@@ -92,12 +92,14 @@ def _advance(
     # [N, V]: the sum of each beam and of each continuation, compared over all beams of the prompt.
     scores = allowed + torch.tensor([[beam.score] for beam in search.running], device=allowed.device)
     # In the worst case every stop ends one continuation of each beam: so many candidates leave num_beams unfinished.
+    # One stop token makes 2 num_beams candidates, as many as transformers takes.
     best = scores.flatten().topk(min(config.num_beams * (1 + len(stops)), scores.numel()))
     running: list[Beam] = []
     parents: list[int] = []
     for rank, (score, place) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
         parent, token = divmod(place, scores.shape[-1])
         before = search.running[parent]
+        # The lists are copied, since a beam may have several continuations.
         beam = Beam([*before.tokens, token], [*before.logprobs, logprobs[parent, token].item()], score)
         if len(beam.tokens) == config.max_new_tokens or ending(beam.tokens, stops):
             # As in transformers: a finished candidate of a lower rank would not have been a beam.
@@ -106,6 +108,7 @@ def _advance(
         elif len(running) < config.num_beams and score > float("-inf"):
             running.append(beam)
             parents.append(parent)
+    # Stable: of equal scores the beam that ended first stays ahead.
     search.ended = sorted(search.ended, key=lambda beam: -beam.score)[: config.num_beams]
     search.running = running
     if _may_improve(search, config):
@@ -120,8 +123,11 @@ def _may_improve(search: Search, config: BeamConfig) -> bool:
         return bool(search.running)
     if config.early_stopping is True:
         return False
+    # Unfinished beams are compared by their sums: all have one length, so the first is the best under every length penalty.
     best = search.running[0]
-    # Scores are negative: dividing by the largest length gives the best score that the beam can still reach.
+    # Scores are negative: dividing by the largest length gives the best score that the beam can still reach. With a negative penalty
+    # that is the current length, since each further token makes the score worse twice over. A large logit_bias can make scores
+    # positive; then the search may stop before it has found the best.
     is_bound = config.early_stopping == "never" and config.length_penalty > 0
     num_tokens = float(config.max_new_tokens if is_bound else len(best.tokens))
     return best.score / math.pow(num_tokens, config.length_penalty) > search.ended[-1].score
@@ -146,6 +152,7 @@ def exhaustive_search(model: Transformer, prompt: Sequence[int], config: BeamCon
         # All of one length, so no padding and no mask.
         tokens = torch.tensor(sequences, device=next(model.parameters()).device)
         logprobs = model(tokens)[:, -1].float().log_softmax(-1)
+        # With the completions so far as prompts, so that the repetition penalty sees their tokens.
         limits = constraints(config, sequences, vocab_size, tokens.device)
         allowed = logprobs if limits is None else limits.apply(logprobs)
         longer = [

@@ -33,8 +33,9 @@ from model.network.transformer import Layer, Transformer, rotary
 
 logger = logging.getLogger(__name__)
 
-PASS_TOKENS = 1024
+PASS_TOKENS = 1024  # tokens of prompts that are read at once, about
 
+# A multiplication by a fixed matrix: x [N, I] -> [N, O].
 Product = Callable[[Tensor], Tensor]
 WeightedSums = Callable[[Tensor, Tensor], Tensor]  # weights [B, H, I], tables [B, J, I, O] -> a view of [B, H, O]
 
@@ -60,6 +61,7 @@ def missing_kernels() -> str:
     generator = torch.Generator().manual_seed(0)
     matrix, x = torch.randn(24, 16, generator=generator), torch.randn(3, 16, generator=generator)
     weights, tables = torch.rand(2, 4, 5, generator=generator), torch.randn(2, 2, 5, 8, generator=generator)
+    # Two heads read each table below, so that grouped-query attention is tried too.
     try:
         # Compared, not only called: a private operator may change its meaning without an error.
         is_same = torch.allclose(_packed_product(matrix)(x), x @ matrix.T, atol=1e-5)
@@ -92,9 +94,11 @@ class CPUDecoder(Decoder):
         super().__init__(model)
         config = self.config
         self.is_half = self.embedding.dtype != torch.float32
+        # The fused and packed matrices are a second copy of all weights, 4 bytes a parameter in float32, besides the caller's model.
         self.layers = [_fuse_layer(layer, config) for layer in cast(Iterable[Layer], model.model.layers)]
         head = self.embedding if config.tie_embeddings else model.lm_head.weight
-        del self.model  # the copies suffice
+        # The copies suffice. Without this the decoder would keep a model alive that its caller has dropped.
+        del self.model
         self.head = _after_norm(model.model.norm.weight, head)  # [N, D] -> [N, V]
         self.floor, self.head_floor = (
             torch.tensor(math.sqrt(width * config.norm_eps)) for width in (config.width, config.head_width)
@@ -103,6 +107,7 @@ class CPUDecoder(Decoder):
     def _allocate(self, num_rows: int) -> None:
         super()._allocate(num_rows)
         for number, keys in enumerate(self.keys):
+            # As many numbers as before in another shape: resize_ keeps the memory, and its zeros.
             self.keys[number] = keys.resize_(num_rows, self.config.num_kv_heads, self.config.head_width, self.num_slots)
         self._make_turns()
 
@@ -123,7 +128,8 @@ class CPUDecoder(Decoder):
     def _read(self, prompts: Sequence[tuple[int, ...]]) -> Tensor:
         """Prompts in passes of about equally many tokens -> logits [B, V]."""
         sizes = list(map(len, prompts))
-        # Passes of nearly equal size, rather than full ones and a short rest.
+        # Passes of nearly equal size, rather than full ones and a short rest. A prompt is never cut: it belongs to the pass in which it
+        # ends, and a long one is a pass by itself.
         pass_tokens = sum(sizes) / max(1, round(sum(sizes) / PASS_TOKENS))
         parts: list[Tensor] = []
         ends = zip(prompts, accumulate(sizes), strict=True)
@@ -139,6 +145,8 @@ class CPUDecoder(Decoder):
         def attend(_: int, *heads: Tensor) -> Tensor:
             # Prompt by prompt: a mask over all of them would be quadratic in the tokens of the pass.
             parts = (part.transpose(0, 1)[None].split_with_sizes(sizes, 2) for part in heads)  # [1, H or J, T, K]
+            # scale=1.0: the queries have been divided by sqrt(K) already, by the weights or the norm. The prompt has no past, so the new
+            # keys are all that it attends to, and the cache is not read.
             read = [
                 F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0, enable_gqa=is_grouped)
                 for query, key, value in zip(*parts, strict=True)
@@ -158,6 +166,8 @@ class CPUDecoder(Decoder):
         is_later = self.slots > positions[:, None, None]
         # A mask that is added: torch adds faster than it fills scores with -inf.
         mask = self.embedding.new_zeros(is_later.shape).masked_fill_(is_later, float("-inf"))  # [B, 1, S]
+        # Scores are K rows [S] of the keys, weighted by the channels of a query; outputs are S rows [K] of the values, weighted by
+        # attention. All S slots are computed, the spare ones too: a shape that changed at every step would need new bags each time.
         sum_keys, sum_values = (_weighted_sums(B * J, H // J, num_rows) for num_rows in (K, S))
 
         def attend(number: int, query: Tensor, *_: Tensor) -> Tensor:
@@ -191,6 +201,7 @@ class CPUDecoder(Decoder):
             if self.is_half:
                 qk, value = qk.to(self.embedding.dtype), value.to(self.embedding.dtype)
             query, key = qk[:, :H], qk[:, H:]
+            # The views have row and slot first, as the indices do: index_put_ then writes into the cache in place.
             self.keys[number].permute(0, 3, 1, 2).index_put_(slots, key)
             self.values[number].transpose(1, 2).index_put_(slots, value)
             y = attend(number, query, key, value)
@@ -221,6 +232,7 @@ def _turn(x: Tensor, turns: Tensor) -> Tensor:
 def _weighted_sums(num_tables: int, num_readers: int, num_rows: int) -> WeightedSums:
     """The function that sums the rows of `num_tables` tables by the weights of `num_readers` readers of each."""
     rows, bags = _bags(num_tables, num_readers, num_rows)
+    # By position: scale_grad_by_freq, mode (0 is the sum), sparse, per_sample_weights. F.embedding_bag checks its arguments each time.
     return lambda weights, tables: torch.embedding_bag(
         tables.flatten(0, 2), rows, bags, False, 0, False, weights.flatten()
     )[0]
@@ -230,13 +242,15 @@ def _weighted_sums(num_tables: int, num_readers: int, num_rows: int) -> Weighted
 def _bags(num_tables: int, num_readers: int, num_rows: int) -> tuple[Tensor, Tensor]:
     """The rows of all tables in each reader's bag, end to end; where each bag begins."""
     tables = torch.arange(num_tables).repeat_interleave(num_readers)
-    # The same for every layer and step while the cache does not grow: hence the lru_cache.
+    # The same for every layer and step while the cache does not grow: hence the lru_cache. Keys and values need one each, so it
+    # holds those of two sizes of the cache. An entry takes 8 bytes for each row, head and slot: 34 MB at 64 x 32 x 2,048.
     rows = tables[:, None] * num_rows + torch.arange(num_rows)
     return rows.flatten(), torch.arange(0, rows.numel(), num_rows)
 
 
 def _after_norm(norm: Tensor, *matrices: Tensor) -> Product:
     """The product with matrices [.., D] whose input is a norm with weights [D]. It takes what `_unit` returns."""
+    # W (norm * x) = (W norm) x, column by column. sqrt(D) is the factor between dividing by a length and by a root mean square.
     return _product(torch.cat(matrices) * (norm * math.sqrt(len(norm))))
 
 
@@ -259,9 +273,8 @@ def _fuse_layer(layer: Layer, config: ModelConfig) -> FusedLayer:
     attention, mlp, K = layer.self_attn, layer.mlp, config.head_width
     query, key = (_paired(part.weight, K) for part in (attention.q_proj, attention.k_proj))
     qk_norm = None
-    if (
-        config.normalize_qk
-    ):  # `_unit` leaves a factor sqrt(K) in each; the queries' is cancelled by attention's 1 / sqrt(K)
+    if config.normalize_qk:
+        # `_unit` leaves a factor sqrt(K) in each; the queries' is cancelled by attention's 1 / sqrt(K)
         query_norm, key_norm = (
             _paired(norm.get_parameter("weight"), K) for norm in (attention.q_norm, attention.k_norm)
         )

@@ -18,9 +18,8 @@ from model.losses import token_logprobs
 from model.tokenizer.chat import ChatTokenizer
 
 GREEDY_BELOW = 1e-6  # a temperature; logits divided by a smaller one overflow float32
-KEPT_FRACTION = (
-    0.75  # finished rows are removed once fewer than this fraction is unfinished: each removal copies the cache
-)
+# Finished rows are removed once fewer than this fraction is unfinished: each removal copies the cache.
+KEPT_FRACTION = 0.75
 
 
 class Completion(NamedTuple):
@@ -84,15 +83,17 @@ def steps(
                 completions[row].tokens.append(token)
                 if token in last_tokens and ending(completions[row].tokens, stops):
                     ended.add(row)
+        # The same list each time, and its token lists grow: a caller that keeps a step's completions must copy them.
         yield completions
         unfinished = [place for place, row in enumerate(rows) if row not in ended]
         if not unfinished or number + 1 == config.max_new_tokens:
             return
-        # Until then finished rows are computed on, and their tokens ignored.
+        # Until then finished rows are computed on, and their tokens ignored. They also use up random numbers, which is one reason why
+        # the sample of a prompt depends on the other prompts of the call.
         if len(unfinished) < KEPT_FRACTION * len(rows):
             kept = torch.tensor(unfinished, device=device)
             decoder.select(kept)
-            limits = limits and limits.select(kept)
+            limits = None if limits is None else limits.select(kept)
             tokens = tokens[kept]
             rows = [rows[place] for place in unfinished]
         if limits is not None:
@@ -127,11 +128,14 @@ def stream(
     decoder: Decoder, tokenizer: ChatTokenizer, prompt: Sequence[int], config: GenerateConfig, stop_token: int
 ) -> Iterator[str]:
     """The text of one completion in pieces, without what stops it. A piece is yielded once no later token can change it."""
+    # torch's decorator leaves inference mode at each yield, so that the caller's code between two pieces does not run in it.
     stops = ((stop_token,), *config.stop_sequences)
     shown = ""
     tokens: list[int] = []
     for [completion] in steps(decoder, [prompt], config, stops):
         tokens = completion.tokens
+        # Decoded from the start each time, since the bytes of one character may lie in several tokens. That is quadratic in the number
+        # of tokens, but decoding 4,000 of them takes about a millisecond, no longer than a step of a small model.
         text = tokenizer.decode(tokens[: len(tokens) - partial_stop_length(tokens, stops)])
         is_whole = not text.endswith("\N{REPLACEMENT CHARACTER}")  # otherwise the last tokens are a part of a character
         # A tokenizer may change earlier text with a later token; then the piece waits.

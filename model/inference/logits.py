@@ -53,6 +53,7 @@ class Constraints(NamedTuple):
 
     def select(self, rows: Tensor) -> "Constraints":
         """Keep rows [N] in this order."""
+        # Indexing copies, so that `mark_seen` never changes the rows of another beam.
         return self if self.seen is None else self._replace(seen=self.seen[rows])
 
     def mark_seen(self, tokens: Tensor) -> None:
@@ -78,11 +79,13 @@ def constraints(
         # Allowed tokens keep their bias.
         allowed = bias[list(config.allowed_tokens)]
         bias.fill_(NEVER)[list(config.allowed_tokens)] = allowed
+    # Last, so that a token that is both allowed and banned is banned.
     bias[list(config.banned_tokens)] = NEVER
     if bias.isneginf().all():
         raise UserError("banned_tokens and allowed_tokens leave no token: allow one that is not banned")
     seen = None
     if config.repetition_penalty != 1:
+        # One byte for each row and token of the vocabulary: 10 MB for 64 rows with Qwen3's. The prompt counts too, as in transformers.
         seen = torch.zeros(len(prompts), vocab_size, dtype=torch.bool)
         for row, prompt in enumerate(prompts):
             seen[row, list(prompt)] = True
@@ -97,6 +100,7 @@ def restrict(logits: Tensor, config: GenerateConfig) -> Tensor:
         return logits
     kept, least = logits, logits.new_full((len(logits), 1), NEVER)
     if 0 < config.top_k < logits.shape[-1]:
+        # transformers filters in the same order: top-k, top-p, min-p, each on what the one before left.
         # One more than k: an equal logit after the k-th shows a tie, for which the whole row is needed.
         best = logits.topk(config.top_k + 1).values
         kept, least = best[:, :-1], best[:, -2:-1]
@@ -116,6 +120,7 @@ def _last_of_nucleus(logits: Tensor, top_p: float) -> Tensor:
     whole, enough = logits.logsumexp(-1, keepdim=True), top_p - ROUNDING
     best = logits.topk(min(FIRST_NUCLEUS, logits.shape[-1])).values
     mass = (best - whole).exp().cumsum(-1)
+    # One row with a flat distribution makes the whole batch sort: the others are not worth a second path.
     if (mass[:, -1] < enough).any():
         best = descending(logits)
         mass = (best - whole).exp().cumsum(-1)
@@ -126,6 +131,7 @@ def _last_of_nucleus(logits: Tensor, top_p: float) -> Tensor:
 def descending(logits: Tensor) -> Tensor:
     """The rows of [B, N] in descending order. On a CPU by numpy, whose sort was twenty times as fast there."""
     if logits.device.type == "cpu":
+        # numpy sorts in ascending order only. Negating is exact in floating point, so doing it twice changes no value.
         return torch.from_numpy(np.sort((-logits).numpy(), -1)).neg_()
     return logits.sort(-1, descending=True).values
 
@@ -138,6 +144,7 @@ def ending(tokens: Sequence[int], stops: Sequence[tuple[int, ...]]) -> tuple[int
 def partial_stop_length(tokens: Sequence[int], stops: Sequence[tuple[int, ...]]) -> int:
     """The number of last tokens that are a stop sequence or the beginning of one."""
     longest = max(map(len, stops))
+    # The longest first: all tokens that may yet turn out to belong to a stop sequence must be held back, not only the last.
     return next(
         (
             size

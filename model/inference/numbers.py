@@ -20,6 +20,7 @@ import regex
 
 MAX_DIGITS = 400  # a number of more digits, or a larger exponent, is not read: exact powers would take all memory
 
+# Characters are unified before any number is read, so that the patterns below need to know one spelling of each sign only.
 SUPERSCRIPT = regex.compile(r"(?<=[\w)])([⁺⁻]?[⁰¹²³⁴-⁹]+)(?![⁺⁻])")
 VULGAR_FRACTION = regex.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
 INVISIBLE = regex.compile(r"[\p{Cf}\p{Variation_Selector}]")
@@ -31,8 +32,12 @@ EN_DASH_SIGN = regex.compile(r"(?<![^\s(\[])–(?=\d)")
 LATEX = ((r"\\[dt]?frac\{(\d+)\}\{(\d+)\}", r"\1/\2"), (r"\\times|\\cdot", "×"), (r"\{,\}", ","), (r"\\([$%])", r"\1"),
          (r"\^\{(-?\d+)\}", r"^\1"), (r"\\[,;: ]", " "), (r"\$([^$\s]{1,80})\$", r"\1"))  # fmt: skip
 
+# The first group of a number with thousands separators. It begins with 1 to 9: "0,123" is a decimal, "0 123" no number.
 FIRST = r"[1-9]\d{0,2}"
-FORMS = [  # of a run of digits and separators: what it looks like, its thousands separators, its decimal separator
+# Of a run of digits and separators: what it looks like, its thousands separators, its decimal separator. The first form that fits
+# counts. Most quantifiers are possessive (++, *+): a run of digits has no second reading, and MAX_DIGITS bounds what is left
+# to backtrack.
+FORMS = [
     (regex.compile(pattern), thousands, decimal)
     for pattern, thousands, decimal in (
         (r"0|[1-9]\d*+", "", ""),
@@ -46,6 +51,10 @@ FORMS = [  # of a run of digits and separators: what it looks like, its thousand
         (r"\d++,(?:\d{1,2}|\d{4,})|0,\d++", "", ","),
     )
 ]
+# In order: a sign, unless something before it makes it a hyphen or a minus between numbers (10-5, A-5); a currency before the digits; what may
+# not stand before a number, such as a letter (H2O) or a separator (the rest of 10:30); a fraction or digits; a power of ten; a large
+# number in words; a unit. A suffix (5k) stands without a space, so that "5 K" is five kelvins and "5 m" five metres. At most nine
+# digits where int() is called: exponents and fractions of more are no numbers that a reply would name.
 NUMBER = regex.compile(
     r"""
     (?P<sign>(?<![^\s(\[{=:<>;,*"'|~≈])[-+])?
@@ -66,7 +75,12 @@ MAGNITUDES = {
     "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "万": 10**4, "萬": 10**4, "만": 10**4, "億": 10**8, "亿": 10**8, "억": 10**8,
 }  # fmt: skip
 
-UNITS: dict[str, tuple[str, Fraction]] = {}  # spelling -> dimension, and the factor to its first unit
+# Spelling -> dimension, and the factor to its first unit. Factors are exact: the inch is 0.0254 m and the pound 0.45359237 kg by
+# definition (International Yard and Pound Agreement of 1959). A dimension holds units that differ by a factor, which leaves apart:
+# months from seconds (no fixed number of days), degrees Celsius from Fahrenheit (another zero), and currencies (no fixed rate). Yen and
+# yuan share a sign, and so a dimension: 5 yuan equal 5 yen here. Cents are taken for those of a dollar. "in" is left out, which is mostly
+# the preposition. An unknown unit, such as KiB, is ignored, and the number compared as if it had none.
+UNITS: dict[str, tuple[str, Fraction]] = {}
 for dimension, table in {
     "length": "1 m metre metres meter meters;1000 km kilometre kilometres kilometer kilometers;1/100 cm centimetre centimetres centimeter "
     "centimeters;1/1000 mm millimetre millimetres millimeter millimeters;127/5000 inch inches;381/1250 ft foot feet;"
@@ -101,6 +115,7 @@ for dimension, table in {
     for row in table.split(";"):
         factor, *spellings = row.split()
         UNITS |= {spelling: (dimension, Fraction(factor)) for spelling in spellings}
+# "5th" is the number 5: a question for a rank may be answered either way.
 ORDINALS = {"st", "nd", "rd", "th"}
 
 ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
@@ -109,7 +124,9 @@ WORDS = {word: value for value, word in enumerate(ONES.split())} | {
     for value, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)
 }
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
-MAY_FOLLOW = {  # of the kinds of number words: which may stand before each; "" is the beginning
+# Of the kinds of number words: which may stand before each; "" is the beginning. What does not fit makes no number, so that "one two
+# three" is not read as six.
+MAY_FOLLOW = {
     "one": ("", "ten", "hundred", "scale"), "ten": ("", "hundred", "scale"), "hundred": ("one",), "scale": ("one", "ten", "hundred"),
 }  # fmt: skip
 ANY_WORD = "|".join(sorted([*WORDS, *SCALES], key=len, reverse=True))
@@ -123,15 +140,15 @@ class Quantity(NamedTuple):
     """A number in a text."""
 
     value: Fraction
-    dimension: (
-        str  # of its unit, "" where it has none or an unknown one; a value without a unit may be compared with any
-    )
+    # Of its unit, "" where it has none or an unknown one; a value without a unit may be compared with any.
+    dimension: str
     factor: Fraction  # of its unit to the first one of the dimension
     start: int  # of its characters in the prepared text
     end: int
 
     def equals(self, other: "Quantity") -> bool:
         """Whether both are the same amount. A missing unit fits every unit, as in GSM8K; 50% is 50 and also 0.5."""
+        # Fractions are exact: 0.1 + 0.2 is 0.3 here, and a third is not 0.333.
         if self.dimension and other.dimension:
             return self.dimension == other.dimension and self.value * self.factor == other.value * other.factor
         if self.value == other.value:
@@ -147,6 +164,7 @@ def prepare(text: str) -> str:
     # Control characters become spaces, format characters nothing: those may stand inside a number.
     text = regex.sub(r"\p{Cc}", " ", text)
     text = VULGAR_FRACTION.sub(" ", SUPERSCRIPT.sub(lambda match: "^" + match[1], INVISIBLE.sub("", text)))
+    # Before NFKC, which makes plain spaces of them: such a space may also stand between two numbers.
     text = THIN_SPACE.sub("'", text)
     text = unicodedata.normalize("NFKC", INVISIBLE.sub("", unicodedata.normalize("NFKC", text)))
     text = EN_DASH_SIGN.sub("-", text.translate(SAME))
@@ -155,6 +173,7 @@ def prepare(text: str) -> str:
 
 def plain_latex(text: str) -> str:
     """A prepared text in which LaTeX's numbers are written as others are."""
+    # The search is a shortcut: few replies hold LaTeX, and each pattern reads the whole text.
     for pattern, replacement in LATEX if regex.search(r"[\\{$]", text) else ():
         text = regex.sub(pattern, replacement, text)
     return text
@@ -167,7 +186,7 @@ def quantities(text: str) -> list[Quantity]:
 
 def only_quantity(text: str) -> Quantity | None:
     """The number that a prepared text consists of, or None."""
-    text = text.strip().removesuffix(".")
+    text = text.strip().removesuffix(".")  # of a sentence
     found = quantities(text)
     # Two numbers are a list or a calculation.
     if len(found) != 1:
@@ -185,6 +204,7 @@ def _in_digits(text: str) -> Iterator[Quantity]:
         if word := match["magnitude"] or match["suffix"]:
             value *= MAGNITUDES[word]
         end = max(map(match.end, ("digits", "denominator", "exponent", "magnitude", "suffix")))
+        # The pattern takes any word after a number for its unit. The table decides whether it is one.
         unit, is_attached = match["unit"] or "", match.start("unit") == end
         # "1990s" is a decade and not 1990 seconds.
         is_decade = unit == "s" and is_attached and value % 10 == 0 and 1000 <= value < 3000
@@ -198,7 +218,10 @@ def _in_digits(text: str) -> Iterator[Quantity]:
             unit = ""
         currency = (match["currency"] or "").strip(" -+")
         dimension, factor = UNITS.get(currency or unit, ("", Fraction(1)))
+        # The sign may stand on either side of the currency: -$5 and $-5.
         is_negative = "-" in (match["sign"] or "") + (match["currency"] or "")
+        # The 12 characters before the number hold "negative" with spaces: a search from the beginning of the text for every number would be
+        # quadratic.
         if is_negative or MINUS.search(text, max(0, match.start() - 12), match.start()):
             value = -value
         yield Quantity(value, dimension, factor, match.start(), end)
@@ -239,6 +262,7 @@ def _in_words(text: str) -> Iterator[Quantity]:
 
 
 def _value_of_words(words: list[str]) -> Fraction | None:
+    # "two hundred and five thousand": hundreds multiply the group that is being counted, scales close it.
     total = group = 0  # finished thousands, and what is counted below the next scale
     before = ""
     for word in words:

@@ -1,4 +1,4 @@
-"""Conversations that are too long for the model, replies in pieces, and what may be printed."""
+"""Conversations that are too long for the model, and replies in pieces."""
 
 import math
 from itertools import pairwise
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from model.config import GenerateConfig
 from model.errors import UserError
-from model.inference.chat import MIN_MESSAGE_TOKENS, Chat, fit_conversation, fit_document, printable
+from model.inference.chat import MIN_MESSAGE_TOKENS, Chat, fit_conversation, fit_document
 from model.inference.scoring import answer, complete
 from model.network.huggingface import load_transformer
 from model.tokenizer.chat import ChatTokenizer
@@ -65,6 +65,18 @@ def test_long_conversation_drops_its_oldest_exchanges_in_pairs(tokenizer: ChatTo
     assert fit_conversation(tokenizer, messages, len(kept[3])).notice.startswith(
         "the oldest 3 of 6 exchanges were left out"
     )
+
+
+def test_long_conversation_is_rendered_a_few_times_only(
+    tokenizer: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once for each exchange that is dropped: the time would be quadratic in what a user sends."""
+    messages = [*exchanges(300), {"role": "user", "content": "and the sea?"}]
+    rendered: list[int] = []
+    render = ChatTokenizer.render_prompt
+    monkeypatch.setattr(ChatTokenizer, "render_prompt", lambda *given: rendered.append(1) or render(*given))
+    assert fit_conversation(tokenizer, messages, 60).notice.startswith("the oldest ")
+    assert len(rendered) < 15
 
 
 def test_dropped_exchange_takes_all_its_replies(tokenizer: ChatTokenizer) -> None:
@@ -142,23 +154,6 @@ def test_long_conversation_still_gets_a_reply(folder: Path) -> None:
     assert "exchanges were left out" in chat.notice
     assert max(chat.decoder.lengths) <= chat.max_tokens
     assert chat.max_prompt_tokens > MIN_MESSAGE_TOKENS
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("\x1b[31mred\x1b[0m", "�[31mred�[0m"),
-        ("\x1b]0;title\x07", "�]0;title�"),
-        ("\x9b2J", "�2J"),
-        ("a\rb\x08c\x7f", "a�b�c�"),
-        ("\u202eabc\u2066", "�abc�"),
-        ("line\n\ttab é 日本 🙂 कि", "line\n\ttab é 日本 🙂 कि"),
-        ("\udc80", "�"),
-    ],
-)
-def test_printable_replaces_what_a_terminal_would_obey(text: str, shown: str) -> None:
-    assert printable(text) == shown
-    assert "".join(printable(character) for character in text) == shown
 
 
 @pytest.mark.parametrize(
