@@ -19,13 +19,15 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, field_validator, mo
 from tasks.records.mistakes import mistake, shown
 
 Role = Literal["system", "user", "assistant"]
+# The first three are of the sample web: a fact asked in a wording that training saw, in one that it did not, and a fact
+# that no conversation of the training set asks for.
 Split = Literal["seen_wording", "heldout_wording", "heldout_fact", "unknown", "other"]
 Text = Annotated[str, Field(strict=True)]
-Texts = Annotated[
-    tuple[Text, ...], FailFast()
-]  # only the first mistake is reported, so a line of a million costs no memory
+# FailFast: only the first mistake is reported, so a line with a million of them costs no memory
+Texts = Annotated[tuple[Text, ...], FailFast()]
 
 NOT_TEXT = ("tool_calls", "function_call", "audio")  # what an OpenAI message can hold in place of text
+_WITHOUT_TOOLS = "remove the record, or the tool calls from it"
 NO_ANSWER = "I don't know."  # the right answer to a question of split "unknown"
 
 
@@ -57,19 +59,24 @@ class Message(Record):
         if not isinstance(value, Mapping):
             return value
         message = dict(value)
+        # Before pydantic sees the role: its message would list the three roles and hide the reason.
         if message.get("role") in ("tool", "function"):
             raise mistake("role", f"is {shown(message['role'])}, and tools are not supported", _WITHOUT_TOOLS)
+        # An empty list or a null is no tool call.
         if used := [name for name in NOT_TEXT if message.get(name)]:
             raise mistake(used[0], "is set, and only text is supported", _WITHOUT_TOOLS)
+        # OpenAI's name for the system role since its reasoning models; the meaning is the same.
         if message.get("role") == "developer":
             message["role"] = "system"
         if "content" in message:
             message["content"] = _joined(message["content"])
+        # Other roles are never learned, so their weight is not looked at.
         message["weight"] = _checked_weight(message.get("weight")) if message.get("role") == "assistant" else 1
         return message
 
     @model_serializer
     def _serialize(self) -> dict[str, Any]:
+        # The default is left out: records without weights keep the form that they have in users' files.
         plain = {"role": self.role, "content": self.content}
         return plain if self.weight else {**plain, "weight": 0}
 
@@ -90,17 +97,13 @@ def _joined(content: Any) -> Any:
 def _checked_weight(weight: Any) -> int:
     if weight is None:
         return 1
+    # True equals 1 in Python. 1.0 equals it as well, and JSON writers that know one kind of number write it so.
     if isinstance(weight, bool) or weight not in (0, 1):
         raise mistake("weight", f"is {shown(weight)}", "write 1 for a turn to learn, 0 for one to leave out")
     return int(weight)
 
 
-_WITHOUT_TOOLS = "remove the record, or the tool calls from it"
-
-
-Messages = Annotated[
-    tuple[Message, ...], FailFast()
-]  # the first mistake is reported, so a file of mistakes costs no memory
+Messages = Annotated[tuple[Message, ...], FailFast()]
 
 
 class Conversation(Record):
@@ -183,6 +186,7 @@ class Prompt(_Asked):
     @classmethod
     def _number_as_text(cls, answer: Any) -> Any:
         """Data sets of arithmetic write the answer as a number."""
+        # Not NaN and Infinity, which Python's JSON reader takes: no completion can equal them.
         is_number = isinstance(answer, int) or (isinstance(answer, float) and math.isfinite(answer))
         return str(answer) if is_number and not isinstance(answer, bool) else answer
 
@@ -205,6 +209,8 @@ class Question(Record):
     answer: Text
     aliases: Texts = ()
     fact: Text = ""
+    # 2^53: beyond it a reader that holds numbers as doubles, as JavaScript and many JSON tools do, would see another
+    # one.
     num_mentions: int | None = Field(None, ge=0, le=2**53, strict=True)
     split: Split = "other"
 
@@ -238,8 +244,10 @@ def check_turns(messages: tuple[Message, ...]) -> tuple[Message, ...]:
         if not message.content.strip():
             raise mistake(f"[{number}].content", "is blank", "write the text of the turn, or remove the record")
         expected = "assistant" if expected == "user" else "user"
+    # True is 1: no message at all, or a system turn alone.
     if len(messages) == (first_role == "system"):
         raise mistake("", "holds no turn of the user", "write the question, or remove the record")
+    # A blank system turn would be rendered as an empty turn.
     return messages[1:] if first_role == "system" and not messages[0].content.strip() else messages
 
 

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 
 from model.files import replacing
 
+# Some 3 MB of text for web pages: what a reader and a writer hold in memory at once, and large enough for zstd to find
+# repetition.
 GROUP_DOCUMENTS = 1_000
 
 
@@ -46,6 +48,8 @@ SCHEMA = pa.schema(
         ("language", pa.string()),
         ("reason", pa.string()),
         ("attributes", pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))),
+        # 64-bit offsets: a column of 1,000 texts of the largest size that ingest keeps can pass the 2 GiB of `string`.
+        # Last, so that readers of the other columns skip it in one stretch.
         ("text", pa.large_string()),
     ]
 )
@@ -60,6 +64,8 @@ class ShardWriter:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opened:
+            # Left in reverse: the pending rows, the footer, the file, the name. A failure in any of them leaves the
+            # name untouched.
             sink = opened.enter_context(pa.OSFile(str(opened.enter_context(replacing(self.path))), "wb"))
             self.writer = opened.enter_context(pq.ParquetWriter(sink, SCHEMA, compression="zstd"))
             opened.push(self._finish)
@@ -75,6 +81,7 @@ class ShardWriter:
     def _flush(self) -> None:
         if not self.pending:  # `datasets` cannot read an empty row group
             return
+        # With the schema given: one inferred from the rows would change with the first document that has no language.
         self.writer.write_table(pa.Table.from_pylist(list(map(to_row, self.pending)), schema=SCHEMA))
         self.pending.clear()
 

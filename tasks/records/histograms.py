@@ -22,6 +22,8 @@ from tasks.records.documents import Document
 from tasks.web.urls import split_address
 
 NUM_SHOWN = 20  # hosts and languages
+# A host that is spread thinly over all shards is counted too low, or missed: the price of bounded memory. The NUM_SHOWN
+# commonest are far from that limit.
 SHARD_HOSTS = 200  # of a shard, the commonest
 MAX_HOSTS = 100_000  # of all shards: above, those that came least often are removed
 PLOT_COLUMNS = 4
@@ -42,6 +44,7 @@ class Overview:
         """Count documents, `measures` of theirs, and which of them are kept."""
         for name, found in self.edges.items():
             values = measures[name].drop_null().to_numpy()
+            # Clipped to the last edge, which belongs to the last bin: NumPy leaves out what lies above all edges.
             self.histograms[name] += np.histogram(np.minimum(values, found[-1]), found)[0]
         for document, language, kept in zip(documents, measures["language"].to_pylist(), is_kept, strict=True):
             parts = split_address(document["url"])
@@ -74,6 +77,7 @@ class Overview:
 
     def ranked(self, kind: str, num: int) -> list[tuple[str, int, int]]:
         """The commonest names, with documents in and kept."""
+        # By name among equals: the order of a dict depends on which shard came first.
         ranked = sorted(self.nums[kind].items(), key=lambda entry: (-entry[1][0], entry[0]))
         return [(name, num_in, num_kept) for name, (num_in, num_kept) in ranked[:num]]
 
@@ -81,6 +85,7 @@ class Overview:
         """All of it as JSON values."""
         histograms = {}
         for name, counts in self.histograms.items():
+            # JSON has no infinity: null says that there is no limit on that side.
             low, high = (round(limit, 6) if math.isfinite(limit) else None for limit in self.limits[name])
             if counts.any():
                 histograms[name] = {"edges": self.edges[name], "counts": counts.tolist(), "min": low, "max": high}
@@ -93,6 +98,8 @@ def edges(name: str, low: float, high: float) -> list[float]:
         return [float(length) for length in range(21)]
     if not name.endswith(("_fraction", "_score")):
         return [0.0, *(2.0**power for power in range(20))]
+    # Gopher's and FineWeb's limits are as small as 0.01 (fraction of lines or characters): with twenty bins from 0 to 1
+    # all that matters would lie in the first.
     limit = high if math.isfinite(high) else low
     top = 2 * limit if 0 < limit < 0.5 else 1.0
     return [round(top * part / 20, 6) for part in range(21)] + ([1.0] if top < 1 else [])
@@ -116,6 +123,8 @@ def histogram_row(name: str, histogram: Mapping[str, Any]) -> Row:
     """A histogram as one line of bars, high as the root of how many documents they stand for."""
     counts = histogram["counts"]
     most = max(*counts, 1)
+    # The root, since most documents lie in a few bins and the others would be invisible; the ceiling, so that one
+    # document shows.
     bars = "".join(BARS[math.ceil(math.sqrt(count / most) * (len(BARS) - 1))] for count in counts)
     limits = {side: histogram[side] for side in ("min", "max")}
     return {"measure": name, **limits, "last edge": histogram["edges"][-1], "documents": bars}
@@ -126,12 +135,16 @@ def histogram_page(histograms: Mapping[str, Mapping[str, Any]]) -> str:
 
     One picture for all: as bars of text in a table, leading blanks are swallowed, and a score near 1 looks near 0.
     """
+    # Here, since the import takes more than a second, which most stages need not wait for. `Figure` without pyplot has
+    # no global state and needs no display.
     from matplotlib.figure import Figure
 
     num_rows = math.ceil(len(histograms) / PLOT_COLUMNS)
     figure = Figure(figsize=(3.2 * PLOT_COLUMNS, 1.5 * num_rows), layout="constrained")
     plots = figure.subplots(num_rows, PLOT_COLUMNS, squeeze=False).flat
     for axes, (name, histogram) in zip(plots, histograms.items(), strict=False):
+        # Equal widths on the page, since edges are often powers of two. The dashed limits are moved to that scale by
+        # interpolation.
         bins = range(len(histogram["edges"]))
         axes.stairs(np.sqrt(histogram["counts"]), bins, fill=True)
         for limit in (histogram["min"], histogram["max"]):
@@ -140,6 +153,7 @@ def histogram_page(histograms: Mapping[str, Mapping[str, Any]]) -> str:
         axes.set_title(name, fontsize=8)
         axes.set_xticks([0, bins[-1]], [f"{histogram['edges'][0]:g}", f"{histogram['edges'][-1]:g}"], fontsize=7)
         axes.set_yticks([])
+    # The last row may have empty places.
     for axes in list(figure.axes)[len(histograms) :]:
         axes.remove()
     return picture(figure, "documents by attribute")

@@ -39,9 +39,12 @@ class KeptDroppedWriter:
         self.dropped = ShardWriter(folder / "dropped" / name)
         self.samples_path = folder / STATE / "samples" / f"{name}.json"
         self.samples: dict[str, list[Sample]] = defaultdict(list)
+        # The zeros are written out: a stage that drops nothing still reports documents_dropped, and sums over shards
+        # have all keys.
         self.counts: Counter[str] = Counter(documents=0, documents_dropped=0, text_bytes=0)
 
     def __enter__(self) -> Self:
+        # If the second file cannot be opened, the first is closed and removed.
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.documents)
             stack.enter_context(self.dropped)
@@ -59,6 +62,7 @@ class KeptDroppedWriter:
         self.dropped.write({**document, "reason": reason})
         self.counts["documents_dropped"] += 1
         self.counts[f"dropped/{reason}"] += 1
+        # No entry of 0 bytes: much of what ingest drops never had a text.
         if num_bytes := len(document["text"].encode()):
             self.counts[f"dropped_bytes/{reason}"] += num_bytes
         key = xxhash.xxh3_64_intdigest(document["id"].encode())
@@ -69,12 +73,15 @@ class KeptDroppedWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stack.__exit__(kind, error, trace)
+        # After both shards have their names. map_shards records a shard as finished only when this returned.
         if error is None:
             write_atomically(self.samples_path, json.dumps(self.samples))
 
 
 def _is_sampled(samples: list[Sample], key: int) -> bool:
     """Whether a document is among the SAMPLE_DOCUMENTS with the largest hashes: the same ones however documents are sharded."""
+    # samples[0] is the smallest of a heap. Hashes of ids are a random order, so the samples are spread over the whole
+    # crawl instead of standing at its start.
     return len(samples) < SAMPLE_DOCUMENTS or key > samples[0][0]
 
 
@@ -89,6 +96,7 @@ def _add_sample(samples: list[Sample], sample: Sample) -> None:
 def report_funnel(ctx: StageContext, counts: Counts, unit: str) -> None:
     """Publish how many documents were kept and dropped by reason, and write and publish a few samples of every reason."""
     ctx.table("funnel", funnel(counts), f"{unit} kept, and dropped by reason")
+    # Each shard kept its largest; the largest of all are among them.
     lines = list(_merged_samples(sorted((ctx.state / "samples").glob("*.json"))))
     write_atomically(ctx.folder / "dropped.jsonl", "".join(f"{line}\n" for line in lines))
     ctx.table(
@@ -105,6 +113,7 @@ def _merged_samples(paths: Iterable[Path]) -> Iterator[str]:
                 if _is_sampled(by_reason[reason], key):
                     _add_sample(by_reason[reason], (key, line))
     for _, samples in sorted(by_reason.items()):
+        # Largest hash first. The heap's order depends on the order of insertion, this one does not.
         yield from (line for _, line in sorted(samples, reverse=True))
 
 

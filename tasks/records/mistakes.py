@@ -11,15 +11,19 @@ SHOWN_CHARACTERS = 80  # of a wrong value
 
 def mistake(field: str, problem: str, remedy: str) -> PydanticCustomError:
     """An error for a validator to raise. `field` is relative to the record or value that is validated."""
+    # The text is a value and not the template, in which braces from a user's data could be taken for placeholders.
     return PydanticCustomError("record", "{problem}", {"field": field, "problem": problem, "remedy": remedy})
 
 
 def explain(error: ValidationError) -> str:
     """The first mistake of a record as one line."""
+    # The first alone: one mistake often causes others, and a reader corrects one at a time.
     detail = error.errors(include_url=False)[0]
+    # messages[3].content, as a person would write it in code.
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
     if detail["type"] == "record":
         context = detail["ctx"]
+        # The place in `loc` ends at the value that a validator was given; the validator adds the rest.
         separator = "." if name and context["field"] and not context["field"].startswith("[") else ""
         return f"{name}{separator}{context['field']} {context['problem']}; {context['remedy']}".lstrip()
     if detail["type"] == "missing":
@@ -47,6 +51,7 @@ def shown(value: Any) -> str:
     """A value as JSON in ASCII, cut to what fits into an error. No control characters of the data reach a terminal."""
     try:
         text = json.dumps(value)
+    # Deep nesting, a value of Python that JSON lacks, or a list that holds itself.
     except (RecursionError, TypeError, ValueError):
         text = f"a {type(value).__name__}"
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
