@@ -40,7 +40,11 @@ from tasks.tokenizer.bigram import bits_per_byte, read_pairs
 VERSION = 2
 BATCH_DOCUMENTS = 1_000
 BATCH_CHARACTERS = 2_000_000  # encoded at once: about 25 bytes of memory each
+# A piece has twice this at most. The document of a web page has some thousands of characters; pieces are for books,
+# logs and dumps.
 PIECE_CHARACTERS = 500_000
+# Either after a line end, before a letter: every pattern ends a word there. Or before a space between two ASCII
+# letters: the space begins the next word in every pattern. The tests compare pieces with whole texts for each pattern.
 CUT = re.compile(r"(?<=\S\n)(?=[^\W\d_])|(?<=[A-Za-z])(?= [A-Za-z])")
 SPLITS = ("train", "validation")
 UNITS = ("documents", "tokens", "text_bytes")
@@ -72,6 +76,7 @@ def tokenize(documents: Step[Documents], tokenizer: Step[Tokenizer], config: Tok
 def encode_documents(ctx: StageContext, config: TokenizeConfig, inputs: TokenizeInputs) -> Outcome:
     """Encode every shard by itself, a training and a validation part each."""
     documents, tokenizer = inputs.documents, inputs.tokenizer
+    # The path and not the loaded tokenizer: shards are sent to worker processes, and each reads the file once.
     encoder_path = tokenizer.folder / "tokenizer.json"
     shards = [
         (path.stem, Shard(path, ctx.folder, encoder_path, tokenizer.manifest.fingerprint, config.validation_fraction))
@@ -151,6 +156,8 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 def is_validation(text: str, validation_fraction: float) -> bool:
     """Whether a document is held out, by the hash of its text."""
+    # Not hash(), which is another in every process. By the text alone: a document stays in its split when others come
+    # or go, in whatever shards.
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < validation_fraction * 2**64
 
@@ -172,12 +179,15 @@ class TokenWriter:
     def __init__(self, path: Path, encoder: ChatTokenizer, fingerprint: str) -> None:
         self.path = path
         self.encoder = encoder
+        # Half the disk and half the memory bandwidth of training, at every vocabulary up to 65,536: all of the built-in
+        # recipes.
         self.dtype = np.uint16 if encoder.vocab_size <= 2**16 else np.uint32
         metadata = {"vocab_size": str(encoder.vocab_size), "tokenizer": fingerprint}
         self.schema = pa.schema([("tokens", pa.list_(pa.from_numpy_dtype(self.dtype)))], metadata=metadata)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opened:
+            # Left in reverse: the writer writes the file's footer, the file is closed, and only then it gets its name.
             sink = opened.enter_context(pa.OSFile(str(opened.enter_context(replacing(self.path))), "wb"))
             self.writer = opened.enter_context(pa.ipc.new_file(sink, self.schema))
             self.opened = opened.pop_all()
@@ -188,12 +198,15 @@ class TokenWriter:
         if not texts:
             return 0
         pieces_of = [list(pieces(text)) for text in texts]
+        # A generator over batches of pieces: a call can hold one document of any length, whose tokens must not all
+        # exist twice.
         encoded = (
             np.array(tokens, self.dtype)
             for batch in batches(chain.from_iterable(pieces_of))
             for tokens in self.encoder.encode_batch(batch)
         )
         bos = np.array([self.encoder.bos], self.dtype)
+        # islice takes each document's pieces off the one stream, so a document may span batches.
         documents = [np.concatenate([bos, *islice(encoded, len(group))]) for group in pieces_of]
         # 32 bits are enough: a call holds about BATCH_CHARACTERS, and one longer document at most.
         offsets = np.cumsum([0, *map(len, documents)], dtype=np.int32)
@@ -210,9 +223,13 @@ class TokenWriter:
 
 def metrics(folder: Path, encoder: ChatTokenizer, counts: Counts) -> dict[str, float]:
     """bytes_per_token; and bigram/bits_per_byte, the baseline of the base model, if anything is held out."""
+    # Without <|bos|>, one for each document, which stands for no byte of text.
     figures = {"bytes_per_token": counts["text_bytes"] / max(counts["tokens"] - counts["documents"], 1)}
     train, validation = (read_pairs(sorted((folder / split).iterdir()), encoder.bos) for split in SPLITS)
     if len(train.before) and len(validation.before):
-        bits = bits_per_byte(train, validation, counts["validation/text_bytes"], encoder.vocab_size)
-        figures["bigram/bits_per_byte"] = bits
+        num_predicted = counts["validation/tokens"] - counts["validation/documents"]
+        # The bytes of the tokens that were read, at the average of the split: read_pairs stops at MAX_TOKENS, the count
+        # of bytes does not.
+        num_bytes = counts["validation/text_bytes"] * len(validation.before) / num_predicted
+        figures["bigram/bits_per_byte"] = bits_per_byte(train, validation, num_bytes, encoder.vocab_size)
     return figures

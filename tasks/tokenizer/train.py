@@ -38,9 +38,12 @@ from tasks.resources import resource
 
 VERSION = 3
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
+# Below this a fiftieth is fewer than 20 documents, on which bytes per token of a language say little.
 MIN_DOCUMENTS = 1_000
 MEASURED_BYTES = 5_000_000
 SAMPLED_DOCUMENTS = 100
+# Base64, minified code and DNA have such stretches. So has Chinese, written without spaces, where a cut costs one word
+# in 2,000 characters.
 UNBROKEN = re.compile(r"\S{2000}|\s{2000}")  # too long to be a word
 ALL = "all"  # the row of all languages together
 
@@ -61,6 +64,7 @@ class TokenizerConfig(Config):
         description="V: entries of the vocabulary, including the 256 bytes and the special tokens. A small text yields fewer.",
     )
     pattern: PatternName = Field("gpt4", description="Whose pattern splits text into words.")
+    # With 3, digits alone can take 1,110 entries (10 + 100 + 1,000): a quarter of V = 4,096.
     max_digits: int = Field(3, ge=1, le=3, description="Longest run of digits that may become one token; GPT-4: 3.")
     max_bytes: int = Field(
         100_000_000,
@@ -116,6 +120,7 @@ def train_tokenizer(ctx: StageContext, config: TokenizerConfig, inputs: Tokenize
     encoder = vocabularies.load(vocabulary.files("*")) if vocabulary else learn(ctx, config, documents)
     measured = list(held_out(documents, config.seed))
     ours = ChatTokenizer(encoder)
+    # Before anything is written: every later stage trusts the vocabulary.
     verify(ours, [document["text"] for document in measured])
     encoder.save(str(ctx.folder / "tokenizer.json"))
     (ctx.folder / "vocabulary.txt").write_text(listing(encoder), encoding="utf-8")
@@ -132,6 +137,7 @@ def learn(ctx: StageContext, config: TokenizerConfig, documents: Documents) -> t
     """Train a vocabulary on the sampled documents."""
     total = min(documents.manifest.counts["text_bytes"], config.max_bytes)
     encoder = train(_reported(ctx, sample_texts(documents, config.max_bytes, config.seed), total), config)
+    # Every pair that is left comes once. The model takes V from the artifact, so a smaller one works.
     if encoder.get_vocab_size() < config.vocab_size:
         ctx.log(f"the text yields a vocabulary of {encoder.get_vocab_size()} tokens instead of {config.vocab_size}")
     return encoder
@@ -152,6 +158,7 @@ def sample_texts(documents: Documents, max_bytes: int, seed: int) -> Iterator[st
     share = min(_share(documents, max_bytes), 1 - _held_out_fraction(documents))
     for place, document in _places(documents, seed):
         if place < share:
+            # Characters where max_bytes counts bytes: a bound on one document need not be exact.
             yield document["text"][: max_bytes // SAMPLED_DOCUMENTS]
 
 
@@ -192,6 +199,8 @@ def train(texts: Iterator[str], config: TokenizerConfig) -> tokenizers.Tokenizer
         vocab_size=config.vocab_size,
         min_frequency=2,  # a pair that comes once saves one token of the whole text
         special_tokens=list(SPECIAL_TOKENS),
+        # All 256 bytes, also those that the text lacks: any text can be encoded, and no token for the unknown is
+        # needed.
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -202,6 +211,8 @@ def train(texts: Iterator[str], config: TokenizerConfig) -> tokenizers.Tokenizer
 def cut_unbroken(text: str) -> Iterator[str]:
     """Cut the text so that no word is endless: the trainer's time grows with the square of a word's length."""
     start = 0
+    # A stretch stays whole and the cut is behind it, so 2,000 characters are the longest piece of it that the trainer
+    # sees as one word.
     for stretch in UNBROKEN.finditer(text):
         yield text[start : stretch.end()]
         start = stretch.end()
@@ -224,6 +235,7 @@ def verify(encoder: ChatTokenizer, texts: Sequence[str]) -> None:
             "tokenizers library has a bug; use another vocabulary or version"
         )
     num_tokens, num_bytes = sum(map(len, encoded)), sum(len(text.encode()) for text in texts)
+    # A vocabulary without merges has a token for each byte, and cannot be shorter.
     if encoder.vocab_size > MIN_VOCAB_SIZE and num_tokens >= num_bytes > 0:
         raise RuntimeError(
             f"{num_bytes} bytes of text become {num_tokens} tokens of a vocabulary of {encoder.vocab_size}: it was trained on text of "
@@ -250,6 +262,7 @@ def _row(language: str, texts: list[str], encoders: Mapping[str, ChatTokenizer])
     row: Row = {"language": language, "documents": len(texts), "bytes": num_bytes}
     for name, encoder in encoders.items():
         num_tokens = sum(map(len, encoder.encode_batch(texts)))
+        # Bytes of UTF-8, not characters: the measure of bits per byte, and comparable between scripts.
         row[_metric(name, "bytes_per_token")] = num_bytes / max(num_tokens, 1)
         row[_metric(name, "tokens_per_word")] = num_tokens / max(num_words, 1)
     return row
@@ -271,6 +284,8 @@ def metrics(rows: Sequence[Row]) -> dict[str, float]:
 
 def listing(encoder: tokenizers.Tokenizer) -> str:
     """One line per token: id, text (bytes if it is not UTF-8 by itself), and the two tokens it was merged from."""
+    # Byte-level BPE writes each byte as a printable character (GPT-2's table: a space is Ġ), which a reader should not
+    # have to know.
     byte_of = vocabularies.byte_of_character()
     special = {token.content for token in encoder.get_added_tokens_decoder().values()}
     model = json.loads(encoder.to_str())["model"]

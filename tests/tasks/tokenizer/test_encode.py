@@ -22,7 +22,7 @@ from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.tokenizer.bigram import Bigram, Pairs, bits_per_byte, fit_discount, read_pairs
-from tasks.tokenizer.encode import CUT, TokenizeConfig, TokenWriter, batches, is_validation, pieces, tokenize
+from tasks.tokenizer.encode import CUT, TokenizeConfig, TokenWriter, batches, is_validation, metrics, pieces, tokenize
 from tasks.tokenizer.train import TokenizerConfig, train
 from tests.support.documents import documents_of
 from tests.support.wiring import tokenizer
@@ -209,6 +209,23 @@ def test_discount_is_fitted_without_the_validation_text() -> None:
     repetitive = as_pairs([0, 1] * 2000)
     scattered = as_pairs([rng.randrange(500) for _ in range(2000)])
     assert fit_discount(repetitive, 500) < fit_discount(scattered, 500)
+
+
+def test_bigram_baseline_of_a_single_pair_is_finite() -> None:
+    assert 0 < bits_per_byte(as_pairs([0, 1]), as_pairs([0, 1]), 2, 7) < 10
+
+
+def test_bigram_baseline_divides_by_the_bytes_that_it_read(
+    made: tuple[ChatTokenizer, Tokens], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a long validation split only a part is read: its cost must not be spread over the bytes of the whole."""
+    encoder, tokens = made
+    whole = tokens.manifest.metrics["bigram/bits_per_byte"]
+    monkeypatch.setattr("tasks.tokenizer.bigram.MAX_TOKENS", 1)  # the first batch of each split
+    part = len(read_pairs(tokens.files("validation/*.arrow"), encoder.bos).before)
+    assert part < 2 / 3 * tokens.manifest.counts["validation/tokens"]
+    bits = metrics(tokens.folder, encoder, tokens.manifest.counts)["bigram/bits_per_byte"]
+    assert whole < bits < 3 * whole  # dearer, since less is learned as well
 
 
 def test_bigram_baseline_beats_a_uniform_model(made: tuple[ChatTokenizer, Tokens]) -> None:
