@@ -45,7 +45,7 @@ from model.network.transformer import Transformer
 from model.rl.config import RLConfig, RLRun
 from model.rl.prompts import read_prompts, split_prompts
 from model.rl.rewards import RewardFunction
-from model.rl.rollouts import Rollouts, append_rollouts, calibrate, roll_out
+from model.rl.rollouts import Rollouts, add_rollouts, calibrate, roll_out
 from model.tokenizer.chat import ChatTokenizer
 from model.training import optim
 from model.training.checkpoints import Checkpoints
@@ -106,8 +106,10 @@ class GRPOTrainer(Trainer):
         super().__init__(self.config, Checkpoints(checkpoints, self.config.keep_checkpoints), Path(run.output), stop)
         self.tokenizer = ChatTokenizer.load(run.tokenizer)
         self.prompts, self.heldout = split_prompts(read_prompts(run.prompts, self.tokenizer, self.config), self.config)
+        # Three models are in memory at once, policy, reference and reward model, and the policy's gradients and optimizer state.
         self.engine = self.start_engine()
-        # A separate copy that never moves. Its weights stay whole on every rank: ZeRO shards the policy's state alone.
+        # A separate copy that never moves. Its weights stay whole on every rank: ZeRO shards the policy's state alone. And in
+        # float32 whatever the policy's dtype: with bfloat16 the KL then includes the policy's rounding.
         self.reference = load_transformer(Path(run.initial_weights)).to(self.engine.device)
         reward_model = load_reward_model(Path(run.reward_model)).to(self.engine.device)
         uncalibrated = RewardFunction(self.config, self.tokenizer, reward_model)
@@ -138,9 +140,12 @@ class GRPOTrainer(Trainer):
                 self.rollouts = self.roll_out(step)
                 means.add_rollouts(self.rollouts)
             with clocked(seconds, "phase/logprobs_seconds"):  # 3 and 4
+                # Once for all updates of the step: what was sampled stays the fixed point that every ratio is taken from.
                 batch = make_batch(self.rollouts, self.model, self.reference, self.config)
             with clocked(seconds, "phase/update_seconds"):  # 5
                 for number in range(self.config.updates_per_step):
+                    # By update and not by step, so that another updates_per_step
+                    # warms up and decays over the same fraction of the run.
                     rate = self.set_learning_rate(step * self.config.updates_per_step + number)
                     # Every updates_per_step-th rollout: an update has some completions of many prompts, not whole groups of a few.
                     rows = torch.arange(number, len(batch.tokens), self.config.updates_per_step)
@@ -175,10 +180,12 @@ class GRPOTrainer(Trainer):
     def update(self, batch: Batch, means: Means) -> None:
         """One optimizer update on some of the rollouts, in microbatches."""
         # The average is over the tokens of the whole update, over all ranks (DAPO, section 3.3).
+        # Never 0: a completion has at least one token.
         num_tokens = self.engine.total(float(batch.mask.sum()))
         for rows in torch.split(torch.arange(len(batch.tokens)), microbatch_rows(self.config)):
             part = batch.rows(rows)
             # The last position predicts a token that is not there.
+            # Padding on the right needs no attention mask: no real token attends to what follows it.
             logits = self.engine(part.tokens)[:, :-1]
             self.engine.backward(policy_loss(logits, part, self.config, means), num_tokens)
             self.engine.step()
@@ -194,6 +201,7 @@ class GRPOTrainer(Trainer):
         mine = self.heldout[: len(self.heldout) // num_ranks * num_ranks][self.engine.rank :: num_ranks]
         if not mine:  # on all ranks alike
             return {}
+        # Greedy, so that two validations differ by the policy alone. The seed has no effect then.
         means.add_rollouts(roll_out(policy, self.reward_function, mine, seed=0, temperature=0.0))
         return {f"validation/{name.replace('/', '_')}": value for name, value in means.over_ranks(self.engine).items()}
 
@@ -202,7 +210,7 @@ class GRPOTrainer(Trainer):
         super().record(done, metrics)
         if self.engine.rank == 0:
             path, group_size = self.output / "rollouts.jsonl", self.config.completions_per_prompt
-            append_rollouts(path, self.rollouts, self.tokenizer, group_size, done)
+            add_rollouts(path, self.rollouts, self.tokenizer, group_size, done)
 
     def max_tokens(self) -> int:
         """That of the SFT model."""
@@ -224,6 +232,7 @@ class GRPOTrainer(Trainer):
 
 def check_finite(policy: Transformer) -> None:
     """Raises NonFiniteError if a weight is NaN or infinite."""
+    # On the weights that the forward uses: they are whole on every rank, since zero_stage is at most 2.
     if not all(weight.isfinite().all() for weight in policy.parameters()):
         raise NonFiniteError("the updates made weights of the policy NaN or infinite")
 
@@ -236,6 +245,7 @@ def make_batch(rollouts: Rollouts, policy: Transformer, reference: Transformer, 
     tokens, lengths = pad(sequences)
     # Place t of the mask stands for token t + 1, as place t of the logits does.
     targets = torch.arange(1, tokens.shape[1])
+    # The end-of-turn token is learned too: the policy must learn when to stop.
     mask = (targets >= starts[:, None]) & (targets < lengths[:, None])
     grouped = rollouts.rewards.total.view(-1, config.completions_per_prompt)
     advantages = losses.group_advantages(grouped, config.is_advantage_scaled).flatten()
@@ -248,6 +258,7 @@ def make_batch(rollouts: Rollouts, policy: Transformer, reference: Transformer, 
 @torch.no_grad()
 def completion_logprobs(model: Transformer, tokens: Tensor, mask: Tensor, config: RLConfig) -> Tensor:
     """log p of each next token at the rollouts' temperature: tokens [N, T], mask [N, T - 1] -> [N, T - 1]."""
+    # In parts: logits [N, T, V] of all rollouts at once would be the largest tensor of the step.
     parts = zip(*(torch.split(both, config.microbatch_sequences) for both in (tokens, mask)), strict=True)
     return torch.cat(
         [losses.token_logprobs(model(part)[:, :-1], part[:, 1:], config.temperature, kept) for part, kept in parts]
@@ -256,6 +267,7 @@ def completion_logprobs(model: Transformer, tokens: Tensor, mask: Tensor, config
 
 def policy_loss(logits: Tensor, part: Batch, config: RLConfig, means: Means) -> Tensor:
     """The clipped surrogate plus the KL, summed over completions' tokens (5): logits [n, T - 1, V] -> a scalar."""
+    # In the first update of a step this equals old_logprobs but for rounding: the ratio is 1 and nothing is clipped.
     now = losses.token_logprobs(logits, part.tokens[:, 1:], config.temperature, part.mask)
     # One advantage for all tokens of a completion: the reward is of the whole.
     advantages = part.advantages[:, None]
@@ -264,6 +276,7 @@ def policy_loss(logits: Tensor, part: Batch, config: RLConfig, means: Means) -> 
     surrogate = losses.policy_loss(now, part.old_logprobs, advantages, low, high, part.mask)
     with torch.no_grad():
         means.add("policy/kl_k3", kl, part.mask)
+        # The entropy is reported, not rewarded: `clip_high` is what keeps the policy exploring.
         means.add("policy/entropy_nats", losses.entropy(logits / config.temperature), part.mask)
         is_clipped = losses.is_clipped(now, part.old_logprobs, advantages, low, high, part.mask)
         means.add("policy/clip_fraction", is_clipped, part.mask)

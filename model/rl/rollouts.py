@@ -1,9 +1,8 @@
 """Rollouts: completions of prompts, sampled from a policy, with their rewards.
 
-Reads a policy; `append_rollouts` writes a few rollouts into a JSON Lines file.
+Reads a policy; `add_rollouts` writes a few rollouts into a JSON Lines file.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from model.config import GenerateConfig
+from model.files import read_lines, write_lines
 from model.inference.cpu_kernels import make_decoder
 from model.inference.generate import generate
 from model.network.transformer import Transformer
@@ -18,6 +18,8 @@ from model.rl.prompts import Prompt
 from model.rl.rewards import RewardFunction, Rewards
 from model.tokenizer.chat import ChatTokenizer
 
+# One completion of each: the standard error of their mean is then an eighth of a standard deviation, 1 / sqrt(64). All advantages
+# are differences within a group, in which the mean cancels but for clipping; the deviation sets the weight of the score.
 CALIBRATION_PROMPTS = 64
 
 
@@ -58,17 +60,23 @@ def calibrate(reward_function: RewardFunction, reference: Transformer, prompts: 
     return reward_function.calibrated(rollouts.rewards.scores)
 
 
-def append_rollouts(path: Path, rollouts: Rollouts, tokenizer: ChatTokenizer, group_size: int, step: int) -> None:
-    """Append the best and the worst completion of a step's first prompt: step, prompt, completion, reward, score."""
+def add_rollouts(path: Path, rollouts: Rollouts, tokenizer: ChatTokenizer, group_size: int, step: int) -> None:
+    """Add the best and the worst completion of a step's first prompt: step, prompt, completion, reward, score.
+
+    Those of a step that is taken again after a kill replace the earlier ones.
+    """
+    # Rewritten whole, as the samples of training are: two lines a step, next to rollouts that take seconds.
+    before = [sample for sample in read_lines(path) if sample["step"] < step] if path.exists() else []
     # The first prompt of rank 0; best and worst show what the advantage rewards.
     group = rollouts.rewards.total[:group_size]
-    with path.open("a", encoding="utf-8") as file:
-        for row in (int(group.argmax()), int(group.argmin())):
-            sample = {
-                "step": step,
-                "prompt": rollouts.prompts[row].text,
-                "completion": tokenizer.decode(rollouts.completions[row]),
-                "reward": round(rollouts.rewards.total[row].item(), 4),
-                "score": round(rollouts.rewards.scores[row].item(), 4),
-            }
-            file.write(json.dumps(sample, ensure_ascii=False) + "\n")
+    samples = [
+        {
+            "step": step,
+            "prompt": rollouts.prompts[row].text,
+            "completion": tokenizer.decode(rollouts.completions[row]),
+            "reward": round(rollouts.rewards.total[row].item(), 4),
+            "score": round(rollouts.rewards.scores[row].item(), 4),
+        }
+        for row in (int(group.argmax()), int(group.argmin()))
+    ]
+    write_lines(path, [*before, *samples])

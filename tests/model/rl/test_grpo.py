@@ -21,8 +21,8 @@ from model.network.transformer import RewardModel
 from model.rl import grpo as rl
 from model.rl.config import RLConfig, RLRun
 from model.rl.prompts import Prompt, read_prompts, split_prompts
-from model.rl.rewards import RewardFunction
-from model.rl.rollouts import Rollouts, calibrate, roll_out
+from model.rl.rewards import RewardFunction, Rewards
+from model.rl.rollouts import Rollouts, add_rollouts, calibrate, roll_out
 from model.tokenizer.chat import ChatTokenizer
 from model.training.checkpoints import complete_checkpoints
 from tasks.artifacts import manifest as artifacts
@@ -120,11 +120,22 @@ def test_killed_run_resumes_with_the_same_results(folder: Path, monkeypatch: pyt
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(rl, "append_rollouts", die)
+        patch.setattr(rl, "add_rollouts", die)
         train(killed)
     assert untimed(train(killed)) == untimed(undisturbed)
     weights, others = (load_file(folder / name / "model.safetensors") for name in ("undisturbed", "killed"))
     assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_rollouts_of_a_repeated_step_replace_earlier_ones(folder: Path) -> None:
+    tokenizer = ChatTokenizer.load(folder / "tokenizer.json")
+    parts = Rewards(*torch.tensor([[0.0, 2.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 2.0, 1.0]]))
+    completions = [tokenizer.encode(text) for text in ("bad", "good", "fair")]
+    rollouts = Rollouts([Prompt("say", [1], None)] * 3, completions, parts)
+    for step in (1, 2, 3, 2):
+        add_rollouts(folder / "rollouts.jsonl", rollouts, tokenizer, 3, step)
+    lines = [json.loads(line) for line in (folder / "rollouts.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["completion"]) for line in lines] == [(1, "good"), (1, "bad"), (2, "good"), (2, "bad")]
 
 
 def test_stopped_run_saves_a_checkpoint_and_resumes(folder: Path) -> None:
