@@ -42,6 +42,7 @@ SCALING_NAMES = {
 }
 OPTIONAL = {"num_key_value_heads", "head_dim", "tie_word_embeddings"}  # older files leave them out
 QWEN3_HEAD_WIDTH = 128  # where its file does not say it; Llama's then is D / H
+# Fields by which the computation would differ; one that is left out has this value.
 ONLY = {
     "hidden_act": "silu",
     "attention_bias": False,
@@ -70,8 +71,10 @@ def to_hugging_face(config: ModelConfig, *, is_reward: bool = False, max_tokens:
             "attention_bias": False,
             "max_position_embeddings": max_tokens,
             "rope_theta": config.rope_base,
-            "rope_scaling": _rope_type(config.rope_scaling) if config.rope_scaling else None,  # transformers 4 reads it
+            # transformers 4 reads rope_theta and rope_scaling, transformers 5 rope_parameters: both are written.
+            "rope_scaling": _rope_type(config.rope_scaling) if config.rope_scaling else None,
             "rope_parameters": {"rope_theta": config.rope_base, **_rope_type(config.rope_scaling)},
+            # Whatever it was trained in: `Engine.full_weights` gathers the float32 master weights.
             "dtype": "float32",
         }
     )
@@ -85,7 +88,8 @@ def _rope_type(scaling: RopeScaling | None) -> dict[str, Any]:
 
 def from_hugging_face(fields: dict[str, Any]) -> ModelConfig:
     """The model that a config.json describes. Raises UserError where it is not a Qwen3 or Llama model that is supported here."""
-    if fields.get("model_type") not in FAMILIES:
+    # str: the file comes from elsewhere, and may hold a list or an object in any place.
+    if str(fields.get("model_type")) not in FAMILIES:
         raise UserError(
             f"config.json has model_type {fields.get('model_type')!r}: only {' and '.join(FAMILIES)} can be read"
         )
@@ -99,9 +103,7 @@ def from_hugging_face(fields: dict[str, Any]) -> ModelConfig:
     is_qwen3 = fields["model_type"] == "qwen3"
     # Older files leave these out: then there is a KV head for each query head, and transformers' usual head width.
     stated.setdefault("num_key_value_heads", stated["num_attention_heads"])
-    stated.setdefault(
-        "head_dim", QWEN3_HEAD_WIDTH if is_qwen3 else stated["hidden_size"] // stated["num_attention_heads"]
-    )
+    stated.setdefault("head_dim", QWEN3_HEAD_WIDTH if is_qwen3 else _llama_head_width(stated))
     stated.setdefault("tie_word_embeddings", False)
     base, scaling = _rope(stated)
     shape = {ours: stated[theirs] for ours, theirs in NAMES.items()}
@@ -113,9 +115,21 @@ def from_hugging_face(fields: dict[str, Any]) -> ModelConfig:
         raise UserError(f"config.json describes a model that cannot be read: {explained(error)}") from None
 
 
+def _llama_head_width(fields: dict[str, Any]) -> int:
+    width, num_heads = fields["hidden_size"], fields["num_attention_heads"]
+    try:
+        return int(width // num_heads)
+    except (TypeError, ValueError, ZeroDivisionError):
+        raise UserError(
+            f"config.json has hidden_size {width!r} and num_attention_heads {num_heads!r}: give the folder of a whole model"
+        ) from None
+
+
 def _rope(fields: dict[str, Any]) -> tuple[float, dict[str, Any] | None]:
     """Base and scaling of the rotary positions, as transformers writes them since its version 5, or as it did before."""
     stated = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    if not isinstance(stated, dict):
+        raise UserError(f"config.json has rope parameters {stated!r}: only an object of named values can be read")
     # transformers 5 keeps the base in rope_parameters; before, it stood next to rope_scaling.
     base = stated.get("rope_theta") or fields.get("rope_theta", 10_000.0)
     rope_type = stated.get("rope_type") or stated.get("type", "default")
@@ -159,7 +173,8 @@ def _read_fields(path: Path) -> dict[str, Any]:
     """A JSON object. Raises UserError where the file does not hold one."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    # RecursionError: brackets nested a thousand deep.
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): fetch or make it again") from None
 
 
@@ -168,6 +183,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for path in weight_files(folder):
         try:
+            # All tensors at once, next to those of the model: twice the
+            # weights for a moment, 4.8 GB for 0.6 B parameters in float32.
             weights |= load_file(path)
         except SafetensorError as error:
             raise UserError(f"{path} is damaged ({error}): fetch or make it again") from None
@@ -178,7 +195,9 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files with a model's weights. Raises UserError if one is missing: no other format is read."""
     names, index = ["model.safetensors"], folder / "model.safetensors.index.json"
     if not (folder / names[0]).exists() and index.exists():
-        names = sorted(set(_read_fields(index).get("weight_map", {}).values()))
+        weight_map = _read_fields(index).get("weight_map")
+        if isinstance(weight_map, dict):
+            names = sorted(set(map(str, weight_map.values())))
     for name in names:
         # The index names files: one with a folder in its name could read outside of the model's.
         if Path(name).name != name or not (folder / name).is_file():
@@ -230,6 +249,7 @@ def load_weights(model: Transformer | RewardModel, folder: Path) -> None:
             f"{folder} holds a separate head as lm_head.weight, where its config.json ties it to the embedding: set "
             "tie_word_embeddings to false in it"
         )
+    # Names and shapes were compared above; strict=True would refuse the heads that may differ. Copying turns bfloat16 into float32.
     model.load_state_dict(weights, strict=False)
 
 
@@ -254,6 +274,7 @@ def resized(model: Transformer, num_known: int, vocab_size: int) -> Transformer:
 def transformer_of(weights: dict[str, Tensor], config: ModelConfig) -> Transformer:
     """The model around its weights, which are not copied, in evaluation mode."""
     # No memory and no initialization: assign=True puts the given tensors in place.
+    # The model has parameters alone: a buffer that is not in a state dict would stay without memory.
     with torch.device("meta"):
         model = Transformer(config)
     model.load_state_dict(weights, assign=True)

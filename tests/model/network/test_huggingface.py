@@ -108,7 +108,11 @@ def test_config_of_transformers_4_reads_as_version_5() -> None:
     ("changes", "message"),
     [
         ({"model_type": "qwen2"}, "model_type 'qwen2': only qwen3 and llama"),
+        ({"model_type": ["llama"]}, r"model_type \['llama'\]: only qwen3 and llama"),
         ({"attention_bias": True}, "attention_bias True"),
+        ({"model_type": "llama", "head_dim": None, "num_attention_heads": 0}, "num_attention_heads 0: give"),
+        ({"model_type": "llama", "head_dim": None, "hidden_size": "wide"}, "hidden_size 'wide' and"),
+        ({"rope_parameters": ["llama3"]}, r"rope parameters \['llama3'\]: only an object"),
         ({"num_hidden_layers": None}, "does not say num_hidden_layers: give"),
         (
             {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e6}},
@@ -154,6 +158,14 @@ def cut_the_config_off(folder: Path) -> None:
     path.write_text(path.read_text()[:-20])
 
 
+def make_the_index_a_list(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": ["model-00001-of-00003.safetensors"]}')
+
+
+def nest_the_config_deep(folder: Path) -> None:
+    (folder / "config.json").write_text("[" * 100_000)
+
+
 def leave_a_pointer_for_the_index(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text("version https://git-lfs.github.com/spec/v1\n")
 
@@ -175,6 +187,8 @@ def pickle_alone(folder: Path) -> None:
         (point_outside, "has no file ../elsewhere.safetensors"),
         (cut_the_config_off, r"config\.json is damaged .*: fetch or make it again"),
         (leave_a_pointer_for_the_index, r"index\.json is damaged .*: fetch or make it again"),
+        (make_the_index_a_list, "has no file model.safetensors with weights"),
+        (nest_the_config_deep, r"config\.json is damaged .*: fetch or make it again"),
         (pickle_alone, "has no file model.safetensors with weights"),
     ],
 )
