@@ -39,6 +39,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., width] -> [..., width]."""
+        # In bfloat16 too torch 2.13 takes the mean square in float32 and
+        # rounds once, at the end: equal to the float32 result, bit by bit.
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
@@ -78,6 +80,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate x [B, H, T, K] by its positions: channel k is paired with channel k + K/2."""
     # The half-rotation layout of Hugging Face files. Meta's own pair neighbours, and need their projections permuted.
     low, high = x.chunk(2, -1)
+    # Cosines are rounded to the dtype of x, as transformers does: in bfloat16 its logits are reproduced, not improved on.
     return x * cos.to(x.dtype) + torch.cat((-high, low), -1) * sin.to(x.dtype)
 
 
@@ -86,6 +89,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        # Modules are named as in Hugging Face's files: with another name here no published weights could be read.
         self.head_width = config.head_width
         self.is_grouped = config.num_kv_heads < config.num_heads
         self.q_proj = nn.Linear(config.width, config.num_heads * config.head_width, bias=False)
@@ -99,6 +103,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """x [B, T, D] -> [B, T, D]."""
         B, T, _ = x.shape
+        # Normalized first, then rotated, as in Qwen3. A rotation keeps lengths, so a score q k / sqrt(K) stays within sqrt(K)
+        # while the gains are 1: attention cannot collapse onto single tokens early (Dehghani et al. 2023).
         query = self.q_norm(self.q_proj(x).view(B, T, -1, self.head_width)).transpose(1, 2)  # [B, H, T, K]
         key = self.k_norm(self.k_proj(x).view(B, T, -1, self.head_width)).transpose(1, 2)  # [B, J, T, K]
         value = self.v_proj(x).view(B, T, -1, self.head_width).transpose(1, 2)  # [B, J, T, K]
@@ -133,6 +139,7 @@ class Layer(nn.Module):
         super().__init__()
         self.input_layernorm = RMSNorm(config.width, config.norm_eps)
         self.self_attn = Attention(config)
+        # Hugging Face's name; it is the norm before the feed-forward.
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
         self.mlp = FeedForward(config)
 
@@ -151,6 +158,7 @@ class Backbone(nn.Module):
         self.config = config
         self.activation_checkpointing = False  # recompute activations in the backward pass (Chen et al. 2016)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.width)
+        # No dropout, as in Qwen3 and Llama: train() and eval() compute the same.
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
 
@@ -160,6 +168,7 @@ class Backbone(nn.Module):
         x: Tensor = self.embed_tokens(tokens)
         for layer in self.layers:
             activation_checkpointing = self.activation_checkpointing and torch.is_grad_enabled()
+            # A whole layer at a time: its input is kept, and the backward pass computes the forward pass once more.
             # use_reentrant=False is the variant that torch recommends; without gradients there is nothing to save.
             x = checkpoint(layer, x, context, use_reentrant=False) if activation_checkpointing else layer(x, context)
         x = self.norm(x)
@@ -170,6 +179,8 @@ class Backbone(nn.Module):
         positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         if documents is None:
             return Context(*rotary(positions, self.config), mask=None)
+        # One byte a pair of tokens: 16 MiB for 16 rows of 1,024 tokens,
+        # 16 GiB for one of 131,072. Made once a forward, for all layers.
         # A dense mask [B, 1, T, T]: it costs the flash kernel on a GPU, and every device can compute with it.
         mask = (documents[:, None, :, None] == documents[:, None, None, :]).tril()
         return Context(*rotary(positions_in_documents(documents), self.config), mask)
@@ -195,6 +206,7 @@ class Transformer(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """hidden states [..., D] -> logits [..., V]."""
+        # Logits have the dtype of the weights; model/losses.py takes them to float32.
         weight = self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
         return F.linear(hidden, weight)
 
@@ -206,6 +218,7 @@ class RewardModel(nn.Module):
         super().__init__()
         self.config = config
         self.model = Backbone(config)
+        # No bias, as in transformers' classifier: only differences of rewards are learned, in which it would cancel.
         self.score = nn.Linear(config.width, 1, bias=False)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -225,9 +238,11 @@ def initialize(model: Transformer | RewardModel, seed: int) -> None:
     that write to the residual stream are divided by sqrt(2 L) (Radford et al. 2019), so that its variance does not grow with
     depth. Norms stay 1. A reward head starts at 0: a new reward model prefers nothing.
     """
+    # Logits then start with a standard deviation of 0.02 sqrt(512) = 0.45 at every width, which is a loss 0.1 nats above log V.
     # On the CPU: a GPU's generator gives other numbers, and the seed should give one model everywhere.
     generator = torch.Generator().manual_seed(seed)
     deviation = 0.02 * math.sqrt(512 / model.config.width)
+    # One stream of numbers in the order of the modules: to reorder them changes the weights of every seed.
     for name, parameter in model.named_parameters():
         if name == "score.weight":
             nn.init.zeros_(parameter)

@@ -13,18 +13,24 @@ from model.config import Config, ModelConfig, OptimConfig, runtime
 class RLConfig(Config):
     """GRPO: the number and length of rollouts, their rewards, and how far the policy may move from the one that sampled them."""
 
+    # Where a default is a paper's: DeepSeekMath is Shao et al. 2024, section 4.2; DAPO is Yu et al. 2025, section 4.1.
     num_steps: int = Field(30, ge=1, description="Rounds of rollouts, each followed by its optimizer updates.")
     prompts_per_step: int = Field(16, ge=1, description="P: prompts of a step, over all ranks.")
+    # At least 2: alone in its group a completion always has an advantage of 0. DeepSeekMath sampled 64.
     completions_per_prompt: int = Field(8, ge=2, le=1024, description="G: completions that compete as one group.")
+    # Each rollout is in one update of its step: more updates are smaller ones, not more passes over the rollouts as GRPO's mu
+    # (algorithm 1) counts them. DeepSeekMath made one.
     updates_per_step: int = Field(
         2, ge=1, description="Optimizer updates on the rollouts of a step. Clipping has an effect from the second on."
     )
     microbatch_sequences: int = Field(16, ge=1, description="The most rollouts in one forward pass on one rank.")
     max_new_tokens: int = Field(64, ge=1, le=2**20, description="The length at which a completion is cut off.")
     max_prompt_tokens: int = Field(192, ge=4, le=2**20, description="Prompts with more tokens are not used.")
+    # One temperature for both, so that the gradient is that of the distribution which was sampled.
     temperature: float = Field(
         1.0, gt=0.0, le=10.0, description="Temperature of sampling and of the log-probabilities in the loss."
     )
+    # 0.2 and 0.28 are DAPO's.
     clip_low: float = Field(0.2, gt=0.0, lt=1.0, description="The ratio of policies is clipped below 1 - clip_low.")
     clip_high: float = Field(
         0.28,
@@ -32,6 +38,7 @@ class RLConfig(Config):
         le=10.0,
         description="The ratio of policies is clipped above 1 + clip_high. Larger than clip_low, it keeps the policy exploring.",
     )
+    # DeepSeekMath took 0.04; DAPO has no such term.
     kl_coef: float = Field(
         0.02, ge=0.0, le=100.0, description="Weight of the KL to the frozen reference policy, per token."
     )
@@ -39,6 +46,7 @@ class RLConfig(Config):
         True,
         description="Divide advantages by the group's standard deviation (GRPO). Without it (Dr. GRPO), groups with little spread weigh less.",
     )
+    # The three parts of the reward, see model/rl/rewards.py. By default a right answer weighs as much as the largest score.
     model_weight: float = Field(1.0, ge=0.0, description="Weight of the reward model's score in standard deviations.")
     score_clip: float = Field(3.0, gt=0.0, description="The normalised score is clipped to plus and minus this.")
     verifiable_weight: float = Field(3.0, ge=0.0, description="Reward of a completion that gives the prompt's answer.")
@@ -57,6 +65,8 @@ class RLConfig(Config):
         0, ge=0, le=2, description="DeepSpeed ZeRO: 1 shards optimizer, 2 gradients; 3 would gather weights per token."
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the prompts' order and of the rollouts.")
+    # Part of the result, unlike a supervised run's: every rank draws its
+    # completions from a separate stream, see `GRPOTrainer.roll_out`.
     num_ranks: int = Field(
         1,
         ge=1,

@@ -27,8 +27,10 @@ def read_prompts(paths: Sequence[str], tokenizer: ChatTokenizer, config: RLConfi
     prompts = []
     for record in (record for path in paths for record in read_lines(path)):
         answer = record.get("answer")  # some files have numbers here
+        # With the opening of the assistant's turn, so that a completion begins with the reply itself.
         tokens = tokenizer.render_prompt(record["messages"])
         prompts.append(Prompt(record["messages"][-1]["content"], tokens, None if answer is None else str(answer)))
+    # Left out rather than cut off: half a question has another answer.
     fitting = [prompt for prompt in prompts if len(prompt.tokens) <= config.max_prompt_tokens]
     if not fitting:
         raise UserError(

@@ -23,7 +23,8 @@ from model.rl.config import RLConfig
 from model.rl.prompts import Prompt
 from model.tokenizer.chat import ChatTokenizer
 
-MIN_SCORE_DEVIATION = 1e-3  # the scores are divided by at least this
+# The scores are divided by at least this. A new reward head is 0 and scores everything alike, see `initialize`.
+MIN_SCORE_DEVIATION = 1e-3
 
 
 class Rewards(NamedTuple):
@@ -47,6 +48,7 @@ class RewardFunction(NamedTuple):
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]]) -> Rewards:
         """The rewards of a completion of each prompt. Raises NonFiniteError if the reward model gives NaN or infinity."""
         config, end = self.config, self.tokenizer.assistant_end
+        # The token, not its text: a completion that spells the end of turn in ordinary tokens has not ended.
         is_finished = torch.tensor([completion[-1:] == [end] for completion in map(list, completions)]).float()
         scores = self.model_scores(prompts, completions)
         is_right = self.verify(prompts, completions)
@@ -91,5 +93,6 @@ class RewardFunction(NamedTuple):
         # Undo an earlier calibration first.
         raw = scores * self.deviation + self.mean
         # The floor: a reward model that prefers nothing would otherwise have its rounding errors scaled up.
+        # correction=0: with one prompt the deviation is 0 and the floor applies, where the unbiased one would be NaN.
         deviation = max(raw.std(correction=0).item(), MIN_SCORE_DEVIATION)
         return self._replace(mean=raw.mean().item(), deviation=deviation)
