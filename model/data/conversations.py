@@ -5,7 +5,7 @@ Reads JSON Lines. Writes nothing. Conversations are packed whole, several in a s
 dropped if one side does not fit: cropped, it would lose the end at which the reward is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ import torch
 
 from model.data.dataset import NotEnoughData, Packed, Pairs, Shuffled, pack
 from model.data.packing import Indices, best_fit
+from model.errors import UserError
 from model.files import read_lines
-from model.tokenizer.chat import ChatTokenizer
+from model.tokenizer.chat import ChatTokenizer, Rendered
 
 
 class ConversationRows(Shuffled):
@@ -27,7 +28,7 @@ class ConversationRows(Shuffled):
         self.paths = list(paths)
         self.pad = tokenizer.pad
         # All in memory: fine-tuning data is small next to a corpus.
-        rendered = [tokenizer.render(record["messages"]) for path in paths for record in read_lines(path)]
+        rendered = [example for path in paths for example in _render_file(path, tokenizer)]
         # A sequence without a learned token would divide a batch's loss by nothing.
         kept = [(tokens, mask) for tokens, mask in rendered if any(mask[: sequence_tokens + 1])]
         if not kept:
@@ -67,6 +68,15 @@ class ConversationRows(Shuffled):
             "cropped_tokens": sum(self._over),
             "padded_tokens": len(self) * (self.sequence_tokens + 1) - int(self._lengths.sum()),
         }
+
+
+def _render_file(path: str, tokenizer: ChatTokenizer) -> Iterator[Rendered]:
+    """The conversations of a file. Raises UserError with the number of one in which no token is learned, or all are."""
+    for number, record in enumerate(read_lines(path), 1):
+        try:
+            yield tokenizer.render_training(record["messages"])
+        except UserError as error:
+            raise UserError(f"{path}, conversation {number}: {error}") from None
 
 
 class PreferencePairs(Shuffled):
@@ -113,7 +123,7 @@ def _render_pair(record: dict[str, Any], tokenizer: ChatTokenizer) -> tuple[list
     completions = (record["chosen"], record["rejected"])
     chosen, rejected = (
         # The renderer of SFT, so that the reward model reads what the policy writes.
-        tokenizer.render([*record["messages"], {"role": "assistant", "content": completion}])[0]
+        tokenizer.render([*record["messages"], {"role": "assistant", "content": completion}]).tokens
         for completion in completions
     )
     return chosen, rejected

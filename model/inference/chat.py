@@ -68,8 +68,9 @@ def _cut_first_message(tokenizer: ChatTokenizer, system: Messages, turns: Messag
             f"{max_tokens}: shorten the {'system turn' if len(turns) < 2 else 'system turn or the last messages'}"
         )
     # The end is kept: the question usually stands there.
-    content = tokenizer.encode(tokenizer.without_special_names(turns[0]["content"]))
-    place = len(tokenizer.render(system)[0]) + 1  # after <|bos|>, the system turn and the start of the message
+    content = tokenizer.encode_content(turns[0]["content"])
+    # After <|bos|>, the system turn and the start of the message.
+    place = len(tokenizer.render(system).tokens) + len(tokenizer.turn_start(turns[0]["role"]))
     # Cut in tokens, not in characters, so that exactly max_tokens remain.
     tokens = [*frame[:place], *content[-room:], *frame[place:]]
     return FittedPrompt(
@@ -120,9 +121,7 @@ class Chat:
 
     def reply(self, messages: Messages) -> Iterator[str]:
         """The assistant's next turn. Raises UserError if the conversation cannot be made to fit, see `fit_conversation`."""
-        return self._stream(
-            fit_conversation(self.tokenizer, messages, self.max_prompt_tokens), self.tokenizer.assistant_end
-        )
+        return self._stream(fit_conversation(self.tokenizer, messages, self.max_prompt_tokens), self.tokenizer.turn_end)
 
     def complete(self, text: str) -> Iterator[str]:
         """The continuation of a document that starts with `text`."""

@@ -55,8 +55,8 @@ def answer(
     # Prompts are not cut to the model's length, see model/inference/chat.py for that: past its trained positions the answers are poor.
     for group in _groups(conversations, batch):
         prompts = [tokenizer.render_prompt(messages) for messages in group]
-        for completion in generate(decoder, prompts, config, tokenizer.assistant_end):
-            is_finished = bool(completion) and completion[-1] == tokenizer.assistant_end
+        for completion in generate(decoder, prompts, config, tokenizer.turn_end):
+            is_finished = bool(completion) and completion[-1] == tokenizer.turn_end
             answers.append(Answer(tokenizer.decode(completion).strip(), len(completion), is_finished))
     return answers
 
@@ -150,7 +150,7 @@ def pair_accuracy(model: RewardModel, tokenizer: ChatTokenizer, pairs: Sequence[
 
 def reply_tokens(tokenizer: ChatTokenizer, messages: Messages, reply: str) -> list[int]:
     """Tokens of a conversation with its reply, up to the end-of-turn token: the input of the reward model."""
-    return tokenizer.render([*messages, {"role": "assistant", "content": reply}])[0]
+    return tokenizer.render([*messages, {"role": "assistant", "content": reply}]).tokens
 
 
 def pad(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -47,7 +47,7 @@ class RewardFunction(NamedTuple):
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]]) -> Rewards:
         """The rewards of a completion of each prompt. Raises NonFiniteError if the reward model gives NaN or infinity."""
-        config, end = self.config, self.tokenizer.assistant_end
+        config, end = self.config, self.tokenizer.turn_end
         # The token, not its text: a completion that spells the end of turn in ordinary tokens has not ended.
         is_finished = torch.tensor([completion[-1:] == [end] for completion in map(list, completions)]).float()
         scores = self.model_scores(prompts, completions)
@@ -65,7 +65,7 @@ class RewardFunction(NamedTuple):
 
         A completion that was cut off is scored with an end-of-turn token, since the reward model was trained on whole turns.
         """
-        end = self.tokenizer.assistant_end
+        end = self.tokenizer.turn_end
         sequences = [
             [*prompt.tokens, *completion, *([] if list(completion[-1:]) == [end] else [end])]
             for prompt, completion in zip(prompts, completions, strict=True)

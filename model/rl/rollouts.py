@@ -47,9 +47,7 @@ def roll_out(
         seed=seed,
     )
     # A new decoder for each call: it may copy the weights, which each update changes.
-    completions = generate(
-        make_decoder(policy), [prompt.tokens for prompt in prompts], sampling, tokenizer.assistant_end
-    )
+    completions = generate(make_decoder(policy), [prompt.tokens for prompt in prompts], sampling, tokenizer.turn_end)
     return Rollouts(prompts, completions, reward_function(prompts, completions))
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
-VERSION = 5  # 5: metrics are called accuracy; questions may lack splits and mentions
+VERSION = 6  # 6: turns of the renderer with a token for each role
 CHAT_MODELS = ("assistant", "policy")
 
 

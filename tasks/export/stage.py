@@ -3,7 +3,7 @@
 Reads the Policy, its Tokenizer and the Report on it; writes a Bundle: `config.json`, `model.safetensors`, `tokenizer.json`,
 `tokenizer_config.json` with the chat template, `generation_config.json` and a model card in `README.md`. transformers, vLLM and llama.cpp's
 converter read it without this project's code. The template gives the tokens of `ChatTokenizer.render_prompt`, for texts that spell
-special tokens too: they cannot forge a turn. An unknown role raises.
+special tokens too: they cannot forge a turn. Its generation tags give the loss mask of training. An unknown role raises.
 """
 
 import json
@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import Field
 
 from model.config import Config, num_parameters
-from model.tokenizer.chat import ASSISTANT_END, BOS, PAD, ChatTokenizer
+from model.tokenizer.chat import BOS, PAD, TURN_END, ChatTokenizer
+from model.tokenizer.template import chat_template
 from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import Bundle, Policy, Report, Tokenizer
 from tasks.artifacts.step import Outcome, Step, roles
@@ -24,7 +25,7 @@ from tasks.execution.context import StageContext
 from tasks.markdown import one_line
 from tasks.training import check_vocabulary, model_config, tokenizer_file
 
-VERSION = 4  # 4: the chat template breaks special tokens in texts and refuses unknown roles
+VERSION = 5  # 5: the chat template has tool turns and generation tags
 
 
 class ExportConfig(Config):
@@ -91,9 +92,9 @@ def tokenizer_settings(tokenizer: ChatTokenizer, max_tokens: int) -> dict[str, A
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BOS,
-        "eos_token": ASSISTANT_END,
+        "eos_token": TURN_END,
         "pad_token": PAD,
-        "chat_template": tokenizer.chat_template(),
+        "chat_template": chat_template(tokenizer),
         "model_max_length": max_tokens,
         "clean_up_tokenization_spaces": False,
     }

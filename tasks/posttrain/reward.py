@@ -18,7 +18,7 @@ from tasks.conversations.sources import PreferencesConfig
 from tasks.execution.context import StageContext
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
-VERSION = 3  # 3: config.json has the ids of special tokens
+VERSION = 4  # 4: turns of the renderer with a token for each role
 
 
 class RewardConfig(PreferencesConfig):

@@ -21,7 +21,7 @@ from tasks.conversations.sources import PromptsConfig
 from tasks.execution.context import StageContext
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
-VERSION = 4  # 4: equal rewards have advantages of exactly 0
+VERSION = 5  # 5: turns of the renderer with a token for each role
 # The metrics that the progress display shows, by label.
 SHOWN = {"reward": "reward/mean", "kl": "policy/kl_k3", "tokens": "completion/tokens_mean"}
 

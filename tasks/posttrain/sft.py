@@ -16,7 +16,7 @@ from tasks.conversations.sources import ConversationsConfig
 from tasks.execution.context import StageContext
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
-VERSION = 4  # 4: names of special tokens in texts are broken by a space
+VERSION = 5  # 5: turns of the renderer with a token for each role
 
 
 class SFTConfig(ConversationsConfig):

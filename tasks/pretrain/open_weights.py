@@ -5,7 +5,7 @@ or several. Writes a copy of these files, identified by content and not by path.
 that a model of many gigabytes is hashed once.
 
 `adapted` gives the model a row of embedding and head for each special token of the conversation format, after its own
-vocabulary. <|bos|> has the row of the token that the model's own texts begin with and <|assistant_end|> that of the one that ends them,
+vocabulary. <|bos|> has the row of the token that the model's own texts begin with and <|im_end|> that of the one that ends them,
 the first of several: the adapted model reads a document as the original does. Every other new row is the mean of the model's rows
 (Hewitt 2021). The whole model is read into memory and kept in float32.
 """
@@ -111,9 +111,7 @@ def adapted(model: Resource, tokenizer: Tokenizer) -> tuple["Transformer", int]:
     fields = json.loads((folder / "config.json").read_text())
     encoder = ChatTokenizer.load(tokenizer_file(tokenizer))
     larger = resized(original, num_known, encoder.vocab_size)
-    inherit(
-        larger, num_known, {encoder.bos: fields.get("bos_token_id"), encoder.assistant_end: fields.get("eos_token_id")}
-    )
+    inherit(larger, num_known, {encoder.bos: fields.get("bos_token_id"), encoder.turn_end: fields.get("eos_token_id")})
     return larger, fields["max_position_embeddings"]
 
 

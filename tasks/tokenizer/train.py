@@ -36,7 +36,7 @@ from tasks.execution.reporter import Row
 from tasks.records.documents import Document, read_documents
 from tasks.resources import resource
 
-VERSION = 3
+VERSION = 4  # 4: the special tokens of turns, roles and tool calls
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
 # Below this a fiftieth is fewer than 20 documents, on which bytes per token of a language say little.
 MIN_DOCUMENTS = 1_000

@@ -18,6 +18,7 @@ from model.data.dataloader import batch_indices, microbatch_records, microbatche
 from model.data.dataset import Dataset, Mixture, Packed, Pairs, shuffled
 from model.data.packing import best_fit
 from model.data.token_shards import TokenShards, WholeDocuments
+from model.errors import UserError
 from model.tokenizer.chat import ChatTokenizer
 from tests.support.tiny_models import write_lines, write_tokenizer
 
@@ -161,16 +162,23 @@ def test_conversation_longer_than_sequence_is_cropped_and_counted(tmp_path: Path
 
 def test_conversation_cropped_before_assistant_turn_is_dropped(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
     """A batch of such alone would have nothing to divide its loss by."""
-    records = [chat("why? " * 200, "because"), chat("no?", "no"), {"messages": chat("no?", "no")["messages"][:1]}]
+    records = [chat("why? " * 200, "because"), chat("no?", "no")]
     write_lines(tmp_path / "chat.jsonl", records)
     rows = ConversationRows([str(tmp_path / "chat.jsonl")], 32, tokenizer)
     counts = rows.counts()
-    assert (counts["conversations"], counts["dropped_conversations"], counts["cropped_tokens"]) == (1, 2, 0)
+    assert (counts["conversations"], counts["dropped_conversations"], counts["cropped_tokens"]) == (1, 1, 0)
     assert all(rows.fetch(np.arange(len(rows))).mask.sum(1) > 0)
     write_lines(tmp_path / "chat.jsonl", records[:1])
     with pytest.raises(
         ValueError, match="none of 1 conversations has a token of the assistant within sequence_tokens=32"
     ):
+        ConversationRows([str(tmp_path / "chat.jsonl")], 32, tokenizer)
+
+
+def test_conversation_in_which_nothing_is_learned_is_refused(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
+    """Training on it would divide a loss by nothing, or hide that its roles were read wrongly."""
+    write_lines(tmp_path / "chat.jsonl", [chat("no?", "no"), {"messages": chat("no?", "no")["messages"][:1]}])
+    with pytest.raises(UserError, match=r"chat.jsonl, conversation 2: nothing of the conversation is learned"):
         ConversationRows([str(tmp_path / "chat.jsonl")], 32, tokenizer)
 
 
@@ -194,7 +202,7 @@ def test_preference_pairs_end_with_end_of_turn_token(tmp_path: Path, tokenizer: 
     tokens, lengths = pairs.fetch(np.arange(1))
     for row, length, completion in zip(tokens.tolist(), lengths.tolist(), ("it is blue.", "no"), strict=True):
         assert row[:length] == tokenizer.render([*messages, {"role": "assistant", "content": completion}])[0]
-        assert row[length - 1] == tokenizer.assistant_end
+        assert row[length - 1] == tokenizer.turn_end
         assert set(row[length:]) == {tokenizer.pad}
 
 

@@ -90,12 +90,13 @@ def test_dropped_exchange_takes_all_its_replies(tokenizer: ChatTokenizer) -> Non
 def test_single_long_message_loses_its_beginning_with_a_notice(tokenizer: ChatTokenizer) -> None:
     content = "red green " * 100 + "what colour is the sky?"
     tokens, notice = fit_conversation(tokenizer, [SYSTEM, *exchanges(2), {"role": "user", "content": content}], 60)
-    frame = tokenizer.render([SYSTEM])[0]
+    frame = tokenizer.render([SYSTEM]).tokens
     assert len(tokens) == 60
     assert tokens[: len(frame)] == frame
-    assert tokens[len(frame)] == tokenizer.special["<|user_start|>"]
-    assert tokens[-2:] == [tokenizer.special["<|user_end|>"], tokenizer.assistant_start]
-    cut = tokens[len(frame) + 1 : -2]
+    start = tokenizer.turn_start("user")
+    assert tokens[len(frame) : len(frame) + 3] == start
+    assert tokens[-4:] == [tokenizer.turn_end, *tokenizer.assistant_start]
+    cut = tokens[len(frame) + 3 : -4]
     assert cut == tokenizer.encode(content)[-len(cut) :]
     assert (
         notice
@@ -127,7 +128,7 @@ def test_fitted_prompt_keeps_bos_system_and_end(
 ) -> None:
     system = [SYSTEM] * has_system
     messages = [*system, *turns, {"role": "user", "content": "the sky"}]
-    frame, end = tokenizer.render(system)[0], tokenizer.render_prompt([messages[-1]])[1:]
+    frame, end = tokenizer.render(system).tokens, tokenizer.render_prompt([messages[-1]])[1:]
     if len(frame) + len(end) > max_tokens:
         return
     tokens, _ = fit_conversation(tokenizer, messages, max_tokens)

@@ -265,10 +265,10 @@ def test_samples_follow_the_probabilities() -> None:
 def test_stream_yields_whole_characters(model: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer: ChatTokenizer = write_tokenizer(tmp_path)
     text = "Zürich 🙂, ok é"
-    written = iter([*tokenizer.encode(text), tokenizer.assistant_end])
+    written = iter([*tokenizer.encode(text), tokenizer.turn_end])
     monkeypatch.setattr("model.inference.generate.pick", lambda *_: torch.tensor([next(written)]))
     config = GenerateConfig(max_new_tokens=200)
-    pieces = list(stream(make_decoder(model), tokenizer, [tokenizer.bos], config, tokenizer.assistant_end))
+    pieces = list(stream(make_decoder(model), tokenizer, [tokenizer.bos], config, tokenizer.turn_end))
     assert "".join(pieces) == text
     assert "🙂" in pieces  # four tokens, one piece
     assert len(pieces) > 8
@@ -283,7 +283,7 @@ def test_stream_holds_back_the_start_of_a_stop_sequence(
     for tokens, expected in (([a, b, a, c, a, b, c], "abac"), ([a, b, b], "a"), ([c, a, c, a, c, a, b], "cacacab")):
         written = iter(tokens)
         monkeypatch.setattr("model.inference.generate.pick", lambda *_, written=written: torch.tensor([next(written)]))
-        pieces = list(stream(make_decoder(model), tokenizer, [tokenizer.bos], config, tokenizer.assistant_end))
+        pieces = list(stream(make_decoder(model), tokenizer, [tokenizer.bos], config, tokenizer.turn_end))
         assert "".join(pieces) == expected
 
 

@@ -100,7 +100,7 @@ def test_reward_model_scores_the_whole_turn(folder: Path, encoder: ChatTokenizer
         for reply in ("yes", "no no no")
         for tokens in [evaluation.reply_tokens(encoder, pair["messages"], reply)]
     ]
-    assert evaluation.reply_tokens(encoder, pair["messages"], "yes")[-1] == encoder.assistant_end
+    assert evaluation.reply_tokens(encoder, pair["messages"], "yes")[-1] == encoder.turn_end
     expected = float(scores[0] > scores[1])
     swapped = {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]}
     assert evaluation.pair_accuracy(reward_model, encoder, [pair]) == expected

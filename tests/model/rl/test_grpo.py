@@ -210,10 +210,10 @@ def test_reward_is_the_weighted_sum_of_its_parts(folder: Path) -> None:
     config = RLConfig(model_weight=2.0, verifiable_weight=3.0, unfinished_penalty=5.0, score_clip=0.5)
     reward_function = RewardFunction(config, encoder, reward_model, mean=0.1, deviation=0.2)
     prompt = encoder.render_prompt([{"role": "user", "content": "what colour is the sky?"}])
-    right, cut = [*encoder.encode("it is Blue."), encoder.assistant_end], encoder.encode("bluer")
+    right, cut = [*encoder.encode("it is Blue."), encoder.turn_end], encoder.encode("bluer")
     prompts = [Prompt("", prompt, "blue"), Prompt("", prompt, "blue"), Prompt("", prompt, None)]
     made = reward_function(prompts, [right, cut, right])
-    raw = rewards(reward_model, [[*prompt, *right], [*prompt, *cut, encoder.assistant_end], [*prompt, *right]])
+    raw = rewards(reward_model, [[*prompt, *right], [*prompt, *cut, encoder.turn_end], [*prompt, *right]])
     model = 2 * ((raw - 0.1) / 0.2).clamp(-0.5, 0.5)
     torch.testing.assert_close(made.total, model + torch.tensor([3.0, -5.0, 0.0]))
     assert made.is_right[:2].tolist() == [1.0, 0.0]

@@ -70,7 +70,7 @@ def test_special_tokens_get_ids_after_the_vocabulary(
     assert list(encoder.special.values()) == list(range(first_special, first_special + len(SPECIAL_TOKENS)))
     assert encoder.vocab_size == first_special + len(SPECIAL_TOKENS)
     assert encoder.token_bytes.shape == (encoder.vocab_size,)
-    text = "naïve <|bos|><|endoftext|><|user_start|> 日本語\n\n  x = 1234567"
+    text = "naïve <|bos|><|endoftext|><|im_start|> 日本語\n\n  x = 1234567"
     tokens = encoder.encode(text)
     assert max(tokens) < first_special and encoder.decode(tokens) == text
     assert encoder.token_bytes[tokens].sum() == len(text.encode())

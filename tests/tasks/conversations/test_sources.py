@@ -84,7 +84,7 @@ def test_conversations_of_weight_0_are_context_in_training(tmp_path: Path, store
     rows = ConversationRows([str(store.folder(manifest.id) / "train.jsonl")], 128, tokenizer)
     batch = rows.fetch(np.array([0]))
     learned = batch.tokens[:, 1:][batch.mask == 1].tolist()
-    assert learned == [*tokenizer.encode("Good."), tokenizer.assistant_end]
+    assert learned == [*tokenizer.encode("Good."), tokenizer.turn_end]
 
 
 def test_preferences_drop_and_count_equal_pairs(tmp_path: Path, store: Store) -> None:

@@ -47,7 +47,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 TEXTS = [f"{number} boats: {TEXT} cafe\u0301" for number in range(400)]  # an accent by itself: NFC composes it
 
 
-def write_base_model(folder: Path, family: str, names: tuple[str, ...] = ("<|endoftext|>", "<|im_end|>")) -> int:
+def write_base_model(folder: Path, family: str, names: tuple[str, ...] = ("<|endoftext|>", "<|eot|>")) -> int:
     """A random model of transformers and its tokenizer, as the Hub holds them; how many tokens it knows."""
     config = getattr(transformers, f"{family}Config")(**(SIZES | FAMILIES[family]))
     torch.manual_seed(0)
@@ -103,18 +103,31 @@ def test_adapted_model_gives_documents_the_loss_of_the_original(store: Store, fo
     ours = ChatTokenizer.load(encoder.folder / "tokenizer.json")
     theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     model, max_tokens = adapted(made(open_weights(str(folder)), store), encoder)
-    text = f"who is <|im_end|> {TEXT} cafe\u0301"
+    text = f"who is <|eot|> {TEXT} cafe\u0301"
     assert min(ours.special.values()) == num_known == ours.vocab_size - len(SPECIAL_TOKENS)
     assert ours.decode(ours.encode(text)) == text.replace("e\u0301", "\u00e9")
-    tokens = theirs.encode(text.replace("<|im_end|>", "")).ids
+    tokens = theirs.encode(text.replace("<|eot|>", "")).ids
     expected = transformers.AutoModelForCausalLM.from_pretrained(folder)(torch.tensor([[0, *tokens]])).logits
-    found = model(torch.tensor([ours.encode_document(text.replace("<|im_end|>", ""))]))
+    found = model(torch.tensor([ours.encode_document(text.replace("<|eot|>", ""))]))
     torch.testing.assert_close(found[..., :num_known], expected[..., :num_known], atol=1e-4, rtol=0)
     assert torch.equal(found[..., ours.bos], found[..., 0])
-    assert torch.equal(found[..., ours.assistant_end], found[..., 1])
-    others = [token for name, token in ours.special.items() if token not in (ours.bos, ours.assistant_end)]
+    assert torch.equal(found[..., ours.turn_end], found[..., 1])
+    others = [token for name, token in ours.special.items() if token not in (ours.bos, ours.turn_end)]
     torch.testing.assert_close(found[..., others].mean(-1), found[..., :num_known].mean(-1), atol=1e-4, rtol=0)
     assert max_tokens == 512
+
+
+def test_turn_token_that_the_model_knows_keeps_its_id_and_its_row(store: Store, folder: Path) -> None:
+    """Qwen3's vocabulary has two of them."""
+    num_known = write_base_model(folder, "Llama", ("<|endoftext|>", "<|im_end|>", "<|im_start|>"))
+    encoder = made(tokenizer_step(folder), store)
+    ours = ChatTokenizer.load(encoder.folder / "tokenizer.json")
+    assert (ours.turn_end, ours.special["<|im_start|>"]) == (1, 2)
+    assert ours.vocab_size == num_known + len(SPECIAL_TOKENS) - 2
+    original = load_file(folder / "model.safetensors")
+    found = adapted(made(open_weights(str(folder)), store), encoder)[0].state_dict()
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        assert torch.equal(found[name][:num_known], original[name][:num_known])
 
 
 @torch.no_grad()
@@ -208,7 +221,7 @@ def test_first_of_several_end_tokens_is_taken(store: Store, folder: Path) -> Non
     weights = adapted(made(open_weights(str(folder)), store), encoder)[0].state_dict()
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         rows = weights[name]
-        assert torch.equal(rows[ours.assistant_end], rows[1])
+        assert torch.equal(rows[ours.turn_end], rows[1])
         assert torch.equal(rows[ours.bos], rows[ours.pad])
 
 
@@ -216,7 +229,7 @@ def test_model_that_changed_after_the_start_is_refused(store: Store, folder: Pat
     write_base_model(folder, "Llama")
     step = open_weights(str(folder))
     assert step.id
-    write_base_model(folder, "Llama", ("<|endoftext|>", "<|im_end|>", "<|im_start|>"))
+    write_base_model(folder, "Llama", ("<|endoftext|>", "<|eot|>", "<|sot|>"))
     with pytest.raises(ValueError, match="changed while the pipeline was being started"):
         execute(step, store)
 
@@ -226,12 +239,10 @@ def test_tokenizer_of_another_model_is_refused(store: Store, folder: Path) -> No
     model: Resource = made(open_weights(str(folder)), store)
     write_tokenizer(store.folder("tokenizer/t"))
     ours = store.open(finish(store, Tokenizer, "tokenizer/t").id, Tokenizer)
-    message = (
-        f"tokenizer/t, of 320 tokens, is not the tokenizer of the model model, of {num_known + 12}: set tokenizer.vocab"
-    )
+    message = f"tokenizer/t, of 320 tokens, is not the tokenizer of the model model, of {num_known + len(SPECIAL_TOKENS)}: set tokenizer.vocab"
     with pytest.raises(ValueError, match=message):
         adapted(model, ours)
-    write_base_model(folder, "Llama", ("<|im_end|>", "<|endoftext|>"))  # as many tokens, in another order
+    write_base_model(folder, "Llama", ("<|eot|>", "<|endoftext|>"))  # as many tokens, in another order
     with pytest.raises(ValueError, match="is not the tokenizer of the model"):
         adapted(model, made(tokenizer_step(folder), store))
 
