@@ -5,16 +5,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from model.config import Config
+from model.errors import UserError
 from model.files import replacing
 from tasks.artifacts.manifest import Documents
 from tasks.artifacts.step import Step
 from tasks.execution.context import StageContext
+from tasks.execution.executor import EXECUTORS, Result, Task, Update, report_ticks
 from tasks.execution.lease import lease
 from tasks.execution.shards import Counts, map_shards, tick
 
@@ -112,6 +116,45 @@ def test_killed_server_of_workers_is_named(tmp_path: Path, monkeypatch: pytest.M
     def submit(*_: object) -> None:
         raise EOFError("unexpected EOF")  # as multiprocessing raises when its fork server is gone
 
-    monkeypatch.setattr("tasks.execution.shards.ProcessPoolExecutor.submit", submit)
-    with pytest.raises(RuntimeError, match="could not start its workers"):
+    monkeypatch.setattr("tasks.execution.process_pool.ProcessPoolExecutor.submit", submit)
+    with pytest.raises(RuntimeError, match="workers could not be started"):
+        map_shards(context(tmp_path), work, [("a", "a")], num_workers=1, total=1, unit="documents")
+
+
+class InThisProcess:
+    """An executor as another module may add one: no process, one shard after the other."""
+
+    closed = False
+
+    def run(self, task: Task[Any], shards: Sequence[tuple[str, Any]]) -> Generator[Update]:
+        ticks = 0
+        report_ticks(lambda num: None)
+        try:
+            for name, shard in shards:
+                try:
+                    record = task.run(shard)
+                except ValueError as error:
+                    yield Update([Result(name, error=error)], ticks)
+                else:
+                    ticks += record["ticks"]
+                    yield Update([Result(name, record)], ticks)
+        finally:
+            InThisProcess.closed = True
+
+
+def test_executor_of_another_module_runs_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXECUTORS, "here", f"{__name__}:InThisProcess")
+    monkeypatch.setenv("CRAWL2CHAT_EXECUTOR", "here://cluster:1234")
+    settings = {"num_workers": 2, "total": 6, "unit": "documents"}
+    shards = [(name, f"{tmp_path}/{name}") for name in ("a", "b")]
+    with pytest.raises(ValueError, match="shard fail is bad"):
+        map_shards(context(tmp_path), work, [*shards, ("bad", "fail"), ("c", "c")], **settings)
+    assert InThisProcess.closed
+    assert {path.stem for path in (tmp_path / ".state/shards").iterdir()} == {"a", "b"}
+    assert map_shards(context(tmp_path), work, shards, **settings) == {"documents": 2}
+
+
+def test_unknown_executor_is_refused_with_those_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRAWL2CHAT_EXECUTOR", "slurm://x")
+    with pytest.raises(UserError, match="'slurm://x' is not known: set it to one of processes"):
         map_shards(context(tmp_path), work, [("a", "a")], num_workers=1, total=1, unit="documents")
