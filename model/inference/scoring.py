@@ -6,7 +6,7 @@ LAMA does (Petroni et al. 2019, https://arxiv.org/abs/1909.01066), and by comple
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -47,17 +47,20 @@ def answer(
     conversations: Sequence[Messages],
     config: GenerateConfig,
     batch: int = 64,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Answer]:
-    """The model's reply to each conversation, generated for `batch` conversations at a time."""
+    """The model's reply to each conversation, generated for `batch` at a time. `progress` is called with the number of replies so far."""
     # One decoder for all groups: on a CPU it copies and packs the weights once.
     decoder = make_decoder(model)
-    answers = []
+    answers: list[Answer] = []
     # Prompts are not cut to the model's length, see model/inference/chat.py for that: past its trained positions the answers are poor.
     for group in _groups(conversations, batch):
         prompts = [tokenizer.render_prompt(messages) for messages in group]
         for completion in generate(decoder, prompts, config, tokenizer.turn_end):
             is_finished = bool(completion) and completion[-1] == tokenizer.turn_end
             answers.append(Answer(tokenizer.decode(completion).strip(), len(completion), is_finished))
+        if progress:
+            progress(len(answers))
     return answers
 
 

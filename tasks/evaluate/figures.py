@@ -19,10 +19,12 @@ def documents_figures(inputs: EvaluateInputs) -> list[Figures]:
     rows = []
     for documents in (inputs.raw, inputs.clean, inputs.unique):
         manifest = documents.manifest
+        # funnel() orders by number, and a stage may drop more than it keeps. The sort is stable: reasons stay the most frequent first.
         kept, *dropped = sorted(funnel(manifest.counts), key=lambda row: row["reason"] != "kept")
         rows.append(
             {
                 "stage": manifest.stage,
+                # Summed from the outcomes: every document that was read has exactly one.
                 "documents_in": kept["documents"] + sum(row["documents"] for row in dropped),
                 "documents": kept["documents"],
                 "text_bytes_in": kept["text_bytes"] + sum(row["text_bytes"] for row in dropped),
@@ -44,6 +46,7 @@ def truth_figures(inputs: EvaluateInputs) -> Figures:
     paths = inputs.crawl.files("truth.jsonl")
     if not paths:
         return {}
+    # attributes drops nothing, so that the three stages that do are enough.
     pages = filter_truth.read_truth(paths[0])
     found = filter_truth.outcomes((inputs.raw, inputs.clean, inputs.unique), inputs.unique)
     families = {
@@ -64,7 +67,9 @@ def language_figures(inputs: EvaluateInputs) -> Figures:
 
 def base_figures(base: BaseModel) -> Figures:
     """The layout of the base model, and the name of the model that it was imported from or ""."""
+    # Such as Qwen3ForCausalLM: the class by which transformers loads the model.
     layout = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
+    # `initial_model` is a path on the machine that ran the stage: only its last part, or the name on the Hub, is published.
     is_imported = "initial_model" in base.manifest.inputs
     origin = short_name(base.manifest.config["initial_model"]) if is_imported else ""
     return {"layout": layout.removesuffix("ForCausalLM"), "initial_model": origin}
@@ -75,6 +80,7 @@ def cost_figures(artifacts: Iterable[Artifact]) -> list[Figures]:
     return [
         {
             "stage": artifact.manifest.stage,
+            # Of the run that made the artifact, which may be an older one: a skipped stage costs nothing this time.
             "wall_seconds": artifact.manifest.provenance["wall_seconds"],
             "bytes": sum(file.bytes for file in artifact.manifest.files),
         }

@@ -14,6 +14,8 @@ from model.files import read_lines
 from tasks.artifacts.manifest import Documents
 from tasks.records.documents import Document, read_documents
 
+# Outcomes next to the families of drop reasons. "lost" is a page that no stage has kept or dropped: a fault of the pipeline, which
+# promises a reason for each (tasks/records/kept_dropped.py).
 KEEP, LOST = "keep", "lost"
 Page = Mapping[str, Any]
 
@@ -43,16 +45,19 @@ def read_truth(path: Path) -> dict[str, Page]:
 
 def record_key(record_id: str) -> str:
     """A WARC-Record-ID as a bare UUID."""
+    # WARC writes it as <urn:uuid:...> (WARC 1.1, section 5.2). Compared without both, so that either form finds its page.
     return record_id.strip("<>").removeprefix("urn:uuid:")
 
 
 def outcomes(stages: Iterable[Documents], last: Documents) -> dict[str, str]:
     """The outcome of every page: the family of the reason under which a stage dropped it, or "keep" if the last stage has it."""
+    # The ids of all pages are held in memory: made for the sample web's thousands of pages, not for a real crawl, which has no truth file.
     found = {}
     # In the order of the pipeline. A page that is dropped is not read by later stages, so that it has one reason.
     for stage in stages:
         for document in _documents(stage, "dropped"):
             found[record_key(document["id"])] = document["reason"].partition("/")[0]
+    # By family, since a page may break several rules, and which threshold catches it first is no question of right or wrong.
     return found | {record_key(document["id"]): KEEP for document in _documents(last, "documents")}
 
 
@@ -63,6 +68,7 @@ def score(truth: Mapping[str, Page], found: Mapping[str, str]) -> dict[str, Scor
     for (wanted, outcome), num in pairs.items():
         expected[wanted] += num
         seen[outcome] += num
+    # `|` of two Counters takes the larger count of each name, and so every name of either.
     names = sorted(expected | seen, key=lambda name: -max(expected[name], seen[name]))
     return {name: Score(expected[name], seen[name], pairs[name, name]) for name in names}
 
@@ -82,6 +88,8 @@ def _pairs(truth: Mapping[str, Page], found: Mapping[str, str]) -> Iterable[tupl
         # The multiset intersection: outcomes that were expected of some page of the cluster and found on some.
         matched = expected & seen
         yield from ((wanted, wanted) for wanted in matched.elements())
+        # Both rests have one entry for each page that is left, so strict. Which of them are paired is arbitrary and changes no score:
+        # precision and recall count the two sides apart.
         yield from zip((expected - matched).elements(), (seen - matched).elements(), strict=True)
 
 
@@ -89,9 +97,11 @@ def redaction(truth: Mapping[str, Page], documents: Documents) -> dict[str, int]
     """In kept pages: strings of personal data and how many were redacted, look-alikes ("traps") and how many were kept."""
     counts = Counter(pii=0, pii_redacted=0, traps=0, traps_kept=0)
     for document in _documents(documents, "documents"):
+        # A page without an entry has nothing to redact: truth.jsonl lists the sample web's pages, and a real crawl has none.
         page = truth.get(record_key(document["id"]), {})
         private, traps = page.get("redact", ()), page.get("traps", ())
         counts["pii"] += len(private)
+        # Exact strings: personal data that was redacted in part counts as redacted, and so does what extraction lost with its paragraph.
         counts["pii_redacted"] += sum(value not in document["text"] for value in private)
         counts["traps"] += len(traps)
         counts["traps_kept"] += sum(value in document["text"] for value in traps)

@@ -23,6 +23,7 @@ def _line(label: str, text: str) -> str:
 
 def _funnel(figures: Figures) -> Iterator[str]:
     """What each data stage kept, and its three most frequent reasons to drop."""
+    # Six digits with separators: columns stay aligned up to 99,999 documents, and beyond that only the alignment is lost.
     for stage in figures["documents"]:
         reasons = ", ".join(f"{row['reason']} {row['documents']:,}" for row in stage["dropped"][:3])
         counts = f"{stage['documents_in']:>6,} -> {stage['documents']:>6,} documents"
@@ -35,11 +36,14 @@ def _figures(figures: Figures) -> Iterator[str]:
         keep, seen = truth["families"]["keep"], truth["redaction"]
         found = f"{percent(keep['recall'])} of good pages kept, {percent(keep['precision'])} of kept pages good"
         yield _line("filters, ground truth", f"{found}; {seen['pii_redacted']} of {seen['pii']} strings redacted")
+    # A base model's loss says little alone. The bigram model knows only which token follows which, so it is the least that training
+    # must beat (tasks/tokenizer/bigram.py).
     if (bits := known.get("base/validation/bits_per_byte")) is not None:
         bigram = known.get("tokens/bigram/bits_per_byte")
         compared = f"; bigram model {bigram:.3f}" if bigram is not None else ""
         yield _line("base model", f"{bits:.3f} bits per byte of held-out text{compared}")
     if facts := figures["facts"]:
+        # `accuracy_by_mentions` begins with the most frequent class. The two ends show what repetition in the training text does.
         rarest, commonest = facts[-1], facts[0]
         accuracy = [percent(row["accuracy"].get("policy")) for row in (commonest, rarest)]
         yield _line(
@@ -49,6 +53,7 @@ def _figures(figures: Figures) -> Iterator[str]:
         )
     if (accuracy := reward.get("pair_accuracy/all")) is not None:
         yield _line("reward model", f"ranks {percent(accuracy)} of held-out pairs correctly")
+    # Absent where RLHF had no held-out prompts to validate on.
     if "before/reward_mean" in reward:
         before, after = reward["before/reward_mean"], reward["validation/reward_mean"]
         yield _line("reward, before and after", f"{before:.2f} (SFT model), {after:.2f} (policy)")
@@ -56,6 +61,8 @@ def _figures(figures: Figures) -> Iterator[str]:
 
 def _exchange(figures: Figures) -> Iterator[str]:
     """The first question that the policy answers correctly, else the first."""
+    # A right one on purpose, next to the accuracy above; the report card's samples are chosen regardless of the result. The sort is stable,
+    # so that the order of knowledge.examples decides among equals. Control characters are escaped by the console that prints this.
     examples = sorted(figures["examples"], key=lambda example: not example["is_correct"])
     if examples:
         yield _line("you", " ".join(examples[0]["question"].split()))

@@ -22,6 +22,7 @@ from tasks.artifacts.manifest import (
 class EvaluateInputs:
     """One artifact of every stage, in the order in which they were made."""
 
+    # The fields are the roles of the stage's step: they are filled by name, and each artifact's kind is checked by its annotation.
     crawl: Crawl
     raw: Documents
     attributes: Attributes
@@ -36,6 +37,7 @@ class EvaluateInputs:
     preferences: Preferences
     questions: Questions
 
+    # In the order of fields, which is that of the pipeline: the table of costs lists the artifacts so.
     def all(self) -> list[Artifact]:
         """The artifacts in order."""
         return [getattr(self, field.name) for field in fields(self)]

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
+# Names of the two measurements in answers.jsonl and as columns of the report card.
 RANKED, COMPLETED = "base, ranking", "base, completion"
-FREQUENT_MENTIONS = 5  # the sample web's conversations teach facts from here on; rarer ones need not be known
+# The sample web's conversations teach facts from here on (MIN_TAUGHT_MENTIONS there); rarer ones need not be known, and to say so is
+# no false refusal.
+FREQUENT_MENTIONS = 5
 
 Progress = Callable[[int], None]
 
@@ -60,6 +63,7 @@ class Answer:
             "is_finished": self.is_finished,
             "num_tokens": self.num_tokens,
         }
+        # What was not measured is left out rather than null, as in the records of questions.
         given = {name: value for name, value in values.items() if value is not None}
         return {"model": self.model, **normal_form(self.question), **given}
 
@@ -67,6 +71,7 @@ class Answer:
 def sample_questions(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:
     """At most `limit` questions (one of each split at least), the same number of each split where it has as many."""
     splits: dict[str, list[Question]] = defaultdict(list)
+    # A shuffled copy, with a separate generator: the sample depends on the seed and the file alone.
     for question in random.Random(seed).sample(questions, len(questions)):
         splits[question.split].append(question)
     # The same number of each split, since each has its own accuracy: a share by size would measure small ones on a few questions.
@@ -87,16 +92,18 @@ def ask_chat_model(
     from model.inference.answers import holds, right_answers
     from model.inference.scoring import answer
 
+    # Each question is a conversation of one turn, without a system turn.
+    conversations = [[{"role": "user", "content": question.question}] for question in questions]
     answers: list[Answer] = []
-    for start in range(0, len(questions), batch):
-        group = questions[start : start + batch]
-        conversations = [[{"role": "user", "content": question.question}] for question in group]
-        for question, reply in zip(group, answer(model, tokenizer, conversations, config), strict=True):
-            is_known = question.split != "unknown"
-            is_correct = holds(reply.text, right_answers(normal_form(question))) if is_known else reply.is_refusal
-            rest = (is_correct, reply.is_refusal, reply.is_finished, reply.num_tokens)
-            answers.append(Answer(name, question, reply.text, *rest))
-        progress(len(answers))
+    for question, reply in zip(
+        questions, answer(model, tokenizer, conversations, config, batch, progress), strict=True
+    ):
+        is_known = question.split != "unknown"
+        # A refusal is found by its words. A wrong answer that happens to contain "not sure" counts as one, too.
+        is_correct = holds(reply.text, right_answers(normal_form(question))) if is_known else reply.is_refusal
+        answers.append(
+            Answer(name, question, reply.text, is_correct, reply.is_refusal, reply.is_finished, reply.num_tokens)
+        )
     return answers
 
 
@@ -117,10 +124,12 @@ def ask_base_model(
 
     # A base model does not know when to stop, so its free completion is compared by the first sentence; ranking asks only which of
     # the answers it finds likeliest, as multiple-choice benchmarks do.
+    # Of the sampled statements only, so that a larger sample makes the choice harder: compare rankings of equal max_questions.
     candidates = candidates_by_relation(questions)
     rankable = [question for question in questions if len(candidates.get(relation(question), ())) > 1]
     starts = [question.completion for question in rankable]
     ranked = rank(model, tokenizer, starts, [candidates[relation(question)] for question in rankable], batch)
+    # Two reports, at half and at the end: neither pass returns before it has seen all statements.
     progress(len(questions))
     texts = complete(model, tokenizer, [question.completion for question in questions], config, batch)
     progress(2 * len(questions))
@@ -139,6 +148,7 @@ def _compared(model: str, question: Question, text: str) -> Answer:
 
 def statements(questions: Iterable[Question], limit: int, seed: int) -> list[Question]:
     """At most `limit` questions that a base model can complete, one for each statement."""
+    # Wordings of one question share a statement. A dict keeps the place of the first, so the order is that of the file.
     known = {
         question.completion: question for question in questions if question.completion and question.split != "unknown"
     }
@@ -147,12 +157,15 @@ def statements(questions: Iterable[Question], limit: int, seed: int) -> list[Que
 
 def relation(question: Question) -> tuple[str, bool]:
     """The relation of a question's fact, RELATION:SUBJECT, and whether it asks for the subject."""
+    # "mayor_of:orn" is behind "Who is the mayor of Orn?" and "Which town has Ada Brell for a mayor?". The answers of the two
+    # are a person and a town, which must not be ranked against each other.
     name, _, subject = question.fact.partition(":")
     return name, question.answer.lower().replace(" ", "-") == subject
 
 
 def candidates_by_relation(questions: Iterable[Question]) -> dict[tuple[str, bool], list[str]]:
     """All answers to questions of each relation, sorted. A question without a fact id has none."""
+    # Sorted below: the order of a set of strings differs from process to process.
     candidates: dict[tuple[str, bool], set[str]] = defaultdict(set)
     for question in questions:
         if question.fact:
@@ -163,10 +176,12 @@ def candidates_by_relation(questions: Iterable[Question]) -> dict[tuple[str, boo
 def accuracy_by_mentions(answers: Iterable[Answer], bounds: Sequence[int]) -> list[dict[str, Any]]:
     """Accuracy of every model by class of mentions, the most frequent facts first. Questions without a count are left out."""
     classes: dict[int, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    # bisect_right: a count equal to a bound belongs to the class that begins there.
     for answer in answers:
         if answer.question.split != "unknown" and answer.question.num_mentions is not None:
             classes[bisect.bisect(bounds, answer.question.num_mentions)][answer.model].append(answer.is_correct)
     return [
+        # Models answer different numbers of questions of a class (a base model one of each statement): the largest is shown.
         {"mentions": class_name(number, bounds), "questions": max(map(len, models.values()))}
         | {"accuracy": {model: mean(is_correct) for model, is_correct in models.items()}}
         for number, models in sorted(classes.items(), reverse=True)
@@ -175,6 +190,7 @@ def accuracy_by_mentions(answers: Iterable[Answer], bounds: Sequence[int]) -> li
 
 def class_name(number: int, bounds: Sequence[int]) -> str:
     """The name of the class of facts between two bounds: "5 to 9", "30 or more"."""
+    # Questions of a user may count 0 mentions: they fall into the first class, whose name begins at 1.
     if number == len(bounds):
         return f"{bounds[-1]} or more"
     low, high = (bounds[number - 1] if number else 1), bounds[number] - 1
@@ -183,6 +199,7 @@ def class_name(number: int, bounds: Sequence[int]) -> str:
 
 def chat_metrics(answers: Sequence[Answer]) -> dict[str, float]:
     """Metrics of one chat model: accuracy on frequent facts by split, false refusals, finished replies, tokens of a reply."""
+    # Rare facts are left out here and have their place in `accuracy_by_mentions`.
     frequent = [answer for answer in answers if answer.is_frequent]
     unknown = [answer for answer in answers if answer.question.split == "unknown"]
     by_split: dict[str, list[bool]] = defaultdict(list)

@@ -13,6 +13,7 @@ from tasks.records.histograms import histogram_row
 MAX_REASONS = 4  # drop reasons shown for a stage in the first table
 MAX_NAMES = 10  # hosts and languages shown
 
+# Metric -> row title, in the order of the table. A metric that is not listed is not shown; report.json has all.
 ACCURACY_ROWS = {
     "seen_wording_accuracy": "Accuracy, wording seen in training",
     "heldout_wording_accuracy": "Accuracy, held-out wording",
@@ -22,6 +23,7 @@ ACCURACY_ROWS = {
     "false_refusal_fraction": "False refusals, answerable questions",
     "finished_fraction": "Replies that reach the end-of-turn token",
 }
+# The metrics of RLHF's validation that are measured before and after training alike (model/rl/grpo.py).
 REWARD_ROWS = {
     "reward_mean": "Mean reward",
     "reward_model": "Reward-model score (standard deviations from the SFT model's mean)",
@@ -52,6 +54,7 @@ def render(figures: Figures) -> str:
 
 def summary_section(figures: Figures) -> str:
     """The main result of each part of the run."""
+    # From the input of ingest to the output of dedup: the stages between appear in the next section.
     first, last = figures["documents"][0], figures["documents"][-1]
     language, chat, reward = figures["language"], figures["chat"], figures["reward"]
     share = percent(last["documents"] / max(1, first["documents_in"]))
@@ -63,6 +66,7 @@ def summary_section(figures: Figures) -> str:
     ]
     if (bits := language.get("base/validation/bits_per_byte")) is not None:
         rows.append(["Base model on held-out text", f"{bits:.3f} bits per byte"])
+    # Held-out wordings show what was learned rather than memorised. A user's questions have no split, hence other_accuracy.
     for metric in ("heldout_wording_accuracy", "other_accuracy", "unknown_accuracy"):
         if all(metric in metrics for metrics in chat.values()):
             after = f"{percent(chat['policy'][metric])} (SFT model: {percent(chat['assistant'][metric])})"
@@ -72,6 +76,7 @@ def summary_section(figures: Figures) -> str:
     if "before/reward_mean" in reward:
         change = f"{reward['before/reward_mean']:.2f} before, {reward['validation/reward_mean']:.2f} after"
         rows.append(["RLHF: mean reward on held-out prompts", change])
+    # Summed over stages: a pipeline that ran some of them at once took less.
     seconds = sum(row["wall_seconds"] for row in figures["cost"])
     rows.append(["Wall time of all stages", f"{seconds:,.0f} s"])
     return "## Summary\n\n" + table(["Result", "Value"], rows)
@@ -79,6 +84,7 @@ def summary_section(figures: Figures) -> str:
 
 def documents_section(figures: Figures) -> str:
     """Documents and text by stage. Tokens are estimated with the bytes per token of the final tokenizer."""
+    # Of the text that dedup kept, on which the vocabulary was trained. Text with other languages in it has fewer bytes per token.
     bytes_per_token = figures["language"]["tokens/bytes_per_token"]
     rows = [
         [
@@ -105,6 +111,7 @@ def dropped_section(figures: Figures) -> str:
             stage["stage"],
             f"{row['documents']:,}",
             percent(row["documents"] / max(1, stage["documents_in"])),
+            # A reason of ingest may come before extraction, where a document has no text yet: blank, not 0.
             size(row["text_bytes"]) if row["text_bytes"] else "",
         ]
         for stage in figures["documents"]
@@ -118,6 +125,7 @@ def attributes_section(figures: Figures) -> str:
     if not (attributes := figures["attributes"]):
         return ""
     rows = []
+    # Bars as text: report.md is read on terminals too, which show no pictures.
     for attribute, histogram in attributes["histograms"].items():
         limits = ["" if histogram[side] is None else f"{histogram[side]:g}" for side in ("min", "max")]
         bars = str(histogram_row(attribute, histogram)["documents"]).replace(" ", "·")  # Markdown drops leading blanks
@@ -150,6 +158,7 @@ def truth_section(figures: Figures) -> str:
 def pretraining_section(figures: Figures) -> str:
     """Tokenizer, training text and base model. Bits per byte need held-out text."""
     known = figures["language"]
+    # Bits per byte and not loss: they do not depend on the tokenizer, so that runs with different vocabularies can be compared.
     model_bits = known.get("base/validation/bits_per_byte")
     bigram_bits = known.get("tokens/bigram/bits_per_byte")
     rows = [
@@ -168,6 +177,7 @@ def pretraining_section(figures: Figures) -> str:
 
 def _origin(base: Figures, num_tokens: int) -> str:
     """Where a base model comes from, and the number of tokens that it was trained on here."""
+    # one_line: the name is that of a user's folder.
     if not base["initial_model"]:
         return f"trained on {num_tokens:,} tokens"
     trained = f"trained further on {num_tokens:,} tokens" if num_tokens else "not trained further"
@@ -182,6 +192,7 @@ def facts_section(figures: Figures) -> str:
     """Accuracy by class of frequency, for questions with a count of mentions."""
     if not figures["facts"]:
         return ""
+    # Columns in the order in which models first appear. A class may lack one: the base model is not asked every question.
     models = list(dict.fromkeys(model for row in figures["facts"] for model in row["accuracy"]))
     rows = [
         [row["mentions"], str(row["questions"]), *(percent(row["accuracy"].get(model)) for model in models)]
@@ -194,6 +205,7 @@ def facts_section(figures: Figures) -> str:
 def chat_section(figures: Figures) -> str:
     """Accuracy of the chat models by split."""
     chat = figures["chat"]
+    # A row only where both models have the metric, which they do: they were asked the same questions.
     rows = [
         [title, *(percent(metrics[metric]) for metrics in chat.values())]
         for metric, title in ACCURACY_ROWS.items()
@@ -216,7 +228,10 @@ def reward_section(figures: Figures) -> str:
     section = table(["Held-out prompts, greedy", "SFT model", "policy"], rows) if rows else ""
     faults = {metric.partition("/")[2]: value for metric, value in known.items() if metric.startswith("pair_accuracy/")}
     if (overall := faults.pop("all", None)) is not None:
-        by_fault = ", ".join(f"{fault.replace('_', ' ')} {percent(value)}" for fault, value in sorted(faults.items()))
+        # Faults are the user's words, and escaped.
+        by_fault = ", ".join(
+            f"{one_line(fault.replace('_', ' '))} {percent(value)}" for fault, value in sorted(faults.items())
+        )
         detail = f" By the fault of the rejected reply: {by_fault}." if by_fault else ""
         section += f"\nAccuracy of the reward model on held-out pairs: {percent(overall)}.{detail}\n"
     return f"## Reward model and RLHF\n\n{section}" if section else ""
@@ -224,6 +239,7 @@ def reward_section(figures: Figures) -> str:
 
 def samples_section(figures: Figures) -> str:
     """Completions of the base model, and questions with the policy's replies."""
+    # Block quotes of one line each: text of a model cannot end the quote and begin a heading.
     texts = [f"> **{one_line(sample['opening'])}** {one_line(sample['text'])}\n" for sample in figures["completions"]]
     turns = [
         f"> **{one_line(answer['question'])}** {one_line(answer['reply'])} "

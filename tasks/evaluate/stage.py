@@ -18,6 +18,7 @@ from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import (
     Attributes,
     BaseModel,
+    Checkpoint,
     Crawl,
     Documents,
     Policy,
@@ -55,7 +56,9 @@ class EvaluateConfig(QuestionsConfig):
     max_questions: int = Field(
         2000, ge=4, description="At most this many questions per model, the same number of each split."
     )
+    # Accuracy on 400 pairs has a standard error of at most 2.5%. A pair costs two forwards and no generation, far less than an answer.
     max_preferences: int = Field(400, ge=0, description="At most this many held-out pairs for the reward model.")
+    # The sample's assistants reply in about 9 tokens. A model that has not learned to stop costs all 48 steps.
     max_new_tokens: int = Field(48, ge=1, le=4096, description="An answer is cut off after this many tokens.")
     batch_sequences: int = Field(64, ge=1, description="Sequences in a batch.")
     frequency_bounds: tuple[int, ...] = Field(
@@ -63,6 +66,7 @@ class EvaluateConfig(QuestionsConfig):
         min_length=1,
         description="Lower bounds of the classes of facts by mentions: below the first, up to the next, ...",
     )
+    # A tale, a fact and a recipe: kinds of pages of the sample web, and openings that other English text may have too.
     openings: list[str] = Field(
         ["Once upon a time", "The mayor of", "To make a good soup"],
         description="Openings that the base model completes, as samples in the report card.",
@@ -75,6 +79,7 @@ class EvaluateConfig(QuestionsConfig):
 
     @model_validator(mode="after")
     def _bounds_ascend(self) -> "EvaluateConfig":
+        # From 2: the first class is what lies below the first bound, and should hold facts that are mentioned once.
         bounds = self.frequency_bounds
         if bounds[0] < 2 or list(bounds) != sorted(set(bounds)):
             raise ValueError(f"frequency_bounds={list(bounds)} does not ascend from 2 on; such as [2, 5, 10, 30]")
@@ -118,7 +123,6 @@ def evaluate(
 
 def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateInputs) -> Outcome:
     """Ask every model, score the reward model, and write the report."""
-    from model.network.huggingface import load_transformer
     from model.tokenizer.chat import ChatTokenizer
 
     questions = list(read_records(Question, inputs.questions.folder / "questions.jsonl"))
@@ -129,12 +133,16 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
     chat: dict[str, list[Answer]] = {}
     for name, artifact in zip(CHAT_MODELS, (inputs.assistant, inputs.policy), strict=True):
         progress = partial(ctx.progress, total=len(asked), unit=f"questions to the {name}")
-        model = load_transformer(artifact.folder)
-        chat[name] = knowledge.ask_chat_model(name, model, tokenizer, asked, greedy, config.batch_sequences, progress)
-    base = load_transformer(inputs.base.folder)
+        # Not bound to a name, so that one model is freed before the next is loaded.
+        chat[name] = knowledge.ask_chat_model(
+            name, load(artifact), tokenizer, asked, greedy, config.batch_sequences, progress
+        )
+    base = load(inputs.base)
+    # Drawn apart from the questions: one statement may belong to several wordings of a question, and is asked once.
     stated = knowledge.statements(questions, config.max_questions, config.seed)
     progress = partial(ctx.progress, total=2 * len(stated), unit="statements of the base model")
     facts = knowledge.ask_base_model(base, tokenizer, stated, greedy, config.batch_sequences, progress)
+    # Before the figures: should one of them fail, the stage is run again, and nothing is published without a manifest.
     answers = [*chat["assistant"], *chat["policy"], *facts]
     write_lines(ctx.folder / "answers.jsonl", (answer.as_json() for answer in answers))
     figures: Figures = {
@@ -153,8 +161,18 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
     return publish(ctx, figures, len(asked))
 
 
+def load(checkpoint: Checkpoint) -> "Transformer":
+    """A language model, on a GPU if there is one: a model of billions of parameters is too slow on a CPU."""
+    import torch
+
+    from model.network.huggingface import load_transformer
+
+    return load_transformer(checkpoint.folder).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def publish(ctx: StageContext, figures: Figures, num_questions: int) -> Outcome:
     """Write and report the report card. The outcome has the metrics of the chat models and the reward model."""
+    # ensure_ascii=False keeps text of other scripts readable in report.json, at a third to a half of the bytes.
     card = render(figures)
     write_atomically(ctx.folder / "report.json", json.dumps(figures, indent=1, ensure_ascii=False))
     write_atomically(ctx.folder / "report.md", card)
@@ -168,19 +186,25 @@ def reward_metrics(config: EvaluateConfig, inputs: EvaluateInputs, tokenizer: "C
 
     The fault of the rejected reply is the last part of a pair's `kind`, such as "rude" in "fact/rude".
     """
+    import torch
+
     from model.inference.scoring import pair_accuracy
     from model.network.huggingface import load_reward_model
 
-    model = load_reward_model(inputs.reward_model.folder)
+    model = load_reward_model(inputs.reward_model.folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    # The first ones of the file, not a sample of it. A user's pairs may have no `kind`, and are counted under "all" alone.
     pairs = list(read_records(Preference, inputs.preferences.folder / "validation.jsonl"))[: config.max_preferences]
     groups: dict[str, list[Preference]] = {"all": pairs} if pairs else {}
     for pair in pairs:
         if fault := pair.kind.rpartition("/")[2]:
             groups.setdefault(fault, []).append(pair)
     accuracy = {
-        f"pair_accuracy/{name}": pair_accuracy(model, tokenizer, [normal_form(pair) for pair in group])
+        f"pair_accuracy/{name}": pair_accuracy(
+            model, tokenizer, [normal_form(pair) for pair in group], config.batch_sequences
+        )
         for name, group in groups.items()
     }
+    # Taken over, not measured again: RLHF's own validation has the rewards of both policies on the same prompts.
     rlhf = inputs.policy.manifest.metrics
     return accuracy | {name: value for name, value in rlhf.items() if name.startswith(("before/", "validation/"))}
 

@@ -2,7 +2,8 @@
 
 Reads the artifacts of a run; writes tests/golden/stages.json if CRAWL2CHAT_RECORD_GOLDEN is set. Data stages make the same bytes on every
 machine, so their golden value is a digest of all files. Stages that train give slightly different weights on another processor, so
-theirs is the list of files, the settings files by digest, and the metrics to 2%.
+theirs is the list of files, the settings files by digest, and the metrics to 2%. All files of evaluate hold texts of models, scores or
+times; of them the questions, the figures of the data stages, and the headings and first columns of the report card are hashed.
 """
 
 import hashlib
@@ -22,6 +23,11 @@ TRAINED = ("pretrain", "sft", "reward", "rlhf", "evaluate", "export")
 VARIES = ("safetensors", "log", "jsonl", "run.json", "tfevents", "report", "README.md", "summary.json")
 TOLERANCE = 0.02
 CLOCK = ("seconds", "per_second", "mfu", "bytes_peak", "memory")
+# Of answers.jsonl, what the models wrote and how it was scored
+SCORED = ("reply", "is_correct", "is_refusal", "is_finished", "num_tokens")
+# Of report.json, the sections that are counted from data, and the roles of "language" that no model shapes
+COUNTED = ("documents", "attributes", "truth", "base")
+DATA_ROLES = ("tokenizer/", "tokens/")
 
 Golden = dict[str, dict[str, Any]]
 
@@ -46,11 +52,35 @@ def output(manifest: Manifest, folder: Path) -> dict[str, Any]:
     names = sorted(file.path for file in manifest.files)
     settled = [name for name in names if not any(part in name for part in VARIES) and name != MANIFEST]
     texts = "".join(hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in settled)
+    if manifest.stage == "evaluate":
+        texts += json.dumps(report_without_scores(folder), sort_keys=True)
     metrics = {name: value for name, value in manifest.metrics.items() if not any(part in name for part in CLOCK)}
     return {
         "files": [name for name in names if "tfevents" not in name],
         "digest": hashlib.sha256(texts.encode()).hexdigest()[:16],
         "metrics": metrics,
+    }
+
+
+def report_without_scores(folder: Path) -> dict[str, Any]:
+    """What a Report holds apart from times and from what depends on a model's weights: that differs from machine to machine."""
+    # Six digits of a fraction: the last bits of a sum of logarithms are the processor's.
+    read = json.JSONDecoder(parse_float=lambda digits: f"{float(digits):.6g}").decode
+    figures = read((folder / "report.json").read_text(encoding="utf-8"))
+    answers = map(json.loads, (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines())
+    card = (folder / "report.md").read_text(encoding="utf-8").splitlines()
+    # The first cell of a row names it; the others are figures. Lines of text hold what models wrote.
+    rows = [line.split(" | ")[0] for line in card if line.startswith(("#", "| "))]
+    return {
+        "sections": sorted(figures),
+        "figures": {name: figures[name] for name in COUNTED},
+        "language": {
+            name: value
+            for name, value in figures["language"].items()
+            if name.startswith(DATA_ROLES) and not any(part in name for part in CLOCK)
+        },
+        "questions": [{name: value for name, value in answer.items() if name not in SCORED} for answer in answers],
+        "rows": rows,
     }
 
 

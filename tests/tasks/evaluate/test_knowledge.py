@@ -1,11 +1,13 @@
 """Questions and answers: which are asked, how they are compared, and the metrics made of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from model.config import GenerateConfig
+from model.inference import scoring
 from model.network.huggingface import load_transformer
 from tasks.evaluate.knowledge import (
     COMPLETED,
@@ -33,6 +35,21 @@ def question(number: int = 0, **fields: Any) -> Question:
 def answer(split: str, mentions: int | None, is_correct: bool, is_refusal: bool = False, fact: str = "") -> Answer:
     asked = question(split=split, num_mentions=mentions, fact=fact)
     return Answer("policy", asked, "a reply", is_correct, is_refusal, True, 4)
+
+
+def test_ask_chat_model_passes_its_batch_and_reports_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reply(model: object, tokenizer: object, asked: Sequence[Any], config: object, batch: int, progress: Any) -> Any:
+        assert batch == 3
+        progress(len(asked))
+        return [scoring.Answer("I don't know.", 4, True) for _ in asked]
+
+    monkeypatch.setattr(scoring, "answer", reply)
+    asked = [question(split="unknown"), question(split="seen_wording")]
+    done: list[int] = []
+    given: Any = None  # the models are not called
+    answers = ask_chat_model("policy", given, given, asked, GenerateConfig(), 3, done.append)
+    assert [answer.is_correct for answer in answers] == [True, False]
+    assert done == [2]
 
 
 def test_sample_questions_takes_equally_many_of_each_split() -> None:

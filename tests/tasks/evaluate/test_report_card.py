@@ -66,6 +66,7 @@ FIGURES: dict[str, Any] = {
     "reward": {
         "pair_accuracy/all": 0.843,
         "pair_accuracy/false_unknown": 0.667,
+        "pair_accuracy/<b>*bold*": 0.5,
         "before/reward_mean": 2.26,
         "validation/reward_mean": 2.54,
         "before/completion_tokens_mean": 11.83,
@@ -109,7 +110,7 @@ def without(*names: str, **replaced: Any) -> dict[str, Any]:
         "| False refusals, answerable questions | 5.0% | 5.0% |",
         "| Mean reply length (tokens) | 9.2 | 9.2 |",
         "| Completion length (tokens) | 11.83 | 12.09 |",
-        "Accuracy of the reward model on held-out pairs: 84.3%. By the fault of the rejected reply: false unknown 66.7%.",
+        "Accuracy of the reward model on held-out pairs: 84.3%. By the fault of the rejected reply: \\<b\\>\\*bold\\* 50.0%, false unknown 66.7%.",
         r"> **Once \*upon\* a time** there was \# a \<b\>fox",
         "> **Who?** Ada. *(correct, heldout wording)*",
         "| all | 59 | 6.1 MB |",

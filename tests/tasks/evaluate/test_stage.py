@@ -28,10 +28,12 @@ from tasks.conversations.readers import check_source
 from tasks.conversations.sources import questions
 from tasks.evaluate import filter_truth
 from tasks.evaluate.knowledge import COMPLETED, RANKED
+from tasks.evaluate.report_card import render
 from tasks.evaluate.stage import EvaluateConfig, evaluate
 from tasks.execution.runner import execute
 from tasks.records.conversations import Question
 from tasks.records.documents import Document, ShardWriter
+from tests.support.golden import report_without_scores
 from tests.support.tiny_models import finish, write_lines, write_model, write_tokenizer
 
 PAGES = [  # record, expected outcome, reason found, cluster, strings to redact, look-alikes to keep
@@ -199,6 +201,27 @@ def test_evaluate_models_takes_every_questions_file_that_passes_its_check(
     config = EvaluateConfig(questions=str(source), max_new_tokens=2, completion_tokens=2)
     step = evaluate(**inputs, questions=questions(config, world_seed=1), config=config)
     assert execute(step, store).counts["questions"] == 1
+
+
+def test_golden_report_depends_on_data_and_not_on_models(
+    store: Store, inputs: dict[str, Any], config: EvaluateConfig
+) -> None:
+    step = evaluate(**inputs, questions=questions(config, world_seed=1), config=config)
+    execute(step, store)
+    folder = store.folder(step.id)
+    first = report_without_scores(folder)
+    assert "who is the mayor of Orn?" in {answer["question"] for answer in first["questions"]}
+    figures = json.loads((folder / "report.json").read_text())
+    figures["cost"][0]["wall_seconds"] = 1e6
+    figures["chat"]["policy"]["tokens_mean"] = 99.0
+    figures["language"]["base/validation/bits_per_byte"] = 9.0
+    (folder / "report.json").write_text(json.dumps(figures))
+    (folder / "report.md").write_text(render(figures))
+    write_lines(folder / "answers.jsonl", [line | {"reply": "x"} for line in read_lines(folder / "answers.jsonl")])
+    assert report_without_scores(folder) == first
+    figures["truth"]["redaction"]["pii_redacted"] += 1
+    (folder / "report.json").write_text(json.dumps(figures))
+    assert report_without_scores(folder) != first
 
 
 def test_score_counts_missing_pages_as_lost() -> None:
