@@ -12,6 +12,7 @@ def picture(figure: "Figure", title: str) -> str:
     """A figure as a Markdown image; `title` is what is read aloud or shown where pictures are not."""
     from matplotlib import rc_context
 
+    # Base64: an SVG has quotes, brackets and line breaks, which would end the URI in Markdown.
     stream = io.BytesIO()
     with rc_context({"svg.fonttype": "none"}):  # letters as text, not as outlines: a third of the size
         figure.savefig(stream, format="svg")

@@ -23,6 +23,7 @@ from tasks.execution.context import StageContext
 
 VERSION = 1
 BLOCK_BYTES = 1 << 20
+# The folder in which huggingface_hub keeps a download: models--OWNER--NAME/snapshots/COMMIT.
 HUB_CACHE = re.compile(r"models--([^/]+)--([^/]+)/snapshots/[^/]+$")
 
 
@@ -36,6 +37,7 @@ class ResourceConfig(Config):
 
     name: str = Field(description="What the files are used for.")
     sha256: str = Field("", description="The hash over the names and bytes of all files.")
+    # Not part of the fingerprint, which has the hash: a list that moves makes nothing stale.
     path: str = runtime("", description="A file or a folder, as a path or any fsspec URL.")
     names: tuple[str, ...] = runtime((), description="Take only files of these names from a folder; empty takes all.")
 
@@ -62,6 +64,7 @@ def resource(
         if check_files and (files := local_files(found)):
             check_files(files)
 
+    # sha256 is empty until `find` resolves the step, so that building the DAG opens no file.
     settings = ResourceConfig(name=name, path=path, names=names)
     return Step("resource", VERSION, Resource, settings, {}, run=copy_files, resolve=find, check=check, is_source=True)
 
@@ -77,6 +80,7 @@ def local_files(found: ResourceConfig) -> list[Path]:
 
 def digest(name: str, path: str, names: tuple[str, ...]) -> str:
     """The hash over the names and bytes of the files at `path`."""
+    # A hash of hashes: name and content of each file on a line, so that no two folders can give the same bytes.
     whole = hashlib.sha256()
     for relative, blocks in open_files(name, path, names):
         content = hashlib.sha256()
@@ -88,6 +92,7 @@ def digest(name: str, path: str, names: tuple[str, ...]) -> str:
 
 def open_files(name: str, path: str, names: tuple[str, ...]) -> Iterator[tuple[str, Iterator[bytes]]]:
     """Yield the files at `path`, sorted by name: the relative path, and the bytes in blocks. Read the blocks before the next file."""
+    # fsspec chooses by the URL: local paths, http, s3, and chains such as tar://lists::archive.tar.gz, which reads inside an archive.
     filesystem, root = fsspec.core.url_to_fs(path)
     root = root.rstrip("/")
     found = sorted(filesystem.find(root))
@@ -95,8 +100,10 @@ def open_files(name: str, path: str, names: tuple[str, ...]) -> Iterator[tuple[s
         raise UserError(f"there is no {name} at {path!r}: name a file, or a folder with files in it")
     for file in found:
         relative = file.removeprefix(root).lstrip("/") or file.rsplit("/", 1)[-1]
+        # An archive may hold any path. One that climbs out would be written outside of the artifact.
         if ".." in relative.split("/"):
             raise UserError(f"the {name} at {path!r} has a file {relative!r}, outside of its folder: repack it")
+        # A single file is taken whatever its name: the user has named it.
         if file == root or not names or relative.rsplit("/", 1)[-1] in names:
             with filesystem.open(file, "rb") as stream:
                 yield relative, iter(partial(stream.read, BLOCK_BYTES), b"")

@@ -21,7 +21,7 @@ from tasks.execution.context import StageContext
 from tasks.execution.launcher import Metrics, launch
 from tasks.plots import picture
 
-PLOT_SECONDS = 60.0
+PLOT_SECONDS = 60.0  # between two plots of the loss: one takes a part of a second, and metrics come with every step
 MAX_MARKERS = 30  # points of a curve that are marked one by one
 SHOWN = {"loss": "train/loss_nats", "tokens/s": "train/tokens_per_second"}
 
@@ -38,6 +38,7 @@ def train(
     """Train by `python -m module`, started with `settings` as JSON. `shown`: what the progress display shows, name to metric."""
     if num_steps < 1:
         raise UserError(f"num_steps={num_steps}: take at least one step")
+    # In the state, which survives a kill: the restarted group reads the same file and finds its checkpoints next to it.
     run_file = ctx.state / "run.json"
     run_file.write_text(settings.model_dump_json(indent=1))
     follower = Follower(ctx, num_steps, shown)
@@ -49,11 +50,13 @@ def train(
         on_metrics=follower,
         lease=ctx.lease,
     )
+    # Once more for the last minute, and for samples that were written after the last line of metrics.
     follower.plot()
     follower.report_samples()
     (ctx.folder / "run.json").write_text(run_file.read_text())
     (ctx.folder / "run.log").write_bytes(run_file.with_suffix(".log").read_bytes())
     summary = json.loads((ctx.folder / "summary.json").read_text())
+    # JSON keeps 3 and 3.0 apart: what the training process counted is an int, what it measured a float.
     counts = {name: value for name, value in summary.items() if isinstance(value, int)}
     return Outcome(counts, {name: value for name, value in summary.items() if isinstance(value, float)})
 
@@ -105,6 +108,7 @@ def read_metrics(path: Path) -> list[Metrics]:
 
 def curve(lines: Sequence[Metrics], names: Sequence[str]) -> str:
     """Metrics by step as a picture in Markdown. A metric of few steps, such as a validation, has a marker at each."""
+    # Not pyplot, which keeps every figure in a global list: a long run draws hundreds.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3), layout="constrained")
@@ -136,6 +140,7 @@ def model_config(checkpoint: Checkpoint) -> ModelConfig:
 
 def check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
     """Raises UserError where a tokenizer cannot be the one that a model was trained with."""
+    # Sizes only: a model's artifact does not hold the digest of its tokenizer. Another vocabulary of the same size is not noticed.
     if model_config(checkpoint).vocab_size != vocab_size(tokenizer):
         raise UserError(
             f"artifact {checkpoint.manifest.id} has a vocabulary of {model_config(checkpoint).vocab_size} tokens and "

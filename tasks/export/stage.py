@@ -67,12 +67,16 @@ def export_policy(ctx: StageContext, config: ExportConfig, inputs: ExportInputs)
     check_vocabulary(policy, tokenizer)
     encoder = ChatTokenizer.load(tokenizer_file(tokenizer))
     ids = encoder.token_ids
+    # The policy's config.json is in transformers' layout already. Engines stop at the eos_token_id that they find in it, so the ids of the
+    # special tokens are set from the tokenizer of this bundle.
     shape = json.loads((policy.folder / "config.json").read_text())
+    # Copied and not linked: a bundle stays whole when the policy is removed from the store.
     shutil.copy(policy.folder / "model.safetensors", ctx.folder)
     shutil.copy(tokenizer_file(tokenizer), ctx.folder)
     _write(ctx.folder / "config.json", shape | ids)
     _write(ctx.folder / "tokenizer_config.json", tokenizer_settings(encoder, shape["max_position_embeddings"]))
     _write(ctx.folder / "generation_config.json", generation_settings(config, ids))
+    # From the report, which names the origin of the base model: the policy's own inputs lead to it only through the SFT model.
     base = json.loads((report.folder / "report.json").read_text(encoding="utf-8"))["base"]
     card = model_card(config, base, (report.folder / "report.md").read_text(encoding="utf-8"))
     write_atomically(ctx.folder / "README.md", card)
@@ -89,6 +93,7 @@ def tokenizer_settings(tokenizer: ChatTokenizer, max_tokens: int) -> dict[str, A
 
     `split_special_tokens` stays off: with it transformers would split the template's own tokens too.
     """
+    # eos is what ends a reply. A document of pretraining ends with the <|bos|> of the next, so completing texts needs another stop token.
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BOS,
@@ -102,6 +107,7 @@ def tokenizer_settings(tokenizer: ChatTokenizer, max_tokens: int) -> dict[str, A
 
 def generation_settings(config: ExportConfig, ids: dict[str, int]) -> dict[str, Any]:
     """generation_config.json: how engines sample by default, and the tokens that end a completion."""
+    # transformers refuses a temperature of 0 and warns of one without sampling: greedy is do_sample=False alone.
     is_sampled = config.temperature > 0
     sampling: dict[str, Any] = {"do_sample": is_sampled} | ({"temperature": config.temperature} if is_sampled else {})
     return ids | sampling | {"max_new_tokens": config.max_new_tokens}
@@ -112,9 +118,11 @@ def model_card(config: ExportConfig, base: Mapping[str, str], report: str) -> st
 
     `base`: the `layout` of the base model, and the `initial_model` that it was imported from or "". The card links to a model that is on the Hub.
     """
+    # A name with a slash is OWNER/NAME of the Hub, see short_name; a folder's name has none.
     origin = base["initial_model"]
     link = f"base_model: {origin}\n" if "/" in origin else ""
     source = f"the base model {one_line(origin)}" if origin else "raw web archive files"
+    # The report card becomes a section of the card: its title moves down a level, and its own sections stay on the same one.
     return f"""---
 license: {config.license}
 {link}library_name: transformers

@@ -26,6 +26,7 @@ class RewardConfig(PreferencesConfig):
 
     # 80 steps of 8 pairs are less than an epoch of the sample's 2,700: InstructGPT's reward model overfits in the second (appendix C.2).
     train: TrainConfig = Field(TrainConfig(num_steps=80, batch_tokens=4096, num_ranks=2), title="Training")
+    # A sixth of the rate of pretraining (OptimConfig): the layers are trained already, and only the head is new.
     optim: OptimConfig = Field(OptimConfig(learning_rate=5e-4), title="Optimizer")
 
 
@@ -48,6 +49,7 @@ def reward(
 
 def train_reward_model(ctx: StageContext, config: RewardConfig, inputs: RewardInputs) -> Outcome:
     """Train a scalar head and the SFT model's layers. Raises UserError where the tokenizer is not the SFT model's."""
+    # Here and not when the DAG is built: the sizes are known once both artifacts exist.
     check_vocabulary(inputs.assistant, inputs.tokenizer)
     settings = TrainRun(
         objective="reward",
@@ -57,6 +59,7 @@ def train_reward_model(ctx: StageContext, config: RewardConfig, inputs: RewardIn
         tokenizer=tokenizer_file(inputs.tokenizer),
         train_paths=paths(inputs.preferences, "train.jsonl"),
         validation_paths=paths(inputs.preferences, "validation.jsonl"),
+        # The scalar head is not in these weights and starts from its own initial values, see load_weights.
         initial_weights=str(inputs.assistant.folder),
         output=str(ctx.folder),
     )

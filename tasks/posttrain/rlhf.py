@@ -63,14 +63,17 @@ def rlhf(
 def train_policy(ctx: StageContext, config: RLHFConfig, inputs: RLHFInputs) -> Outcome:
     """Train by GRPO. Raises UserError where the tokenizer is not that of both models."""
     check_vocabulary(inputs.assistant, inputs.tokenizer)
+    # One tokenizer for both: the reward model scores the policy's tokens as they are, without decoding them.
     check_vocabulary(inputs.reward_model, inputs.tokenizer)
     settings = RLRun(
         config=config.train,
         optim=config.optim,
         model=model_config(inputs.assistant),
         initial_weights=str(inputs.assistant.folder),
+        # There is no field for the reference policy: it is the model of initial_weights, kept frozen.
         reward_model=str(inputs.reward_model.folder),
         tokenizer=tokenizer_file(inputs.tokenizer),
+        # All in one: the training process holds out a part of the prompts to validate on.
         prompts=paths(inputs.prompts, "*.jsonl"),
         output=str(ctx.folder),
     )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from model.network.transformer import Transformer
 
 VERSION = 3
+# What is copied. Weights in pickle's format (*.bin) run code when they are loaded, and are left out.
 PATTERNS = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
 
 
@@ -47,6 +48,7 @@ def open_weights(path: str) -> Step[Resource] | None:
     """The step that copies the model in the folder `path` into the store; None where the path is empty."""
     if not path:
         return None
+    # The hashes are empty until `find` resolves the step: only then is the folder read.
     asked = OpenWeightsConfig(path=path)
     return Step(
         "open_weights", VERSION, Resource, asked, {}, run=copy_weights, resolve=find, check=check_model, is_source=True
@@ -67,6 +69,7 @@ def check_model(config: OpenWeightsConfig) -> None:
 
 def named(path: str) -> OpenWeightsConfig:
     """The files of the model in a folder, hashed. Raises UserError where one is missing: only the index is optional."""
+    # Remembered by size, times and inode (tasks/artifacts/files.py): to name the step, every command would hash many gigabytes again.
     hashes = Store.default().hashes
     found = {pattern: sorted(Path(path).glob(pattern)) for pattern in PATTERNS}
     for pattern, files in found.items():
@@ -84,6 +87,7 @@ def copy_weights(ctx: StageContext, config: OpenWeightsConfig) -> Outcome:
     # Hours may lie between naming and copying, when other stages run first.
     if named(config.path) != config:
         raise UserError(f"the model at {config.path!r} changed while the pipeline was being started: run it again")
+    # exist_ok: a killed attempt may have left the folder, and its files are written over.
     (ctx.folder / "files").mkdir(exist_ok=True)
     for name in config.sha256:
         shutil.copyfile(Path(config.path) / name, ctx.folder / "files" / name)
@@ -101,13 +105,16 @@ def adapted(model: Resource, tokenizer: Tokenizer) -> tuple["Transformer", int]:
     folder = model.folder / "files"
     name = short_name(model.manifest.config["path"])
     check_tokenizer(folder / "tokenizer.json", tokenizer, name)
+    # The highest id and not the number of tokens: ids may have gaps, and special tokens stand after the vocabulary.
     num_known = max(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab().values()) + 1
     original = load_transformer(folder)
+    # More rows than tokens are common: Qwen3 pads its embedding to 151,936 rows for 151,669 tokens. Fewer cannot be right.
     if original.config.vocab_size < num_known:
         raise UserError(
             f"the model {name} has a vocabulary of {original.config.vocab_size} tokens and the tokenizer next to it one of "
             f"{num_known}: give the tokenizer.json that the model was trained with"
         )
+    # Our names for what begins and ends a text may be new tokens; the rows of the model's own give them their meaning from the start.
     fields = json.loads((folder / "config.json").read_text())
     encoder = ChatTokenizer.load(tokenizer_file(tokenizer))
     larger = resized(original, num_known, encoder.vocab_size)
@@ -128,10 +135,14 @@ def check_tokenizer(original: Path, tokenizer: Tokenizer, name: str) -> None:
 
 def inherit(model: "Transformer", num_known: int, origins: dict[int, Any]) -> None:
     """Copy to new tokens the rows of tokens that the model knows: new token -> known token, as config.json has it (or not)."""
+    # state_dict() shares memory with the parameters, and records no gradients: writing a row changes the model. A tied head is the embedding
+    # itself and has no entry.
     weights = model.state_dict()
     for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
         for token, origin in origins.items():
             # config.json may list several tokens that end a text, as Llama 3 does; the first is the one of documents.
             first = origin[0] if isinstance(origin, list) and origin else origin
+            # Only towards new rows: where the vocabulary has the token already (num_known > token), its row is the trained one. A missing or
+            # foreign id leaves the new row at the mean.
             if isinstance(first, int) and 0 <= first < num_known <= token:
                 weights[name][token] = weights[name][first]

@@ -41,6 +41,7 @@ class PretrainConfig(Config):
         description="Folder of a Qwen3 or Llama model to start from, as `hf download` makes it. Its shape then replaces `model`, and the "
         "tokenizer must be made of its tokenizer.json. With train.num_steps=0 it is used unchanged.",
     )
+    # The shape is the recipe's and the vocabulary the tokenizer's, so that a recipe cannot contradict its tokenizer.
     model: ModelShape = Field(ModelShape(), title="Model")
     mixture: dict[str, float] = Field(
         {},
@@ -73,6 +74,7 @@ def more_tokens(mixture: Mapping[str, float]) -> list[Step[Tokens]]:
 
 def check_mixture(config: PretrainConfig) -> None:
     """Raises UserError where tokens that are mixed in do not exist."""
+    # Before anything runs: hours of ingest and filtering would otherwise end in the error.
     for artifact_id in config.mixture:
         Store.default().open(artifact_id, Tokens)
 
@@ -104,8 +106,10 @@ def train_base_model(ctx: StageContext, config: PretrainConfig, inputs: Pretrain
         train_paths=paths(tokens, "train/*.arrow"),
         mixture=tuple(
             Source(paths=paths(more, "train/*.arrow"), weight=weight)
+            # Inputs keep the order of the config, from which `more_tokens` made them.
             for more, weight in zip(inputs.mixture, config.mixture.values(), strict=True)
         ),
+        # Of the recipe's tokens alone: validation losses stay comparable when the mixture changes.
         validation_paths=paths(tokens, "validation/*.arrow"),
         output=str(ctx.folder),
     )
@@ -132,6 +136,7 @@ def check_tokens(found: Sequence[Tokens], tokenizer: Tokenizer) -> None:
 
 def starting_from(folder: Path, settings: TrainRun, initial_model: Resource, tokenizer: Tokenizer) -> TrainRun:
     """The run that trains the initial model further; its weights are written to `folder`."""
+    # Into the stage's state and not its artifact: the training processes read it, and nobody needs it afterwards.
     model, max_tokens = adapted(initial_model, tokenizer)
     folder.mkdir(exist_ok=True)
     write(folder, model, max_tokens)
@@ -142,6 +147,7 @@ def take(ctx: StageContext, settings: TrainRun, initial_model: Resource, tokeniz
     """Write the initial model unchanged, with the files and metrics of a trained one."""
     model, max_tokens = adapted(initial_model, tokenizer)
     write(ctx.folder, model, max_tokens)
+    # run.json as a training run leaves it, since later stages read the model's shape from there (tasks/training.py).
     adapted_run = settings.model_copy(update={"model": model.config})
     (ctx.folder / "run.json").write_text(adapted_run.model_dump_json(indent=1))
     counts = {"parameters": num_parameters(model.config), "steps": 0, "tokens": 0}
@@ -167,10 +173,13 @@ def validate(ctx: StageContext, settings: TrainRun, model: "Transformer") -> dic
 
     config, encoder = settings.train, ChatTokenizer.load(settings.tokenizer)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    # 0.0: z-loss is a term of training only.
     objective = LanguageObjective(model, encoder, 0.0, config.mask_across_documents).to(device)
     if (held_out := open_validation(settings, encoder)) is None:
         return {}
+    # The first eval_sequences of the split, as the training loop takes them.
     num_records, size = min(len(held_out), config.eval_sequences), config.microbatch_sequences
+    # Sums over tokens and a mean at the end: batches differ in the number of tokens that count.
     sums = np.zeros(3)
     for number, part in enumerate(measures(objective, held_out, np.arange(num_records), size, device), start=1):
         sums += part

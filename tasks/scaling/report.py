@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CURVE_POINTS = 60
-LARGE_SCATTER = 0.02  # above this, the runs' scatter is reported as too large to trust the law
+CURVE_POINTS = 60  # of a curve of the law: smooth at the width of the plot
+# Above this, the runs' scatter around the law is reported as too large to trust it.
+LARGE_SCATTER = 0.02
 
 
 def render(figures: Figures) -> str:
@@ -30,6 +31,7 @@ def runs_section(figures: Figures) -> str:
             count(run["num_parameters"]),
             count(run["num_tokens"]),
             f"{run['epochs']:.2f}",
+            # 6 N D: 2 FLOPs for each weight and token forward and 4 backward; attention's products are left out, as in Kaplan et al. 2020.
             f"{6.0 * run['num_parameters'] * run['num_tokens']:.1e}",
             f"{run['loss_nats']:.3f}",
             f"{run['bits_per_byte']:.3f}",
@@ -48,6 +50,7 @@ def runs_section(figures: Figures) -> str:
         "Fitted",
         "Seconds",
     ]
+    # A standard deviation of log L, which for a few percent is that of L as a fraction.
     scatter = figures["scatter_fraction"]
     note = f"\nThe runs scatter by {100 * scatter:.2f}% around the law"
     ending = ": they do not follow it, and its prediction is worth little.\n" if scatter > LARGE_SCATTER else ".\n"
@@ -74,6 +77,7 @@ def law_section(figures: Figures) -> str:
 
 def prediction_section(figures: Figures) -> str:
     """The predicted loss of the target and, once it is trained, the error."""
+    # How far the prediction extrapolates, in each direction: the further, the less its interval can be trusted.
     predicted, measured = figures["predicted"], figures.get("measured")
     largest = max(run["num_parameters"] for run in figures["runs"]), max(run["num_tokens"] for run in figures["runs"])
     low, high = predicted["interval_nats"]
@@ -120,6 +124,8 @@ def count(number: float) -> str:
 
 def draw(figures: Figures) -> "Figure":
     """Loss by tokens: the runs of each size and the law; for the target the law, the prediction and the measured loss."""
+    # Imported here: matplotlib is slow to import, and most commands draw nothing. Figure and not pyplot, which keeps every figure in a
+    # global list and chooses a window system.
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -133,6 +139,7 @@ def draw(figures: Figures) -> "Figure":
         _draw_law(axes, figures, size, color=shade)
     _draw_target(axes, figures)
     budgets = sorted({run["num_tokens"] for run in (*figures["runs"], figures["predicted"])})
+    # Powers of ten would be one tick or none: budgets lie within a factor of about ten.
     axes.set_xscale("log")
     axes.set_xticks(budgets, [count(budget) for budget in budgets])
     axes.set_xticks([], minor=True)
@@ -154,6 +161,7 @@ def _draw_target(axes: "Axes", figures: Figures) -> None:
     predicted = figures["predicted"]
     size, at, loss = predicted["num_parameters"], predicted["num_tokens"], predicted["loss_nats"]
     low, high = predicted["interval_nats"]
+    # errorbar takes distances, and refuses negative ones: the interval is of quantiles, and need not hold the prediction.
     spread = [[max(0.0, loss - low)], [max(0.0, high - loss)]]
     red: dict[str, Any] = {"color": "tab:red", "markerfacecolor": "white", "capsize": 4}
     _draw_law(axes, figures, size, color="tab:red", linestyle="dashed")
@@ -164,6 +172,7 @@ def _draw_target(axes: "Axes", figures: Figures) -> None:
 
 def svg(figure: "Figure") -> str:
     """The plot as an SVG document."""
+    # The file holds the date and random ids, so that its bytes differ from run to run.
     picture = io.StringIO()
     figure.savefig(picture, format="svg")
     return picture.getvalue()

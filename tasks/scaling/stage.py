@@ -30,6 +30,8 @@ from tasks.scaling.report import draw, render, svg
 from tasks.training import model_config
 
 VERSION = 3
+# Three of each are the fewest that determine an exponent (MIN_VALUES in scaling_law.py). A size is a fraction of both
+# layers and width (flows/scaling.py): but for rounding, these have 4%, 12% and 30% of the target's weights between embedding and head.
 SIZES = (0.34, 0.5, 0.67)  # fractions of the target's model
 BUDGETS = (0.125, 0.25, 0.5)  # fractions of the target's tokens
 
@@ -76,6 +78,7 @@ def scaling(runs: Sequence[Step[BaseModel]], target: Step[BaseModel] | None, con
 
 def fit_scaling_law(ctx: StageContext, config: ScalingConfig, inputs: ScalingInputs) -> Outcome:
     """Fit the law, write the report and the plot. Raises UserError where a run was not validated."""
+    # All runs have one tokenizer and one validation split, which flows/scaling.py sees to: losses of others could not be compared.
     target = inputs.target
     seen = sorted(read(checkpoint) for checkpoint in inputs.runs)
     vocab_size = model_config(inputs.runs[0]).vocab_size
@@ -88,6 +91,7 @@ def fit_scaling_law(ctx: StageContext, config: ScalingConfig, inputs: ScalingInp
     write_atomically(ctx.folder / "scaling.svg", picture)
     write_atomically(ctx.folder / "report.json", json.dumps(figures, indent=1))
     write_atomically(ctx.folder / "report.md", f"{report}\n![Loss by tokens and size](scaling.svg)\n")
+    # A link to scaling.svg leads nowhere in the Prefect UI, which shows the page without the folder: there the picture is part of it.
     encoded = base64.b64encode(picture.encode()).decode()
     ctx.markdown(
         "report", f"{report}\n![Loss](data:image/svg+xml;base64,{encoded})", "A run predicted from smaller ones"
@@ -106,6 +110,7 @@ def read(checkpoint: BaseModel) -> Trained:
             f"artifact {checkpoint.manifest.id} has no validation loss: give its tokens a validation split, and "
             "pretrain.train.eval_sequences more than 0"
         )
+    # N counts what every token is multiplied with, as in scaling_law.py; `parameters` of the manifest counts norms and an untied embedding too.
     return Trained(
         num_matrix_parameters(model_config(checkpoint)),
         counts["tokens"],
@@ -121,18 +126,21 @@ def predict(config: ScalingConfig, seen: Sequence[Trained], num_parameters: int)
 
     The interval of the predicted loss includes the scatter of a single run.
     """
+    # Two uncertainties: of the constants, by the resampled laws, and of a single run around any law, by the noise.
     points = [run.point for run in seen]
     law = fit(points)
     laws = resample(law, points, config.num_resamples, config.seed)
     noise = np.random.default_rng(config.seed).normal(scale=scatter(law, points), size=len(laws))
     losses = np.array([other.loss_nats(num_parameters, config.num_tokens) for other in laws]) * np.exp(noise)
     loss, flops = law.loss_nats(num_parameters, config.num_tokens), 6.0 * num_parameters * config.num_tokens
+    # Nats per token to bits per byte: log2(e) over bytes per token, the same for all runs on one validation split.
     bits_per_nat = seen[0].bits_per_byte / seen[0].loss_nats
     best = law.optimum(flops)
     ratios = [tokens / parameters for parameters, tokens in (other.optimum(flops) for other in laws)]
     return {
         "runs": [run._asdict() | {"fitted_nats": law.loss_nats(run.num_parameters, run.num_tokens)} for run in seen],
         "law": law._asdict(),
+        # Constants and optimum are of laws, without the noise of a single run.
         "intervals": {name: interval(config, [getattr(other, name) for other in laws]) for name in law._fields},
         "interval_fraction": config.interval_fraction,
         "scatter_fraction": scatter(law, points),
@@ -166,6 +174,7 @@ def compare(figures: Figures, measured: Trained) -> Figures:
     than the best run.
     """
     predicted, best = figures["predicted"]["loss_nats"], min(run["loss_nats"] for run in figures["runs"])
+    # The denominator is the gain of the target over the best run. abs() keeps the sign that of the error where the target does worse.
     error = {
         "error_fraction": predicted / measured.loss_nats - 1,
         "error_of_fall_fraction": (predicted - measured.loss_nats) / abs(best - measured.loss_nats),
