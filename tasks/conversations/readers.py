@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from model.errors import UserError
 from tasks.conversations.identity import SAMPLE, find_files
 from tasks.conversations.json_lines import read_values, shown
-from tasks.records.conversations import Conversation, Preference, Record
+from tasks.records.conversations import Conversation, Preference
+from tasks.records.messages import Record
 from tasks.records.mistakes import explain
 
 R = TypeVar("R", bound=Record)
@@ -71,7 +72,7 @@ def split(records: Iterable[Any], validation_fraction: float, source: str) -> Si
             sides.validation.append(record)
         else:
             sides.train.append(record)
-    if not any(not isinstance(record, Conversation) or record.is_learned for record in sides.train):
+    if not sides.train:
         dropped = f", {sides.dropped.total()} of equal completions" if sides.dropped else ""
         raise UserError(
             f"{source} leaves no record to train on ({len(sides.validation)} for validation{dropped}); give more records, or a "

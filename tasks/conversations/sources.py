@@ -23,11 +23,12 @@ from tasks.artifacts.step import Outcome, Step
 from tasks.conversations.identity import SAMPLE, content_hash, find_files
 from tasks.conversations.readers import check_source, read_files, split
 from tasks.execution.context import StageContext
-from tasks.records.conversations import Conversation, Preference, Prompt, Question, Record, normal_form
+from tasks.records.conversations import Conversation, Preference, Prompt, Question, normal_form
+from tasks.records.messages import Record
 from tasks.sample_web import chat
 from tasks.sample_web.world import World, build_world
 
-VERSION = 3  # 3: records in normal form; equal pairs are dropped
+VERSION = 4  # 4: tool calls and their results
 
 A = TypeVar("A", bound=Artifact)
 Compose = Callable[[World, int], Iterable[Record]]

@@ -11,7 +11,8 @@ import pytest
 from model.errors import UserError
 from tasks.conversations import json_lines
 from tasks.conversations.readers import read_records
-from tasks.records.conversations import Conversation, Message, Preference, Prompt, Question, Record, normal_form
+from tasks.records.conversations import Conversation, Preference, Prompt, Question, normal_form
+from tasks.records.messages import Message, Record, ToolCall
 
 LINE = '{"messages": [{"role": "user", "content": "Is é 7?"}, {"role": "assistant", "content": "Yes 👍."}]}'
 ASKED = [{"role": "user", "content": "a?"}]
@@ -85,6 +86,7 @@ def test_read_records_refuses_other_lines_with_their_place(tmp_path: Path, line:
 
 
 USER, ASSISTANT = {"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}
+CALL, RESULT = {"name": "f", "arguments": "7"}, {"role": "tool", "content": "8"}
 
 
 @pytest.mark.parametrize(
@@ -106,26 +108,46 @@ USER, ASSISTANT = {"role": "user", "content": "a?"}, {"role": "assistant", "cont
         ([USER, {"role": "assistant"}], r'messages\[1\].content is missing; the fields given are "role"'),
         (
             [USER, {"role": "bot", "content": "b"}],
-            r"messages\[1\].role is \"bot\"; write 'system', 'user' or 'assistant'",
+            r"messages\[1\].role is \"bot\"; write 'system', 'user', 'assistant' or 'tool'",
         ),
         ([USER, {"role": None, "content": "b"}], r"messages\[1\].role is null; write 'system'"),
         ([USER, {"role": ["user"], "content": "b"}], r"messages\[1\].role is \[\"user\"\]; write 'system'"),
         (
             [USER, {"role": "tool", "content": "7"}],
-            r'messages\[1\].role is "tool", and tools are not supported; remove',
+            r"messages\[1\].role is \"tool\", and it is the assistant's turn; let the",
         ),
         (
             [USER, {"role": "function", "content": "7"}],
-            r'messages\[1\].role is "function", and tools are not supported',
+            r"messages\[1\].role is \"tool\", and it is the assistant's turn",
         ),
         (
+            [USER, {**ASSISTANT, "tool_calls": [CALL]}, ASSISTANT],
+            r"messages\[2\].role is .*it is the tool's turn; give one turn of role tool for",
+        ),
+        (
+            [USER, {**ASSISTANT, "tool_calls": [CALL, CALL]}, RESULT, ASSISTANT],
+            r"messages\[3\].role is \"assistant\", and it is the tool's turn",
+        ),
+        (
+            [USER, {**ASSISTANT, "tool_calls": [CALL]}, RESULT, USER],
+            r"messages\[3\].role is \"user\", and it is the ass",
+        ),
+        ([{**USER, "tool_calls": [CALL]}, ASSISTANT], r'messages\[0\].tool_calls is set in a turn of the "user"'),
+        (
             [USER, {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}],
-            r"messages\[1\].tool_calls is set, and only text is supported; remove the record",
+            r'messages\[1\].tool_calls\[0\].name is missing; the fields given are "id"',
+        ),
+        ([USER, {**ASSISTANT, "tool_calls": "f"}], r'messages\[1\].tool_calls is "f"; write it as a list'),
+        ([USER, {**ASSISTANT, "tool_calls": [7]}], r"messages\[1\].tool_calls\[0\] is 7; write it as a JSON object"),
+        (
+            [USER, {**ASSISTANT, "tool_calls": [{"name": " ", "arguments": ""}]}],
+            r"messages\[1\].tool_calls\[0\].name is blank; write the name of the tool",
         ),
         (
             [USER, {"role": "assistant", "function_call": {"name": "f"}}],
-            r"messages\[1\].function_call is set, and only text is supported",
+            r'messages\[1\].tool_calls\[0\].arguments is missing; the fields given are "name"',
         ),
+        ([USER, {**ASSISTANT, "weight": 0}], "messages holds no assistant turn to learn"),
         (
             [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, ASSISTANT],
             r"messages\[0\].content\[0\] is .*image_url.*, and only text is supported",
@@ -147,7 +169,10 @@ def test_conversation_refuses_wrong_turns_with_field_value_and_remedy(
 @pytest.mark.parametrize(
     ("messages", "expected"),
     [
-        ([USER, {**ASSISTANT, "weight": 0}], [("user", "a?", 1), ("assistant", "b", 0)]),
+        (
+            [USER, {**ASSISTANT, "weight": 0}, USER, ASSISTANT],
+            [("user", "a?", 1), ("assistant", "b", 0), ("user", "a?", 1), ("assistant", "b", 1)],
+        ),
         ([USER, {**ASSISTANT, "weight": 1}], [("user", "a?", 1), ("assistant", "b", 1)]),
         ([USER, {**ASSISTANT, "weight": None}], [("user", "a?", 1), ("assistant", "b", 1)]),
         ([{**USER, "weight": 0}, ASSISTANT], [("user", "a?", 1), ("assistant", "b", 1)]),
@@ -169,10 +194,31 @@ def test_conversation_takes_openai_messages(tmp_path: Path, messages: list[Any],
     assert [(message.role, message.content, message.weight) for message in record.messages] == expected
 
 
-@pytest.mark.parametrize("name", ["tools", "functions"])
-def test_conversation_refuses_tools(tmp_path: Path, name: str) -> None:
-    message = refusal(tmp_path, json.dumps({"messages": [USER, ASSISTANT], name: [{"type": "function"}]}))
-    assert message == f"chats.jsonl:1: {name} is set, and tools are not supported; remove the record, or {name} from it"
+@pytest.mark.parametrize(
+    "called",
+    [
+        {"content": None, "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "7"}}]},
+        {"content": "", "tool_calls": [{"function": {"name": "f", "arguments": "7"}}]},
+        {"tool_calls": [{"name": "f", "arguments": "7"}]},
+        {"content": None, "function_call": {"name": "f", "arguments": "7"}},
+    ],
+)
+@pytest.mark.parametrize("role", ["tool", "function"])
+def test_conversation_takes_openais_tool_calls(tmp_path: Path, called: dict[str, Any], role: str) -> None:
+    result = {"role": role, "tool_call_id": "1", "name": "f", "content": ""}
+    (record,) = read(tmp_path, json.dumps({"messages": [USER, {"role": "assistant", **called}, result, ASSISTANT]}))
+    assert normal_form(record)["messages"] == [
+        USER,
+        {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": "7"}]},
+        {"role": "tool", "content": ""},
+        ASSISTANT,
+    ]
+
+
+def test_tool_arguments_as_an_object_are_written_as_json(tmp_path: Path) -> None:
+    call = {"name": "f", "arguments": {"a": ["é", 1]}}
+    (record,) = read(tmp_path, json.dumps({"messages": [USER, {**ASSISTANT, "tool_calls": [call]}]}))
+    assert record.messages[1].tool_calls == (ToolCall(name="f", arguments='{"a": ["é", 1]}'),)
 
 
 @pytest.mark.parametrize("kind", [Prompt, Preference])
@@ -289,7 +335,15 @@ def test_errors_hold_no_control_characters(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "record",
     [
-        Conversation(messages=(Message(role="user", content="a"), Message(role="assistant", content="b", weight=0))),
+        Conversation(messages=(Message(role="user", content="a"), Message(role="assistant", content="b"))),
+        Conversation(
+            messages=(
+                Message(role="user", content="a"),
+                Message(role="assistant", content="", tool_calls=(ToolCall(name="f", arguments=""),), weight=0),
+                Message(role="tool", content=""),
+                Message(role="assistant", content="b"),
+            )
+        ),
         Preference(messages=(Message(role="user", content="a"),), chosen="b", rejected="", kind="fact/empty"),
         Prompt(messages=(Message(role="user", content="a"),), answer="3"),
         Question(question="a?", answer="b", num_mentions=3, split="seen_wording"),
