@@ -26,7 +26,10 @@ REQUEST_SECONDS = 10.0  # for one request; a server that accepts and never answe
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 15.0
 FLUSH_SECONDS = 10.0  # how long the end of a stage waits for a server that answers
 EXIT_SECONDS = 5.0  # how long the end of the process waits
+# 10,000 lines are a few MB of memory. 200 lines make a request of some 50 kB.
 MAX_LOG_LINES, LOG_BATCH = 10_000, 200
+# Time-out, too early, too many requests, and whatever is wrong on the server's side: the same report may pass later.
+# Any other 4xx is about the report itself, which would be refused for ever and block those behind it.
 RETRIED_STATUS = frozenset({408, 425, 429, *range(500, 600)})
 
 Call = Callable[[SyncPrefectClient], object]
@@ -42,6 +45,7 @@ class BackgroundSender:
         self._numbers = itertools.count()
         self._is_sending = self._is_failing = self._is_closed = self._is_exiting = self._has_warned = False
         context = contextvars.copy_context()  # the server's address may be set for this context alone
+        # A daemon, so that the interpreter does not join it before atexit: `_finish` gives it its last seconds.
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="reports", daemon=True)
         self._thread.start()
         atexit.register(self._finish)
@@ -49,12 +53,14 @@ class BackgroundSender:
     def send(self, call: Call, key: object = None) -> None:
         """Let the thread make `call`; a waiting call of the same key is replaced. Without a key every call is made."""
         with self._changed:
+            # A replaced call keeps its place in the order, as a dict's key does.
             self._calls[next(self._numbers) if key is None else key] = call
             self._changed.notify_all()
 
     def log(self, line: LogCreate) -> None:
         """Let the thread send a log line, with others in one request."""
         with self._changed:
+            # The deque drops its oldest line without a sign.
             if len(self._lines) == MAX_LOG_LINES:
                 self._warn("more than %d log lines wait for the Prefect server", MAX_LOG_LINES)
             self._lines.append(line)
@@ -64,6 +70,8 @@ class BackgroundSender:
         """Wait until the server has everything, while it answers and at most `seconds`. Returns whether it has."""
         deadline = time.monotonic() + seconds
         with self._changed:
+            # A server that has failed once is not waited for: a stage that is done must not be held up by what only
+            # shows it.
             while not self._is_empty() and not self._is_failing and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
             return self._is_empty()
@@ -90,9 +98,8 @@ class BackgroundSender:
 
     def _run(self) -> None:
         pause = FIRST_PAUSE_SECONDS
-        with temporary_settings(
-            {PREFECT_CLIENT_MAX_RETRIES: 0}
-        ):  # this thread has its own retries, which `close` can see
+        # This thread has its own retries, which `flush` and the end of the process can see and cut short.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
             while True:
                 with self._changed:
                     while not (self._calls or self._lines):
@@ -111,6 +118,7 @@ class BackgroundSender:
 
     def _wait_out(self, seconds: float) -> None:
         """Pause between two tries; new reports do not shorten it, the end of the process does."""
+        # At exit there are EXIT_SECONDS in all: the pause that grew during an outage would use them up.
         deadline = time.monotonic() + (FIRST_PAUSE_SECONDS if self._is_exiting else seconds)
         was_exiting = self._is_exiting
         while (left := deadline - time.monotonic()) > 0 and self._is_exiting == was_exiting:
@@ -119,10 +127,14 @@ class BackgroundSender:
     def _try_next(self) -> bool:
         """Send the log lines that wait, else the first call. False: the server did not answer, and it waits again."""
         with self._changed:
+            # Lines first: they are many, and the order among them matters, while a progress artifact is soon replaced
+            # anyway.
             lines = [self._lines.popleft() for _ in range(min(LOG_BATCH, len(self._lines)))]
             key = None if lines else next(iter(self._calls))
             call: Call = (lambda client: client.create_logs(lines)) if lines else self._calls.pop(key)
         try:
+            # A client for each report: it is made in this thread and context, and a connection that an outage broke is
+            # not used again.
             with get_client(httpx_settings={"timeout": REQUEST_SECONDS}, sync_client=True) as client:
                 call(client)
             return True
@@ -132,10 +144,19 @@ class BackgroundSender:
                 return True
         with self._changed:
             if lines:
-                self._lines.extendleft(reversed(lines[-(MAX_LOG_LINES - len(self._lines)) :]))
+                self._put_back(lines)
             elif key not in self._calls:
+                # To the front again, unless a newer report of the same key came while this one was being sent.
                 self._calls = {key: call, **self._calls}
         return False
+
+    def _put_back(self, lines: list[LogCreate]) -> None:
+        """Put lines that were not sent to the front again, in order. Where lines that came meanwhile left no room, the oldest go."""
+        num_kept = min(MAX_LOG_LINES - len(self._lines), len(lines))
+        if num_kept < len(lines):
+            self._warn("more than %d log lines wait for the Prefect server", MAX_LOG_LINES)
+        # Not lines[-num_kept:], which is all of them for 0; extendleft would then push out the newest lines at the other end.
+        self._lines.extendleft(reversed(lines[len(lines) - num_kept :]))
 
     def _warn(self, reason: str, *values: object) -> None:
         if not self._has_warned:

@@ -20,11 +20,13 @@ Steps = Mapping[StageName, Step[Artifact]]
 def state(step: Step[Artifact], recipe_name: str, store: Store) -> State:
     """Whether the artifact of a step exists. Stale: there is one of another config, version or input."""
     try:
+        # Compares the files with the manifest as well, which is where DamagedArtifact comes from.
         if up_to_date(step, store):
             return "up to date"
     except DamagedArtifact:
         return "damaged"
     try:
+        # Only whether the recipe has an artifact of this stage under another fingerprint.
         store.latest(recipe_name, step.stage)
     except UserError:
         return "missing"
@@ -37,7 +39,9 @@ def check_run(steps: Steps, names: Sequence[StageName], force: Sequence[str], re
     Raises UserError where a stage outside the run has no artifact, a file of an artifact was changed, or an input of any stage is
     missing or of a wrong shape.
     """
+    # All stages, also those outside the run: its inputs come from them.
     states = {name: state(steps[name], recipe_name, store) for name in STAGE_NAMES}
+    # The input files last: to read them can take minutes, and the two checks before need only the store.
     _check_gaps(steps, states, names)
     _check_damage(steps, states, names, force, store)
     for name in names:
@@ -71,12 +75,15 @@ def check_inputs(step: Step[Artifact], store: Store) -> None:
     A pipeline checks all its stages before the first runs: a mistake in the last must not cost the work of the others.
     """
     for checked in (*(source for _, source in step.sources()), step):
+        # What is in the store was checked when it was made.
         if checked.check and store.find(checked.id) is None:
             checked.check(checked.config)
 
 
 def _producers(step: Step[Artifact]) -> list[StageName]:
     """The stages of the pipeline whose artifacts a step reads, also through its sources."""
+    # Sources are no stages of the pipeline but may read their artifacts: attributes are computed from the documents of
+    # ingest.
     found = [given.stage for given in step.inputs.values()]
     found += [given.stage for _, source in step.sources() for given in source.inputs.values()]
     return [name for name in STAGE_NAMES if name in found]

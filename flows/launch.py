@@ -23,9 +23,12 @@ from tasks.execution.runner import execute, up_to_date
 def run_here(step: Step[Artifact], recipe: Recipe, force: bool) -> Summary:
     """Run a stage as a subflow of this process, under the name of its deployment."""
 
+    # The parameters beyond `recipe` are for the UI, which shows what a run was given; the step itself knows more.
     def run(recipe: str, inputs: dict[str, str], config: dict[str, Any], force: bool) -> Summary:
         return run_step(step, recipe, Store.default(), force=force)
 
+    # Made here for each run and not at import: Prefect stores a flow's parameters as JSON, which a step has no form in,
+    # so `run` takes it from here.
     named = flow(name=step.stage, flow_run_name=f"{step.stage}-{recipe.name}")(run)
     inputs = {role: given.id for role, given in step.inputs.items()}
     return named(recipe.name, inputs, step.config.model_dump(mode="json"), force)
@@ -40,10 +43,12 @@ def run_deployed(
     """
     store = Store.default()
     if not force and up_to_date(step, store):
+        # Here, in the pipeline's process: it only reports that the artifact exists, and makes it the latest.
         return run_step(step, recipe.name, store)
     reporter = PrefectReporter()
     try:
         with reporting(reporter):
+            # On this machine: it may be the only one that can read a local path.
             for _, source in imported(step):
                 execute(source, store)
     finally:
@@ -67,9 +72,12 @@ def parameters(step: Step[Artifact], force: bool) -> dict[str, Any]:
     return {**inputs, "config": step.settings.model_dump(mode="json"), "sources": sources, "force": force}
 
 
+# Prefect stores the result under the task run, so that a retried pipeline run does not launch a finished stage again.
+# JSON, since the default serializer is pickle, which whoever can write the storage could use to run code.
 @task(task_run_name="{stage}", persist_result=True, result_serializer="json")
 def launch(stage: str, artifact_id: str, parameters: dict[str, Any], upstream: list[Summary]) -> Summary:
     """Run the deployment of a stage to its end."""
+    # Waits for its end. Its outcome is not read from Prefect: the artifact in the store is the proof.
     run = run_deployment(f"{stage}/{stage}", parameters=parameters)
     assert isinstance(run, FlowRun)
     if run.state is None or not run.state.is_completed():

@@ -12,6 +12,7 @@ from flows.recipes import STAGE_NAMES, make_recipe
 from tasks.artifacts.manifest import Artifact
 from tasks.artifacts.step import Step
 
+# Values that name nothing: building a DAG opens no file (tests/flows/test_pipeline.py checks it).
 EVERY_OPTION = (
     'ingest.languages=["en"]',
     'ingest.blocklists=["lists"]',
@@ -33,8 +34,10 @@ def mermaid() -> str:
     """The flowchart: stages as boxes, sources as rounded boxes, one line for all inputs of a step."""
     used = set(edges_of(()))
     inputs: dict[tuple[str, str], list[str]] = {}  # (arrow, target) -> sources
+    # dict.fromkeys removes repeated edges and keeps the order; a set would draw another picture in each process.
     for source, target in dict.fromkeys(edges_of(EVERY_OPTION)):
         arrow = "-->" if (source, target) in used else "-.->"
+        # Mermaid's `a & b --> c` is one line for all solid inputs of a node, and one for all dashed.
         inputs.setdefault((arrow, target), []).append(source)
     drawn: set[str] = set()
     lines = []
@@ -69,5 +72,7 @@ def _inputs_of(name: str, step: Step[Artifact]) -> Iterator[Edge]:
 def _name_of(role: str, step: Step[Artifact]) -> str:
     """A stage by its name; a source with a stage name by that name; a resource by the role that it has, without its number."""
     if step.stage in STAGE_NAMES and not step.is_source:
+        # An existing artifact has neither settings nor inputs: the output of an earlier run, not the stage of this one.
         return step.stage if step.settings.model_dump() or step.inputs else f"earlier_{step.stage}"
+    # eval_sets_1, eval_sets_2 and so on are one node.
     return re.sub(r"_\d+$", "", role) if step.stage in ("resource", *STAGE_NAMES) else step.stage

@@ -117,6 +117,7 @@ def dag(recipe: Recipe) -> Steps:
 
 def select(start: str, until: str, only: str, force: Sequence[str] = ()) -> tuple[StageName, ...]:
     """The stages from `start` to `until`, or `only` one, with all of `force`; an empty name sets no bound. Raises UserError."""
+    # By hand and not by the type: the names come from a command line as well as from a form.
     for name in (start, until, only, *force):
         if name and name not in STAGE_NAMES:
             raise UserError(f"there is no stage {name!r}: take one of {', '.join(STAGE_NAMES)}")
@@ -133,6 +134,7 @@ def select(start: str, until: str, only: str, force: Sequence[str] = ()) -> tupl
     return chosen
 
 
+# A context variable and not a parameter: steps are not JSON, and whoever starts the flow from the UI has none.
 PLANNED: ContextVar[Steps | None] = ContextVar("PLANNED", default=None)
 
 
@@ -178,12 +180,14 @@ def pipeline(
     chosen = {"recipe": recipe, "recipe_yaml": recipe_yaml}
     made = make_recipe(recipe, inputs, max_files, settings, base_model, recipe_yaml)
     names = select(start, until, only, force)
+    # A command has built and checked the DAG already; for a run from the UI it is done here.
     steps = (PLANNED.get() or dag(made)).by_stage()
     if PLANNED.get() is None:
         check_run(steps, names, force, made.name, Store.default())
     done: dict[str, Summary] = {}
     for name in names:
         if runs_deployments:
+            # Only what the UI draws as arrows. The data comes from the store.
             upstream = [done[given.stage] for given in steps[name].inputs.values() if given.stage in done]
             done[name] = run_deployed(steps[name], made, chosen, name in force, upstream)
         else:

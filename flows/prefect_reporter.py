@@ -49,13 +49,16 @@ class PrefectReporter(Reporter):
 
     def progress(self, stage: str, done: float, total: float, unit: str, values: dict[str, float]) -> None:
         """Update the run's progress artifact, in percent, at most every PROGRESS_SECONDS and at the end."""
+        # The end is always written: a bar that stops at 97% looks like a stage that hangs.
         if time.monotonic() - self.progress_time < PROGRESS_SECONDS and done < total:
             return
         self.progress_time = time.monotonic()
+        # A total of 0 (no documents left) is no division by zero.
         percent = 100.0 * done / max(total, 1)
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         description = f"{done:.0f} of {total:.0f} {unit}; {shown}"
         key = f"{artifact_key(stage)}-progress"
+        # The key replaces a progress that still waits: of an hour without a server one figure is left, the newest.
         self.sender.send(partial(self._write_progress, key, percent, description), key)
 
     def table(self, stage: str, name: str, rows: Sequence[Row], description: str) -> None:
@@ -80,6 +83,7 @@ class PrefectReporter(Reporter):
         if step.is_source:
             return
         figures = manifest.counts | manifest.metrics
+        # A column for each figure would make a table of one row and dozens of columns.
         rows: list[Row] = [{"name": name, "value": value} for name, value in figures.items()]
         self._write("table", f"{artifact_key(step.stage)}-counts", _json_table(rows), f"{manifest.id}, {outcome}")
 
@@ -109,6 +113,7 @@ class PrefectReporter(Reporter):
 
     def _write_progress(self, key: str, percent: float, description: str, client: SyncPrefectClient) -> None:
         if self.progress_id is None:
+            # Runs in the sender's thread alone, so that no two calls create it.
             self.progress_id = self._create("progress", key, percent, description, client)
         else:
             change = {"data": percent, "description": description}
@@ -131,6 +136,8 @@ def _url_of_maker(artifact_id: str, client: SyncPrefectClient) -> str | None:
     """The address of the flow run that reported an artifact last, where this server knows it."""
     key = f"{artifact_key(artifact_id.partition('/')[0])}-counts"
     by_key = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+    # By key and newest first: the fingerprint is in the description alone, by which Prefect does not filter. An
+    # artifact beyond the last hundred of its stage has no link, which is all that is lost.
     for found in client.read_artifacts(artifact_filter=by_key, sort=ArtifactSort.CREATED_DESC, limit=100):
         if (found.description or "").startswith(f"{artifact_id},") and found.flow_run_id:
             return str(url_for("flow-run", found.flow_run_id))
@@ -141,6 +148,7 @@ def _json_table(rows: Sequence[Row]) -> str:
     """The rows as the JSON text that Prefect's tables are stored as; what JSON has no number for is null."""
 
     def finite(value: Any) -> Any:
+        # json.dumps would write NaN, which no browser parses.
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return json.dumps([{name: finite(value) for name, value in row.items()} for row in rows])
@@ -148,4 +156,5 @@ def _json_table(rows: Sequence[Row]) -> str:
 
 def artifact_key(text: str) -> str:
     """Text as the key of a Prefect artifact: lower-case letters, digits and dashes."""
+    # The server refuses a key with any other character.
     return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")

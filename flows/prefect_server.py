@@ -30,6 +30,7 @@ from model.processes import die_with_parent
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
+# Far above the seconds that a start takes: a run waits for it also on a machine that is busy with other work.
 START_SECONDS, STOP_SECONDS, POLL_SECONDS = 300.0, 5.0, 0.1
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -64,6 +65,7 @@ def _bypass_proxy() -> None:
     """Both spellings, since libraries differ in which they prefer."""
     listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = [host.strip() for host in listed.split(",") if host.strip()]
+    # "*" bypasses the proxy for every host already.
     if "*" not in hosts:
         hosts += [host for host in LOCAL_HOSTS if host not in hosts]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
@@ -75,8 +77,10 @@ def _provide_home() -> None:
     if not os.access(home, os.W_OK):
         folder = tempfile.mkdtemp(prefix="crawl2chat-home-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        # What Prefect, Matplotlib, Triton and whatever follows XDG would otherwise write into the home.
         for name in ("PREFECT_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "TRITON_CACHE_DIR"):
             os.environ.setdefault(name, f"{folder}/{name.lower()}")
+        # "~" stays as it is where neither HOME nor an account names a home.
         if not Path(home).is_absolute():
             os.environ["HOME"] = folder
     try:
@@ -90,11 +94,15 @@ class Server:
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
+        # The variable alone, since reading Prefect's profiles means importing it; `used` looks at them when it is
+        # imported anyway.
         if not os.environ.get("PREFECT_API_URL"):
             self._start()
 
     def _start(self) -> None:
         """Clients may connect at once: the socket listens already, and the server answers when it has started."""
+        # Port 0: the kernel chooses a free one, and the listening socket is handed over, so no other process can take
+        # the port in between. Bound to this machine only, as the temporary server has no password.
         with socket.create_server(("127.0.0.1", 0), backlog=128) as endpoint:
             self.url = f"http://127.0.0.1:{endpoint.getsockname()[1]}/api"
             self.process = subprocess.Popen(
@@ -127,6 +135,7 @@ class Server:
     def stop(self) -> None:
         """End the temporary server, if there is one."""
         if self.process is not None:
+            # SIGTERM lets uvicorn end the requests that it is answering.
             self.process.terminate()
             try:
                 self.process.wait(STOP_SECONDS)

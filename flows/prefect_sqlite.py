@@ -25,6 +25,7 @@ IS_CHANGED = "crawl2chat_original"  # an attribute of our function: Prefect's ow
 
 def begin_transactions_immediately(configurations: ModuleType) -> bool:
     """Change Prefect's SQLite transactions in this process. Returns False, with a log line, where they are not what is expected."""
+    # getattr throughout: another version of Prefect may lack any of it, and must then start as it is.
     sqlite = getattr(configurations, "AioSqliteConfiguration", None)
     begin = getattr(sqlite, "begin_transaction", None)
     if sqlite is None or begin is None or "with_for_update" not in inspect.signature(begin).parameters:
@@ -34,11 +35,14 @@ def begin_transactions_immediately(configurations: ModuleType) -> bool:
         )
         return False
 
+    # The entry point and an import of ours may both come here; changed twice, each transaction would pass through two
+    # wrappers.
     if hasattr(begin, IS_CHANGED):
         return True
 
     @contextlib.asynccontextmanager
     async def begin_transaction(self: Any, session: Any, with_for_update: bool = True) -> AsyncGenerator[Any, None]:
+        # Prefect's word for IMMEDIATE, as it has one parameter for SQLite and for Postgres, which locks rows.
         async with begin(self, session, with_for_update=True) as transaction:
             yield transaction
 
@@ -47,5 +51,6 @@ def begin_transactions_immediately(configurations: ModuleType) -> bool:
     return True
 
 
+# Clients load the entry point as well: they must not import the server, which takes seconds.
 if MODULE in sys.modules:
     begin_transactions_immediately(sys.modules[MODULE])

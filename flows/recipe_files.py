@@ -20,16 +20,20 @@ from model.config import Config
 from model.errors import UserError
 
 MAX_BYTES = 200_000  # a complete recipe has some 30,000
+# Settings lie three or four deep. PyYAML's composer and `_value` recurse: without a bound a file of brackets would end
+# in a RecursionError.
 MAX_DEPTH = 12
 COMMENT_COLUMNS = 120
 KEYWORDS: dict[str, object] = {"": None, "~": None, "null": None, "true": True, "false": False}
+# At most 31 digits: Python refuses to read integers beyond 4,300 digits, with an error that has no line number.
 INTEGER = re.compile(r"[-+]?[0-9][0-9_]{0,30}")
+# YAML 1.1, which PyYAML resolves by itself, wants a point and a sign in an exponent and reads 1e-3 as text; 1.2 and
+# people do not.
 FLOAT = re.compile(r"[-+]?(\.[0-9]{1,400}|[0-9]{1,400}(\.[0-9]{0,400})?)([eE][-+]?[0-9]{1,3})?")
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")  # a text that needs no quotes
 
-UNSAFE = re.compile(
-    "[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]"
-)  # YAML breaks lines at some, refuses others
+# YAML breaks lines at some of these and refuses the others
+UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 
 KeyPath = tuple[str, ...]
 
@@ -52,12 +56,14 @@ def read(path: Path) -> RecipeText:
     """The settings of a file. Raises UserError where it is not a recipe."""
     try:
         with path.open("rb") as stream:
+            # Never more than the bound, so that /dev/zero or a weights file by mistake costs nothing.
             content = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise UserError(f"the recipe {str(path)[:200]!r} cannot be read ({error}): check the path") from None
     if len(content) > MAX_BYTES:
         raise UserError(f"{path}:1: the file is larger than {MAX_BYTES:,} bytes: a recipe has only settings in it")
     try:
+        # Editors on Windows put a byte order mark at the start.
         return parse(content.decode("utf-8-sig"), str(path))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
@@ -66,10 +72,13 @@ def read(path: Path) -> RecipeText:
 
 def parse(text: str, origin: str) -> RecipeText:
     """The settings of a text. Raises UserError where it is not a mapping, or uses what recipes do without."""
+    # Again, since the text of a form does not pass through `read`.
     if len(text) > MAX_BYTES:
         raise UserError(f"{origin}:1: the recipe is longer than {MAX_BYTES:,} characters: it has only settings in it")
     try:
         _refuse_unsafe(text, origin)
+        # compose and not load: only nodes have line numbers, and PyYAML's own resolution of scalars is that of YAML
+        # 1.1.
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -89,6 +98,7 @@ def parse(text: str, origin: str) -> RecipeText:
 def _refuse_unsafe(text: str, origin: str) -> None:
     """Aliases, anchors, tags and deep nesting, before anything is built of them."""
     depth = 0
+    # Events are made as they are asked for, without a tree: a file that is refused here has built nothing.
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         place = f"{origin}:{event.start_mark.line + 1 if event.start_mark else 1}"
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
@@ -117,6 +127,8 @@ def _value(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], origin: st
         if not isinstance(key, yaml.ScalarNode):
             raise UserError(f"{origin}:{line}: a key is the name of a setting, not a list or mapping")
         name = str(key.value)
+        # PyYAML takes the last of equal keys silently, and the first, often far above, would look as if it were in
+        # force.
         if name in values:
             raise UserError(f"{origin}:{line}: {'.'.join((*path, name))} is set twice: remove one")
         lines[(*path, name)] = line
@@ -133,6 +145,7 @@ def _scalar(node: yaml.ScalarNode) -> object:
         return KEYWORDS[text]
     if INTEGER.fullmatch(text):
         return int(text.replace("_", ""))
+    # 1e999 is infinite and then no number: the field's type reports it with its text.
     number = float(text) if FLOAT.fullmatch(text) else math.inf
     return number if math.isfinite(number) else text
 
@@ -169,9 +182,11 @@ def _comment(info: FieldInfo, value: object, columns: int) -> list[str]:
 
 def _flow(value: object) -> str:
     """A value on one line: JSON, which is YAML too, and texts without quotes where they need none."""
+    # A text such as `true` or `null` needs its quotes, or it would be read back as something else.
     if isinstance(value, str) and PLAIN.fullmatch(value) and value not in KEYWORDS:
         return value
     if isinstance(value, Config):
+        # A config within a list or a mapping stands on its parent's line.
         value = value.model_dump(mode="json")
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_quoted(str(key))}: {_flow(item)}" for key, item in value.items()) + "}"

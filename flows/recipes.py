@@ -45,6 +45,7 @@ BASE_MODEL_RATES = {"pretrain": 2e-5, "sft": 2e-5, "reward": 1e-5, "rlhf": 1e-6}
 class Recipe(Config):
     """The settings of every stage."""
 
+    # A folder of the store has this name (STORE/recipes/NAME), so no slash and no leading dot.
     name: str = Field(
         "tiny",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
@@ -89,8 +90,11 @@ def make_recipe(
     STAGE.FIELD=VALUE. Raises UserError with the place, field, value and what is allowed.
     """
     recipe = from_text(recipe_files.parse(text, "recipe"), "custom") if text.strip() else load(source)
+    # Changes are made to plain values and validated once at the end: two settings that are only valid together can be
+    # given in any order.
     values = recipe.model_dump()
     if inputs := list(inputs):
+        # The recipe's own max_files belongs to its own inputs: with others, 0 means all of them again.
         values["ingest"] |= {"inputs": inputs, "max_files": max_files}
     elif max_files:
         values["ingest"]["max_files"] = max_files
@@ -110,6 +114,7 @@ def load(source: str) -> Recipe:
             f"there is no recipe {source[:MAX_SHOWN]!r}: take one of {', '.join(RECIPES)}, or a file, my-recipe.yaml"
         )
     path = Path(source).expanduser()
+    # "my recipe (2).yaml" is named my-recipe-2.
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).strip("-_.")[:64]
     return from_text(recipe_files.read(path), name or "custom", path.parent)
 
@@ -120,9 +125,11 @@ def is_file_name(source: str) -> bool:
 
 
 def from_text(text: RecipeText, name: str, folder: Path | None = None, depth: int = 0) -> Recipe:
-    """The recipe that a text says what differs from. `name`: where it names itself not. `folder`: of files that it extends."""
+    """The recipe that a text says what differs from. `name`: of a text that sets no name. `folder`: of files that it extends."""
+    # In this order, so that a `name` in the file wins.
     changes = {"name": name, **text.values}
     extends = changes.pop("extends", "tiny")
+    # tiny.yaml is empty but for comments and extends nothing: the defaults of the configs are tiny.
     is_built_in = text.origin == str(BUILTIN / "tiny.yaml")
     base = Recipe() if is_built_in else _extended(extends, text.place(("extends",)), folder, depth)
     return _validated(_overlaid(base, changes), text)
@@ -152,7 +159,9 @@ def _overlaid(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a config with changes; a config without changes (`ingest:` alone on a line) stays as it is."""
     values = config.model_dump()
     for name, value in changes.items():
+        # A name that is no field is kept, and validation then reports it with its line.
         part: Any = getattr(config, name, None) if name in type(config).model_fields else None
+        # A mapping of weights (pretrain.mixture) is a value and is replaced whole; only configs are merged.
         is_part = isinstance(part, Config) and (value is None or isinstance(value, Mapping))
         values[name] = _overlaid(part, value or {}) if is_part else value
     return values
@@ -163,12 +172,14 @@ def _validated(values: Mapping[str, Any], text: RecipeText | None = None) -> Rec
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
+        # The first alone: one line, one remedy.
         detail = error.errors()[0]
     path = tuple(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
         message = f"unknown field{_meant(path)}"
     else:
         given = "" if isinstance(detail["input"], Mapping) else f" (given: {_shown(detail['input'])})"
+        # The prefix is pydantic's, for errors that our validators raise.
         message = detail["msg"].removeprefix("Value error, ") + given
     place = f"{text.place(path)}: " if text else ""
     raise UserError(f"{place}{'.'.join(path)}: {message}" if path else f"{place}{message}")
@@ -182,6 +193,7 @@ def _shown(value: object) -> str:
 def _meant(path: KeyPath) -> str:
     """What an unknown field may have been meant to be: a field of a similar name there, or one of that name elsewhere."""
     here = [name for *parents, name in _field_paths() if tuple(parents) == path[:-1]]
+    # 0.6 is difflib's default: learning_rte finds learning_rate, a random word finds nothing.
     similar = difflib.get_close_matches(path[-1], here, 1, 0.6)
     elsewhere = [".".join(other) for other in _field_paths() if other[-1] == path[-1]]
     found = similar or elsewhere[:1]
@@ -211,9 +223,12 @@ def _start_from(values: dict[str, Any], folder: str) -> None:
     read_config(Path(folder))
     values["tokenizer"]["vocabulary"] = f"{folder.rstrip('/')}/tokenizer.json"
     values["pretrain"]["initial_model"] = folder
+    # The model is taken as it is, unless --set gives steps: settings are applied after this.
     values["pretrain"]["train"]["num_steps"] = 0
+    # The licence of the weights is that of their makers.
     values["export"]["license"] = "other"
     for stage, rate in BASE_MODEL_RATES.items():
+        # The rates above are AdamW's; Muon's have another scale.
         values[stage]["optim"] |= {"optimizer": "adamw", "learning_rate": rate}
 
 
@@ -233,5 +248,6 @@ def _set(values: dict[str, Any], setting: str) -> None:
             values = values[part]
     try:
         values[path[-1]] = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    # ValueError: no JSON, or an integer of more than 4,300 digits, which Python does not read.
+    except (ValueError, RecursionError):
         values[path[-1]] = text

@@ -43,6 +43,8 @@ def study(recipe: Recipe, steps: Steps, sizes: Sequence[float] = SIZES, budgets:
             f"pretrain.initial_model is {recipe.pretrain.initial_model!r}, and a scaling law describes models that are trained from "
             "random weights: leave it empty"
         )
+    # Every size on every budget: 3 x 3 runs by default, enough for the five numbers of the law
+    # (model/planning/scaling_law.py).
     configs = {
         f"size_{row}_budget_{column}": smaller(recipe.pretrain, size, budget)
         for row, size in enumerate(sizes, start=1)
@@ -71,10 +73,12 @@ def smaller(config: PretrainConfig, size: float, budget: float) -> PretrainConfi
     width = model.width / config.model.width
     train = {
         "num_steps": max(1, round(budget * config.train.num_steps)),
+        # Only the loss at the end counts, so evaluation and samples on the way would be lost time.
         "eval_every_steps": 0,
         "sample_every_steps": 0,
     }
     optim = {
+        # Both are bounded as the config's fields are: a very small fraction must not fail for its rate.
         "learning_rate": min(1.0, config.optim.learning_rate / width),
         "weight_decay": min(10.0, config.optim.weight_decay * width / budget),
     }
@@ -85,6 +89,7 @@ def smaller(config: PretrainConfig, size: float, budget: float) -> PretrainConfi
 def smaller_model(model: ModelShape, size: float) -> ModelShape:
     """Whole layers and heads, at least one: a constant width a layer makes models of all sizes one family."""
     heads_per_kv = model.num_heads // model.num_kv_heads
+    # From the key-value heads up: the query heads of each must stay a whole number.
     num_kv_heads = max(1, round(size * model.num_kv_heads))
     heads = num_kv_heads / model.num_kv_heads
     shape = {
@@ -92,14 +97,17 @@ def smaller_model(model: ModelShape, size: float) -> ModelShape:
         "width": round(heads * model.width),
         "num_heads": heads_per_kv * num_kv_heads,
         "num_kv_heads": num_kv_heads,
+        # A multiple of 8, as matrix kernels want it.
         "ff_width": round(heads * model.ff_width / 8) * 8,
     }
     return ModelShape.model_validate(model.model_dump() | shape)
 
 
+# The store decides what is up to date; Prefect's cache would hash the step, which is not JSON.
 @task(cache_policy=NO_CACHE)
 def make(step: Step[Any], recipe: str, upstream: Sequence[Summary]) -> Summary:
     """Make the artifact of a step. `upstream` is what the UI draws arrows from."""
+    # The smaller base models must not become the recipe's latest: `crawl2chat complete` would open one of them.
     return run_step(step, recipe, Store.default(), sets_latest=step.stage == "scaling")
 
 

@@ -19,31 +19,15 @@ from tasks.execution.runner import execute, up_to_date
 UP_TO_DATE = "up to date"
 
 # Prefect's server names a run without a name by coolname, `flashy-ocelot`. The form of its UI (3.8.8) proposes `Tasty-Poke`.
+# The parts of coolname's two-word names: any of the first lists, then any of the second.
 COOLNAME_LISTS = (
     ("adjective", "adjective_near", "noun_adjective", "prefix", "size"),
     ("animal", "animal_breed", "animal_legendary"),
 )
-UI_ADJECTIVES = frozenset(
-    [
-        "Awesome",
-        "Rustic",
-        "Small",
-        "Gorgeous",
-        "Fantastic",
-        "Sleek",
-        "Intelligent",
-        "Unbranded",
-        "Refined",
-        "Licensed",
-        "Generic",
-        "Practical",
-        "Ergonomic",
-        "Handcrafted",
-        "Tasty",
-        "Handmade",
-        "Incredible",
-    ]
-)
+UI_ADJECTIVES = frozenset({
+    "Awesome", "Rustic", "Small", "Gorgeous", "Fantastic", "Sleek", "Intelligent", "Unbranded", "Refined",
+    "Licensed", "Generic", "Practical", "Ergonomic", "Handcrafted", "Tasty", "Handmade", "Incredible",
+})  # fmt: skip
 
 
 class Summary(TypedDict):
@@ -75,12 +59,14 @@ def run_step(step: Step[Any], recipe: str, store: Store, *, force: bool = False,
         reporter.started(step, recipe, state)
         # A run from the command line has a server, and the machine, for itself: only deployments wait for each other.
         needs_machine = issubclass(step.kind, Checkpoint) and state != UP_TO_DATE and runtime.deployment.id is not None
+        # Nothing happens before `with`: a context manager of contextlib runs from there on.
         slot = training_slot(runtime.flow_run.name, lambda line: reporter.log(step.stage, line))
         with slot if needs_machine else contextlib.nullcontext(), reporting(reporter):
             manifest = execute(step, store, force=force)
     finally:
         reporter.close()
     if sets_latest:
+        # Also for a stage that was up to date: another recipe may have made the artifact.
         store.set_latest(recipe, manifest)
     return summary(manifest)
 
@@ -89,6 +75,7 @@ def state_before(step: Step[Any], store: Store, force: bool = False) -> str:
     """What a run of `step` begins with, in words for its page: up to date, forced, resumed, or new."""
     if force:
         return "forced: runs although its artifact may be there"
+    # `execute` raises for a damaged artifact, after the run's page is written.
     with contextlib.suppress(DamagedArtifact):
         if up_to_date(step, store):
             return UP_TO_DATE
@@ -109,6 +96,8 @@ def run_name() -> str:
 def is_random_name(name: str) -> bool:
     """Whether Prefect's server, or the form of its UI, made up a name."""
     first, _, rest = name.partition("-")
+    # A name of two words from the lists that a person did type is replaced too: a risk of little harm, the name is a
+    # label.
     return first in UI_ADJECTIVES or all(word in words for word, words in zip((first, rest), _words(), strict=True))
 
 

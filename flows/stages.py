@@ -45,6 +45,7 @@ def stage_flow(stage: StageName, purpose: str) -> Flow[..., Summary]:
         chosen = overlaid(make_recipe(recipe, text=recipe_yaml), {stage: config.filled()})
         step = with_named_inputs(dag(chosen).by_stage()[stage], names, chosen.name, sources)
         store = Store.default()
+        # A pipeline checks all its stages; a stage that is started alone has only this.
         check_inputs(step, store)
         return run_step(step, chosen.name, store, force=force)
 
@@ -56,6 +57,8 @@ def stage_flow(stage: StageName, purpose: str) -> Flow[..., Summary]:
         "sources": (dict[str, str], {}),
         "force": (bool, False),
     }
+    # Prefect builds a flow's form from its signature. It differs by stage, so it is set on the function instead of
+    # written eleven times.
     run.__signature__ = Signature(  # type: ignore[attr-defined]
         [
             Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=default)
@@ -68,6 +71,7 @@ def stage_flow(stage: StageName, purpose: str) -> Flow[..., Summary]:
     inputs = "".join(
         f"{role}: Artifact of {producer}: STAGE/FINGERPRINT, or latest.\n    " for role, producer in producers.items()
     )
+    # Prefect takes the descriptions of a form's fields from a docstring in Google's style.
     run.__doc__ = DOCUMENTATION.format(purpose=purpose, inputs=inputs)
     return flow(name=stage, flow_run_name=run_name)(run)
 
@@ -82,6 +86,8 @@ def with_named_inputs(
         artifact_id = store.latest(recipe, stage) if name == LATEST else name if "/" in name else f"{stage}/{name}"
         manifest = store.open(artifact_id, kind_of_role(step.takes, role)).manifest
         by_stage[stage] = artifact_id
+        # With documents of an earlier crawl as input, the crawl must be theirs and not the recipe's, or truth and
+        # documents would not match.
         lineage = {made_of.partition("/")[0]: made_of for made_of in manifest.inputs.values()}
         by_stage |= {source: lineage[source] for source in LINEAGE if source in lineage}
     return with_existing(step, by_stage, sources)

@@ -58,6 +58,7 @@ def make_limit(client: SyncPrefectClient) -> int:
 def training_slot(run_name: str, log: Log = logger.info) -> Iterator[None]:
     """Hold the machine for training in this block: waits until every run that came before has ended. `run_name` is shown to others."""
     place = _Place(run_name, log)
+    # A thread, since training holds the main one for hours; a daemon, so that a run that fails does not wait for it.
     keeper = threading.Thread(target=place.keep, name="training slot", daemon=True)
     try:
         place.wait_for_turn()
@@ -114,9 +115,12 @@ class _Place:
         queue = self._refresh(client)
         me = next(entry for entry in queue if entry.name == self.name)
         before = queue[: queue.index(me)]
+        # The dead are removed by whoever waits behind them: no one else watches the queue.
         for dead in [other for other in before if self._is_dead(other, me, now)]:
             _delete(client, dead.name)
             before.remove(dead)
+        # With a limit of n the first n of the queue train. The limit is read each time, since a person may change it in
+        # the UI.
         if len(before) >= make_limit(client):
             self.first_since = 0.0
             return f"{before[-1].run} came before"
@@ -137,17 +141,24 @@ class _Place:
         """Show that this run lives. Returns the whole queue, in order."""
         value = {"run": self.run_name, "trains": self.lease_id is not None, "changed": time.time()}
         try:
+            # The update is also the proof of life: Prefect stamps `updated`. "changed" in the value makes every update
+            # a change.
             client.request("PATCH", "/variables/name/{name}", path_params={"name": self.name}, json={"value": value})
         except PrefectHTTPStatusError as error:
             if error.response.status_code != 404:
                 raise
+            # The first time, or after a server that lost its database; in the second case the place in the queue is
+            # lost too.
             client.request("POST", "/variables/", json={"name": self.name, "value": value})
+        # 200 is the most that Prefect returns unless its server is set otherwise: the known limit of this queue.
         wanted = {"variables": {"name": {"like_": f"{QUEUE}%"}}, "limit": 200}
         found = client.request("POST", "/variables/filter", json=wanted).json()
         return sorted(_entry(variable) for variable in found)
 
     def _acquire(self, client: SyncPrefectClient) -> bool:
         try:
+            # One attempt: the queue has decided whose turn it is, and a call that blocks would keep this run from
+            # showing that it lives.
             response = client.increment_concurrency_slots_with_lease([LIMIT], 1, "concurrency", LEASE_SECONDS)
         except PrefectHTTPStatusError as error:
             if error.response.status_code == LOCKED:
@@ -177,15 +188,15 @@ class _Place:
             if error.response.status_code != GONE:
                 raise
             others = [entry for entry in queue if entry.name != self.name and entry.trains]
-            if not self._acquire(client) and len(others) < make_limit(
-                client
-            ):  # the server forgot the lease but not the slot
+            # Where the slot is taken and fewer runs train than there are slots, the server forgot the lease but not the slot.
+            if not self._acquire(client) and len(others) < make_limit(client):
                 _free(client, len(others))
                 self._acquire(client)
 
     def leave(self) -> None:
         """Give slot and place back; where the server is away, they run out by themselves."""
         self.has_left.set()
+        # The stage has its result by now, or its own error, which must be the one that is shown.
         with contextlib.suppress(Exception), _client() as client:
             if self.lease_id is not None:
                 client.release_concurrency_slots_with_lease(self.lease_id)

@@ -23,8 +23,11 @@ def chat(
     seed: SeedOption = 0,
 ) -> None:
     """Talk with the model. Ends with an empty line or Ctrl-D."""
+    # The exported bundle: what is tried here is what inference engines load.
     talk = _open_chat(recipe, "export", temperature, seed)
     messages = []
+    # The whole conversation goes to the model each time; what does not fit into its sequence is left out there, and
+    # reported by `talk.notice`.
     while text := prompt or _ask():
         messages.append({"role": "user", "content": text})
         reply = "".join(_streamed(talk, talk.reply(messages)))
@@ -46,9 +49,12 @@ def complete(
 
 
 def _open_chat(recipe: str, stage: str, temperature: float, seed: int) -> "Chat":
+    # Here, since it imports torch: all other commands would wait for it.
     from model.inference.chat import Chat
 
     store = Store.default()
+    # The vocabulary by the model's own inputs: another one may be the latest by now, and its ids would mean other
+    # words.
     checkpoint = store.open(store.latest(recipe, stage), Artifact)
     tokenizer = store.open(checkpoint.manifest.inputs["tokenizer"], Tokenizer)
     return Chat(checkpoint.folder, tokenizer.folder / "tokenizer.json", temperature=temperature, seed=seed)

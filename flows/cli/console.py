@@ -25,11 +25,13 @@ ASCII = str.maketrans({"✓": "+", "✗": "x", "→": ">", "…": "~", "━": "-
 
 def visible(text: str) -> str:
     """The text with control characters as escapes: \\x1b for the one that begins a terminal's escape sequences."""
+    # surrogatepass: a lone surrogate, which no encoding takes, is escaped like the rest.
     return UNSAFE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 def encodable(text: str, encoding: str) -> str:
     """The text with what `encoding` lacks replaced."""
+    # utf-8, UTF8, utf_16: whatever the platform calls it.
     if encoding.lower().replace("-", "").startswith("utf"):
         return text
     return text.translate(ASCII).encode(encoding, "replace").decode(encoding)
@@ -40,6 +42,8 @@ class SafeConsole(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """The segments of a renderable."""
+        # After Rich has rendered: its own colours and cursor movements are control segments or styles by then, so what
+        # is left in a text came from the data.
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment
@@ -58,6 +62,7 @@ def say(text: str) -> None:
 
 def stream(text: str) -> None:
     """Print a part of a line."""
+    # Not by Rich, which would wrap and style each piece as if it were a whole line.
     sys.stdout.write(encodable(visible(text), sys.stdout.encoding or "ascii"))
     sys.stdout.flush()
 
@@ -68,6 +73,7 @@ def recipe_name(recipe: str) -> str:
         return recipe
     if is_file_name(recipe):
         return load(recipe).name
+    # The recipe of an earlier run whose file is elsewhere now: its artifacts are still found by its name.
     if Store.default().has_recipe(recipe):
         return recipe
     return load(recipe).name  # raises, and lists the recipes

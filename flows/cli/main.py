@@ -34,13 +34,16 @@ from tasks.redaction import redact_text
 
 FAILED, WRONG_USE = 1, 2
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What a wrong path or missing rights cause. Any other error of the system is shown with its traceback.
 PATH_ERRORS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 REMEDY = "make room, or name a store elsewhere with CRAWL2CHAT_STORE, and run the same command again"
 REPORT = "This is a fault of crawl2chat, not of its use: please report it with these lines (README.md, Contribute)."
 
 app = typer.Typer(
     no_args_is_help=True,
+    # No --install-completion: it would write into the user's shell configuration.
     add_completion=False,
+    # Rich's traceback can print local variables, and a page's text or a signed URL may be among them.
     pretty_exceptions_enable=False,
     help="From raw Common Crawl WARC files to a chat assistant, stage by stage.",
 )
@@ -50,15 +53,18 @@ for command in (run, scaling, stages, recipe, show, trace, report, chat, complet
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. A user's mistake is one line and status 2, any other error shows its traceback and has status 1."""
+    # Without a handler Python prints warnings of a library's logger on stderr, in the middle of the display.
     logging.getLogger("crawl2chat").addHandler(logging.NullHandler())
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):  # a text that the terminal cannot show must not end the run
             output.reconfigure(errors="replace")
+    # Before any command imports Prefect, which reads its settings from the environment at import.
     prepare_environment()
     try:
         app(args=list(arguments) if arguments is not None else None)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         with contextlib.suppress(OSError):
+            # Python flushes stdout once more when it ends, and would print a second BrokenPipeError there.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
     except UserError as error:

@@ -79,6 +79,7 @@ def cost_table(chosen: Preset, gpus: Gpus, mfu: float, dollars_per_hour: float) 
         column.justify = "right"
     for name, tokens in horizons(chosen.model, chosen.train).items():
         run = cost(chosen.model, chosen.train.sequence_tokens, tokens, gpus, mfu, dollars_per_hour)
+        # Of the parameters in matrices, which are what FLOPs and the scaling law count (model/planning/scaling_law.py).
         ratio = tokens / num_matrix_parameters(chosen.model)
         table.add_row(
             name,
@@ -117,6 +118,7 @@ def advice(ways: list[Fit], gpus: Gpus) -> str:
         return (
             f"Nothing fits on {gpus.num} {gpus.name}: take more or larger GPUs, a shorter sequence or a smaller model."
         )
+    # Forward, forward again, backward (twice a forward): 4 instead of 3.
     again = "; computing activations twice takes a third more time" if way.activation_checkpointing else ""
     settings = {
         "num_ranks": gpus.num,

@@ -19,6 +19,8 @@ def recipe(
 ) -> None:
     """Print a recipe as a file, with a comment for every setting: `crawl2chat recipe tiny > my-recipe.yaml`."""
     made = make_recipe(recipe, inputs, max_files, settings, base_model)
+    # `name` is left out, so that the file's name becomes the recipe's, and `extends` is put in front of all fields.
     text = recipe_files.write(made, HEADING.format(name=made.name), leave_out=frozenset({"name"}))
     heading, _, fields = text.partition("\n\n")
+    # Not by the console, which would wrap lines and read [..] as markup: the output is a file.
     sys.stdout.write(encodable(f"{heading}\nextends: tiny\n\n{fields}", sys.stdout.encoding or "ascii"))

@@ -32,6 +32,8 @@ def report(
         figures = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         console.print(highlights(figures), highlight=False, soft_wrap=True, markup=False)
     elif into:
+        # One level down: the card becomes a section of the file that it is written into. Its own title is the first
+        # line, and is left out.
         below_heading = re.sub("^##", "###", card.partition("\n")[2], flags=re.MULTILINE).strip()
         replace_section(Path(into).expanduser(), "card", below_heading)
     else:

@@ -53,6 +53,7 @@ def run(
     base_model: BaseModelOption = "",
 ) -> None:
     """Run the stages of a recipe. A stage that is up to date is skipped."""
+    # First of all: the server starts in its process while this one imports the flows.
     server = Server()
     from flows.cli.terminal import Terminal
     from flows.pipeline import dag, pipeline, planned, select
@@ -62,9 +63,11 @@ def run(
     names = select(start, until, only, force)
     planned_steps = dag(made)
     steps, store = planned_steps.by_stage(), Store.default()
+    # A mistake in the last stage's input is found before the first stage runs, and before the server is waited for.
     if check_run(steps, names, force, made.name, store):
         bounds: dict[str, Any] = {"start": start, "until": until, "only": only, "force": force}
         with server.used(), Terminal(console) as terminal, reporting(terminal), planned(planned_steps):
+            # Only JSON goes through the flow's parameters; `planned` hands over the steps themselves.
             pipeline(**as_parameters(recipe, made, shaping), **bounds, runs_deployments=False)
     else:
         what = f"{len(names)} stages of recipe {made.name} are" if len(names) > 1 else f"{names[0]} of {made.name} is"
@@ -80,6 +83,8 @@ def as_parameters(source: str, recipe: Recipe, shaping: Mapping[str, Any]) -> di
     """The recipe as parameters of a flow: a built-in one by name and what differs, any other as a whole text."""
     if source in RECIPES:
         return {"recipe": source, **shaping}
+    # A file's path means nothing to the server or to a later reader of the run; its text does, with what it extends
+    # already in it.
     return {"recipe_yaml": recipe_files.write(recipe, comments=False)}
 
 
@@ -87,6 +92,7 @@ def finish(
     steps: Mapping[StageName, Step[Artifact]], names: Sequence[StageName], recipe_name: str, store: Store
 ) -> None:
     """Make the artifacts the latest of the recipe. Show the report card, or how to see what the last stage made."""
+    # Also the skipped ones: after a change and back, the older artifacts are the latest again.
     for name in names:
         store.set_latest(recipe_name, found(store, steps[name].id))
     if names[-1] in ("evaluate", "export"):
@@ -116,5 +122,6 @@ def report_damage(documents: Artifact) -> None:
         errors.print(line, highlight=False, soft_wrap=True, markup=False)
     if len(damaged) > SHOWN_FILES:
         errors.print(f"and {len(damaged) - SHOWN_FILES} more: {path}", highlight=False, soft_wrap=True, markup=False)
+    # Also when ingest was skipped: damage found by an earlier run is still in these documents.
     if documents.manifest.counts["files_with_errors"]:
         raise typer.Exit(DAMAGED_FILES)

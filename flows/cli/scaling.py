@@ -43,6 +43,7 @@ def scaling(
     steps = dag(made)
     plan = study(made, steps, sizes, budgets)
     last = plan.report if is_checked else plan.forecast
+    # The report alone decides: its fingerprint contains those of all runs that it is made of.
     if not up_to_date(last, store):
         check_run(steps.by_stage(), select("", "pretrain", ""), (), made.name, store)
         options: dict[str, Any] = {"sizes": sizes, "budgets": budgets, "is_checked": is_checked}

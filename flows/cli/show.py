@@ -2,9 +2,9 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
@@ -56,8 +56,10 @@ def resolve(store: Store, name: str, recipe: str) -> str:
     """The artifact id that a name stands for: itself, the latest of a stage, or the one whose fingerprint begins so."""
     if "/" in name:
         return name
+    # The study's report is made by a stage that is no stage of a recipe.
     if name in (*STAGE_NAMES, "scaling"):
         return store.latest(recipe, name)
+    # A scan of all manifests, which are small; a store has hundreds of artifacts, not millions.
     matches = [manifest.id for manifest in store.manifests() if manifest.fingerprint.startswith(name)]
     if len(matches) != 1:
         raise UserError(
@@ -68,19 +70,29 @@ def resolve(store: Store, name: str, recipe: str) -> str:
 
 def manifest_table(manifest: Manifest) -> Table:
     """Kind, provenance, config, counts and metrics."""
-    table = Table(title=f"{manifest.kind} {manifest.id}", show_header=False, box=None, title_justify="left")
-    made = manifest.provenance
-    dirty = " with local changes" if made["is_dirty"] else ""
-    table.add_row(
-        "made",
-        f"{made['started']} on {made['host']} in {made['wall_seconds']:.1f} s, commit {made['commit'][:12]}{dirty}",
-    )
-    table.add_row("by", escape(" ".join(made["argv"])))
+    # escape: a manifest may come from a store that others write to, and Rich reads [red] in a host name as markup.
+    table = Table(title=escape(f"{manifest.kind} {manifest.id}"), show_header=False, box=None, title_justify="left")
+    table.add_row("made", escape(made_text(manifest.provenance)))
+    if argv := manifest.provenance.get("argv"):
+        table.add_row("by", escape(" ".join(map(str, argv))))
     table.add_row("size", f"{len(manifest.files)} files, {sum(file.bytes for file in manifest.files):,} bytes")
     table.add_row("config", escape(json.dumps(manifest.config, indent=1)))
     for name, value in (manifest.counts | manifest.metrics).items():
-        table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.5g}")
+        table.add_row(escape(name), f"{value:,}" if isinstance(value, int) else f"{value:.5g}")
     return table
+
+
+def made_text(provenance: Mapping[str, Any]) -> str:
+    """When, where, how long and by which commit an artifact was made: of these, what its manifest says."""
+    # The store checks none of its fields: an artifact that was copied from elsewhere may lack any.
+    parts = [str(provenance.get("started", "at an unknown time"))]
+    if host := provenance.get("host"):
+        parts.append(f"on {host}")
+    if isinstance(seconds := provenance.get("wall_seconds"), int | float):
+        parts.append(f"in {seconds:.1f} s")
+    if commit := provenance.get("commit"):
+        parts.append(f"by commit {str(commit)[:12]}{' with local changes' if provenance.get('is_dirty') else ''}")
+    return " ".join(parts)
 
 
 def lineage(manifest: Manifest, store: Store) -> Tree:
@@ -92,11 +104,13 @@ def lineage(manifest: Manifest, store: Store) -> Tree:
 
 def _climb(tree: Tree, manifest: Manifest, store: Store, seen: set[str]) -> None:
     for role, artifact_id in manifest.inputs.items():
+        # An artifact that several others read is drawn once: nearly every stage leads back to the crawl, on many ways.
         if artifact_id in seen:
             tree.add(f"{role}: {artifact_id} [dim](above)[/]")
             continue
         seen.add(artifact_id)
         branch = tree.add(f"{role}: [bold]{artifact_id}[/]")
+        # An input may have been deleted to free space, or was never copied here.
         if made_of := store.find(artifact_id):
             _climb(branch, made_of, store, seen)
     if manifest.kind == "Crawl":
@@ -110,14 +124,20 @@ def _climb(tree: Tree, manifest: Manifest, store: Store, seen: set[str]) -> None
 def peek(artifact: Artifact, store: Store, num: int) -> Iterator[RenderableType]:
     """A few documents, tokens, records or the report itself."""
     for name in ("documents/*.parquet", "dropped/*.parquet"):
+        # A generator: only the row group of the first documents is read.
         documents = (document for path in artifact.files(name) for document in read_documents(path))
         yield from (_panel(document) for document in itertools.islice(documents, num))
-    for path in artifact.files("train/*.arrow")[:1]:
-        tokenizer = store.folder(artifact.manifest.inputs["tokenizer"]) / "tokenizer.json"
-        yield from _token_panels(path, ChatTokenizer.load(tokenizer), num)
+    # The first shard may hold no document: panels are taken from as many shards as are needed.
+    if shards := artifact.files("train/*.arrow"):
+        tokenizer = ChatTokenizer.load(store.folder(artifact.manifest.inputs["tokenizer"]) / "tokenizer.json")
+        panels = (panel for path in shards for panel in _token_panels(path, tokenizer))
+        yield from itertools.islice(panels, num)
     for path in artifact.files("*.jsonl"):
         yield from (
-            Panel(Text(redacted_line(line)[:SHOWN_CHARACTERS]), title=path.name) for line in _first_lines(path, num)
+            # Redacted before it is cut, since a cut may leave half of an address that no finder recognises. Text, as
+            # markup in a page's text must not count.
+            Panel(Text(redacted_line(line)[:SHOWN_CHARACTERS]), title=path.name)
+            for line in _first_lines(path, num)
         )
     for path in artifact.files("report.md"):
         yield Markdown(path.read_text(encoding="utf-8"))
@@ -126,6 +146,7 @@ def peek(artifact: Artifact, store: Store, num: int) -> Iterator[RenderableType]
 def dropped_for(artifact: Artifact, reason: str, num: int) -> Iterator[RenderableType]:
     """The first documents that were dropped for `reason`, or for any of its family. Raises UserError where none was."""
     counts = artifact.manifest.counts
+    # By the manifest's counts, so that a wrong reason is reported without reading a shard.
     known = [name.removeprefix("dropped/") for name in counts if name.startswith("dropped/")]
     wanted = {name for name in known if reason in (name, name.partition("/")[0])}
     if not wanted:
@@ -149,10 +170,22 @@ def _first_lines(path: Path, num: int) -> list[str]:
         return [line.rstrip("\n") for line, _ in zip(stream, range(num), strict=False)]
 
 
-def _token_panels(path: Path, tokenizer: ChatTokenizer, num: int) -> Iterator[Panel]:
+def _token_panels(path: Path, tokenizer: ChatTokenizer) -> Iterator[Panel]:
     with pa.memory_map(str(path)) as source:
-        documents = pa.ipc.open_file(source).get_batch(0)["tokens"][:num].to_pylist()
-    for tokens in documents:
-        pieces = " | ".join(tokenizer.decode([token]) for token in tokens[:SHOWN_TOKENS])
-        ids = " ".join(map(str, tokens[:SHOWN_TOKENS]))
-        yield Panel(Text(f"{ids}\n{pieces}"), title=f"{path.name}: {len(tokens)} tokens", title_align="left")
+        reader = pa.ipc.open_file(source)
+        for number in range(reader.num_record_batches):
+            for tokens in map(pa.ListScalar.as_py, reader.get_batch(number)["tokens"]):
+                shown = redacted_tokens(tokens, tokenizer)[:SHOWN_TOKENS]
+                pieces = " | ".join(tokenizer.decode([token]) for token in shown)
+                ids = " ".join(map(str, shown))
+                yield Panel(Text(f"{ids}\n{pieces}"), title=f"{path.name}: {len(tokens)} tokens", title_align="left")
+
+
+def redacted_tokens(tokens: Sequence[int], tokenizer: ChatTokenizer) -> list[int]:
+    """The first tokens of a document, <|bos|> among them, without personal data and secrets."""
+    # An address is spread over several tokens, so it is found in the text. Read on behind what is shown: one that is cut in two
+    # would not be found.
+    first = list(tokens[: 4 * SHOWN_TOKENS])
+    text = tokenizer.decode(first)  # leaves <|bos|> out
+    safe = redacted_excerpt(text, len(text))
+    return first if safe == text else tokenizer.encode_document(safe)

@@ -23,7 +23,9 @@ def stages(
     table = Table("stage", "state", "artifact", "wall s", "what it holds", box=None)
     for name, step in dag(made).by_stage().items():
         manifest = store.find(step.id)
-        seconds = f"{manifest.provenance['wall_seconds']:.1f}" if manifest else ""
+        # An artifact that was copied from elsewhere may say nothing about how it was made.
+        wall_seconds = manifest.provenance.get("wall_seconds") if manifest else None
+        seconds = f"{wall_seconds:.1f}" if isinstance(wall_seconds, int | float) else ""
         holds = summary(manifest) if manifest else ""
         table.add_row(name, state(step, made.name, store), step.fingerprint, seconds, holds)
     console.print(table)

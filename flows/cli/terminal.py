@@ -16,6 +16,7 @@ from tasks.artifacts.manifest import Manifest
 from tasks.artifacts.step import Step
 from tasks.execution.reporter import Reporter
 
+# In the log file of a job that takes hours, a line each second would bury the rest.
 PLAIN_SECONDS = 10.0
 COUNTS = "files records_read pages records documents documents_dropped vocab_size tokens train_records steps rollouts questions runs"
 METRICS = (
@@ -42,6 +43,7 @@ class Terminal(Reporter):
             TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[values]}", table_column=Column(ratio=3, no_wrap=True)),
         )  # on a narrow terminal the bar and the values shrink
+        # Disabled where the output is no terminal: `progress` prints lines there.
         self.display = Progress(*columns, console=console, disable=not console.is_terminal, expand=True)
 
     def __enter__(self) -> Self:
@@ -61,6 +63,7 @@ class Terminal(Reporter):
         """Move the stage's bar; where the output is not a terminal, print a line at most every PLAIN_SECONDS."""
         amount = f"{done:,.0f}/{total:,.0f} {unit}"
         shown = "  ".join(f"{name} {_number(value)}" for name, value in values.items())
+        # The bar is made at the first progress, and not before: a stage that is skipped never has one.
         if stage not in self.bars:
             self.bars[stage] = self.display.add_task(stage, total=total, amount=amount, values=shown)
         self.display.update(self.bars[stage], completed=done, total=total, amount=amount, values=shown)

@@ -54,15 +54,19 @@ def find_fates(url: str, recipe: str, store: Store) -> list[list[Fate]]:
     raw = store.open(store.latest(recipe, "ingest"), Documents)
     later = [_latest(store, recipe, stage, Documents) for stage in LATER_STAGES]
     tokens = _latest(store, recipe, "tokenize", Tokens)
+    # A capture is a page at one moment: the same URL may be in several files of a crawl, and each has its own fate.
     captures = [found for kind in KINDS for found in _find(raw, kind, _is_of(url))]
     return [list(_follow(capture, [raw, *later], tokens)) for capture in captures]
 
 
 def _is_of(url: str) -> Mask:
     """Rows whose URL is `url` but for what does not change the page: found by its longest part, then compared."""
+    # A person types example.org/page as often as a whole URL.
     wanted = normalise(url if "://" in url else f"http://{url}")
 
     def mask(table: pa.Table) -> pa.Array:
+        # Normalising a URL in Python takes far longer than a search in Arrow, so only those that contain the wanted one
+        # are compared.
         near = pc.match_substring(table["url"], wanted.partition("?")[0], ignore_case=True).to_pylist()
         urls = zip(near, table["url"].to_pylist(), strict=True)
         return pa.array([is_near and normalise(found) == wanted for is_near, found in urls], pa.bool_())
@@ -92,6 +96,7 @@ def _follow(capture: Document, artifacts: Sequence[Documents | None], tokens: To
         if artifact is None:
             return
         stage = artifact.manifest.stage
+        # By id, which a document keeps through all stages.
         kept, dropped = (next(_find(artifact, kind, _has_id(capture["id"])), None) for kind in KINDS)
         document = kept or dropped
         if document is None:
@@ -102,6 +107,7 @@ def _follow(capture: Document, artifacts: Sequence[Documents | None], tokens: To
             return
         yield Fate(stage, True, "kept", kept)
     if tokens is not None and document is not None:
+        # Computed again, as tokens carry no ids: the split depends on the text alone.
         held_out = is_validation(document["text"], tokens.manifest.config["validation_fraction"])
         yield Fate("tokenize", True, f"in the {'validation' if held_out else 'train'} split", document)
 
@@ -130,12 +136,14 @@ def _why(document: Document, artifact: Documents) -> str:
 
 def _limits(rule: str, manifest: Manifest) -> str:
     config = manifest.config
+    # The names of a filter's settings are min_ or max_ and the attribute.
     limits = [f"{bound} {config[f'{bound}_{rule}']:g}" for bound in ("min", "max") if f"{bound}_{rule}" in config]
     return " and ".join(limits)
 
 
 def _kept_url(document_id: str, artifact: Documents) -> str:
     """The URL of the document that was kept for a dropped one."""
+    # Read line by line to the pair that is wanted: the file has a line for each duplicate of the crawl.
     for path in artifact.files("clusters.jsonl"):
         with path.open(encoding="utf-8") as lines:
             for line in lines:

@@ -3,6 +3,7 @@
 import logging
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -114,6 +115,20 @@ def test_sender_keeps_the_newest_report_of_a_key_while_the_server_is_away(sender
     assert wait_for(lambda: sender.flush(60), "everything is sent")
     assert done[-1] == 999
     assert len(done) < 1000
+
+
+@pytest.mark.parametrize(("num_waiting", "kept"), [(0, [0, 1, 2]), (3, [1, 2]), (5, [])])
+def test_lines_that_find_no_room_are_the_oldest(
+    sender: BackgroundSender, monkeypatch: pytest.MonkeyPatch, num_waiting: int, kept: list[int]
+) -> None:
+    monkeypatch.setattr(background_sender, "MAX_LOG_LINES", 5)
+    lines: list[Any] = [LogCreate.model_construct(message=str(number)) for number in range(8)]
+    with sender._changed:  # keeps the thread from sending them
+        sender._lines = deque(lines[3 : 3 + num_waiting], maxlen=5)
+        sender._put_back(lines[:3])
+        left = [int(line.message) for line in sender._lines]
+        sender._lines.clear()
+    assert left == [*kept, *range(3, 3 + num_waiting)]
 
 
 def test_sender_never_raises_or_blocks_while_the_server_is_away(

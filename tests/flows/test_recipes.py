@@ -35,6 +35,7 @@ def test_setting_reaches_its_field_and_no_other() -> None:
         ("tiny", "filter.treshold=1", "there is no field filter.treshold; did you mean language_threshold"),
         ("tiny", "filter.language_threshold=3", r"filter.language_threshold: .*less than or equal to 1 \(given: 3\)"),
         ("tiny", "pretrain.train.num_steps=many", "pretrain.train.num_steps: .*integer"),
+        ("tiny", f"pretrain.train.num_steps={'1' * 5000}", "pretrain.train.num_steps: .*integer"),
         ("tiny", "sft.world_seed=7", "there is no field sft.world_seed; did you mean world_seed"),
         ("tiny", "world_seed=-1", r"world_seed: .*greater than or equal to 0 \(given: -1\)"),
         (
