@@ -91,22 +91,30 @@ def digest(name: str, path: str, names: tuple[str, ...]) -> str:
 
 
 def open_files(name: str, path: str, names: tuple[str, ...]) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Yield the files at `path`, sorted by name: the relative path, and the bytes in blocks. Read the blocks before the next file."""
+    """Yield the files at `path`, sorted by name: the relative path, and the bytes in blocks. Read the blocks before the next file.
+
+    Raises UserError where there are no such files, or one has a path that leads out of the folder.
+    """
     # fsspec chooses by the URL: local paths, http, s3, and chains such as tar://lists::archive.tar.gz, which reads inside an archive.
     filesystem, root = fsspec.core.url_to_fs(path)
     root = root.rstrip("/")
     found = sorted(filesystem.find(root))
     if not found:
         raise UserError(f"there is no {name} at {path!r}: name a file, or a folder with files in it")
-    for file in found:
+    # A single file is taken whatever its name: the user has named it.
+    wanted = [file for file in found if file == root or not names or file.rsplit("/", 1)[-1] in names]
+    # Not an empty resource: a block list without entries would block nothing, and the run would look right.
+    if not wanted:
+        raise UserError(
+            f"none of the {len(found)} files in {path!r} has the name of a {name} ({', '.join(names)}): rename it, or name the file itself"
+        )
+    for file in wanted:
         relative = file.removeprefix(root).lstrip("/") or file.rsplit("/", 1)[-1]
         # An archive may hold any path. One that climbs out would be written outside of the artifact.
         if ".." in relative.split("/"):
             raise UserError(f"the {name} at {path!r} has a file {relative!r}, outside of its folder: repack it")
-        # A single file is taken whatever its name: the user has named it.
-        if file == root or not names or relative.rsplit("/", 1)[-1] in names:
-            with filesystem.open(file, "rb") as stream:
-                yield relative, iter(partial(stream.read, BLOCK_BYTES), b"")
+        with filesystem.open(file, "rb") as stream:
+            yield relative, iter(partial(stream.read, BLOCK_BYTES), b"")
 
 
 def copy_files(ctx: StageContext, config: ResourceConfig) -> Outcome:
