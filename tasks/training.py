@@ -5,8 +5,10 @@ folder and its checkpoints into the stage's state, so that a stage that was kill
 """
 
 import json
+import math
 import time
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -23,6 +25,10 @@ from tasks.plots import picture
 
 PLOT_SECONDS = 60.0  # between two plots of the loss: one takes a part of a second, and metrics come with every step
 MAX_MARKERS = 30  # points of a curve that are marked one by one
+# Points of a curve that are drawn: the plot is 500 points wide. Prefect keeps every version of an artifact, and one of 100,000 steps
+# would take 0.4 MB a minute.
+MAX_POINTS = 1000
+MAX_SAMPLES = 300  # the newest rows of the table of samples, which is sent again as a whole each time
 SHOWN = {"loss": "train/loss_nats", "tokens/s": "train/tokens_per_second"}
 
 
@@ -65,7 +71,7 @@ class Follower:
     """Reports each line of metrics as progress, and a plot of the loss every PLOT_SECONDS."""
 
     def __init__(self, ctx: StageContext, num_steps: int, shown: dict[str, str]) -> None:
-        self.run, self.num_steps, self.shown = ctx, num_steps, shown
+        self.ctx, self.num_steps, self.shown = ctx, num_steps, shown
         self.last_plot = time.monotonic()
         self.samples = ctx.folder / "samples.jsonl"
         self.num_samples = 0
@@ -73,7 +79,7 @@ class Follower:
     def __call__(self, metrics: Metrics) -> None:
         """Report one line of metrics."""
         values = {name: metrics[metric] for name, metric in self.shown.items() if metric in metrics}
-        self.run.progress(metrics["step"], self.num_steps, "steps", **values)
+        self.ctx.progress(metrics["step"], self.num_steps, "steps", **values)
         if time.monotonic() - self.last_plot > PLOT_SECONDS:
             self.plot()
         if "phase/samples_seconds" in metrics:  # of the step before
@@ -85,20 +91,20 @@ class Follower:
             return
         samples = read_lines(self.samples)
         for sample in samples[self.num_samples :]:
-            self.run.log(f"step {sample['step']}: {sample['prompt']} → {' '.join(sample['completion'].split())}")
+            self.ctx.log(f"step {sample['step']}: {sample['prompt']} → {' '.join(sample['completion'].split())}")
         if len(samples) > self.num_samples:
-            self.run.table("samples", samples, "completions of the model by step")
+            self.ctx.table("samples", samples[-MAX_SAMPLES:], "completions of the model by step")
         self.num_samples = len(samples)
 
     def plot(self) -> None:
         """Report the curves of the first metric shown and of the validation loss, by step."""
         # The file is read again rather than kept: a resumed stage plots the steps of the run before as well.
         self.last_plot = time.monotonic()
-        lines = read_metrics(self.run.folder / "metrics.jsonl")
+        lines = read_metrics(self.ctx.folder / "metrics.jsonl")
         wanted = (next(iter(self.shown.values())), "validation/bits_per_byte")
         curves = [name for name in wanted if any(name in line for line in lines)]
         if lines:
-            self.run.markdown("curve", curve(lines, curves), "by step")
+            self.ctx.markdown("curve", curve(lines, curves), "by step")
 
 
 def read_metrics(path: Path) -> list[Metrics]:
@@ -114,13 +120,23 @@ def curve(lines: Sequence[Metrics], names: Sequence[str]) -> str:
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
     for name in names:
-        points = [(line["step"], line[name]) for line in lines if name in line]
+        points = thinned([(line["step"], line[name]) for line in lines if name in line])
         marker = "o" if len(points) <= MAX_MARKERS else ""  # a line through one point shows nothing
         axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2, marker=marker, markersize=4)
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
     axes.legend()
     return picture(figure, ", ".join(names))
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """At most MAX_POINTS points (step, value): of each group of neighbours the lowest and the highest, so that no spike is lost."""
+    size = math.ceil(2 * len(points) / MAX_POINTS)
+    if size <= 2:
+        return points
+    groups = (points[start : start + size] for start in range(0, len(points), size))
+    value = itemgetter(1)
+    return [point for group in groups for point in sorted({min(group, key=value), max(group, key=value)})]
 
 
 def tokenizer_file(tokenizer: Tokenizer) -> str:

@@ -56,6 +56,7 @@ def summary_section(figures: Figures) -> str:
     """The main result of each part of the run."""
     # From the input of ingest to the output of dedup: the stages between appear in the next section.
     first, last = figures["documents"][0], figures["documents"][-1]
+    # Figures are looked up by metric name. What a run did not measure is missing, and its row with it.
     language, chat, reward = figures["language"], figures["chat"], figures["reward"]
     share = percent(last["documents"] / max(1, first["documents_in"]))
     rows = [
@@ -146,9 +147,11 @@ def truth_section(figures: Figures) -> str:
         [family, f"{score['expected']:,}", f"{score['found']:,}", percent(score["precision"]), percent(score["recall"])]
         for family, score in figures["truth"]["families"].items()
     ]
+    # Look-alikes are what a pattern may take for personal data, such as version numbers: keeping them is the precision of redaction.
     seen = figures["truth"]["redaction"]
     return (
         "## Precision and recall of the filters\n\n"
+        # Outcomes are families of reasons, "quality" for quality/gopher_words, see filter_truth.py.
         + table(["Outcome", "Pages expected", "Pages found", "Precision", "Recall"], rows)
         + f"\nPersonal data redacted in kept pages: {seen['pii_redacted']:,} of {seen['pii']:,} strings. "
         + f"Look-alikes kept: {seen['traps_kept']:,} of {seen['traps']:,} strings.\n"
@@ -219,6 +222,7 @@ def chat_section(figures: Figures) -> str:
 
 def reward_section(figures: Figures) -> str:
     """The reward model on held-out pairs, and greedy completions of held-out prompts before and after RLHF."""
+    # The SFT model is the policy before training, so "before" is its column.
     known = figures["reward"]
     rows = [
         [title, f"{known[f'before/{metric}']:.2f}", f"{known[f'validation/{metric}']:.2f}"]

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from model.tokenizer.chat import ChatTokenizer
 
 VERSION = 6  # 6: turns of the renderer with a token for each role
+# The prefixes of their metrics: assistant/..., policy/...
 CHAT_MODELS = ("assistant", "policy")
 
 
@@ -127,6 +128,7 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
 
     questions = list(read_records(Question, inputs.questions.folder / "questions.jsonl"))
     tokenizer = ChatTokenizer.load(inputs.tokenizer.folder / "tokenizer.json")
+    # Greedy: one reply, the same each time. Sampled replies would need many per question for the same certainty.
     greedy = GenerateConfig(max_new_tokens=config.max_new_tokens, temperature=0.0)
     # Both chat models are asked the same questions, so that their accuracies can be compared.
     asked = knowledge.sample_questions(questions, config.max_questions, config.seed)
@@ -177,6 +179,7 @@ def publish(ctx: StageContext, figures: Figures, num_questions: int) -> Outcome:
     write_atomically(ctx.folder / "report.json", json.dumps(figures, indent=1, ensure_ascii=False))
     write_atomically(ctx.folder / "report.md", card)
     ctx.markdown("report", card, "Report card")
+    # Only what compares runs becomes a metric of the manifest; the rest of the figures is in report.json.
     metrics = {f"{model}/{name}": value for model in CHAT_MODELS for name, value in figures["chat"][model].items()}
     return Outcome({"questions": num_questions}, {**metrics, **figures["reward"]})
 
@@ -194,6 +197,7 @@ def reward_metrics(config: EvaluateConfig, inputs: EvaluateInputs, tokenizer: "C
     model = load_reward_model(inputs.reward_model.folder).to("cuda" if torch.cuda.is_available() else "cpu")
     # The first ones of the file, not a sample of it. A user's pairs may have no `kind`, and are counted under "all" alone.
     pairs = list(read_records(Preference, inputs.preferences.folder / "validation.jsonl"))[: config.max_preferences]
+    # No held-out pairs, no accuracy: the mean of nothing would be NaN, which JSON lacks.
     groups: dict[str, list[Preference]] = {"all": pairs} if pairs else {}
     for pair in pairs:
         if fault := pair.kind.rpartition("/")[2]:

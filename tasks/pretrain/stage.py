@@ -116,6 +116,7 @@ def train_base_model(ctx: StageContext, config: PretrainConfig, inputs: Pretrain
     # No step to train: the model is taken as it is. Only then is a launcher not needed, and its metrics are computed here.
     if initial_model and not config.train.num_steps:
         return take(ctx, settings, initial_model, tokenizer)
+    # A resumed stage writes the initial weights again; training continues from its newest checkpoint all the same.
     if initial_model:
         settings = starting_from(ctx.state / "initial", settings, initial_model, tokenizer)
     return train(
@@ -183,5 +184,6 @@ def validate(ctx: StageContext, settings: TrainRun, model: "Transformer") -> dic
     sums = np.zeros(3)
     for number, part in enumerate(measures(objective, held_out, np.arange(num_records), size, device), start=1):
         sums += part
+        # Each report also checks the lease, so that a run that lost it stops here and not at the end of the split.
         ctx.progress(min(number * size, num_records), num_records, "sequences")
     return objective.report(*sums.tolist())

@@ -5,7 +5,7 @@ import re
 import xml.etree.ElementTree as ET
 
 from tasks.records.histograms import histogram_page
-from tasks.training import curve
+from tasks.training import MAX_POINTS, curve, thinned
 
 
 def svg_of(page: str) -> str:
@@ -34,6 +34,17 @@ def test_curve_marks_a_single_validation_point() -> None:
     svg = svg_of(curve(lines, ["train/loss_nats", "validation/bits_per_byte"]))
     assert num_markers(svg) >= without + 1
     assert "nan" not in svg.lower().split("</metadata>")[-1]
+
+
+def test_curve_of_many_steps_is_thinned_and_keeps_its_spikes() -> None:
+    points = [(float(step), 3.0 + step % 7 / 10) for step in range(100_000)]
+    points[54_321] = (54_321.0, 99.0)
+    points[54_322] = (54_322.0, -1.0)
+    kept = thinned(points)
+    assert len(kept) <= MAX_POINTS
+    assert kept == sorted(set(kept) & set(points))
+    assert {points[54_321], points[54_322]} <= set(kept)
+    assert thinned(points[:MAX_POINTS]) == points[:MAX_POINTS]
 
 
 def test_histogram_page_is_one_picture_of_all_attributes_with_their_limits() -> None:
