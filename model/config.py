@@ -16,6 +16,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 class Config(BaseModel):
     """A settings object: immutable. An unknown field, an infinite number and NaN are errors."""
 
+    # NaN is unequal to itself and infinity is not JSON: settings with them could neither be compared nor fingerprinted.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -27,6 +28,7 @@ def runtime(default: Any, **constraints: Any) -> Any:
 class RopeScaling(Config):
     """Llama 3's RoPE for longer sequences (Grattafiori et al. 2024): channels that turn slowly are slowed further, fast ones are kept."""
 
+    # Llama 3.1 has 8, 1, 4 and 8,192.
     factor: float = Field(gt=1.0, description="Slow channels turn slower by this factor.")
     slow_turns: float = Field(
         gt=0.0, description="A channel is slow with at most this many turns in the original length."
@@ -56,8 +58,11 @@ class ModelShape(Config):
     width: int = Field(128, ge=8, le=65536, description="D: width of the residual stream.")
     num_heads: int = Field(4, ge=1, le=512, description="H: query heads.")
     num_kv_heads: int = Field(4, ge=1, le=512, description="Key and value heads; must divide the query heads.")
+    # Free of D / H, as in Qwen3: its 0.6 B has 16 heads of 128 at width 1,024.
     head_width: int = Field(32, ge=2, le=512, multiple_of=2, description="K: width of a head; even, for RoPE.")
+    # 8/3 D rounded up to a multiple of 32, see `swiglu_width` in model/planning/presets.py.
     ff_width: int = Field(352, ge=8, le=262144, description="F: width of the SwiGLU feed-forward.")
+    # 10,000 is the paper's (Su et al. 2021). Llama 3 has 500,000 and Qwen3 1,000,000, for longer sequences.
     rope_base: float = Field(10_000.0, gt=1.0, description="RoPE's base; larger for longer sequences.")
     rope_scaling: RopeScaling | None = Field(
         None, description="How an imported model extends RoPE to longer sequences; None: it does not."
@@ -66,6 +71,7 @@ class ModelShape(Config):
         True, description="RMSNorm on queries and keys (QK-norm); without it the layout is Llama's."
     )
     tie_embeddings: bool = Field(True, description="The head shares the token embedding's matrix.")
+    # Qwen3's; Llama's is 1e-5.
     norm_eps: float = Field(1e-6, gt=0.0, lt=1e-2, description="Added to the mean square in RMSNorm.")
 
     @model_validator(mode="after")
@@ -78,6 +84,7 @@ class ModelShape(Config):
 
     def with_vocabulary(self, vocab_size: int) -> "ModelConfig":
         """The model of this shape for a vocabulary of `vocab_size` tokens."""
+        # Validated, where model_copy would take any number.
         return ModelConfig.model_validate({**self.model_dump(), "vocab_size": vocab_size})
 
 
@@ -98,6 +105,7 @@ class OptimConfig(Config):
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw", description="muon: matrices between embedding and head by Muon, all else by AdamW."
     )
+    # For the 1.3 M parameters of the recipe `tiny`; larger models need less, see model/planning/presets.py.
     learning_rate: float = Field(3e-3, gt=0.0, le=1.0, description="AdamW's peak learning rate.")
     # Rate and momentum are those of Jordan et al. 2024. The rate is not comparable with AdamW's.
     muon_learning_rate: float = Field(0.02, gt=0.0, le=1.0, description="Muon's peak learning rate.")
@@ -111,6 +119,7 @@ class OptimConfig(Config):
     beta1: float = Field(0.9, ge=0.0, lt=1.0, description="AdamW's decay of the gradient's mean.")
     # 0.95 as in GPT-3 and Llama; torch's default of 0.999 averages over more steps than a short run has.
     beta2: float = Field(0.95, ge=0.0, lt=1.0, description="AdamW's decay of the gradient's mean square.")
+    # Floor, decay and largest norm are those of GPT-3 (Brown et al. 2020, appendix B).
     eps: float = Field(1e-8, gt=0.0, lt=1e-2, description="AdamW's denominator floor.")
     weight_decay: float = Field(0.1, ge=0.0, le=10.0, description="Decoupled decay, on matrices but not embeddings.")
     max_grad_norm: float = Field(1.0, ge=0.0, description="Largest L2 norm of the whole gradient; 0 turns it off.")
@@ -134,6 +143,7 @@ class TrainConfig(Config):
     )
     is_compiled: bool = Field(False, description="torch.compile the objective; on a CPU this needs g++.")
     zero_stage: int = Field(0, ge=0, le=3, description="DeepSpeed ZeRO: 1 shards optimizer, 2 gradients, 3 weights.")
+    # Where a number is stored, and whether it is computed twice, changes its rounding at most.
     offload_optimizer: bool = runtime(False, description="With ZeRO: keep the optimizer's state in the host's memory.")
     activation_checkpointing: bool = runtime(
         False, description="Recompute activations in the backward pass: a third more work for far less memory."
@@ -168,12 +178,14 @@ class TrainConfig(Config):
         100, ge=0, description="Steps between checkpoints; 0: only after the last step."
     )
     keep_checkpoints: int = runtime(2, ge=1, description="How many of the newest checkpoints are kept.")
+    # Ranks split one batch: another number of them changes the order of sums alone, and a run may resume with it.
     num_ranks: int = runtime(
         1, ge=1, description="Processes that train together; must divide the sequences of a batch."
     )
 
     @model_validator(mode="after")
     def _batch_holds_a_sequence(self) -> "TrainConfig":
+        # Whole sequences: a part of one would be a microbatch of another shape, which DeepSpeed and torch.compile do not take.
         if self.batch_tokens % self.sequence_tokens:
             raise ValueError(
                 f"batch_tokens={self.batch_tokens} is no multiple of sequence_tokens={self.sequence_tokens}; "
@@ -186,6 +198,7 @@ class Source(Config):
     """Files that are mixed into the training data."""
 
     paths: tuple[str, ...] = Field(min_length=1, description="Files, in order.")
+    # Relative to the run's own files, so that a further source leaves the weights of the others as they are.
     weight: float = Field(gt=0.0, description="Records of these files for each record of the training data.")
 
 
@@ -209,6 +222,7 @@ class GenerateConfig(Config):
 
     max_new_tokens: int = Field(64, ge=1, le=2**20, description="A completion is cut off after this many tokens.")
     temperature: float = Field(1.0, ge=0.0, le=10.0, description="Divides the logits; 0 is greedy.")
+    # Sources: top_k Fan et al. 2018, top_p Holtzman et al. 2020, min_p Nguyen et al. 2024, the penalty Keskar et al. 2019.
     top_k: int = Field(0, ge=0, description="Sample from the k likeliest tokens only; 0 turns it off.")
     top_p: float = Field(
         1.0,
@@ -220,6 +234,7 @@ class GenerateConfig(Config):
         0.0,
         description="Sample from tokens with at least this fraction of the likeliest one's probability; 0 turns it off.",
     )
+    # The sign decides, as in transformers: division alone would make a token with a negative logit likelier.
     repetition_penalty: float = Field(
         1.0,
         gt=0.0,
@@ -241,6 +256,7 @@ class BeamConfig(GenerateConfig):
     """Beam search for the likeliest completions. The settings of sampling (temperature, top_k ...) have no effect on it."""
 
     num_beams: int = Field(4, ge=1, le=4096, description="Beams: completions that are followed at once.")
+    # Score and stopping are those of transformers. Wu et al. 2016 divide by ((5 + tokens) / 6) to a power instead.
     length_penalty: float = Field(
         1.0, ge=-10.0, le=10.0, description="A score is the summed logprobs over the number of tokens to this power."
     )
@@ -266,6 +282,7 @@ def explained(error: ValidationError) -> str:
 
 def num_matrix_parameters(config: ModelConfig) -> int:
     """Weights that every token is multiplied with: projections, feed-forwards and the head, tied or not."""
+    # The embedding is not among them: it is read by row. A tied matrix counts once, as the head.
     # Queries and output projection have H heads, keys and values H_kv.
     attention = 2 * config.width * config.head_width * (config.num_heads + config.num_kv_heads)
     feed_forward = 3 * config.width * config.ff_width
@@ -293,4 +310,6 @@ def flops_per_token(config: ModelConfig, sequence_tokens: int) -> int:
 
 def kv_bytes_per_token(config: ModelConfig, bytes_per_number: int = 2) -> int:
     """Bytes of one token in the KV cache: a key and a value for every layer and KV head, 2 bytes a number in bfloat16."""
+    # Llama 3 8B: 2 x 32 x 8 x 128 x 2 are 128 KiB, 1 GiB for 8,192 tokens. One pair for each of its 32
+    # query heads would take four times that.
     return 2 * config.num_layers * config.num_kv_heads * config.head_width * bytes_per_number

@@ -27,6 +27,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = temporary_path(path)
     try:
         yield temporary
+        # Without it some file systems put the rename on the disk before the data: after a power cut the file would be empty. The
+        # folder is not synced: the rename itself may be lost then, and the old file is there.
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -36,6 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def temporary_path(path: Path) -> Path:
     """A name next to `path` that nobody else writes to, on this machine or another one that shares the folder."""
+    # The process id for whoever finds it left over, the random part for threads and other machines.
     suffix = f".{os.getpid()}-{secrets.token_hex(3)}{TEMPORARY}"
     return path.with_name(short_file_name(path.name, MAX_NAME_BYTES - len(suffix)) + suffix)
 
@@ -43,6 +46,7 @@ def temporary_path(path: Path) -> Path:
 def remove_temporary_files(folder: Path) -> None:
     """Remove what writers left under `folder` that were killed. No writer may be alive."""
     for leftover in folder.rglob(f"*{TEMPORARY}"):
+        # Another process may clean up the same folder.
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             leftover.unlink()
 
@@ -52,6 +56,7 @@ def short_file_name(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
     encoded = os.fsencode(name)
     if len(encoded) <= max_bytes:
         return name
+    # 64 bits: among a million long names with the same beginning two meet with a probability of 3 in 100 million.
     digest = hashlib.sha256(encoded).hexdigest()[:16]
     return encoded[: max_bytes - len(digest) - 1].decode(errors="ignore") + "-" + digest
 
@@ -64,6 +69,7 @@ def read_lines(path: str | Path) -> list[Any]:
 
 def write_lines(path: Path, values: Iterable[Any]) -> int:
     """Write values as JSON Lines, atomically. Returns their number."""
+    # All in memory: metrics, answers, conversations. Documents, which can be many GB, are written as a stream.
     lines = [json.dumps(value, ensure_ascii=False) + "\n" for value in values]
     with replacing(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8", newline="\n")

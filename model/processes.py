@@ -78,6 +78,7 @@ def lock_state(path: Path) -> Literal["held", "free", "unknown"]:
     except OSError:
         return "unknown"
     try:
+        # Asking takes the lock for an instant: there is no call that only asks. Closing the descriptor gives it back.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return "held"
@@ -91,6 +92,8 @@ def lock_state(path: Path) -> Literal["held", "free", "unknown"]:
 def die_with_parent() -> None:
     """Have the kernel kill this process when the thread that started it ends. Linux alone has this; elsewhere nothing happens."""
     if sys.platform == "linux":
+        # SIGKILL, since SIGTERM asks a rank to save, which it must not do without its stage. The signal follows the thread that
+        # forked, not its process: whoever starts a guarded process from a thread must keep that thread.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -100,23 +103,28 @@ _lease: LeaseFile | None = None  # of this process
 def guard(lease: LeaseFile | None) -> None:
     """End this process with its parent, and as soon as `lease` is lost. Share the lock of the folder's writers until then."""
     global _lease  # noqa: PLW0603 - one process works for one stage at a time
+    # Asked before the kernel is: a parent that dies between these two lines is seen below, as another parent's id. One that was
+    # dead already is not; then the lease, whose lock died with it, ends this process.
     parent = os.getppid()
     die_with_parent()
     if lease is not None:
         _join_writers(writers_file(lease.path))
     _lease = lease
     _end_unless_wanted(parent, lease)
+    # A daemon, so that it does not keep a process alive whose work is done.
     threading.Thread(target=_watch, args=(parent, lease), name="guard", daemon=True).start()
 
 
 def check_lease() -> None:
     """Raises LeaseLost where the stage of this process is no longer the one that may write. Costs some 30 microseconds."""
+    # A process without a lease, such as a training run started by hand, may always write.
     if _lease is not None and not _lease.is_held():
         raise LeaseLost(f"{_lease.path.parent} now belongs to another run: this one ends and writes nothing more")
 
 
 def _join_writers(path: Path) -> None:
     """Hold a shared lock to the end of this process: the kernel drops it however that comes."""
+    # Never closed where the lock was taken: closing would drop it. O_CLOEXEC: a program started from here would hold it further.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -133,4 +141,5 @@ def _watch(parent: int, lease: LeaseFile | None) -> None:
 def _end_unless_wanted(parent: int, lease: LeaseFile | None) -> None:
     if os.getppid() != parent or (lease is not None and not lease.is_held()):
         print("this process ends: its stage has ended or lost its lease", file=sys.stderr, flush=True)
+        # Not sys.exit, which would end this thread alone. No cleanup runs: it might write.
         os._exit(LEASE_LOST)

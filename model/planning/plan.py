@@ -19,6 +19,7 @@ from model.planning.presets import COMPUTE_OPTIMAL
 GPUS = re.compile(r"(\d{1,5})x(\S+)")
 GIB = 2**30
 USABLE_FRACTION = 0.9
+# modded-nanogpt's first baseline and torchtitan's compiled Llama 3 8B reach it on H100s, llm.c half as much again on A100s.
 DEFAULT_MFU = 0.4
 OVERTRAINED = 10 * COMPUTE_OPTIMAL  # a smaller model costs less to use; Llama 3 8B saw a hundred times COMPUTE_OPTIMAL
 MAX_LIVE_PARAMETERS = 10**9  # DeepSpeed's default: what ZeRO 3 keeps gathered at most
@@ -84,6 +85,7 @@ class Cost(NamedTuple):
 
 def parse_gpus(text: str) -> Gpus:
     """GPUs from "8xH100". Raises UserError with the known names."""
+    # In any case: 8xh100 too.
     match = GPUS.fullmatch(text)
     names = {name.lower(): name for name in DEVICES}
     if not match or int(match[1]) == 0 or match[2].lower() not in names:
@@ -99,6 +101,7 @@ def state_bytes(model: ModelConfig, zero_stage: int, num_gpus: int) -> StateByte
     DeepSpeed keeps a microbatch's gradients in bfloat16 next to their sum. Stage 0 is listed for comparison: the training loop does not run
     bfloat16 without ZeRO.
     """
+    # Whole, that is 18 bytes a parameter, 20 below ZeRO 2: 160 GB for 8 B parameters, twice what a GPU of 80 GB holds.
     num = num_parameters(model)
     return StateBytes(
         # Two bytes: bfloat16. ZeRO 3 adds the parameters that it gathers for the layers at work.
@@ -118,6 +121,7 @@ def layer_bytes_per_token(model: ModelConfig) -> int:
     heads, kv_heads = model.num_heads * model.head_width, model.num_kv_heads * model.head_width
     # Without QK-norm the copies before the norm are absent.
     attention = 2 * (heads + kv_heads) + kv_heads + heads if model.normalize_qk else 2 * heads + 2 * kv_heads
+    # The scores [T, T] are not kept: torch's fused kernels compute them again in the backward pass (Dao et al. 2022).
     return 2 * (4 * model.width + attention + 4 * model.ff_width)
 
 
@@ -127,6 +131,8 @@ def activation_bytes(model: ModelConfig, sequence_tokens: int, activation_checkp
     Those are the log-probabilities and two gradients of them, in float32. Recomputed, a layer keeps its input alone, 2 D, and
     one layer at a time keeps all.
     """
+    # For GPT-2's smallest size and 1,024 tokens, 390 MB in the layers and 618 MB around the logits: a vocabulary of 50,257
+    # outweighs twelve layers, and recomputing them saves a third of the whole.
     layer = layer_bytes_per_token(model)
     layers = model.num_layers * 2 * model.width + layer if activation_checkpointing else model.num_layers * layer
     return sequence_tokens * (layers + 12 * model.vocab_size)
@@ -142,6 +148,7 @@ def fit(model: ModelConfig, train: TrainConfig, gpus: Gpus, zero_stage: int, act
         )
     state = state_bytes(model, zero_stage, gpus.num)
     each = activation_bytes(model, train.sequence_tokens, activation_checkpointing)
+    # A divisor of the rank's share, as the training loop needs it (`microbatch_records` in model/data/dataloader.py).
     # What the state leaves, in sequences; negative where the state alone is too large.
     most = (USABLE_FRACTION * gpus.device.memory_bytes - sum(state)) // each
     microbatch = max((size for size in range(1, sequences + 1) if sequences % size == 0 and size <= most), default=0)
@@ -170,6 +177,7 @@ def cost(
     model: ModelConfig, sequence_tokens: int, tokens: float, gpus: Gpus, mfu: float, dollars_per_hour: float
 ) -> Cost:
     """FLOPs, hours and dollars of training on `tokens` tokens at that MFU, without validation, checkpoints and restarts."""
+    # Communication has no term: it lowers the MFU, and a published MFU includes it.
     flops = tokens * flops_per_token(model, sequence_tokens)
     # Recomputed activations are not counted as FLOPs: they show as a lower MFU.
     hours = flops / (gpus.num * gpus.device.flops * mfu) / 3600

@@ -42,6 +42,7 @@ def preset(name: str, vocab_size: int | None = None) -> Preset:
         raise UserError(f"there is no preset {name!r}: take one of {', '.join(PRESETS)}, or d and a depth, such as d12")
     # The training settings of a named size stay, whatever its vocabulary.
     found = PRESETS[name]
+    # Through `with_vocabulary`, which validates: model_copy below does not.
     model = found.model.shape.with_vocabulary(vocab_size or found.model.vocab_size)
     return found.model_copy(update={"model": model})
 
@@ -69,9 +70,11 @@ def gpt2_size(
         ff_width=swiglu_width(width),
     )
     train = TrainConfig(
+        # Rounded up: at least as many tokens as the horizon says.
         num_steps=num_steps or math.ceil(COMPUTE_OPTIMAL * num_matrix_parameters(model) / batch_tokens),
         batch_tokens=batch_tokens,
         sequence_tokens=1024,
+        # A bound: the training loop takes the largest divisor of a rank's share below it. It fits on GPUs of 80 GB.
         microbatch_sequences=microbatch,
         dtype="bfloat16",
         is_compiled=True,
@@ -146,6 +149,7 @@ def of_depth(depth: int, vocab_size: int = 32_768, tokens_per_parameter: float =
         checkpoint_every_steps=1000,
     )
     optim = OptimConfig(
+        # d24, for example: a batch of 2^20 tokens and twice the width give 6e-4 x 1.41 / 2 = 4.2e-4.
         learning_rate=6e-4 * math.sqrt(batch) / width,
         muon_learning_rate=0.02 * math.sqrt(batch),
         weight_decay=0.1 * width * math.sqrt(batch) / horizon,
@@ -154,11 +158,13 @@ def of_depth(depth: int, vocab_size: int = 32_768, tokens_per_parameter: float =
 
 
 PRESETS = {
+    # 2.3 M tokens for 1.3 M parameters, less than a tenth of compute-optimal: two CPU cores need some three minutes at 12,000 tokens/s.
     "tiny": Preset(
         model=ModelConfig(),
         train=TrainConfig(num_steps=560, batch_tokens=4096, num_ranks=2),
         optim=OptimConfig(),
     ),
+    # Layers, width, rate, batch in tokens and most sequences of a microbatch. 19,000 steps of 2^19 tokens are 10.0 B.
     "gpt2": gpt2_size(12, 768, 6e-4, 2**19, 16, num_steps=19_000),
     "gpt2-medium": gpt2_size(24, 1024, 3e-4, 2**19, 16),
     "gpt2-large": gpt2_size(36, 1280, 2.5e-4, 2**19, 8),

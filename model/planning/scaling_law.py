@@ -28,10 +28,14 @@ import numpy.typing as npt
 
 from model.errors import UserError
 
+# Of log L, so a thousandth of the loss: a residual beyond it counts linearly, and one failed run does not bend the law.
 HUBER_DELTA = 1e-3
+# Around the 0.34 and 0.28 of Hoffmann et al. 2022, and far to both sides.
 START_EXPONENTS = (0.1, 0.25, 0.5, 1.0, 1.5)
 NUM_STARTS = 5
-LOWEST = np.log([1e-6, 1e-6, 1e-6, 0.01, 0.01])  # of E, A and B at the mean N and D, in nats, and of the exponents
+# Of E, A and B at the mean N and D, in nats, and of the exponents. A loss is at most some 12 nats, log V of the largest
+# vocabularies: these bounds only keep a fit that the runs do not determine from running off to infinity.
+LOWEST = np.log([1e-6, 1e-6, 1e-6, 0.01, 0.01])
 HIGHEST = np.log([1e3, 1e3, 1e3, 3.0, 3.0])
 TOLERANCE = 1e-10  # relative change of objective and constants at which a fit has converged
 MAX_EVALUATIONS = 1000
@@ -88,7 +92,8 @@ def fit(runs: Sequence[ScalingRun]) -> ScalingLaw:
 
 def require_enough_runs(runs: Sequence[tuple[float, float]]) -> None:
     """Raises UserError where runs of these N and D do not determine a law."""
-    num_sizes, num_budgets = (len(set(values)) for values in zip(*runs, strict=True))
+    num_sizes, num_budgets = len({size for size, _ in runs}), len({budget for _, budget in runs})
+    # More runs than constants, too: the scatter divides by the difference.
     if min(num_sizes, num_budgets) < MIN_VALUES or len(runs) <= NUM_CONSTANTS:
         raise UserError(
             f"{len(runs)} runs of {num_sizes} sizes and {num_budgets} budgets do not determine a scaling law: take at least "
@@ -111,6 +116,7 @@ def resample(law: ScalingLaw, runs: Sequence[ScalingRun], num: int, seed: int) -
     noise = np.random.default_rng(seed).normal(scale=scatter(law, runs), size=(num, len(runs)))
     drawn[..., 2] = np.log([law.loss_nats(run.num_parameters, run.num_tokens) for run in runs]) + noise
     A, B = law.A * math.exp(-law.alpha * means[0]), law.B * math.exp(-law.beta * means[1])
+    # One start, not NUM_STARTS: losses drawn around the law have their minimum near it.
     start = np.log([law.E, A, B, law.alpha, law.beta])
     return [ScalingLaw.of_logs(minimise(losses, start)[0], means) for losses in drawn]
 
@@ -131,6 +137,7 @@ def _starts(points: Floats) -> Floats:
     relative = [
         np.linalg.lstsq(_terms(points, pair) / np.exp(points[:, 2:]), np.ones(len(points)))[0] for pair in exponents
     ]
+    # A logarithm needs positive numbers: a thousandth of the lowest loss stands for zero.
     least = 1e-3 * math.exp(points[:, 2].min())
     starts: Floats = np.log(np.concatenate([np.maximum(relative, least), exponents], axis=1))
     return starts
@@ -170,6 +177,8 @@ def _residuals(points: Floats, constants: Floats) -> tuple[Floats, Floats]:
     # Of the logs: constants stay positive, and scipy's steps have one scale for all five.
     terms = np.exp(np.stack([np.full_like(log_n, e), a - alpha * log_n, b - beta * log_d], axis=-1))
     law = terms.sum(axis=-1)
+    # d log(law) / d log(E) is E's share of the law, and so for A and B; for an exponent
+    # it is minus the share of its term times the exponent times log N or log D.
     shares = terms / law[:, None]
     by_exponents = -shares[:, 1:] * np.stack([alpha * log_n, beta * log_d], axis=-1)
     return np.log(law) - log_l, np.concatenate([shares, by_exponents], axis=-1)
