@@ -34,7 +34,8 @@ FILES = ("wcxb-dev-sample.warc.gz", "trafilatura-eval.warc.gz", "fundus-news.war
 NUM_PARTS = 8
 MAX_BYTES = 8 * 2**20
 EXTRACTORS = ("trafilatura", "combined", "resiliparse")
-RUNS = [(extractor, wanted) for extractor in EXTRACTORS for wanted in ((), ("en",))]  # without and with a look
+# without and with the language prefilter
+RUNS = [(extractor, wanted) for extractor in EXTRACTORS for wanted in ((), ("en",))]
 LANGUAGES = ("en", "de", "zh", "ru")
 LANGUAGE_THRESHOLD = 0.65
 
