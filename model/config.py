@@ -271,6 +271,7 @@ def explained(error: ValidationError) -> str:
     """A validation error in one line: where, what, and the given value."""
 
     def sentence(detail: Any) -> str:
+        # The path to the setting, as --set and a recipe file name it: optim.learning_rate.
         where = ".".join(str(part) for part in detail["loc"])
         message = detail["msg"].removeprefix("Value error, ")
         # A dict is the whole settings object, which says nothing about the mistake.
@@ -303,6 +304,7 @@ def flops_per_token(config: ModelConfig, sequence_tokens: int) -> int:
     6 for each matrix weight (2 forward, 4 backward), and 12 L H K T for attention. Like PaLM's count (Chowdhery et al. 2022, appendix B)
     it does not halve attention for the causal mask, so that MFU can be compared with published figures.
     """
+    # Softmax, norms, rotation and the embedding's rows are left out, as in PaLM's count.
     # 2 products (scores, weighted values) x 2 FLOPs x 3 (forward, and twice that backward).
     attention = 12 * config.num_layers * config.num_heads * config.head_width * sequence_tokens
     return 6 * num_matrix_parameters(config) + attention

@@ -70,6 +70,7 @@ def z_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
 def bits_per_byte(nats: float, num_bytes: float) -> float:
     """Bits per byte of a text of num_bytes whose tokens have a summed loss of nats. Independent of the tokenizer."""
+    # A tokenizer with longer tokens has a higher loss per token on the same text, so nats per token compare nothing.
     return nats / math.log(2) / num_bytes
 
 

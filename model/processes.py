@@ -47,6 +47,7 @@ class LeaseFile:
             record = read_lease(self.path)
         except OSError:
             return True
+        # The token alone would not do: a stage that was killed leaves its lease file. An unknown lock counts as held.
         return record is not None and record.get("token") == self.token and lock_state(alive_file(self.path)) != "free"
 
 

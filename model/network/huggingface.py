@@ -235,6 +235,7 @@ def load_weights(model: Transformer | RewardModel, folder: Path) -> None:
     wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
     given = {name: tensor.shape for name, tensor in weights.items() if not name.endswith(COMPUTED)}
     # A language model's file may hold a head that a reward model lacks; only a reward model has a score.
+    # Whatever else differs is refused: a layer that stayed at its random weights would only show in bad text.
     may_differ = (HEADS - wanted.keys()) | ({"score.weight"} - given.keys())
     for name in sorted((wanted.keys() | given.keys()) - may_differ):
         if wanted.get(name) != given.get(name):

@@ -58,6 +58,7 @@ def frequencies(config: ModelConfig, device: torch.device) -> Tensor:
     Rounded as transformers rounds: one last bit is a hundredth of a radian at position 131,072.
     """
     exponents = torch.arange(0, config.head_width, 2, dtype=torch.float32, device=device) / config.head_width
+    # From 1 radian a token in the first pair down to nearly 1 / rope_base in the last.
     radians: Tensor = 1.0 / config.rope_base**exponents
     if (scaling := config.rope_scaling) is None:
         return radians
@@ -113,6 +114,7 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(
             query, key, value, attn_mask=context.mask, is_causal=context.mask is None, enable_gqa=self.is_grouped
         )
+        # The annotation is for mypy, to which the call of a module is Any. So in the modules below.
         out: Tensor = self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
         return out
 

@@ -186,6 +186,7 @@ def cost(
 
 def horizons(model: ModelConfig, train: TrainConfig) -> dict[str, float]:
     """Tokens of a run: as the preset has it, compute-optimal, and over-trained."""
+    # Matrices, as in the scaling law: embeddings are read by row and cost next to no compute.
     parameters = num_matrix_parameters(model)
     return {
         "preset": float(train.num_steps * train.batch_tokens),

@@ -16,6 +16,7 @@ import re
 from model.config import Config, ModelConfig, OptimConfig, TrainConfig, num_matrix_parameters
 from model.errors import UserError
 
+# Three digits, so that a depth out of range gets `of_depth`'s error and not that of an unknown name.
 DEPTH = re.compile(r"d(\d{1,3})")
 GPT2_VOCAB_SIZE = 50_257
 COMPUTE_OPTIMAL = 20.0  # tokens per matrix parameter

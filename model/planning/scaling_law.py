@@ -66,6 +66,7 @@ class ScalingLaw(NamedTuple):
     def of_logs(cls, constants: Floats, means: Floats) -> Self:
         """From the logs of the constants [5], with A and B at the N and D whose logs are `means` [2]."""
         E, A, B, alpha, beta = np.exp(constants).tolist()
+        # A' (N / mean)^-alpha is A / N^alpha with A = A' mean^alpha.
         return cls(E, A * math.exp(alpha * means[0]), B * math.exp(beta * means[1]), alpha, beta)
 
     def loss_nats(self, num_parameters: float, num_tokens: float) -> float:
@@ -132,6 +133,7 @@ def _centred(runs: Sequence[ScalingRun]) -> tuple[Floats, Floats]:
 
 def _starts(points: Floats) -> Floats:
     """Logs of constants to start from, [starts, 5]. What least squares makes negative starts next to zero."""
+    # 25 starts, of which `fit` follows the best few.
     exponents = np.array([(alpha, beta) for alpha in START_EXPONENTS for beta in START_EXPONENTS])
     # Rows divided by L and a right side of ones: relative errors, as the objective has them in logs.
     relative = [
@@ -153,6 +155,7 @@ def minimise(points: Floats, start: Floats) -> tuple[Floats, float]:
     from scipy.optimize import least_squares  # here: it takes a third of a second, which other commands need not wait
 
     margin = 1e-9  # scipy refuses a start on a bound
+    # With bounds this is scipy's trust region reflective method, which keeps every iterate between them.
     found = least_squares(
         lambda constants: _residuals(points, constants)[0],
         np.clip(start, LOWEST + margin, HIGHEST - margin),

@@ -92,6 +92,7 @@ class Means:
 
     def over_ranks(self, engine: Engine) -> Metrics:
         """The means over all ranks, which must have added to the same metrics; all ranks call it."""
+        # Sorted: all ranks must sum the same metric at the same time, and the order of a dict is that of its first additions.
         pairs = {name: (engine.total(self.sums[name]), engine.total(self.counts[name])) for name in sorted(self.counts)}
         return {name: value / count for name, (value, count) in pairs.items() if count}
 
@@ -182,6 +183,7 @@ class GRPOTrainer(Trainer):
         # The average is over the tokens of the whole update, over all ranks (DAPO, section 3.3).
         # Never 0: a completion has at least one token.
         num_tokens = self.engine.total(float(batch.mask.sum()))
+        # The advantages of a group were taken before: a group may be spread over microbatches and updates.
         for rows in torch.split(torch.arange(len(batch.tokens)), microbatch_rows(self.config)):
             part = batch.rows(rows)
             # The last position predicts a token that is not there.
@@ -214,6 +216,7 @@ class GRPOTrainer(Trainer):
 
     def max_tokens(self) -> int:
         """That of the SFT model."""
+        # Rollouts may be shorter than what it was trained on; the policy keeps the positions.
         shape = json.loads((Path(self.run.initial_weights) / "config.json").read_text())
         return int(shape["max_position_embeddings"])
 
