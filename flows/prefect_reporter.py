@@ -35,6 +35,7 @@ class PrefectReporter(Reporter):
     """Reports one stage to the flow run, or the task run, in which this is made."""
 
     def __init__(self) -> None:
+        # Read here, in the thread of the run: the sender's thread has no run context when it sends later.
         flow, task = FlowRunContext.get(), TaskRunContext.get()
         self.flow_run_id: UUID | None = flow.flow_run.id if flow and flow.flow_run else None
         self.task_run_id: UUID | None = task.task_run.id if task else None
@@ -80,6 +81,8 @@ class PrefectReporter(Reporter):
         """Log the outcome, and write a table of the counts and metrics unless the artifact is of a source."""
         outcome = "is up to date: nothing to do" if is_skipped else "is finished"
         self._log(f"artifact {manifest.id} {outcome}")
+        # A source is made on the way to a stage; a table of its counts under the stage's run would be read as the
+        # stage's.
         if step.is_source:
             return
         figures = manifest.counts | manifest.metrics

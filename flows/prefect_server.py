@@ -127,6 +127,7 @@ class Server:
         else:
             # Nobody looks for dead flows by their heartbeat here, and each flow would wait a second for the last beat at its end.
             settings = {"api.url": self.url, "flows.heartbeat_frequency": None}
+        # Not by os.environ: Prefect has read its settings at import.
         with temporary_settings(settings):
             with get_client(sync_client=True) as client:
                 wait_for_server(client, START_SECONDS if self.process else 0.0, self.process)

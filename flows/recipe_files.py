@@ -118,6 +118,7 @@ def _value(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], origin: st
         return _scalar(node)
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
+            # PyYAML counts lines from 0, people and editors from 1.
             lines[(*path, str(number))] = item.start_mark.line + 1
         return [_value(item, (*path, str(number)), lines, origin) for number, item in enumerate(node.value)]
     assert isinstance(node, yaml.MappingNode)

@@ -174,6 +174,7 @@ def _validated(values: Mapping[str, Any], text: RecipeText | None = None) -> Rec
     except ValidationError as error:
         # The first alone: one line, one remedy.
         detail = error.errors()[0]
+    # The items of lists are numbers in `loc` and texts in RecipeText.lines.
     path = tuple(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
         message = f"unknown field{_meant(path)}"
@@ -182,6 +183,7 @@ def _validated(values: Mapping[str, Any], text: RecipeText | None = None) -> Rec
         # The prefix is pydantic's, for errors that our validators raise.
         message = detail["msg"].removeprefix("Value error, ") + given
     place = f"{text.place(path)}: " if text else ""
+    # Without a path the error is of the whole recipe, such as two settings that do not fit each other.
     raise UserError(f"{place}{'.'.join(path)}: {message}" if path else f"{place}{message}")
 
 
@@ -240,6 +242,7 @@ def _set(values: dict[str, Any], setting: str) -> None:
         raise UserError(
             f"setting {setting!r} is not of the form STAGE.FIELD=VALUE, such as filter.language_threshold=0.7"
         )
+    # Down the plain values of the recipe: a field that is misspelt is reported with the path up to it.
     for number, part in enumerate(path):
         if not isinstance(values, dict) or part not in values:
             unknown = path[: number + 1]

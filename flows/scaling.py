@@ -51,14 +51,18 @@ def study(recipe: Recipe, steps: Steps, sizes: Sequence[float] = SIZES, budgets:
         for column, budget in enumerate(budgets, start=1)
     }
     models = {name: config.model.with_vocabulary(recipe.tokenizer.vocab_size) for name, config in configs.items()}
+    # Before any run: the law has five constants, and too few sizes or budgets cannot determine them.
     require_enough_runs(
         [(num_matrix_parameters(models[name]), config.train.num_steps) for name, config in configs.items()]
     )
+    # The same text for all runs: only N and D may differ.
     mixture = more_tokens(recipe.pretrain.mixture)
     runs = {name: pretrain(steps.tokenize, steps.tokenizer, None, mixture, config) for name, config in configs.items()}
     train = recipe.pretrain.train
     config = ScalingConfig(model=recipe.pretrain.model, num_tokens=train.num_steps * train.batch_tokens)
     fitted = list(runs.values())
+    # The two reports differ in their inputs, so they are two artifacts: the forecast cannot depend on the run that it
+    # predicts.
     return Study(runs, scaling(fitted, None, config), scaling(fitted, steps.pretrain, config))
 
 
@@ -70,6 +74,7 @@ def smaller(config: PretrainConfig, size: float, budget: float) -> PretrainConfi
                 f"a {name} of {fraction} is not a part of the recipe's own: give a fraction between 0 and 1"
             )
     model = smaller_model(config.model, size)
+    # Not `size`: heads are whole, so the width is only near that fraction, and the learning rate follows the width.
     width = model.width / config.model.width
     train = {
         "num_steps": max(1, round(budget * config.train.num_steps)),
@@ -143,6 +148,7 @@ def scaling_study(
         check_run(steps.by_stage(), select("", "pretrain", ""), (), made.name, Store.default())
     chosen: dict[str, Any] = {"recipe": recipe, "recipe_yaml": recipe_yaml, "inputs": inputs, "max_files": max_files}
     chosen |= {"settings": settings, "runs_deployments": runs_deployments}
+    # The flows of the pipeline take the same steps, so that the fingerprints of the study's inputs are theirs.
     with planned(steps):
         data = pipeline(**chosen, until="tokenize")
         runs = [

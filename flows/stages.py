@@ -84,6 +84,8 @@ def with_named_inputs(
     for role, name in names.items():
         stage = step.inputs[role].stage
         artifact_id = store.latest(recipe, stage) if name == LATEST else name if "/" in name else f"{stage}/{name}"
+        # Opened as the kind that the stage declares: an SFT model given as the base model is refused here, by its
+        # manifest.
         manifest = store.open(artifact_id, kind_of_role(step.takes, role)).manifest
         by_stage[stage] = artifact_id
         # With documents of an earlier crawl as input, the crawl must be theirs and not the recipe's, or truth and

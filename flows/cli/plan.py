@@ -102,6 +102,7 @@ def memory_table(ways: list[Fit], gpus: Gpus) -> Table:
     for way in ways:
         state = [f"{part / GIB:.2f}" for part in way.state]
         kept = "recomputed" if way.activation_checkpointing else "kept"
+        # A row that does not fit is shown all the same: its columns say which part of the memory is too large.
         counts = (
             (str(way.microbatch_sequences), str(way.accumulation_steps))
             if way.microbatch_sequences

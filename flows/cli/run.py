@@ -72,6 +72,7 @@ def run(
     else:
         what = f"{len(names)} stages of recipe {made.name} are" if len(names) > 1 else f"{names[0]} of {made.name} is"
         say(f"{what} up to date, nothing to run.")
+    # After the server has ended: what is printed here needs the store alone.
     finish(steps, names, made.name, store)
     if names[-1] in ("evaluate", "export"):
         say_next(recipe, made.name, **shaping)

@@ -45,6 +45,7 @@ def scaling(
     last = plan.report if is_checked else plan.forecast
     # The report alone decides: its fingerprint contains those of all runs that it is made of.
     if not up_to_date(last, store):
+        # Up to pretrain: the study needs no later stage, and their inputs may be missing.
         check_run(steps.by_stage(), select("", "pretrain", ""), (), made.name, store)
         options: dict[str, Any] = {"sizes": sizes, "budgets": budgets, "is_checked": is_checked}
         with server.used(), Terminal(console) as terminal, reporting(terminal), planned(steps):

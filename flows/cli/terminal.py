@@ -67,6 +67,7 @@ class Terminal(Reporter):
         if stage not in self.bars:
             self.bars[stage] = self.display.add_task(stage, total=total, amount=amount, values=shown)
         self.display.update(self.bars[stage], completed=done, total=total, amount=amount, values=shown)
+        # One clock for all stages: they run one after the other.
         if not self.console.is_terminal and time.monotonic() - self.last_plain > PLAIN_SECONDS:
             self.last_plain = time.monotonic()
             self.console.print(f"  {stage:<12} {amount}  {shown}", highlight=False, soft_wrap=True)

@@ -99,6 +99,7 @@ def _follow(capture: Document, artifacts: Sequence[Documents | None], tokens: To
         # By id, which a document keeps through all stages.
         kept, dropped = (next(_find(artifact, kind, _has_id(capture["id"])), None) for kind in KINDS)
         document = kept or dropped
+        # The latest artifacts of a recipe need not be of one run: a stage may have been run alone, on other documents.
         if document is None:
             yield Fate(stage, False, "not in this artifact: it was made of another crawl, or is stale", capture)
             return
@@ -125,6 +126,7 @@ def _why(document: Document, artifact: Documents) -> str:
     reason = document["reason"]
     family, _, rule = reason.partition("/")
     attributes = document.get("attributes", {})
+    # The document that stands for this one is in clusters.jsonl.
     if family == "duplicate":
         return f"{reason} of {_kept_url(document['id'], artifact)}"
     if family == "language" and "language_score" in attributes:
