@@ -7,8 +7,10 @@ et al. 2022); for other devices a matrix multiplication is measured.
 import re
 import time
 from functools import cache
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # every command imports this table through `crawl2chat plan`; the data image has no torch
+    import torch
 
 # Words of the name that nvidia-smi shows -> FLOP/s; the first match counts. The V100 knows no bfloat16 and has its float16 figure. The
 # GeForce cards have theirs with float32 accumulation, half of the one with float16 accumulation: that is what training uses.
@@ -33,8 +35,10 @@ MAX_SECONDS = 1.0
 
 
 @cache
-def peak_flops(device: str, dtype: torch.dtype) -> float:
+def peak_flops(device: str, dtype: "torch.dtype") -> float:
     """FLOP/s of one device, as this process can use it."""
+    import torch
+
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
     return listed_flops(name) or measured_flops(device, dtype)
 
@@ -45,8 +49,10 @@ def listed_flops(name: str) -> float | None:
     return next((flops for words, flops in PEAK_FLOPS.items() if re.search(rf"{words}(?!\w)", name)), None)
 
 
-def measured_flops(device: str, dtype: torch.dtype) -> float:
+def measured_flops(device: str, dtype: "torch.dtype") -> float:
     """The FLOP/s of the fastest of a few multiplications of square matrices."""
+    import torch
+
     a, b = (torch.randn(SIZE, SIZE, device=device).to(dtype) for _ in range(2))
     seconds = []
     for _ in range(NUM_TRIES):
