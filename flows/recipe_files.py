@@ -1,19 +1,23 @@
 """Recipe files: settings as YAML, read with the line of every value, and written with a comment for every field.
 
+`infra/resources.yaml` is read by the same rules.
+
 Reads YAML 1.2's core: mappings, lists, and plain or quoted scalars. `no` and `2024-05-20` are texts, `1e-3` is a number. A file may
 come from a stranger: its size and depth are bounded, and aliases, tags and repeated keys are refused, since an alias in an alias
 needs a few lines to name a billion values. Every error is one line with the file and the line number.
 """
 
+import difflib
 import json
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from model.config import Config
@@ -23,6 +27,7 @@ MAX_BYTES = 200_000  # a complete recipe has some 30,000
 # Settings lie three or four deep. PyYAML's composer and `_value` recurse: without a bound a file of brackets would end
 # in a RecursionError.
 MAX_DEPTH = 12
+MAX_SHOWN = 80  # characters of a wrong value
 COMMENT_COLUMNS = 120
 KEYWORDS: dict[str, object] = {"": None, "~": None, "null": None, "true": True, "false": False}
 # At most 31 digits: Python refuses to read integers beyond 4,300 digits, with an error that has no line number.
@@ -36,6 +41,7 @@ PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")  # a text that needs no quotes
 UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 
 KeyPath = tuple[str, ...]
+C = TypeVar("C", bound=Config)
 
 
 class RecipeText(NamedTuple):
@@ -59,9 +65,9 @@ def read(path: Path) -> RecipeText:
             # Never more than the bound, so that /dev/zero or a weights file by mistake costs nothing.
             content = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise UserError(f"the recipe {str(path)[:200]!r} cannot be read ({error}): check the path") from None
+        raise UserError(f"the file {str(path)[:200]!r} cannot be read ({error}): check the path") from None
     if len(content) > MAX_BYTES:
-        raise UserError(f"{path}:1: the file is larger than {MAX_BYTES:,} bytes: a recipe has only settings in it")
+        raise UserError(f"{path}:1: the file is larger than {MAX_BYTES:,} bytes: it has only settings in it")
     try:
         # Editors on Windows put a byte order mark at the start.
         return parse(content.decode("utf-8-sig"), str(path))
@@ -74,7 +80,7 @@ def parse(text: str, origin: str) -> RecipeText:
     """The settings of a text. Raises UserError where it is not a mapping, or uses what recipes do without."""
     # Again, since the text of a form does not pass through `read`.
     if len(text) > MAX_BYTES:
-        raise UserError(f"{origin}:1: the recipe is longer than {MAX_BYTES:,} characters: it has only settings in it")
+        raise UserError(f"{origin}:1: the text is longer than {MAX_BYTES:,} characters: it has only settings in it")
     try:
         _refuse_unsafe(text, origin)
         # compose and not load: only nodes have line numbers, and PyYAML's own resolution of scalars is that of YAML
@@ -91,7 +97,7 @@ def parse(text: str, origin: str) -> RecipeText:
     lines: dict[KeyPath, int] = {}
     values = {} if node is None else _value(node, (), lines, origin)
     if not isinstance(values, dict):
-        raise UserError(f"{origin}:1: a recipe is a mapping, such as `extends: tiny`, and this is not")
+        raise UserError(f"{origin}:1: settings are a mapping, such as `extends: tiny`, and this is not")
     return RecipeText(values, lines, origin)
 
 
@@ -149,6 +155,47 @@ def _scalar(node: yaml.ScalarNode) -> object:
     # 1e999 is infinite and then no number: the field's type reports it with its text.
     number = float(text) if FLOAT.fullmatch(text) else math.inf
     return number if math.isfinite(number) else text
+
+
+def validated(
+    kind: type[C],
+    values: Mapping[str, Any],
+    text: RecipeText | None = None,
+    meant: Callable[[KeyPath], str] | None = None,
+) -> C:
+    """The config that has these values. Raises UserError for the first wrong value, with its place in the file that it was read from.
+
+    `meant`: what an unknown field may have been meant to be, as the end of a sentence.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        found = error.errors()
+    # An unknown name is the cause where the one that was meant is missing.
+    detail = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+    # The items of lists are numbers in `loc` and texts in RecipeText.lines. Pydantic marks a wrong key of a mapping by a last part that no file has.
+    path = tuple(str(part) for part in detail["loc"] if part != "[key]")
+    if detail["type"] == "extra_forbidden":
+        message = f"unknown field{meant(path) if meant else ''}"
+    else:
+        # The prefix is pydantic's, for errors that our validators raise.
+        given = "" if isinstance(detail["input"], Mapping) else f" (given: {shown(detail['input'])})"
+        message = detail["msg"].removeprefix("Value error, ") + given
+    place = f"{text.place(path)}: " if text else ""
+    # Without a path the error is of the whole file, such as two settings that do not fit each other.
+    raise UserError(f"{place}{'.'.join(path)}: {message}" if path else f"{place}{message}")
+
+
+def similar(name: str, names: Sequence[str]) -> str:
+    """What an unknown name may have been meant to be, as the end of a sentence; empty where no name is similar."""
+    found = difflib.get_close_matches(name, names, 1, 0.6)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def shown(value: object) -> str:
+    """A wrong value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def write(config: Config, heading: str = "", *, comments: bool = True, leave_out: frozenset[str] = frozenset()) -> str:

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from flows import recipe_files
-from flows.recipe_files import KeyPath, RecipeText
+from flows.recipe_files import MAX_SHOWN, KeyPath, RecipeText, shown
 from model.config import Config
 from model.errors import UserError
 from tasks.dedup.stage import DedupConfig
@@ -37,7 +37,6 @@ RecipeName = Literal["tiny", "small", "gpt2", "study"]  # each a file of BUILTIN
 RECIPES: tuple[RecipeName, ...] = get_args(RecipeName)
 BUILTIN = Path(__file__).parent / "builtin_recipes"
 MAX_EXTENDS = 8
-MAX_SHOWN = 80  # characters of a wrong value
 # Learning rates from an open-weights model on: of Llama 2 (Touvron et al. 2023), whose fine-tuning's is taken for pretraining too
 BASE_MODEL_RATES = {"pretrain": 2e-5, "sft": 2e-5, "reward": 1e-5, "rlhf": 1e-6}
 
@@ -142,7 +141,7 @@ def _extended(extends: object, place: str, folder: Path | None, depth: int) -> R
     if folder is None or not isinstance(extends, str) or not is_file_name(extends):
         alternative = "" if folder is None else ", or a file, other-recipe.yaml"
         raise UserError(
-            f"{place}: extends: there is no recipe {_shown(extends)}: take one of {', '.join(RECIPES)}{alternative}"
+            f"{place}: extends: there is no recipe {shown(extends)}: take one of {', '.join(RECIPES)}{alternative}"
         )
     if depth == MAX_EXTENDS:
         raise UserError(f"{place}: extends: {MAX_EXTENDS} files extend each other, in a circle perhaps: extend fewer")
@@ -169,27 +168,7 @@ def _overlaid(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _validated(values: Mapping[str, Any], text: RecipeText | None = None) -> Recipe:
     """Raises UserError for the first wrong value, with its place in a file."""
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        # The first alone: one line, one remedy.
-        detail = error.errors()[0]
-    # The items of lists are numbers in `loc` and texts in RecipeText.lines.
-    path = tuple(map(str, detail["loc"]))
-    if detail["type"] == "extra_forbidden":
-        message = f"unknown field{_meant(path)}"
-    else:
-        given = "" if isinstance(detail["input"], Mapping) else f" (given: {_shown(detail['input'])})"
-        # The prefix is pydantic's, for errors that our validators raise.
-        message = detail["msg"].removeprefix("Value error, ") + given
-    place = f"{text.place(path)}: " if text else ""
-    # Without a path the error is of the whole recipe, such as two settings that do not fit each other.
-    raise UserError(f"{place}{'.'.join(path)}: {message}" if path else f"{place}{message}")
-
-
-def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
+    return recipe_files.validated(Recipe, values, text, _meant)
 
 
 def _meant(path: KeyPath) -> str:
