@@ -4,6 +4,7 @@ A deployed stage gets its inputs as artifact ids, also the files from elsewhere,
 worker on another machine makes exactly the artifact that the pipeline asked for.
 """
 
+import os
 from typing import Any
 
 from prefect import flow, task
@@ -12,7 +13,7 @@ from prefect.deployments import run_deployment
 
 from flows.prefect_reporter import PrefectReporter
 from flows.recipes import Recipe
-from flows.stage_run import Summary, run_step, summary
+from flows.stage_run import TARGET, Summary, run_step, summary
 from tasks.artifacts.manifest import Artifact
 from tasks.artifacts.step import ExistingArtifact, Step
 from tasks.artifacts.store import Store
@@ -76,9 +77,10 @@ def parameters(step: Step[Artifact], force: bool) -> dict[str, Any]:
 # JSON, since the default serializer is pickle, which whoever can write the storage could use to run code.
 @task(task_run_name="{stage}", persist_result=True, result_serializer="json")
 def launch(stage: str, artifact_id: str, parameters: dict[str, Any], upstream: list[Summary]) -> Summary:
-    """Run the deployment of a stage to its end."""
+    """Run the deployment of a stage to its end: that of the target which this process belongs to."""
+    target = os.environ.get(TARGET)
     # Waits for its end. Its outcome is not read from Prefect: the artifact in the store is the proof.
-    run = run_deployment(f"{stage}/{stage}", parameters=parameters)
+    run = run_deployment(f"{stage}/{stage}-{target}" if target else f"{stage}/{stage}", parameters=parameters)
     assert isinstance(run, FlowRun)
     if run.state is None or not run.state.is_completed():
         reason = f"{run.state.name}: {run.state.message}" if run.state else "unknown"

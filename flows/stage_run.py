@@ -1,6 +1,7 @@
 """How a flow runs one stage: reports to Prefect, waits for the machine where the stage trains, and records the result as latest."""
 
 import contextlib
+import os
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypedDict
@@ -17,6 +18,7 @@ from tasks.execution.reporter import reporting
 from tasks.execution.runner import execute, up_to_date
 
 UP_TO_DATE = "up to date"
+TARGET = "CRAWL2CHAT_TARGET"  # the variable that names the target of flows/targets.py whose deployments belong together
 
 # Prefect's server names a run without a name by coolname, `flashy-ocelot`. The form of its UI (3.8.8) proposes `Tasty-Poke`.
 # The parts of coolname's two-word names: any of the first lists, then any of the second.
@@ -58,7 +60,9 @@ def run_step(step: Step[Any], recipe: str, store: Store, *, force: bool = False,
         state = state_before(step, store, force)
         reporter.started(step, recipe, state)
         # A run from the command line has a server, and the machine, for itself: only deployments wait for each other.
-        needs_machine = issubclass(step.kind, Checkpoint) and state != UP_TO_DATE and runtime.deployment.id is not None
+        # On Kubernetes each run has a pod with GPUs of its node, for which pods wait; a pool's limit bounds the runs.
+        is_shared = runtime.deployment.id is not None and os.environ.get(TARGET) != "kubernetes"
+        needs_machine = issubclass(step.kind, Checkpoint) and state != UP_TO_DATE and is_shared
         # Nothing happens before `with`: a context manager of contextlib runs from there on.
         slot = training_slot(runtime.flow_run.name, lambda line: reporter.log(step.stage, line))
         with slot if needs_machine else contextlib.nullcontext(), reporting(reporter):

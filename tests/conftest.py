@@ -1,4 +1,4 @@
-"""What tests share: the folder of real data, where there is one, and an empty store."""
+"""What tests share: the folder of real data, where there is one, and a store of their own."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data: CRAWL2CHAT_TEST_DATA, or ../shared/data next to the checkout."""
+    """The folder of real data: CRAWL2CHAT_TEST_DATA, or ../shared/data beside the checkout."""
     folder = Path(os.environ.get("CRAWL2CHAT_TEST_DATA", ROOT / "../shared/data")).resolve()
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}: name its folder with CRAWL2CHAT_TEST_DATA")

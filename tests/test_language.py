@@ -1,5 +1,4 @@
-"""The project's language: retired words do not come back, in names, docstrings, comments, messages, help texts and READMEs,
-nor in the docstrings and comments of tests.
+"""The project's language: retired words do not come back, in names, docstrings, comments, messages, help texts and READMEs.
 
 Each word below was once used for something that the field has a better word for. The fictional prose of the sample web is text that
 models learn from, and is not checked.
@@ -16,7 +15,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CODE = [path for top in ("flows", "tasks", "model") for path in sorted((ROOT / top).rglob("*.py"))]
-TESTS = [path for path in sorted((ROOT / "tests").rglob("*.py")) if path != Path(__file__)]
 READMES = sorted(path for path in ROOT.rglob("README.md") if ".venv" not in path.parts)
 FICTION = ROOT / "tasks/sample_web"
 
@@ -58,15 +56,6 @@ def prose_of(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
-def explanations_of(path: Path) -> Iterator[tuple[int, str]]:
-    """The comments and docstrings of a module. Other strings of a test are its data: pages, words that are searched for, messages."""
-    source = path.read_text(encoding="utf-8")
-    yield from ((line, text) for line, text in prose_of(path) if text.startswith("#"))
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield getattr(node, "lineno", 1), ast.get_docstring(node) or ""
-
-
 def names_of(path: Path) -> Iterator[tuple[int, str]]:
     """The identifiers of a module, except attributes: those may be a library's, such as tell() of a file."""
     before = ""
@@ -91,11 +80,6 @@ def test_module_uses_no_retired_word(path: Path) -> None:
     if FICTION not in path.parents:
         found += [f"line {line}: {phrase}" for line, text in prose_of(path) for phrase in retired_phrases(text)]
     assert found == []
-
-
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_test_uses_no_retired_word(path: Path) -> None:
-    assert [f"line {line}: {phrase}" for line, text in explanations_of(path) for phrase in retired_phrases(text)] == []
 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))

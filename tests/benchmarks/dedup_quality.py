@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.dedup_quality
 
-Passages of books in several editions are near duplicates by their origin; the same news at three reading levels are not. Two small
+Passages of books in several editions are near duplicates by their origin; the same news at three reading levels are none. Two small
 sets of others have duplicates that anybody can see.
 """
 

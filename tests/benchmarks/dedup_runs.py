@@ -75,7 +75,7 @@ class Result(NamedTuple):
 
 
 def as_documents(texts: Iterable[str]) -> Iterator[Document]:
-    """Documents with their number for id, from separate pages."""
+    """Documents with their number for id, from pages of their own."""
     for number, text in enumerate(texts):
         url = f"https://{number}.example/"
         yield Document(id=str(number), url=url, date="", file="f", offset=number, text=text)

@@ -1,6 +1,6 @@
 """Speed, memory and recall of deduplication, next to datatrove's MinHash and against the number of documents.
 
-    python -m tests.benchmarks.dedup_speed            # 10,000 to 100,000 documents; --full continues to a million
+    python -m tests.benchmarks.dedup_speed            # 10,000 to 100,000 documents; --full goes on to a million
 
 Speed is measured on real texts at FineWeb's parameters, with the rules on address and text off and one equal band enough, as in
 the peer. The scaling is that of the whole stage with its defaults, on texts of drawn words, of which a fifth are near duplicates of

@@ -34,8 +34,7 @@ FILES = ("wcxb-dev-sample.warc.gz", "trafilatura-eval.warc.gz", "fundus-news.war
 NUM_PARTS = 8
 MAX_BYTES = 8 * 2**20
 EXTRACTORS = ("trafilatura", "combined", "resiliparse")
-# without and with the language prefilter
-RUNS = [(extractor, wanted) for extractor in EXTRACTORS for wanted in ((), ("en",))]
+RUNS = [(extractor, wanted) for extractor in EXTRACTORS for wanted in ((), ("en",))]  # without and with a look
 LANGUAGES = ("en", "de", "zh", "ru")
 LANGUAGE_THRESHOLD = 0.65
 

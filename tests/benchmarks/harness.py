@@ -1,4 +1,4 @@
-"""What benchmarks share: the real data, the machine's name, the peers in separate environments, tables.
+"""What benchmarks share: the real data, the machine's name, the peers in environments of their own, tables.
 
 A benchmark is a module with a `main()`, run by `python -m tests.benchmarks.NAME`. It prints one or more Markdown tables and nothing
 else on standard output; progress goes to standard error. Speeds are compared within one run, as ratios: machines differ, and are
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def shared_data() -> Path:
-    """The folder of real data: CRAWL2CHAT_TEST_DATA, or ../shared/data next to the checkout. Exits where it does not exist."""
+    """The folder of real data: CRAWL2CHAT_TEST_DATA, or ../shared/data next to the checkout. Exits where there is none."""
     folder = Path(os.environ.get("CRAWL2CHAT_TEST_DATA", ROOT / "../shared/data")).resolve()
     if not folder.is_dir():
         sys.exit(f"no real data in {folder}: name its folder with CRAWL2CHAT_TEST_DATA")

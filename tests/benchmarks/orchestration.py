@@ -3,7 +3,7 @@
     python -m tests.benchmarks.orchestration [--minutes 5]
 
 Runs `crawl2chat run tiny --only pretrain` on tokens of novels, as a person does, with a checkpoint, a validation and samples every 100
-steps. A first run of a few steps measures how many steps fill the minutes, and makes Prefect's database. Wall seconds.
+steps. A first run of a few steps tells how many steps fill the minutes, and makes Prefect's database. Wall seconds.
 """
 
 import argparse

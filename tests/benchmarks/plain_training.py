@@ -3,7 +3,7 @@
     python plain_training.py SETTINGS.json      # a separate process, started by tests/benchmarks/training_speed.py
 
 Reads train.bin, tokens as 16-bit numbers. Appends a line a step with train/seconds, as model.training.loop does, to a metrics.jsonl; trains
-until it is ended. Sequences begin anywhere in the text, as in nanoGPT. Every peer has the optimizer and the clipping of its
+until it is ended. Sequences begin anywhere in the text, as in nanoGPT. Every peer has the optimizer and the clipping of its own
 training script: nanochat's Muon and AdamW with none, nanoGPT's AdamW, which is fused on GPUs alone.
 """
 

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.prefect_outage [--seconds 80]
 
-Starts a server in a temporary folder, and a stage that reports five times a second; kills the server, starts it again at the
+Starts a server in a folder of its own, and a stage that reports five times a second; kills the server, starts it again at the
 same address, and lets the stage end. The client's retries are Prefect's default, which last 62 s. Ends with an error if the stage
 ended early, its artifact is not committed, or the server has not every log line and report.
 """

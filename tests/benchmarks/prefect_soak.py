@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from flows.deployments import HEARTBEAT_SECONDS, START_SECONDS
+from flows.automations import SILENCE_SECONDS, START_SECONDS
 from tests.benchmarks.harness import machine, print_table, say
 from tests.support.prefect_servers import FINAL, LocalPrefect, kill, wait_for
 
@@ -154,7 +154,7 @@ class Soak:
         """Runs that have not ended, the schedule being over and every automation's time being up."""
         for made in self.prefect.call("GET", self.schedules):
             self.prefect.call("DELETE", f"{self.schedules}/{made['id']}")
-        deadline = time.monotonic() + max(HEARTBEAT_SECONDS, START_SECONDS) + 120
+        deadline = time.monotonic() + max(SILENCE_SECONDS, START_SECONDS) + 120
         while (left := self._unfinished()) and time.monotonic() < deadline:
             time.sleep(5)
         return left

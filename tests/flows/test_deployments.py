@@ -1,15 +1,13 @@
 """Deployments: a stage triggered over the API of a real local server runs in a real worker, and leaves its manifest."""
 
 import re
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-import yaml
-from prefect.flows import load_flow_from_entrypoint
 
-from flows.deployments import HOME, PREFECT_FILE
 from flows.recipes import STAGE_NAMES
 from tasks.artifacts.store import Store
 from tests.support.prefect_servers import LocalPrefect, wait_for
@@ -42,12 +40,59 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
         local.stop()
 
 
-def test_deployments_match_the_flows_and_the_stages() -> None:
-    deployments = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
-    assert {deployment["name"] for deployment in deployments} == {*STAGE_NAMES, "pipeline", "scaling"}
-    for deployment in deployments:
-        flow = load_flow_from_entrypoint(str(HOME / deployment["entrypoint"]), use_placeholder_flow=False)
-        assert flow.name == deployment["name"]
+def snapshot(prefect: LocalPrefect) -> dict[str, Any]:
+    """When each object was changed last, by its kind and name."""
+    kinds = ("deployments", "work_pools", "work_queues", "automations")
+    return {
+        f"{kind}/{one['id']}": (one["name"], one["updated"])
+        for kind in kinds
+        for one in prefect.call("POST", f"/{kind}/filter", {})
+    }
+
+
+def test_second_deploy_changes_nothing_and_another_target_leaves_what_is_there(prefect: LocalPrefect) -> None:
+    before = snapshot(prefect)
+    prefect.deploy()
+    assert snapshot(prefect) == before
+    prefect.deploy("--target", "docker", "--dry-run")
+    assert snapshot(prefect) == before
+    prefect.deploy("--target", "docker")
+    after = snapshot(prefect)
+    assert {key: after[key] for key in before} == before
+    prefect.deploy("--target", "docker")
+    assert snapshot(prefect) == after
+    queues = {
+        (queue["work_pool_name"], queue["name"]): queue for queue in prefect.call("POST", "/work_queues/filter", {})
+    }
+    assert queues["crawl2chat-docker-training", "default"]["concurrency_limit"] == 1
+    assert queues["crawl2chat-docker-training", "starters"]["concurrency_limit"] is None
+    for deployment in prefect.call("POST", "/deployments/filter", {}):
+        if deployment["name"].endswith("-docker"):
+            prefect.call("DELETE", f"/deployments/{deployment['id']}")
+    for name in ("data", "training", "evaluation"):
+        prefect.call("DELETE", f"/work_pools/crawl2chat-docker-{name}")
+
+
+def test_what_is_asked_for_is_added_once(prefect: LocalPrefect) -> None:
+    asked = ["--monthly-crawl", "s3://crawl/*.warc.gz", "--dedup-against", "dedup/abc", "--filter-after-ingest"]
+    prefect.deploy(*asked)
+    before = snapshot(prefect)
+    prefect.deploy(*asked)
+    prefect.deploy()  # not asked for again: it stays
+    assert snapshot(prefect) == before
+    (schedule,) = prefect.call("GET", "/deployments/name/pipeline/pipeline")["schedules"]
+    assert schedule["parameters"]["settings"] == ["dedup.keep_signatures=true", 'dedup.against=["dedup/abc"]']
+    (automation,) = [one for one in prefect.call("POST", "/automations/filter", {}) if "starts filter" in one["name"]]
+    deployment = prefect.call("GET", "/deployments/name/filter/filter")
+    assert automation["actions"][0]["deployment_id"] == deployment["id"]
+    prefect.call("DELETE", f"/automations/{automation['id']}")
+    pipeline = prefect.call("GET", "/deployments/name/pipeline/pipeline")
+    prefect.call("DELETE", f"/deployments/{pipeline['id']}/schedules/{schedule['id']}")
+
+
+def test_unknown_notification_block_is_refused(prefect: LocalPrefect) -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        prefect.deploy("--notify", "slack-webhook/nobody")
 
 
 def test_every_stage_is_deployed_with_a_form_that_describes_each_field(prefect: LocalPrefect) -> None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from flows.deployments import HOME, PREFECT_FILE
+from flows.resources import HOME
 from tasks.web.http_client import REFUSE_PRIVATE
 
 COMPOSE = yaml.safe_load((HOME / "docker" / "compose.yaml").read_text())
@@ -67,8 +67,6 @@ def test_base_image_is_pinned_to_one_release() -> None:
     assert base.partition("@")[0] in README
 
 
-def test_deployments_refuse_private_addresses() -> None:
-    processes = yaml.safe_load(PREFECT_FILE.read_text())["definitions"]
-    assert processes["process"]["job_variables"]["env"][REFUSE_PRIVATE] == "1"
+def test_compose_refuses_private_addresses() -> None:
     for name in ("deploy", "worker"):
         assert COMPOSE["services"][name]["environment"][REFUSE_PRIVATE] == "1"

@@ -75,7 +75,7 @@ def dictionary_frame(dictionary: bytes, is_compressed: bool) -> bytes:
 
 
 def write_crawl(folder: Path, num_files: int, num_pages: int) -> list[Path]:
-    """Files of pages, each page with another text."""
+    """Files of pages, each page with a text of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"part-{number}.warc.gz" for number in range(num_files)]
     for number, path in enumerate(paths):

@@ -1,4 +1,4 @@
-"""Byte-level BPE as the papers say it, slow and short: what the trainer and the vocabularies are compared with."""
+"""Byte-level BPE as the papers say it, slow and short: what the trainer and the vocabularies are held against."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping

@@ -92,8 +92,8 @@ class LocalPrefect:
         assert self.server is not None
         kill(self.server)
 
-    def deploy(self) -> None:
-        command = [sys.executable, "-m", "flows.cli.main", "deploy"]
+    def deploy(self, *options: str) -> None:
+        command = [sys.executable, "-m", "flows.cli.main", "deploy", *options]
         subprocess.run(command, env=self.environment, check=True, cwd=self.folder)
 
     def stop(self) -> None:
