@@ -44,6 +44,7 @@ def find(text: str, kinds: Collection[str]) -> list[Span]:
     # In order, and each once: find_identifiers finds four kinds in one scan.
     finders = dict.fromkeys(finder for kind, finder in FINDERS.items() if kind in kinds)
     for _ in range(MAX_PASSES):
+        # A finder sees what the ones before it left. Phone numbers come last, as any number of 7 to 15 digits can be one.
         num_before = len(spans)
         for finder in finders:
             if found := list(finder(text, kinds)):
@@ -81,6 +82,7 @@ def find_emails(text: str, kinds: Collection[str]) -> Iterator[Span]:
     end = 0
     for match in EMAIL_HOST.finditer(text):
         at = match.start()
+        # Backwards, the marks that end the match stand before the name: 'jane@example.com
         name = EMAIL_NAME.match(text[max(end, at - 64) : at][::-1])
         start = at - len(name[0].rstrip("'.%+-")) if name else at
         is_remote = text[start:at].lower() in REPOSITORY_NAMES or REMOTE_PATH.match(text, match.end())
@@ -91,7 +93,9 @@ def find_emails(text: str, kinds: Collection[str]) -> Iterator[Span]:
 
 # Internet addresses
 
+# Not after a letter, a digit or a point, nor after a name with a slash or a hyphen: Chrome/99.0.48.44, lib-1.2.3.4
 IPV4 = re.compile(r"[0-9](?<![\w.].)(?<!\w[/-].)\d{0,2}(?:\.\d{1,3}){3}(?![\w-])(?!\.\d)")
+# In every IPv6 address, and in next to no text: IPV6 tries each letter that can be a hexadecimal digit
 IPV6_PART = re.compile(r":[0-9a-fA-F]{0,4}:")
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F]{0,4})(?![\w:])(?!\.\d)")
 # What stands before a version or a section of four numbers. The expressions end where the number starts, and are searched
@@ -204,6 +208,7 @@ def is_public(address: str) -> bool:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
+    # ipaddress calls unassigned space global as well: 10:20:30:40:50:60:1:2 in a list of numbers would be an address.
     is_allocated = parsed.version == 4 or parsed in ALLOCATED
     return is_allocated and parsed.is_global and not parsed.is_multicast
 

@@ -26,7 +26,7 @@ def replace(text: str, spans: Iterable[Span]) -> str:
 
 def mask(text: str, spans: Iterable[Span]) -> str:
     """`text` with its `spans`, in order and apart, made unreadable; every other character stays where it is."""
-    # The same length keeps all places valid while the rest of the text is searched.
+    # Finds are longer than the two brackets. The same length keeps all places valid while the rest of the text is searched.
     return _join(text, ((span, f"[{'X' * (span.end - span.start - 2)}]") for span in spans))
 
 
@@ -40,4 +40,6 @@ def _join(text: str, placeholders: Iterable[tuple[Span, str]]) -> str:
 
 def words_before(text: str, start: int) -> str:
     """The words before `start`, back to another find: they may say what comes."""
+    # A find, masked or replaced, ends in a bracket. What stands before it is not the same in the text and in the redacted text,
+    # and a number must be found in both or in neither.
     return text[max(0, start - CONTEXT_CHARACTERS) : start].rpartition("]")[2]

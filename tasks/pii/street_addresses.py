@@ -7,11 +7,17 @@ place more often than a home. Not found: countries whose addresses have another 
 
 import re
 from collections.abc import Collection, Iterator
+from functools import lru_cache, partial
 
 from tasks.pii.spans import Span, words_before
 
-MIN_CHARACTERS = 8
+MIN_CHARACTERS = 8  # what is left of an overlapped form may be a postcode alone
+MAX_NAMES = 4  # words and numbers of a street's name before its last word
+NUM_PLACES = 64  # that are remembered: candidates come in order and reach MAX_NAMES words ahead
+# All repetitions have bounds, so that no text makes a pattern take more than linear time. A possessive WORD+ (no character is
+# given back) stands where what follows cannot begin within a word: it only cuts failures short
 WORD = r"[A-ZÀ-Þ][\w'’.&-]{0,24}"
+# A comma or up to two blanks, line ends included: addresses stand on several lines
 GAP = r"(?:,?\s{1,2}|,)"
 # No price, date, path or decimal: see the characters that may not stand before
 HOUSE = r"[0-9](?<![\w$€£#.,:/–-].)\d{0,4}(?:-\d{1,4})?(?:-?[A-Za-z]\b| ?(?:bis|ter)\b)?"
@@ -21,7 +27,6 @@ STREET = (
 )
 UNIT = r"(?:,? ?(?:(?i:apt|apartment|suite|ste|unit|floor|room|rm|flat|box)\b\.?|#) ?#?\w{1,5})?"
 DOOR = r",?\s{1,2}(?:Apt|Apartment|Suite|Ste)\b\.? ?#?\w{1,5}\b"
-NAME = rf"(?:{WORD} |\d{{1,3}}(?:st|nd|rd|th)? ){{1,4}}"
 # Abbreviations as the postal services of the United States and Australia have them, older ones, and names in full
 STATE = (
     r"(?:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]|"
@@ -31,21 +36,30 @@ STATE = (
     r"(?:North|South) (?:Carolina|Dakota)|Ohio|Oklahoma|Oregon|Pennsylvania|Rhode Island|Tennessee|Texas|Utah|Vermont|"
     r"(?:West )?Virginia|Washington|Wisconsin|Wyoming|NSW|VIC|QLD|TAS|ACT)\b\.?"
 )
-TOWN = rf"{WORD}(?: {WORD}){{0,3}}"
+TOWN = rf"{WORD}+(?: {WORD}+){{0,3}}"
 POSTCODE = r"(?:[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}|[A-Z]\d[A-Z][ -]?\d[A-Z]\d)\b"  # United Kingdom, Canada
-PLACE = rf"(?:{GAP}{TOWN})?{GAP}{STATE}{GAP}\d{{4,5}}(?:-\d{{4}})?\b(?!,\d)|(?:{GAP}{TOWN}){{0,3}}{GAP}{POSTCODE}"
+# A town is optional before a state, as in "12 Main St, IL 62704". The lookahead is implied by what follows it: it fails in 13 steps
+# where three towns of up to four words each can be divided in 85 ways, all of which would be tried
+PLACE = rf"(?:{GAP}{TOWN})?{GAP}{STATE}{GAP}\d{{4,5}}(?:-\d{{4}})?\b(?!,\d)|(?=(?:{GAP}{WORD}+){{0,12}}{GAP}{POSTCODE})(?:{GAP}{TOWN}){{0,3}}{GAP}{POSTCODE}"
+# The rest of a house number after its digits, as in 12a, 12-14, 12/1
 LAST_HOUSE = r"(?: ?[a-zA-Z])?\b(?: ?[-–/+] ?\d{1,4} ?[a-z]?\b)?"
 CONTINENTAL_PLACE = rf"{GAP}(?:[A-Z]{{1,2}}-)?\d{{4,5}}(?: [A-Z]{{2}}\b)? {WORD}(?! {STREET})"
 # Five digits, or the Dutch form, are postcodes by themselves; four digits may be a year
 LONG_POSTCODE = re.compile(rf"\d{{5}} {WORD}$|\d{{4}} [A-Z]{{2}} {WORD}$")
 
-HOUSE_FIRST = re.compile(rf"{HOUSE},? (?=[A-ZÀ-Þ\d]|rue|avenue|boulevard|place|chemin|allée|impasse|quai)")
-FULL = re.compile(rf"{HOUSE},? (?:{NAME})?(?:{WORD}{UNIT}(?:{PLACE})|(?:{WORD}|\d{{1,4}}){DOOR}(?:{PLACE})?)")
-FRENCH = re.compile(
-    rf"{HOUSE},? (?:rue|avenue|boulevard|place|chemin|allée|impasse|quai)(?: [\w'’-]{{1,30}}){{1,6}}{CONTINENTAL_PLACE}"
+# Before its last word the name of a street has at most MAX_NAMES words or numbers: longer rows of numbers, as in tables, end here
+HOUSE_FIRST = re.compile(
+    rf"{HOUSE},? (?=[A-ZÀ-Þ]|rue|avenue|boulevard|place|chemin|allée|impasse|quai"
+    r"|(?:\d{1,4}+(?:st|nd|rd|th)?+,?\s{1,2}+){1,5}+[A-Za-zÀ-Þ])"
 )
-PARTIAL = re.compile(rf"{HOUSE} {NAME}{STREET}{UNIT}(?P<state>,\s{TOWN},? {STATE})?")
+NAME = re.compile(rf"(?:{WORD}+|\d{{1,3}}(?:st|nd|rd|th)?) ")
+FULL = re.compile(rf"{WORD}{UNIT}(?:{PLACE})|(?:{WORD}+|\d{{1,4}}+){DOOR}(?:{PLACE})?")
+STREET_ONLY = re.compile(rf"{STREET}{UNIT}(?P<state>,\s{TOWN},? {STATE})?")
+FRENCH = re.compile(
+    rf"(?:rue|avenue|boulevard|place|chemin|allée|impasse|quai)(?: [\w'’-]{{1,30}}){{1,6}}{CONTINENTAL_PLACE}"
+)
 HOUSE_LAST = re.compile(rf"[0-9](?<![\w$€£#.,:/–-].)\d{{0,3}}{LAST_HOUSE}{CONTINENTAL_PLACE}")
+# The search is for "traße": the first letters of the word, of any length, are matched backwards from there (GERMAN_BEFORE)
 GERMAN = re.compile(rf"tr(?:aße|asse|\.) ?\d{{1,4}}{LAST_HOUSE}(?:{CONTINENTAL_PLACE})?")
 GERMAN_BEFORE = re.compile(rf"(?:{WORD}[ -])?{WORD}$")
 HIGHWAY = re.compile(r"(?:Bundes|Landes|Kreis|Staats)s$")
@@ -60,6 +74,7 @@ MONTH = re.compile(
     r"Dec(?:ember)?)\.? $"
 )
 # Post office boxes, and those of the military of the United States: APO, DPO and FPO with AA, AE or AP for a state
+# With or without points: PO Box, P.O. Box, P. O. Box
 BOX = re.compile(rf"P(?:\.? ?O\.? ?(?i:box) \d{{1,6}}(?:{PLACE})?|O A[AEP] \d{{5}}\b)")
 MILITARY_BEFORE = re.compile(r"(?:(?:PSC|CMR|Unit) \d{1,5},? Box \d{1,5}\s{1,2})?\b[ADF]$")
 CONTEXT = re.compile(
@@ -82,17 +97,25 @@ def find_addresses(text: str, kinds: Collection[str]) -> Iterator[Span]:
 
 
 def house_first(text: str) -> Iterator[tuple[int, int]]:
-    """12 Main Street, Springfield, IL 62704; 12 rue de la Paix, 75002 Paris."""
+    """12 Main Street, Springfield, IL 62704; 12 rue de la Paix, 75002 Paris; a street alone where its state or the words before say so."""
+    # House numbers in a row lead to the same words. Each place is matched once: one pattern from the number on, which tried every
+    # division of a row of capitalised words into street and towns again for each number, took 5 times as long for such texts.
+    name_at, full_at, street_at = (
+        lru_cache(NUM_PLACES)(partial(form.match, text)) for form in (NAME, FULL, STREET_ONLY)
+    )
     for house in HOUSE_FIRST.finditer(text):
-        start = house.start()
-        if match := FULL.match(text, start) or FRENCH.match(text, start) or stated_street(text, start):
-            yield match.span()
-
-
-def stated_street(text: str, start: int) -> re.Match[str] | None:
-    """A street without a postcode, where its state or the words before say that it is one."""
-    match = PARTIAL.match(text, start)
-    return match if match and (match["state"] or CONTEXT.search(words_before(text, start))) else None
+        start, place = house.span()
+        places = [place]
+        while len(places) <= MAX_NAMES and (name := name_at(places[-1])):
+            places.append(name.end())
+        places.reverse()  # the longest name is tried first, as a greedy pattern would
+        if match := next(filter(None, map(full_at, places)), None) or FRENCH.match(text, place):
+            yield start, match.end()
+            continue
+        match = next(filter(None, map(street_at, places[:-1])), None) if text[place - 2] != "," else None
+        # Without a postcode, its state or the words before must say that it is an address.
+        if match and (match["state"] or CONTEXT.search(words_before(text, start))):
+            yield start, match.end()
 
 
 def house_last(text: str) -> Iterator[tuple[int, int]]:
