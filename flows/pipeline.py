@@ -100,7 +100,7 @@ def dag(recipe: Recipe) -> Steps:
     base = pretrain(tokens, tokenizer, initial, mixture, recipe.pretrain)  # DeepSpeed
 
     chats = conversations(recipe.sft, seed)
-    assistant = sft(base, tokenizer, chats, recipe.sft)
+    assistant = sft(base, tokenizer, chats, tokens, recipe.sft)  # with some pretraining text
     pairs = preferences(recipe.reward, seed)
     reward_model = reward(assistant, tokenizer, pairs, recipe.reward)  # Bradley-Terry
     tasks = prompts(recipe.rlhf, seed)

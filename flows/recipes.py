@@ -208,6 +208,7 @@ def _start_from(values: dict[str, Any], folder: str) -> None:
     values["pretrain"]["train"]["num_steps"] = 0
     # The licence of the weights is that of their makers.
     values["export"]["license"] = "other"
+    values["sft"]["starts_from_letters"] = False  # its own tokens that end a text are better
     for stage, rate in BASE_MODEL_RATES.items():
         # The rates above are AdamW's; Muon's have another scale.
         values[stage]["optim"] |= {"optimizer": "adamw", "learning_rate": rate}

@@ -166,6 +166,12 @@ class TrainConfig(Config):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the initial weights and of the order of the data.")
     eval_every_steps: int = Field(100, ge=0, description="Steps between validations; 0: only after the last step.")
     eval_sequences: int = Field(64, ge=0, description="At most this many validation sequences.")
+    patience: int = Field(
+        0,
+        ge=0,
+        description="Early stopping: the result has the weights of the validation with the lowest loss, and the run ends after so many "
+        "validations in a row without a lower one. 0: the run takes all its steps, and the last weights are the result.",
+    )
     sample_every_steps: int = runtime(
         100, ge=0, description="Steps between sample completions of sample_prompts; 0: none."
     )
@@ -198,6 +204,10 @@ class Source(Config):
     """Files that are mixed into the training data."""
 
     paths: tuple[str, ...] = Field(min_length=1, description="Files, in order.")
+    objective: Objective | None = Field(
+        None,
+        description="What the files hold, by the objective that reads such files; None: what the training data holds.",
+    )
     # Relative to the run's own files, so that a further source leaves the weights of the others as they are.
     weight: float = Field(gt=0.0, description="Records of these files for each record of the training data.")
 
@@ -214,6 +224,9 @@ class TrainRun(Config):
     mixture: tuple[Source, ...] = Field((), description="More files to train on.")
     validation_paths: tuple[str, ...] = Field((), description="Files to validate on; empty: no validation.")
     initial_weights: str | None = Field(None, description="Folder with model.safetensors to start from, or None.")
+    copied_rows: dict[int, int] = Field(
+        {}, description="Tokens whose embedding and output rows begin as those of another token of the initial weights."
+    )
     output: str = Field(description="Folder for model.safetensors, config.json, metrics.jsonl and summary.json.")
 
 

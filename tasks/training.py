@@ -17,7 +17,7 @@ from model.config import ModelConfig
 from model.errors import UserError
 from model.files import read_lines
 from model.tokenizer.chat import ChatTokenizer
-from tasks.artifacts.manifest import Artifact, Checkpoint, Tokenizer
+from tasks.artifacts.manifest import Artifact, Checkpoint, Tokenizer, Tokens
 from tasks.artifacts.step import Outcome
 from tasks.execution.context import StageContext
 from tasks.execution.launcher import Metrics, launch
@@ -162,6 +162,17 @@ def check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
             f"artifact {checkpoint.manifest.id} has a vocabulary of {model_config(checkpoint).vocab_size} tokens and "
             f"{tokenizer.manifest.id} one of {vocab_size(tokenizer)}: give the tokenizer that the model was trained with"
         )
+
+
+def check_tokens(found: Sequence[Tokens], tokenizer: Tokenizer) -> None:
+    """Raises UserError where tokens were made with another vocabulary. Several artifacts may hold the same one."""
+    for tokens in found:
+        # By digest and not by fingerprint: two artifacts may hold one vocabulary, and a forced run may give one name other tokens.
+        if tokens.manifest.input_digests["tokenizer"] != tokenizer.manifest.digest:
+            raise UserError(
+                f"artifact {tokens.manifest.id} was made with {tokens.manifest.inputs['tokenizer']}, which is not the vocabulary of "
+                f"{tokenizer.manifest.id}: give the tokenizer that it was made with, or tokenize the documents again"
+            )
 
 
 def paths(artifact: Artifact, pattern: str) -> tuple[str, ...]:

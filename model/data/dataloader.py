@@ -25,7 +25,9 @@ def open_training(run: TrainRun, tokenizer: ChatTokenizer) -> Dataset:
     # The weights of a mixture are relative to the run's own files.
     sources = [Source(paths=run.train_paths, weight=1.0), *run.mixture]
     parts = [
-        open_dataset(run.objective, source.paths, run.train.sequence_tokens, tokenizer, run.train.packing)
+        open_dataset(
+            source.objective or run.objective, source.paths, run.train.sequence_tokens, tokenizer, run.train.packing
+        )
         for source in sources
     ]
     return Mixture(parts, [source.weight for source in sources]) if run.mixture else parts[0]

@@ -7,6 +7,7 @@ Nothing is pickled.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.config import ModelConfig, RopeScaling, explained
 from model.errors import UserError
@@ -270,6 +271,17 @@ def resized(model: Transformer, num_known: int, vocab_size: int) -> Transformer:
         known = weights[name][:num_known]
         weights[name] = torch.cat((known, known.mean(0, keepdim=True).expand(vocab_size - num_known, -1)))
     return transformer_of(weights, model.config.model_copy(update={"vocab_size": vocab_size}))
+
+
+@torch.no_grad()
+def copy_rows(model: nn.Module, rows: Mapping[int, int]) -> None:
+    """Set rows of embedding and head to those of other tokens, as these were before: token -> token to copy."""
+    if not rows:
+        return
+    # state_dict() shares memory with the parameters: writing a row changes the model. A tied head is the embedding itself.
+    weights = model.state_dict()
+    for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
+        weights[name][list(rows)] = weights[name][list(rows.values())]
 
 
 def transformer_of(weights: dict[str, Tensor], config: ModelConfig) -> Transformer:

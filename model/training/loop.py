@@ -5,7 +5,8 @@ Reads RUN.json (a `TrainRun`) and the files it names. Writes into the run's outp
 
     samples.jsonl      completions by step, see model/training/samples.py
 
-and, next to RUN.json, checkpoints/ and left_out.jsonl (the batches that are skipped). Started again on the same RUN.json after a kill,
+and, next to RUN.json, checkpoints/ and left_out.jsonl (the batches that are skipped), and with early stopping
+best/ (model/training/early_stopping.py). Started again on the same RUN.json after a kill,
 it resumes from the newest checkpoint with the losses of an undisturbed run. SIGTERM: it saves a checkpoint and exits with
 status 143. Started alone it trains in this process; under torchrun every process is a rank.
 
@@ -28,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from model.config import TrainRun, flops_per_token, num_parameters
 from model.data.dataloader import (
@@ -38,12 +40,13 @@ from model.data.dataloader import (
     open_training,
     open_validation,
 )
-from model.network.huggingface import load_weights, transformer_of
+from model.network.huggingface import copy_rows, load_weights, transformer_of
 from model.network.transformer import Transformer
 from model.planning.devices import peak_flops
 from model.tokenizer.chat import ChatTokenizer
 from model.training import optim
-from model.training.checkpoints import Checkpoints
+from model.training.checkpoints import Checkpoints, complete_checkpoints
+from model.training.early_stopping import EarlyStopping
 from model.training.engine import Engine, EngineConfig, join_ranks
 from model.training.loss_spikes import BadStep, SkippedBatches, step_problem
 from model.training.metrics import Metrics, clocked
@@ -66,6 +69,7 @@ class LossTrainer(Trainer):
         # run must skip the same batches, or its losses would differ.
         self.skipped = SkippedBatches(checkpoints.parent / "left_out.jsonl")
         self.losses: list[float] = []  # of the steps so far
+        self.early_stopping = EarlyStopping(checkpoints.parent / "best", config.patience)
         super().__init__(config, Checkpoints(checkpoints, config.keep_checkpoints), Path(run.output), stop)
 
     @property
@@ -91,6 +95,7 @@ class LossTrainer(Trainer):
         # Before DeepSpeed shards them.
         if run.initial_weights is not None:
             load_weights(objective.model, Path(run.initial_weights))
+            copy_rows(objective.model, run.copied_rows)
         if config.is_compiled:
             # All training microbatches have one shape, so one static graph serves them all.
             objective.compile(dynamic=False)
@@ -112,7 +117,9 @@ class LossTrainer(Trainer):
         super().resume(first_step)
         # From the log rather than the checkpoint. Every rank reads it: all must decide alike whether a step is bad. Rank 0
         # appends to it only after the next step, whose collective operations wait for the slowest reader.
-        self.losses = [line["train/loss_nats"] for line in self.log.lines(first_step)]
+        lines = self.log.lines(first_step)
+        self.losses = [line["train/loss_nats"] for line in lines]
+        self.early_stopping.resume(lines)
 
     def train_step(self, step: int) -> Metrics:
         """One optimizer step on the batch of `step`. Raises BadStep where its loss or gradient is out of bounds."""
@@ -190,6 +197,26 @@ class LossTrainer(Trainer):
         if is_due(done, self.run.train.sample_every_steps):
             with clocked(self.seconds, "phase/samples_seconds"):
                 self.sample(done)
+        # The sums of a validation are those of all ranks, so that all decide alike.
+        if self.early_stopping.is_better({"step": done, **metrics}):
+            weights = self.engine.full_weights(self.model)
+            if self.engine.rank == 0:
+                self.early_stopping.save(weights, self.best_step_of_oldest_checkpoint())
+
+    def best_step_of_oldest_checkpoint(self) -> int:
+        """The step whose weights are the best where the oldest checkpoint resumes; 0 without one."""
+        kept = complete_checkpoints(self.checkpoints.folder)
+        then = EarlyStopping(self.early_stopping.folder, self.early_stopping.patience)
+        then.resume(self.log.lines(int(kept[0].name.removeprefix("step-"))) if kept else [])
+        return int(then.best.get("step", 0))
+
+    def is_over(self) -> bool:
+        """Whether early stopping ends the run."""
+        return self.early_stopping.is_over
+
+    def result(self) -> dict[str, Tensor]:
+        """The weights of the best validation if the run stops early, else those after the last step."""
+        return self.early_stopping.weights() if self.early_stopping.best else super().result()
 
     def sample(self, done: int) -> None:
         """Write completions on rank 0, of a copy of the model in float32: its own weights may be sharded and in half precision."""
@@ -233,17 +260,23 @@ class LossTrainer(Trainer):
         return self.tokenizer.token_ids if self.run.objective == "reward" else {}
 
     def summary(self, last: Metrics) -> Metrics:
-        """Parameters, steps, tokens and records of the run, its epochs, and the last loss and validation."""
-        config = self.run.train
+        """Parameters, steps, tokens and records of the run, its epochs, and the last loss and validation.
+
+        With early stopping the validation, and `best_step`, are those of the weights that were kept.
+        """
+        config, best = self.run.train, self.early_stopping.best
+        steps = last.get("step", 0)
         shown = ("train/loss", "train/seconds", "validation/")
         return {
             # A figure of the shape alone: with ZeRO 3 a rank holds a part of the parameters.
             "parameters": num_parameters(self.run.model),
-            "steps": config.num_steps,
-            "tokens": config.num_steps * config.batch_tokens,
+            "steps": steps,
+            **({"best_step": best["step"]} if best else {}),
+            "tokens": steps * config.batch_tokens,
             **self.dataset.counts(),
-            **self.dataset.epochs(config.num_steps * batch_records(config, self.dataset)),
+            **self.dataset.epochs(steps * batch_records(config, self.dataset)),
             **{name: value for name, value in last.items() if name.startswith(shown)},
+            **{name: value for name, value in best.items() if name.startswith("validation/")},
         }
 
 

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from model.files import replacing
 from model.network.huggingface import save_weights
 from model.processes import check_lease
@@ -97,8 +99,18 @@ class Trainer(ABC):
         first_step = self.checkpoints.load(self.engine)
         self.resume(first_step)
         for step in range(first_step, self.schedule.num_steps):
+            if self.is_over():
+                break
             self.take_step(step)
         self.finish()
+
+    def is_over(self) -> bool:
+        """Whether the run ends before its last step."""
+        return False
+
+    def result(self) -> dict[str, Tensor]:
+        """The weights of the finished run, by name; all ranks gather them."""
+        return self.engine.full_weights(self.model)
 
     def resume(self, first_step: int) -> None:
         """Get ready for the first step, which is `first_step`. A subclass adds what it keeps of the steps before."""
@@ -138,7 +150,7 @@ class Trainer(ABC):
         """Write the weights and, last, the summary. Raises LeaseLost where another run has taken over the folder."""
         check_lease()
         # All ranks gather, rank 0 writes.
-        weights = self.engine.full_weights(self.model)
+        weights = self.result()
         if self.engine.rank != 0:
             return
         save_weights(self.output, self.model, weights, self.max_tokens(), self.token_ids())

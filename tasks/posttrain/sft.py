@@ -1,52 +1,96 @@
-"""Supervised fine-tuning (SFT): trains a base model on conversations.
+"""Supervised fine-tuning (SFT): trains a base model on conversations, and on a share of the text that it was pretrained on.
 
-Reads a BaseModel, the Tokenizer and Conversations; writes an SFTModel. The loss is the cross-entropy of the assistant's turns and of the
-token that ends each; system and user turns, and turns of weight 0, are context only (InstructGPT, Ouyang et al. 2022,
-https://arxiv.org/abs/2203.02155, section 3.5). Departure: conversations are packed into sequences, each kept apart by the attention mask.
+Reads a BaseModel, the Tokenizer, Conversations and, for the rehearsal, Tokens; writes an SFTModel. The loss is the cross-entropy of
+the assistant's turns and of the token that ends each; other turns, and turns of weight 0, are context only (InstructGPT, Ouyang et
+al. 2022, https://arxiv.org/abs/2203.02155, section 3.5), and of all tokens of the pretraining text.
+
+Rehearsal (Robins 1995; Scialom et al. 2022, https://arxiv.org/abs/2205.12393; PPO-ptx of InstructGPT) is there because fine-tuning
+overwrites what it does not repeat: without it a frequent fact that no conversation states, read as a document, was ranked first in
+55% before SFT and in 10% after it. The new turn tokens begin with the embeddings of "Q", "A", colon and newline, as pages with questions
+and answers use them. Answers about facts that no conversation states, one run each at 1.1 M parameters: 31% at a rate of 1e-3 without
+rehearsal, 45% at 3e-4 with half pretraining text, 54.5% with these embeddings, 57% at 1e-4 with batches of 2,048 tokens.
+
+Departures: conversations are packed into sequences, each kept apart by the attention mask. The result has the weights of the lowest
+loss on held-out conversations, see `train.patience`.
 """
 
 from dataclasses import dataclass
 
 from pydantic import Field
 
-from model.config import OptimConfig, TrainConfig, TrainRun
-from tasks.artifacts.manifest import BaseModel, Conversations, SFTModel, Tokenizer
+from model.config import OptimConfig, Source, TrainConfig, TrainRun
+from model.tokenizer.chat import ROLE_TOKENS, TOOL_END, TOOL_START, TURN_END, TURN_SEP, TURN_START, ChatTokenizer
+from tasks.artifacts.manifest import BaseModel, Conversations, SFTModel, Tokenizer, Tokens
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.conversations.sources import ConversationsConfig
 from tasks.execution.context import StageContext
-from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
+from tasks.training import check_tokens, check_vocabulary, model_config, paths, tokenizer_file, train
 
-VERSION = 5  # 5: turns of the renderer with a token for each role
+VERSION = 6  # 6: rehearsal, early stopping, embeddings of the turn tokens
+# What the turn tokens begin as. Measured for user, assistant and the three of every turn; the others by analogy.
+LETTERS = {
+    TURN_START: "\n",
+    TURN_SEP: ":",
+    TURN_END: "\n",
+    ROLE_TOKENS["user"]: "Q",
+    ROLE_TOKENS["assistant"]: "A",
+    ROLE_TOKENS["system"]: "S",
+    ROLE_TOKENS["tool"]: "R",
+    TOOL_START: "[",
+    TOOL_END: "]",
+}
 
 
 class SFTConfig(ConversationsConfig):
     """The conversations, and how long the model is trained on them."""
 
-    # The learning rate suits models of about 1 M parameters; for imported models flows/recipes.py takes Llama 2's.
-    train: TrainConfig = Field(TrainConfig(num_steps=140, batch_tokens=4096, num_ranks=2), title="Training")
-    optim: OptimConfig = Field(OptimConfig(learning_rate=1e-3), title="Optimizer")
+    pretraining_fraction: float = Field(
+        0.5,
+        ge=0.0,
+        le=0.95,
+        description="Rehearsal: the share of the sequences that are text of the pretraining, so that it is not forgotten; 0: none.",
+    )
+    starts_from_letters: bool = Field(
+        True,
+        description="The turn tokens begin with the embeddings of Q, A, colon and newline. Turn it off where the base model has seen "
+        "conversations in this format.",
+    )
+    # The rate suits models of about 1 M parameters; for imported models flows/recipes.py takes Llama 2's. 176 steps are some 30 s on
+    # two cores.
+    train: TrainConfig = Field(
+        TrainConfig(num_steps=176, batch_tokens=2048, num_ranks=2, eval_every_steps=22, patience=3), title="Training"
+    )
+    optim: OptimConfig = Field(OptimConfig(learning_rate=1e-4), title="Optimizer")
 
 
 @dataclass(frozen=True)
 class SFTInputs:
-    """The artifacts that SFT reads."""
+    """The artifacts that SFT reads. `tokens`: the text of the rehearsal."""
 
     base: BaseModel
     tokenizer: Tokenizer
     conversations: Conversations
+    tokens: Tokens | None = None
 
 
 def sft(
-    base: Step[BaseModel], tokenizer: Step[Tokenizer], conversations: Step[Conversations], config: SFTConfig
+    base: Step[BaseModel],
+    tokenizer: Step[Tokenizer],
+    conversations: Step[Conversations],
+    tokens: Step[Tokens],
+    config: SFTConfig,
 ) -> Step[SFTModel]:
-    """Fine-tune a base model on conversations."""
-    inputs = roles(base=base, tokenizer=tokenizer, conversations=conversations)
+    """Fine-tune a base model on conversations and, where the config asks for it, on tokens of its pretraining."""
+    rehearsed = tokens if config.pretraining_fraction else None
+    inputs = roles(base=base, tokenizer=tokenizer, conversations=conversations, tokens=rehearsed)
     return Step("sft", VERSION, SFTModel, config, inputs, run=fine_tune, takes=SFTInputs)
 
 
 def fine_tune(ctx: StageContext, config: SFTConfig, inputs: SFTInputs) -> Outcome:
-    """Train on the assistant's turns. Raises UserError where the tokenizer is not the base model's."""
+    """Train on the assistant's turns. Raises UserError where the tokenizer is not that of the base model and the tokens."""
     check_vocabulary(inputs.base, inputs.tokenizer)
+    if inputs.tokens:
+        check_tokens([inputs.tokens], inputs.tokenizer)
     settings = TrainRun(
         objective="sft",
         model=model_config(inputs.base),
@@ -54,10 +98,28 @@ def fine_tune(ctx: StageContext, config: SFTConfig, inputs: SFTInputs) -> Outcom
         optim=config.optim,
         tokenizer=tokenizer_file(inputs.tokenizer),
         train_paths=paths(inputs.conversations, "train.jsonl"),
+        mixture=rehearsal(inputs.tokens, config.pretraining_fraction),
         validation_paths=paths(inputs.conversations, "validation.jsonl"),
         initial_weights=str(inputs.base.folder),
+        copied_rows=rows_of_letters(ChatTokenizer.load(tokenizer_file(inputs.tokenizer)))
+        if config.starts_from_letters
+        else {},
         output=str(ctx.folder),
     )
     return train(
         ctx, "model.training.loop", settings, num_steps=config.train.num_steps, num_ranks=config.train.num_ranks
     )
+
+
+def rehearsal(tokens: Tokens | None, fraction: float) -> tuple[Source, ...]:
+    """The pretraining text as a part of the mixture that is `fraction` of its sequences."""
+    if tokens is None or not fraction:
+        return ()
+    # A weight is relative to the conversations, which have 1.
+    return (Source(paths=paths(tokens, "train/*.arrow"), objective="pretrain", weight=fraction / (1 - fraction)),)
+
+
+def rows_of_letters(tokenizer: ChatTokenizer) -> dict[int, int]:
+    """The turn tokens, and the token that each begins as."""
+    # A single character of ASCII is one token in every byte-level vocabulary.
+    return {tokenizer.special[name]: tokenizer.encode(letter)[-1] for name, letter in LETTERS.items()}

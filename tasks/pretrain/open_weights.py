@@ -135,14 +135,11 @@ def check_tokenizer(original: Path, tokenizer: Tokenizer, name: str) -> None:
 
 def inherit(model: "Transformer", num_known: int, origins: dict[int, Any]) -> None:
     """Copy to new tokens the rows of tokens that the model knows: new token -> known token, as config.json has it (or not)."""
-    # state_dict() shares memory with the parameters, and records no gradients: writing a row changes the model. A tied head is the embedding
-    # itself and has no entry.
-    weights = model.state_dict()
-    for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
-        for token, origin in origins.items():
-            # config.json may list several tokens that end a text, as Llama 3 does; the first is the one of documents.
-            first = origin[0] if isinstance(origin, list) and origin else origin
-            # Only towards new rows: where the vocabulary has the token already (num_known > token), its row is the trained one. A missing or
-            # foreign id leaves the new row at the mean.
-            if isinstance(first, int) and 0 <= first < num_known <= token:
-                weights[name][token] = weights[name][first]
+    from model.network.huggingface import copy_rows
+
+    # config.json may list several tokens that end a text, as Llama 3 does; the first is the one of documents.
+    firsts = {token: origin[0] if isinstance(origin, list) and origin else origin for token, origin in origins.items()}
+    # Only towards new rows: where the vocabulary has the token already (num_known > token), its row is the trained one. A missing or
+    # foreign id leaves the new row at the mean.
+    known = {token: first for token, first in firsts.items() if isinstance(first, int)}
+    copy_rows(model, {token: first for token, first in known.items() if 0 <= first < num_known <= token})

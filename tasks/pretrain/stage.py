@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field, model_validator
 
 from model.config import Config, ModelShape, OptimConfig, Source, TrainConfig, TrainRun, num_parameters, runtime
-from model.errors import UserError
 from model.planning.presets import PRESETS
 from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import BaseModel, Resource, Tokenizer, Tokens
@@ -25,7 +24,7 @@ from tasks.artifacts.step import ExistingArtifact, Outcome, Step, roles
 from tasks.artifacts.store import Store
 from tasks.execution.context import StageContext
 from tasks.pretrain.open_weights import adapted
-from tasks.training import paths, tokenizer_file, train, vocab_size
+from tasks.training import check_tokens, paths, tokenizer_file, train, vocab_size
 
 if TYPE_CHECKING:
     from model.network.transformer import Transformer
@@ -122,17 +121,6 @@ def train_base_model(ctx: StageContext, config: PretrainConfig, inputs: Pretrain
     return train(
         ctx, "model.training.loop", settings, num_steps=config.train.num_steps, num_ranks=config.train.num_ranks
     )
-
-
-def check_tokens(found: Sequence[Tokens], tokenizer: Tokenizer) -> None:
-    """Raises UserError where tokens were made with another vocabulary. Several artifacts may hold the same one."""
-    for tokens in found:
-        # By digest and not by fingerprint: two artifacts may hold one vocabulary, and a forced run may give one name other tokens.
-        if tokens.manifest.input_digests["tokenizer"] != tokenizer.manifest.digest:
-            raise UserError(
-                f"artifact {tokens.manifest.id} was made with {tokens.manifest.inputs['tokenizer']}, which is not the vocabulary of "
-                f"{tokenizer.manifest.id}: give the tokenizer that it was made with, or tokenize the documents again"
-            )
 
 
 def starting_from(folder: Path, settings: TrainRun, initial_model: Resource, tokenizer: Tokenizer) -> TrainRun:

@@ -27,20 +27,21 @@ from tests.support.tiny_models import finish
 
 WIRING = """
 from tasks.artifacts.manifest import BaseModel, Conversations, Documents, Policy, Preferences, Report, RewardModel, SFTModel
-from tasks.artifacts.manifest import Tokenizer
+from tasks.artifacts.manifest import Tokenizer, Tokens
 from tasks.artifacts.step import Step
 from tasks.export.stage import ExportConfig, export
 from tasks.posttrain.reward import RewardConfig, reward
 from tasks.posttrain.sft import SFTConfig, sft
 
 def wire(base: Step[BaseModel], assistant: Step[SFTModel], reward_model: Step[RewardModel], policy: Step[Policy],
-         tokenizer: Step[Tokenizer], report: Step[Report], chats: Step[Conversations], pairs: Step[Preferences]) -> None:
+         tokenizer: Step[Tokenizer], report: Step[Report], chats: Step[Conversations], pairs: Step[Preferences],
+         tokens: Step[Tokens]) -> None:
     export(policy, tokenizer, report, ExportConfig())
-    sft(base, tokenizer, chats, SFTConfig())
+    sft(base, tokenizer, chats, tokens, SFTConfig())
     export(reward_model, tokenizer, report, ExportConfig())  # wrong
     export(assistant, tokenizer, report, ExportConfig())  # wrong
-    sft(policy, tokenizer, chats, SFTConfig())  # wrong
-    sft(base, tokenizer, pairs, SFTConfig())  # wrong
+    sft(policy, tokenizer, chats, tokens, SFTConfig())  # wrong
+    sft(base, tokenizer, pairs, tokens, SFTConfig())  # wrong
     reward(base, tokenizer, pairs, RewardConfig())  # wrong
     reward(assistant, tokenizer, pairs, SFTConfig())  # wrong
 """

@@ -43,6 +43,7 @@ SETTINGS = [  # the smallest run that reaches every stage; checkpoints so often 
     "sft.train.num_steps=4",
     "sft.train.batch_tokens=512",
     "sft.train.checkpoint_every_steps=1",
+    "sft.train.eval_every_steps=1",
     "reward.num_pairs=60",
     "reward.train.num_steps=4",
     "reward.train.batch_tokens=1024",
