@@ -223,6 +223,7 @@ def test_bias_changes_the_odds_but_not_the_logprobs(model: Transformer) -> None:
     st.lists(st.integers(0, 19), min_size=3, max_size=3),
     st.sampled_from([0.5, 1.2, 3.0]),
 )
+@settings(deadline=None)  # the first example imports transformers
 def test_repetition_penalty_equals_transformers(values: list[float], prompt: list[int], penalty: float) -> None:
     transformers = pytest.importorskip("transformers")
     logits = torch.tensor(values).view(2, 20)
