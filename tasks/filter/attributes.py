@@ -143,7 +143,7 @@ def write_attributes(ctx: StageContext, config: AttributesConfig, inputs: Attrib
     ]
     counts = map_shards(
         ctx,
-        measure_shard,
+        compute_shard,
         shards,
         num_workers=config.num_workers or os.cpu_count() or 1,
         total=documents.manifest.counts["documents"],
@@ -180,7 +180,7 @@ class Tools:
     classifier: Any = None
 
 
-def measure_shard(shard: Shard) -> Counts:
+def compute_shard(shard: Shard) -> Counts:
     """Measure one shard; how many documents were measured, and how many of them in full."""
     language_model, *classifier = shard.models
     tools = Tools(
@@ -192,7 +192,7 @@ def measure_shard(shard: Shard) -> Counts:
 
     def rows() -> Iterator[Row]:
         for document in read_documents(shard.source):
-            row = measures_of(document, shard.config, tools)
+            row = attributes_of(document, shard.config, tools)
             counts.update(documents=1, documents_in_full="gopher_words" in row)
             yield row
             tick()
@@ -202,17 +202,17 @@ def measure_shard(shard: Shard) -> Counts:
 
 
 def schema(config: AttributesConfig) -> pa.Schema:
-    """A column for each measure, null where it was not computed; `pii` has places in the text that C4's rules leave."""
-    # 32 bits for a measure: the limits are rounded to them too (tasks/filter/stage.py), so that a value equal to its limit passes.
+    """A column for each attribute, null where it was not computed; `pii` has places in the text that C4's rules leave."""
+    # 32 bits for an attribute: the limits are rounded to them too (tasks/filter/stage.py), so that a value equal to its limit passes.
     span = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("kind", pa.string())])
     names = [("id", pa.string()), ("url_rule", pa.string()), ("language", pa.string())]
     return pa.schema(names + [(name, pa.float32()) for name in attribute_names(config)] + [("pii", pa.list_(span))])
 
 
 def attribute_names(config: AttributesConfig) -> list[str]:
-    """The names of all numeric measures, in the order of their columns."""
+    """The names of all numeric attributes, in the order of their columns."""
     found = [f"pii_{kind}" for kind in config.pii_kinds]
-    return ["language_score", *quality.MEASURES, *found, "pii_fraction", "quality_score"]
+    return ["language_score", *quality.ATTRIBUTE_NAMES, *found, "pii_fraction", "quality_score"]
 
 
 def write_rows(path: Path, rows: Iterator[Row], config: AttributesConfig) -> None:
@@ -232,9 +232,9 @@ def read_attributes(path: Path) -> Iterable[pa.RecordBatch]:
         yield from shard.iter_batches(batch_size=GROUP_DOCUMENTS)
 
 
-def measures_of(document: Document, config: AttributesConfig, tools: Tools) -> Row:
+def attributes_of(document: Document, config: AttributesConfig, tools: Tools) -> Row:
     """The row of a document. It ends early where address or language are not wanted."""
-    # The cheapest question first: an address is a few hashes, a language one pass of fastText, the measures several passes in Python.
+    # The cheapest question first: an address is a few hashes, a language one pass of fastText, the attributes several passes in Python.
     rule = address_rule(document["url"], config, tools.blocklist)
     row: Row = {"id": document["id"], "url_rule": rule}
     if rule:
@@ -244,13 +244,14 @@ def measures_of(document: Document, config: AttributesConfig, tools: Tools) -> R
     if language not in config.languages:
         return row
     # Personal data is searched for in what C4 leaves, the text that the filter keeps: places in the original would not fit it.
-    left, attributes = quality.measure(document["text"], language, config)
+    left, attributes = quality.compute_attributes(document["text"], language, config)
     row |= attributes
     spans = pii.find(left, config.pii_kinds)
     found = Counter(span.kind for span in spans)
     row |= {f"pii_{kind}": found[kind] for kind in config.pii_kinds}
     # Of characters and not of finds: what counts is how much of the text is left to read.
     row["pii_fraction"] = sum(span.end - span.start for span in spans) / max(len(left), 1)
+    # Places and kinds, never the values: an artifact of attributes holds no personal data.
     row["pii"] = [span._asdict() for span in spans]
     if tools.classifier:
         row["quality_score"] = quality_model.score(left, tools.classifier)

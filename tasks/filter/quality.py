@@ -1,10 +1,10 @@
 """Quality rules: the attributes of a text, and the limits outside of which it is dropped.
 
-Pure functions. The measures are those of Gopher (Rae et al. 2021, table A1 and section A.1.1), C4 (Raffel et al. 2020,
-section 2.2) and FineWeb (Penedo et al. 2024), with FineWeb's thresholds. All are measured of every text, and decided
+Pure functions. The attributes are those of Gopher (Rae et al. 2021, table A1 and section A.1.1), C4 (Raffel et al. 2020,
+section 2.2) and FineWeb (Penedo et al. 2024), with FineWeb's thresholds. All are computed of every text, and decided
 after.
 
-A measure, its limits and the reason have one name: `max_gopher_hash_fraction` is the most that `gopher_hash_fraction`
+An attribute, its limits and the reason have one name: `max_gopher_hash_fraction` is the most that `gopher_hash_fraction`
 may be, and a document above it is dropped for quality/gopher_hash_fraction. Limits are inclusive.
 
 It departs from datatrove's code in this: words and sentences are split by patterns and not by spaCy, an n-gram that
@@ -17,8 +17,9 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ from tasks.web.language_id import ATTACHED, STOP_WORDS, UNSPACED
 Attributes = dict[str, float]
 LONGEST = 1_000_000  # characters, or a page of single marks would take gigabytes
 
-MEASURES = (
+ATTRIBUTE_NAMES = (
     "gopher_duplicate_paragraph_fraction",
     "gopher_duplicate_paragraph_character_fraction",
     "gopher_duplicate_line_fraction",
@@ -63,7 +64,7 @@ def fraction(default: float, description: str) -> float:
 
 
 class TextRules(Config):
-    """What shapes the measures: which lines are left, and which words count."""
+    """What shapes the attributes: which lines are left, and which words count."""
 
     stop_words: dict[str, list[str]] = Field(
         {},
@@ -114,7 +115,7 @@ class QualityLimits(Config):
     max_c4_lorem_ipsum_lines: int = Field(0, ge=0, description="Lines of the printers' filler text.")
     max_c4_brace_lines: int = Field(0, ge=0, description="Lines with a curly brace. More lets pages about code pass.")
     min_c4_sentences: int = Field(5, ge=0, description="Sentences in the lines that are left.")
-    # Penedo et al. 2024, section 3.6: measures whose histograms differ between a crawl of high and one of low quality
+    # Penedo et al. 2024, section 3.6: attributes whose histograms differ between a crawl of high and one of low quality
     min_fineweb_ended_line_fraction: float = fraction(0.12, "Lines that end as a sentence does.")
     max_fineweb_short_line_fraction: float = fraction(0.67, "Lines of at most 30 characters.")
     # 0.1 in the paper, 0.01 in datatrove's FineWebQualityFilter, which made the data set: the value of the code is the default here
@@ -124,20 +125,21 @@ class QualityLimits(Config):
 
 
 def limits(name: str, config: QualityLimits) -> tuple[float, float]:
-    """The least and the most that a measure may be."""
+    """The least and the most that an attribute may be."""
     return getattr(config, f"min_{name}", -math.inf), getattr(config, f"max_{name}", math.inf)
 
 
-def measure(text: str, language: str, rules: TextRules) -> tuple[str, Attributes]:
-    """The text that C4's rules for lines leave, and all measures: Gopher's of the whole text, FineWeb's of what is left.
+def compute_attributes(text: str, language: str, rules: TextRules) -> tuple[str, Attributes]:
+    """The text that C4's rules for lines leave, and all attributes: Gopher's of the whole text, FineWeb's of what is left.
 
     Of a text of more than LONGEST characters Gopher's are those of its start: it has too many words in any case. Two
     are not measured of every language: see gopher_quality.
     """
+    # A word and its blank have some six characters in English, so that max_gopher_words, 100,000, drops what is longer.
     start = text[:LONGEST]
-    # Words are split once and used by all measures. What C4 removed is subtracted instead of counting the rest again
+    # Words are split once and used by all attributes. What C4 removed is subtracted instead of counting the rest again
     words = split_words(start)
-    left, num_removed, c4 = clean_lines(text, language, rules)
+    left, num_removed, c4 = clean_and_count(text, language, rules)
     num_words_left = len(words) - num_removed if start == text else len(split_words(left))
     stop_words = rules.stop_words.get(language, STOP_WORDS.get(language, []))
     gopher = repetition(start, words) | gopher_quality(start, words, language, stop_words)
@@ -175,18 +177,18 @@ def repetition(text: str, words: Sequence[str]) -> Attributes:
     """How much of a text repeats itself, as fractions of its paragraphs, lines and characters."""
     # Divided by the characters of the whole text, line ends included, as in datatrove
     num_characters = max(len(text), 1)
-    measures: Attributes = {}
+    attributes: Attributes = {}
     parts = {
         "paragraph": [paragraph.lstrip("\n") for paragraph in text.strip().split("\n\n") if paragraph],
         "line": [line for line in text.strip().split("\n") if line],
     }
     for kind, texts in parts.items():
         num_repeated, repeated_characters = duplicates(texts)
-        measures[f"gopher_duplicate_{kind}_fraction"] = num_repeated / max(len(texts), 1)
-        measures[f"gopher_duplicate_{kind}_character_fraction"] = repeated_characters / num_characters
+        attributes[f"gopher_duplicate_{kind}_fraction"] = num_repeated / max(len(texts), 1)
+        attributes[f"gopher_duplicate_{kind}_character_fraction"] = repeated_characters / num_characters
     for name, characters in repeated_characters_by_n(words).items():
-        measures[f"gopher_{name}_gram_fraction"] = characters / num_characters
-    return measures
+        attributes[f"gopher_{name}_gram_fraction"] = characters / num_characters
+    return attributes
 
 
 def duplicates(parts: Iterable[str]) -> tuple[int, int]:
@@ -203,6 +205,7 @@ def repeated_characters_by_n(words: Sequence[str]) -> dict[str, int]:
     ends = list(accumulate(map(len, words), initial=0))
     grams, places = ids, np.arange(len(words))
     for n in range(2, 11):
+        # An n-gram that repeats consists of (n-1)-grams that repeat, so that only the places of those are left from the last round.
         places = places[places + n <= len(words)]
         grams = grams[: len(places)] * SPREAD + ids[places + n - 1]
         order = grams.argsort(kind="stable")
@@ -211,6 +214,7 @@ def repeated_characters_by_n(words: Sequence[str]) -> dict[str, int]:
             break
         if n < 5:
             place, num = most_frequent(places, order, is_same)
+            # Its words with a blank between two of them, as datatrove joins them.
             characters[f"top_{n}"] = num * (ends[place + n] - ends[place] + n - 1)
         is_repeated = np.zeros(len(grams), bool)
         is_repeated[order[1:]] = is_same
@@ -256,12 +260,13 @@ def gopher_quality(text: str, words: Sequence[str], language: str, stop_words: C
 
     Stop words are left out where none are known, the mean length of words where the script has no spaces.
     """
+    # A word has a letter or digit at one of its ends; all else is punctuation. Counted by distinct word, since these are few.
     spoken = {word: num for word, num in Counter(words).items() if word[0].isalnum() or word[-1].isalnum()}
     num_spoken, num_words = sum(spoken.values()), max(len(words), 1)
     num_with_letter = sum(num for word, num in spoken.items() if word.isalpha() or LETTER.search(word))
     lines = text.splitlines() or [""]
     # Hash signs and ellipses are counted in the text, not among words: "..." within a word counts too, as in datatrove
-    measures: Attributes = {
+    attributes: Attributes = {
         "gopher_words": num_spoken,
         "gopher_hash_fraction": text.count("#") / num_words,
         "gopher_ellipsis_fraction": sum(map(text.count, ELLIPSES)) / num_words,
@@ -271,13 +276,13 @@ def gopher_quality(text: str, words: Sequence[str], language: str, stop_words: C
     }
     if language not in UNSPACED:
         num_characters = sum(num * len(word) for word, num in spoken.items())
-        measures["gopher_mean_word_length"] = num_characters / max(num_spoken, 1)
+        attributes["gopher_mean_word_length"] = num_characters / max(num_spoken, 1)
     if stop_words:
         # Where such words are written as a part of another, as Korean particles are, they are looked up in the text. Every stop word
         # counts once, however often it comes: Gopher asks for two different ones.
         among = text if language in ATTACHED else set(words)
-        measures["gopher_stop_words"] = sum(word in among for word in stop_words)
-    return measures
+        attributes["gopher_stop_words"] = sum(word in among for word in stop_words)
+    return attributes
 
 
 # C4: line by line
@@ -294,32 +299,56 @@ SENTENCE_END = re.compile(
 )
 
 
-def clean_lines(text: str, language: str, rules: TextRules) -> tuple[str, int, Attributes]:
-    """The lines of `text` that pass C4's rules, how many of its words are not in them, and what was counted."""
+class C4Line(NamedTuple):
+    """A line as it came and what C4's rules leave of it, and what C4 drops a page for."""
+
+    given: str
+    left: str
+    is_filler: bool
+    has_brace: bool
+
+
+def clean_lines(text: str, language: str, rules: TextRules) -> str:
+    """The lines of `text` that pass C4's rules."""
+    return "\n".join(line.left for line in c4_lines(text, language, rules) if line.left)
+
+
+def clean_and_count(text: str, language: str, rules: TextRules) -> tuple[str, int, Attributes]:
+    """As `clean_lines`; and how many words of `text` are not in them, and what was counted."""
     lines: list[str] = []
     num_removed = num_filler = num_braces = num_sentences = 0
+    for given, left, is_filler, has_brace in c4_lines(text, language, rules):
+        num_filler += is_filler
+        num_braces += has_brace
+        if len(left) < len(given):
+            num_removed += len(split_words(given)) - len(split_words(left))
+        if left:
+            # The end of a line ends a sentence, with or without a mark.
+            num_sentences += 1 + len(SENTENCE_END.findall(left))
+            lines.append(left)
+    counts = {"c4_lorem_ipsum_lines": num_filler, "c4_brace_lines": num_braces, "c4_sentences": num_sentences}
+    return "\n".join(lines), num_removed, {name: float(count) for name, count in counts.items()}
+
+
+def c4_lines(text: str, language: str, rules: TextRules) -> Iterator[C4Line]:
+    """Every line of `text` by C4's rules."""
     for given in map(str.strip, text.splitlines()):
         line = c4_line(given, language, rules)
         # C4 drops the page at the first filler line or brace. Here they are counted, so that a limit decides; a line that
         # is removed before a check does not count there, in the order of datatrove's C4QualityFilter.
         lowered = line.lower()
-        num_filler += "lorem ipsum" in lowered
+        is_filler = "lorem ipsum" in lowered
         if "javascript" in lowered and not rules.keep_c4_javascript_lines:
             line = ""
-        num_braces += "{" in line
+        has_brace = "{" in line
         if not rules.keep_c4_policy_lines and any(policy in lowered for policy in POLICIES):
             line = ""
-        if len(line) < len(given):
-            num_removed += len(split_words(given)) - len(split_words(line))
-        if line:
-            num_sentences += 1 + len(SENTENCE_END.findall(line))
-            lines.append(line)
-    counts = {"c4_lorem_ipsum_lines": num_filler, "c4_brace_lines": num_braces, "c4_sentences": num_sentences}
-    return "\n".join(lines), num_removed, {name: float(count) for name, count in counts.items()}
+        yield C4Line(given, line, is_filler, has_brace)
 
 
 def c4_line(line: str, language: str, rules: TextRules) -> str:
     """`line` without citations; nothing where it is too short, not ended, or holds a word too long."""
+    # By blanks, as C4 does: its limits are of such words. A line in a script without blanks would be one word, and go.
     words = split_words(line) if language in UNSPACED else line.split()
     if len(words) < rules.min_c4_line_words or (
         len(line) > rules.max_c4_word_length and max(map(len, words)) > rules.max_c4_word_length
@@ -333,12 +362,14 @@ def c4_line(line: str, language: str, rules: TextRules) -> str:
 
 # FineWeb
 
+# Beyond the marks of Latin and Chinese script: Arabic, Armenian, Devanagari, Ethiopic, Khmer, Mongolian, Tibetan
 SENTENCE_ENDS = tuple(".!?…‼⁇⁈⁉。．！？｡﹒﹗﹖؟۔\u0589।॥።፧፨។៕᠃᠉။༎")
 SHORT_LINE_CHARACTERS = 30
 
 
 def fineweb_quality(text: str, num_words: int) -> Attributes:
     """Fractions of the lines that are not empty, and of their characters."""
+    # Not splitlines(): the text was joined by line feeds, and a line may hold other separators.
     lines = [line for line in text.split("\n") if line.strip()]
     num_lines = max(len(lines), 1)
     num_newlines = text.count("\n")

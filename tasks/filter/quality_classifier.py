@@ -4,7 +4,7 @@ Reads texts: a Parquet column `text`, JSON Lines with a field `text`, or files w
 Writes files/model.bin, a fastText classifier (Joulin et al. 2016), and what it is worth on documents held out. DCLM
 (Li et al. 2024) took such a classifier for its one filter on quality.
 
-Made on the way by the measures that need it. It learns in one thread from documents in the order of their hashes: the
+Trained on the way to the attributes that need it. It learns in one thread from documents in the order of their hashes: the
 same documents and settings give the same bytes. Held in memory are `max_documents` of either set and the model.
 """
 
@@ -210,6 +210,7 @@ def probability(line: str, model: Any) -> float:
 
 def evaluate_classifier(scores: npt.NDArray[np.float64], is_positive: npt.NDArray[np.bool_]) -> dict[str, float]:
     """Precision and recall of scores above a half, and the area under the curve: how often a positive is above a negative."""
+    # The area under the curve equals the chance that a positive scores above a negative (the Mann-Whitney U statistic).
     is_found = scores > 0.5
     num_right = int((is_found & is_positive).sum())
     below = np.sort(scores[~is_positive])

@@ -1,6 +1,6 @@
 """Filter: keeps documents that are worth training on, and redacts their personal data.
 
-Reads Documents and what was measured of them (tasks/filter/attributes.py). Writes Documents: documents/NAME.parquet with what is
+Reads Documents and what was computed of them (tasks/filter/attributes.py). Writes Documents: documents/NAME.parquet with what is
 kept, its language and everything that was measured of it, dropped/NAME.parquet with every other document, its text as
 it came, and the reason: url/..., language/..., quality/..., pii/...; and histograms.json (tasks/records/histograms.py).
 
@@ -115,7 +115,7 @@ class Shard:
     """One shard to be filtered, and what was measured of it."""
 
     source: Path
-    measures: Path
+    attributes: Path
     folder: Path
     state: Path
     config: FilterConfig
@@ -128,14 +128,14 @@ def filter_shard(shard: Shard) -> Counts:
     documents = read_documents(shard.source)
     with KeptDroppedWriter(shard.folder, shard.source.name) as writer:
         # Row by row next to each other: the attributes have a row for each document of the shard, in its order.
-        for measures in read_attributes(shard.measures):
-            group = list(itertools.islice(documents, measures.num_rows))
-            rows = measures.to_pylist()
+        for batch in read_attributes(shard.attributes):
+            group = list(itertools.islice(documents, batch.num_rows))
+            rows = batch.to_pylist()
             reasons = [broken_rule(row, config, allowed) for row in rows]
-            seen.add(group, measures, (reason is None for reason in reasons))
+            seen.add(group, batch, (reason is None for reason in reasons))
             for document, row, reason in zip(group, rows, reasons, strict=True):
-                assert document["id"] == row["id"], "a shard and its measures go together"
-                measured = with_measures(document, row, config)
+                assert document["id"] == row["id"], "a shard and its attributes go together"
+                measured = with_attributes(document, row, config)
                 if reason:
                     writer.drop(measured, reason)
                 else:
@@ -147,9 +147,9 @@ def filter_shard(shard: Shard) -> Counts:
 
 
 def limits(config: FilterConfig) -> dict[str, tuple[float, float]]:
-    """The least and the most that each measure may be, as precise as measures are kept."""
+    """The least and the most that each attribute may be, as precise as attributes are kept."""
     names = attribute_names(config)
-    # Measures are stored with 32 bits. 0.3 as float32 is above 0.3 as float64: unrounded, a value equal to its limit would be dropped.
+    # Attributes are stored with 32 bits. 0.3 as float32 is above 0.3 as float64: unrounded, a value equal to its limit would be dropped.
     bounds = {name: quality.limits(name, config) for name in names} | {
         "language_score": (config.language_threshold, np.inf)
     }
@@ -157,7 +157,7 @@ def limits(config: FilterConfig) -> dict[str, tuple[float, float]]:
 
 
 def broken_rule(row: Row, config: FilterConfig, allowed: Limits) -> str | None:
-    """Why a document of these measures is dropped: the first rule that it breaks."""
+    """Why a document with these attributes is dropped: the first rule that it breaks."""
     if rule := row["url_rule"]:
         return f"url/{rule}"
     if row["language"] not in config.languages:
@@ -166,7 +166,7 @@ def broken_rule(row: Row, config: FilterConfig, allowed: Limits) -> str | None:
     if row["language_score"] <= config.language_threshold:
         return "language/unsure"
     # The first rule that is broken is the reason, in a fixed order: the funnel of a run adds up, and two runs can be compared.
-    for name in (*quality.MEASURES, "quality_score"):
+    for name in (*quality.ATTRIBUTE_NAMES, "quality_score"):
         low, high = allowed[name]
         if row[name] is not None and not low <= row[name] <= high:
             return f"quality/{name}"
@@ -188,7 +188,7 @@ def spans_of(row: Row) -> list[Span]:
     return [Span(**span) for span in row["pii"]]
 
 
-def with_measures(document: Document, row: Row, config: FilterConfig) -> Document:
+def with_attributes(document: Document, row: Row, config: FilterConfig) -> Document:
     """The document with its language and all that was measured of it."""
     if row["language"] is None:
         return document
@@ -198,6 +198,6 @@ def with_measures(document: Document, row: Row, config: FilterConfig) -> Documen
 
 def clean(text: str, row: Row, config: FilterConfig) -> str:
     """The lines of `text` that C4's rules leave, personal data replaced where it is to be."""
-    # Computed again rather than stored: the attributes would hold a second copy of all texts.
-    left, *_ = quality.clean_lines(text, row["language"], config)
+    # Only the lines are chosen again, nothing is counted: the attributes would otherwise hold a second copy of all texts.
+    left = quality.clean_lines(text, row["language"], config)
     return pii.replace(left, pii.to_redact(spans_of(row), config.actions()))

@@ -119,7 +119,7 @@ def decide(text: str, model: Any) -> Answer:
     language, score = language_id.identify(text, model)
     if language != "en":
         return {"reason": f"language/{language}", "text": text, "row": {"language": language}}
-    left, attributes = quality.measure(text, language, CONFIG)
+    left, attributes = quality.compute_attributes(text, language, CONFIG)
     row = as_row(language, score, attributes)
     return {"reason": broken_rule(row, CONFIG, ALLOWED), "text": left, "row": row}
 

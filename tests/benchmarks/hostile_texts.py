@@ -90,7 +90,7 @@ def steps() -> dict[str, Callable[[str], object]]:
     model = language_id.load_model(language_id.find_model())
     return {
         "language": lambda text: language_id.identify(text, model),
-        "quality": lambda text: quality.measure(text, "en", TextRules()),
+        "quality": lambda text: quality.compute_attributes(text, "en", TextRules()),
         "personal data": lambda text: pii.find(text, pii.FINDERS),
         "redaction": redact_text,
     }

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from tasks.filter import quality
 from tasks.filter.quality import (
-    MEASURES,
+    ATTRIBUTE_NAMES,
     QualityLimits,
     TextRules,
+    clean_and_count,
     clean_lines,
+    compute_attributes,
     fineweb_quality,
     gopher_quality,
-    measure,
     repetition,
     split_words,
 )
@@ -65,7 +66,7 @@ FINEWEB = {
 
 def test_limits_are_those_of_fineweb_and_every_measure_has_one():
     assert QualityLimits().model_dump() == FINEWEB
-    assert {name.split("_", 1)[1] for name in FINEWEB} == set(MEASURES)
+    assert {name.split("_", 1)[1] for name in FINEWEB} == set(ATTRIBUTE_NAMES)
     assert quality.limits("gopher_words", QualityLimits()) == (50, 100_000)
     assert quality.limits("c4_sentences", QualityLimits()) == (5, math.inf)
 
@@ -96,43 +97,43 @@ def fractions_of(text):
 
 
 def test_repetition_counts_repeated_paragraphs_and_lines():
-    measures = fractions_of("ab cd\n\nab cd\n\n\nef\n\nab cd")
-    assert measures["gopher_duplicate_paragraph_fraction"] == 2 / 4
-    assert measures["gopher_duplicate_paragraph_character_fraction"] == 10 / 24
-    measures = fractions_of("one\ntwo\none\n\nthree")
-    assert measures["gopher_duplicate_line_fraction"] == 1 / 4
-    assert measures["gopher_duplicate_line_character_fraction"] == 3 / 18
-    assert measures["gopher_duplicate_paragraph_fraction"] == 0
+    attributes = fractions_of("ab cd\n\nab cd\n\n\nef\n\nab cd")
+    assert attributes["gopher_duplicate_paragraph_fraction"] == 2 / 4
+    assert attributes["gopher_duplicate_paragraph_character_fraction"] == 10 / 24
+    attributes = fractions_of("one\ntwo\none\n\nthree")
+    assert attributes["gopher_duplicate_line_fraction"] == 1 / 4
+    assert attributes["gopher_duplicate_line_character_fraction"] == 3 / 18
+    assert attributes["gopher_duplicate_paragraph_fraction"] == 0
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "b c", " ", "", "d"]), max_size=12))
 def test_repetition_splits_paragraphs_and_lines_at_their_ends(parts):
     text = "\n".join(parts)
-    measures = repetition(text, [])
+    attributes = repetition(text, [])
     for kind, end in (("paragraph", r"\n{2,}"), ("line", r"\n+")):
         pieces = re.split(end, text.strip())
         repeated = [piece for number, piece in enumerate(pieces) if piece in pieces[:number]]
-        assert measures[f"gopher_duplicate_{kind}_fraction"] == len(repeated) / len(pieces)
+        assert attributes[f"gopher_duplicate_{kind}_fraction"] == len(repeated) / len(pieces)
         num_characters = sum(map(len, repeated))
-        assert measures[f"gopher_duplicate_{kind}_character_fraction"] == num_characters / max(len(text), 1)
+        assert attributes[f"gopher_duplicate_{kind}_character_fraction"] == num_characters / max(len(text), 1)
 
 
 def test_repetition_measures_the_most_frequent_ngram():
-    measures = fractions_of("a b a b a b c")
-    assert measures["gopher_top_2_gram_fraction"] == 3 * len("a b") / 13
-    assert measures["gopher_top_3_gram_fraction"] == 2 * len("a b a") / 13
-    assert measures["gopher_top_4_gram_fraction"] == 2 * len("a b a b") / 13
-    measures = fractions_of("every word of this text comes once")
-    assert measures["gopher_top_2_gram_fraction"] == 0
+    attributes = fractions_of("a b a b a b c")
+    assert attributes["gopher_top_2_gram_fraction"] == 3 * len("a b") / 13
+    assert attributes["gopher_top_3_gram_fraction"] == 2 * len("a b a") / 13
+    assert attributes["gopher_top_4_gram_fraction"] == 2 * len("a b a b") / 13
+    attributes = fractions_of("every word of this text comes once")
+    assert attributes["gopher_top_2_gram_fraction"] == 0
 
 
 def test_repeated_ngrams_do_not_count_a_word_twice():
     text = "v w x y z v w x y z v w x y z q"
-    measures = fractions_of(text)
-    assert measures["gopher_repeated_5_gram_fraction"] == 10 / len(text)
-    assert measures["gopher_repeated_6_gram_fraction"] == 6 / len(text)  # at 5, then behind it too little is left
-    assert measures["gopher_repeated_10_gram_fraction"] == 10 / len(text)
+    attributes = fractions_of(text)
+    assert attributes["gopher_repeated_5_gram_fraction"] == 10 / len(text)
+    assert attributes["gopher_repeated_6_gram_fraction"] == 6 / len(text)  # at 5, then behind it too little is left
+    assert attributes["gopher_repeated_10_gram_fraction"] == 10 / len(text)
 
 
 def naive_repeated_characters(words, n):
@@ -157,19 +158,21 @@ def naive_top_characters(words, n):
 @given(st.lists(st.sampled_from(["a", "bb", "ccc"]), max_size=60))
 def test_repetition_equals_a_plain_scan(words):
     text = " ".join(words)
-    measures = repetition(text, words)
+    attributes = repetition(text, words)
     for n in (2, 3, 4):
-        assert measures[f"gopher_top_{n}_gram_fraction"] == naive_top_characters(words, n) / max(len(text), 1)
+        assert attributes[f"gopher_top_{n}_gram_fraction"] == naive_top_characters(words, n) / max(len(text), 1)
     for n in range(5, 11):
-        assert measures[f"gopher_repeated_{n}_gram_fraction"] == naive_repeated_characters(words, n) / max(len(text), 1)
+        assert attributes[f"gopher_repeated_{n}_gram_fraction"] == naive_repeated_characters(words, n) / max(
+            len(text), 1
+        )
 
 
 def test_gopher_quality_measures_words_marks_and_lines():
     text = "- The #1 cat ...\n• sat and 22\nwith … "
     words = split_words(text)
     assert words == ["-", "The", "#", "1", "cat", "...", "•", "sat", "and", "22", "with", "…"]
-    measures = gopher_quality(text, words, "en", ["the", "and", "with"])
-    assert measures == {
+    attributes = gopher_quality(text, words, "en", ["the", "and", "with"])
+    assert attributes == {
         "gopher_words": 7,
         "gopher_mean_word_length": (3 + 1 + 3 + 3 + 3 + 2 + 4) / 7,
         "gopher_hash_fraction": 1 / 12,
@@ -196,7 +199,7 @@ def test_gopher_quality_measures_words_marks_and_lines():
     ],
 )
 def test_clean_lines_follows_the_rules_of_c4(line, left):
-    text, *_ = clean_lines(f"First of three lines.\n  {line}\n\nLast of three lines.", "en", RULES)
+    text, *_ = clean_and_count(f"First of three lines.\n  {line}\n\nLast of three lines.", "en", RULES)
     assert text.split("\n") == ["First of three lines.", *([left] if left else []), "Last of three lines."]
 
 
@@ -205,8 +208,8 @@ def test_clean_lines_follows_the_rules_of_c4(line, left):
     [("It ends here.", True), ("It says “so”", True), ("It does not end", False), ("It trails off...", False)],
 )
 def test_clean_lines_keeps_unended_lines_by_default(line, is_kept):
-    assert clean_lines(line, "en", RULES)[0] == line
-    assert bool(clean_lines(line, "en", TextRules(keep_c4_unended_lines=False))[0]) == is_kept
+    assert clean_and_count(line, "en", RULES)[0] == line
+    assert bool(clean_and_count(line, "en", TextRules(keep_c4_unended_lines=False))[0]) == is_kept
 
 
 @pytest.mark.parametrize(
@@ -223,7 +226,7 @@ def test_clean_lines_keeps_unended_lines_by_default(line, is_kept):
     ],
 )
 def test_clean_lines_counts_filler_braces_and_sentences(text, counts):
-    assert tuple(clean_lines(text, "en", RULES)[2].values()) == counts
+    assert tuple(clean_and_count(text, "en", RULES)[2].values()) == counts
 
 
 def test_fineweb_quality_measures_lines_and_their_characters():
@@ -239,37 +242,37 @@ def test_fineweb_quality_measures_lines_and_their_characters():
 
 def test_fineweb_quality_measures_what_c4_left():
     text = "A line that ends well.\nMenu\nHome\nA second line that is here"
-    left, measures = measure(text, "en", RULES)
+    left, attributes = compute_attributes(text, "en", RULES)
     assert left == "A line that ends well.\nA second line that is here"
-    assert measures["fineweb_ended_line_fraction"] == 1 / 2
-    assert measures["fineweb_newline_fraction"] == 1 / 12
-    assert measures["gopher_words"] == 13
+    assert attributes["fineweb_ended_line_fraction"] == 1 / 2
+    assert attributes["fineweb_newline_fraction"] == 1 / 12
+    assert attributes["gopher_words"] == 13
 
 
-def test_measure_cuts_a_text_that_is_longer_than_any_that_may_pass(monkeypatch):
+def test_compute_attributes_cuts_a_text_that_is_longer_than_any_that_may_pass(monkeypatch):
     monkeypatch.setattr(quality, "LONGEST", 1000)
     text = "one two three four.\n" * 200
-    left, measures = measure(text, "en", RULES)
+    left, attributes = compute_attributes(text, "en", RULES)
     assert left == text.rstrip()
-    assert measures["gopher_words"] == 200
-    assert measures["c4_sentences"] == 200
+    assert attributes["gopher_words"] == 200
+    assert attributes["c4_sentences"] == 200
 
 
 @pytest.mark.parametrize(
     "piece", ["a", "a.", ". ", '."', "#\n", "a-", "- ", "[1", "1,", "https://", "x\u0301", "中", "b c d e "]
 )
-def test_measure_takes_time_and_memory_in_proportion_to_the_length(piece):
+def test_compute_attributes_takes_time_and_memory_in_proportion_to_the_length(piece):
     short, long = (piece * (num_characters // len(piece)) for num_characters in (12_500, 200_000))
-    assert grows_linearly(lambda text: measure(text, "en", RULES), short, long, 16)
-    assert peak_bytes(lambda text: measure(text, "en", RULES), long) < 400 * len(long)
+    assert grows_linearly(lambda text: compute_attributes(text, "en", RULES), short, long, 16)
+    assert peak_bytes(lambda text: compute_attributes(text, "en", RULES), long) < 400 * len(long)
 
 
 @settings(deadline=None)
 @given(st.text(max_size=300))
-def test_measure_of_any_text_is_complete(text):
-    _, measures = measure(text, "en", RULES)
-    assert set(measures) == set(MEASURES)
-    assert all(math.isfinite(value) and value >= 0 for value in measures.values())
+def test_compute_attributes_of_any_text_is_complete(text):
+    _, attributes = compute_attributes(text, "en", RULES)
+    assert set(attributes) == set(ATTRIBUTE_NAMES)
+    assert all(math.isfinite(value) and value >= 0 for value in attributes.values())
 
 
 # Languages
@@ -277,28 +280,28 @@ def test_measure_of_any_text_is_complete(text):
 
 def test_clean_lines_counts_the_words_that_it_removes():
     lines = ["One line that stays here.", "Home", "It is long.[12] And [edit] good.", "We use cookies on this site."]
-    left, num_removed, _ = clean_lines("\n\n".join(lines), "en", RULES)
+    left, num_removed, _ = clean_and_count("\n\n".join(lines), "en", RULES)
     assert len(split_words(" ".join(lines))) - num_removed == len(split_words(left))
 
 
 def test_stop_words_are_those_of_the_language_or_the_recipe():
     text = "Der Hund und die Katze sind in dem Haus."
     words = split_words(text)
-    assert measure(text, "de", RULES)[1]["gopher_stop_words"] == 3
-    assert measure(text, "en", RULES)[1]["gopher_stop_words"] == 0
-    assert "gopher_stop_words" not in measure(text, "als", RULES)[1]  # none are known: no rule
-    assert measure(text, "als", TextRules(stop_words={"als": ["Hund", "Maus"]}))[1]["gopher_stop_words"] == 1
+    assert compute_attributes(text, "de", RULES)[1]["gopher_stop_words"] == 3
+    assert compute_attributes(text, "en", RULES)[1]["gopher_stop_words"] == 0
+    assert "gopher_stop_words" not in compute_attributes(text, "als", RULES)[1]  # none are known: no rule
+    assert compute_attributes(text, "als", TextRules(stop_words={"als": ["Hund", "Maus"]}))[1]["gopher_stop_words"] == 1
     assert gopher_quality(text, words, "de", [])["gopher_words"] == 9
 
 
 def test_split_words_cuts_scripts_without_spaces():
     text = "我们今天去公园，看到了很多美丽的花和树，孩子们在草地上玩。\n他们说明天还要再来，因为这里的空气很好。"
-    left, measures = measure(text, "zh", RULES)
+    left, attributes = compute_attributes(text, "zh", RULES)
     assert left == text  # no line is too short
-    assert 20 < measures["gopher_words"] < 40
-    assert measures["gopher_stop_words"] >= 4
-    assert "gopher_mean_word_length" not in measures
-    assert measure(text, "en", RULES)[0] == ""
+    assert 20 < attributes["gopher_words"] < 40
+    assert attributes["gopher_stop_words"] >= 4
+    assert "gopher_mean_word_length" not in attributes
+    assert compute_attributes(text, "en", RULES)[0] == ""
 
 
 @pytest.fixture(scope="module")
@@ -321,3 +324,13 @@ def test_stop_words_occur_in_four_sentences_of_their_language(sentences, languag
     fraction = sum(num >= QualityLimits().min_gopher_stop_words for num in nums) / len(nums)
     print(f"{language}: {fraction:.3f} of {len(nums)}")
     assert fraction > 0.9
+
+
+def test_clean_lines_are_those_that_are_counted():
+    text = (
+        "Lorem ipsum {a} and more.\nThis site uses cookies {b}.\nJavaScript { must be on.\nA line [1] of text. Ok.\nno"
+    )
+    left, num_removed, counts = clean_and_count(text, "en", RULES)
+    assert clean_lines(text, "en", RULES) == left == "Lorem ipsum {a} and more.\nA line  of text. Ok."
+    assert counts == {"c4_lorem_ipsum_lines": 1, "c4_brace_lines": 2, "c4_sentences": 3}
+    assert num_removed == len(split_words(text)) - len(split_words(left))

@@ -19,9 +19,9 @@ from tasks.artifacts.step import Outcome, Step
 from tasks.artifacts.store import Store
 from tasks.execution.reporter import Reporter, reporting
 from tasks.execution.runner import execute
-from tasks.filter.attributes import AttributesConfig, Tools, measures_of, schema
-from tasks.filter.quality import MEASURES, QualityLimits
-from tasks.filter.stage import FilterConfig, broken_rule, clean, limits, with_measures
+from tasks.filter.attributes import AttributesConfig, Tools, attributes_of, schema
+from tasks.filter.quality import ATTRIBUTE_NAMES, QualityLimits
+from tasks.filter.stage import FilterConfig, broken_rule, clean, limits, with_attributes
 from tasks.pii.detect import FINDERS
 from tasks.records import histograms
 from tasks.records.documents import Document, ShardWriter, read_documents
@@ -144,9 +144,9 @@ NOTHING_BLOCKED = Blocklist(np.zeros(0, np.uint64), ())
 def decide(text, model, url="https://example.com/", **settings):
     """The document as it is written and the reason, if any: by its measures as they are kept."""
     document, config = Document(id="1", url=url, date="", file="", offset=0, text=text), FilterConfig(**settings)
-    measured = measures_of(document, config, Tools(NOTHING_BLOCKED, model))
+    measured = attributes_of(document, config, Tools(NOTHING_BLOCKED, model))
     [row] = pa.RecordBatch.from_pylist([measured], schema(config)).to_pylist()
-    measured_document, reason = with_measures(document, row, config), broken_rule(row, config, limits(config))
+    measured_document, reason = with_attributes(document, row, config), broken_rule(row, config, limits(config))
     return measured_document if reason else {**measured_document, "text": clean(text, row, config)}, reason
 
 
@@ -154,7 +154,7 @@ def test_good_document_is_kept_with_its_measures(model):
     document, reason = decide(PROSE, model)
     assert reason is None
     assert document["language"] == "en"
-    assert {*MEASURES, "language_score", "pii_fraction", "pii_email"} <= set(document["attributes"])
+    assert {*ATTRIBUTE_NAMES, "language_score", "pii_fraction", "pii_email"} <= set(document["attributes"])
     assert document["text"] == PROSE.replace("\n\n", "\n")
 
 
