@@ -45,13 +45,15 @@ from tasks.web.download import open_file
 from tasks.web.rate_limit import RateLimiter
 from tasks.web.urls import split_address
 
-VERSION = 6
+VERSION = 7
 COUNTS = (
     "files", "files_with_errors", "files_cut_off", "files_unreadable", "damages", "damaged_bytes", "records_read", "pages"
 )  # fmt: skip
 MAX_ERRORS = 100  # of one file that are listed; all are counted
+MAX_LOGGED = 10  # of all files that are logged
 PAGES = ("response", "revisit", "conversion", "html_resource")
 RECORD_TYPES = (*PAGES, "warcinfo", "request", "metadata", "resource", "continuation", "arc_header")
+# The time of the copy, and perhaps how links in it are rewritten ("id_": not at all), stand before the page's address
 WAYBACK = re.compile(r"https?://web\.archive\.org/web/\d{4,14}(?:[a-z]{2}_)?/(.+)", re.I)
 CONTROLS = re.compile(r"[\0-\x20\x7f-\x9f]")  # a terminal would obey some of them
 BYTES_PER_PAGE = 25_000  # of a compressed crawl, for the progress bar
@@ -91,11 +93,12 @@ class IngestConfig(InputsConfig):
         description="A page larger than this, also after decompression, is dropped as empty/too_large.",
     )
     page_seconds: float = Field(
-        0.9,
+        3.5,
         gt=0,
         le=3600,
         description="CPU seconds that the extraction of a page may take, once for each page and again for each MiB of its HTML; a page "
-        "that takes more is dropped as empty/timeout. The heaviest of 1,722 real pages took 0.7 of this with combined, 0.45 with trafilatura; raise it on a slow machine.",
+        "that takes more is dropped as empty/timeout. The heaviest of 1,722 real pages took 0.18 of this with combined, 0.12 with trafilatura, so that "
+        "a machine that is five times slower drops none of them.",
     )
     max_requests_per_second: float = runtime(
         4.0, ge=0, description="Limit shared by all workers, for remote files; 0 is no limit."
@@ -137,6 +140,7 @@ def ingest_documents(ctx: StageContext, config: IngestConfig, inputs: IngestInpu
         language_id.refuse_unknown(config.languages, model)
     lists = [file for blocklist in inputs.blocklists for file in blocklist.files("*")]
     by_category = blocklists.by_category(lists, config.blocked_categories)
+    # One file that all workers map: the entries are in memory once, not once for each worker.
     blocklists.write_keys(by_category, ctx.state / "blocklist.npy")
     files = located(config, crawl)
     files.sort(key=lambda file: -(file["bytes"] or 0))  # the largest first, or it runs alone at the end
@@ -197,7 +201,7 @@ class File:
     def rate_limiter(self) -> RateLimiter:
         """One for all workers."""
         limits = self.config.max_requests_per_second, self.config.max_bytes_per_second
-        return RateLimiter(self.folder / STATE / "pace", *limits)
+        return RateLimiter(self.folder / STATE / "rate_limit", *limits)
 
     @property
     def errors_path(self) -> Path:
@@ -217,6 +221,8 @@ def ingest_file(file: File) -> Counts:
             if isinstance(found, DamagedRange):
                 counts["damages"] += 1
                 counts["damaged_bytes"] += found.num_bytes
+                # The first ones and the last: a hostile file may have one for every few bytes, and where reading ended is worth
+                # knowing.
                 damages = [*damages[: MAX_ERRORS - 1], found]
                 continue
             kind = kind_of(found)
@@ -227,6 +233,7 @@ def ingest_file(file: File) -> Counts:
                 route_record(found, file, writer)
                 tick()
     if damages:
+        # A file that only ends early is the usual trace of a broken download, and counted apart from damage.
         is_only_cut = damages[0].is_cut and counts["records_read"] > 0
         counts["files_cut_off" if is_only_cut else "files_with_errors"] += 1
         counts["files_unreadable"] += not counts["records_read"]
@@ -285,10 +292,12 @@ def text_of(record: Record, file: File) -> str:
         raise Dropped("empty/too_large")
     if (block := record.block) is None:
         raise Dropped("truncated/archive")
+    # From here on the bytes are a stranger's: the body is decompressed within max_bytes, and parsed in the sandbox alone.
     if record.type == "resource":  # a response without its head
         block = f"HTTP/1.1 200\r\nContent-Type: {record.content_type}\r\n\r\n".encode() + block
     if record.type in ("response", "resource"):
         return sandbox(file.extraction).extract(body_of(block, max_bytes))
+    # A conversion record (WET) is text already, in UTF-8; without an HTTP header its length is that of the text.
     if record.length > max_bytes:
         raise Dropped("empty/too_large")
     if not (text := block.decode("utf-8", "replace").strip()):
@@ -303,9 +312,11 @@ def original_url(url: str) -> str:
 
 
 def _refuse_rubbish(ctx: StageContext, counts: Counts, num_files: int, errors: list[dict[str, Any]]) -> None:
-    """Name every damaged file. Raises UserError where not one could be read."""
-    for found in errors[:MAX_ERRORS]:
+    """Log the first damaged places. Raises UserError where not one file could be read."""
+    for found in errors[:MAX_LOGGED]:
         ctx.log("damaged file {file}, at byte {offset}: {error}".format(**found))
+    if len(errors) > MAX_LOGGED:
+        ctx.log(f"{len(errors) - MAX_LOGGED:,} more damaged places are listed in errors.jsonl of this artifact")
     if counts["files_unreadable"] == num_files:
         raise UserError(
             "none of the {} files is a web archive; the first, {file}, at byte {offset}: {error}. "

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tasks.artifacts.manifest import Documents, Manifest
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
-from tasks.ingest.stage import IngestConfig, original_url
+from tasks.ingest.stage import IngestConfig, _refuse_rubbish, original_url
 from tasks.records.documents import Document, read_documents
 from tasks.web import download
 from tests.support.archives import PARAGRAPH, html, record, response, serving, write_crawl, write_listing
@@ -266,3 +267,11 @@ def test_ingest_reads_doubled_status_lines_and_original_urls_of_a_real_crawl(sha
         document["url"].startswith(("http://stackoverflow.com", "https://stackoverflow.com"))
         for document in kept(documents)
     )
+
+
+def test_log_lists_ten_damaged_places_and_says_where_the_others_are():
+    lines = []
+    errors = [{"file": "a.warc", "offset": number, "bytes": 1, "error": "damaged"} for number in range(100)]
+    _refuse_rubbish(SimpleNamespace(log=lines.append), {"files_unreadable": 0}, 1, errors)
+    assert len(lines) == 11
+    assert lines[-1] == "90 more damaged places are listed in errors.jsonl of this artifact"

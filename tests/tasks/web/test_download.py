@@ -189,7 +189,7 @@ def test_user_agent_names_the_contact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_workers_share_the_request_rate(tmp_path: Path, data: bytes) -> None:
-    rate_limiter = RateLimiter(tmp_path / "state" / "pace", requests_per_second=20)
+    rate_limiter = RateLimiter(tmp_path / "state" / "rate_limit", requests_per_second=20)
     with serving(tmp_path) as server:
         server.faults["/file.gz"] = ["break"] * 4
         with ThreadPoolExecutor(6) as workers:
@@ -205,7 +205,7 @@ def claim(rate_limiter: RateLimiter) -> float:
 
 
 def test_processes_share_a_rate_limit(tmp_path: Path) -> None:
-    rate_limiter = RateLimiter(tmp_path / "pace", requests_per_second=20)
+    rate_limiter = RateLimiter(tmp_path / "rate_limit", requests_per_second=20)
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as workers:
         times = sorted(workers.map(claim, [rate_limiter] * 10))
     assert times[-1] - times[0] > 8 / 20
@@ -216,7 +216,7 @@ def test_busy_server_is_left_alone_by_all_workers(
     tmp_path: Path, data: bytes, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "BACKOFF_SECONDS", 1.0)
-    rate_limiter = RateLimiter(tmp_path / "pace")
+    rate_limiter = RateLimiter(tmp_path / "rate_limit")
     with serving(tmp_path) as server:
         server.faults["/file.gz"] = [fault]
         first = threading.Thread(target=read, args=(server, rate_limiter))
@@ -237,7 +237,7 @@ def test_forbidden_file_is_requested_once(tmp_path: Path, data: bytes) -> None:
 
 
 def test_bytes_are_read_no_faster_than_the_limit(tmp_path: Path, data: bytes) -> None:
-    rate_limiter = RateLimiter(tmp_path / "pace", bytes_per_second=2_000_000)
+    rate_limiter = RateLimiter(tmp_path / "rate_limit", bytes_per_second=2_000_000)
     with serving(tmp_path) as server:
         start = time.monotonic()
         assert read(server, rate_limiter) == data
@@ -245,7 +245,7 @@ def test_bytes_are_read_no_faster_than_the_limit(tmp_path: Path, data: bytes) ->
 
 
 def test_clock_that_was_set_back_does_not_stop_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rate_limiter = RateLimiter(tmp_path / "pace")
+    rate_limiter = RateLimiter(tmp_path / "rate_limit")
     rate_limiter.pause(1e9)
     waited: list[float] = []
     monkeypatch.setattr("time.sleep", lambda seconds: (waited.append(seconds), rate_limiter.path.unlink()))
