@@ -85,12 +85,14 @@ SECRET_SHAPE = re.compile(
     r"|glpat-[\w-]{20,255}|xox[abeprs]-[\w-]{10,255}|hf_[A-Za-z0-9]{30,255}|sk-[\w-]{20,255}"
     r"|eyJ[\w-]{10,4096}\.eyJ[\w-]{4,8192}\.[\w-]{0,4096})"
 )
+# Hexadecimal, or capitals, small letters and digits mixed: names of pages are neither. 24 characters are 96 bits of hexadecimal
 OPAQUE = re.compile(r"[0-9a-fA-F]{24,}|(?=[^0-9]*[0-9])(?=[^A-Z]*[A-Z])(?=[^a-z]*[a-z])[A-Za-z0-9_-]{24,}")
 PATH_PARAMETER = re.compile(r";([^=;/]{1,64})=[^;/]*")  # /page;jsessionid=1A2B
 PATH_SESSION = re.compile(r"\([SAF]\([A-Za-z0-9]{20,64}\)\)/?")  # ASP.NET without cookies: /(S(id))/page
 AUTHORITY = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}:)?(?:\\?/){2}([^/?#\\]*)")
 CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]{0,20}:/)")  # fsspec's: tar://member::https://host/archive.tar
 CONTAINER_SCHEMES = ("abfs", "abfss", "wasb", "wasbs")  # Azure: CONTAINER@ACCOUNT is the address, no user
+# "&" in the forms in which HTML and JSON write it too, as links are copied from there; ";" was a separator in HTML 4
 SEPARATOR = re.compile(r"(&amp;|[&;]|\\u0026)")
 URL_IN_TEXT = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20})?:(?:\\?/){2}[^\s\"<>`]+")
 NAME = re.compile(r"(?<![\w?&;.-])(?P<name>-{0,2}[A-Za-z][\w.-]{0,80})(?P<sign>[\"']?\s?[=:]\s?|\s(?!-))")
@@ -110,6 +112,7 @@ def redact_url(url: str) -> str:
 
 def redact_text(text: str) -> str:
     """`text` without the secrets of the URLs in it, of assignments (password=x, --token x) and of HTTP Authorization headers."""
+    # URLs first: their parameters are assignments as well, but end at "&", which belongs to the value in other text.
     text = URL_IN_TEXT.sub(_redact_match, text)
     text = AUTHORIZATION.sub(REMOVED, text)
     text = "".join(_without_assigned(text))
@@ -155,10 +158,12 @@ def _without_user(url: str) -> str:
         return url
     start, end = match.span(1)
     authority = match[1]
+    # The last @: an unescaped one may be a part of the password.
     user, at, host = authority.rpartition("@")
     if at:
         is_container = url.startswith(tuple(f"{scheme}:" for scheme in CONTAINER_SCHEMES)) and ":" not in user
         return url if is_container else url[:start] + host + url[end:]
+    # No @ before the first slash, and a "port" that is no number: a password with an unescaped slash, user:pass/word@host.
     port = authority.rpartition("]")[2].partition(":")[2]
     if port and not port.isdecimal() and (last := url.rfind("@", end)) > 0:
         return url[:start] + url[last + 1 :]
@@ -172,6 +177,7 @@ def _redact_parameters(query: str, depth: int) -> str:
     pieces = SEPARATOR.split(query)
     names = [_name(piece) for piece in pieces[::2]]
     is_signed = any(name in SIGNATURES or name.startswith(SIGNATURE_PREFIXES) for name in names)
+    # OAuth 2.0 (RFC 6749, section 4.1.2) sends code and state together; alone they are names of countries and products.
     is_oauth_answer = {"code", "state"} <= {
         name for name, piece in zip(names, pieces[::2], strict=True) if "=" in piece
     }

@@ -222,6 +222,7 @@ def _decode_as(body: bytes, charset: str) -> str | None:
     num_lost, num_wide = _num_lost(text)
     if charset == "utf-8" and num_lost == 1 and text.endswith("\ufffd") and num_wide == 1:
         return text  # cut within its only character beyond ASCII
+    # UTF-8 is self-synchronising: half of its characters may be damaged, and the rest still shows what it is.
     most = MAX_DAMAGED_FRACTION_OF_UTF8 if charset == "utf-8" else MAX_DAMAGED_FRACTION
     return text if num_lost <= most * num_wide else None
 
@@ -260,6 +261,7 @@ def text_sample(body: bytes) -> bytes:
 
 def detect_charset(sample: bytes) -> str:
     """Python's codec for text of which nothing is known but that it is not UTF-8."""
+    # Either half may be free of it.
     half = len(sample) // 2
     for piece in (sample, sample[:half], sample[half:]):  # one damaged character makes it give up
         detected = (detect_encoding(piece, html5_compatible=False) or "").lower()

@@ -113,6 +113,7 @@ class DecompressedStream:
 
     def read_more(self) -> bool:
         """Read more bytes into the window; False where `error` or the end of the file leaves no more."""
+        # Empty members and padding give no bytes: the loop goes over them, so that False always means the end.
         before = len(self.window)
         while len(self.window) == before and not self.error and self._has_raw():
             if self.kind == "plain":
@@ -130,11 +131,14 @@ class DecompressedStream:
         """After an error, continue with an empty window where the next member seems to begin; False if none does."""
         self.drop(len(self.window))
         self.inflater, self.error, self.is_cut = None, "", False
+        # A damaged member may have swallowed the members after it, so that the search starts right after its first byte, and
+        # not where inflating stopped. Beyond REREAD_BYTES it starts where inflating stopped: what it swallowed is then lost.
         after_magic = max(self.members[-1][1] + 1 - self.raw_start, 0)
         if after_magic > self.raw_next or self.reread_bytes < REREAD_BYTES + self.source_bytes:
             self.reread_bytes += max(self.raw_next - after_magic, 0)
             self.raw_next = after_magic
         while not (found := MAGIC[self.kind].search(self.raw, self.raw_next)):
+            # A magic number may lie across two reads of the source.
             self.raw_next = max(self.raw_next, len(self.raw) - MAGIC_BYTES + 1)
             if not self._read():
                 self.raw_next = len(self.raw)
@@ -188,6 +192,7 @@ class DecompressedStream:
                 self.window += _salvage(piece)
             self.error = f"damaged {self.kind} member: {error}"
             return
+        # At most one is not empty: bytes after the end of the member, or input that waits since the output is limited.
         self.raw_next += len(piece) - len(self.inflater.unused_data or self.inflater.unconsumed_tail)
         if self.inflater.eof:
             self.inflater = None

@@ -79,6 +79,7 @@ class Sandbox:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.server: subprocess.Popen[bytes] | None = None
+        # Not atexit: a worker of a multiprocessing pool ends without running those functions.
         multiprocessing.util.Finalize(self, self.stop, exitpriority=10)
 
     def extract(self, body: Body) -> str:
@@ -92,6 +93,7 @@ class Sandbox:
         try:
             self.connection.send(body)
             seconds = self.settings.page_seconds * self.settings.scale(body)
+            # The child's CPU limit ends nearly every slow page; this wait is for a process that hangs without computing.
             if not self.connection.poll(WALL_SECONDS + WALL_FACTOR * seconds):
                 self.stop()
                 raise Dropped("empty/timeout")
@@ -107,6 +109,7 @@ class Sandbox:
         """Kill the server and its child."""
         if self.server is not None:
             self.connection.close()
+            # The group: the child that reads the page is a process of its server.
             os.killpg(self.server.pid, signal.SIGKILL)
             self.server.wait()
             self.server = None
@@ -141,6 +144,7 @@ def serve(descriptor: int) -> None:
         "<html><body><p>Imports what the extractor imports at its first page.</p></body></html>", settings.extractor
     )
     prefilter = _prefilter(settings) if settings.languages else None
+    # Objects of the imports leave the collector, so that no collection in a child walks over them and copies their pages of memory.
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -151,6 +155,7 @@ def serve(descriptor: int) -> None:
             _die_with_parent()
             os._exit(_serve_pages(connection, settings, prefilter))
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        # A child that exits by itself has seen the other end close, unless it is to be replaced.
         if status >= 0 and status != RETIRED:
             return
         if status < 0:  # between two pages a child does nothing that could end it, so that a page was sent
@@ -171,10 +176,12 @@ def _serve_pages(connection: Connection, settings: Settings, prefilter: Callable
         except (EOFError, OSError):
             return 0
         allowed = int(settings.memory_bytes * settings.scale(body))
+        # Of address space, over what the process has now: what is left from earlier pages does not count against this one.
         _limit_memory(before["VmSize"] + allowed)
         signal.setitimer(signal.ITIMER_PROF, settings.page_seconds * settings.scale(body))
         reason, text = _result(body, settings.extractor, prefilter)
         signal.setitimer(signal.ITIMER_PROF, 0)
+        # Lifted before the answer is encoded: a limit that is reached there would end the child after the page was read.
         _limit_memory(resource.RLIM_INFINITY)
         memory = _memory()
         if reason == "empty/text" and memory["VmPeak"] > max(

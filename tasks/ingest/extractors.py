@@ -40,6 +40,7 @@ def extract(html: str, extractor: Extractor) -> str:
 def by_trafilatura(html: str, is_precise: bool = True) -> str:
     """With preference for precision and all fallbacks, or with neither."""
     trafilatura, is_patched = _trafilatura()
+    # For lxml, which trafilatura uses; resiliparse has a parser that needs no mending, Lexbor.
     html = mend_characters(html)
     page = html if is_patched else load_tree(html)  # the patch loads it so itself, and saves a copy of the tree
     text = trafilatura.extract(page, favor_precision=is_precise, fast=not is_precise, include_comments=False)

@@ -21,6 +21,7 @@ from tasks.ingest.dropped import Dropped
 
 HEADERS_BYTES = 256 * 1024  # as much as Chrome takes; what follows of longer headers is ignored
 HTML_TYPES = ("text/html", "application/xhtml+xml")
+# Possessive repetitions (*+): a megabyte of blanks or comments before no tag is read once, not once for each of them
 HTML_START = re.compile(
     rb"\s*+(<\?xml[^>]{0,200}>)?+(\s*+<!--((?!-->).)*+-->)*+\s*+<(!doctype\s+html|html|head|body|title|meta|div)\b",
     re.I | re.S,
@@ -30,6 +31,7 @@ BINARY_START = re.compile(
     rb"%PDF|\x89PNG|GIF8|\xff\xd8\xff|PK\x03\x04|\x1f\x8b|RIFF|OggS|ID3|\x7fELF|wOF[F2]|\x00\x00\x01\x00"
 )
 FOLDED = re.compile(rb"\r?\n[ \t]++")
+# At most 8 digits, 4 GiB: a longer number is no chunk of a stored page. Extensions after a semicolon are skipped (RFC 9112, section 7.1.1)
 CHUNK_SIZE = re.compile(rb"0{0,16}([0-9a-fA-F]{1,8})[ \t]*+(?:;[^\r\n]*+)?\r?\n")
 GZIP_MAGIC = b"\x1f\x8b\x08"
 MEDIA_TYPES = ("application", "audio", "font", "image", "text", "video")
@@ -63,6 +65,7 @@ def body_of(block: bytes, max_bytes: int) -> Body:
     if "chunked" in response.headers.get("transfer-encoding", "").lower():
         body = dechunk(body)
     encodings = ",".join(response.headers.get(name, "") for name in ("content-encoding", "transfer-encoding"))
+    # The last encoding named was applied last (RFC 9110, section 8.4), so that it is undone first.
     for encoding in reversed(encodings.lower().split(",")[:MAX_ENCODINGS]):
         body = decompress(body, encoding.strip(), max_bytes)
     content_type = response.headers.get("content-type", "")
@@ -88,6 +91,7 @@ def parse_response(block: bytes) -> Response:
     for line in lines:
         name, _, value = line.partition(":")
         name, value = name.strip().lower(), value.strip()
+        # Repeated headers of encodings are one list (RFC 9110, section 5.3); of any other header the last counts.
         is_repeated_list = name.endswith("-encoding") and name in headers
         headers[name] = f"{headers[name]},{value}" if is_repeated_list else value
     return Response(int(status[1]) if status else None, headers, body)
@@ -160,6 +164,8 @@ def _gunzip(body: bytes, max_bytes: int) -> Iterator[bytes]:
 
 def _inflate(body: bytes, max_bytes: int) -> Iterator[bytes]:
     """zlib's format, as the standard says, of any window; or bare deflate, as some servers send it."""
+    # RFC 1950, section 2.2: method 8, a window of at most 2^15, and the two bytes divisible by 31. Bare deflate passes by chance once
+    # in a thousand, and is then tried after zlib has failed on its first piece.
     is_zlib = len(body) >= 2 and body[0] & 15 == 8 and body[0] >> 4 <= 7 and int.from_bytes(body[:2]) % 31 == 0
     if is_zlib:
         parts = _Member(body, 0, zlib.MAX_WBITS, max_bytes).parts()
@@ -248,6 +254,7 @@ def is_html(body: bytes, content_type: str) -> bool:
     """Whether a body is HTML: announced as such and not recognised as something else, or recognised as HTML."""
     label = CHARSET.search(content_type)
     wide = wide_charset(body, label[1] if label else "")
+    # Twice the bytes of UTF-16, for as many characters.
     start = body[:8192].decode(wide, "ignore").encode() if wide else body[:4096].removeprefix(b"\xef\xbb\xbf")
     if BINARY_START.match(start):
         return False

@@ -126,6 +126,7 @@ def find_urls(asked: InputsConfig, skipped: list[str] | None = None) -> list[str
         raise UserError(f"an input is empty: {REMEDY}")
     if SAMPLE in asked.inputs:
         raise UserError(f"input sample is given with others ({asked.inputs}): give it alone, or leave it out")
+    # Each once, in the order given: two globs may name one file, whose pages would be documents twice.
     urls = list(
         dict.fromkeys(url for name in asked.inputs if not name.startswith("cc:") for url in find(name, skipped))
     )
@@ -162,6 +163,7 @@ def located(asked: InputsConfig, artifact: Crawl) -> list[ListedFile]:
     """The files of a crawl at their current places: they may have been moved since they were listed."""
     files: list[ListedFile] = read_lines(artifact.folder / "inputs.jsonl")
     current = _current_urls(asked, files)
+    # Inputs that name a crawl (cc:) are not looked up again, so that the current places may be fewer than the listed ones.
     for number, file in enumerate(files):
         url = current[number] if number < len(current) else file["url"]
         file["url"] = url if "://" in url else str(artifact.folder / url)
@@ -244,6 +246,7 @@ def _wacz_members(path: str) -> list[str]:
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{_shown(path)} is no WACZ file ({error}): leave it out, or get it again") from error
     names = [member.filename for member in members if ARCHIVE.search(member.filename) and not member.flag_bits & 1]
+    # The name becomes a part of a chained URL of fsspec: with these marks it could name another file or host.
     names = [name for name in names if "::" not in name and "://" not in name]
     if not names:
         raise UserError(f"{_shown(path)} holds no web archive: {REMEDY}")
@@ -315,6 +318,7 @@ def shard_names(urls: Iterable[str]) -> list[str]:
     for url in urls:
         file_name = url.partition("::")[0].partition("?")[0].rpartition("/")[2]
         safe = re.sub(r"[^\w.-]+", "-", ARCHIVE.sub("", file_name))
+        # The end of a long name: in crawls that is where the number of the file stands. A cut may split a character: it goes.
         stem = safe.encode("utf-8", "ignore")[-MAX_NAME_BYTES:].decode("utf-8", "ignore") or "file"
         name, number = stem, next_numbers.get(stem, 2)
         while name in names:

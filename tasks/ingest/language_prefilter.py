@@ -19,6 +19,7 @@ def prefilter_language(html: str, wanted: tuple[str, ...], min_score: float, mod
     text = stripped(html)[:MAX_CHARACTERS]
     if len(text) < MIN_CHARACTERS:
         return
+    # k=-1 asks for all 176 languages: the wanted one of a bilingual page may be far down the list.
     labels, scores = model.predict(text.replace("\n", " "), k=-1)
     codes = [label.removeprefix(language_id.LABEL) for label in labels]
     if codes and sum(score for code, score in zip(codes, scores, strict=True) if code in wanted) < min_score:

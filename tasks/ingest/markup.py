@@ -15,6 +15,7 @@ NUMBER_DIGITS = 7  # of a code point, without leading zeros
 REFERENCE = re.compile(r"&#(?:[xX]0*([0-9a-fA-F]+)|0*([0-9]+));?")
 FORBIDDEN = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 SUSPECTS = "\0\ufffe\uffff"  # the others that remain after decoding harm no parser, and are removed from the text
+# An attribute that holds < hides its tag here; the depth counted is then a little off, for which MAX_DEPTH leaves room
 TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9:-]{0,30})[^<>]*+>")
 VOID = frozenset(
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"]
@@ -77,6 +78,7 @@ def mend_characters(html: str) -> str:
 def _mended(reference: re.Match[str]) -> str:
     digits = reference[1] or reference[2]
     code = int(digits, 16 if reference[1] else 10) if len(digits) <= NUMBER_DIGITS else 0
+    # FFFE and FFFF of every plane are noncharacters, those beyond the first plane too.
     is_character = 0 < code < 0x110000 and not FORBIDDEN.match(chr(code)) and code & 0xFFFE != 0xFFFE
     return reference[0] if is_character or 0x80 <= code < 0xA0 else ""  # these mean windows-1252, which parsers know
 
@@ -103,6 +105,7 @@ def flatten(html: str, max_depth: int = MAX_DEPTH) -> str:
         if name in VOID:
             continue
         if tag[1]:
+            # The end tag of a removed element goes with it; else all that is open within the element ends, as in a parser.
             is_removed = removed[name] > 0
             removed[name] -= is_removed
             if not is_removed and name in stack:

@@ -55,6 +55,7 @@ CONDITION = re.compile(
     r"(?P<translated>, *'[A-Z]+', *'[a-z]+'\))?(?:(?:=|, *)'(?P<text>[^']*)')?(?P<flag>, *'i')?\)?"
 )
 ANY_OF = re.compile(r"\[\s*@(?:\s+or\s+@)*\s*\]")
+# 2^15 values of at most so many characters are cached for each attribute: 32 MB at worst where they are ASCII
 CACHED_CHARACTERS = 1000  # longer values are not cached
 LOOKAHEAD = re.compile(r"\(\?[=!]\w+\)")  # RE2 has none; without it more elements are tagged
 
@@ -121,6 +122,7 @@ def _apply() -> None:
         *((htmlprocessing, "prune_unwanted_nodes"), (main_extractor, "extract_content"), (xml, "delete_element")),
         *((utils, "load_html"), (utils, "trim"), (utils, "HTML_PARSER")),
     )
+    # All names are looked up before anything is changed: half a patch could change the output.
     for module, name in used:
         getattr(module, name)
     _tables.clear()

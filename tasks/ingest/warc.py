@@ -104,6 +104,7 @@ def read_records(source: IO[bytes], max_bytes: int) -> Iterator[Record | Damaged
         try:
             yield from _read_record(stream, max_bytes)
         except RecordError as error:
+            # At least one byte goes, or the header that just failed would be found again for ever.
             if stream.start == start and stream.window:
                 stream.drop(1)
             is_found = _skip_to_next_record(stream)
@@ -165,6 +166,7 @@ def _read_record(stream: DecompressedStream, max_bytes: int) -> Iterator[Record]
         end = 0
     else:
         end = header.num_bytes + header.length
+    # RESYNC_BYTES more than the block: whether its length is right shows in what follows it.
     stream.fill_to(end + RESYNC_BYTES)
     error = _check_end(stream, end, header.num_line_ends)
     if header.length <= max_bytes:
@@ -247,6 +249,7 @@ def _parse_arc_header(window: bytearray, index: int = 0) -> Header | None:
 
 
 def _text(value: bytes, max_characters: int = MAX_FIELD_CHARACTERS) -> str:
+    # A character of UTF-8 has at most four bytes. Headers of old crawls are in Latin-1, which decodes everything.
     value = value[: 4 * max_characters]
     try:
         return value.decode()[:max_characters]
@@ -310,6 +313,7 @@ def _skip_to_next_record(stream: DecompressedStream) -> bool:
         if (found := _find_header(stream.window, 0)) >= 0:
             stream.drop(found)
             return True
+        # The last bytes stay: the header that is looked for may have begun in them.
         stream.drop(max(len(stream.window) - RESYNC_BYTES, 0))
         if stream.read_more():
             continue

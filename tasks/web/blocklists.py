@@ -50,6 +50,7 @@ def read_entries(file: Path) -> Iterator[str]:
     """The hosts and pages of a list, in lower case, without scheme and comments. The entries .host and *.host count as host."""
     with fsspec.open(str(file), "rt", compression="infer", encoding="utf-8", errors="replace") as stream:
         for line in _bounded_lines(stream):
+            # The last field: a line of a hosts file is "0.0.0.0 example.com".
             if fields := line.partition("#")[0].split():
                 entry = fields[-1].lower().lstrip("*.")
                 entry = (re.sub("/{2,}", "/", SCHEME.sub("", entry)) if "//" in entry else entry).rstrip("/")
@@ -80,6 +81,7 @@ def write_keys(lists: dict[str, list[Path]], path: Path) -> int:
         for file in files:
             hashes = np.fromiter(map(_hash, read_entries(file)), np.uint64)
             parts.append(hashes & ~CATEGORY_BITS | np.uint64(number))
+    # Sorted, as the search in them needs; an entry that two lists of one category name counts once.
     keys = np.unique(np.concatenate(parts))
     np.save(path, keys)
     return len(keys)

@@ -116,6 +116,7 @@ def identify(text: str, model: Any) -> tuple[str, float]:
     labels, scores = model.predict(as_one_line(text))
     if not labels:
         return "", 0.0
+    # fastText adds 1e-5 to a probability before it takes the logarithm, so that its result may lie a little above 1.
     return labels[0].removeprefix(LABEL), min(1.0, float(scores[0]))
 
 

@@ -46,6 +46,7 @@ class RateLimiter:
             return
         with self._times() as times:
             now = time.time()
+            # Bytes that were not used while nobody read are not saved up: the limit holds for every second.
             times.next_byte = max(times.next_byte, now) + num_bytes / self.bytes_per_second
             wait = times.next_byte - now
         time.sleep(min(wait, MAX_WAIT_SECONDS))
@@ -74,5 +75,6 @@ class RateLimiter:
             stored = file.read(TIMES.size)
             times = Times(*TIMES.unpack(stored)) if len(stored) == TIMES.size else Times()
             yield times
+            # Opened to append, a file is written at its end: cut to nothing, that is its start.
             file.truncate(0)
             file.write(TIMES.pack(times.next_request, times.next_byte, times.paused_until))

@@ -23,6 +23,7 @@ TRACKING = re.compile(r"(?:utm_\w+|fbclid|gclid|msclkid)(?:=|$)", re.IGNORECASE)
 UNSAFE = str.maketrans("", "", "\t\r\n")  # urllib removes them before it parses, as browsers do
 AUTHORITY_END = re.compile(r"[/?#]")
 
+# Without suffix_list_urls and cache_dir it reads its packaged list: the same on every machine, and nothing is fetched
 split_host = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
 
 
@@ -58,6 +59,7 @@ def _split(url: str) -> SplitResult:
     if len(url) > MAX_URL_CHARACTERS:
         raise ValueError(f"a URL has {len(url):,} characters; at most {MAX_URL_CHARACTERS:,} are read")
     if not url.isascii():
+        # Only beyond ASCII does urllib compare with NFKC, which is what the bound is for.
         authority = url.translate(UNSAFE).partition("//")[2]
         if len(AUTHORITY_END.split(authority, maxsplit=1)[0]) > MAX_AUTHORITY_CHARACTERS:
             raise ValueError(f"a URL has a host of more than {MAX_AUTHORITY_CHARACTERS:,} characters")

@@ -79,6 +79,7 @@ def newest_lists(url: str = URL) -> Path:
     """
     cache = _cache_folder()
     record = cache / "record.json"
+    # The time of the record, not of the lists: it is written again when the server says that they have not changed.
     kept = _read_record(cache, record)
     if kept and time.time() - record.stat().st_mtime < MAX_AGE_SECONDS:
         return cache / kept["folder"]
