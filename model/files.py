@@ -16,6 +16,20 @@ MAX_NAME_BYTES = 255  # of ext4, XFS, Btrfs, ZFS, NFS
 TEMPORARY = ".tmp"
 
 
+_written: list[Path] | None = None  # what `recording_writes` collects
+
+
+@contextlib.contextmanager
+def recording_writes() -> Iterator[list[Path]]:
+    """The paths that `replacing` has written in this process since the block began, by whatever thread. Blocks are not nested."""
+    global _written  # noqa: PLW0603 - one worker process writes one shard at a time
+    _written = []
+    try:
+        yield _written
+    finally:
+        _written = None
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path next to `path`, for the block to write. Then it replaces `path`: a reader sees the old file or the whole new one.
@@ -32,6 +46,8 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
+        if _written is not None:
+            _written.append(path)
     finally:
         temporary.unlink(missing_ok=True)
 

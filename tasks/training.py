@@ -21,6 +21,7 @@ from tasks.artifacts.manifest import Artifact, Checkpoint, Tokenizer, Tokens
 from tasks.artifacts.step import Outcome
 from tasks.execution.context import StageContext
 from tasks.execution.launcher import Metrics, launch
+from tasks.execution.shared_checkpoints import shared_checkpoints
 from tasks.plots import picture
 
 PLOT_SECONDS = 60.0  # between two plots of the loss: one takes a part of a second, and metrics come with every step
@@ -48,14 +49,15 @@ def train(
     run_file = ctx.state / "run.json"
     run_file.write_text(settings.model_dump_json(indent=1))
     follower = Follower(ctx, num_steps, shown)
-    launch(
-        module,
-        run_file,
-        num_ranks=num_ranks,
-        metrics_file=ctx.folder / "metrics.jsonl",
-        on_metrics=follower,
-        lease=ctx.lease,
-    )
+    with shared_checkpoints(ctx):
+        launch(
+            module,
+            run_file,
+            num_ranks=num_ranks,
+            metrics_file=ctx.folder / "metrics.jsonl",
+            on_metrics=follower,
+            lease=ctx.lease,
+        )
     # Once more for the last minute, and for samples that were written after the last line of metrics.
     follower.plot()
     follower.report_samples()

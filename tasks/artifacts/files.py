@@ -77,6 +77,14 @@ def cache_folder() -> Path:
     return folder / "crawl2chat"
 
 
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether `path`, all symbolic links followed, lies under `folder`. A circle of links does not."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):
+        return False
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace the text of a file, see `replacing`."""
     with replacing(path) as temporary:

@@ -17,14 +17,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import fsspec
 from pydantic import ValidationError
 
 from model.errors import UserError
-from model.files import replacing
-from tasks.artifacts.files import Hashes, cache_folder, logger, write_atomically
+from tasks.artifacts.cache import Cache, cache_bytes
+from tasks.artifacts.files import Hashes, cache_folder, is_inside, logger, write_atomically
 from tasks.artifacts.manifest import (
     CONTROL,
     MANIFEST,
@@ -37,15 +36,15 @@ from tasks.artifacts.manifest import (
     is_bookkeeping,
     kind_named,
 )
+from tasks.artifacts.object_servers import open_objects
+from tasks.artifacts.remote import DamagedArtifact, Remote
 from tasks.artifacts.step import A_co
-from tasks.redaction import redact_text, redact_url
+from tasks.redaction import redact_url
+
+__all__ = ["DamagedArtifact", "Store"]
 
 MAX_MANIFEST_BYTES = 2**28  # a crawl of 90,000 files has some 270,000 records of 200 bytes
 MAX_POINTER_BYTES = 1_000
-
-
-class DamagedArtifact(UserError):
-    """The files of a finished artifact differ from its manifest, or the manifest cannot be read."""
 
 
 class Store:
@@ -57,11 +56,13 @@ class Store:
     def __init__(self, url: str, local: Path | None = None) -> None:
         self.url = url.rstrip("/") or url
         self.shown_url = redact_url(self.url)  # for messages: a URL may hold a password
-        self.remote = None if "://" not in url else _filesystem(self.url)
-        cache = local or cache_folder()
+        cache = local or Path(os.environ.get("CRAWL2CHAT_CACHE") or cache_folder())
         name = hashlib.sha256(self.url.encode()).hexdigest()[:8]
-        self.root = Path(url).absolute() if self.remote is None else cache / name
+        self.root = cache / name if "://" in url else Path(url).absolute()
         self.hashes = Hashes(self.root / "hashes.json", cache / f"hashes-{name}.json")
+        self.remote: Remote | None = Remote(open_objects(self.url), self.root, self.hashes) if "://" in url else None
+        self.cache = Cache(self.root, cache_bytes()) if self.remote else None
+        self.fetched: set[str] = set()  # artifacts whose manifest this object has compared with the remote one
 
     @classmethod
     def default(cls) -> Self:
@@ -74,15 +75,19 @@ class Store:
             folder = self.root / check_id(artifact_id)
         except ValueError as error:
             raise UserError(f"there is no artifact {artifact_id[:80]!r}: {error}") from None
-        if not _is_inside(folder, self.root):
+        if not is_inside(folder, self.root):
             raise DamagedArtifact(f"{folder} is a link that leads out of the store: delete it")
         return folder
 
     def find(self, artifact_id: str) -> Manifest | None:
         """The manifest of a finished artifact, or None. Raises DamagedArtifact where the manifest cannot be used."""
         path = self.folder(artifact_id) / MANIFEST
-        if not path.exists() and self.remote is not None:
-            self._download(f"{artifact_id}/{MANIFEST}", MAX_MANIFEST_BYTES)
+        # The remote manifest counts, and is asked for once: another machine may have made the artifact again, or removed it.
+        if self.remote is not None and artifact_id not in self.fetched:
+            if self.remote.fetch(f"{artifact_id}/{MANIFEST}", path, MAX_MANIFEST_BYTES):
+                self.fetched.add(artifact_id)
+            else:
+                path.unlink(missing_ok=True)
         return _read_manifest(path, artifact_id) if path.exists() or path.is_symlink() else None
 
     def open(self, artifact_id: str, kind: type[A_co]) -> A_co:
@@ -101,30 +106,29 @@ class Store:
                 f"artifact {artifact_id} is of kind {manifest.kind}, and {kind.__name__} is needed here: name one of that kind"
             )
         folder = self.folder(artifact_id)
-        if self.remote is not None:
-            for file in manifest.files:
-                if not (folder / file.path).exists():
-                    self._download(f"{artifact_id}/{file.path}", file.bytes)
-                    if not (folder / file.path).exists():
-                        raise DamagedArtifact(
-                            f"{self.shown_url}/{artifact_id}/{file.path} was deleted: make artifact {artifact_id} again with "
-                            f"`crawl2chat run RECIPE --force {manifest.stage}`"
-                        )
+        if self.remote is not None and self.cache is not None:
+            self.cache.hold(artifact_id)
+            self.verify(manifest)  # drops damaged copies
+            missing = [file for file in manifest.files if not (folder / file.path).exists()]
+            self.cache.make_room(sum(file.bytes for file in missing))
+            self.remote.fetch_files(artifact_id, folder, missing)
         self.verify(manifest)
         return kind(manifest, folder)
 
     def verify(self, manifest: Manifest) -> None:
-        """Raises DamagedArtifact where a file is not what its manifest says."""
+        """Raises DamagedArtifact where a file is not what its manifest says. A copy of a remote file is deleted instead: there is another."""
         folder = self.folder(manifest.id)
         inside: set[Path] = set()
         for file in manifest.files:
             path = folder / file.path
             # Resolving a path costs a system call for each of its folders; a file that is no link lies where its folder does.
             if path.is_symlink() or path.parent not in inside:
-                if not _is_inside(path, folder):
+                if not is_inside(path, folder):
                     raise DamagedArtifact(f"{path} is a link that leads out of the artifact {manifest.id}: delete it")
                 inside.add(path.parent)
-            if reason := self._damage(path, file):
+            if (reason := self._damage(path, file)) and self.remote is not None and path.is_file():
+                path.unlink()
+            elif reason:
                 raise DamagedArtifact(
                     f"{path} {reason}: make artifact {manifest.id} again with `crawl2chat run RECIPE --force {manifest.stage}`"
                 )
@@ -145,28 +149,25 @@ class Store:
         for parent, folders, files in os.walk(folder):
             for name in (*folders, *files):
                 path = Path(parent, name)
-                if path.is_symlink() and not _is_inside(path, folder):
+                if path.is_symlink() and not is_inside(path, folder):
                     raise DamagedArtifact(f"{path} is a link that leads out of the artifact's folder: delete it")
         return folder
 
     def commit(self, manifest: Manifest, fence: AbstractContextManager[None] | None = None) -> None:
         """Make the work in the artifact's folder an artifact: drop its state, write the manifest last, both within `fence`.
 
-        In a remote store whoever commits first counts: raises FileExistsError where another machine was faster. An object store
-        that has conditional writes (S3, GCS) decides that; on others fsspec looks first, which leaves a gap of milliseconds.
+        Raises FileExistsError where a remote store has a manifest of this artifact already.
         """
         folder = self.folder(manifest.id)
         text = manifest.model_dump_json(indent=1)
         Manifest.model_validate_json(text)  # or the artifact could not be read again
         # Files first and the manifest last: an artifact without a manifest does not exist for anybody.
         if self.remote is not None:
-            filesystem, root = self.remote
-            for file in manifest.files:
-                filesystem.makedirs(f"{root}/{manifest.id}/{file.path}".rsplit("/", 1)[0], exist_ok=True)
-                filesystem.put_file(str(folder / file.path), f"{root}/{manifest.id}/{file.path}")
+            self.remote.publish_files(manifest.id, folder, manifest.files)
         with fence or contextlib.nullcontext():
             if self.remote is not None:
-                filesystem.pipe_file(f"{root}/{manifest.id}/{MANIFEST}", text.encode(), mode="create")
+                self.remote.publish_manifest(manifest.id, text)
+                self.fetched.add(manifest.id)
             shutil.rmtree(folder / STATE, ignore_errors=True)
             write_atomically(folder / MANIFEST, text)
         self.hashes.save()
@@ -176,9 +177,8 @@ class Store:
         folder = self.folder(artifact_id)
         (folder / MANIFEST).unlink(missing_ok=True)
         if self.remote is not None:
-            filesystem, root = self.remote
-            if filesystem.exists(f"{root}/{artifact_id}/{MANIFEST}"):
-                filesystem.rm_file(f"{root}/{artifact_id}/{MANIFEST}")
+            self.remote.objects.delete([f"{artifact_id}/{MANIFEST}"])  # its files are what `crawl2chat gc` removes
+            self.fetched.discard(artifact_id)
         # The lease and its locks stay: whoever discards holds them.
         for path in folder.glob("*"):
             if path.name == STATE or not is_bookkeeping(path.name):
@@ -200,9 +200,7 @@ class Store:
             return
         write_atomically(self.root / pointer, manifest.fingerprint)
         if self.remote is not None:
-            filesystem, root = self.remote
-            filesystem.makedirs(f"{root}/{pointer.rpartition('/')[0]}", exist_ok=True)
-            filesystem.pipe_file(f"{root}/{pointer}", manifest.fingerprint.encode())
+            self.remote.objects.put(pointer, manifest.fingerprint.encode())
 
     def latest(self, recipe: str, stage: str) -> str:
         """The id of the artifact that `stage` made last in `recipe`. Raises UserError where it made none."""
@@ -216,10 +214,10 @@ class Store:
     def _read_pointer(self, pointer: str) -> str | None:
         path = self.root / pointer
         if self.remote is not None:
-            self._download(pointer, MAX_POINTER_BYTES)
+            self.remote.fetch(pointer, path, MAX_POINTER_BYTES)
         if not path.is_file():
             return None
-        if not _is_inside(path, self.root):
+        if not is_inside(path, self.root):
             raise DamagedArtifact(f"{path} is a link that leads out of the store: delete it")
         with path.open("rb") as stream:
             content = stream.read(MAX_POINTER_BYTES)
@@ -235,8 +233,7 @@ class Store:
         except ValueError:
             return False
         if self.remote is not None:
-            filesystem, root = self.remote
-            return bool(filesystem.exists(f"{root}/{pointers}"))
+            return next(self.remote.objects.listing(f"{pointers}/"), None) is not None
         return (self.root / pointers).is_dir()
 
     def manifests(self) -> Iterator[Manifest]:
@@ -248,32 +245,6 @@ class Store:
             except UserError as error:
                 logger.warning("%s", error)
 
-    def _download(self, name: str, max_bytes: int) -> None:
-        """Copy a file of the remote store, if it is there, to its place. Raises DamagedArtifact where it is larger than it may be."""
-        assert self.remote is not None
-        filesystem, root = self.remote
-        if not filesystem.exists(f"{root}/{name}"):
-            return
-        path = self.root / name
-        # The size is checked before the copy, so that a damaged or hostile store cannot fill this disk.
-        if (num_bytes := filesystem.size(f"{root}/{name}")) is not None and num_bytes > max_bytes:
-            raise DamagedArtifact(
-                f"{self.shown_url}/{name} has {num_bytes} bytes, where {max_bytes} are the most: delete it"
-            )
-        if not _is_inside(path, self.root):
-            raise DamagedArtifact(f"{path} is a link that leads out of the store: delete it")
-        with replacing(path) as temporary:
-            filesystem.get_file(f"{root}/{name}", str(temporary))
-
-
-def _filesystem(url: str) -> Any:
-    try:
-        return fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:  # a protocol that is unknown, or whose package is not installed
-        raise UserError(
-            f"the store {redact_url(url)} cannot be used ({redact_text(str(error))}): name a folder or another URL with CRAWL2CHAT_STORE"
-        ) from None
-
 
 def _pointer(recipe: str, stage: str) -> str:
     try:
@@ -282,18 +253,10 @@ def _pointer(recipe: str, stage: str) -> str:
         raise UserError(f"stage {stage[:80]!r} of recipe {recipe[:80]!r} cannot be looked up: {error}") from None
 
 
-def _is_inside(path: Path, folder: Path) -> bool:
-    """Whether `path`, all symbolic links followed, lies under `folder`. A circle of links does not."""
-    try:
-        return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):
-        return False
-
-
 def _read_manifest(path: Path, artifact_id: str) -> Manifest:
     """The manifest of `artifact_id`. Raises DamagedArtifact where the file is not that."""
     remedy = f"delete {path.parent} and run its stage again"
-    if not path.is_file() or not _is_inside(path, path.parent):
+    if not path.is_file() or not is_inside(path, path.parent):
         raise DamagedArtifact(f"{path} is not a regular file of its folder: {remedy}")
     if (num_bytes := path.stat().st_size) > MAX_MANIFEST_BYTES:
         raise DamagedArtifact(f"{path} has {num_bytes} bytes, where {MAX_MANIFEST_BYTES} are the most: {remedy}")

@@ -187,7 +187,8 @@ def deduplicate_documents(ctx: StageContext, config: DedupConfig, inputs: DedupI
     # Every pass below has a record for each shard (tasks/execution/shards.py) and writes files that it can write again:
     # after a kill the stage repeats what was unfinished, and the columns of finished shards are still there.
     prepare(ctx, work, sources[: len(known)], questions)
-    map_over(ctx, "sign", sign_shard, shards)
+    # The columns are files of all shards, so another machine that takes over signs again.
+    map_over(ctx, "sign", sign_shard, shards, is_shared=False)
     verdicts = assign_clusters(ctx, work, paths, num_known=firsts[len(known)])
     write_verdicts(work, verdicts, decontaminate(ctx, config, shards, questions))
     write_clusters(ctx.folder / "clusters.jsonl", work, sources, verdicts)
@@ -231,7 +232,9 @@ def prepare(ctx: StageContext, work: Work, known: Sequence[tuple[int, Path]], qu
     np.save(work.state / "questions.npy", questions.ngrams)
 
 
-def map_over(ctx: StageContext, name: str, work: Callable[[Shard], Counts], shards: Sequence[Shard]) -> Counts:
+def map_over(
+    ctx: StageContext, name: str, work: Callable[[Shard], Counts], shards: Sequence[Shard], *, is_shared: bool = True
+) -> Counts:
     """Run one pass over all shards in worker processes; the sum of their counts."""
     return map_shards(
         ctx,
@@ -241,6 +244,7 @@ def map_over(ctx: StageContext, name: str, work: Callable[[Shard], Counts], shar
         num_workers=shards[0].work.num_workers if shards else 1,
         total=sum(shard.num_documents for shard in shards),
         unit="documents",
+        is_shared=is_shared,
     )
 
 

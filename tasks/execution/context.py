@@ -9,6 +9,7 @@ from tasks.artifacts.manifest import STATE
 from tasks.artifacts.step import Step
 from tasks.execution.lease import Lease
 from tasks.execution.reporter import REPORTERS, Row, logger
+from tasks.execution.shared_work import SharedWork
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class StageContext:
     step: Step[Any]
     folder: Path
     lease: Lease | None = None
+    shared_work: SharedWork | None = None  # of a remote store: where other machines find what this run has finished
 
     @property
     def state(self) -> Path:

@@ -17,8 +17,8 @@ A holder that wakes up after it was taken over still believes that it holds the 
 renewal, by ranks and workers once a second and before each checkpoint, before each shard's record, and, under .lease.lock, on commit. Who
 finds another token raises LeaseLost and commits nothing. This is the fencing token of Kleppmann, "How to do distributed locking" (2016).
 
-These files lie on a folder that runs share. Of a remote store that is this machine's copy: there two machines may do the same
-work, and whoever commits first counts (`Store.commit`). A store that can put conditionally can implement `Lease` and change that.
+These files lie on a folder that runs share. Of a remote store that is this machine's cache, and tasks/execution/store_lease.py adds
+a lease among machines.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,7 +60,9 @@ class Lease(Protocol):
 class FolderLease:
     """A lease on a folder that all runs see. Made by `lease`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, reads: Sequence[str] = ()) -> None:
+        """`reads`: ids of the artifacts that the holder reads, for `crawl2chat gc`."""
+        self.reads = list(reads)
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / LEASE
         self.file = LeaseFile(self.path, secrets.token_hex(16))
@@ -99,7 +101,12 @@ class FolderLease:
             with contextlib.suppress(OSError):  # no kernel locks here: then time decides
                 self.alive.acquire()
             with replacing(self.path) as temporary:
-                holder = {"token": self.file.token, "host": socket.gethostname(), "pid": os.getpid()}
+                holder = {
+                    "token": self.file.token,
+                    "host": socket.gethostname(),
+                    "pid": os.getpid(),
+                    "reads": self.reads,
+                }
                 temporary.write_text(json.dumps(holder), encoding="utf-8")
             return True
 
@@ -154,10 +161,10 @@ class FolderLease:
 
 
 @contextlib.contextmanager
-def lease(folder: Path, log: Callable[[str], None] = logger.info) -> Iterator[Lease]:
+def lease(folder: Path, log: Callable[[str], None] = logger.info, reads: Sequence[str] = ()) -> Iterator[FolderLease]:
     """Hold `folder` against other runs. Waits, after a message, for a run that holds it; takes over from one that does not renew."""
     # Polled, not waited for in the kernel: a lock file has no queue, and a holder that hangs never wakes a waiter.
-    held = FolderLease(folder)
+    held = FolderLease(folder, reads)
     if not held.take():
         log("another run is at this stage: waiting for it")
         while not held.take():

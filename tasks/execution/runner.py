@@ -16,9 +16,10 @@ from tasks.artifacts.manifest import Artifact, Manifest
 from tasks.artifacts.step import NoInputs, Step, gather, kind_of_role
 from tasks.artifacts.store import Store
 from tasks.execution.context import StageContext
-from tasks.execution.lease import lease
 from tasks.execution.provenance import provenance
 from tasks.execution.reporter import REPORTERS
+from tasks.execution.shared_work import SharedWork
+from tasks.execution.store_lease import artifact_lease
 
 
 def execute(step: Step[Any], store: Store, *, force: bool = False) -> Manifest:
@@ -34,8 +35,9 @@ def execute(step: Step[Any], store: Store, *, force: bool = False) -> Manifest:
             execute(source, store)
     inputs = {role: store.open(given.id, kind_of_role(step.takes, role)) for role, given in step.inputs.items()}
     folder = store.folder(step.id)
-    with lease(folder, StageContext(step, folder).log) as held:
-        run = StageContext(step, folder, held)
+    reads = [given.id for given in step.inputs.values()]
+    with artifact_lease(store, step.id, StageContext(step, folder).log, reads) as held:
+        run = StageContext(step, folder, held, SharedWork(store, step.id) if store.remote else None)
         if not force and (manifest := up_to_date(step, store)):  # another runner finished it while this one waited
             _report_finished(step, manifest, is_skipped=True)
             return manifest
@@ -45,6 +47,8 @@ def execute(step: Step[Any], store: Store, *, force: bool = False) -> Manifest:
                 store.discard(step.id)
         remove_temporary_files(store.prepare(step.id))
         manifest = _make(run, store, inputs)
+        if run.shared_work:
+            run.shared_work.remove()
     _report_finished(step, manifest, is_skipped=False)
     return manifest
 
@@ -72,6 +76,8 @@ def _report_finished(step: Step[Any], manifest: Manifest, is_skipped: bool) -> N
 def _make(ctx: StageContext, store: Store, inputs: dict[str, Artifact]) -> Manifest:
     started, start = datetime.now(UTC), time.monotonic()
     step = ctx.step
+    if ctx.shared_work and (num_shards := ctx.shared_work.restore_shards()):
+        ctx.log(f"{num_shards} shards were finished on another machine")
     given = () if step.takes is NoInputs else (gather(step.takes, inputs),)
     outcome = step.run(ctx, step.config, *given)
     manifest = Manifest(

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from model.errors import UserError
-from model.files import MAX_NAME_BYTES, remove_temporary_files, short_file_name
+from model.files import remove_temporary_files
 from tasks.artifacts.files import write_atomically
 from tasks.execution.context import StageContext
 from tasks.execution.executor import Counts, Record, Result, S, Task, WorkersLost, chosen_executor, tick
+from tasks.execution.shared_work import SHARDS, shard_file
 
 __all__ = ["Counts", "map_shards", "tick"]  # all that a stage needs
 
@@ -28,12 +29,14 @@ def map_shards(
     num_workers: int,
     total: int,
     unit: str,
+    is_shared: bool = True,
 ) -> Counts:
     """Run `work` on every (name, shard) that has no record yet; the sum of all counts.
 
     `total` is how many units `work` counts with `tick`, or an estimate. An error of a shard, an interrupt or the loss of the lease ends
     the stage at once: its workers are killed, finished shards keep their records. Raises RuntimeError with the shards' names where a worker
-    process was killed, UserError where there is no shard.
+    process was killed, UserError where there is no shard. `is_shared`: whether a shard's result is the files that it writes with
+    `replacing`, so that another machine can resume from them. One that writes into a file of all shards has to be done there again.
     """
     if not shards:
         raise UserError(f"stage {ctx.step.stage} has no shard to read: run the stage before it again with --force")
@@ -44,7 +47,12 @@ def map_shards(
     if missing:
         num_workers = max(1, min(num_workers, len(missing)))
         lease = ctx.lease.file if ctx.lease else None
-        _run(records, Task(ctx.step.stage, work, ctx.folder, lease, num_workers), missing, total, unit)
+        task = Task(ctx.step.stage, work, ctx.folder, lease, num_workers)
+        if ctx.shared_work and is_shared:
+            named = [(name, (name, shard)) for name, shard in missing]
+            _run(records, ctx.shared_work.shared(task), named, total, unit)
+        else:
+            _run(records, task, missing, total, unit)
     return records.counts()
 
 
@@ -53,7 +61,7 @@ class ShardRecords:
 
     def __init__(self, ctx: StageContext, names: Sequence[str]) -> None:
         self.ctx, self.names = ctx, names
-        self.folder = ctx.state / "shards"
+        self.folder = ctx.state / SHARDS
         paths = {name: self._path(name) for name in names}
         self.finished: dict[str, Record] = {
             name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()
@@ -83,7 +91,7 @@ class ShardRecords:
         return dict(sorted(total.items()))
 
     def _path(self, name: str) -> Path:
-        return self.folder / short_file_name(f"{name}.json", MAX_NAME_BYTES)
+        return self.folder / shard_file(name)
 
 
 def _run(records: ShardRecords, task: Task[S], shards: Sequence[tuple[str, S]], total: int, unit: str) -> None:

@@ -1,0 +1,111 @@
+"""The remote side of a store: where the files of an artifact lie among the objects, and how they are copied.
+
+Reads and writes `STAGE/FINGERPRINT/` under the URL: each file under its path with the beginning of its sha256 in the name
+(`documents/0001-5891b5b522d5df08.parquet`) and, last, `manifest.json`.
+
+Because of the hash, no writer ever replaces an object by other bytes. A run that was stopped in the middle of an upload, and wakes up
+after another one took its place, writes next to the other's files and not over them; readers of an artifact that is made again keep the
+files that their manifest names; and what an earlier run has uploaded needs no second upload.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from model.errors import UserError
+from model.files import MAX_NAME_BYTES, replacing, short_file_name
+from tasks.artifacts.files import Hashes, is_inside
+from tasks.artifacts.manifest import MANIFEST, FileRecord
+from tasks.artifacts.objects import Conflict, Objects, TooLarge
+
+T = TypeVar("T")
+HASH_DIGITS = 16  # 64 bits: two contents of one path never meet by chance, and readers compare the whole hash
+NUM_CONNECTIONS = 8  # one stream to S3 has some 80 MB/s, so eight fill a line of 5 Gbit/s
+
+
+class DamagedArtifact(UserError):
+    """The files of a finished artifact differ from its manifest, or the manifest cannot be read."""
+
+
+class _Missing(Exception):
+    """The object does not exist: the file that it would replace stays."""
+
+
+def object_key(prefix: str, file: FileRecord) -> str:
+    """The key of a file of an artifact. `prefix`: the artifact's id, or a folder in it that the path is relative to."""
+    path = PurePosixPath(file.path)
+    suffix = f"-{file.sha256[:HASH_DIGITS]}{path.suffix}"
+    stem = short_file_name(path.name.removesuffix(path.suffix), MAX_NAME_BYTES - len(suffix.encode()))
+    return f"{prefix}/{path.with_name(stem + suffix)}"
+
+
+class Remote:
+    """Artifacts among objects, and their copies under the folder `root` of this machine."""
+
+    def __init__(self, objects: Objects, root: Path, hashes: Hashes) -> None:
+        self.objects, self.root, self.hashes = objects, root, hashes
+
+    def fetch(self, key: str, path: Path, max_bytes: int) -> bool:
+        """Copy an object to a file. Returns whether the object exists. Raises DamagedArtifact where it is larger than it may be."""
+        if not is_inside(path, self.root):
+            raise DamagedArtifact(f"{path} is a link that leads out of the store: delete it")
+        try:
+            with replacing(path) as temporary:
+                if not self.objects.download(key, temporary, max_bytes):
+                    raise _Missing
+        except _Missing:
+            return False
+        except TooLarge as error:
+            raise DamagedArtifact(str(error)) from None
+        return True
+
+    def fetch_files(self, prefix: str, folder: Path, files: Sequence[FileRecord]) -> None:
+        """Copy files into `folder` and compare each with its hash. `prefix` as in `object_key`. Raises DamagedArtifact."""
+
+        def copy(file: FileRecord) -> None:
+            path, key = folder / file.path, object_key(prefix, file)
+            stage, artifact_id = prefix.split("/", maxsplit=1)[0], "/".join(prefix.split("/")[:2])
+            remedy = f"make artifact {artifact_id} again with `crawl2chat run RECIPE --force {stage}`"
+            if not self.fetch(key, path, file.bytes):
+                raise DamagedArtifact(f"{self.objects.shown_url}/{key} was deleted: {remedy}")
+            if path.stat().st_size != file.bytes or self.hashes.of(path) != file.sha256:
+                path.unlink()
+                raise DamagedArtifact(f"{self.objects.shown_url}/{key} was changed (its sha256 differs): {remedy}")
+
+        in_parallel(copy, files)
+
+    def publish_files(self, prefix: str, folder: Path, files: Iterable[FileRecord]) -> None:
+        """Copy files from `folder` to the store, but those that are there: a key with the hash in it needs no second look."""
+        published = {listed.key: listed.bytes for listed in self.objects.listing(f"{prefix}/")}
+        missing = [file for file in files if published.get(object_key(prefix, file)) != file.bytes]
+        self.upload_files(prefix, folder, missing)
+
+    def upload_files(self, prefix: str, folder: Path, files: Sequence[FileRecord]) -> None:
+        """Copy files from `folder` to the store, whether they are there or not."""
+        in_parallel(lambda file: self.objects.upload(folder / file.path, object_key(prefix, file)), files)
+
+    def publish_manifest(self, artifact_id: str, text: str) -> None:
+        """Write a manifest where none is. Raises FileExistsError where another run was faster."""
+        try:
+            self.objects.create(f"{artifact_id}/{MANIFEST}", text.encode())
+        except Conflict:
+            raise FileExistsError(
+                f"another run has put artifact {artifact_id} into {self.objects.shown_url} already: this one ends without a result; "
+                "run the stage again to use the other's"
+            ) from None
+
+
+def in_parallel(work: Callable[[T], None], items: Sequence[T]) -> None:
+    """`work` on every item, several at a time. Raises the first error; what was not begun then is not done."""
+    if len(items) < 2:
+        for item in items:
+            work(item)
+        return
+    with ThreadPoolExecutor(NUM_CONNECTIONS) as pool:
+        try:
+            for _ in pool.map(work, items):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
