@@ -19,6 +19,7 @@ from rich.markup import escape
 from flows.cli.chat import chat, complete
 from flows.cli.console import errors
 from flows.cli.deploy import deploy
+from flows.cli.infra import infra
 from flows.cli.plan import plan
 from flows.cli.recipe import recipe
 from flows.cli.report import report
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 for command in (run, scaling, stages, recipe, show, trace, report, chat, complete, plan, deploy):
     app.command()(command)
+app.add_typer(infra, name="infra")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

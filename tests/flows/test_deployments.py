@@ -41,11 +41,16 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
 
 
 def snapshot(prefect: LocalPrefect) -> dict[str, Any]:
-    """When each object was changed last, by its kind and name."""
-    kinds = ("deployments", "work_pools", "work_queues", "automations")
+    """What each object holds and, where only a deploy writes it, when it was changed last: a worker's polls change pools and queues."""
+    fields = {
+        "deployments": ("name", "updated", "job_variables", "work_pool_name"),
+        "work_pools": ("name", "base_job_template", "concurrency_limit"),
+        "work_queues": ("name", "concurrency_limit"),
+        "automations": ("name", "updated", "trigger"),
+    }
     return {
-        f"{kind}/{one['id']}": (one["name"], one["updated"])
-        for kind in kinds
+        f"{kind}/{one['id']}": [one[name] for name in names]
+        for kind, names in fields.items()
         for one in prefect.call("POST", f"/{kind}/filter", {})
     }
 
