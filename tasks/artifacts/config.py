@@ -26,6 +26,8 @@ def identity(config: BaseModel) -> dict[str, Any]:
             del values[name]
         elif isinstance(value, BaseModel):
             values[name] = identity(value)
+        elif isinstance(value, list) and all(isinstance(item, BaseModel) for item in value):
+            values[name] = list(map(identity, value))
     return values
 
 

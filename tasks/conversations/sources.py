@@ -1,14 +1,15 @@
 """Chat data as artifacts: conversations, preference pairs, prompts and questions, which the stages after pretraining read.
 
-Reads JSON Lines files (paths or globs) of the records in tasks/records/conversations.py, or composes the records from the sample
-web's world ("sample"). Writes `train.jsonl` and `validation.jsonl` (conversations, preferences), `prompts.jsonl` or
-`questions.jsonl`, in normal form: later stages never see a user's file.
+Reads files (paths, globs or URLs) in the formats of tasks/conversations/formats/, or composes the records from the sample web's world
+("sample"); several sources can be mixed by weight. Writes `train.jsonl` and `validation.jsonl` (conversations, preferences), `prompts.jsonl` or
+`questions.jsonl`, in normal form: later stages never see a user's file. Records that cannot be used are named in `bad_lines.jsonl`.
 
 A record goes to validation by the hash of its first user turn, so two records with the same question are on the same side. Pairs
 whose completions are equal are dropped and counted: the reward model's loss cannot learn from them.
 """
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -20,148 +21,227 @@ from model.errors import UserError
 from model.files import write_lines
 from tasks.artifacts.manifest import Artifact, Conversations, Preferences, Prompts, Questions
 from tasks.artifacts.step import Outcome, Step
-from tasks.conversations.identity import SAMPLE, content_hash, find_files
-from tasks.conversations.readers import check_source, read_files, split
+from tasks.conversations.identity import SAMPLE, content_hash, find_files, stated_format
+from tasks.conversations.readers import BadLine, Read, Sides, check_source, mixed, read_files, split
 from tasks.execution.context import StageContext
 from tasks.records.conversations import Conversation, Preference, Prompt, Question, normal_form
 from tasks.records.messages import Record
 from tasks.sample_web import chat
 from tasks.sample_web.world import World, build_world
 
-VERSION = 4  # 4: tool calls and their results
+VERSION = 5  # 5: other formats, mixtures, bad lines that are left out
+WHERE = (
+    "a path, glob or URL of JSON Lines or a JSON array, which may be gzip, in any format of tasks/conversations/formats, such as "
+    "chats.jsonl or gsm8k_text:train.jsonl where the format is stated; or 'sample' to compose them."
+)
 
 A = TypeVar("A", bound=Artifact)
 Compose = Callable[[World, int], Iterable[Record]]
 
 
-class ConversationsConfig(Config):
+class _ReadConfig(Config):
+    """How files of chat data are read."""
+
+    max_bad_fraction: float = runtime(
+        0.01,
+        ge=0.0,
+        le=1.0,
+        description="Records that cannot be used are left out and named; more of them than this fraction stop the run.",
+    )
+
+
+class ConversationsConfig(_ReadConfig):
     """Where conversations come from. Their artifact identifies them, so no field is part of the fingerprint of SFT."""
 
-    conversations: str = runtime(
-        SAMPLE, description="JSON Lines of conversations: a path or glob, or 'sample' to compose them."
+    conversations: str = runtime(SAMPLE, description=f"Conversations: {WHERE}")
+    conversations_mixture: dict[str, float] = runtime(
+        {},
+        description="More sources of conversations, and how many conversations of each are taken for one of `conversations`. A source "
+        "that has too few is repeated.",
     )
     num_conversations: int = runtime(6000, ge=1, description="How many are composed where the source is 'sample'.")
     validation_fraction: float = runtime(0.03, ge=0.0, le=0.5, description="Conversations kept for validation.")
 
 
-class PreferencesConfig(Config):
+class PreferencesConfig(_ReadConfig):
     """Where preference pairs come from."""
 
-    preferences: str = runtime(
-        SAMPLE, description="JSON Lines of preference pairs: a path or glob, or 'sample' to compose them."
+    preferences: str = runtime(SAMPLE, description=f"Preference pairs: {WHERE}")
+    preferences_mixture: dict[str, float] = runtime(
+        {}, description="More sources of pairs, and how many pairs of each are taken for one of `preferences`."
     )
     num_pairs: int = runtime(3000, ge=1, description="How many are composed where the source is 'sample'.")
     validation_fraction: float = runtime(0.1, ge=0.0, le=0.5, description="Pairs kept for validation.")
 
 
-class PromptsConfig(Config):
+class PromptsConfig(_ReadConfig):
     """Where prompts come from."""
 
-    prompts: str = runtime(SAMPLE, description="JSON Lines of prompts: a path or glob, or 'sample' to compose them.")
+    prompts: str = runtime(SAMPLE, description=f"Prompts: {WHERE}")
     num_prompts: int = runtime(1000, ge=1, description="How many are composed where the source is 'sample'.")
 
 
-class QuestionsConfig(Config):
+class QuestionsConfig(_ReadConfig):
     """Where questions come from."""
 
     questions: str = runtime(
-        SAMPLE, description="JSON Lines of questions: a path or glob, or 'sample' to compose them."
+        SAMPLE, description="JSON Lines of questions: a path, glob or URL, or 'sample' to compose them."
     )
 
 
-class ChatDataConfig(Config):
-    """The records of one source: files, identified by their content, or composed from the world of a seed."""
+class SourceConfig(Config):
+    """One source: files, identified by their content, or records composed from the world of a seed."""
 
-    source: str = runtime("", description="As typed: a path, a glob, or 'sample'.")
+    source: str = runtime("", description="As typed: a path, a glob, a URL, or 'sample'.")
+    format: str = ""
     paths: list[str] = runtime([])
     sha256: list[str] = Field(default_factory=list)
     num_records: int = 0
     world_seed: int = 0
+    weight: float = 1.0
+
+
+class ChatDataConfig(Config):
+    """The records of one artifact: one source, or several that are mixed."""
+
+    sources: list[SourceConfig]
     validation_fraction: float = 0.0
+    max_bad_fraction: float = 0.0
 
 
 def conversations(config: ConversationsConfig, world_seed: int) -> Step[Conversations]:
     """The step that reads or composes conversations."""
-    asked = ChatDataConfig(
-        source=config.conversations,
-        num_records=config.num_conversations,
-        world_seed=world_seed,
-        validation_fraction=config.validation_fraction,
+    sources = _sources(config.conversations, config.conversations_mixture, config.num_conversations, world_seed)
+    return _step(
+        Conversations, Conversation, _asked(sources, config), partial(_write_split, Conversation, chat.conversations)
     )
-    return _step(Conversations, Conversation, asked, partial(_write_split, Conversation, chat.conversations))
 
 
 def preferences(config: PreferencesConfig, world_seed: int) -> Step[Preferences]:
     """The step that reads or composes preference pairs."""
-    asked = ChatDataConfig(
-        source=config.preferences,
-        num_records=config.num_pairs,
-        world_seed=world_seed,
-        validation_fraction=config.validation_fraction,
-    )
-    return _step(Preferences, Preference, asked, partial(_write_split, Preference, chat.preferences))
+    sources = _sources(config.preferences, config.preferences_mixture, config.num_pairs, world_seed)
+    return _step(Preferences, Preference, _asked(sources, config), partial(_write_split, Preference, chat.preferences))
 
 
 def prompts(config: PromptsConfig, world_seed: int) -> Step[Prompts]:
     """The step that reads or composes prompts."""
-    asked = ChatDataConfig(source=config.prompts, num_records=config.num_prompts, world_seed=world_seed)
-    return _step(Prompts, Prompt, asked, partial(_write_whole, Prompt, chat.prompts))
+    sources = _sources(config.prompts, {}, config.num_prompts, world_seed)
+    return _step(Prompts, Prompt, _asked(sources, config), partial(_write_whole, Prompt, chat.prompts))
 
 
 def questions(config: QuestionsConfig, world_seed: int) -> Step[Questions]:
     """The step that reads or composes questions."""
-    asked = ChatDataConfig(source=config.questions, world_seed=world_seed)
-    return _step(Questions, Question, asked, partial(_write_whole, Question, _all_questions))
+    sources = _sources(config.questions, {}, 0, world_seed)
+    return _step(Questions, Question, _asked(sources, config), partial(_write_whole, Question, _all_questions))
 
 
 def _all_questions(world: World, _: int) -> Iterable[Question]:
     return chat.questions(world)
 
 
+def _sources(first: str, others: Mapping[str, float], num_records: int, world_seed: int) -> list[SourceConfig]:
+    for source, weight in others.items():
+        if not weight > 0:
+            raise UserError(f"the source {source!r} has the weight {weight:g}; give one above 0, or remove it")
+    weights = {first: 1.0, **{source: weight for source, weight in others.items() if source != first}}
+    return [
+        SourceConfig(source=source, num_records=num_records, world_seed=world_seed, weight=weight)
+        for source, weight in weights.items()
+    ]
+
+
+def _asked(sources: list[SourceConfig], config: _ReadConfig) -> ChatDataConfig:
+    return ChatDataConfig(
+        sources=sources,
+        validation_fraction=getattr(config, "validation_fraction", 0.0),
+        max_bad_fraction=config.max_bad_fraction,
+    )
+
+
 def _step(kind: type[A], record: type[Record], asked: ChatDataConfig, run: Callable[..., Outcome]) -> Step[A]:
     def check(config: ChatDataConfig) -> None:
-        """Raises UserError where a record of the files is wrong."""
-        check_source(record, config.source, config.validation_fraction)
+        """Raises UserError where a source cannot be used."""
+        for source in config.sources:
+            check_source(record, source.source, config.validation_fraction, config.max_bad_fraction)
 
     stage = kind.__name__.lower()
     return Step(stage, VERSION, kind, asked, {}, run=run, resolve=_find, check=check, is_source=True)
 
 
 def _find(asked: ChatDataConfig) -> ChatDataConfig:
+    """The files of all sources with their hashes."""
+    return asked.model_copy(update={"sources": [_find_source(source) for source in asked.sources]})
+
+
+def _find_source(asked: SourceConfig) -> SourceConfig:
     """The files of a source with their hashes. How records would have been composed is not part of the identity of files."""
     if asked.source == SAMPLE:
         return asked
-    files = find_files(asked.source)
-    return ChatDataConfig(
+    name, place = stated_format(asked.source)
+    files = find_files(place)
+    return SourceConfig(
         source=asked.source,
+        format=name,
         paths=list(map(str, files)),
         sha256=[content_hash(file) for file in files],
-        validation_fraction=asked.validation_fraction,
+        weight=asked.weight,
     )
 
 
 def _write_whole(kind: type[Record], compose: Compose, ctx: StageContext, config: ChatDataConfig) -> Outcome:
-    records = _records(kind, compose, config)
-    return Outcome({"records": write_lines(ctx.folder / f"{ctx.step.stage}.jsonl", map(normal_form, records))})
+    [found] = _read_sources(kind, compose, config)
+    num_records = write_lines(ctx.folder / f"{ctx.step.stage}.jsonl", map(normal_form, found.records))
+    return Outcome({"records": num_records} | _name_bad_lines(ctx, [found]))
 
 
 def _write_split(kind: type[Record], compose: Compose, ctx: StageContext, config: ChatDataConfig) -> Outcome:
-    place = ", ".join(map(repr, config.paths)) or "the sample world"
-    sides = split(_records(kind, compose, config), config.validation_fraction, place)
+    found = _read_sources(kind, compose, config)
+    sides = [
+        split(part.records, config.validation_fraction, ", ".join(map(repr, source.paths)) or "the sample world")
+        for part, source in zip(found, config.sources, strict=True)
+    ]
+    weights = [source.weight for source in config.sources]
+    train = mixed([side.train for side in sides], weights, may_repeat=True)
+    validation = mixed([side.validation for side in sides], weights, may_repeat=False)
     counts = {
-        "train_records": write_lines(ctx.folder / "train.jsonl", map(normal_form, sides.train)),
-        "validation_records": write_lines(ctx.folder / "validation.jsonl", map(normal_form, sides.validation)),
+        "train_records": write_lines(ctx.folder / "train.jsonl", map(normal_form, train)),
+        "validation_records": write_lines(ctx.folder / "validation.jsonl", map(normal_form, validation)),
     }
-    return Outcome(counts | sides.dropped)
+    return Outcome(counts | _dropped(sides) | _name_bad_lines(ctx, found))
 
 
-def _records(kind: type[Record], compose: Compose, config: ChatDataConfig) -> Iterable[Record]:
-    if not config.paths:
-        return compose(build_world(config.world_seed), config.num_records)
-    files = list(map(Path, config.paths))
-    records = list(read_files(kind, files))
+def _dropped(sides: Iterable[Sides]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for side in sides:
+        counts += side.dropped
+    return dict(counts)
+
+
+def _name_bad_lines(ctx: StageContext, found: Iterable[Read[Record]]) -> dict[str, int]:
+    """Write the records that were left out, if there are any, and count them."""
+    num_bad = sum(part.num_bad for part in found)
+    if not num_bad:
+        return {}
+    lines: list[BadLine] = [line for part in found for line in part.bad_lines]
+    write_lines(ctx.folder / "bad_lines.jsonl", (line._asdict() for line in lines))
+    # Without the reason, which quotes the record.
+    ctx.log(
+        f"{num_bad:,} records were left out, the first at {lines[0].file}:{lines[0].line}; bad_lines.jsonl has the reasons"
+    )
+    return {"bad_lines": num_bad}
+
+
+def _read_sources(kind: type[Record], compose: Compose, config: ChatDataConfig) -> list[Read[Record]]:
+    return [_read_source(kind, compose, source, config.max_bad_fraction) for source in config.sources]
+
+
+def _read_source(kind: type[Record], compose: Compose, source: SourceConfig, max_bad_fraction: float) -> Read[Record]:
+    if not source.paths:
+        return Read(list(compose(build_world(source.world_seed), source.num_records)), [], 0)
+    files = list(map(Path, source.paths))
+    found = read_files(kind, files, source.format, max_bad_fraction)
     # Hashed after reading: a change before or during the reading is seen, one after it no longer matters.
-    for file, expected in zip(files, config.sha256, strict=True):
+    for file, expected in zip(files, source.sha256, strict=True):
         if content_hash(file) != expected:
             raise UserError(f"{str(file)!r} changed after the run was started; run it again")
-    return records
+    return found

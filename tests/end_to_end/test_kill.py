@@ -20,9 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the machine may be
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the store of an undisturbed run from the first stage to pretraining, on two ranks."""
+    """A folder with the store of an undisturbed run from the first stage to SFT, on two ranks."""
     folder = tmp_path_factory.mktemp("finished")
-    run = MarkedRun(folder / "store", folder / "prefect", "undisturbed", [*ARGUMENTS, "--until", "pretrain"])
+    run = MarkedRun(folder / "store", folder / "prefect", "undisturbed", [*ARGUMENTS, "--until", "sft"])
     try:
         assert run.process.wait(2 * LIMIT_SECONDS) == 0, run.log.read_text()
     finally:
@@ -35,6 +35,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("filter", "worker", "filter/*/lease"),
         ("pretrain", "rank", "pretrain/*/.state/checkpoints/step-*"),
+        ("sft", "rank", "sft/*/.state/checkpoints/step-*"),
     ],
 )
 def test_stage_with_a_killed_process_leaves_nothing_behind_and_reruns_to_the_same_bytes(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import UserError
-from tasks.artifacts.manifest import BaseModel, Conversations, SFTModel, Tokenizer
+from tasks.artifacts.manifest import BaseModel, Conversations, SFTModel, Tokenizer, Tokens
 from tasks.artifacts.step import ExistingArtifact, Step
 from tasks.conversations import sources
 from tasks.conversations.identity import find_files
@@ -53,7 +53,8 @@ def test_fingerprint_ignores_how_a_path_is_written(folder: Path, spelling: str) 
 def fine_tuned(source: str) -> Step[SFTModel]:
     config = SFTConfig(conversations=source)
     base = ExistingArtifact.of(BaseModel, "pretrain/b")
-    return sft(base, ExistingArtifact.of(Tokenizer, "tokenizer/t"), sources.conversations(config, 0), config)
+    tokenizer, tokens = ExistingArtifact.of(Tokenizer, "tokenizer/t"), ExistingArtifact.of(Tokens, "tokenize/t")
+    return sft(base, tokenizer, sources.conversations(config, 0), tokens, config)
 
 
 def test_fingerprint_depends_on_the_content(folder: Path) -> None:

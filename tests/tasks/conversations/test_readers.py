@@ -71,7 +71,7 @@ def test_read_records_of_a_file_without_values_is_empty(tmp_path: Path, content:
         ('{"a":' * 100_000, "chats.jsonl:2: nested too deeply"),
         ('{"messages": [], "messages": []}', 'chats.jsonl:2: the field "messages" occurs twice in one object'),
         ('{"message": []}', 'chats.jsonl:2: messages is missing; the fields given are "message"'),
-        ('{"conversations": [], "id": 1}', 'messages is missing; the fields given are "conversations", "id"'),
+        ('{"dialogue": [], "id": 1}', 'messages is missing; the fields given are "dialogue", "id"'),
         ("{}", "chats.jsonl:2: messages is missing; the fields given are none"),
         ('{"messages": "hi"}', 'chats.jsonl:2: messages is "hi"; write it as a list'),
         ('{"messages": null}', "chats.jsonl:2: messages is null; write it as a list"),
