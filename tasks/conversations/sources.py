@@ -29,7 +29,7 @@ from tasks.records.messages import Record
 from tasks.sample_web import chat
 from tasks.sample_web.world import World, build_world
 
-VERSION = 5  # 5: other formats, mixtures, bad lines that are left out
+VERSION = 6  # 6: the world of fewer facts; questions have a form and a kind
 WHERE = (
     "a path, glob or URL of JSON Lines or a JSON array, which may be gzip, in any format of tasks/conversations/formats, such as "
     "chats.jsonl or gsm8k_text:train.jsonl where the format is stated; or 'sample' to compose them."

@@ -109,7 +109,8 @@ class Question(Record):
 
     `completion` is the same question as the start of a statement, for a base model. `aliases` are further right answers. `fact` names
     the relation and the subject as RELATION:SUBJECT, so that answers of one relation can be ranked. `num_mentions`: how often the
-    training text states the fact. A question of split "unknown" cannot be answered, and saying so is right.
+    training text states the fact. A question of split "unknown" cannot be answered, and saying so is right. `form` is how it is typed (in
+    lower case, as keywords, misspelt), `kind` what is asked for; accuracy is also reported by these.
     """
 
     question: Text
@@ -121,6 +122,8 @@ class Question(Record):
     # one.
     num_mentions: int | None = Field(None, ge=0, le=2**53, strict=True)
     split: Split = "other"
+    form: Text = ""
+    kind: Text = ""
 
     @model_validator(mode="before")
     @classmethod

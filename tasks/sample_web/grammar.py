@@ -1,15 +1,19 @@
-"""The grammar of the sample web: how a pattern becomes a sentence, and the words that all texts share.
+"""The grammar of the sample web: how a pattern becomes a sentence, and how people mistype one.
 
-Reads and writes nothing. A pattern is text in which "(a|b|)" is a choice, nested at will, and "$word" a slot: first
-of the mapping given, else a random entry of LEXICON. An entry may itself hold choices and slots. No pattern names a
-real person or place, and none claims anything about an entity of the world that is not a fact of it.
+Reads the words that all texts share (data/words.yaml); writes nothing. A pattern is text in which "(a|b|)" is a choice, nested at will,
+and "$word" a slot: first of the mapping given, else a random entry of LEXICON. An entry may itself hold choices and slots. No pattern
+names a real person or place, and none claims anything about an entity of the world that is not a fact of it.
 """
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
-from tasks.sample_web.tables import words
+from tasks.sample_web.data import table
+
+V = TypeVar("V")
+LEXICON: dict[str, list[str]] = table("words")["lexicon"]
 
 _SPOT = re.compile(r"\(([^()]*)\)|\$([A-Z][a-z]*|[a-z_]+)")
 _SENTENCE_START = re.compile(r"(^\"?|[.?!] \"?|[,:] \"|[.?!]\" \")([a-z])")
@@ -36,87 +40,56 @@ def tidy(text: str) -> str:
     return _SENTENCE_START.sub(lambda start: start[1] + start[2].upper(), text)
 
 
-def say(pattern: str, rng: random.Random, slots: Mapping[str, str]) -> str:
+def say(pattern: str, rng: random.Random, slots: Mapping[str, str] | None = None) -> str:
     """One or more finished sentences from a pattern."""
-    return tidy(expand(pattern, rng, slots))
+    return tidy(expand(pattern, rng, slots or {}))
 
 
-LEXICON: dict[str, tuple[str, ...]] = {
-    "girl": words("Nina|Rosie|Clara|Lily|Emma|Sofia|Julia|Maria|Alice|Helen|Grace|Ruth"),
-    "boy": words("Tom|Max|Ben|Leo|Sam|Peter|Jack|Oscar|Paul|Simon|Hugo|Felix"),
-    "kin": ("mother", "father", "grandmother", "grandfather", "aunt", "uncle", "sister", "brother", "cousin"),
-    "beast": ("fox", "mouse", "bear", "frog", "hen", "duck", "squirrel", "hedgehog", "crow", "lamb", "mole", "badger", "donkey", "snail"),
-    "thing": ("kite", "ball", "hat", "drum", "bell", "scarf", "book", "lamp", "whistle", "basket", "coat", "ring", "wheel", "key"),
-    "fruit": ("apples", "pears", "plums", "cherries", "nuts", "berries", "lemons", "figs", "peaches"),
-    "shade": ("red", "blue", "green", "yellow", "white", "brown", "grey", "golden"),
-    "place": ("wood", "garden", "hill", "market", "barn", "meadow", "pond", "old mill", "bridge", "orchard", "beach", "field", "cave"),
-    "room": ("kitchen", "attic", "hall", "cellar", "shed", "bedroom", "workshop", "porch"),
-    "sky": (
-        "the sun was warm", "a soft rain fell", "the wind blew hard", "thick fog lay on the fields", "the sky was clear",
-        "dark clouds came up", "the first snow fell", "the air smelled of (grass|rain|smoke)", "it was cold and bright",
-    ),
-    "when": (
-        "one morning", "one day", "one evening", "on a (cold|warm|rainy|sunny) (day|morning|evening)", "early one (morning|day)",
-        "late one (evening|night)", "one (spring|summer|autumn|winter) (day|morning|evening)",
-    ),
-    "weekday": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
-    "season": ("spring", "summer", "autumn", "winter"),
-    "small": ("two", "three", "four", "five", "six"),
-    "many": ("ten", "twelve", "fifteen", "twenty", "thirty", "forty", "fifty", "sixty", "a hundred", "two hundred", "three hundred"),
-    "minutes": ("five", "ten", "fifteen", "twenty", "thirty", "forty"),
-    "mood": ("happy", "proud", "calm", "tired but happy", "full of hope", "very glad", "in good spirits"),
-    "sad": ("sad", "worried", "afraid", "angry", "lonely", "cross"),
-    "virtue": ("kind", "patient", "honest", "cheerful", "quiet", "curious", "careful", "generous", "gentle", "brave", "clever", "modest"),
-    "snack": ("bread", "cheese", "warm milk", "tea", "cake", "soup", "honey", "biscuits"),
-    "hobby": (
-        "walk in the hills", "write long letters", "mend old chairs", "sit by the window", "play cards with friends", "look at the stars",
-        "swim in the lake", "read old papers", "plant flowers", "collect stamps", "listen to the rain", "ride a bicycle", "fly kites",
-    ),
-    "sheets": ("letters", "maps", "old books", "photographs", "notes", "postcards", "drawings", "newspapers"),
-    "stuff": ("tools", "jars", "shells", "boxes", "dry flowers", "old coins", "glass bottles", "buttons"),
-    "crowd": (
-        "children", "students", "families", "old people", "travellers", "artists", "shopkeepers", "visitors", "neighbours", "workers",
-    ),
-    "goods": ("bread", "fish", "vegetables", "sweets", "nuts", "sausages", "mushrooms"),
-    "wares": ("flowers", "cloth", "baskets", "shoes", "toys", "spoons", "soap", "pots"),
-    "building": (
-        "town hall", "library", "station", "old theatre", "museum", "school", "clock tower", "market hall", "post office", "hospital",
-    ),
-    "praise": ("good", "fine", "lovely", "pleasant", "splendid", "simple", "beautiful", "pretty"),
-    "soon": ("next week", "next month", "in the spring", "before the summer", "by the end of the year", "very soon", "in a few days"),
-    "writer": ("a reader", "a neighbour", "our reporter", "an old friend", "a visitor", "a teacher", "a young student", "the editor"),
-}  # fmt: skip
+def capitalize(text: str) -> str:
+    """The text with its first letter in upper case; the other letters stay."""
+    return text[:1].upper() + text[1:]
 
-# How the clause of a fact becomes a sentence. In the first four nothing stands before the clause, so they are answers too.
-STATEMENTS: tuple[str, ...] = (
-    "$clause.",
-    "$clause.",
-    "$clause.",
-    "$clause, (as far as we know|as many people know|people say|so the story goes|as our readers may know|or so we hear).",
-    "as (everyone|everybody|every child|anyone) (here|in these parts|around here|in the street) (knows|can tell you|will tell you), $clause.",
-    "it is (by now |)(well known|no secret|a simple fact|quite true|widely known|easy to find out) that $clause.",
-    "(people|neighbours|friends|old friends|the locals|many people|visitors) (say|agree|know|like to say|often hear|will tell you)"
-    " that $clause.",
-    "according to (the local paper|the old records|a friend|the library|our notes|an old letter|the town office|the radio), $clause.",
-    "(we|I) (know|heard|read|learned|found out|have read|have heard) that $clause.",
-    "(last week|today|yesterday|long ago|some time ago) (we|I) (heard|read|learned|found out) that $clause.",
-    "(remember|note|do not forget|let us remember|let us not forget) that $clause.",
-    "did you know that $clause?",
-    "(in fact|by the way|of course|indeed|what is more|to be exact|as it happens), $clause.",
-    "(one thing is (clear|certain|sure)|the (facts are|truth is) (simple|plain)|here is (a|one) (small|short|plain) fact|this much is known):"
-    " $clause.",
-    "(a (note|letter|card|page|line) in the (library|office|archive|town book)|the (old|local|new) (paper|guide|calendar))"
-    " (says|tells us|shows|reports) that $clause.",
-)
 
-# A known subject may be named by these; $p is its pronoun, $first its short name.
-SUBJECT_FORMS: dict[str, str] = {
-    "person": "($p|$p|$p|$first|$first|$named|this $human|our friend)",
-    "city": "(it|the city|this city|the place|$named|$named)",
-    "team": "(it|the team|the club|this team|this club|$named|$named)",
-    "book": "(it|the book|this book|$named|$named)",
-    "event": "(it|the event|this event|$named|$named)",
-    "river": "(it|the river|this river|$named|$named)",
-    "mountain": "(it|the mountain|this mountain|$named|$named)",
-    "animal": "(it|the animal|this animal|$named|$named)",
-}
+def possessive(name: str) -> str:
+    """Jonas' or Ada's."""
+    return f"{name}'" if name.endswith("s") else f"{name}'s"
+
+
+def deal(rng: random.Random, entries: Sequence[V], count: int) -> list[V]:
+    """`count` entries in random order. No entry occurs a second time before all have occurred once."""
+    return [entry for _ in range(-(-count // len(entries))) for entry in rng.sample(entries, len(entries))][:count]
+
+
+def misspell(text: str, rng: random.Random, kept: Sequence[str] = ()) -> str:
+    """The text with one typing mistake, as in a hurry: a letter lost, doubled, or two letters exchanged.
+
+    The mistake is in a word of at least four letters, never in a name of `kept`: a question with another name asks for another entity.
+    """
+    names = {word for name in kept for word in name.lower().split()}
+    words = text.split(" ")
+    places = [n for n, word in enumerate(words) if len(word) > 3 and word.isalpha() and word.lower() not in names]
+    if not places:
+        return text
+    place = rng.choice(places)
+    word = words[place]
+    letter = rng.randrange(1, len(word) - 1)
+    words[place] = rng.choice(
+        (
+            word[:letter] + word[letter + 1 :],
+            word[:letter] + word[letter] + word[letter:],
+            word[:letter] + word[letter + 1] + word[letter] + word[letter + 2 :],
+        )
+    )
+    return " ".join(words)
+
+
+NUMBER_WORDS: list[str] = table("words")["numbers"]
+
+
+def in_words(number: int) -> str:
+    """A number from 0 to 99 in words."""
+    tens, ones = divmod(number, 10)
+    if number < len(NUMBER_WORDS):
+        return NUMBER_WORDS[number]
+    ten = str(table("words")["tens"][tens])
+    return f"{ten}-{NUMBER_WORDS[ones]}" if ones else ten

@@ -1,7 +1,8 @@
-"""Sites and pages of the sample web, and the HTML fragments that its templates share.
+"""Sites and pages of the sample web, and how a page becomes a document and bytes.
 
-Reads nothing and writes nothing: pure functions of a page and a random generator. Markup is kept short so that a crawl
-stays small.
+Reads the page templates (data/pages); writes nothing. The templates follow what common publishing software emits (semantic articles, wiki
+markup, forum posts, table layout, hashed class names), with the boilerplate that an extractor has to remove: navigation, cookie notice,
+breadcrumbs, related links, comments, newsletter form, scripts. Markup is kept short so that a crawl stays small.
 """
 
 import datetime
@@ -9,12 +10,12 @@ import html
 import json
 import random
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
-from tasks.sample_web.foreign import LABELS
-from tasks.sample_web.tables import words
+from markupsafe import Markup
+
+from tasks.sample_web.data import page_templates, table
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,26 @@ class Site:
         """The address of the host, without a slash at the end."""
         return f"{self.scheme}://{self.host}"
 
+    @property
+    def number(self) -> int:
+        """The number by which a counter of visitors knows the host."""
+        return random.Random(self.host + "/analytics").randrange(10**6, 10**7)
+
+    @property
+    def stylesheet(self) -> Markup:
+        """CSS rules, different for each host."""
+        return Markup(_stylesheet(self.host))  # noqa: S704 - made here, of numbers
+
+    @property
+    def meta_charset(self) -> Markup:
+        """The meta element that declares the charset, where the site has one."""
+        if self.announced in ("none", "header"):
+            return Markup("")
+        charset = wrong_charset(self.charset) if self.announced == "wrong" else self.charset
+        if self.template in ("table", "forum"):
+            return Markup('<meta http-equiv="Content-Type" content="text/html; charset={}">\n').format(charset)
+        return Markup('<meta charset="{}">\n').format(charset)
+
 
 @dataclass(frozen=True)
 class Page:
@@ -58,17 +79,13 @@ class Page:
         """The address of the page."""
         return self.site.root + self.path
 
+    @cached_property
+    def summary(self) -> str:
+        """The start of the text, for the head."""
+        return self.paragraphs[0][:150] if self.paragraphs else self.title
 
-PATHS = {
-    "blog": "/{date:%Y/%m}/{slug}/",
-    "news": "/{section}/{slug}-{number}.html",
-    "wiki": "/wiki/{slug}_{number}",
-    "forum": "/viewtopic.php?f={month}&t={number}",
-    "recipe": "/kitchen/{slug}-{number}",
-    "corporate": "/insights/{date:%Y}/{slug}.aspx",
-    "table": "/~{section}/{slug}.htm",
-    "app": "/read/{number}/{slug}",
-}
+
+PATHS: dict[str, str] = table("sites")["paths"]
 
 
 def page_path(site: Site, title: str, number: int, date: datetime.date) -> str:
@@ -97,17 +114,50 @@ def wrong_charset(charset: str) -> str:
     return "iso-8859-1" if charset == "utf-8" else "utf-8"
 
 
-# Text -> markup
+def render_page(page: Page, rng: random.Random) -> str:
+    """The whole HTML document. Broken sites lack closing tags and have stray ones, as browsers tolerate."""
+    site = page.site
+    document = (
+        page_templates()
+        .get_template(f"{site.template}.j2")
+        .render(
+            page=page,
+            site=site,
+            label=table("foreign")["labels"][site.language],
+            navigation=navigation(site),
+            paragraphs=[markup(text, page, rng) for text in page.paragraphs],
+            items=[markup(text, page, rng) for text in page.items],
+            linked_data=linked_data(page),
+            number=rng.randrange(10**4),
+        )
+    )
+    return break_markup(document, rng) if site.is_broken else document
 
 
-def markup(text: str, page: Page, rng: random.Random) -> str:
+def break_markup(document: str, rng: random.Random) -> str:
+    """Unclosed paragraphs and entries, bare ampersands, unquoted attributes, a closing tag too many."""
+    document = re.sub(r"</p>|</li>", lambda match: match[0] if rng.random() < 0.4 else "", document)
+    document = document.replace("&amp;", "&")
+    document = re.sub(r'class="([a-z]+)"', r"class=\1", document)
+    return document.replace("</body>", "</div></span></b></body>")
+
+
+def navigation(site: Site) -> list[tuple[str, str]]:
+    """The links of a site's menu, as (url, title)."""
+    label = table("foreign")["labels"][site.language]
+    sections = [(f"/{slugify(section) or index}/", section) for index, section in enumerate(site.sections)]
+    return [("/", label["home"]), *sections, *((f"/{name}", label[name]) for name in ("about", "contact", "search"))]
+
+
+def markup(text: str, page: Page, rng: random.Random) -> Markup:
     """A paragraph as HTML: escaped, with typographic quotes where the site has them, and a few words as links or emphasis."""
     if page.site.is_typographic:
         text = typographic(text)
     escaped = html.escape(text, quote=False)
     if page.site.is_typographic and page.site.charset == "utf-8":
         escaped = escaped.replace("\u2019", "&rsquo;").replace("\u2014", "&mdash;")
-    return re.sub(r"\b[A-Za-z]{5,}\b(?![^&]*;)", lambda match: decorate(match[0], page, rng), escaped)
+    # Escaped two lines above.
+    return Markup(re.sub(r"\b[A-Za-z]{5,}\b(?![^&]*;)", lambda match: decorate(match[0], page, rng), escaped))  # noqa: S704
 
 
 def typographic(text: str) -> str:
@@ -126,75 +176,7 @@ def decorate(word: str, page: Page, rng: random.Random) -> str:
     return f"<em>{word}</em>" if draw > 0.005 else f"<strong>{word}</strong>"
 
 
-def body(page: Page, rng: random.Random, paragraph: str = "<p>{}</p>") -> str:
-    """The main text: paragraphs, the list after the first, the infobox after the last."""
-    blocks = [paragraph.format(markup(text, page, rng)) for text in page.paragraphs]
-    if page.items:
-        entries = "\n".join(f"<li>{markup(text, page, rng)}</li>" for text in page.items)
-        blocks.insert(1, f"<ul>\n{entries}\n</ul>")
-    if page.table:
-        blocks.append(box(page))
-    return "\n".join(blocks)
-
-
-def box(page: Page) -> str:
-    """Labels and values: a table on wikis, elsewhere a list, which leaves no bars and dashes in the extracted text."""
-    is_table = page.site.template == "wiki"
-    entry = '<tr><th scope="row">{}</th><td>{}</td></tr>' if is_table else "<li><b>{}:</b> {}</li>"
-    entries = "\n".join(entry.format(*map(html.escape, pair)) for pair in page.table)
-    return f'<table class="wikitable">\n{entries}\n</table>' if is_table else f"<ul>\n{entries}\n</ul>"
-
-
-def links(pairs: Iterable[tuple[str, str]], entry: str = '<li><a href="{}">{}</a></li>') -> str:
-    """Links as list entries."""
-    return "\n".join(entry.format(html.escape(url), html.escape(text)) for url, text in pairs)
-
-
-def navigation(site: Site) -> list[tuple[str, str]]:
-    """The links of a site's menu, as (url, title)."""
-    label = LABELS[site.language]
-    pages = [
-        ("/", label.home),
-        *((f"/{slugify(section) or index}/", section) for index, section in enumerate(site.sections)),
-    ]
-    return [*pages, ("/about", label.about), ("/contact", label.contact), ("/search", label.search)]
-
-
-def comments(page: Page, entry: str) -> str:
-    """The visitors' comments, each in the template's `entry`."""
-    return "\n".join(entry.format(who=html.escape(who), text=html.escape(text)) for who, text in page.comments)
-
-
-# The head: metadata, styles, scripts
-
-
-def head(page: Page, extra: str = "") -> str:
-    """The head of a document, with `extra` at its end."""
-    site, title = page.site, html.escape(page.title)
-    summary = html.escape(page.paragraphs[0][:150]) if page.paragraphs else title
-    return f"""<head>
-{meta_charset(site)}<title>{title} | {html.escape(site.name)}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="description" content="{summary}">
-<meta property="og:title" content="{title}"><meta property="og:type" content="article">
-<meta property="og:site_name" content="{html.escape(site.name)}"><meta property="og:description" content="{summary}">
-<link rel="canonical" href="{html.escape(page.url)}"><link rel="alternate" type="application/rss+xml" href="/feed.xml">
-<style>{stylesheet(site.host)}</style>
-<script>{analytics(site.host)}</script>
-{extra}</head>"""
-
-
-def meta_charset(site: Site) -> str:
-    """The meta element that declares the charset, where the site has one."""
-    if site.announced in ("none", "header"):
-        return ""
-    charset = wrong_charset(site.charset) if site.announced == "wrong" else site.charset
-    if site.template in ("table", "forum"):
-        return f'<meta http-equiv="Content-Type" content="text/html; charset={charset}">\n'
-    return f'<meta charset="{charset}">\n'
-
-
-def linked_data(page: Page) -> str:
+def linked_data(page: Page) -> Markup:
     """The article's metadata as JSON-LD (https://schema.org/Article)."""
     data = {
         "@context": "https://schema.org",
@@ -204,43 +186,16 @@ def linked_data(page: Page) -> str:
         "author": {"@type": "Person", "name": page.author},
         "publisher": {"@type": "Organization", "name": page.site.name, "url": page.site.root},
     }
-    text = json.dumps(data).replace("</", "<\\/")
-    return f'<script type="application/ld+json">{text}</script>\n'
+    text = json.dumps(data).replace("</", "<\\/")  # the text of a script element ends at "</"
+    return Markup(f'<script type="application/ld+json">{text}</script>\n')  # noqa: S704
 
 
 @lru_cache(maxsize=256)
-def stylesheet(host: str) -> str:
-    """CSS rules, different for each host."""
+def _stylesheet(host: str) -> str:
     rng = random.Random(host)
-    names = words(
-        "header | nav | main | aside | footer | .menu | .post | .meta | .card | .share | .notice | .comment | .button | .grid | .hero | h1 | h2 | a"
-    )
     rules = (
         f"{name}{{margin:{rng.randint(0, 4)}px;padding:{rng.randint(2, 24)}px;color:#{rng.randrange(4096):03x};"
-        f"font:{rng.randint(12, 30)}px/1.{rng.randint(2, 6)} {rng.choice(['Georgia', 'Arial', 'Verdana'])},serif}}"
-        for name in names
+        f"font:{rng.randint(12, 30)}px/1.{rng.randint(2, 6)} {rng.choice(('Georgia', 'Arial', 'Verdana'))},serif}}"
+        for name in table("sites")["styled"]
     )
     return "\n".join(rules)
-
-
-@lru_cache(maxsize=256)
-def analytics(host: str) -> str:
-    """A script as sites embed it to count visitors."""
-    number = random.Random(host + "/analytics").randrange(10**6, 10**7)
-    return f"""window.dataLayer=window.dataLayer||[];function tag(){{dataLayer.push(arguments);}}
-tag('js',new Date());tag('config','X-{number}');if(document.cookie.indexOf('seen=1')<0){{document.cookie='seen=1;path=/';}}
-document.addEventListener('click',function(e){{var a=e.target.closest('a');if(a&&a.host!==location.host){{tag('event','out');}}}});
-window.onload=function(){{var n=document.getElementsByClassName('notice');for(var i=0;i<n.length;i++){{n[i].hidden=false;}}}};"""
-
-
-def newsletter(site: Site) -> str:
-    """A form that asks for an e-mail address."""
-    label = LABELS[site.language]
-    return f'<form class="newsletter" action="/subscribe"><label>{label.newsletter}</label><input type="email"></form>'
-
-
-def footer(site: Site) -> str:
-    """The end of a page: links and copyright."""
-    label = LABELS[site.language]
-    legal = links((("/privacy", label.privacy), ("/terms", label.terms), ("/contact", label.contact)))
-    return f'<footer class="site-footer footer"><p>&copy; 2024 {html.escape(site.name)}. {label.rights}</p><ul>{legal}</ul></footer>'

@@ -1,6 +1,6 @@
 """The pages of the sample web that the filters should drop: spam, link farms, placeholder text, code, advertising, shells, files.
 
-Reads nothing and writes nothing. Each kind of low quality breaks one rule of the Gopher, C4 or FineWeb filters (named in
+Reads data/noise.yaml; writes nothing. Each kind of low quality breaks one rule of the Gopher, C4 or FineWeb filters (named in
 JUNK) and is otherwise ordinary English, so that the report card shows which filter works. Advertising is good English:
 only its address identifies it.
 """
@@ -11,8 +11,10 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from tasks.sample_web.tables import capitalize, deal, words
+from tasks.sample_web.data import table
+from tasks.sample_web.grammar import capitalize, deal
 
 
 @dataclass(frozen=True)
@@ -25,32 +27,17 @@ class Noise:
     items: tuple[str, ...] = ()
 
 
-NOUNS = words(
-    "lamp | garden chair | winter coat | kettle | travel bag | wooden shelf | bicycle | alarm clock | blanket | desk | mirror | suitcase"
-    " | teapot | raincoat | tool box | carpet | hammock | umbrella | frying pan | bookcase"
-)
-ADJECTIVES = words(
-    "cheap | sturdy | bright | modern | quiet | light | popular | simple | elegant | practical | famous | soft | warm"
-)
-OPENINGS = words(
-    "Last week | Most of the time | In our experience | To be honest | After a long day | This year | For a small family"
-    " | On rainy days | As the seller told us | Before you decide | Compared with the old one | Without much effort"
-)
-PREDICATES = words(
-    "fits into almost any room | was easier to clean than we had hoped | costs less than it used to | makes a fine present"
-    " | arrived in a plain brown box | lasts for years with a little care | looks better in daylight | can be returned within a month"
-    " | needs no tools at all | has surprised even our neighbours | is not as heavy as it seems | comes in four colours"
-)
-ENDINGS = words(
-    "and that is what matters | but the handle could be longer | so we bought a second one | which nobody had expected"
-    " | although the colour is a matter of taste | and the children like it too | because it was built with care"
-    " | at least in the smaller size | and it has never let us down | while others gave up long ago"
-)
+TABLES: dict[str, Any] = table("noise")
+NOUNS: list[str] = TABLES["nouns"]
+ADJECTIVES: list[str] = TABLES["adjectives"]
+OPENINGS: list[str] = TABLES["openings"]
 
 
 def sentences(rng: random.Random, count: int) -> list[str]:
     """Ordinary English; a page repeats an opening, a claim or an ending only after it has used them all."""
-    columns = [deal(rng, table, count) for table in (OPENINGS, ADJECTIVES, NOUNS, PREDICATES, ENDINGS)]
+    columns = [
+        deal(rng, entries, count) for entries in (OPENINGS, ADJECTIVES, NOUNS, TABLES["predicates"], TABLES["endings"])
+    ]
     lines = []
     for opening, adjective, noun, predicate, ending in zip(*columns, strict=True):
         tail = f", {ending}." if rng.random() < 0.7 else "."
@@ -67,7 +54,7 @@ def prose(rng: random.Random, *lengths: int) -> tuple[str, ...]:
 
 def headline(rng: random.Random) -> str:
     """A short headline about a product."""
-    return f"The {rng.choice(ADJECTIVES)} {rng.choice(NOUNS)} {rng.choice(PREDICATES)}"
+    return f"The {rng.choice(ADJECTIVES)} {rng.choice(NOUNS)} {rng.choice(TABLES['predicates'])}"
 
 
 # Low quality, one rule each
@@ -97,11 +84,8 @@ def link_farm(rng: random.Random) -> tuple[str, ...]:
 
 def placeholder(rng: random.Random) -> tuple[str, ...]:
     """Lorem ipsum among ordinary sentences."""
-    filler = (
-        "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore et dolore."
-    )
     first, middle, last = prose(rng, 5, 1, 4)
-    return (first, f"{filler} {middle}", last)
+    return (first, f"{TABLES['placeholder']} {middle}", last)
 
 
 def stub(rng: random.Random) -> tuple[str, ...]:
@@ -111,16 +95,8 @@ def stub(rng: random.Random) -> tuple[str, ...]:
 
 def boilerplate(rng: random.Random) -> tuple[str, ...]:
     """Policy and cookie notices, with hardly a sentence of content."""
-    rules = ("our terms of use", "the privacy policy", "our cookie policy", "the use of cookies")
-    verbs = (
-        "visitors accept",
-        "buyers have read",
-        "members agree to",
-        "guests confirm",
-        "we may print",
-        "everyone falls under",
-    )
-    columns = (deal(rng, table, 10) for table in (OPENINGS, verbs, rules, ENDINGS))
+    tables = (OPENINGS, TABLES["policy_verbs"], TABLES["policies"], TABLES["endings"])
+    columns = (deal(rng, entries, 10) for entries in tables)
     lines = (
         f"{opening} {verb} {rule} in full, {ending}." for opening, verb, rule, ending in zip(*columns, strict=True)
     )
@@ -129,10 +105,7 @@ def boilerplate(rng: random.Random) -> tuple[str, ...]:
 
 def menu(rng: random.Random) -> tuple[str, ...]:
     """Short lines, as of a menu."""
-    dishes = words(
-        "soup of the day | roast with beans | bread and butter | fish of the lake | plum cake | cheese plate | barley stew"
-    )
-    names = [f"{adjective.title()} {dish}" for adjective in ADJECTIVES for dish in dishes]
+    names = [f"{adjective.title()} {dish}" for adjective in ADJECTIVES for dish in TABLES["menu"]]
     return (*sentences(rng, 1), *rng.sample(names, 30), "Open to all with a table, and closed on Mondays.")
 
 
@@ -176,48 +149,14 @@ def write_junk(kind: str, rng: random.Random) -> Noise:
 
 # Advertising: fluent, on hosts of a blocklist
 
-TRADES = {
-    "gambling": (
-        words(
-            "roulette | blackjack | the slot machines | live poker | bingo | the sports bets | the jackpot draw | baccarat"
-        ),
-        words(
-            "pays out within a day | doubles your first deposit | is open all night | has a new bonus | brings a free round | beats the old one"
-        ),
-    ),
-    "adult": (
-        words(
-            "the private show | our new gallery | the late night chat | the members' club | the grown-up film corner"
-        ),
-        words(
-            "is for adults only | opens after dark | shows new faces weekly | costs nothing at first | never closes before dawn"
-            " | asks for your age | keeps every secret"
-        ),
-    ),
-    "malware": (
-        words(
-            "the free driver | this video codec | our registry cleaner | the cracked installer | the speed booster | the toolbar"
-        ),
-        words(
-            "repairs any computer | installs in one click | runs without a licence | finds a hundred errors | replaces your browser | needs no restart"
-        ),
-    ),
-}
-LURES = words(
-    "players say so in every review | you only have to sign up | there is no limit for new members | no questions are asked"
-    " | our team has checked it twice | thousands have joined since the spring | the offer ends on Friday | it works on any phone"
-    " | the download takes a minute | your friends will thank you for it | the rules fit on one page | waiting makes no sense"
-    " | the first hundred get a present | nobody reads the small print | the manager is in a good mood | a code comes by mail"
-)
-
 
 def advertise(category: str, rng: random.Random) -> Noise:
     """An advertisement of a blocked category."""
-    products, claims = TRADES[category]
+    products, claims = (TABLES["trades"][category][name] for name in ("products", "claims"))
     num_pitches = 14
     columns = [
-        deal(rng, table, num_pitches)
-        for table in (products, claims, OPENINGS, ("because", "and", "so", "while"), LURES)
+        deal(rng, entries, num_pitches)
+        for entries in (products, claims, OPENINGS, ("because", "and", "so", "while"), TABLES["lures"])
     ]
     pitches = []
     for product, claim, opening, joint, lure in zip(*columns, strict=True):
@@ -308,12 +247,5 @@ def feed(rng: random.Random) -> tuple[str, str, bytes, str]:
 
 def visitor_comment(rng: random.Random) -> str:
     """A comment of one or two sentences."""
-    praise = words(
-        "Lovely read | Thanks for this | I had no idea | Not sure I agree | My aunt told me the same | First! | Finally someone says it"
-    )
-    thought = words(
-        "my dog knocked over the coffee while I was reading | we discussed it at dinner yesterday | you forgot the best part"
-        " | the picture at the top is upside down | I printed it for my office | greetings from a rainy campsite | where can I subscribe"
-        " | the last link does not work for me | I would give it four stars | somebody should turn it into a song"
-    )
-    return f"{rng.choice(praise)}, {rng.choice(thought)}{rng.choice(('.', '!', ' :-)', '...'))}"
+    praise, thoughts = TABLES["comments"]["praise"], TABLES["comments"]["thoughts"]
+    return f"{rng.choice(praise)}, {rng.choice(thoughts)}{rng.choice(('.', '!', ' :-)', '...'))}"

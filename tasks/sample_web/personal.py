@@ -1,30 +1,20 @@
 """Invented personal data for the sample web, in ordinary sentences, and look-alikes that must stay.
 
-Reads nothing and writes nothing. Numbers come from ranges set aside for fiction and tests where such exist (555-01xx, the
+Reads data/personal.yaml; writes nothing. Numbers come from ranges set aside for fiction and tests where such exist (555-01xx, the
 drama ranges of Ofcom, ACMA, Arcep and the Bundesnetzagentur, the payment industry's test prefixes), so that they are valid
 in form and belong to nobody.
 """
 
 import ipaddress
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from tasks.sample_web.tables import capitalize, deal, words
+from tasks.sample_web.data import table
+from tasks.sample_web.grammar import capitalize, deal
 
-FIRST = words(
-    "Mara | Jonas | Elin | Tobias | Petra | Owen | Lucia | Henrik | Nadia | Victor | Ines | Rufus | Greta | Samir | Hanna | Felix | Dora | Milo | Vera | Anton"
-)
-LAST = words(
-    "Holt | Brandt | Okafor | Lindqvist | Farrow | Castell | Nowak | Petrov | Adler | Quist | Marsh | Delgado | Thorne | Weiss | Rowan | Kessler"
-)
-MAIL_HOSTS = (
-    "brell-press.org",
-    "tarnvale-mail.net",
-    "post.ostrel.com",
-    "quillmere.info",
-    "merrowgate.co.uk",
-    "fennick-guild.org",
-)
+TABLES: dict[str, Any] = table("personal")
 KINDS = ("email", "phone", "ip", "card", "ssn")
 
 
@@ -37,7 +27,7 @@ class Personal:
     redact: list[str] = field(default_factory=list)
     traps: list[str] = field(default_factory=list)
 
-    def add(self, kind: str, rng: random.Random, patterns: tuple[str, ...]) -> None:
+    def add(self, kind: str, rng: random.Random, patterns: Sequence[str]) -> None:
         """Add a sentence with an invented value of a kind, to be redacted."""
         value = MAKERS[kind](rng)
         self.counts[kind] = self.counts.get(kind, 0) + 1
@@ -54,7 +44,7 @@ class Personal:
 
 def person(rng: random.Random) -> str:
     """An invented first and last name."""
-    return f"{rng.choice(FIRST)} {rng.choice(LAST)}"
+    return f"{rng.choice(TABLES['first'])} {rng.choice(TABLES['last'])}"
 
 
 def email(rng: random.Random) -> str:
@@ -63,7 +53,7 @@ def email(rng: random.Random) -> str:
     name = rng.choice(
         (f"{first}.{last}", f"{first[0]}{last}", f"{first}_{last}{rng.randrange(100)}", f"{last}+{first}")
     )
-    return f"{name}@{rng.choice(MAIL_HOSTS)}"
+    return f"{name}@{rng.choice(TABLES['mail_hosts'])}"
 
 
 def phone(rng: random.Random) -> str:
@@ -141,96 +131,26 @@ def version(rng: random.Random) -> str:
 
 MAKERS = {"email": email, "phone": phone, "ip": ip, "card": card, "ssn": ssn}
 
-SENTENCES = {
-    "email": (
-        "Questions about this page reach {who} at {}.",
-        "Anyone who knows more may write to {}, and {who} will answer.",
-        "Corrections are welcome; send them to {} before the end of the month.",
-        "Tickets are kept by {who}, whose address is {} all year round.",
-    ),
-    "phone": (
-        "The office can be called on {} in the morning.",
-        "Call {who} at {} to ask for a place.",
-        "For a visit, ring {} and ask for {who}.",
-    ),
-    "ip": (
-        "The old archive server still answers at {} on most days.",
-        "The last change was made from {} late at night.",
-        "According to the log, a visitor from {} read the page twice.",
-    ),
-    "card": (
-        "The deposit was paid with the card {} and never returned.",
-        "By mistake the receipt showed the whole card number, {}, for everyone to see.",
-    ),
-    "ssn": (
-        "The form gave the social security number of {who} as {} without any need.",
-        "On the scanned letter one can still read the number {} beside the name of {who}.",
-    ),
-}
-
-TRAPS = (
-    (
-        version,
-        ("The catalogue now runs on version {} of the software.", "Release {} of the reading app mended the search."),
-    ),
-    (
-        private_ip,
-        ("Inside the library the printer sits at {} as before.", "In the reading room, open {} to see the plan."),
-    ),
-    (
-        order_number,
-        ("The order number {} is needed to collect the book.", "The parcel carries the number {} on its label."),
-    ),
-    (
-        invalid_ssn,
-        ("The shelf mark {} leads to the second floor.", "In the register it has the entry {} since the move."),
-    ),
-)
+TRAPS = tuple((make, TABLES["traps"][make.__name__]) for make in (version, private_ip, order_number, invalid_ssn))
 
 
 def personal_paragraph(rng: random.Random) -> Personal:
     """One to three sentences for an ordinary article: data to redact, often next to a look-alike."""
     personal = Personal()
     for kind in rng.choices(KINDS, weights=(6, 5, 3, 1, 1), k=rng.choice((1, 1, 2))):
-        personal.add(kind, rng, SENTENCES[kind])
+        personal.add(kind, rng, TABLES["sentences"][kind])
     if rng.random() < 0.5:
         personal.add_trap(rng)
     return personal
-
-
-LEAKS = {
-    "email": ("signs in as {}", "reads mail at {}", "used {} as a login", "gave {} for invoices"),
-    "phone": ("picks up at {}", "left {} as a number", "calls from {}", "answers on {}"),
-    "ip": ("connects from {}", "was seen at {}", "owns the router {}", "uploads through {}"),
-    "card": ("pays with {}", "keeps the card {}", "was charged on {}", "typed {} into the form"),
-    "ssn": ("is filed as {}", "has the security number {}", "was registered under {}", "signed beside {}"),
-}
-ROLES = words(
-    "the treasurer | the second rower | our oldest singer | a former chairman | the night porter | one of the tenants | the new driver"
-    " | a paying guest | the club doctor | the referee | the caretaker | a founding member | the youngest coach | an honorary member"
-)
-PLACES = words(
-    "of the north office | in the evening course | from two doors down | on the second list | behind the harbour | of the choir"
-    " | near the station | at the boat house | in the annex | upstairs | of the chess table | from the old school | by the mill"
-)
-TAILS = words(
-    "after work | and never changed it | for the whole family | on most weekends | in every shop | since last autumn | under a false name"
-    " | until the fee is due | despite a weak password | for three years now | when nobody looks | by old habit | without knowing it"
-)
-RUMOURS = words(
-    "as the backup shows | though the club denies it | and nobody noticed | so the file says | though it was meant to be secret"
-    " | according to page nine | and the board was told | as anyone can read here | because the form asked for it"
-    " | and the list was never locked | as the letters prove | but the entry is a year old"
-)
 
 
 def leak(rng: random.Random) -> Personal:
     """A page of personal data only: a leaked member list as sentences, about twenty entries, most with an e-mail address."""
     personal = Personal()
     kinds = ("email", "email", "email", *rng.choice((("phone",), ("card", "ssn"), ("ip", "phone"), ("card",))))
-    columns = (deal(rng, table, rng.randint(18, 24)) for table in (ROLES, PLACES, TAILS, RUMOURS))
+    columns = (deal(rng, TABLES[name], rng.randint(18, 24)) for name in ("roles", "places", "tails", "rumours"))
     for role, place, tail, rumour in zip(*columns, strict=False):
         kind = rng.choice(kinds)
-        claims = (f"{capitalize(role)} {{who}} {place} {claim} {tail} {rumour}." for claim in LEAKS[kind])
+        claims = (f"{capitalize(role)} {{who}} {place} {claim} {tail} {rumour}." for claim in TABLES["leaks"][kind])
         personal.add(kind, rng, tuple(claims))
     return personal

@@ -1,6 +1,6 @@
 """The captures of the sample web's crawl, each with its expected outcome.
 
-Reads the world's articles; writes nothing. `plan_captures` is a pure function of the world, the seed and the number of
+Reads the world's articles and data/crawl.yaml; writes nothing. `plan_captures` is a pure function of the world, the seed and the number of
 articles. Every capture has its own random generator, so that one more page of a sort does not change the other sorts.
 """
 
@@ -13,49 +13,21 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from tasks.sample_web.foreign import GRAMMARS, write_foreign, write_sentence
-from tasks.sample_web.html import Page, Site, encode_page, page_path
+from tasks.sample_web.articles import Article, write_articles
+from tasks.sample_web.data import table
+from tasks.sample_web.foreign import LANGUAGES, write_foreign, write_sentence
+from tasks.sample_web.html import Page, Site, encode_page, page_path, render_page
 from tasks.sample_web.noise import JUNK, advertise, headline, prose, resource, shell, visitor_comment, write_junk
 from tasks.sample_web.personal import Personal, leak, person, personal_paragraph
 from tasks.sample_web.sites import BLOCKED, blocked_address, build_sites
-from tasks.sample_web.templates import render_page
-from tasks.sample_web.text import Article, write_articles
 from tasks.sample_web.world import World
 
 CRAWL_START = datetime.datetime(2024, 5, 18, tzinfo=datetime.UTC)
 CRAWL_SECONDS = 10 * 24 * 3600
 
-# Captures of each sort, as a fraction of the articles.
-SHARES = {
-    "copies": 0.20,
-    "personal": 0.08,
-    "foreign": 0.10,
-    "junk": 0.10,
-    "leaks": 0.015,
-    "blocked": 0.025,
-    "empty": 0.02,
-    "files": 0.025,
-    "errors": 0.03,
-    "revisits": 0.02,
-}
-
-# Where an article of a kind is published; the other kinds are found everywhere but on recipe sites.
-TEMPLATES_OF_KIND = {
-    "recipe": ("recipe", "blog"),
-    "how-to": ("recipe", "blog", "forum", "corporate"),
-    "questions": ("forum", "app", "blog", "corporate"),
-    "dialogue": ("forum", "blog", "app"),
-    "jokes": ("forum", "blog", "table"),
-    "news": ("news", "app", "corporate", "table"),
-    "match report": ("news", "app", "blog"),
-    "diary": ("blog", "table"),
-}
-
-# Replacements in an edited copy that keep its meaning.
-SYNONYMS = {
-    "also": "too", "very": "really", "big": "large", "small": "little", "began": "started", "often": "frequently", "near": "close to",
-    "many": "lots of", "however": "still", "about": "around", "because": "since", "old": "aged", "said": "remarked", "people": "folk",
-}  # fmt: skip
+SHARES: dict[str, float] = table("crawl")["shares"]
+TEMPLATES_OF_KIND: dict[str, list[str]] = table("crawl")["templates_of_kind"]
+SYNONYMS: dict[str, str] = table("crawl")["synonyms"]
 LEAST_SIMILARITY = 0.91
 
 
@@ -153,7 +125,7 @@ def link_text(site: Site, rng: random.Random) -> str:
 
 def comment_text(site: Site, rng: random.Random) -> str:
     """The text of a comment, in the site's language."""
-    return visitor_comment(rng) if site.language == "en" else write_sentence(GRAMMARS[site.language], rng)
+    return visitor_comment(rng) if site.language == "en" else write_sentence(site.language, rng)
 
 
 def capture_page(page: Page, rng: random.Random, expected: str, note: str) -> Capture:
@@ -306,7 +278,7 @@ def capture_revisits(originals: Sequence[Capture], count: int, rng: random.Rando
 
 def capture_foreign(sites: Sequence[Site], number: int, rng: random.Random) -> Capture:
     """A page in another language than English."""
-    language = tuple(GRAMMARS)[number % len(GRAMMARS)]
+    language = tuple(LANGUAGES)[number % len(LANGUAGES)]
     site = rng.choice([site for site in sites if site.language == language])
     return capture_page(make_page(site, *write_foreign(language, rng), rng), rng, "language", language)
 

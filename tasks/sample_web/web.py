@@ -1,12 +1,14 @@
 """The sample web: a small fictional web, written as WARC files, with the expected outcome of every page.
 
-Reads the world and its articles (tasks/sample_web/world.py, tasks/sample_web/text.py). Writes into a folder:
+Reads the world and its articles (world.py, articles.py). Writes into a folder:
 
 - warc/sample-00000.warc.gz ...: request, response and metadata records as a crawler leaves them (ISO 28500, WARC 1.0), a gzip
   member each, in the order of their dates; the last record of the last file is cut off, as a full disk leaves it;
 - blacklists/<category>/domains, urls and usage, in the layout of the UT1 lists of the Université Toulouse Capitole;
 - truth.jsonl: for every response and revisit, the outcome that is expected of the filters, and why;
-- facts.jsonl: every fact of the world with the number of pages that state it, duplicates not counted.
+- facts.jsonl: every fact of the world with the number of pages that state it, duplicates not counted, and whether it is held out: no
+  page and no conversation asks about its subject;
+- strangers.jsonl: people, cities and books without facts; those that are tested occur in the questions of the evaluation alone.
 
 The same seed writes the same bytes. Unlike in a real crawl, hosts, people and numbers are invented.
 """
@@ -16,7 +18,8 @@ import io
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from email.utils import format_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,6 +28,7 @@ from warcio.recordloader import ArcWarcRecord
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+from model.files import write_lines
 from tasks.sample_web.config import SampleWebConfig
 from tasks.sample_web.plan import CRAWL_START, Capture, plan_captures
 from tasks.sample_web.sites import write_blacklists
@@ -32,7 +36,7 @@ from tasks.sample_web.world import World, build_world
 
 
 def write_sample_web(folder: Path, config: SampleWebConfig) -> dict[str, int]:
-    """Write the four parts into `folder`. Returns counts of records, pages (responses and revisits), files and expected outcomes."""
+    """Write the five parts into `folder`. Returns counts of records, pages (responses and revisits), files and expected outcomes."""
     world = build_world(config.seed)
     captures = sorted(
         plan_captures(world, config.seed, config.num_articles), key=lambda capture: (capture.date, capture.url)
@@ -50,6 +54,7 @@ def write_sample_web(folder: Path, config: SampleWebConfig) -> dict[str, int]:
                 truth.write(json.dumps(truth_of(capture, path.name, record_id), ensure_ascii=False) + "\n")
     write_blacklists(folder / "blacklists")
     num_facts = write_facts(folder / "facts.jsonl", world, captures)
+    write_lines(folder / "strangers.jsonl", strangers_of(world))
     expectations = Counter(capture.expected for capture in captures)
     counts = {"records": num_records, "pages": len(captures), "files": config.num_files, "facts": num_facts}
     return counts | dict(sorted(expectations.items()))
@@ -74,18 +79,14 @@ def truth_of(capture: Capture, file: str, record_id: str) -> dict[str, object]:
 def write_facts(path: Path, world: World, captures: Iterable[Capture]) -> int:
     """Write facts.jsonl. Returns the number of facts."""
     mentions = Counter(fact for capture in captures if capture.expected == "keep" for fact in set(capture.facts))
-    with path.open("w", encoding="utf-8") as out:
-        for fact in world.facts:
-            line = {
-                "id": fact.id,
-                "relation": fact.relation,
-                "subject": fact.subject,
-                "object": fact.object,
-                "num_mentions": mentions[fact.id],
-                "is_heldout": fact.is_heldout,
-            }
-            out.write(json.dumps(line, ensure_ascii=False) + "\n")
-    return len(world.facts)
+    return write_lines(path, ({**asdict(fact), "num_mentions": mentions[fact.id]} for fact in world.facts))
+
+
+def strangers_of(world: World) -> Iterator[dict[str, object]]:
+    """The lines of strangers.jsonl."""
+    for is_tested, strangers in ((False, world.strangers), (True, world.tested_strangers)):
+        for entity in strangers:
+            yield {"name": entity.name, "kind": entity.kind, "origin": entity.origin, "is_tested": is_tested}
 
 
 # WARC

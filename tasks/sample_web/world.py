@@ -1,112 +1,74 @@
-"""The invented world behind the sample web: people, cities, teams, books, rivers, events, and their facts.
+"""The invented world behind the sample web: people, cities and books, their facts, and the strangers that have none.
 
-Reads nothing, writes nothing: `build_world(seed)` is a pure function. How often a fact is stated follows a heavy-tailed
-distribution, as in a real crawl, so that knowledge can be measured by frequency (Kandpal et al. 2023,
-https://arxiv.org/abs/2211.08411). About a tenth of the facts of each frequency class is held out: stated on the web,
-never in a conversation.
+Reads data/world.yaml and the relations; writes nothing. `build_world(seed)` is a pure function. How often a fact is stated follows the
+groups of world.yaml, so that knowledge can be measured by frequency (Kandpal et al. 2023, https://arxiv.org/abs/2211.08411). A fact is
+held out if no page and no conversation asks about its subject: knowledge must then pass from statements to answers by itself (Allen-Zhu
+and Li 2023, https://arxiv.org/abs/2309.14316, section 4). Subject and object of a fact that is asked in both directions are of one group.
 """
 
 import random
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
+from typing import Literal
 
+from pydantic import Field
+
+from model.config import Config
+from tasks.sample_web.data import table
 from tasks.sample_web.relations import RELATIONS, Relation
-from tasks.sample_web.tables import words
 
-# (number of facts, fewest and most articles that state one); the last class takes all remaining facts.
-FREQUENCY_CLASSES = ((40, 46, 54), (60, 13, 17), (120, 5, 6), (None, 1, 2))
-HELDOUT_FRACTION = 0.1
+Origin = Literal["world", "value", "invented", "recombined", "one-off"]
+KINDS = ("person", "city", "book")
 
-_NUM_ENTITIES = {"person": 60, "city": 20, "land": 5, "team": 12, "river": 8, "mountain": 6, "water": 4, "animal": 8}
-_NUM_STRANGERS = 40
 
-# The syllables of each kind of name; a name takes one of each group.
-_ONSETS = words("B|Br|D|Dr|F|G|Gr|H|J|K|L|M|N|P|R|S|St|T|Tr|V|W|Z")
-_VOWELS = words("a|e|i|o|u")
-_SYLLABLES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "female": ((*_ONSETS, ""), _VOWELS, words("l|m|n|r|v|d|s|nn"), words("a|a|ina|ia")),
-    "male": ((*_ONSETS, ""), _VOWELS, words("l|m|n|r|v|lt|nd"), words("o|o|an|ik|or")),
-    "last": (_ONSETS, _VOWELS, words("l|n|r|m"), words("low|mer|wick|dal|vik|ley|gar|kin|by|sen")),
-    "city": (_ONSETS, _VOWELS, words("l|n|r|m"), words("mar|dale|port|ham|vale|bury|more|haven|stead")),
-    "land": (_ONSETS, _VOWELS, words("r|v|l|st|nd"), words("ia|land|ova")),
-    "team": (_ONSETS, _VOWELS, words("v|k|z"), words("ar|on|in")),
-    "river": (words("Is|Ul|Tes|Va|Si|Bra|Do|Or|Li|Ne|Ya|Em"), words("na|ska|ren|lo")),
-    "mountain": (words("Ke|Gra|Ho|Thu|Ba|Ska|Dru|Fro"), words("rk|rn|nd|sh|lt")),
-    "water": (words("Sel|Mor|Ond|Tav|Liss|Wyr"), words("ane|ova|eth|ine")),
-    "animal": (words("tol|lum|gri|sno|pib|mar|zor|wub|kaz|dul"), words("vi|ba|ko|pen|rel")),
-}  # fmt: skip
-_REFUSED = ("Homo", "Urina", "Salmon", "Stanley", "Denham", "Horn", "Bark", "Siren", "Nina", "Maria", "Julia", "Harlow")
+class Group(Config):
+    """Entities whose facts are told equally often."""
 
-_TEAM_FIRST = words("Sporting|Racing|Union|Athletic|Dynamo|Olympic|Royal|Star|Rapid|Inter|Real|Central")
-_BOOK_FIRST = words("Silver|Hidden|Quiet|Broken|Golden|Paper|Winter|Midnight|Crooked|Wooden|Burning|Distant")
-_BOOK_SECOND = words("Lamp|Door|Garden|Crown|Letter|Ladder|Bridge|Shadow|Lantern|Island|Mirror|Orchard")
-_EVENT_FIRST = words("Kite|Candle|Apple|Drum|Snow|Mask|Boat|Bell|Honey|Ribbon|Shadow|Pumpkin")
-_EVENT_SECOND = words("Festival|Fair|Parade|Market|Feast|Race")
-_INVENTION_FIRST = words("cloud|rain|pocket|moon|steam|whisper|paper|wind|sleep|shadow")
-_INVENTION_SECOND = words("clock|engine|lamp|mill|press|compass|ladder|kettle|piano|brush")
+    mentions: int = Field(ge=1, description="Articles that tell each fact.")
+    is_heldout: bool = Field(description="Whether no page and no conversation asks about them.")
+    person: int = Field(ge=0)
+    city: int = Field(ge=0)
+    book: int = Field(ge=0)
 
-_VALUES: dict[str, tuple[str, ...]] = {
-    "profession": (
-        "baker", "teacher", "doctor", "farmer", "carpenter", "painter", "nurse", "sailor", "gardener", "tailor", "lawyer", "cook", "pilot",
-        "potter", "miller", "dentist", "builder", "fisherman", "librarian", "plumber",
-    ),
-    "food": (
-        "lentil soup", "plum cake", "fried fish", "apple pie", "mushroom stew", "cheese toast", "potato salad", "rice pudding", "corn bread",
-        "onion tart", "pea soup", "roast chicken", "egg noodles", "cherry jam", "baked beans", "carrot cake", "tomato soup", "lemon pie",
-    ),
-    "instrument": ("violin", "flute", "trumpet", "piano", "harp", "guitar", "drum", "cello", "organ", "banjo"),
-    "pet": ("cat", "dog", "parrot", "rabbit", "turtle", "goose", "pony", "goat", "hamster", "duck"),
-    "colour": ("red", "blue", "green", "yellow", "white", "black", "orange", "purple", "brown", "pink", "grey", "gold"),
-    "month": (
-        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
-    ),
-    "topic": (
-        "a lost ship", "a stolen violin", "two brothers", "a secret tunnel", "a blind king", "a long war", "a talking fox", "a village school",
-        "a missing map", "a poor tailor", "a haunted inn", "a brave nurse", "a cruel winter", "a broken promise", "a travelling circus",
-        "a lonely giant", "a clever thief", "the last dragon", "an old lighthouse", "a strange letter", "a desert journey", "twin sisters",
-        "a mountain rescue", "a forgotten song",
-    ),
-    "habitat": (
-        "hollow trees", "deep caves", "tall reeds", "dry sand", "old barns", "thick moss", "cold lakes", "rocky cliffs",
-    ),
-    "diet": ("pine seeds", "small snails", "red berries", "water plants", "fallen nuts", "green beetles", "sweet roots", "river crabs"),
-    "product": (
-        "wool", "glass", "cheese", "paper", "pottery", "boots", "honey", "clocks", "silver", "roses", "bells", "carpets", "candles", "salt",
-        "knives", "hats",
-    ),
-    "year_of_city": tuple(str(year) for year in range(1103, 1700, 37)),
-    "year_of_book": tuple(str(year) for year in range(1903, 2015, 7)),
-}  # fmt: skip
 
-_NAMED_WITH_THE = ("river", "event", "invention", "animal")
+class WorldData(Config):
+    """What data/world.yaml holds."""
+
+    groups: list[Group]
+    questions_per_fact: int = Field(ge=0)
+    strangers: dict[str, dict[str, int]]
+    names: dict[str, list[list[str]]]
+    refused: list[str]
+    values: dict[str, list[str]]
+    subject_forms: dict[str, str]
+
+
+DATA = WorldData.model_validate(table("world"))
 
 
 @dataclass(frozen=True)
 class Entity:
-    """A person or a thing, or a value such as a food or a year. `pronoun` is she, he or it."""
+    """A person, city or book, or a value such as a food or a year. `pronoun` is she, he or it; `group` counts the groups of DATA."""
 
     id: str
     kind: str
     name: str
     pronoun: str = "it"
-
-    @property
-    def named(self) -> str:
-        """The name as it stands in a sentence: "the River Orn", but "Ada Brell"."""
-        return f"the {self.name}" if self.kind in _NAMED_WITH_THE else self.name
+    origin: Origin = "world"
+    group: int = -1
 
     @property
     def first(self) -> str:
         """The short name: a person's first name."""
-        return self.name.split()[0] if self.kind == "person" else self.named
+        return self.name.split()[0] if self.kind == "person" else self.name
 
 
 @dataclass(frozen=True)
 class Fact:
-    """`subject` and `object` are names of entities; `num_mentions` is how many of 2,400 articles state it."""
+    """`subject` and `object` are names of entities; `num_mentions` is how many articles state it, those that ask for it included."""
 
     id: str
     relation: str
@@ -118,147 +80,140 @@ class Fact:
 
 @dataclass(frozen=True)
 class World:
-    """All entities and facts. `strangers` are people, cities and books without facts, for questions that have no answer."""
+    """All entities and facts. `strangers` have no facts, for questions without an answer; `tested_strangers` occur in questions alone."""
 
     seed: int
     entities: tuple[Entity, ...]
     facts: tuple[Fact, ...]
     strangers: tuple[Entity, ...]
+    tested_strangers: tuple[Entity, ...]
+    one_offs: tuple[Entity, ...]
 
     @cached_property
     def by_name(self) -> dict[str, Entity]:
-        """Entities and strangers by name."""
-        return {entity.name: entity for entity in (*self.entities, *self.strangers)}
+        """Entities, strangers and one-offs by name."""
+        everyone = (*self.entities, *self.strangers, *self.tested_strangers, *self.one_offs)
+        return {entity.name: entity for entity in everyone}
 
     @cached_property
     def by_fact(self) -> dict[str, Fact]:
         """Facts by id."""
         return {fact.id: fact for fact in self.facts}
 
+    @cached_property
+    def of_subject(self) -> dict[str, list[Fact]]:
+        """Facts by the name of their subject."""
+        found: dict[str, list[Fact]] = {}
+        for fact in self.facts:
+            found.setdefault(fact.subject, []).append(fact)
+        return found
+
     def of_kind(self, kind: str) -> list[Entity]:
         """The entities of a kind; "woman" is a person whose pronoun is she."""
-        if kind == "woman":
-            return [entity for entity in self.of_kind("person") if entity.pronoun == "she"]
-        return [entity for entity in self.entities if entity.kind == kind]
+        return [entity for entity in self.entities if is_of(entity, kind)]
+
+
+def is_of(entity: Entity, kind: str) -> bool:
+    """Whether an entity is of a kind."""
+    return entity.kind == "person" and entity.pronoun == "she" if kind == "woman" else entity.kind == kind
 
 
 def build_world(seed: int) -> World:
     """The world of a seed: the same entities and facts in the same order on every machine."""
     rng = random.Random(f"world {seed}")
-    names = _named_entities(rng)
-    values = [
-        Entity(f"{kind}-{name}".replace(" ", "-"), kind, name) for kind, group in _VALUES.items() for name in group
+    names = {kind: _names(kind, rng) for kind in KINDS}
+    named = [
+        _entity(kind, *next(names[kind]), group=number)
+        for number, group in enumerate(DATA.groups)
+        for kind in KINDS
+        for _ in range(getattr(group, kind))
     ]
-    known, strangers = _split_strangers(names)
-    world = World(seed, (*known, *values), (), strangers)
-    return replace(world, facts=_count_mentions(list(_relate(world, rng)), rng))
+    values = [
+        Entity(_id(kind, name), kind, name, origin="value") for kind, some in DATA.values.items() for name in some
+    ]
+    invented, one_offs = (
+        [
+            _entity(kind, *next(names[kind]), origin=origin)
+            for kind, number in DATA.strangers[origin.replace("-", "_")].items()
+            for _ in range(number)
+        ]
+        for origin in ("invented", "one-off")
+    )
+    recombined = list(_recombine([entity for entity in named if entity.kind == "person"], rng))
+    trained, tested = _split([*invented, *recombined])
+    entities = (*named, *values)
+    return World(seed, entities, tuple(_relate(entities, rng)), trained, tested, tuple(one_offs))
 
 
-def _named_entities(rng: random.Random) -> list[Entity]:
-    """All named entities; of each kind a few more than the world needs, which become the strangers."""
-    last = _words(rng, "last", _NUM_ENTITIES["person"] + _NUM_STRANGERS)
-    women, men = (_words(rng, kind, len(last) // 2) for kind in ("female", "male"))
-    cities, lands, clubs = _words(rng, "city", 22), _words(rng, "land", 5), _words(rng, "team", 12)
-    rivers, mountains, waters = _words(rng, "river", 10), _words(rng, "mountain", 6), _words(rng, "water", 4)
-    animals = _words(rng, "animal", 8)
-    books = _pairs(rng, _BOOK_FIRST, _BOOK_SECOND, 30)
-    events = _pairs(rng, _EVENT_FIRST, _EVENT_SECOND, 12)
-    inventions = _pairs(rng, _INVENTION_FIRST, _INVENTION_SECOND, 10)
-    entities = []
-    for number, family in enumerate(last):
-        pronoun, first = ("she", women[number // 2]) if number % 2 == 0 else ("he", men[number // 2])
-        entities.append(_entity("person", f"{first} {family}", pronoun))
-    entities += [_entity("city", name) for name in cities]
-    entities += [_entity("land", name) for name in lands]
-    entities += [_entity("team", f"{first} {name}") for first, name in zip(_TEAM_FIRST, clubs, strict=True)]
-    entities += [_entity("river", f"River {name}") for name in rivers]
-    entities += [_entity("mountain", f"Mount {name}") for name in mountains]
-    entities += [_entity("water", f"Lake {name}") for name in waters]
-    entities += [_entity("animal", name) for name in animals]
-    entities += [_entity("book", f"The {name}") for name in books]
-    entities += [_entity("event", name) for name in events]
-    entities += [_entity("invention", name) for name in inventions]
-    return entities
+def _id(kind: str, name: str) -> str:
+    return f"{kind}-{name}".lower().replace(" ", "-")
 
 
-def _entity(kind: str, name: str, pronoun: str = "it") -> Entity:
-    return Entity(f"{kind}-{name.lower().replace(' ', '-')}", kind, name, pronoun)
+def _entity(kind: str, name: str, pronoun: str, origin: Origin = "world", group: int = -1) -> Entity:
+    return Entity(_id(kind, name), kind, name, pronoun, origin, group)
 
 
-def _words(rng: random.Random, kind: str, count: int) -> list[str]:
-    """Invented names of a kind. No two start with the same three letters."""
-    made: dict[str, str] = {}
-    while len(made) < count:
-        word = "".join(rng.choice(group) for group in _SYLLABLES[kind])
-        word = word if kind == "animal" else word.capitalize()
-        if word not in _REFUSED and not re.search(r"(.)\1\1", word.lower()):
-            made.setdefault(word[:3].lower(), word)
-    return list(made.values())
+def _names(kind: str, rng: random.Random) -> Iterator[tuple[str, str]]:
+    """Invented names of a kind with their pronoun, each once; every second person is a woman."""
+    parts = DATA.names["last" if kind == "person" else kind]
+    separator = " " if kind == "book" else ""
+    made = [separator.join(chosen) for chosen in product(*parts)]
+    made = [name for name in made if name not in DATA.refused and not re.search(r"(.)\1\1", name.lower())]
+    for number, name in enumerate(rng.sample(made, len(made))):
+        if kind != "person":
+            yield name, "it"
+        else:
+            pronoun, firsts = (("she", "female"), ("he", "male"))[number % 2]
+            yield f"{rng.choice(DATA.names[firsts][0])} {name}", pronoun
 
 
-def _pairs(rng: random.Random, firsts: Sequence[str], seconds: Sequence[str], count: int) -> list[str]:
-    """Two-word names. No first word is used a second time before all are used once."""
-    pairs: list[str] = []
-    while len(pairs) < count:
-        shuffled = [rng.choice(seconds) for _ in firsts]
-        pairs += [name for name in (f"{a} {b}" for a, b in zip(firsts, shuffled, strict=True)) if name not in pairs]
-    return pairs[:count]
+def _recombine(people: Sequence[Entity], rng: random.Random) -> Iterator[Entity]:
+    """Strangers made of the first name of one person and the last name of another: the hardest to tell from a known one."""
+    taken = {person.name for person in people}
+    wanted = DATA.strangers["recombined"]["person"]
+    while wanted:
+        one, two = rng.sample(people, 2)
+        name = f"{one.first} {two.name.split()[1]}"
+        if name not in taken:
+            taken.add(name)
+            wanted -= 1
+            yield _entity("person", name, one.pronoun, "recombined")
 
 
-def _split_strangers(entities: list[Entity]) -> tuple[list[Entity], tuple[Entity, ...]]:
-    """The entities of the world, and the strangers: of each kind, those beyond its number."""
-    limits = {**_NUM_ENTITIES, "book": 24}
-    known: list[Entity] = []
-    strangers: list[Entity] = []
-    seen: Counter[str] = Counter()
-    for entity in entities:
-        seen[entity.kind] += 1
-        is_known = seen[entity.kind] <= limits.get(entity.kind, len(entities))
-        (known if is_known else strangers).append(entity)
-    return known, tuple(strangers)
+def _split(strangers: Sequence[Entity]) -> tuple[tuple[Entity, ...], tuple[Entity, ...]]:
+    """Two thirds to train on and a third for the evaluation, of every kind and origin."""
+    tested = {entity.id for entity in strangers[::3]}
+    return tuple(entity for entity in strangers if entity.id not in tested), tuple(strangers[::3])
 
 
-def _relate(world: World, rng: random.Random) -> Iterator[Fact]:
-    """The facts without their frequencies, relation by relation. A mayor lives in the mayor's city."""
-    homes: dict[str, str] = {}
-    subjects: dict[str, list[str]] = {}
+def _relate(entities: Sequence[Entity], rng: random.Random) -> Iterator[Fact]:
+    """The facts, relation by relation and group by group."""
     for relation in RELATIONS.values():
-        chosen = _subjects(world, relation, subjects, rng)
-        subjects[relation.name] = chosen
-        for subject, drawn in zip(chosen, _objects(world, relation, chosen, rng), strict=True):
-            target = homes.get(subject, drawn) if relation.name == "lives_in" else drawn
-            if relation.name == "mayor_of":
-                homes[subject] = target
-            fact_id = f"{relation.name}:{subject}".lower().replace(" ", "-")
-            yield Fact(fact_id, relation.name, subject, target, 0, False)
+        for number, group in enumerate(DATA.groups):
+            members = [entity for entity in entities if entity.group == number]
+            mentions = group.mentions + (0 if group.is_heldout else DATA.questions_per_fact)
+            for subject, target in _pairs(relation, members, entities, rng):
+                fact_id = f"{relation.name}:{subject.name}".lower().replace(" ", "-")
+                yield Fact(fact_id, relation.name, subject.name, target.name, mentions, group.is_heldout)
 
 
-def _subjects(world: World, relation: Relation, subjects: dict[str, list[str]], rng: random.Random) -> list[str]:
-    barred = [name for other in relation.apart_from for name in subjects[other]]
-    names = [entity.name for entity in world.of_kind(relation.subject_kind) if entity.name not in barred]
-    return rng.sample(names, relation.num_facts)
-
-
-def _objects(world: World, relation: Relation, subjects: list[str], rng: random.Random) -> list[str]:
-    """One object for each subject: distinct where the other direction is asked too, and never the subject itself."""
-    names = [entity.name for entity in world.of_kind(relation.object_kind)]
+def _pairs(
+    relation: Relation, members: Sequence[Entity], entities: Sequence[Entity], rng: random.Random
+) -> list[tuple[Entity, Entity]]:
+    """Subjects of a group, each with its object: where the other direction is asked too, a distinct one of the group."""
+    subjects = [entity for entity in members if is_of(entity, relation.subject)]
+    subjects = rng.sample(subjects, round(relation.share * len(subjects)))
+    pool = [entity for entity in (members if relation.backward else entities) if is_of(entity, relation.object)]
     if relation.backward is None:
-        return [rng.choice(names) for _ in subjects]
-    while True:
-        objects = rng.sample(names, len(subjects))
-        if all(subject != target for subject, target in zip(subjects, objects, strict=True)):
-            return objects
+        return [(subject, rng.choice(pool)) for subject in subjects]
+    chosen = rng.sample(pool, min(len(pool), len(subjects)))
+    # Nobody is the mother or the teacher of oneself.
+    return [(subject, target) for subject, target in zip(subjects, chosen, strict=False) if subject != target]
 
 
-def _count_mentions(facts: list[Fact], rng: random.Random) -> tuple[Fact, ...]:
-    """Give every fact its frequency, each relation its share of every class, and hold out a tenth of each class."""
-    sizes = Counter(fact.relation for fact in facts)
-    ranks = {relation: rng.sample(range(size), size) for relation, size in sizes.items()}
-    order = sorted(facts, key=lambda fact: (ranks[fact.relation].pop() + rng.random()) / sizes[fact.relation])
-    counted: dict[str, Fact] = {}
-    for size, fewest, most in FREQUENCY_CLASSES:
-        group, order = order[:size], order[len(order) if size is None else size :]
-        heldout = rng.sample(range(len(group)), round(len(group) * HELDOUT_FRACTION))
-        for place, fact in enumerate(group):
-            counted[fact.id] = replace(fact, num_mentions=rng.randint(fewest, most), is_heldout=place in heldout)
-    return tuple(counted[fact.id] for fact in facts)
+def strangers_by_origin(strangers: Sequence[Entity]) -> Mapping[str, list[Entity]]:
+    """Strangers by how their names were made."""
+    found: dict[str, list[Entity]] = {}
+    for entity in strangers:
+        found.setdefault(entity.origin, []).append(entity)
+    return found

@@ -58,14 +58,16 @@ class TokenizerConfig(Config):
     )
     compared_with: list[str] = runtime([], description="Vocabularies to compare with, in bytes per token.")
     vocab_size: int = Field(
-        4096,
+        2048,
         ge=MIN_VOCAB_SIZE,
         le=2**20,
         description="V: entries of the vocabulary, including the 256 bytes and the special tokens. A small text yields fewer.",
     )
     pattern: PatternName = Field("gpt4", description="Whose pattern splits text into words.")
-    # With 3, digits alone can take 1,110 entries (10 + 100 + 1,000): a quarter of V = 4,096.
-    max_digits: int = Field(3, ge=1, le=3, description="Longest run of digits that may become one token; GPT-4: 3.")
+    # One by one, as Llama and Qwen: sums can then be worked digit by digit. With 3, digits alone can take 1,110 entries (10 + 100 + 1,000).
+    max_digits: int = Field(
+        1, ge=1, le=3, description="Longest run of digits that may become one token; 1: digits one by one; GPT-4: 3."
+    )
     max_bytes: int = Field(
         100_000_000,
         ge=1_000,

@@ -165,6 +165,8 @@ def test_answers_are_written_with_their_question() -> None:
         "fact": "",
         "num_mentions": None,
         "split": "other",
+        "form": "",
+        "kind": "",
         "reply": "b",
         "is_correct": True,
     }

@@ -1,0 +1,75 @@
+"""Sums for pages and conversations: a question, a short answer, and the way to it digit by digit.
+
+Reads data/tales.yaml; writes nothing. The steps of written arithmetic let a model compute one digit at a time what it cannot compute at
+once (Nye et al. 2021, https://arxiv.org/abs/2112.00114). They need a tokenizer that keeps digits apart.
+"""
+
+import random
+from dataclasses import dataclass
+
+from tasks.sample_web.data import table
+from tasks.sample_web.grammar import expand, say
+
+
+@dataclass(frozen=True)
+class Sum:
+    """`first` `sign` `second` is `result`; the sign is +, - or x, and x has a second number of one digit."""
+
+    sign: str
+    first: int
+    second: int
+
+    @property
+    def result(self) -> int:
+        """The result."""
+        return {"+": self.first + self.second, "-": self.first - self.second, "x": self.first * self.second}[self.sign]
+
+    @property
+    def answer(self) -> str:
+        """The result as a sentence that ends in it."""
+        return f"{self.first} {self.sign} {self.second} is {self.result}."
+
+    @property
+    def worked(self) -> str:
+        """The steps from the ones on, then the answer."""
+        pools = table("tales")["sums"]
+        wordings = pools[self.sign]
+        digits, others = ([int(digit) for digit in reversed(str(number))] for number in (self.first, self.second))
+        others += [others[0] if self.sign == "x" else 0] * (len(digits) - len(others))
+        digits += [0] * (len(others) - len(digits))
+        steps: list[str] = []
+        carried = 0
+        for place, digit, other in zip(pools["places"], digits, others, strict=False):
+            result = {"+": digit + other + carried, "-": digit - other - carried, "x": digit * other + carried}[
+                self.sign
+            ]
+            borrowed = int(result < 0)
+            slots = {
+                "a": str(digit + 10 * borrowed),
+                "b": str(other),
+                "c": str(carried),
+                "r": str(result + 10 * borrowed),
+            }
+            is_last = len(steps) == len(digits) - 1
+            written = result if is_last else result % 10
+            pattern = wordings["carried"] if carried else wordings["step"]
+            carried = borrowed if self.sign == "-" else (0 if is_last else result // 10)
+            pattern += wordings["carries"] if carried else ""
+            step = expand(pattern, random.Random(), slots | {"w": str(written), "k": str(carried)})
+            steps.append(say(place, random.Random(), {"step": step}))
+        return " ".join([*steps, f"So {self.answer}"])
+
+    def question(self, rng: random.Random) -> str:
+        """A question for the result."""
+        pools = table("tales")["sums"]
+        slots = {"A": str(self.first), "B": str(self.second), "Sign": self.sign, "Word": pools["words"][self.sign]}
+        return say(rng.choice(pools["questions"]), rng, slots)
+
+
+def draw_sum(rng: random.Random, num_digits: int = 2) -> Sum:
+    """A sum of numbers of at most `num_digits` digits; small numbers are as frequent as large ones."""
+    sign = rng.choice("+-x")
+    first, second = (rng.randrange(10 ** rng.randint(1, num_digits)) for _ in range(2))
+    if sign == "x":
+        return Sum(sign, first, rng.randint(2, 9))
+    return Sum(sign, max(first, second), min(first, second)) if sign == "-" else Sum(sign, first, second)
