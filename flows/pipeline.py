@@ -21,6 +21,7 @@ from tasks.artifacts.manifest import (
     BaseModel,
     Bundle,
     Documents,
+    Index,
     Policy,
     Report,
     RewardModel,
@@ -37,6 +38,7 @@ from tasks.export.stage import export
 from tasks.filter.attributes import compute_attributes
 from tasks.filter.quality_classifier import quality_classifier
 from tasks.filter.stage import filter
+from tasks.index.stage import index as index_documents
 from tasks.ingest.inputs import web_archives
 from tasks.ingest.stage import ingest, prefilter_model
 from tasks.posttrain.reward import reward
@@ -57,6 +59,7 @@ class Steps(NamedTuple):
     ingest: Step[Documents]
     filter: Step[Documents]
     dedup: Step[Documents]
+    text_index: Step[Index]  # `index` is a method of tuples
     tokenizer: Step[Tokenizer]
     tokenize: Step[Tokens]
     pretrain: Step[BaseModel]
@@ -89,6 +92,7 @@ def dag(recipe: Recipe) -> Steps:
     earlier = earlier_documents(recipe.dedup.against)
     eval_sets = evaluation_sets(recipe.dedup.eval_sets)
     unique = dedup(clean, earlier, eval_sets, recipe.dedup)  # exact and MinHash
+    index = index_documents(unique, recipe.index)  # full-text search over the crawl
 
     vocabulary = existing_vocabulary(recipe.tokenizer.vocabulary)  # None: one is trained
     compared = compared_vocabularies(recipe.tokenizer.compared_with)
@@ -112,7 +116,7 @@ def dag(recipe: Recipe) -> Steps:
         base, assistant, reward_model, policy, pairs, asked, recipe.evaluate,
     )  # fmt: skip
     bundle = export(policy, tokenizer, report, recipe.export)
-    return Steps(raw, clean, unique, tokenizer, tokens, base, assistant, reward_model, policy, report, bundle)
+    return Steps(raw, clean, unique, index, tokenizer, tokens, base, assistant, reward_model, policy, report, bundle)
 
 
 def select(start: str, until: str, only: str, force: Sequence[str] = ()) -> tuple[StageName, ...]:

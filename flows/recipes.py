@@ -21,6 +21,7 @@ from tasks.dedup.stage import DedupConfig
 from tasks.evaluate.stage import EvaluateConfig
 from tasks.export.stage import ExportConfig
 from tasks.filter.stage import FilterConfig
+from tasks.index.stage import IndexConfig
 from tasks.ingest.stage import IngestConfig
 from tasks.posttrain.reward import RewardConfig
 from tasks.posttrain.rlhf import RLHFConfig
@@ -30,7 +31,18 @@ from tasks.tokenizer.encode import TokenizeConfig
 from tasks.tokenizer.train import TokenizerConfig
 
 StageName = Literal[
-    "ingest", "filter", "dedup", "tokenizer", "tokenize", "pretrain", "sft", "reward", "rlhf", "evaluate", "export"
+    "ingest",
+    "filter",
+    "dedup",
+    "index",
+    "tokenizer",
+    "tokenize",
+    "pretrain",
+    "sft",
+    "reward",
+    "rlhf",
+    "evaluate",
+    "export",
 ]
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 RecipeName = Literal["tiny", "small", "gpt2", "study"]  # each a file of BUILTIN
@@ -56,6 +68,7 @@ class Recipe(Config):
     ingest: IngestConfig = Field(IngestConfig())
     filter: FilterConfig = Field(FilterConfig())
     dedup: DedupConfig = Field(DedupConfig())
+    index: IndexConfig = Field(IndexConfig())
     tokenizer: TokenizerConfig = Field(TokenizerConfig())
     tokenize: TokenizeConfig = Field(TokenizeConfig())
     pretrain: PretrainConfig = Field(PretrainConfig())

@@ -58,7 +58,7 @@ def stage_flow(stage: StageName, purpose: str) -> Flow[..., Summary]:
         "force": (bool, False),
     }
     # Prefect builds a flow's form from its signature. It differs by stage, so it is set on the function instead of
-    # written eleven times.
+    # written once for each.
     run.__signature__ = Signature(  # type: ignore[attr-defined]
         [
             Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=default)
@@ -98,6 +98,7 @@ def with_named_inputs(
 ingest = stage_flow("ingest", "Read web archive files into documents.")
 filter = stage_flow("filter", "Drop documents by URL, language and quality, and redact personal data.")
 dedup = stage_flow("dedup", "Drop exact and near duplicates.")
+index = stage_flow("index", "Index the documents that were kept for full-text search.")
 tokenizer = stage_flow("tokenizer", "Train a byte-level BPE tokenizer, or take an existing vocabulary.")
 tokenize = stage_flow("tokenize", "Encode documents as Arrow shards of tokens.")
 pretrain = stage_flow("pretrain", "Train a base model on tokens, or take an open-weights model.")

@@ -25,6 +25,7 @@ from flows.cli.recipe import recipe
 from flows.cli.report import report
 from flows.cli.run import run
 from flows.cli.scaling import scaling
+from flows.cli.search import search
 from flows.cli.show import show
 from flows.cli.show_mask import show_mask
 from flows.cli.stages import stages
@@ -49,7 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From raw Common Crawl WARC files to a chat assistant, stage by stage.",
 )
-for command in (run, scaling, stages, recipe, show, show_mask, trace, report, chat, complete, plan, deploy):
+for command in (run, scaling, stages, recipe, show, show_mask, search, trace, report, chat, complete, plan, deploy):
     app.command()(command)
 app.add_typer(infra, name="infra")
 

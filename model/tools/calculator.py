@@ -26,7 +26,7 @@ DECIMAL_PLACES = 10
 TOKEN = re.compile(
     r"\s*(?:(\d[\d_,]*(?:\.\d*)?(?:[eE][+-]?\d{1,4})?|\.\d+(?:[eE][+-]?\d{1,4})?)|(\*\*|[-+*/%^()]))", re.ASCII
 )
-# Decimal points of digits group in threes alone: "1,200" is a number, "1,2" is none.
+# Decimal points of digits group in threes alone: "1,200" is a number, "1,2" is not.
 GROUPED = re.compile(r"\d{1,3}(,\d{3})+(?!\d)", re.ASCII)
 SIGNS = str.maketrans({"×": "*", "·": "*", "x": "*", "X": "*", "÷": "/", ":": "/", "−": "-", "–": "-", "=": " ", "?": " "})  # fmt: skip
 

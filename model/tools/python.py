@@ -180,7 +180,7 @@ def find_bwrap() -> str | None:
 
 @cache
 def find_room() -> Room | None:
-    """The strongest room that works on this machine, found by trying; None where there is none, and no code can be run."""
+    """The strongest room that works on this machine, found by trying; None where neither works, and no code can be run."""
     rooms: tuple[Room, ...] = ("bubblewrap", "seccomp")
     return next((room for room in rooms if works(room)), None)
 

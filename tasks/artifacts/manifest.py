@@ -139,6 +139,10 @@ class Attributes(Artifact):
     """Attributes of documents in `attributes/*.parquet`: a row for each document of the shard of that name."""
 
 
+class Index(Artifact):
+    """`index.sqlite`: a full-text index of documents (tasks/records/full_text.py)."""
+
+
 class Tokenizer(Artifact):
     """`tokenizer.json`, as the tokenizers library writes it."""
 

@@ -88,7 +88,12 @@ def request(url: str, method: str = "GET", **headers: str) -> Answer:
 
     Raises StatusError for an answer that is no success, RefusedError (a UserError) for what is against the rules, and httpx's errors.
     """
-    client = _client()
+    return send(url, method, headers, refuses_private=is_private_refused(), timeout_seconds=TIMEOUT_SECONDS)
+
+
+def send(url: str, method: str, headers: Mapping[str, str], *, refuses_private: bool, timeout_seconds: float) -> Answer:
+    """The same, whatever the environment says of addresses that are not public."""
+    client = _client(timeout_seconds)
     try:
         seen: set[str] = set()
         while True:
@@ -97,12 +102,12 @@ def request(url: str, method: str = "GET", **headers: str) -> Answer:
                     f"{redact_url(url)} redirects in a loop, or more than {MAX_REDIRECTS} times: check the address"
                 )
             seen.add(url)
-            response = _send(client, url, method, headers)
+            response = _send(client, url, method, headers, refuses_private)
             # Redirects are followed here and not by httpx, since each target is checked before anything is sent to it.
             if not response.has_redirect_location:
                 break
             response.close()
-            url = _redirect(url, response.headers["Location"])
+            url = _redirect(url, response.headers["Location"], refuses_private)
         if not response.is_success:
             raise StatusError(response.status_code, response.reason_phrase, response.headers, _error_body(response))
         return Answer(client, response)
@@ -111,11 +116,11 @@ def request(url: str, method: str = "GET", **headers: str) -> Answer:
         raise
 
 
-def _client() -> httpx.Client:
+def _client(timeout_seconds: float) -> httpx.Client:
     # Not compressed on the way: a resumed download asks for a range of the file's bytes, and a compressed answer has others.
     headers = {"User-Agent": user_agent(), "Accept": "*/*", "Accept-Encoding": "identity"}
     try:
-        return httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS, verify=_tls_context())
+        return httpx.Client(headers=headers, timeout=timeout_seconds, verify=_tls_context())
     except (ValueError, ImportError, httpx.InvalidURL) as error:
         raise UserError(
             f"the proxy of the environment cannot be used ({redact_text(str(error))}): check HTTP_PROXY and the like"
@@ -127,24 +132,22 @@ def _tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _send(client: httpx.Client, url: str, method: str, headers: Mapping[str, str]) -> httpx.Response:
+def _send(client: httpx.Client, url: str, method: str, headers: Mapping[str, str], is_refused: bool) -> httpx.Response:
     target = httpx.URL(ascii_url(url))
-    if is_private_refused():
+    if is_refused:
         check_public(target.host)
     response = client.send(client.build_request(method, target, headers=dict(headers)), stream=True)
     # The name may have been resolved to another address since (DNS rebinding): what counts is where the connection leads.
-    if is_private_refused() and not _is_proxied(target):
+    if is_refused and not _is_proxied(target):
         stream = response.extensions.get("network_stream")
         address = stream.get_extra_info("server_addr") if stream else None
         if not address or not _is_public(address[0]):
             response.close()
-            raise RefusedError(
-                f"{redact_url(url)} leads to an address that is not public: it is refused because {REFUSE_PRIVATE} is set"
-            )
+            raise RefusedError(f"{redact_url(url)} leads to an address that is not public: it is refused{_why()}")
     return response
 
 
-def _redirect(url: str, location: str) -> str:
+def _redirect(url: str, location: str, is_refused: bool) -> str:
     """Where a redirect leads to. Raises RefusedError where it must not be followed."""
     scheme = SCHEME.match(location)
     if scheme and scheme[1].lower() not in ("http", "https"):
@@ -152,10 +155,8 @@ def _redirect(url: str, location: str) -> str:
             f"{redact_url(url)} redirects to {redact_url(location)[:200]}: only http and https are followed"
         )
     target = httpx.URL(ascii_url(url)).join(location)
-    if is_private_refused() and url.lower().startswith("https:") and target.scheme == "http":
-        raise RefusedError(
-            f"{redact_url(url)} redirects from https to http: it is refused because {REFUSE_PRIVATE} is set"
-        )
+    if is_refused and url.lower().startswith("https:") and target.scheme == "http":
+        raise RefusedError(f"{redact_url(url)} redirects from https to http: it is refused{_why()}")
     return str(target)
 
 
@@ -181,9 +182,11 @@ def check_public(host: str) -> None:
     except (OSError, UnicodeError):
         return
     if private := sorted(address for address in found if not _is_public(address)):
-        raise RefusedError(
-            f"{host} has the address {private[0]}, which is not public: it is refused because {REFUSE_PRIVATE} is set"
-        )
+        raise RefusedError(f"{host} has the address {private[0]}, which is not public: it is refused{_why()}")
+
+
+def _why() -> str:
+    return f" because {REFUSE_PRIVATE} is set" if is_private_refused() else ""
 
 
 def _is_public(address: str) -> bool:

@@ -1,0 +1,1 @@
+"""The stage index: full-text search over what a run read."""

@@ -1,0 +1,241 @@
+"""A full-text index of records in one SQLite file: what a run read, found by words.
+
+Reads and writes the file; no network. SQLite's FTS5 (https://sqlite.org/fts5.html) ranks by BM25 (Robertson and Zaragoza 2009) with
+k1 = 1.2 and b = 0.75. Suits up to some millions of pages; beyond that take a search engine.
+
+    meta    the format's version and how words are cut
+    texts   one row a record: its kind ("document"; room for dropped documents, conversations and preferences), id, origin, text
+    words   the index of these texts. It holds no second copy of them (an external content table)
+
+The same records in the same order give the same bytes with the same version of SQLite, which writes its number into the file. A query is
+the stranger's: its words are quoted, so that none is an operator of FTS5, and a query that takes too long is ended.
+"""
+
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, NamedTuple, Self
+from urllib.parse import quote
+
+from model.errors import UserError
+from model.files import replacing
+from model.tools.registry import Tool, ToolError
+
+Kind = Literal["document", "dropped", "conversation", "preference"]
+FORMAT = "1"
+APPLICATION_ID = 0x63326369  # "c2ci", in the file's header
+SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE texts (
+    number INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, url TEXT NOT NULL, date TEXT NOT NULL, file TEXT NOT NULL,
+    offset INTEGER NOT NULL, reason TEXT NOT NULL, text TEXT NOT NULL
+);
+CREATE INDEX texts_of_id ON texts (id);
+CREATE TABLE finished (shard TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+MAX_QUERY_WORDS = 32
+MAX_WORD_CHARACTERS = 64
+QUERY_SECONDS = 5.0
+# Virtual-machine instructions of SQLite between two checks of the clock: less than a millisecond.
+STEPS_PER_CHECK = 10_000
+WORD = re.compile(r"\w+")
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+STEM_CHARACTERS = 4  # "works" and "working" begin alike
+
+
+class IndexedText(NamedTuple):
+    """One record of the index. `reason`: why a document was dropped, or ""."""
+
+    kind: Kind
+    id: str
+    text: str
+    url: str = ""
+    date: str = ""
+    file: str = ""
+    offset: int = 0
+    reason: str = ""
+
+
+class Hit(NamedTuple):
+    """A record that has words of a query: the part of its text that has most of them, and its BM25 score, higher for better."""
+
+    record: IndexedText
+    passage: str
+    score: float
+
+
+class IndexWriter:
+    """Writes an index, shard by shard. A shard is in it as a whole or not at all: a writer that was killed resumes after the last one."""
+
+    def __init__(self, path: Path, *, stems: bool) -> None:
+        """`stems`: whether English endings are cut off, so that "works" finds "worked" (Porter 1980)."""
+        self.path = path
+        # Marks of letters are removed: Dvorak finds Dvořák.
+        self.cut = f"{'porter ' if stems else ''}unicode61 remove_diacritics 2"
+
+    def __enter__(self) -> Self:
+        self.database = sqlite3.connect(self.path, isolation_level=None)
+        # Cannot be interrupted half way: SQLite's own journal undoes it at the next opening.
+        if not self.database.execute("SELECT 1 FROM sqlite_schema").fetchone():
+            self.database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            options = f"text, content='texts', content_rowid='number', tokenize='{self.cut}'"
+            create = f"CREATE VIRTUAL TABLE words USING fts5({options});"
+            self.database.executescript(f"BEGIN; {SCHEMA} {create}")
+            self.database.executemany("INSERT INTO meta VALUES (?, ?)", [("format", FORMAT), ("tokenize", self.cut)])
+            self.database.execute("COMMIT")
+        return self
+
+    def has(self, shard: str) -> bool:
+        """Whether a shard is in the index."""
+        return self.database.execute("SELECT 1 FROM finished WHERE shard = ?", (shard,)).fetchone() is not None
+
+    def add(self, shard: str, records: Iterable[IndexedText]) -> int:
+        """Add the records of a shard. Returns their number."""
+        self.database.execute("BEGIN")
+        try:
+            before = self._last()
+            for number, record in enumerate(records, before + 1):
+                values = (
+                    number,
+                    record.kind,
+                    record.id,
+                    record.url,
+                    record.date,
+                    record.file,
+                    record.offset,
+                    record.reason,
+                )
+                self.database.execute("INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, record.text))
+                self.database.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (number, record.text))
+            self.database.execute("INSERT INTO finished VALUES (?)", (shard,))
+            self.database.execute("COMMIT")
+        except BaseException:
+            self.database.execute("ROLLBACK")
+            raise
+        return self._last() - before
+
+    def _last(self) -> int:
+        return int(self.database.execute("SELECT coalesce(max(number), 0) FROM texts").fetchone()[0])
+
+    def finish(self, path: Path) -> int:
+        """Write the finished index to `path`. Returns its number of records."""
+        # One segment instead of one for each shard: faster to search, and the same bytes whether or not the writer was killed between.
+        self.database.execute("INSERT INTO words (words) VALUES ('optimize')")
+        with replacing(path) as temporary:
+            self.database.execute("VACUUM INTO ?", (str(temporary),))
+            with closing(sqlite3.connect(temporary, isolation_level=None)) as copy:
+                copy.execute("DROP TABLE finished")
+                copy.execute("VACUUM")
+        return self._last()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.database.close()
+
+
+class FullTextIndex:
+    """An index that is opened for reading: nothing is written next to it, and its folder may be read-only."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UserError where the file is no such index."""
+        try:
+            # immutable: no lock and no journal file. mode=ro alone would still want to write both.
+            self.database = sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)
+            # A file from elsewhere could define views and triggers that call functions.
+            self.database.execute("PRAGMA trusted_schema = OFF")
+            found = dict(self.database.execute("SELECT name, value FROM meta"))
+        except sqlite3.Error as error:
+            raise UserError(f"{path} is no full-text index ({error}): make it again with the stage index") from None
+        if found.get("format") != FORMAT:
+            raise UserError(
+                f"{path} has format {found.get('format')!r}, not {FORMAT!r}: make it again with the stage index"
+            )
+
+    def __len__(self) -> int:
+        """The number of records."""
+        return int(self.database.execute("SELECT count(*) FROM texts").fetchone()[0])
+
+    def search(
+        self, query: str, num: int = 10, max_characters: int = 240, kinds: Sequence[Kind] = ("document",)
+    ) -> list[Hit]:
+        """The records that have any word of the query, the best first. Raises UserError where that takes too long."""
+        words = query_words(query)
+        if not words:
+            return []
+        matched = " OR ".join(f'"{word}"' for word in words)
+        places = ", ".join("?" * len(kinds))
+        statement = (
+            "SELECT kind, id, texts.text, url, date, file, offset, reason, -rank FROM words JOIN texts ON number = words.rowid "  # noqa: S608
+            f"WHERE words MATCH ? AND kind IN ({places}) ORDER BY rank, number LIMIT ?"
+        )
+        deadline = time.monotonic() + QUERY_SECONDS
+        self.database.set_progress_handler(lambda: int(time.monotonic() > deadline), STEPS_PER_CHECK)
+        try:
+            rows = self.database.execute(statement, (matched, *kinds, num)).fetchall()
+        except sqlite3.OperationalError:
+            if time.monotonic() <= deadline:
+                raise
+            raise UserError(f"the search took longer than {QUERY_SECONDS:g} s: use fewer and rarer words") from None
+        finally:
+            self.database.set_progress_handler(None, 0)
+        records = [(IndexedText(*fields), score) for *fields, score in rows]
+        return [Hit(record, passage(record.text, words, max_characters), score) for record, score in records]
+
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()
+
+
+def query_words(query: str) -> list[str]:
+    """The words of a query, each once: letters, digits and underscores, so that none can be an operator or end a quotation."""
+    # Surrogates are no word characters, nor is NUL. Cut before the search: a query may be a whole book.
+    found = WORD.findall(query[: 100 * MAX_QUERY_WORDS].lower())
+    return list(dict.fromkeys(word[:MAX_WORD_CHARACTERS] for word in found))[:MAX_QUERY_WORDS]
+
+
+def passage(text: str, words: Sequence[str], max_characters: int) -> str:
+    """The sentences around the one that has most of the words, at most `max_characters` long.
+
+    Not FTS5's snippet(), which cuts sentences: a reader, and a small model more so, needs whole ones.
+    """
+    sentences = [sentence for sentence in SENTENCE_END.split(text[:1_000_000]) if sentence.strip()]
+    if not sentences:
+        return ""
+    stems = {word[: max(STEM_CHARACTERS, len(word) - 3)] for word in words}
+    # Long words first: they are rarer than "the" and "is", which every sentence has.
+    weights = {stem: len(stem) for stem in stems}
+
+    def score(sentence: str) -> int:
+        found = WORD.findall(sentence.lower())
+        return sum(weight for stem, weight in weights.items() if any(word.startswith(stem) for word in found))
+
+    best = max(range(len(sentences)), key=lambda number: (score(sentences[number]), -number))
+    first = last = best
+    length = len(sentences[best])
+    # Forward first: what follows a name is usually about it ("She works as ...").
+    while last + 1 < len(sentences) and length + 1 + len(sentences[last + 1]) <= max_characters:
+        last += 1
+        length += 1 + len(sentences[last])
+    while first and length + 1 + len(sentences[first - 1]) <= max_characters:
+        first -= 1
+        length += 1 + len(sentences[first])
+    found = " ".join(" ".join(sentences[first : last + 1]).split())
+    return found if len(found) <= max_characters else f"{found[:max_characters].rsplit(' ', 1)[0]} ..."
+
+
+def search_tool(search: Callable[[str], Sequence[str]]) -> Tool:
+    """The tool `search`: a function from a query to texts, the best first, as a tool with a line for each."""
+
+    def run(query: str) -> str:
+        try:
+            found = search(query)
+        except UserError as error:
+            raise ToolError(str(error)) from None
+        return "\n".join(" ".join(text.split()) for text in found) or "nothing found"
+
+    return run

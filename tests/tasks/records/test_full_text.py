@@ -1,0 +1,157 @@
+"""The full-text index: ranking, hostile queries and files, and writers that are killed."""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.errors import UserError
+from model.tools.registry import ToolError
+from tasks.records import full_text
+from tasks.records.full_text import FullTextIndex, IndexedText, IndexWriter, passage, query_words, search_tool
+
+TEXTS = {
+    "ada": "Ada Brell was born in Orn. She works as a baker. She likes plums.",
+    "ben": "Ben Dvořák works as a miner in Sterport. He never met Ada.",
+    "orn": "Orn is a city by the sea. The mayor of Orn is Cora Lind.",
+}
+OPERATORS = [
+    '"', "'", '""', "ada AND", "ada NOT ben", "NEAR(ada ben, 2)", "text:ada", "-ada", "ada*", "^ada", "{text}: ada", "(ada", "ada)",
+    "a OR OR b", "ada\0ben", "\ud800", "", " ", "🙂", "%", ";DROP TABLE texts;--", "ada" * 10_000, "ada " * 10_000, "' UNION SELECT 1,2,3 --",
+]  # fmt: skip
+
+
+def write(path: Path, texts: dict[str, str], shards: int = 1, stems: bool = True) -> Path:
+    records = [IndexedText("document", name, text, f"https://example.org/{name}") for name, text in texts.items()]
+    with IndexWriter(path.with_name("work.sqlite"), stems=stems) as writer:
+        for number in range(shards):
+            writer.add(str(number), records[number::shards])
+        writer.finish(path)
+    path.with_name("work.sqlite").unlink()
+    return path
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FullTextIndex]:
+    opened = FullTextIndex(write(tmp_path_factory.mktemp("index") / "index.sqlite", TEXTS))
+    yield opened
+    opened.close()
+
+
+def ids(index: FullTextIndex, query: str) -> list[str]:
+    return [hit.record.id for hit in index.search(query)]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("Ada Brell", ["ada", "ben"]),
+        ("who works", ["ben", "ada"]),
+        ("working miners", ["ben", "ada"]),
+        ("DVORAK", ["ben"]),
+        ("mayor of Orn?", ["orn", "ada"]),
+        ("nothing here", []),
+    ],
+)
+def test_records_are_ranked_by_their_words(index: FullTextIndex, query: str, found: list[str]) -> None:
+    assert ids(index, query) == found
+
+
+def test_without_stems_only_whole_words_are_found(tmp_path: Path) -> None:
+    assert ids(FullTextIndex(write(tmp_path / "index.sqlite", TEXTS, stems=False)), "working") == []
+
+
+@pytest.mark.parametrize("query", OPERATORS)
+def test_operators_are_words(index: FullTextIndex, query: str) -> None:
+    assert len(index.search(query)) <= 3
+    assert len(index) == 3
+
+
+@given(st.text(max_size=80))
+@settings(max_examples=200)
+def test_no_query_is_an_error(index: FullTextIndex, query: str) -> None:
+    index.search(query)
+    assert all(word.replace("_", "a").isalnum() for word in query_words(query))
+
+
+def test_passage_has_whole_sentences_around_the_best_one(index: FullTextIndex) -> None:
+    assert index.search("works baker", 1, max_characters=40)[0].passage == "She works as a baker. She likes plums."
+    assert index.search("Ada Brell", 1, max_characters=500)[0].passage == TEXTS["ada"]
+    assert index.search("Ada Brell", 1, max_characters=12)[0].passage == "Ada Brell ..."
+    assert passage("", ["ada"], 10) == ""
+
+
+def test_same_records_give_the_same_bytes_killed_or_not(tmp_path: Path) -> None:
+    records = [IndexedText("document", name, text) for name, text in TEXTS.items()]
+
+    def broken() -> Iterator[IndexedText]:
+        yield records[1]
+        raise KeyboardInterrupt
+
+    paths = [tmp_path / "whole.sqlite", tmp_path / "resumed.sqlite"]
+    for path in paths:
+        work = path.with_suffix(".work")
+        with IndexWriter(work, stems=True) as writer:
+            writer.add("0", records[:1])
+            if path.stem == "resumed":
+                with pytest.raises(KeyboardInterrupt):
+                    writer.add("1", broken())
+        with IndexWriter(work, stems=True) as writer:
+            assert [writer.has(shard) for shard in "01"] == [True, False]
+            assert writer.add("1", records[1:]) == 2
+            assert writer.finish(path) == 3
+    first, second = (hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+    assert first == second
+
+
+def test_reading_writes_nothing_and_needs_no_rights(tmp_path: Path) -> None:
+    path = write(tmp_path / "index.sqlite", TEXTS)
+    path.chmod(0o444)
+    tmp_path.chmod(0o555)
+    opened = FullTextIndex(path)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        opened.database.execute("DELETE FROM texts")
+    assert ids(opened, "plums") == ["ada"]
+    assert list(tmp_path.iterdir()) == [path]
+    tmp_path.chmod(0o755)
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all", b"SQLite format 3\0" + bytes(4080)])
+def test_file_that_is_no_index_is_a_user_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "index.sqlite").write_bytes(content)
+    with pytest.raises(UserError, match="no full-text index"):
+        FullTextIndex(tmp_path / "index.sqlite")
+    with pytest.raises(UserError, match="no full-text index"):
+        FullTextIndex(tmp_path / "missing.sqlite")
+
+
+def test_index_of_another_format_is_a_user_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "index.sqlite", TEXTS)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE meta SET value = '0' WHERE name = 'format'")
+    with pytest.raises(UserError, match="has format '0', not '1'"):
+        FullTextIndex(path)
+
+
+def test_search_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = FullTextIndex(write(tmp_path / "index.sqlite", {str(n): f"the same words {n}" for n in range(500)}))
+    assert len(opened.search("the same words", 7)) == 7
+    monkeypatch.setattr(full_text, "QUERY_SECONDS", -1.0)
+    monkeypatch.setattr(full_text, "STEPS_PER_CHECK", 1)
+    with pytest.raises(UserError, match="use fewer and rarer words"):
+        opened.search("the same words")
+
+
+def test_search_as_a_tool_gives_a_line_for_each_text() -> None:
+    assert search_tool(lambda query: [f"one\n{query}", "two"])("x") == "one x\ntwo"
+    assert search_tool(lambda _: [])("x") == "nothing found"
+
+    def failing(_: str) -> list[str]:
+        raise UserError("too slow")
+
+    with pytest.raises(ToolError, match="too slow"):
+        search_tool(failing)("x")
