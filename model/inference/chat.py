@@ -5,7 +5,7 @@ Reads a folder with model.safetensors and config.json, and a tokenizer.json. Wri
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +16,10 @@ from model.config import GenerateConfig, explained
 from model.errors import UserError
 from model.inference.cpu_kernels import make_decoder
 from model.inference.generate import stream
+from model.inference.tool_use import ToolLimits, ToolReply, ToolStep, stream_reply
 from model.network.huggingface import load_transformer
 from model.tokenizer.chat import ChatTokenizer, Messages
+from model.tools.registry import Tools
 
 MIN_MESSAGE_TOKENS = 8  # that must be left of a message that is cut, or a system turn leaves too little room
 
@@ -126,6 +128,13 @@ class Chat:
     def complete(self, text: str) -> Iterator[str]:
         """The continuation of a document that starts with `text`."""
         return self._stream(fit_document(self.tokenizer, text, self.max_prompt_tokens), self.tokenizer.bos)
+
+    def reply_with_tools(self, messages: Messages, tools: Tools) -> Generator[str | ToolStep, None, ToolReply]:
+        """The same with tools: pieces of text, and each call with its result. The longest prompt leaves room for one turn, not for results."""
+        prompt = fit_conversation(self.tokenizer, messages, self.max_prompt_tokens)
+        self.notice = prompt.notice
+        limits = ToolLimits(max_tokens=self.max_tokens)
+        return stream_reply(self.decoder, self.tokenizer, prompt.tokens, self.config, tools, limits)
 
     @property
     def max_prompt_tokens(self) -> int:

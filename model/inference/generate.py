@@ -5,7 +5,7 @@ row. A row whose completion has ended leaves the batch. The sampled tokens depen
 call together, not on earlier calls.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -125,9 +125,17 @@ def likeliest(logits: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def stream(
-    decoder: Decoder, tokenizer: ChatTokenizer, prompt: Sequence[int], config: GenerateConfig, stop_token: int
-) -> Iterator[str]:
-    """The text of one completion in pieces, without what stops it. A piece is yielded once no later token can change it."""
+    decoder: Decoder,
+    tokenizer: ChatTokenizer,
+    prompt: Sequence[int],
+    config: GenerateConfig,
+    stop_token: int,
+    hidden_from: int | None = None,
+) -> Generator[str, None, list[int]]:
+    """The text of one completion in pieces, without what stops it. A piece is yielded once no later token can change it.
+
+    `hidden_from`: a token from which on no text is yielded. Returns the tokens, those that stop it and hidden ones among them.
+    """
     # torch's decorator leaves inference mode at each yield, so that the caller's code between two pieces does not run in it.
     stops = ((stop_token,), *config.stop_sequences)
     shown = ""
@@ -136,11 +144,17 @@ def stream(
         tokens = completion.tokens
         # Decoded from the start each time, since the bytes of one character may lie in several tokens. That is quadratic in the number
         # of tokens, but decoding 4,000 of them takes about a millisecond, no longer than a step of a small model.
-        text = tokenizer.decode(tokens[: len(tokens) - partial_stop_length(tokens, stops)])
+        text = tokenizer.decode(_before(tokens[: len(tokens) - partial_stop_length(tokens, stops)], hidden_from))
         is_whole = not text.endswith("\N{REPLACEMENT CHARACTER}")  # otherwise the last tokens are a part of a character
         # A tokenizer may change earlier text with a later token; then the piece waits.
         if is_whole and text.startswith(shown):
             yield text[len(shown) :]
             shown = text
     whole = tokens[: len(tokens) - len(ending(tokens, stops))]
-    yield tokenizer.decode(whole)[len(shown) :]
+    yield tokenizer.decode(_before(whole, hidden_from))[len(shown) :]
+    return tokens
+
+
+def _before(tokens: list[int], end: int | None) -> list[int]:
+    """The tokens before the first `end`."""
+    return tokens[: tokens.index(end)] if end in tokens else tokens
