@@ -19,6 +19,7 @@ from rich.markup import escape
 from flows.cli.chat import chat, complete
 from flows.cli.console import errors
 from flows.cli.deploy import deploy
+from flows.cli.gc import gc
 from flows.cli.infra import infra
 from flows.cli.plan import plan
 from flows.cli.recipe import recipe
@@ -50,7 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From raw Common Crawl WARC files to a chat assistant, stage by stage.",
 )
-for command in (run, scaling, stages, recipe, show, show_mask, search, trace, report, chat, complete, plan, deploy):
+for command in (run, scaling, stages, recipe, show, show_mask, search, trace, report, chat, complete, plan, deploy, gc):
     app.command()(command)
 app.add_typer(infra, name="infra")
 

@@ -169,11 +169,18 @@ def lease(folder: Path, log: Callable[[str], None] = logger.info, reads: Sequenc
         log("another run is at this stage: waiting for it")
         while not held.take():
             time.sleep(POLL_SECONDS)
+    with renewed(held):
+        held.await_writers()
+        yield held
+
+
+@contextlib.contextmanager
+def renewed(held: FolderLease) -> Iterator[None]:
+    """Renew a lease that was taken during the block, then give it back."""
     renewer = threading.Thread(target=held.renew, name="lease", daemon=True)
     renewer.start()
     try:
-        held.await_writers()
-        yield held
+        yield
     finally:
         held.is_over.set()
         renewer.join()

