@@ -42,18 +42,21 @@ class Cache:
         """Mark an artifact as used now, and keep it until this process ends. Waits for a process that is removing it."""
         folder = self.root / artifact_id
         folder.mkdir(parents=True, exist_ok=True)
+        # Once for a process: flock counts by open file, so a second one would be a second lock to give back.
         if folder not in _held:
             descriptor = os.open(folder / READERS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             with contextlib.suppress(OSError):  # no kernel locks here: then only the order of use protects it
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
             _held[folder] = descriptor
         with contextlib.suppress(OSError):
+            # Not the access time of the files: many file systems are mounted with noatime or relatime.
             os.utime(folder / READERS)
 
     def make_room(self, num_bytes: int) -> None:
         """Remove the least recently used copies until `num_bytes` more fit. Logs a warning where those in use leave too little."""
         if self.max_bytes is None:
             return
+        # Walked each time and not kept in an index, which several processes would have to keep equal.
         copies = sorted(self.copies(), key=lambda copy: copy.used)
         excess = sum(copy.bytes for copy in copies) + num_bytes - self.max_bytes
         for copy in copies:
@@ -72,6 +75,7 @@ class Cache:
             with contextlib.suppress(OSError):  # removed by another process meanwhile
                 files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
                 readers = folder / READERS
+                # A copy that an older version has made has no such file yet.
                 used = (readers if readers.exists() else manifest).stat().st_mtime
                 yield Copy(folder, sum(path.stat().st_size for path in files), used)
 
@@ -82,6 +86,7 @@ def _remove(folder: Path) -> bool:
         return False
     descriptor = os.open(folder / READERS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
+        # Not waited for: another artifact is as good a victim.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The manifest first: what is left by a kill in the middle is no copy any more, and is fetched again.
         (folder / MANIFEST).unlink(missing_ok=True)

@@ -26,6 +26,7 @@ class Hashes:
 
     def of(self, path: Path) -> str:
         """The sha256 of a file. Raises OSError where it cannot be read."""
+        # Every run verifies what it reads: without this a crawl of terabytes would be read twice, once to hash it.
         key, state = str(path.absolute()), _state(path)
         before, _, digest = self.known.get(key, "").rpartition("|")
         if before != state:
@@ -38,6 +39,8 @@ class Hashes:
         """Write what was hashed, added to what other processes have written by now."""
         if not self.changed:
             return
+        # Read again right before the write: several stages of one run keep their hashes here. What is lost when two write at once is
+        # hashed again.
         for file in filter(None, (self.file, self.fallback)):
             try:
                 write_atomically(file, json.dumps(_read(file) | self.changed))
@@ -48,12 +51,15 @@ class Hashes:
 
 
 def _state(path: Path) -> str:
+    # The modification time alone can be set back (cp -p, rsync, tar), and a file that is replaced by one of equal size and time has
+    # another inode. ctime is set by the kernel at each change.
     stat = path.stat()
     return f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}|{stat.st_ctime_ns}"
 
 
 def _read(file: Path) -> dict[str, str]:
     try:
+        # Others can write to a shared store, so the file is checked like any input; deep nesting ends json in a RecursionError.
         known = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(known, dict) or not all(isinstance(value, str) for value in known.values()):
             raise ValueError("it is not a JSON object of strings")
@@ -80,6 +86,7 @@ def cache_folder() -> Path:
 def is_inside(path: Path, folder: Path) -> bool:
     """Whether `path`, all symbolic links followed, lies under `folder`. A circle of links does not."""
     try:
+        # Both are resolved: the store itself may well lie behind a link (/data -> /mnt/ssd), which is not a way out.
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):
         return False

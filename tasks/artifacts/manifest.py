@@ -18,14 +18,17 @@ MANIFEST = "manifest.json"
 STATE = ".state"  # what a stage needs to resume after a kill: records of finished shards, checkpoints. Removed on completion.
 MAX_PATH_BYTES = 4_000  # Linux takes 4,095 for a whole path
 DRIVE = re.compile(r"[A-Za-z]:")  # of Windows
+# C0 and C1 controls, and the two separators that Unicode counts as line ends: a name with one could forge a line of a log.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def check_name(name: str) -> str:
     """`name` if it is that of one file or folder, anywhere: a stage, a fingerprint, a recipe, a part of a path. Else ValueError."""
+    # Backslashes and drives are harmless on Linux; an artifact may be copied to Windows, where they lead out.
     if name in ("", ".", "..") or "/" in name or "\\" in name or CONTROL.search(name) or DRIVE.match(name):
         raise ValueError(f"{name[:80]!r} is not the name of a file")
     try:
+        # File systems limit bytes, not characters: 86 Chinese characters are too long a name.
         num_bytes = len(name.encode())
     except UnicodeEncodeError:
         raise ValueError(f"{name[:80]!r} is not the name of a file: it is not Unicode") from None
@@ -36,7 +39,9 @@ def check_name(name: str) -> str:
 
 def check_path(path: str) -> str:
     """`path` if it names a file of an artifact: relative, with forward slashes, nothing in it that leads out. Else ValueError."""
+    # Split by hand: PurePosixPath would drop `.` and doubled slashes, and two paths of one manifest could then be one file.
     parts = [check_name(part) for part in path.split("/")]
+    # A manifest that lists manifest.json or the lease as its data could have the store overwrite them.
     if is_bookkeeping(parts[0]):
         raise ValueError(f"{path[:80]!r} is a name that the store needs for itself")
     if len(path.encode()) > MAX_PATH_BYTES:
@@ -73,6 +78,7 @@ class FileRecord(pydantic.BaseModel):
 def _differ(files: list[FileRecord]) -> list[FileRecord]:
     """Refuses a path that stands twice, and one that is both a file and a folder."""
     paths = {file.path for file in files}
+    # Which of two records would hold is chance; both cases are how a damaged or forged manifest looks.
     if len(paths) != len(files):
         raise ValueError("a path stands twice among the files")
     for path in paths:
@@ -106,6 +112,7 @@ class Manifest(pydantic.BaseModel):
     @property
     def digest(self) -> str:
         """Hash of the contents. A stage that runs again may give other bytes under the same fingerprint."""
+        # By the order of the files, which `Store.records` sorts. Sizes are not in it: a hash fixes them.
         listing = "\n".join(f"{file.path} {file.sha256}" for file in self.files)
         return hashlib.sha256(listing.encode()).hexdigest()[:16]
 
@@ -119,6 +126,7 @@ class Artifact:
 
     def files(self, pattern: str) -> list[Path]:
         """The files of the artifact that match `pattern`, in order of name."""
+        # Path sorts by parts, so a folder stays together: a/b.x comes before a-1/x, where strings sort the other way.
         names = sorted(Path(file.path) for file in self.manifest.files)
         return [self.folder / name for name in names if name.match(pattern)]
 
@@ -197,6 +205,7 @@ class Bundle(Artifact):
 
 def kind_named(name: str) -> type[Artifact] | None:
     """The kind of artifact of that name, as a manifest has it; None where there is no such kind."""
+    # Classes register themselves by being subclasses; a table of names would be one more thing to keep.
     pending: list[type[Artifact]] = [Artifact]
     while pending:
         kind = pending.pop()

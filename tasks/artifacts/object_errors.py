@@ -20,6 +20,7 @@ NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFo
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed in a moment: the network, or a server that is busy or starts."""
+    # What is not known counts as final: to repeat a request that the server refuses hides the reason for two minutes.
     status = status_of(error)
     return (
         status == 429
@@ -32,6 +33,7 @@ def is_transient(error: BaseException) -> bool:
 def as_user_error(error: Exception, where: str, seconds: float) -> UserError | None:
     """The mistake or the fault of the surroundings that a user can mend; None where that is not known. `seconds`: how long was retried."""
     reason = redact_text(" ".join(str(error).split()))[:200]
+    # The order matters: without credentials, some servers answer that the bucket does not exist, others that access is refused.
     if _names(error) & NO_CREDENTIALS:
         return UserError(
             f"the store {where} needs credentials ({reason}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
@@ -60,6 +62,7 @@ def as_user_error(error: Exception, where: str, seconds: float) -> UserError | N
 
 def _names(error: BaseException) -> set[str]:
     """The names of an error's classes, and of those of the error that a library made it of."""
+    # s3fs replaces an error of botocore by one of Python and keeps the original as the cause.
     causes = [error, *([error.__cause__] if error.__cause__ else [])]
     return {base.__name__ for cause in causes for base in type(cause).__mro__}
 
@@ -79,5 +82,6 @@ def error_code(error: BaseException) -> str:
 
 def status_of(error: BaseException) -> int:
     """The HTTP status that the server answered with; 0 without one."""
+    # botocore has it in the answer, gcsfs as `code`, a number or a text.
     status = _answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode") or getattr(error, "code", None)
     return int(status) if isinstance(status, int) or (isinstance(status, str) and status.isdigit()) else 0

@@ -32,16 +32,19 @@ class S3Objects(Objects):
         self.prefix = f"{prefix}/" if prefix else ""
 
     def _get(self, key: str, max_bytes: int) -> Stored:
+        # Not cat_file: it gives no ETag, and a HEAD before or after could be of another version.
         answer = self.filesystem.call_s3("get_object", Bucket=self.bucket, Key=self.prefix + key)
         try:
             check_size(f"{self.shown_url}/{key}", answer["ContentLength"], max_bytes)
         except TooLarge:
             answer["Body"].close()
             raise
+        # The body is a stream of the event loop that fsspec runs in a thread, and is read there.
         data = fsspec.asyn.sync(self.filesystem.loop, answer["Body"].read)
         return Stored(data, answer["ETag"])
 
     def _put(self, key: str, data: bytes, tag: str | None) -> str:
+        # The server compares and writes in one step; SeaweedFS 4.48 let one of eight at once succeed in 200 of 200 races.
         condition = {} if tag is None else {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
         try:
             answer = self.filesystem.call_s3(
@@ -56,6 +59,7 @@ class S3Objects(Objects):
         return str(answer["ETag"])
 
     def _listing(self, prefix: str, page: str) -> tuple[list[Listed], str | None]:
+        # Not find() or ls(): they keep listings in a cache of this process, and another machine writes meanwhile.
         more = {"ContinuationToken": page} if page else {}
         answer = self.filesystem.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=self.prefix + prefix, **more)
         found = [
@@ -65,6 +69,7 @@ class S3Objects(Objects):
         return found, answer["NextContinuationToken"] if answer.get("IsTruncated") else None
 
     def _delete(self, keys: Sequence[str]) -> None:
+        # Quiet: the answer names what failed and not the thousand keys that did not.
         names = {"Objects": [{"Key": self.prefix + key} for key in keys], "Quiet": True}
         answer = self.filesystem.call_s3("delete_objects", Bucket=self.bucket, Delete=names)
         for failed in answer.get("Errors", ()):
@@ -82,6 +87,7 @@ class GCSObjects(Objects):
 
     def _get(self, key: str, max_bytes: int) -> Stored:
         name = self.prefix + key
+        # Two requests, since the generation must be known before the bytes are asked for.
         about = self.filesystem.call("GET", "b/{}/o/{}", self.bucket, name, json_out=True)
         check_size(f"{self.shown_url}/{key}", int(about["size"]), max_bytes)
         # Of this generation, or the bytes could be those of a later version than the tag.
@@ -92,6 +98,7 @@ class GCSObjects(Objects):
 
     def _put(self, key: str, data: bytes, tag: str | None) -> str:
         condition = {} if tag is None else {"ifGenerationMatch": tag or "0"}
+        # gcsfs has a put for "create" only (simple_upload, mode), none for a given generation; this is the request that it sends.
         path = f"{self.filesystem._location}/upload/storage/v1/b/{quote(self.bucket)}/o"
         try:
             answer = self.filesystem.call(
@@ -140,6 +147,7 @@ class OtherObjects(Objects):
         return Stored(data, hashlib.sha256(data).hexdigest())
 
     def _put(self, key: str, data: bytes, tag: str | None) -> str:
+        # Between machines nothing holds this lock, which is why `can_swap` is false but for memory.
         with self.lock:
             self._check(key, tag)
             self.filesystem.makedirs(self.address(key).rpartition("/")[0], exist_ok=True)

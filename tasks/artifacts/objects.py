@@ -79,6 +79,7 @@ class Objects(ABC):
 
     def impatient(self, seconds: float) -> "Objects":
         """The same objects with requests that give up after `seconds`."""
+        # Connections, and the thread that serves them, are fsspec's and shared.
         other = copy.copy(self)
         other.retry_seconds = seconds
         return other
@@ -123,6 +124,7 @@ class Objects(ABC):
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; one that does not exist is no error."""
+        # A stage of 10,000 shards leaves 30,000 objects of state: 30 requests in place of 30,000.
         for start in range(0, len(keys), MAX_DELETED):
             self._call(functools.partial(self._delete, keys[start : start + MAX_DELETED]), missing=None)
 
@@ -146,12 +148,14 @@ class Objects(ABC):
     def _call(self, request: Callable[[], T], **missing: T) -> T:
         """The result of a request, or `missing` where the object does not exist."""
         try:
+            # s3fs and botocore repeat a request for two seconds or so by themselves; this is for a server that restarts.
             for attempt in _retrying(self.retry_seconds):
                 with attempt:
                     return request()
         except (Conflict, UserError):
             raise
         except Exception as error:
+            # A missing bucket is a mistake to report; a missing object is an answer.
             if isinstance(error, FileNotFoundError) and missing and error_code(error) != "NoSuchBucket":
                 return missing["missing"]
             if (mistake := as_user_error(error, self.shown_url, self.retry_seconds)) is not None:

@@ -34,8 +34,10 @@ class _Missing(Exception):
 
 def object_key(prefix: str, file: FileRecord) -> str:
     """The key of a file of an artifact. `prefix`: the artifact's id, or a folder in it that the path is relative to."""
+    # The suffix stays at the end: tools that read a bucket by glob (documents/*.parquet) or guess a type by it still work.
     path = PurePosixPath(file.path)
     suffix = f"-{file.sha256[:HASH_DIGITS]}{path.suffix}"
+    # Servers that keep objects as files (SeaweedFS, MinIO) have the limit of a file name, S3 one of 1,024 bytes for the whole key.
     stem = short_file_name(path.name.removesuffix(path.suffix), MAX_NAME_BYTES - len(suffix.encode()))
     return f"{prefix}/{path.with_name(stem + suffix)}"
 
@@ -51,6 +53,7 @@ class Remote:
         if not is_inside(path, self.root):
             raise DamagedArtifact(f"{path} is a link that leads out of the store: delete it")
         try:
+            # A download that is cut leaves no half file under the name: whoever sees the file sees all of it.
             with replacing(path) as temporary:
                 if not self.objects.download(key, temporary, max_bytes):
                     raise _Missing
@@ -69,6 +72,7 @@ class Remote:
             remedy = f"make artifact {artifact_id} again with `crawl2chat run RECIPE --force {stage}`"
             if not self.fetch(key, path, file.bytes):
                 raise DamagedArtifact(f"{self.objects.shown_url}/{key} was deleted: {remedy}")
+            # The transport has checksums, but the object may have been written wrong, or replaced by hand.
             if path.stat().st_size != file.bytes or self.hashes.of(path) != file.sha256:
                 path.unlink()
                 raise DamagedArtifact(f"{self.objects.shown_url}/{key} was changed (its sha256 differs): {remedy}")
@@ -77,6 +81,7 @@ class Remote:
 
     def publish_files(self, prefix: str, folder: Path, files: Iterable[FileRecord]) -> None:
         """Copy files from `folder` to the store, but those that are there: a key with the hash in it needs no second look."""
+        # One request lists 1,000 keys, where asking for each would cost one a file. What a killed run, or shards, have uploaded is there.
         published = {listed.key: listed.bytes for listed in self.objects.listing(f"{prefix}/")}
         missing = [file for file in files if published.get(object_key(prefix, file)) != file.bytes]
         self.upload_files(prefix, folder, missing)
@@ -99,6 +104,7 @@ class Remote:
 def in_parallel(work: Callable[[T], None], items: Sequence[T]) -> None:
     """`work` on every item, several at a time. Raises the first error; what was not begun then is not done."""
     if len(items) < 2:
+        # Without a pool: an error then has a short traceback, and most stages publish one or two files at a time.
         for item in items:
             work(item)
         return
@@ -107,5 +113,6 @@ def in_parallel(work: Callable[[T], None], items: Sequence[T]) -> None:
             for _ in pool.map(work, items):
                 pass
         except BaseException:
+            # Without it the pool would first finish what waits: hundreds of uploads after the one that was refused.
             pool.shutdown(cancel_futures=True)
             raise

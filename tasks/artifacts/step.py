@@ -68,6 +68,7 @@ class Step(Generic[A_co]):
     @cached_property  # the chain of inputs is hashed once, not once for every path that leads to it
     def fingerprint(self) -> str:
         """The hash of the stage, its version, its config without runtime fields, and the fingerprints of its inputs."""
+        # Recursive up to the sources: an artifact is named after everything that shaped it, as a derivation of Nix is.
         inputs = {role: step.fingerprint for role, step in self.inputs.items()}
         return fingerprint(self.stage, self.version, self.config, inputs)
 
@@ -93,6 +94,7 @@ class ExistingArtifact(Step[A_co]):
     @classmethod
     def of(cls, kind: type[A_co], artifact_id: str) -> "ExistingArtifact[A_co]":
         """The artifact STAGE/FINGERPRINT, taken as it is."""
+        # Version 0 and an empty config: its fingerprint is given, so neither is ever hashed.
         stage, _, given = artifact_id.partition("/")
         return cls(stage, 0, kind, Config(), {}, run=_refuse, given_fingerprint=given)
 
@@ -148,6 +150,7 @@ class InputField(NamedTuple):
 @cache
 def input_fields(takes: type) -> dict[str, InputField]:
     """The fields of a dataclass of inputs. A field is an artifact, `Artifact | None = None`, or `tuple[Artifact, ...] = ()`."""
+    # Resolved hints and not `field.type`, which is a text where a module has `from __future__ import annotations`.
     hints = typing.get_type_hints(takes)
     found: dict[str, InputField] = {}
     for item in fields(takes):
@@ -163,6 +166,7 @@ def input_fields(takes: type) -> dict[str, InputField]:
 def kind_of_role(takes: type, role: str) -> type[Artifact]:
     """The kind of artifact that a stage takes as `role`. Raises TypeError where it takes none."""
     known = input_fields(takes)
+    # As `roles` numbers them. A field may itself end in a number: the whole role is tried first.
     name = re.sub(r"_\d+$", "", role)
     if role in known and not known[role].is_several:
         return known[role].kind

@@ -59,6 +59,7 @@ class Store:
         cache = local or Path(os.environ.get("CRAWL2CHAT_CACHE") or cache_folder())
         name = hashlib.sha256(self.url.encode()).hexdigest()[:8]
         self.root = cache / name if "://" in url else Path(url).absolute()
+        # One cache folder may serve several stores: 8 digits of the URL keep them apart, and no password of it becomes a name.
         self.hashes = Hashes(self.root / "hashes.json", cache / f"hashes-{name}.json")
         self.remote: Remote | None = Remote(open_objects(self.url), self.root, self.hashes) if "://" in url else None
         self.cache = Cache(self.root, cache_bytes()) if self.remote else None
@@ -158,6 +159,7 @@ class Store:
 
         Raises FileExistsError where a remote store has a manifest of this artifact already.
         """
+        # Everything that can fail for a reason of its contents fails before the first byte is uploaded.
         folder = self.folder(manifest.id)
         text = manifest.model_dump_json(indent=1)
         Manifest.model_validate_json(text)  # or the artifact could not be read again
@@ -168,6 +170,7 @@ class Store:
             if self.remote is not None:
                 self.remote.publish_manifest(manifest.id, text)
                 self.fetched.add(manifest.id)
+            # Before the manifest: after it, a kill would leave a finished artifact with the state of an unfinished one.
             shutil.rmtree(folder / STATE, ignore_errors=True)
             write_atomically(folder / MANIFEST, text)
         self.hashes.save()
@@ -175,6 +178,7 @@ class Store:
     def discard(self, artifact_id: str) -> None:
         """Remove an artifact, finished or not; its manifest goes first."""
         folder = self.folder(artifact_id)
+        # First: from here on nobody takes the half that is left for an artifact.
         (folder / MANIFEST).unlink(missing_ok=True)
         if self.remote is not None:
             self.remote.objects.delete([f"{artifact_id}/{MANIFEST}"])  # its files are what `crawl2chat gc` removes
@@ -186,6 +190,7 @@ class Store:
 
     def records(self, folder: Path) -> list[FileRecord]:
         """A record of every file in `folder`, without those that the store needs for itself."""
+        # Sorted: the digest of an artifact is a hash of this list.
         paths = [path for path in sorted(folder.rglob("*")) if not is_bookkeeping(path.relative_to(folder).parts[0])]
         return [
             FileRecord(path=str(path.relative_to(folder)), bytes=path.stat().st_size, sha256=self.hashes.of(path))
@@ -196,6 +201,7 @@ class Store:
     def set_latest(self, recipe: str, manifest: Manifest) -> None:
         """Let `latest` of this stage in `recipe` be this artifact. Nothing is written where it is already."""
         pointer = _pointer(recipe, manifest.stage)
+        # Most runs find most stages up to date; a put for each would be a request and a change of the time that `gc` reads.
         if self._read_pointer(pointer) == manifest.fingerprint:
             return
         write_atomically(self.root / pointer, manifest.fingerprint)
@@ -219,6 +225,7 @@ class Store:
             return None
         if not is_inside(path, self.root):
             raise DamagedArtifact(f"{path} is a link that leads out of the store: delete it")
+        # A bounded read: the pointer is 16 bytes, and what lies there may be anything.
         with path.open("rb") as stream:
             content = stream.read(MAX_POINTER_BYTES)
         try:

@@ -31,6 +31,7 @@ class StageContext:
         # Checked on each use, since what is written here is what a run that took over resumes from.
         self.check_lease()
         path = self.folder / STATE
+        # Made when it is first asked for: a stage without shards or checkpoints leaves no folder.
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -50,6 +51,7 @@ class StageContext:
 
         Stages call it every half second or so, which makes it the place where a run that lost its lease stops: raises LeaseLost.
         """
+        # Every half second is often enough: a lease is lost after 48 s without a renewal at the earliest.
         self.check_lease()
         for reporter in REPORTERS.get():
             reporter.progress(self.step.stage, done, total, unit, values)

@@ -41,6 +41,7 @@ class Task(Generic[S]):
 
     def run(self, shard: S) -> Record:
         """Do one shard; called in a worker. Returns its record."""
+        # A difference, since one worker does many shards.
         before = _ticks
         counts = self.work(shard)
         return {**counts, "ticks": _ticks - before}
@@ -80,6 +81,7 @@ class Executor(Protocol):
 def chosen_executor() -> Executor:
     """The executor that CRAWL2CHAT_EXECUTOR names, `processes` without it. Raises UserError where that is not a known name."""
     address = os.environ.get("CRAWL2CHAT_EXECUTOR") or "processes"
+    # The rest is the executor's: ray://head:10001 names a cluster.
     scheme = address.partition("://")[0]
     if scheme not in EXECUTORS:
         known = ", ".join(EXECUTORS)

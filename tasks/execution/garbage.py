@@ -68,6 +68,7 @@ def find_garbage(store: Store, keep: Sequence[str] = DEFAULT_KEEP, now: float | 
     now = time.time() if now is None else now
     found = {stored.artifact_id: stored for stored in _stored(store, now)}
     kept = _with_inputs(found, _kept(store, found, keep, now))
+    # Also what the inputs were made of: a run that resumes after a kill may have to make one of them again.
     for stored in found.values():
         if stored.reads is not None:
             kept |= _with_inputs(found, {stored.artifact_id, *stored.reads})
@@ -75,6 +76,7 @@ def find_garbage(store: Store, keep: Sequence[str] = DEFAULT_KEEP, now: float | 
     for artifact_id, stored in sorted(found.items()):
         if stored.reads is not None or now - stored.modified < YOUNG_SECONDS:
             continue
+        # A lease that was given back is a few bytes and stays: the number in it grows with each holder.
         own = [file for file in stored.files if not _is_lease(file.key)]
         if artifact_id not in kept and own:
             reason = "no kept run refers to it" if stored.manifest else "unfinished, and no run is at it"
@@ -88,6 +90,7 @@ def remove_garbage(store: Store, removals: Iterable[Removal]) -> int:
     """Remove it. Returns the number of bytes. An artifact that a run has begun to work on since is left."""
     num_bytes = 0
     for removal in removals:
+        # Asked again under the lease: the list may be a minute old, or an hour where a person has read it first.
         with free_artifact(store, removal.artifact_id, removal.abandoned) as is_free:
             if is_free:
                 _remove(store, removal)
@@ -127,6 +130,7 @@ def _kept(store: Store, found: dict[str, Stored], keep: Sequence[str], now: floa
             kept |= set(_pointers(store))
         elif match := AGE.fullmatch(rule):
             oldest = now - float(match[1]) * DAY_SECONDS
+            # By the newest object and not by the time in the manifest: an old artifact that is being made again is young.
             kept |= {artifact_id for artifact_id, stored in found.items() if stored.modified > oldest}
         else:
             kept.add(_named(found, rule, store))
@@ -153,6 +157,7 @@ def _with_inputs(found: dict[str, Stored], ids: Iterable[str]) -> set[str]:
     pending = list(ids)
     while pending:
         artifact_id = pending.pop()
+        # An input may be gone already: what was made of it is still good, and its own inputs are then unknown.
         if artifact_id not in kept:
             kept.add(artifact_id)
             stored = found.get(artifact_id)
@@ -175,6 +180,7 @@ def _stored(store: Store, now: float) -> Iterator[Stored]:
     by_id = defaultdict[str, list[Listed]](list)
     for file in _files(store):
         parts = file.key.split("/")
+        # hashes.json and what a user may have put into the folder have fewer parts, and are left alone.
         if len(parts) > 2 and parts[0] != "recipes":
             by_id["/".join(parts[:2])].append(file)
     for artifact_id, files in by_id.items():

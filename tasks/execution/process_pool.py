@@ -84,6 +84,7 @@ def _submit(pool: ProcessPoolExecutor, task: Task[S], shards: Sequence[tuple[str
 def _updates(workers: Workers, waiting: dict[Future[Record], str], done: "Synchronized[int]") -> Generator[Update]:
     # Read without its lock: a worker that was killed while it held the lock keeps it for ever.
     count = done.get_obj()
+    # Waited for with a time limit and not with as_completed, which would leave progress and lease unattended during a long shard.
     running = set(waiting)
     died_at = 0.0  # when the death of a worker was first seen
     while running:
@@ -113,6 +114,7 @@ def _start_worker(done: "Synchronized[int]", lease: LeaseFile | None) -> None:
     report_ticks(count)
     gc.freeze()  # what the server loaded stays: no collection has to look at it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the stage ends its workers
+    # Of the lease as the kernel shows it, not of the parent: the server that forked this process outlives no stage, but is not it.
     guard(lease)
     threading.Thread(target=_end_with_stage, daemon=True).start()
 
@@ -134,6 +136,7 @@ def _fork_server(module: str) -> Workers:
     with _short_temporary_folder():
         multiprocessing.util.get_temp_dir()  # made once; the server's socket is in it
     workers = Workers()
+    # The imports (pyarrow, lxml) are paid once and not by each worker.
     workers.set_forkserver_preload([name for name in sys.modules if name.partition(".")[0] == package])
     return workers
 

@@ -36,8 +36,10 @@ LIBRARIES = [
 def provenance(started: datetime, wall_seconds: float) -> dict[str, Any]:
     """Which code, libraries, command and machine made an artifact. The command line is stored without its secrets."""
     return {
+        # None of this is in the fingerprint: the same settings on other versions are the same artifact, and this says which one it is.
         **_commit(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
+        # A command line may hold a signed URL (--input https://...?X-Amz-Signature=...).
         "argv": redact_arguments(sys.argv),
         "host": socket.gethostname(),
         "started": started.isoformat(timespec="seconds"),
@@ -54,11 +56,13 @@ def _version(name: str) -> str:
 
 def _commit() -> dict[str, str | bool]:
     """The commit of this code: of its git checkout, or CRAWL2CHAT_COMMIT where an image has none."""
+    # The image is built from a commit and has no .git: docker/Dockerfile sets it.
     if given := os.environ.get("CRAWL2CHAT_COMMIT"):
         return {"commit": given, "is_dirty": False}
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        # A dirty tree is a fact to keep: its commit alone cannot make the artifact again.
         status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return {"commit": "unknown", "is_dirty": True}

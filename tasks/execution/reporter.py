@@ -32,6 +32,7 @@ class Reporter:
         """The artifact of a stage is there; `is_skipped`: it was up to date, and nothing was made."""
 
 
+# A tuple: a context that is copied to a thread must not see what is added later.
 REPORTERS: ContextVar[tuple[Reporter, ...]] = ContextVar("REPORTERS", default=())
 
 

@@ -30,14 +30,17 @@ def execute(step: Step[Any], store: Store, *, force: bool = False) -> Manifest:
     if not force and (manifest := up_to_date(step, store)):
         _report_finished(step, manifest, is_skipped=True)
         return manifest
+    # Before the lease of this step is taken: a run that holds one lease and waits for another could wait in a circle.
     for source in step.inputs.values():
         if source.is_source:
             execute(source, store)
     inputs = {role: store.open(given.id, kind_of_role(step.takes, role)) for role, given in step.inputs.items()}
     folder = store.folder(step.id)
+    # In the lease, so that `crawl2chat gc` on another machine leaves the inputs of a stage that has run for days.
     reads = [given.id for given in step.inputs.values()]
     with artifact_lease(store, step.id, StageContext(step, folder).log, reads) as held:
         run = StageContext(step, folder, held, SharedWork(store, step.id) if store.remote else None)
+        # Asked again: the first answer is as old as the wait for the lease.
         if not force and (manifest := up_to_date(step, store)):  # another runner finished it while this one waited
             _report_finished(step, manifest, is_skipped=True)
             return manifest
@@ -45,6 +48,7 @@ def execute(step: Step[Any], store: Store, *, force: bool = False) -> Manifest:
             # Deleting is a write like the commit: a run that lost its lease must not delete what the new holder made.
             with held.fence():
                 store.discard(step.id)
+        # Nobody else writes here now: the lease is held, and the writers of the run before have ended.
         remove_temporary_files(store.prepare(step.id))
         manifest = _make(run, store, inputs)
         if run.shared_work:
@@ -79,6 +83,7 @@ def _make(ctx: StageContext, store: Store, inputs: dict[str, Artifact]) -> Manif
     if ctx.shared_work and (num_shards := ctx.shared_work.restore_shards()):
         ctx.log(f"{num_shards} shards were finished on another machine")
     given = () if step.takes is NoInputs else (gather(step.takes, inputs),)
+    # The stage sees paths of this machine and no store: it can be called in a test with a folder.
     outcome = step.run(ctx, step.config, *given)
     manifest = Manifest(
         kind=step.kind.__name__,

@@ -40,15 +40,18 @@ def map_shards(
     """
     if not shards:
         raise UserError(f"stage {ctx.step.stage} has no shard to read: run the stage before it again with --force")
+    # Before any worker starts: where nothing is missing, no process is forked.
     records = ShardRecords(ctx, [name for name, _ in shards])
     missing = [(name, shard) for name, shard in shards if name not in records.finished]
     if records.finished:
         ctx.log(f"resuming: {len(records.finished)} of {len(shards)} shards were finished before")
     if missing:
+        # No more workers than shards: an idle one takes memory too.
         num_workers = max(1, min(num_workers, len(missing)))
         lease = ctx.lease.file if ctx.lease else None
         task = Task(ctx.step.stage, work, ctx.folder, lease, num_workers)
         if ctx.shared_work and is_shared:
+            # An executor hands `run` the shard and nothing else, and the record has to be published under a name.
             named = [(name, (name, shard)) for name, shard in missing]
             _run(records, ctx.shared_work.shared(task), named, total, unit)
         else:
@@ -72,8 +75,10 @@ class ShardRecords:
         self.ctx.check_lease()
         for result in results:
             if result.error is None:
+                # The files of the shard are complete by now, each replaced under its name, so the record is written last.
                 write_atomically(self._path(result.name), json.dumps(result.record))
                 self.finished[result.name] = result.record
+        # Only after the good ones were kept: the next run does not repeat them.
         for result in results:
             if result.error is not None:
                 raise result.error
@@ -87,6 +92,7 @@ class ShardRecords:
         total: Counter[str] = Counter()
         for name in self.names:
             total.update(self.finished[name])
+        # Progress, not a result.
         del total["ticks"]
         return dict(sorted(total.items()))
 
@@ -100,6 +106,7 @@ def _run(records: ShardRecords, task: Task[S], shards: Sequence[tuple[str, S]], 
         with contextlib.closing(chosen_executor().run(task, shards)) as updates:
             for update in updates:
                 records.keep(update.results)
+                # Of this run: shards that were finished before took none of its time.
                 rate = update.ticks / (time.monotonic() - start)
                 values = {"shards": len(records.finished), f"{unit}/s": rate}
                 ctx.progress(min(before + update.ticks, total), total, unit, **values)

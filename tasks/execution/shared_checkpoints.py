@@ -54,6 +54,7 @@ class SharedCheckpoints:
         if not steps:
             return 0
         self.uploaded = steps[-1]
+        # Newest first; one that is damaged costs the steps since the one before and not the run.
         for step in reversed(steps):
             if step <= max(_steps(self.local), default=-1):
                 return 0
@@ -71,12 +72,14 @@ class SharedCheckpoints:
         fetch, partial = self.work.remote.fetch_files, self.local / f"partial-{step:08d}"
         shutil.rmtree(partial, ignore_errors=True)
         fetch(f"{self.prefix}/{_name(step)}", partial, record.files)
+        # Metrics may hold lines of steps after the checkpoint. They are repeated, and a log keeps the last line of a step.
         fetch(f"{self.prefix}/run", self.work.folder, record.run_files)
         fetch(f"{self.prefix}/state", self.work.folder / STATE, record.state_files)
         partial.replace(self.local / _name(step))  # last: a folder of that name is complete
 
     def upload_newest(self) -> None:
         """Upload the newest checkpoint unless the store has it, then remove older ones there."""
+        # Only complete ones have that name: the training renames the folder when all ranks are done.
         step = max(_steps(self.local), default=-1)
         if step <= self.uploaded:
             return
@@ -98,6 +101,7 @@ class SharedCheckpoints:
                 remote.upload_files(f"{self.prefix}/state", state, record.state_files)
         except FileNotFoundError:  # the training has deleted it for newer ones: one of those is next
             return
+        # An upload takes minutes for a large model, in which the lease may be lost.
         self.ctx.check_lease()
         remote.objects.put(f"{self.prefix}/{_name(step)}.json", record.model_dump_json().encode())
         self.uploaded = step
@@ -105,6 +109,7 @@ class SharedCheckpoints:
 
     def _remove_old(self) -> None:
         in_store = self._in_store()
+        # The record that was just put is among them, so there is at least one.
         kept = sorted(in_store)[-NUM_KEPT:]
         keys = [listed.key for listed in self.work.remote.objects.listing(f"{self.prefix}/step-")]
         old = [
@@ -131,6 +136,7 @@ def shared_checkpoints(ctx: StageContext) -> Iterator[None]:
     if step := checkpoints.restore():
         ctx.log(f"resuming from another machine's checkpoint of step {step}")
     is_over = threading.Event()
+    # A daemon: a stage that is killed by Ctrl-C twice must not wait for an upload.
     uploader = threading.Thread(target=_upload, args=(checkpoints, is_over), name="checkpoints", daemon=True)
     uploader.start()
     try:
@@ -171,6 +177,7 @@ def _copy_growing(source: Path, target: Path) -> None:
     target.mkdir()
     for path in source.rglob("*"):
         first = path.relative_to(source).parts[0]
+        # Not the weights: those of the last step are the artifact's, and a commit uploads them.
         is_growing = path.suffix == ".jsonl" or first == "tensorboard"
         if path.is_file() and is_growing and not is_bookkeeping(first):
             copy = target / path.relative_to(source)

@@ -60,9 +60,11 @@ class SharedTask(Task[tuple[str, S]]):
     def run(self, shard: tuple[str, S]) -> Record:
         """Do one shard and publish it. Raises LeaseLost where the stage has lost its lease: the record is then not written."""
         name, value = shard
+        # What a shard writes is observed and not declared: a stage that forgot a file would resume elsewhere without it.
         with recording_writes() as written:
             record = super().run(value)  # type: ignore[arg-type]
         remote, state = _remote(self.store_url, self.cache), self.folder / STATE
+        # A set: a file may be written twice. One that the shard has removed again is no result.
         paths = sorted({path for path in written if path.is_relative_to(self.folder) and path.is_file()})
         in_state = [path for path in paths if path.is_relative_to(state)]
         done = ShardRecord(
@@ -73,6 +75,7 @@ class SharedTask(Task[tuple[str, S]]):
         )
         remote.upload_files(self.artifact_id, self.folder, done.files)
         remote.upload_files(f"{self.artifact_id}/{STATE}", state, done.state_files)
+        # Before the record, not before the files: those harm nobody, whoever writes them.
         check_lease()
         key = f"{self.artifact_id}/{STATE}/{SHARDS}/{shard_file(name)}"
         remote.objects.put(key, done.model_dump_json().encode())
@@ -96,6 +99,7 @@ class SharedWork:
         local = self.folder / STATE / SHARDS
         prefix = f"{self.prefix}/{SHARDS}/"
         names = [listed.key.removeprefix(prefix) for listed in self.remote.objects.listing(prefix)]
+        # Records of this machine's own are here with their files, and cost no request.
         missing = [name for name in names if "/" not in name and not (local / name).exists()]
         in_parallel(self._restore_shard, missing)
         return sum((local / name).exists() for name in missing)
@@ -109,11 +113,13 @@ class SharedWork:
         except (ValueError, DamagedArtifact) as error:
             logger.warning("shard %s of %s is done again: %s", file_name, self.artifact_id, error)
             return
+        # A record that stands under another name would have its shard skipped without its files.
         if shard_file(done.name) == file_name:
             write_atomically(self.folder / STATE / SHARDS / file_name, json.dumps(done.record))
 
     def remove(self) -> None:
         """Remove what the store has of it. Called after the commit; what a kill leaves behind, `crawl2chat gc` removes."""
+        # Listed and not remembered: a run before, on another machine, has left some of it.
         self.remote.objects.delete([listed.key for listed in self.remote.objects.listing(f"{self.prefix}/")])
 
     def shared(self, task: Task[S]) -> SharedTask[S]:

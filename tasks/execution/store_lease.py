@@ -62,10 +62,13 @@ class StoreLease:
 
     def take(self, abandoned: str = "") -> bool:
         """Take the lease unless another machine holds it: whether it is ours now. `abandoned`: a version known to be of a dead run."""
+        # The time after the answer: what was read is at least as old, so the wait is too long rather than too short.
         stored, now = self.objects.get(self.key, MAX_RECORD_BYTES), time.monotonic()
         before = parse_record(stored.data) if stored else {}
         if stored and stored.tag != abandoned and not self._is_free(before, stored.tag, now):
             return False
+        # Kleppmann's fencing number. Nothing compares it: a swap in the version that was read is stronger. It shows how often a stage
+        # changed hands.
         record = self.record | {"number": _number(before) + 1, "renewals": 0}
         try:
             data = json.dumps(record).encode()
@@ -78,8 +81,10 @@ class StoreLease:
         return True
 
     def _is_free(self, record: dict[str, Any], tag: str, now: float) -> bool:
+        # The cache of this machine: its kernel lock is ours by now, so whoever wrote this is dead or was fenced.
         if record.get("is_released") or record.get("cache") == self.record["cache"]:
             return True
+        # The version and not a time in the record: clocks of machines differ, and a holder's may be hours off.
         if tag != self.observed[0]:
             self.observed = tag, now
         return now - self.observed[1] > leases.LEASE_SECONDS
@@ -107,6 +112,7 @@ class StoreLease:
     def renew(self, objects: Objects) -> None:
         """Write the record again, in the version that this run wrote last. A record of another run is left, and the lease lost."""
         with self.swapping:
+            # Before the request. The server may carry it out at once and the answer may take long: the lease then ends too early, never too late.
             now = time.monotonic()
             record = self.record | {"renewals": self.record["renewals"] + 1}
             try:
@@ -118,12 +124,14 @@ class StoreLease:
 
     def keep(self) -> None:
         """Renew the lease until it is over or lost. Once lost, the local lease goes too: ranks and workers watch that one alone."""
+        # Each second, so that a loss is seen in time, although a renewal is due each ten.
         while not self.is_over.wait(leases.LEASE_SECONDS / 60):
             try:
                 if time.monotonic() - self.renewed > leases.LEASE_SECONDS / 6:
                     self.renew(self.renewing)
                 self.check()
             except LeaseLost:
+                # Children ask for the local file alone, once a second; they need no network and no credentials for it.
                 self.local.release()
                 return
             except (UserError, OSError) as error:  # the store does not answer: `check` decides for how long
@@ -156,6 +164,7 @@ def artifact_lease(
             log("another machine is at this stage: waiting for it")
             while not held.take():
                 time.sleep(leases.LEASE_SECONDS / POLLS_PER_LEASE)
+                # A process that was stopped here may have lost the local lease, and must not go to the store with it.
                 local.check()
         with _kept(held):
             yield held

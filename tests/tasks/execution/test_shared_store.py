@@ -6,6 +6,7 @@ Races for a stage, kills of the holder and of the server, a holder that was stop
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -16,16 +17,21 @@ from pathlib import Path
 
 import pytest
 
-from model.config import Config
-from model.files import replacing
-from tasks.artifacts.manifest import Documents, Manifest
+from model.config import Config, TrainConfig
+from model.files import read_lines, replacing
+from tasks.artifacts.manifest import BaseModel, Documents, Manifest, Tokenizer, Tokens
 from tasks.artifacts.object_servers import open_objects
-from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.step import ExistingArtifact, Outcome, Step
 from tasks.artifacts.store import Store
 from tasks.execution.context import StageContext
 from tasks.execution.runner import execute
 from tasks.execution.shards import Counts, map_shards, tick
+from tasks.pretrain.stage import PretrainConfig
+from tests.support.kills import digests
 from tests.support.s3_server import S3Server, child_environment, find_weed
+from tests.support.tiny_models import tiny_config
+from tests.support.wiring import pretrain
+from tests.tasks.pretrain.test_stage import make_tokenizer, make_tokens
 
 pytestmark = [pytest.mark.timeout(600)]
 LEASE_SECONDS = 8.0  # a machine that is loaded renews in time; a test waits that long for a takeover
@@ -94,11 +100,13 @@ class World:
         self.journal.touch()
         self.machines: list[subprocess.Popen[bytes]] = []
 
-    def start(self, name: str, *numbers: int, lease_seconds: float = LEASE_SECONDS) -> subprocess.Popen[bytes]:
+    def start(
+        self, name: str, *numbers: int, lease_seconds: float = LEASE_SECONDS, script: str = MACHINE
+    ) -> subprocess.Popen[bytes]:
         environment = child_environment(self.server, self.folder / name, self.url) | {"JOURNAL": str(self.journal)}
         with (self.folder / f"{name}.log").open("ab") as log:
             machine = subprocess.Popen(
-                [sys.executable, "-c", MACHINE, str(lease_seconds), *map(str, numbers or (0,))],
+                [sys.executable, "-c", script, str(lease_seconds), *map(str, numbers or (0,))],
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -138,14 +146,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def world(
-    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Iterator[World]:
+def world(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("JOURNAL", str(tmp_path / "journal"))
-    bucket = request.node.name.replace("_", "-").lower()[:50].strip("-")
-    world = World(server, f"{server.make_bucket(bucket)}/store", tmp_path)
+    world = World(server, f"{server.make_bucket(f'test-{secrets.token_hex(8)}')}/store", tmp_path)
     yield world
     for machine in world.machines:
         machine.kill()
@@ -289,3 +294,57 @@ def test_mistake_of_the_environment_is_one_line_without_a_secret(
     assert re.search(reason, line), line
     assert "SECRET-wrong" not in done.stdout + done.stderr
     assert world.server.environment["AWS_SECRET_ACCESS_KEY"] not in done.stdout
+
+
+TRAINING = """if True:
+    import logging, sys
+    from pathlib import Path
+    from tasks.artifacts.store import Store
+    from tasks.execution import lease as leases, shared_checkpoints
+    from tasks.execution.runner import execute
+    from tests.tasks.execution.test_shared_store import training
+    logging.basicConfig(level=logging.INFO)
+    leases.LEASE_SECONDS = float(sys.argv[1])
+    shared_checkpoints.POLL_SECONDS = 0.1
+    execute(training(), Store.default())
+"""
+
+
+def training() -> Step[BaseModel]:
+    """Pretraining of a model of some 30,000 parameters: some 20 s of steps, a checkpoint after each fifth."""
+    train = TrainConfig(
+        num_steps=60,
+        batch_tokens=2048,
+        sequence_tokens=32,
+        microbatch_sequences=4,
+        eval_sequences=4,
+        checkpoint_every_steps=5,
+        sample_every_steps=0,
+    )
+    config = PretrainConfig(model=tiny_config(320).shape, train=train)
+    tokens = ExistingArtifact.of(Tokens, "tokenize/own")
+    return pretrain(tokens, ExistingArtifact.of(Tokenizer, "tokenizer/a"), config)
+
+
+def test_training_resumes_from_the_checkpoint_of_a_machine_that_was_killed(world: World, tmp_path: Path) -> None:
+    local = Store(str(tmp_path / "undisturbed"))
+    for store in (local, world.store("source")):
+        make_tokenizer(store, "a")
+        make_tokens(store, "own", 20, "a")
+    expected = execute(training(), local)
+    prefix = f"{training().id}/.state/checkpoints/"
+    first = world.start("one", script=TRAINING)
+    world.wait_for(lambda: any(key.endswith("0.json") for key in world.keys(prefix)) or first.poll() is not None)
+    killed = children(first.pid)
+    for process in killed:
+        os.kill(process, signal.SIGKILL)
+    first.wait()
+    steps = [int(key.rpartition("-")[2].removesuffix(".json")) for key in world.keys(prefix) if key.endswith(".json")]
+    world.finish("two", world.start("two", script=TRAINING))
+    assert f"resuming from another machine's checkpoint of step {max(steps)}" in world.log("two")
+    found = world.store("reader").open(training().id, BaseModel).manifest
+    assert found.fingerprint == expected.fingerprint
+    assert digests(found) == digests(expected)
+    lines = read_lines(world.store("reader").folder(found.id) / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, 61))
+    assert not world.keys(f"{training().id}/.state/")
