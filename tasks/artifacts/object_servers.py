@@ -5,6 +5,8 @@ requests through s3fs and gcsfs.
 """
 
 import hashlib
+import json
+import secrets
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -98,11 +100,24 @@ class GCSObjects(Objects):
 
     def _put(self, key: str, data: bytes, tag: str | None) -> str:
         condition = {} if tag is None else {"ifGenerationMatch": tag or "0"}
-        # gcsfs has a put for "create" only (simple_upload, mode), none for a given generation; this is the request that it sends.
-        path = f"{self.filesystem._location}/upload/storage/v1/b/{quote(self.bucket)}/o"
+        # gcsfs has a put for "create" only (simple_upload, mode), none for a given generation; this is the request that it sends,
+        # with a boundary that no data can hold by chance or on purpose.
+        boundary = secrets.token_hex(16)
+        about = f"--{boundary}\nContent-Type: application/json; charset=UTF-8\n\n{json.dumps({'name': self.prefix + key})}\n"
+        body = (
+            f"{about}--{boundary}\nContent-Type: application/octet-stream\n\n".encode()
+            + data
+            + f"\n--{boundary}--".encode()
+        )
         try:
             answer = self.filesystem.call(
-                "POST", path, uploadType="media", name=self.prefix + key, data=data, json_out=True, **condition
+                "POST",
+                f"{self.filesystem._location}/upload/storage/v1/b/{quote(self.bucket)}/o",
+                uploadType="multipart",
+                headers={"Content-Type": f'multipart/related; boundary="{boundary}"'},
+                data=body,
+                json_out=True,
+                **condition,
             )
         except FileExistsError as error:  # what gcsfs makes of status 412
             raise Conflict(key) from error

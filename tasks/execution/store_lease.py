@@ -36,6 +36,7 @@ from tasks.execution.reporter import logger
 MAX_RECORD_BYTES = 100_000
 HOLD_FRACTION = 0.8
 POLLS_PER_LEASE = 12  # 5 s apart: each costs a request
+_checked: set[str] = set()  # stores whose server this process has seen refuse a put
 
 
 class StoreLease:
@@ -75,10 +76,25 @@ class StoreLease:
             self.tag = self.objects.swap(self.key, data, stored.tag) if stored else self.objects.create(self.key, data)
         except Conflict:
             return False
+        self._check_server()
         if before and not before.get("is_released"):
             logger.info("taking over %s from a run on %s that is gone", self.artifact_id, before.get("host"))
         self.record, self.renewed = record, now
         return True
+
+    def _check_server(self) -> None:
+        """Raises UserError where the server writes what it should refuse: old ones ignore the condition of a put and say nothing."""
+        if self.objects.shown_url in _checked:
+            return
+        try:
+            self.objects.create(self.key, json.dumps({"is_released": True}).encode())
+        except Conflict:
+            _checked.add(self.objects.shown_url)
+            return
+        raise UserError(
+            f"the server of {self.objects.shown_url} ignores If-None-Match, so machines would do the same work and overwrite each "
+            "other: use a newer version of it, S3, Google Cloud Storage or SeaweedFS, or a folder"
+        )
 
     def _is_free(self, record: dict[str, Any], tag: str, now: float) -> bool:
         # The cache of this machine: its kernel lock is ours by now, so whoever wrote this is dead or was fenced.

@@ -158,3 +158,11 @@ def test_limit_of_the_cache_that_is_no_size_is_refused(given: str, monkeypatch: 
     monkeypatch.setenv("CRAWL2CHAT_CACHE_GB", given)
     with pytest.raises(UserError, match="is not a number of gigabytes above 0"):
         cache_bytes()
+
+
+def test_server_that_ignores_conditions_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As old servers of the S3 protocol do: they answer 200, and every machine would believe that it has the lease."""
+    store = Store(f"memory://old-{secrets.token_hex(4)}", tmp_path)
+    monkeypatch.setattr("tasks.artifacts.object_servers.OtherObjects._check", lambda *_: None)
+    with pytest.raises(UserError, match="ignores If-None-Match"):
+        run_chain(store, chain())
