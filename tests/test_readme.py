@@ -12,6 +12,7 @@ import typer
 from flows import picture
 from flows.cli.main import app
 from flows.pipeline import dag
+from flows.resources import POOL_NAMES
 from tests.benchmarks.summary import anchor_of, summary_rows
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +22,7 @@ READMES = [
     if not {".venv", ".git", "artifacts", "node_modules"} & set(path.relative_to(ROOT).parts)
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ENVIRONMENT_ONLY = {"source", "export", "hf", "cd", "pip"}  # set up a shell; there is nothing to parse
+ENVIRONMENT_ONLY = {"source", "export", "hf", "cd", "pip", "printf"}  # set up a shell; there is nothing to parse
 
 
 def commands_of(path: Path) -> list[str]:
@@ -31,6 +32,11 @@ def commands_of(path: Path) -> list[str]:
 
 
 COMMANDS = [(path.relative_to(ROOT), command) for path in READMES for command in commands_of(path)]
+
+
+def names_rendered(template: str) -> list[str]:
+    """The files that a template of infra/ makes."""
+    return [template.replace("POOL", pool) for pool in POOL_NAMES]
 
 
 def parse(command: str) -> None:
@@ -57,8 +63,9 @@ def parse(command: str) -> None:
             assert arguments[0] in ("compose", "build", "buildx")
             files = [word for word in arguments if word.startswith("docker/")]
             assert all((ROOT / file).exists() for file in files)
-        case "kubectl":
-            assert all((ROOT / word).exists() for word in arguments if "/" in word)
+        case "kubectl" | "helm":  # the files are written by `crawl2chat infra render --output cluster`
+            templates = {name for file in (ROOT / "infra").glob("*/*.j2") for name in names_rendered(file.stem)}
+            assert {word.removeprefix("cluster/") for word in arguments if word.startswith("cluster/")} <= templates
         case _:
             assert program in ENVIRONMENT_ONLY, f"no rule to check the command {program!r}"
 

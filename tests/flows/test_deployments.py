@@ -41,10 +41,10 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
 
 
 def snapshot(prefect: LocalPrefect) -> dict[str, Any]:
-    """What each object holds and, where only a deploy writes it, when it was changed last: a worker's polls change pools and queues."""
+    """What a deploy writes of each object, or where only a deploy changes it, when that was: a worker writes pools and queues too."""
     fields = {
         "deployments": ("name", "updated", "job_variables", "work_pool_name"),
-        "work_pools": ("name", "base_job_template", "concurrency_limit"),
+        "work_pools": ("name", "type", "concurrency_limit"),
         "work_queues": ("name", "concurrency_limit"),
         "automations": ("name", "updated", "trigger"),
     }
