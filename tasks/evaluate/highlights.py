@@ -42,10 +42,10 @@ def _figures(figures: Figures) -> Iterator[str]:
         bigram = known.get("tokens/bigram/bits_per_byte")
         compared = f"; bigram model {bigram:.3f}" if bigram is not None else ""
         yield _line("base model", f"{bits:.3f} bits per byte of held-out text{compared}")
-    if facts := figures["facts"]:
-        # `accuracy_by_mentions` begins with the most frequent class. The two ends show what repetition in the training text does.
+    # Held-out facts where there are some: those come first.
+    if facts := [row for row in figures["facts"] if row["facts"] == figures["facts"][0]["facts"]]:
         rarest, commonest = facts[-1], facts[0]
-        accuracy = [percent(row["accuracy"].get("policy")) for row in (commonest, rarest)]
+        accuracy = [percent(row["accuracy"].get("policy", {}).get("share")) for row in (commonest, rarest)]
         yield _line(
             "facts answered correctly",
             f"{accuracy[0]} of those mentioned {commonest['mentions']} times, {accuracy[1]} of those mentioned "

@@ -1,19 +1,21 @@
 """What the models know: closed-book questions and answers, by how often the training text states each fact.
 
-Reads models and questions (tasks/records/conversations.py), writes nothing. Three measurements:
+Reads models and questions (tasks/records/conversations.py), writes nothing. What is measured:
 
 - A chat model answers each question greedily. Accuracy by split separates memory of a wording (seen_wording), of the fact
   (heldout_wording) and of the web alone (heldout_fact). A question of split "unknown" is right when the model says that it does not
   know (Kadavath et al. 2022, https://arxiv.org/abs/2207.05221); such a reply to any other question is a false refusal.
 - A base model ranks all answers of a relation as the end of a statement, as in LAMA (Petroni et al. 2019,
-  https://arxiv.org/abs/1909.01066), and completes the statement itself. Ranking measures memory without the skill of writing.
+  https://arxiv.org/abs/1909.01066), and writes the end of the statement itself. Ranking measures memory without the skill of writing. It
+  also answers questions after a few examples (Brown et al. 2020): what fine-tuning then costs is the distance of the chat models from it.
 - Accuracy grows with the number of documents that state a fact (Kandpal et al. 2023, https://arxiv.org/abs/2211.08411), so it is
-  reported by class of frequency.
+  reported by class of frequency, apart for facts that conversations teach and for held-out ones, with an interval.
 
 Departures: LAMA ranks the whole vocabulary for one token; here the candidates are the answers of the relation, of any length.
 """
 
 import bisect
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -21,17 +23,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from model.config import GenerateConfig
-from tasks.records.conversations import Question, normal_form
+from tasks.evaluate.shares import share
+from tasks.records.conversations import NO_ANSWER, Question, normal_form
 
 if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
 # Names of the two measurements in answers.jsonl and as columns of the report card.
-RANKED, COMPLETED = "base, ranking", "base, completion"
-# The sample web's conversations teach facts from here on (MIN_TAUGHT_MENTIONS there); rarer ones need not be known, and to say so is
-# no false refusal.
-FREQUENT_MENTIONS = 5
+RANKED, COMPLETED, FEW_SHOT = "base, ranking", "base, completion", "base, few-shot"
+HELDOUT, TAUGHT = "held out", "taught"
+NUM_SHOTS = 4
+# Facts that the training text states so often should be known: a model of the recipe tiny writes most of them. To say "I don't know" of a
+# rarer one is no false refusal.
+FREQUENT_MENTIONS = 10
 
 Progress = Callable[[int], None]
 
@@ -69,14 +74,19 @@ class Answer:
 
 
 def sample_questions(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:
-    """At most `limit` questions (one of each split at least), the same number of each split where it has as many."""
-    splits: dict[str, list[Question]] = defaultdict(list)
-    # A shuffled copy, with a separate generator: the sample depends on the seed and the file alone.
+    """At most `limit` questions (one of each split at least): of each split the same number, of each form of a split too, where it has as many."""
+    splits: dict[str, dict[str, list[Question]]] = defaultdict(lambda: defaultdict(list))
     for question in random.Random(seed).sample(questions, len(questions)):
-        splits[question.split].append(question)
+        splits[question.split][question.form].append(question)
     # The same number of each split, since each has its own accuracy: a share by size would measure small ones on a few questions.
     quota = max(1, limit // max(1, len(splits)))
-    return [question for split in sorted(splits) for question in splits[split][:quota]]
+    return [question for _, forms in sorted(splits.items()) for question in _interleave(forms)[:quota]]
+
+
+def _interleave(forms: dict[str, list[Question]]) -> list[Question]:
+    """The questions of all forms, one of each in turn."""
+    rounds = itertools.zip_longest(*(some for _, some in sorted(forms.items())))
+    return [question for some in rounds for question in some if question is not None]
 
 
 def ask_chat_model(
@@ -140,6 +150,49 @@ def ask_base_model(
     ]
 
 
+def ask_few_shot(
+    model: "Transformer",
+    tokenizer: "ChatTokenizer",
+    questions: Sequence[Question],
+    examples: Sequence[Question],
+    config: GenerateConfig,
+    batch: int,
+    progress: Progress,
+) -> list[Answer]:
+    """A base model's answers to questions after NUM_SHOTS of the `examples`, of which at least one must have a completion.
+
+    A question and its answer are two lines that begin with "Q:" and "A:", as on pages of questions. The reply is the rest of the line.
+    """
+    from model.inference.answers import holds, right_answers
+    from model.inference.scoring import Answer as Reply
+    from model.inference.scoring import complete
+
+    known = [example for example in examples if example.completion or example.split == "unknown"]
+    if not known or not questions:
+        return []
+    # Each question has its own examples, so that no unlucky one spoils the whole measurement.
+    rngs = (random.Random(f"{number} {question.question}") for number, question in enumerate(questions))
+    shots = ("\n".join(_shot(example) for example in rng.sample(known, min(NUM_SHOTS, len(known)))) for rng in rngs)
+    openings = [f"{shot}\nQ: {question.question}\nA:" for shot, question in zip(shots, questions, strict=True)]
+    texts = complete(model, tokenizer, openings, config, batch)
+    progress(len(questions))
+    answers = []
+    for question, text in zip(questions, texts, strict=True):
+        reply = text.strip().split("\n")[0]
+        is_refusal = Reply(reply, 0, True).is_refusal
+        is_held = holds(reply, right_answers(normal_form(question)))
+        answers.append(
+            Answer(FEW_SHOT, question, reply, is_refusal if question.split == "unknown" else is_held, is_refusal)
+        )
+    return answers
+
+
+def _shot(example: Question) -> str:
+    """A question with its answer, as pages have them."""
+    right = NO_ANSWER if example.split == "unknown" else f"{example.completion} {example.answer}."
+    return f"Q: {example.question}\nA: {right}"
+
+
 def _compared(model: str, question: Question, text: str) -> Answer:
     from model.inference.answers import holds, right_answers
 
@@ -174,17 +227,21 @@ def candidates_by_relation(questions: Iterable[Question]) -> dict[tuple[str, boo
 
 
 def accuracy_by_mentions(answers: Iterable[Answer], bounds: Sequence[int]) -> list[dict[str, Any]]:
-    """Accuracy of every model by class of mentions, the most frequent facts first. Questions without a count are left out."""
-    classes: dict[int, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    """Accuracy of every model by class of mentions, held-out facts apart, the most frequent facts first.
+
+    Questions without a count are left out. Every accuracy is a share with its number and interval (shares.py).
+    """
+    classes: dict[tuple[bool, int], dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     # bisect_right: a count equal to a bound belongs to the class that begins there.
     for answer in answers:
-        if answer.question.split != "unknown" and answer.question.num_mentions is not None:
-            classes[bisect.bisect(bounds, answer.question.num_mentions)][answer.model].append(answer.is_correct)
+        question = answer.question
+        if question.split != "unknown" and question.num_mentions is not None:
+            place = question.split == "heldout_fact", bisect.bisect(bounds, question.num_mentions)
+            classes[place][answer.model].append(answer.is_correct)
     return [
-        # Models answer different numbers of questions of a class (a base model one of each statement): the largest is shown.
-        {"mentions": class_name(number, bounds), "questions": max(map(len, models.values()))}
-        | {"accuracy": {model: mean(is_correct) for model, is_correct in models.items()}}
-        for number, models in sorted(classes.items(), reverse=True)
+        {"facts": HELDOUT if is_heldout else TAUGHT, "mentions": class_name(number, bounds)}
+        | {"accuracy": {model: share(is_correct) for model, is_correct in models.items()}}
+        for (is_heldout, number), models in sorted(classes.items(), reverse=True)
     ]
 
 

@@ -7,6 +7,7 @@ out, since a crawl of the real web has no ground truth and a user's questions ha
 from collections.abc import Sequence
 
 from tasks.evaluate.knowledge import FREQUENT_MENTIONS
+from tasks.evaluate.shares import shown
 from tasks.markdown import Figures, name, one_line, percent, size, table
 from tasks.records.histograms import histogram_row
 
@@ -192,17 +193,18 @@ def _distance(value: float, reference: float) -> str:
 
 
 def facts_section(figures: Figures) -> str:
-    """Accuracy by class of frequency, for questions with a count of mentions."""
+    """Accuracy by class of frequency, for questions with a count of mentions, with intervals."""
     if not figures["facts"]:
         return ""
     # Columns in the order in which models first appear. A class may lack one: the base model is not asked every question.
     models = list(dict.fromkeys(model for row in figures["facts"] for model in row["accuracy"]))
     rows = [
-        [row["mentions"], str(row["questions"]), *(percent(row["accuracy"].get(model)) for model in models)]
+        [row["facts"], row["mentions"], *(shown(row["accuracy"].get(model)) for model in models)]
         for row in figures["facts"]
     ]
-    headings = ["Mentions", "Questions", *(MODEL_NAMES.get(model, model) for model in models)]
-    return "## Accuracy by number of mentions in the training text\n\n" + table(headings, rows)
+    headings = ["Facts", "Mentions", *(MODEL_NAMES.get(model, model) for model in models)]
+    note = "Held out: no page and no conversation asks about them. In brackets the 95% interval and the number of questions.\n\n"
+    return "## Accuracy by number of mentions in the training text\n\n" + note + table(headings, rows)
 
 
 def chat_section(figures: Figures) -> str:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
-VERSION = 6  # 6: turns of the renderer with a token for each role
+VERSION = 7  # 7: accuracy by mentions apart for held-out facts, with intervals; the base model's few-shot answers
 # The prefixes of their metrics: assistant/..., policy/...
 CHAT_MODELS = ("assistant", "policy")
 
@@ -63,7 +63,7 @@ class EvaluateConfig(QuestionsConfig):
     max_new_tokens: int = Field(48, ge=1, le=4096, description="An answer is cut off after this many tokens.")
     batch_sequences: int = Field(64, ge=1, description="Sequences in a batch.")
     frequency_bounds: tuple[int, ...] = Field(
-        (2, 5, 10, 30),
+        (2, 5, 20, 50),
         min_length=1,
         description="Lower bounds of the classes of facts by mentions: below the first, up to the next, ...",
     )
@@ -83,7 +83,7 @@ class EvaluateConfig(QuestionsConfig):
         # From 2: the first class is what lies below the first bound, and should hold facts that are mentioned once.
         bounds = self.frequency_bounds
         if bounds[0] < 2 or list(bounds) != sorted(set(bounds)):
-            raise ValueError(f"frequency_bounds={list(bounds)} does not ascend from 2 on; such as [2, 5, 10, 30]")
+            raise ValueError(f"frequency_bounds={list(bounds)} does not ascend from 2 on; such as [2, 5, 20, 50]")
         return self
 
 
@@ -145,7 +145,12 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
     progress = partial(ctx.progress, total=2 * len(stated), unit="statements of the base model")
     facts = knowledge.ask_base_model(base, tokenizer, stated, greedy, config.batch_sequences, progress)
     # Before the figures: should one of them fail, the stage is run again, and nothing is published without a manifest.
-    answers = [*chat["assistant"], *chat["policy"], *facts]
+    # Of what no conversation taught, and of the unknown: the base model and the chat models are compared on these.
+    shared = [question for question in asked if question.split in ("heldout_fact", "unknown")]
+    shots = [question for question in questions if question.split == "seen_wording"]
+    progress = partial(ctx.progress, total=len(shared), unit="questions to the base model")
+    few_shot = knowledge.ask_few_shot(base, tokenizer, shared, shots, greedy, config.batch_sequences, progress)
+    answers = [*chat["assistant"], *chat["policy"], *facts, *few_shot]
     write_lines(ctx.folder / "answers.jsonl", (answer.as_json() for answer in answers))
     figures: Figures = {
         "documents": collect.documents_figures(inputs),
@@ -153,7 +158,9 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
         "truth": collect.truth_figures(inputs),
         "language": collect.language_figures(inputs),
         "base": collect.base_figures(inputs.base),
-        "facts": knowledge.accuracy_by_mentions([*facts, *chat["assistant"], *chat["policy"]], config.frequency_bounds),
+        "facts": knowledge.accuracy_by_mentions(
+            [*facts, *few_shot, *chat["assistant"], *chat["policy"]], config.frequency_bounds
+        ),
         "chat": {name: knowledge.chat_metrics(some) for name, some in chat.items()},
         "reward": reward_metrics(config, inputs, tokenizer),
         "completions": complete_openings(config, base, tokenizer),

@@ -1,5 +1,6 @@
 """Questions and answers: which are asked, how they are compared, and the metrics made of them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tasks.evaluate.knowledge import (
     accuracy_by_mentions,
     ask_base_model,
     ask_chat_model,
+    ask_few_shot,
     candidates_by_relation,
     chat_metrics,
     class_name,
@@ -24,6 +26,7 @@ from tasks.evaluate.knowledge import (
     sample_questions,
     statements,
 )
+from tasks.evaluate.shares import wilson_interval
 from tasks.records.conversations import Question
 from tests.support.tiny_models import write_model, write_tokenizer
 
@@ -59,6 +62,12 @@ def test_sample_questions_takes_equally_many_of_each_split() -> None:
     assert [found.split for found in chosen] == ["seen_wording"] * 10 + ["unknown"] * 3
     assert chosen == sample_questions(questions, 20, seed=0)
     assert chosen != sample_questions(questions, 20, seed=1)
+
+
+def test_sample_questions_takes_equally_many_of_each_form() -> None:
+    questions = [question(n, split="heldout_fact", form="direct") for n in range(50)]
+    questions += [question(n, split="heldout_fact", form="lower") for n in range(4)]
+    assert Counter(found.form for found in sample_questions(questions, 10, seed=0)) == {"direct": 6, "lower": 4}
 
 
 def test_sample_questions_takes_one_of_each_split_below_that_limit() -> None:
@@ -112,13 +121,16 @@ def test_chat_metrics_are_of_frequent_facts() -> None:
     }
 
 
-def test_accuracy_is_by_class_of_mentions() -> None:
+def test_accuracy_is_by_class_of_mentions_and_apart_for_heldout_facts() -> None:
     answers = [answer("seen_wording", 40, True), answer("seen_wording", 5, False), answer("seen_wording", 1, False)]
-    answers += [answer("unknown", 0, True), answer("other", None, True)]
-    assert accuracy_by_mentions(answers, (2, 5)) == [
-        {"mentions": "5 or more", "questions": 2, "accuracy": {"policy": 0.5}},
-        {"mentions": "1", "questions": 1, "accuracy": {"policy": 0.0}},
+    answers += [answer("unknown", 0, True), answer("other", None, True), answer("heldout_fact", 40, True)]
+    rows = accuracy_by_mentions(answers, (2, 5))
+    assert [(row["facts"], row["mentions"], row["accuracy"]["policy"]["num"]) for row in rows] == [
+        ("held out", "5 or more", 1),
+        ("taught", "5 or more", 2),
+        ("taught", "1", 1),
     ]
+    assert [row["accuracy"]["policy"]["share"] for row in rows] == [1.0, 0.5, 0.0]
 
 
 def test_class_names_are_ranges() -> None:
@@ -152,6 +164,35 @@ def test_models_answer_questions_of_every_kind(tmp_path: Path) -> None:
     assert {found.reply for found in base if found.model == RANKED} <= {"blue", "red"}
     assert ask_base_model(model, tokenizer, [], config, 2, seen.append) == []
     assert ask_chat_model("policy", model, tokenizer, [], config, 2, seen.append) == []
+
+
+def test_few_shot_questions_come_after_examples_with_their_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def reply(model: object, tokenizer: object, openings: Sequence[str], config: object, batch: int) -> list[str]:
+        seen.extend(openings)
+        return [" Ada lives in Orn.\nQ: and so on", " I don't know.\n"]
+
+    monkeypatch.setattr(scoring, "complete", reply)
+    asked = [question(1, answer="Orn", split="heldout_fact"), question(2, split="unknown")]
+    examples = [question(n, completion=f"c{n} is", answer="blue", split="seen_wording") for n in range(5)]
+    given: Any = None  # the model is not called
+    answers = ask_few_shot(given, given, asked, examples, GenerateConfig(), 2, lambda _: None)
+    assert [(found.reply, found.is_correct, found.is_refusal) for found in answers] == [
+        ("Ada lives in Orn.", True, False),
+        ("I don't know.", True, True),
+    ]
+    assert seen[0].endswith(f"\nQ: {asked[0].question}\nA:")
+    assert seen[0].count("Q: ") == 5 and " is blue.\n" in seen[0]
+    assert ask_few_shot(given, given, asked, [], GenerateConfig(), 2, lambda _: None) == []
+
+
+def test_wilson_interval_is_that_of_published_tables() -> None:
+    """Brown, Cai and DasGupta 2001 and the binom package of R give these."""
+    assert wilson_interval(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert wilson_interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert wilson_interval(81, 100) == pytest.approx((0.7222, 0.8749), abs=1e-4)
+    assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
 def test_answers_are_written_with_their_question() -> None:

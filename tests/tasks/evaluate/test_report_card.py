@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.evaluate.report_card import render
+from tasks.evaluate.shares import share
 
 # Words of an older private vocabulary, which no reader should meet.
 RETIRED_WORDS = re.compile(
@@ -56,11 +57,14 @@ FIGURES: dict[str, Any] = {
     "base": {"layout": "Qwen3", "initial_model": ""},
     "facts": [
         {
-            "mentions": "30 or more",
-            "questions": 88,
-            "accuracy": {"base, ranking": 0.6, "assistant": 0.8, "policy": 0.81},
+            "facts": "held out",
+            "mentions": "50 or more",
+            "accuracy": {
+                "base, ranking": share([True] * 60 + [False] * 40),
+                "policy": share([True] * 81 + [False] * 19),
+            },
         },
-        {"mentions": "1", "questions": 30, "accuracy": {"assistant": 0.0, "policy": 0.01}},
+        {"facts": "taught", "mentions": "1", "accuracy": {"assistant": share([False] * 30), "policy": share([True])}},
     ],
     "chat": {"assistant": CHAT, "policy": {**CHAT, "heldout_wording_accuracy": 0.72}},
     "reward": {
@@ -105,8 +109,8 @@ def without(*names: str, **replaced: Any) -> dict[str, Any]:
         "Personal data redacted in kept pages: 19 of 20 strings. Look-alikes kept: 5 of 5 strings.",
         "| Base model | 1,300,000 parameters, trained on 2,000,000 tokens |",
         "| Bigram model on held-out text | 2.500 bits per byte; the base model is 20.0% below |",
-        "| Mentions | Questions | base, ranking | SFT model | policy |",
-        "| 1 | 30 | – | 0.0% | 1.0% |",
+        "| Facts | Mentions | base, ranking | policy | SFT model |",
+        "| held out | 50 or more | 60.0% (50.2 to 69.1, n 100) | 81.0% (72.2 to 87.5, n 100) | – |",
         "| False refusals, answerable questions | 5.0% | 5.0% |",
         "| Mean reply length (tokens) | 9.2 | 9.2 |",
         "| Completion length (tokens) | 11.83 | 12.09 |",

@@ -27,7 +27,7 @@ from tasks.artifacts.store import Store
 from tasks.conversations.readers import check_source
 from tasks.conversations.sources import questions
 from tasks.evaluate import filter_truth
-from tasks.evaluate.knowledge import COMPLETED, RANKED
+from tasks.evaluate.knowledge import COMPLETED, FEW_SHOT, RANKED
 from tasks.evaluate.report_card import render
 from tasks.evaluate.stage import EvaluateConfig, evaluate
 from tasks.execution.runner import execute
@@ -160,8 +160,8 @@ def test_evaluate_models_writes_the_figures_of_all_stages(
         assert shown in card.splitlines(), shown
     answers = read_lines(report.folder / "answers.jsonl")
     models = Counter(answer["model"] for answer in answers)
-    assert models == {"assistant": 4, "policy": 4, RANKED: 2, COMPLETED: 2}
-    assert [row["mentions"] for row in figures["facts"]] == ["30 or more", "1"]
+    assert models == {"assistant": 4, "policy": 4, RANKED: 2, COMPLETED: 2, FEW_SHOT: 2}
+    assert [(row["facts"], row["mentions"]) for row in figures["facts"]] == [("held out", "1"), ("taught", "20 to 49")]
     assert {"policy/seen_wording_accuracy", "assistant/unknown_accuracy"} <= set(manifest.metrics)
 
 
