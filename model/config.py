@@ -200,6 +200,13 @@ class TrainConfig(Config):
         return self
 
 
+class LoRAConfig(Config):
+    """LoRA: adapters of low rank are trained instead of the whole model, in a fraction of the memory."""
+
+    rank: int = Field(0, ge=0, le=1024, description="Rank of the adapters; 0: the whole model is trained.")
+    alpha: int = Field(16, ge=1, le=4096, description="The adapters are scaled by alpha / rank.")
+
+
 class Source(Config):
     """Files that are mixed into the training data."""
 
@@ -224,6 +231,7 @@ class TrainRun(Config):
     mixture: tuple[Source, ...] = Field((), description="More files to train on.")
     validation_paths: tuple[str, ...] = Field((), description="Files to validate on; empty: no validation.")
     initial_weights: str | None = Field(None, description="Folder with model.safetensors to start from, or None.")
+    lora: LoRAConfig = Field(LoRAConfig())
     copied_rows: dict[int, int] = Field(
         {}, description="Tokens whose embedding and output rows begin as those of another token of the initial weights."
     )

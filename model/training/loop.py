@@ -48,6 +48,7 @@ from model.training import optim
 from model.training.checkpoints import Checkpoints, complete_checkpoints
 from model.training.early_stopping import EarlyStopping
 from model.training.engine import Engine, EngineConfig, join_ranks
+from model.training.lora import add_adapters, merged
 from model.training.loss_spikes import BadStep, SkippedBatches, step_problem
 from model.training.metrics import Metrics, clocked
 from model.training.objectives import make_objective, measures, num_learned
@@ -96,6 +97,8 @@ class LossTrainer(Trainer):
         if run.initial_weights is not None:
             load_weights(objective.model, Path(run.initial_weights))
             copy_rows(objective.model, run.copied_rows)
+        if run.lora.rank:
+            add_adapters(objective.model, run.lora, config.seed)
         if config.is_compiled:
             # All training microbatches have one shape, so one static graph serves them all.
             objective.compile(dynamic=False)
@@ -199,7 +202,7 @@ class LossTrainer(Trainer):
                 self.sample(done)
         # The sums of a validation are those of all ranks, so that all decide alike.
         if self.early_stopping.is_better({"step": done, **metrics}):
-            weights = self.engine.full_weights(self.model)
+            weights = self.current_weights()
             if self.engine.rank == 0:
                 self.early_stopping.save(weights, self.best_step_of_oldest_checkpoint())
 
@@ -216,7 +219,12 @@ class LossTrainer(Trainer):
 
     def result(self) -> dict[str, Tensor]:
         """The weights of the best validation if the run stops early, else those after the last step."""
-        return self.early_stopping.weights() if self.early_stopping.best else super().result()
+        return self.early_stopping.weights() if self.early_stopping.best else self.current_weights()
+
+    def current_weights(self) -> dict[str, Tensor]:
+        """The weights of the model by name, those of adapters added to its own; all ranks gather them."""
+        weights = self.engine.full_weights(self.model)
+        return merged(weights, self.run.lora) if self.run.lora.rank else weights
 
     def sample(self, done: int) -> None:
         """Write completions on rank 0, of a copy of the model in float32: its own weights may be sharded and in half precision."""
@@ -224,7 +232,7 @@ class LossTrainer(Trainer):
         if not isinstance(model, Transformer):
             return
         # All ranks: with ZeRO 3 gathering is a collective operation.
-        weights = self.engine.full_weights(model)
+        weights = self.current_weights()
         if self.engine.rank == 0:
             # On rank 0 alone: the others wait at their next collective operation.
             copy = transformer_of(weights, model.config).to(self.engine.device)

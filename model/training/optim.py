@@ -28,6 +28,8 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:  # of a model with adapters
+            continue
         # A tied head is the embedding's matrix, and does not decay either.
         # Norm gains are vectors. Decay would pull them to 0, where a gain
         # of 1 is neutral. A reward head, [1, D], decays as a matrix.
@@ -43,7 +45,8 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
 
 def muon_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Hidden matrices for Muon, and AdamW's two groups without them."""
-    hidden = [parameter for name, parameter in model.named_parameters() if is_hidden_matrix(name, parameter)]
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    hidden = [parameter for name, parameter in named if is_hidden_matrix(name, parameter)]
     # By identity: == of tensors compares their elements.
     chosen = set(map(id, hidden))
     # In units of the spectral norm: DeepSpeed 0.19.8 orthogonalizes the momentum and scales it by sqrt(max(1, rows / columns)).

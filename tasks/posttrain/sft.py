@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from model.config import OptimConfig, Source, TrainConfig, TrainRun
+from model.config import LoRAConfig, OptimConfig, Source, TrainConfig, TrainRun
 from model.tokenizer.chat import ROLE_TOKENS, TOOL_END, TOOL_START, TURN_END, TURN_SEP, TURN_START, ChatTokenizer
 from tasks.artifacts.manifest import BaseModel, Conversations, SFTModel, Tokenizer, Tokens
 from tasks.artifacts.step import Outcome, Step, roles
@@ -61,6 +61,7 @@ class SFTConfig(ConversationsConfig):
         TrainConfig(num_steps=176, batch_tokens=2048, num_ranks=2, eval_every_steps=22, patience=3), title="Training"
     )
     optim: OptimConfig = Field(OptimConfig(learning_rate=1e-4), title="Optimizer")
+    lora: LoRAConfig = Field(LoRAConfig(), title="LoRA")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def fine_tune(ctx: StageContext, config: SFTConfig, inputs: SFTInputs) -> Outcom
         copied_rows=rows_of_letters(ChatTokenizer.load(tokenizer_file(inputs.tokenizer)))
         if config.starts_from_letters
         else {},
+        lora=config.lora,
         output=str(ctx.folder),
     )
     return train(
