@@ -36,6 +36,7 @@ class Cache:
     """The copies under `root`, of which at most `max_bytes` stay; None: all."""
 
     def __init__(self, root: Path, max_bytes: int | None) -> None:
+        # Of data, not of disk blocks: small files take more.
         self.root, self.max_bytes = root, max_bytes
 
     def hold(self, artifact_id: str) -> None:
@@ -58,6 +59,7 @@ class Cache:
             return
         # Walked each time and not kept in an index, which several processes would have to keep equal.
         copies = sorted(self.copies(), key=lambda copy: copy.used)
+        # Work that is not committed has no manifest, so it is neither counted nor removed.
         excess = sum(copy.bytes for copy in copies) + num_bytes - self.max_bytes
         for copy in copies:
             if excess > 0 and _remove(copy.folder):
@@ -105,6 +107,7 @@ def _remove(folder: Path) -> bool:
 def cache_bytes() -> int | None:
     """The limit that CRAWL2CHAT_CACHE_GB names. Raises UserError where it is not a number of gigabytes."""
     given = os.environ.get("CRAWL2CHAT_CACHE_GB")
+    # No limit by default: whoever has a small disk knows it, and a cache that forgets silently is slow without a reason.
     if not given:
         return None
     try:

@@ -20,6 +20,7 @@ def _is_runtime(field: FieldInfo) -> bool:
 def identity(config: BaseModel) -> dict[str, Any]:
     """The fields of `config` that shape the result, as JSON values."""
     values = config.model_dump(mode="json")
+    # Recursive, because a nested config has runtime fields too: a number of workers in it must not name another artifact.
     for name, info in type(config).model_fields.items():
         value = getattr(config, name)
         if _is_runtime(info):
@@ -33,5 +34,9 @@ def identity(config: BaseModel) -> dict[str, Any]:
 
 def fingerprint(stage: str, version: int, config: BaseModel, inputs: Mapping[str, str]) -> str:
     """The name of what `stage` makes of `inputs` (role to fingerprint): 16 hexadecimal digits."""
+    # The inputs by fingerprint, never by the digest of their bytes: a name has to be known before anything is made. Whether the bytes
+    # are still those that were read is another question, which `up_to_date` asks of the manifest.
     parts = {"stage": stage, "version": version, "config": identity(config), "inputs": dict(inputs)}
+    # sort_keys: the order in which a recipe names its settings shapes nothing. 16 digits are 64 bits: among a million artifacts two
+    # are equal by chance with a probability of 3 in 10^8.
     return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]

@@ -81,6 +81,7 @@ def _differ(files: list[FileRecord]) -> list[FileRecord]:
     # Which of two records would hold is chance; both cases are how a damaged or forged manifest looks.
     if len(paths) != len(files):
         raise ValueError("a path stands twice among the files")
+    # The second of the two could not be written where the first is.
     for path in paths:
         if parents := {str(parent) for parent in PurePosixPath(path).parents} & paths:
             raise ValueError(f"{parents.pop()!r} is both a file and the folder of {path!r}")
@@ -90,6 +91,7 @@ def _differ(files: list[FileRecord]) -> list[FileRecord]:
 class Manifest(pydantic.BaseModel):
     """The record of every artifact: what it is, what it was made of, and how."""
 
+    # A metric may be infinite or NaN: a perplexity of a model that diverged is.
     model_config = ConfigDict(ser_json_inf_nan="constants")  # null would not be read again
 
     kind: Name
@@ -97,9 +99,11 @@ class Manifest(pydantic.BaseModel):
     stage_version: int
     fingerprint: Name
     inputs: dict[str, Annotated[str, AfterValidator(check_id)]] = Field(description="role -> STAGE/FINGERPRINT")
+    # Next to the fingerprints: a stage that is forced may give other bytes under the same name, and what depends on it is then stale.
     input_digests: dict[str, str] = Field(description="role -> digest of the files it was then")
     config: dict[str, Any]
     files: Annotated[list[FileRecord], AfterValidator(_differ)]
+    # Integers apart from floats: counts of shards can be summed, metrics cannot.
     counts: dict[str, int] = Field(description="name_unit -> count, dropped documents by reason among them")
     metrics: dict[str, float]
     provenance: dict[str, Any]
@@ -131,6 +135,7 @@ class Artifact:
         return [self.folder / name for name in names if name.match(pattern)]
 
 
+# Kinds have no code: they exist so that types, of Python and of steps, refuse a wrong wiring.
 class Crawl(Artifact):
     """Web archive files, or the list of them: `inputs.jsonl` names each."""
 

@@ -9,12 +9,14 @@ from typing import Any
 from model.errors import UserError
 from tasks.redaction import redact_text
 
+# Names of classes or of their bases. ConnectionError and TimeoutError are Python's too: sockets and asyncio raise them.
 TRANSIENT_CLASSES = {
     *("HTTPClientError", "EndpointConnectionError", "ConnectionClosedError", "ResponseParserError"),  # botocore
     *("ClientConnectionError", "ClientPayloadError", "ServerDisconnectedError"),  # aiohttp
     *("ConnectionError", "TimeoutError", "FSTimeoutError", "IncompleteReadError", "ChecksumError", "ProxyError"),
 }
 TRANSIENT_CODES = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "RequestTimeTooSkewed"}
+# Of botocore. gcsfs falls back to an anonymous user, whom the server then refuses.
 NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"}
 
 

@@ -49,6 +49,7 @@ class S3Objects(Objects):
         # The server compares and writes in one step; SeaweedFS 4.48 let one of eight at once succeed in 200 of 200 races.
         condition = {} if tag is None else {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
         try:
+            # In one request whatever the size: manifests, leases and records are small. Files go through `upload`, in parts.
             answer = self.filesystem.call_s3(
                 "put_object", Bucket=self.bucket, Key=self.prefix + key, Body=data, **condition
             )
@@ -64,6 +65,7 @@ class S3Objects(Objects):
         # Not find() or ls(): they keep listings in a cache of this process, and another machine writes meanwhile.
         more = {"ContinuationToken": page} if page else {}
         answer = self.filesystem.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=self.prefix + prefix, **more)
+        # Keys without the store's own prefix, as all other methods take them.
         found = [
             Listed(entry["Key"].removeprefix(self.prefix), entry["Size"], entry["LastModified"])
             for entry in answer.get("Contents", ())
@@ -153,6 +155,7 @@ class OtherObjects(Objects):
 
     def __init__(self, filesystem: Any, root: str, shown_url: str) -> None:
         super().__init__(filesystem, root, shown_url)
+        # memory:// is one process, where the lock below is all that is needed.
         self.can_swap = filesystem.protocol == "memory"
         self.lock = self.locks.setdefault(self.root, threading.RLock())
 
@@ -196,6 +199,7 @@ class OtherObjects(Objects):
             Listed(path.removeprefix(self.address("")), entry["size"] or 0, _modified(entry))
             for path, entry in entries.items()
         ]
+        # A prefix need not end at a folder: step-0000 is one of step-00000012.json.
         return [entry for entry in found if entry.key.startswith(prefix)], None
 
     def _delete(self, keys: Sequence[str]) -> None:
@@ -209,6 +213,7 @@ class OtherObjects(Objects):
 def open_objects(url: str) -> Objects:
     """The objects under a URL. Raises UserError where its protocol is unknown, or its package is not installed."""
     scheme, shown_url = url.partition("://")[0], redact_url(url)
+    # Before the first request, since fsspec keeps one instance for each set of options.
     options: dict[str, Any] = {"config_kwargs": S3_CONFIG} if scheme in ("s3", "s3a") else {}
     try:
         filesystem, root = fsspec.core.url_to_fs(url, **options)

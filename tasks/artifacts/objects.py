@@ -25,6 +25,7 @@ from model.errors import UserError
 from tasks.artifacts.object_errors import as_user_error, error_code, is_transient
 
 T = TypeVar("T")
+# Longer than a restart, shorter than the patience of a person who has mistyped an address.
 RETRY_SECONDS = 120.0  # a server that restarts is back by then
 MAX_WAIT_SECONDS = 10.0
 MAX_DELETED = 1_000  # keys of one request, the limit of S3's DeleteObjects
@@ -74,6 +75,7 @@ class Objects(ABC):
     can_swap = True
 
     def __init__(self, filesystem: Any, root: str, shown_url: str) -> None:
+        # The URL as it may be shown: it can hold a password, and errors quote it.
         self.filesystem, self.root, self.shown_url = filesystem, root.rstrip("/"), shown_url
         self.retry_seconds = RETRY_SECONDS
 
@@ -100,6 +102,7 @@ class Objects(ABC):
         """Replace the version `tag` of an object; the new tag. Raises Conflict where the object is another one by now."""
         return self._put_if(key, data, tag)
 
+    # Unconditional, because keys of files hold their hash: whoever writes one writes the same bytes.
     def upload(self, path: Path, key: str) -> None:
         """Write a file as an object, in parts where it is large."""
         self._call(lambda: self.filesystem.put_file(str(path), self.address(key)))
@@ -108,6 +111,7 @@ class Objects(ABC):
         """Write an object to a file. Returns whether it exists. Raises TooLarge where it has more than `max_bytes`."""
 
         def write() -> bool:
+            # Again from the start: the path is a temporary file, and its first half may be of a broken connection.
             self._download(key, path, max_bytes)
             return True
 

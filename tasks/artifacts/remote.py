@@ -50,6 +50,7 @@ class Remote:
 
     def fetch(self, key: str, path: Path, max_bytes: int) -> bool:
         """Copy an object to a file. Returns whether the object exists. Raises DamagedArtifact where it is larger than it may be."""
+        # The cache is a folder of this user, but others may have put a link into it.
         if not is_inside(path, self.root):
             raise DamagedArtifact(f"{path} is a link that leads out of the store: delete it")
         try:
@@ -93,6 +94,7 @@ class Remote:
     def publish_manifest(self, artifact_id: str, text: str) -> None:
         """Write a manifest where none is. Raises FileExistsError where another run was faster."""
         try:
+            # The server refuses a second one, so of two runs that both believe to be right one ends here.
             self.objects.create(f"{artifact_id}/{MANIFEST}", text.encode())
         except Conflict:
             raise FileExistsError(

@@ -39,6 +39,7 @@ class NoInputs:
     """The inputs of a stage that reads no artifact."""
 
 
+# Covariant in the kind: a Step[Policy] is a Step[Checkpoint], as a Policy is a Checkpoint.
 @dataclass(frozen=True)
 class Step(Generic[A_co]):
     """One stage with its settings and inputs: a value that names an artifact, whether it was made already or not.
@@ -63,6 +64,7 @@ class Step(Generic[A_co]):
     @cached_property
     def config(self) -> BaseModel:
         """The settings with what they name found and hashed. Raises UserError where a file is missing."""
+        # Late, because it hashes the files that settings name, and building the DAG must read nothing.
         return self.resolve(self.settings) if self.resolve else self.settings
 
     @cached_property  # the chain of inputs is hashed once, not once for every path that leads to it
@@ -79,6 +81,7 @@ class Step(Generic[A_co]):
 
     def sources(self, prefix: str = "") -> Iterator[tuple[str, "Step[Artifact]"]]:
         """The sources that this step needs, and those that they need, inputs first; each with its role: attributes.crawl."""
+        # Sources only: an input that another stage makes has a run that shows it.
         for role, step in self.inputs.items():
             if step.is_source:
                 yield from step.sources(f"{prefix}{role}.")
@@ -168,6 +171,7 @@ def kind_of_role(takes: type, role: str) -> type[Artifact]:
     known = input_fields(takes)
     # As `roles` numbers them. A field may itself end in a number: the whole role is tried first.
     name = re.sub(r"_\d+$", "", role)
+    # blocklists_0 is the first of `blocklists: tuple[Resource, ...]`; see `roles`.
     if role in known and not known[role].is_several:
         return known[role].kind
     if name in known and known[name].is_several:
@@ -181,6 +185,7 @@ def gather(takes: type[T], artifacts: Mapping[str, Artifact]) -> T:
     known: Mapping[str, InputField] = input_fields(cast(type, takes))
     for name, item in known.items():
         if item.is_several:
+            # Counted and then asked for by number: sorted as texts, blocklists_10 would come before blocklists_2.
             numbered = [role for role in artifacts if re.fullmatch(rf"{name}_\d+", role)]
             values[name] = tuple(artifacts[f"{name}_{number}"] for number in range(len(numbered)))
         elif name in artifacts:
@@ -197,6 +202,7 @@ def _check_inputs(step: Step[Any]) -> None:
                 f"stage {step.stage} takes a {wanted.__name__} as {role}, and {given.stage} makes a {given.kind.__name__}: "
                 f"name an artifact of kind {wanted.__name__}"
             )
+    # A mistake of the programmer, hence TypeError: a user cannot cause it.
     for name, item in input_fields(step.takes).items():
         if not (item.is_optional or item.is_several or name in step.inputs):
             raise TypeError(f"stage {step.stage} has no input {name}")

@@ -76,6 +76,7 @@ class Store:
             folder = self.root / check_id(artifact_id)
         except ValueError as error:
             raise UserError(f"there is no artifact {artifact_id[:80]!r}: {error}") from None
+        # Only a link can lead out by now: the names are checked.
         if not is_inside(folder, self.root):
             raise DamagedArtifact(f"{folder} is a link that leads out of the store: delete it")
         return folder
@@ -101,6 +102,7 @@ class Store:
             raise UserError(
                 f"there is no artifact {artifact_id} in {self.shown_url}: run its stage first, or name another store with CRAWL2CHAT_STORE"
             )
+        # By name, since a manifest of another version of this code may have a kind that does not exist here.
         found = kind_named(manifest.kind)
         if kind is not Artifact and (found is None or not issubclass(found, kind)):
             raise UserError(
@@ -108,9 +110,11 @@ class Store:
             )
         folder = self.folder(artifact_id)
         if self.remote is not None and self.cache is not None:
+            # Before it is looked at: another process could remove it between the look and the read.
             self.cache.hold(artifact_id)
             self.verify(manifest)  # drops damaged copies
             missing = [file for file in manifest.files if not (folder / file.path).exists()]
+            # Before the download, so that the disk never has to hold more than the limit.
             self.cache.make_room(sum(file.bytes for file in missing))
             self.remote.fetch_files(artifact_id, folder, missing)
         self.verify(manifest)
@@ -147,6 +151,7 @@ class Store:
     def prepare(self, artifact_id: str) -> Path:
         """The folder to make an artifact in. Raises DamagedArtifact where something in it leads out: a stage would write there."""
         folder = self.folder(artifact_id)
+        # os.walk follows no links to folders, so a circle of links does not hang it.
         for parent, folders, files in os.walk(folder):
             for name in (*folders, *files):
                 path = Path(parent, name)
@@ -184,6 +189,7 @@ class Store:
             self.remote.objects.delete([f"{artifact_id}/{MANIFEST}"])  # its files are what `crawl2chat gc` removes
             self.fetched.discard(artifact_id)
         # The lease and its locks stay: whoever discards holds them.
+        # One level is enough: what is a folder goes with all that is in it, and a link goes as a link.
         for path in folder.glob("*"):
             if path.name == STATE or not is_bookkeeping(path.name):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -236,6 +242,7 @@ class Store:
     def has_recipe(self, recipe: str) -> bool:
         """Whether any stage left an artifact in a recipe of that name."""
         try:
+            # A name that is no name is of no recipe; it is not an error to ask.
             pointers = f"recipes/{check_name(recipe)}"
         except ValueError:
             return False
@@ -270,6 +277,7 @@ def _read_manifest(path: Path, artifact_id: str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
+        # The first of possibly thousands: a manifest of a large crawl may be damaged in each record.
         first = error.errors(include_url=False, include_input=False)[0]
         # A key of the file may stand in it: without what a terminal takes for a command
         where = CONTROL.sub("?", ".".join(map(str, first["loc"])))[:80] or "the whole of it"

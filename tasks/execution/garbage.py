@@ -25,6 +25,7 @@ from tasks.artifacts.store import Store
 from tasks.execution.lease import LEASE
 from tasks.execution.store_lease import free_artifact, is_live, parse_record
 
+# A run that finds an artifact up to date holds no lease on it until the next stage reads it.
 YOUNG_SECONDS = 3600.0
 DAY_SECONDS = 86_400.0
 AGE = re.compile(r"(\d+(?:\.\d+)?)d")
@@ -67,6 +68,7 @@ def find_garbage(store: Store, keep: Sequence[str] = DEFAULT_KEEP, now: float | 
     """
     now = time.time() if now is None else now
     found = {stored.artifact_id: stored for stored in _stored(store, now)}
+    # With inputs, although the artifact does not need them any more: `crawl2chat show` and `trace` follow them to the archive.
     kept = _with_inputs(found, _kept(store, found, keep, now))
     # Also what the inputs were made of: a run that resumes after a kill may have to make one of them again.
     for stored in found.values():
@@ -74,6 +76,7 @@ def find_garbage(store: Store, keep: Sequence[str] = DEFAULT_KEEP, now: float | 
             kept |= _with_inputs(found, {stored.artifact_id, *stored.reads})
     removals = []
     for artifact_id, stored in sorted(found.items()):
+        # A lease among machines counts by its age on the server; see `is_live`.
         if stored.reads is not None or now - stored.modified < YOUNG_SECONDS:
             continue
         # A lease that was given back is a few bytes and stays: the number in it grows with each holder.

@@ -65,6 +65,7 @@ def launch(
             start_new_session=True,  # Ctrl-C reaches the ranks only through the stage, which gives them time to save
         )
         try:
+            # Polled, because three things are watched at once: the group, its metrics and the lease.
             while process.poll() is None:
                 time.sleep(POLL_SECONDS)
                 if lease:
@@ -86,6 +87,7 @@ def error_of(file: Path) -> str:
         message = json.loads(file.read_text(encoding="utf-8", errors="replace"))["message"]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+    # torch nests the message of an exception; model/training/ranks.py writes that of a killed rank as a text.
     text = message.get("message", "") if isinstance(message, dict) else message
     return " ".join(str(text).split())[:MAX_ERROR_CHARACTERS]
 
@@ -108,6 +110,7 @@ def last_lines(log_file: Path) -> str:
 
 def _command(module: str, run_file: Path, num_ranks: int, lease: Lease | None) -> list[str]:
     guarded = ["model.training.ranks", *(["--lease", str(lease.file.path), lease.file.token] if lease else [])]
+    # Guarded before anything else is imported: torch takes seconds, in which the stage may be killed.
     start = [sys.executable, "-m", *guarded]
     if num_ranks == 1:
         return [*start, module, str(run_file)]

@@ -66,6 +66,7 @@ class FolderLease:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / LEASE
         self.file = LeaseFile(self.path, secrets.token_hex(16))
+        # The timeout bounds a file system that hangs. No soft lock as a fallback: a file that stays after a kill is no lock.
         self.alive = FileLock(alive_file(self.path), timeout=5, poll_interval=0.01, fallback_to_soft=False)
         self.lost = threading.Event()
         self.is_over = threading.Event()
@@ -92,6 +93,7 @@ class FolderLease:
     def take(self) -> bool:
         """Take the lease unless another run holds it: whether it is ours now."""
         with self._locked():
+            # Read, checked and replaced under one kernel lock: two waiters that see the same dead holder do not both take over.
             record = read_lease(self.path)
             if record is not None:
                 if not self._is_abandoned(record):
@@ -111,6 +113,7 @@ class FolderLease:
             return True
 
     def _is_abandoned(self, record: dict[str, Any]) -> bool:
+        # Unknown where the file is gone or the file system has no locks: then the process, or time, decides.
         lock = lock_state(alive_file(self.path))
         is_here = record.get("host") == socket.gethostname()
         if lock == "free" or (lock == "unknown" and is_here and not Path(f"/proc/{record.get('pid')}").exists()):
@@ -126,6 +129,7 @@ class FolderLease:
 
     def await_writers(self) -> None:
         """Wait for ranks and workers of the run before. Raises RuntimeError where they do not end."""
+        # Ranks and workers of a killed run end by themselves, within a watch of one second; a rank inside C code takes longer.
         deadline = time.monotonic() + WRITERS_SECONDS
         while lock_state(writers_file(self.path)) == "held":
             if time.monotonic() > deadline:
@@ -149,7 +153,9 @@ class FolderLease:
 
     def release(self) -> None:
         """Give the lease back, unless another run has it."""
+        # Inside the fence: a run that lost its lease must not delete that of the new holder.
         with contextlib.suppress(LeaseLost), self.fence():
+            # The lease first: whoever comes now finds nothing to wait for.
             self.path.unlink()
             alive_file(self.path).unlink(missing_ok=True)
             if lock_state(writers_file(self.path)) == "free":
@@ -169,6 +175,7 @@ def lease(folder: Path, log: Callable[[str], None] = logger.info, reads: Sequenc
         log("another run is at this stage: waiting for it")
         while not held.take():
             time.sleep(POLL_SECONDS)
+    # Renewed while waiting for the writers, which may take half as long as the lease lasts.
     with renewed(held):
         held.await_writers()
         yield held

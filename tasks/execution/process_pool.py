@@ -89,6 +89,7 @@ def _updates(workers: Workers, waiting: dict[Future[Record], str], done: "Synchr
     died_at = 0.0  # when the death of a worker was first seen
     while running:
         ready, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
+        # Ready together with a broken pool may be good results: they are kept before the loss is raised.
         results = [_result(waiting[future], future) for future in ready]
         yield Update([result for result in results if not isinstance(result.error, BrokenProcessPool)], count.value)
         if any(isinstance(result.error, BrokenProcessPool) for result in results):
@@ -111,6 +112,7 @@ def _start_worker(done: "Synchronized[int]", lease: LeaseFile | None) -> None:
         with done.get_lock():
             done.value += num
 
+    # Shared memory and not a queue: a count costs a lock and no message.
     report_ticks(count)
     gc.freeze()  # what the server loaded stays: no collection has to look at it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the stage ends its workers

@@ -41,6 +41,7 @@ def provenance(started: datetime, wall_seconds: float) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
         # A command line may hold a signed URL (--input https://...?X-Amz-Signature=...).
         "argv": redact_arguments(sys.argv),
+        # Measures of time are of this machine.
         "host": socket.gethostname(),
         "started": started.isoformat(timespec="seconds"),
         "wall_seconds": round(wall_seconds, 3),
@@ -51,6 +52,7 @@ def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
+        # An extra that is not installed, such as torch for the data half.
         return "absent"
 
 
@@ -65,5 +67,6 @@ def _commit() -> dict[str, str | bool]:
         # A dirty tree is a fact to keep: its commit alone cannot make the artifact again.
         status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
+        # Installed as a package, or git is missing: unknown counts as changed.
         return {"commit": "unknown", "is_dirty": True}
     return {"commit": commit, "is_dirty": bool(status)}

@@ -40,6 +40,7 @@ REPORTERS: ContextVar[tuple[Reporter, ...]] = ContextVar("REPORTERS", default=()
 def reporting(reporter: Reporter) -> Iterator[None]:
     """Send what the stages of this block report to `reporter` as well."""
     # A context variable and not a global: flows that run in one process at the same time have different reporters.
+    # Added to those of the caller: a flow reports to Prefect and to the terminal.
     token = REPORTERS.set((*REPORTERS.get(), reporter))
     try:
         yield

@@ -59,6 +59,7 @@ def execute(step: Step[Any], store: Store, *, force: bool = False) -> Manifest:
 
 def up_to_date(step: Step[Any], store: Store) -> Manifest | None:
     """The manifest of `step` if it is finished, undamaged, and made of its inputs as they are now; else None."""
+    # By name first, which costs one look; files are hashed only where there is something to compare.
     manifest = store.find(step.id)
     if manifest is None:
         return None
@@ -91,6 +92,7 @@ def _make(ctx: StageContext, store: Store, inputs: dict[str, Artifact]) -> Manif
         stage_version=step.version,
         fingerprint=step.fingerprint,
         inputs={role: input_step.id for role, input_step in step.inputs.items()},
+        # Of the artifacts as they were opened, not as they are now: the run may have taken days.
         input_digests={role: artifact.manifest.digest for role, artifact in inputs.items()},
         config=step.config.model_dump(mode="json"),
         files=store.records(ctx.folder),

@@ -56,6 +56,7 @@ class SharedCheckpoints:
         self.uploaded = steps[-1]
         # Newest first; one that is damaged costs the steps since the one before and not the run.
         for step in reversed(steps):
+            # The same machine again: its own newest is here already.
             if step <= max(_steps(self.local), default=-1):
                 return 0
             try:
@@ -99,6 +100,7 @@ class SharedCheckpoints:
                 remote.upload_files(f"{self.prefix}/{_name(step)}", folder, record.files)
                 remote.upload_files(f"{self.prefix}/run", run, record.run_files)
                 remote.upload_files(f"{self.prefix}/state", state, record.state_files)
+        # A training keeps two, so this takes an upload that is slower than two checkpoints.
         except FileNotFoundError:  # the training has deleted it for newer ones: one of those is next
             return
         # An upload takes minutes for a large model, in which the lease may be lost.
@@ -141,6 +143,7 @@ def shared_checkpoints(ctx: StageContext) -> Iterator[None]:
     uploader.start()
     try:
         yield
+    # No last upload: the other machine's checkpoints are the ones that count.
     except LeaseLost:
         is_over.set()
         raise
@@ -163,6 +166,7 @@ def _upload(checkpoints: SharedCheckpoints, is_over: threading.Event) -> None:
 
 def _try_upload(checkpoints: SharedCheckpoints) -> bool:
     """Whether the lease is still held. A store that does not answer is no reason to end a training."""
+    # One attempt: the next poll, a second later, finds the same or a newer one.
     try:
         checkpoints.upload_newest()
     except LeaseLost:

@@ -35,6 +35,7 @@ SHARDS = "shards"
 MAX_RECORD_BYTES = 2**24  # a shard writes a few files; a checkpoint has a file for each rank
 
 
+# Validated on reading, since others can write to the store: paths of both lists stay in their folder.
 class ShardRecord(pydantic.BaseModel):
     """A finished shard. Paths are relative to the artifact's folder, or to its state."""
 
@@ -66,6 +67,7 @@ class SharedTask(Task[tuple[str, S]]):
         remote, state = _remote(self.store_url, self.cache), self.folder / STATE
         # A set: a file may be written twice. One that the shard has removed again is no result.
         paths = sorted({path for path in written if path.is_relative_to(self.folder) and path.is_file()})
+        # Apart, because a manifest refuses a path in .state: what is listed there can never become a part of an artifact.
         in_state = [path for path in paths if path.is_relative_to(state)]
         done = ShardRecord(
             name=name,
@@ -110,6 +112,7 @@ class SharedWork:
             done = ShardRecord.model_validate_json(stored.data if stored else b"")
             self.remote.fetch_files(self.artifact_id, self.folder, done.files)
             self.remote.fetch_files(self.prefix, self.folder / STATE, done.state_files)
+        # pydantic's error is a ValueError, as is a UserError. A shard that is done again is right; one that is missed is not.
         except (ValueError, DamagedArtifact) as error:
             logger.warning("shard %s of %s is done again: %s", file_name, self.artifact_id, error)
             return
