@@ -18,7 +18,7 @@ from pathlib import Path
 
 from model.errors import UserError
 from model.processes import alive_file, lock_state, read_lease
-from tasks.artifacts.manifest import MANIFEST, Manifest, check_id
+from tasks.artifacts.manifest import MANIFEST, Manifest, check_id, is_bookkeeping
 from tasks.artifacts.objects import Listed
 from tasks.artifacts.remote import DamagedArtifact, object_key
 from tasks.artifacts.store import Store
@@ -28,6 +28,7 @@ from tasks.execution.store_lease import free_artifact, is_live, parse_record
 # A run that finds an artifact up to date holds no lease on it until the next stage reads it.
 YOUNG_SECONDS = 3600.0
 DAY_SECONDS = 86_400.0
+FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 AGE = re.compile(r"(\d+(?:\.\d+)?)d")
 LATEST = "latest"
 DEFAULT_KEEP = (LATEST, "7d")
@@ -183,10 +184,12 @@ def _stored(store: Store, now: float) -> Iterator[Stored]:
     by_id = defaultdict[str, list[Listed]](list)
     for file in _files(store):
         parts = file.key.split("/")
-        # hashes.json and what a user may have put into the folder have fewer parts, and are left alone.
-        if len(parts) > 2 and parts[0] != "recipes":
+        if len(parts) > 2 and FINGERPRINT.fullmatch(parts[1]):
             by_id["/".join(parts[:2])].append(file)
     for artifact_id, files in by_id.items():
+        # What a run has begun has one of these. Other files may lie here too: the store may be a home, or a bucket for many things.
+        if not any(is_bookkeeping(file.key.split("/")[2]) for file in files):
+            continue
         manifest = None
         if any(file.key == f"{artifact_id}/{MANIFEST}" for file in files):
             try:

@@ -78,10 +78,10 @@ def test_run_at_work_keeps_its_artifact_and_what_it_reads(any_store: Store, monk
 
 
 def test_unfinished_work_of_the_dead_goes(any_store: Store) -> None:
-    folder = any_store.folder("one/dead")
+    folder = any_store.folder("one/dead00000000dead")
     if any_store.remote:
-        any_store.remote.objects.put("one/dead/.state/shards/a.json", b"{}")
-        any_store.remote.objects.put("one/dead/lease", b'{"token": "gone"}')
+        any_store.remote.objects.put("one/dead00000000dead/.state/shards/a.json", b"{}")
+        any_store.remote.objects.put("one/dead00000000dead/lease", b'{"token": "gone"}')
     else:
         (folder / ".state").mkdir(parents=True)
         (folder / ".state/half").write_text("half")
@@ -104,3 +104,21 @@ def test_files_that_no_manifest_names_go_alone(any_store: Store) -> None:
     remove_garbage(any_store, [found])
     assert not garbage(any_store)
     assert Store(any_store.url, any_store.root.parent).open(step.id, Artifact)
+
+
+def test_files_of_others_are_left(any_store: Store) -> None:
+    """A store may be somebody's home, or a bucket for many things."""
+    others = [
+        "notes.txt",
+        "photos/2024/a.jpg",
+        "recipes/cake/flour",
+        "backup/0123456789abcdef/a.tar",
+        "one/0123/.state/x",
+    ]
+    for name in others:
+        if any_store.remote:
+            any_store.remote.objects.put(name, b"mine")
+        else:
+            (any_store.root / name).parent.mkdir(parents=True, exist_ok=True)
+            (any_store.root / name).write_text("mine")
+    assert not garbage(any_store, "7d")
