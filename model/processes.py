@@ -13,14 +13,17 @@ Reads the lease file of `tasks.execution.lease`: JSON with a token, next to it F
 and FILE.writers, on which every writer keeps a shared one.
 """
 
+import contextlib
 import ctypes
 import fcntl
+import functools
 import json
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -111,9 +114,33 @@ def guard(lease: LeaseFile | None) -> None:
     if lease is not None:
         _join_writers(writers_file(lease.path))
     _lease = lease
-    _end_unless_wanted(parent, lease)
+    _end_unless_wanted(parent)
     # A daemon, so that it does not keep a process alive whose work is done.
-    threading.Thread(target=_watch, args=(parent, lease), name="guard", daemon=True).start()
+    threading.Thread(target=_watch, args=(parent,), name="guard", daemon=True).start()
+
+
+@contextlib.contextmanager
+def guarding(lease: LeaseFile | None) -> Iterator[None]:
+    """Like `guard`, for the length of the block: for a process that works for one stage after the other.
+
+    Whoever started the process is none of these stages and is not watched. Raises LeaseLost where the lease is lost before the block.
+    """
+    global _lease  # noqa: PLW0603
+    descriptor = None if lease is None else _join_writers(writers_file(lease.path))
+    _lease = lease
+    try:
+        check_lease()
+        _watch_in_thread()
+        yield
+    finally:
+        _lease = None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@functools.cache  # one thread a process
+def _watch_in_thread() -> None:
+    threading.Thread(target=_watch, args=(None,), name="guard", daemon=True).start()
 
 
 def check_lease() -> None:
@@ -123,24 +150,29 @@ def check_lease() -> None:
         raise LeaseLost(f"{_lease.path.parent} now belongs to another run: this one ends and writes nothing more")
 
 
-def _join_writers(path: Path) -> None:
-    """Hold a shared lock to the end of this process: the kernel drops it however that comes."""
-    # Never closed where the lock was taken: closing would drop it. O_CLOEXEC: a program started from here would hold it further.
+def _join_writers(path: Path) -> int | None:
+    """Share the lock until the descriptor that is returned is closed, or this process ends: the kernel drops it however that comes."""
+    # O_CLOEXEC: a program started from here would hold it further.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:  # no locks here, or the next run has the folder: then the lease is lost, as the watch will see
         os.close(descriptor)
+        return None
+    return descriptor
 
 
-def _watch(parent: int, lease: LeaseFile | None) -> None:
+def _watch(parent: int | None) -> None:
     while True:
         time.sleep(WATCH_SECONDS)
-        _end_unless_wanted(parent, lease)
+        _end_unless_wanted(parent)
 
 
-def _end_unless_wanted(parent: int, lease: LeaseFile | None) -> None:
-    if os.getppid() != parent or (lease is not None and not lease.is_held()):
+def _end_unless_wanted(parent: int | None) -> None:
+    lease = _lease
+    is_lost = lease is not None and not lease.is_held()
+    # The same lease still: its stage may have ended well, and the next one begun, while the file was read.
+    if (parent is not None and os.getppid() != parent) or (is_lost and lease is _lease):
         print("this process ends: its stage has ended or lost its lease", file=sys.stderr, flush=True)
         # Not sys.exit, which would end this thread alone. No cleanup runs: it might write.
         os._exit(LEASE_LOST)

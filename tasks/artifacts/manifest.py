@@ -107,6 +107,7 @@ class Manifest(pydantic.BaseModel):
     counts: dict[str, int] = Field(description="name_unit -> count, dropped documents by reason among them")
     metrics: dict[str, float]
     provenance: dict[str, Any]
+    set_aside: dict[str, str] = Field({}, description="shards that the artifact was made without, and why")
 
     @property
     def id(self) -> str:

@@ -90,16 +90,12 @@ class Work:
         return memory - held
 
     @property
-    def num_workers(self) -> int:
-        """Worker processes: those that are set, else one per core."""
-        return self.config.num_workers or os.cpu_count() or 1
-
-    @property
     def num_merging(self) -> int:
         """Workers that search for pairs at the same time."""
         # The spare memory is divided among the workers that search for pairs; fewer with larger parts scan the columns
         # less often.
-        return max(min(self.num_workers, self.spare_bytes // WORKER_BYTES), 1)
+        num_workers = self.config.num_workers or os.cpu_count() or 1
+        return max(min(num_workers, self.spare_bytes // WORKER_BYTES), 1)
 
 
 @dataclass(frozen=True)

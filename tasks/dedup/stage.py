@@ -241,7 +241,7 @@ def map_over(
         work,
         [(f"{name}-{shard.path.stem}", shard) for shard in shards],
         # Without shards map_shards raises a UserError, so the number does not matter.
-        num_workers=shards[0].work.num_workers if shards else 1,
+        num_workers=shards[0].config.num_workers if shards else 1,
         total=sum(shard.num_documents for shard in shards),
         unit="documents",
         is_shared=is_shared,

@@ -1,9 +1,9 @@
 """Executors: what runs the shards of a stage, and the little that an executor must know of a stage.
 
 `map_shards` (tasks/execution/shards.py) decides which shards are still to be done and keeps their records; an executor runs them
-somewhere. CRAWL2CHAT_EXECUTOR names it: `processes` (the default) for worker processes of this machine. Another one is a class with the
-method `run` of `Executor` and an entry in EXECUTORS. A shard is no Prefect task: at 100 ms of bookkeeping each, 90,000 of them would
-cost hours.
+somewhere. CRAWL2CHAT_EXECUTOR names it: `local` (the default) for worker processes of this machine, `ray:...` for a Ray cluster.
+Another one is a class with the method `run` of `Executor` and an entry in EXECUTORS. A shard is no Prefect task: at 100 ms of
+bookkeeping each, 90,000 of them would cost hours.
 """
 
 import importlib
@@ -22,7 +22,7 @@ Record = dict[str, Any]  # of a finished shard, as JSON keeps it. An executor ca
 
 POLL_SECONDS = 0.5
 # By the scheme of CRAWL2CHAT_EXECUTOR. Names and not classes, so that a library is imported where it is chosen and nowhere else.
-EXECUTORS = {"processes": "tasks.execution.process_pool:ProcessPool"}
+EXECUTORS = {"local": "tasks.execution.process_pool:ProcessPool", "ray": "tasks.execution.ray_cluster:RayCluster"}
 
 
 class WorkersLost(RuntimeError):
@@ -37,7 +37,7 @@ class Task(Generic[S]):
     work: Callable[[S], Counts]  # a function of a module, for workers to import
     folder: Path  # of the artifact that is being made
     lease: LeaseFile | None  # workers end when it is lost, see `model.processes.guard`
-    num_workers: int
+    num_workers: int  # 0: as many as the executor has cores for
 
     def run(self, shard: S) -> Record:
         """Do one shard; called in a worker. Returns its record."""
@@ -67,6 +67,9 @@ class Update:
 class Executor(Protocol):
     """Somewhere to run shards."""
 
+    def __init__(self, address: str) -> None:
+        """`address`: the setting without its scheme, for RAY:ADDRESS what follows the colon. Raises UserError where it is wrong."""
+
     def run(self, task: Task[S], shards: Sequence[tuple[str, S]]) -> Generator[Update]:
         """Run `task.run(shard)` for every (name, shard), `task.num_workers` at a time, in any order.
 
@@ -79,15 +82,15 @@ class Executor(Protocol):
 
 
 def chosen_executor() -> Executor:
-    """The executor that CRAWL2CHAT_EXECUTOR names, `processes` without it. Raises UserError where that is not a known name."""
-    address = os.environ.get("CRAWL2CHAT_EXECUTOR") or "processes"
-    # The rest is the executor's: ray://head:10001 names a cluster.
-    scheme = address.partition("://")[0]
+    """The executor that CRAWL2CHAT_EXECUTOR names, `local` without it. Raises UserError where that is not a known name."""
+    setting = os.environ.get("CRAWL2CHAT_EXECUTOR") or "local"
+    scheme, _, address = setting.partition(":")
     if scheme not in EXECUTORS:
-        known = ", ".join(EXECUTORS)
-        raise UserError(f"CRAWL2CHAT_EXECUTOR={address[:80]!r} is not known: set it to one of {known}, or unset it")
+        raise UserError(
+            f"CRAWL2CHAT_EXECUTOR={setting[:80]!r} is not known: set it to local, ray:auto, ray:HOST:PORT or ray://HOST:PORT, or unset it"
+        )
     module, _, name = EXECUTORS[scheme].partition(":")
-    return cast(Executor, getattr(importlib.import_module(module), name)())
+    return cast(Executor, getattr(importlib.import_module(module), name)(address))
 
 
 _ticks = 0  # units that this worker has counted

@@ -25,6 +25,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
+from model.errors import UserError
 from model.processes import LeaseFile, guard
 from tasks.execution.executor import POLL_SECONDS, Record, Result, S, Task, Update, WorkersLost, report_ticks
 
@@ -35,11 +36,16 @@ MAX_TEMPORARY_BYTES = 70  # /pymp-XXXXXXXX/listener-XXXXXXXX follows
 class ProcessPool:
     """Runs shards in processes of this machine."""
 
+    def __init__(self, address: str = "") -> None:
+        if address:
+            raise UserError(f"CRAWL2CHAT_EXECUTOR=local:{address[:80]} names an address: set it to local alone")
+
     def run(self, task: Task[S], shards: Sequence[tuple[str, S]]) -> Generator[Update]:
         """Run every shard, see `Executor.run`."""
         workers = _fork_server(task.work.__module__)
         done: Synchronized[int] = workers.Value("q", 0)
-        with ProcessPoolExecutor(task.num_workers, workers, _start_worker, (done, task.lease)) as pool:
+        num_workers = min(task.num_workers or os.cpu_count() or 1, len(shards))
+        with ProcessPoolExecutor(num_workers, workers, _start_worker, (done, task.lease)) as pool:
             try:
                 yield from _updates(workers, _submit(pool, task, shards), done)
             except BaseException:  # GeneratorExit among them: the caller wants no more

@@ -1,5 +1,7 @@
 """Provenance: which code, libraries, command and machine made an artifact."""
 
+import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -31,6 +33,7 @@ LIBRARIES = [
     "python-stdnum",
     "tldextract",
 ]
+TRAINING_LIBRARIES = {"prefect", "torch", "deepspeed"}
 
 
 def provenance(started: datetime, wall_seconds: float) -> dict[str, Any]:
@@ -46,6 +49,19 @@ def provenance(started: datetime, wall_seconds: float) -> dict[str, Any]:
         "started": started.isoformat(timespec="seconds"),
         "wall_seconds": round(wall_seconds, 3),
     }
+
+
+@functools.cache
+def code_digest() -> str:
+    """Hash of this code and of the versions of its libraries: the same on two machines that make the same bytes of the same input."""
+    root, digest = Path(__file__).parents[2], hashlib.sha256(platform.python_version().encode())
+    for path in sorted(path for package in ("tasks", "model") for path in (root / package).rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    # Without those of training, which nodes of the data half need not have.
+    for name in LIBRARIES:
+        if name not in TRAINING_LIBRARIES:
+            digest.update(f"{name}={_version(name)}\0".encode())
+    return digest.hexdigest()[:16]
 
 
 def _version(name: str) -> str:

@@ -18,6 +18,7 @@ from tasks.artifacts.store import Store
 from tasks.execution.context import StageContext
 from tasks.execution.provenance import provenance
 from tasks.execution.reporter import REPORTERS
+from tasks.execution.shards import shards_set_aside
 from tasks.execution.shared_work import SharedWork
 from tasks.execution.store_lease import artifact_lease
 
@@ -99,6 +100,7 @@ def _make(ctx: StageContext, store: Store, inputs: dict[str, Artifact]) -> Manif
         counts=outcome.counts,
         metrics=outcome.metrics,
         provenance=provenance(started, time.monotonic() - start),
+        set_aside=shards_set_aside(ctx),
     )
     store.commit(manifest, ctx.lease.fence() if ctx.lease else contextlib.nullcontext())
     return manifest

@@ -10,7 +10,6 @@ text that C4's rules for lines leave, and never by value.
 """
 
 import itertools
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from tasks.artifacts.manifest import Artifact, Attributes, Crawl, Documents, Res
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
 from tasks.execution.reporter import Row
-from tasks.execution.shards import Counts, map_shards, tick
+from tasks.execution.shards import Counts, failed_fraction, map_shards, tick
 from tasks.filter import quality
 from tasks.filter import quality_classifier as quality_model
 from tasks.filter.quality import TextRules
@@ -81,6 +80,7 @@ class AttributesConfig(TextRules):
         QualityModelConfig(), description="A classifier of quality, learned from two sets of documents. Off by default."
     )
     num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0 is one a core.")
+    max_failed_fraction: float = failed_fraction()
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,10 @@ def write_attributes(ctx: StageContext, config: AttributesConfig, inputs: Attrib
         ctx,
         compute_shard,
         shards,
-        num_workers=config.num_workers or os.cpu_count() or 1,
+        num_workers=config.num_workers,
         total=documents.manifest.counts["documents"],
         unit="documents",
+        max_failed_fraction=config.max_failed_fraction,
     )
     return Outcome(counts)
 

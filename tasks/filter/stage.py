@@ -12,7 +12,6 @@ deduplication.
 """
 
 import itertools
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -24,7 +23,7 @@ from tasks.artifacts.manifest import Attributes, Documents
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
 from tasks.execution.reporter import Row
-from tasks.execution.shards import Counts, map_shards, tick
+from tasks.execution.shards import Counts, map_shards, set_aside, tick
 from tasks.filter import quality
 from tasks.filter.attributes import AttributesConfig, attribute_names, read_attributes
 from tasks.filter.quality import QualityLimits
@@ -92,19 +91,24 @@ def filter(documents: Step[Documents], attributes: Step[Attributes], config: Fil
 def filter_documents(ctx: StageContext, config: FilterConfig, inputs: FilterInputs) -> Outcome:
     """Filter every shard of documents by itself."""
     documents = inputs.documents
-    paths = documents.files("documents/*.parquet")
-    rows = inputs.attributes.files("attributes/*.parquet")
+    rows = {path.stem: path for path in inputs.attributes.files("attributes/*.parquet")}
+    unmeasured = inputs.attributes.manifest.set_aside
     shards = [
-        (path.stem, Shard(path, row, ctx.folder, ctx.state, config)) for path, row in zip(paths, rows, strict=True)
+        (path.stem, Shard(path, rows[path.stem], ctx.folder, ctx.state, config))
+        for path in documents.files("documents/*.parquet")
+        if path.stem not in unmeasured
     ]
     counts = map_shards(
         ctx,
         filter_shard,
         shards,
-        num_workers=config.num_workers or os.cpu_count() or 1,
+        num_workers=config.num_workers,
         total=documents.manifest.counts["documents"],
         unit="documents",
+        max_failed_fraction=config.max_failed_fraction,
     )
+    for name, reason in unmeasured.items():
+        set_aside(ctx, name, f"it has no attributes: {reason}")
     report_funnel(ctx, counts, "Documents")
     histograms.report_histograms(ctx, Overview(limits(config)))
     return Outcome(counts)

@@ -12,7 +12,6 @@ On request, pages that a later stage would drop are dropped before extraction: u
 FineWeb's reader takes every response with HTML in it, also of errors and redirects; only status 200 is taken here.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,7 +28,7 @@ from model.files import read_lines, write_lines
 from tasks.artifacts.manifest import STATE, Crawl, Documents, Resource
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
-from tasks.execution.shards import Counts, map_shards, tick
+from tasks.execution.shards import Counts, failed_fraction, map_shards, tick
 from tasks.ingest.dropped import Dropped
 from tasks.ingest.extraction_process import Settings, sandbox
 from tasks.ingest.extractors import Extractor
@@ -104,6 +103,7 @@ class IngestConfig(InputsConfig):
     )
     max_bytes_per_second: int = runtime(0, ge=0, description="Likewise; 0 is no limit.")
     num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0 is one a core.")
+    max_failed_fraction: float = failed_fraction()
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,13 @@ def ingest_documents(ctx: StageContext, config: IngestConfig, inputs: IngestInpu
         ctx,
         ingest_file,
         shards,
-        num_workers=config.num_workers or os.cpu_count() or 1,
+        num_workers=config.num_workers,
         total=crawl.manifest.counts.get("pages", max(estimate, 1)),
         unit="documents",
+        max_failed_fraction=config.max_failed_fraction,
     )
-    errors = [error for _, file in shards for error in read_lines(file.errors_path)]
+    # A file that was set aside has none.
+    errors = [error for _, file in shards if file.errors_path.exists() for error in read_lines(file.errors_path)]
     write_lines(ctx.folder / "errors.jsonl", errors)
     _refuse_rubbish(ctx, counts, len(files), errors)
     report_funnel(ctx, counts, "Pages")

@@ -34,7 +34,7 @@ from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Documents, Tokenizer, Tokens
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
-from tasks.execution.shards import Counts, map_shards, tick
+from tasks.execution.shards import Counts, failed_fraction, map_shards, tick
 from tasks.tokenizer.bigram import bits_per_byte, read_pairs
 
 VERSION = 2
@@ -57,6 +57,7 @@ class TokenizeConfig(Config):
         0.02, ge=0.0, lt=1.0, description="Fraction of the documents held out for validation."
     )
     num_workers: int = runtime(0, ge=0, le=1024, description="Worker processes; 0: one per core.")
+    max_failed_fraction: float = failed_fraction()
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,10 @@ def encode_documents(ctx: StageContext, config: TokenizeConfig, inputs: Tokenize
         ctx,
         tokenize_shard,
         shards,
-        num_workers=config.num_workers or os.cpu_count() or 1,
+        num_workers=config.num_workers,
         total=documents.manifest.counts["documents"],
         unit="documents",
+        max_failed_fraction=config.max_failed_fraction,
     )
     counts |= {unit: sum(counts[f"{split}/{unit}"] for split in SPLITS) for unit in UNITS}
     return Outcome(counts, metrics(ctx.folder, ChatTokenizer.load(encoder_path), counts))

@@ -20,7 +20,7 @@ from tasks.artifacts.step import Step
 from tasks.execution.context import StageContext
 from tasks.execution.executor import EXECUTORS, Result, Task, Update, report_ticks
 from tasks.execution.lease import lease
-from tasks.execution.shards import Counts, map_shards, tick
+from tasks.execution.shards import Counts, map_shards, shards_set_aside, tick
 
 
 def context(folder: Path) -> StageContext:
@@ -121,10 +121,37 @@ def test_killed_server_of_workers_is_named(tmp_path: Path, monkeypatch: pytest.M
         map_shards(context(tmp_path), work, [("a", "a")], num_workers=1, total=1, unit="documents")
 
 
+def test_shards_that_may_fail_are_set_aside_with_all_they_wrote(tmp_path: Path) -> None:
+    (tmp_path / "documents").mkdir()
+    for name in ("bad", "bad.b", "good"):
+        (tmp_path / "documents" / f"{name}.parquet").touch()
+    shards = [("good", f"{tmp_path}/good"), ("bad", "fail"), ("bad.b", f"{tmp_path}/b"), ("c", f"{tmp_path}/c")]
+    settings = {"num_workers": 1, "total": 8, "unit": "documents"}
+    with pytest.raises(ValueError, match="shard fail is bad"):
+        map_shards(context(tmp_path), work, shards, **settings, max_failed_fraction=0.24)
+    counts = map_shards(context(tmp_path), work, shards, **settings, max_failed_fraction=0.25)
+    assert counts == {"documents": 3, "shards_set_aside": 1}
+    assert shards_set_aside(context(tmp_path)) == {"bad": "ValueError: shard fail is bad"}
+    assert {path.stem for path in (tmp_path / "documents").iterdir()} == {"bad.b", "good"}
+    mended = [(name, f"{tmp_path}/{name}") for name, _ in shards]
+    assert map_shards(context(tmp_path), work, mended, **settings) == {"documents": 4}
+    assert not shards_set_aside(context(tmp_path))
+
+
+def test_stage_whose_every_shard_fails_has_no_artifact(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shard fail is bad"):
+        map_shards(
+            context(tmp_path), work, [("a", "fail")], num_workers=1, total=1, unit="documents", max_failed_fraction=1.0
+        )
+
+
 class InThisProcess:
     """An executor as another module may add one: no process, one shard after the other."""
 
     closed = False
+
+    def __init__(self, address: str) -> None:
+        assert address == "cluster"
 
     def run(self, task: Task[Any], shards: Sequence[tuple[str, Any]]) -> Generator[Update]:
         ticks = 0
@@ -144,7 +171,7 @@ class InThisProcess:
 
 def test_executor_of_another_module_runs_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXECUTORS, "here", f"{__name__}:InThisProcess")
-    monkeypatch.setenv("CRAWL2CHAT_EXECUTOR", "here://cluster:1234")
+    monkeypatch.setenv("CRAWL2CHAT_EXECUTOR", "here:cluster")
     settings = {"num_workers": 2, "total": 6, "unit": "documents"}
     shards = [(name, f"{tmp_path}/{name}") for name in ("a", "b")]
     with pytest.raises(ValueError, match="shard fail is bad"):
@@ -156,5 +183,5 @@ def test_executor_of_another_module_runs_the_shards(tmp_path: Path, monkeypatch:
 
 def test_unknown_executor_is_refused_with_those_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRAWL2CHAT_EXECUTOR", "slurm://x")
-    with pytest.raises(UserError, match="'slurm://x' is not known: set it to one of processes"):
+    with pytest.raises(UserError, match="'slurm://x' is not known: set it to local, ray:auto"):
         map_shards(context(tmp_path), work, [("a", "a")], num_workers=1, total=1, unit="documents")

@@ -1,0 +1,100 @@
+"""What runs on the nodes of a Ray cluster: one shard after the other, and the reports of their progress.
+
+A worker process of Ray outlives a stage and serves the next one. So it holds the stage's lease for the length of a shard
+(model/processes.py): it ends within a second when the lease is lost, and no later run of the stage begins before it has ended. Ray
+itself ends it when the stage's process dies.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from model.errors import UserError
+from model.processes import guarding
+from tasks.execution.executor import Record, S, Task, report_ticks
+from tasks.execution.provenance import code_digest
+
+REPORT_SECONDS = 1.0
+# Of the stage's process, for its workers on all nodes: they too open URLs. None is a secret; credentials are the node's own.
+PASSED_ON = ("CRAWL2CHAT_REFUSE_PRIVATE_ADDRESSES", "CRAWL2CHAT_CONTACT")
+
+
+class WrongNode(UserError):
+    """A node that cannot do any shard of a stage as its process would."""
+
+
+@dataclass(frozen=True)
+class Job(Generic[S]):
+    """What all shards of a stage share."""
+
+    task: Task[S]
+    code_digest: str  # of the stage's process
+    environment: Mapping[str, str]
+
+
+class Progress:
+    """An actor that keeps how many units of its work each running shard has counted."""
+
+    def __init__(self) -> None:
+        self.by_shard: dict[str, int] = {}
+
+    def report(self, name: str, num: int | None) -> None:
+        """`num` units are counted; None: the shard has ended."""
+        if num is None:
+            self.by_shard.pop(name, None)
+        else:
+            self.by_shard[name] = num
+
+    def ticks(self) -> dict[str, int]:
+        """The units of each running shard."""
+        return self.by_shard
+
+
+def run_shard(job: Job[S], name: str, shard: S, progress: Any) -> Record:
+    """Do one shard. Returns its record. Raises WrongNode where this node has other code, or does not see the stage's folder."""
+    task = job.task
+    if code_digest() != job.code_digest:
+        raise WrongNode(
+            f"node {socket.gethostname()} has other code or libraries than the stage's process, and would make other bytes: install the same commit "
+            "and requirements.lock on all nodes"
+        )
+    if not task.folder.is_dir():
+        raise WrongNode(
+            f"node {socket.gethostname()} does not see {task.folder}: the nodes of a Ray cluster need the store's folder (of an object store its local "
+            "cache, XDG_CACHE_HOME) on a shared file system, at the same path"
+        )
+    for variable in PASSED_ON:
+        os.environ.pop(variable, None)
+    os.environ.update(job.environment)
+    with guarding(task.lease), _reporting(name, progress):
+        return task.run(shard)
+
+
+@contextlib.contextmanager
+def _reporting(name: str, progress: Any) -> Iterator[None]:
+    """Report what this shard counts once a second. One that is done before costs nothing."""
+    counted, over = 0, threading.Event()
+
+    def count(num: int) -> None:
+        nonlocal counted
+        counted += num
+
+    def report() -> None:
+        is_reported = False
+        while not over.wait(REPORT_SECONDS):
+            progress.report.remote(name, counted)
+            is_reported = True
+        if is_reported:
+            progress.report.remote(name, None)
+
+    report_ticks(count)
+    threading.Thread(target=report, name="progress", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        report_ticks(lambda _: None)
