@@ -21,6 +21,7 @@ import contextlib
 import itertools
 import os
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -50,7 +51,8 @@ MAX_LOSSES = (
 MIN_IN_FLIGHT = 8
 CAPACITY_SECONDS = 5.0  # after which the cluster is asked for its size again
 CANCEL_SECONDS = 10.0
-LOST = (exceptions.NodeDiedError, exceptions.LocalRayletDiedError, exceptions.NodePreemptedError)
+CONNECT_SECONDS = 10.0
+LOST = (exceptions.NodeDiedError, exceptions.LocalRayletDiedError)
 DIED = (exceptions.WorkerCrashedError, exceptions.OutOfMemoryError)
 
 
@@ -222,6 +224,7 @@ def connect(address: str) -> None:
             return
         ray.shutdown()
         try:
+            _refuse_closed_port(address)
             with _own_signals():
                 # Neither Ray's log nor the output of workers: what a shard has to say is its record or its error.
                 ray.init(address=address, log_to_driver=False, configure_logging=False)
@@ -232,6 +235,13 @@ def connect(address: str) -> None:
                 f"no Ray cluster answers at {address} ({_first_line(error)}): start one with `ray start --head`, or set CRAWL2CHAT_EXECUTOR to the address of one"
             ) from error
         _connected_to = address
+
+
+def _refuse_closed_port(address: str) -> None:
+    """Raises OSError where nobody listens: Ray would try again for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
 
 @contextlib.contextmanager

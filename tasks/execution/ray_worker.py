@@ -65,7 +65,7 @@ def run_shard(job: Job[S], name: str, shard: S, progress: Any) -> Record:
     if not task.folder.is_dir():
         raise WrongNode(
             f"node {socket.gethostname()} does not see {task.folder}: the nodes of a Ray cluster need the store's folder (of an object store its local "
-            "cache, XDG_CACHE_HOME) on a shared file system, at the same path"
+            "cache, CRAWL2CHAT_CACHE) on a shared file system, at the same path"
         )
     for variable in PASSED_ON:
         os.environ.pop(variable, None)

@@ -45,6 +45,7 @@ from tasks.artifacts.store import Store
 from tasks.filter.stage import FilterConfig
 from tasks.ingest.stage import IngestConfig
 from tasks.execution.runner import execute
+from tests.support.wiring import filter, ingest
 if __name__ == "__main__":
     warcs, store, extractor, num_workers, *languages = sys.argv[1:]
     raw = ingest(
@@ -58,7 +59,6 @@ if __name__ == "__main__":
 BARE = """
 import json, sys, time
 from tasks.ingest.extractors import by_both, by_resiliparse, by_trafilatura
-from tests.support.wiring import filter, ingest
 extract = {"trafilatura": by_trafilatura, "combined": by_both, "resiliparse": by_resiliparse}[sys.argv[2]]
 pages = json.load(open(sys.argv[1]))
 extract(pages[0])

@@ -9,8 +9,12 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 import ray
 from ray.cluster_utils import Cluster
 
-# The smallest object store that Ray takes is 75 MiB. Nothing large is put into it.
-SMALL = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "node_ip_address": "127.0.0.1", "include_dashboard": False}
+SMALL = {
+    "num_cpus": 1,
+    "object_store_memory": 80 * 2**20,  # Ray takes no less than 75 MiB; nothing large is put into it
+    "node_ip_address": "127.0.0.2",  # loopback; Ray takes 127.0.0.1 for the address of this machine in its network
+    "include_dashboard": False,
+}
 NUM_TRIES = 4
 
 
