@@ -123,7 +123,7 @@ def guard(lease: LeaseFile | None) -> None:
 def guarding(lease: LeaseFile | None) -> Iterator[None]:
     """Like `guard`, for the length of the block: for a process that works for one stage after the other.
 
-    Whoever started the process is none of these stages and is not watched. Raises LeaseLost where the lease is lost before the block.
+    Whoever started the process is not watched: it is not one of these stages. Raises LeaseLost where the lease is lost before the block.
     """
     global _lease  # noqa: PLW0603
     descriptor = None if lease is None else _join_writers(writers_file(lease.path))

@@ -217,7 +217,7 @@ _connected_to = ""
 
 
 def connect(address: str) -> None:
-    """Connect this process to a cluster, once for all its stages. Raises UserError where there is none."""
+    """Connect this process to a cluster, once for all its stages. Raises UserError where no cluster answers."""
     global _connected_to  # noqa: PLW0603 - Ray has one connection for each process
     with _connecting:
         if ray.is_initialized() and _connected_to == address:
