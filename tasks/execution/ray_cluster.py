@@ -8,9 +8,9 @@ What a shard makes are files and a record in the stage's folder, which all nodes
 the stage, go only names and counts: its memory does not grow with the shards. At most twice as many shards are in flight as fit into the
 cluster, or `num_workers`; so an autoscaler sees the demand, and nodes may join.
 
-Ray retries nothing here (max_retries=0), since it does not tell what failed from what was lost:
+Ray retries nothing here (max_retries=0), since its counts do not separate a shard that fails from a node that is lost:
 
-    lost with its node       done again, up to MAX_LOSSES times; the other nodes go on
+    lost with its node       done again, up to MAX_LOSSES times; the other nodes continue
     an error, a dead worker  tried again on whatever node, `tries` times in all; then the shard's error is yielded
     UserError                not tried again
 
