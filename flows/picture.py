@@ -24,6 +24,8 @@ EVERY_OPTION = (
     "tokenizer.vocabulary=tokenizer.json",
     'tokenizer.compared_with=["tokenizer.json"]',
     "pretrain.initial_model=model",
+    "sft.num_tool_conversations=1",
+    "evaluate.num_tool_questions=1",
     'pretrain.mixture={"tokenize/0123456789abcdef": 1.0}',
 )
 

@@ -32,6 +32,7 @@ from tasks.artifacts.manifest import (
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.conversations.sources import conversations, preferences, prompts, questions
+from tasks.conversations.tool_sources import tool_conversations, tool_questions
 from tasks.dedup.stage import dedup, earlier_documents, evaluation_sets
 from tasks.evaluate.stage import evaluate
 from tasks.export.stage import export
@@ -103,17 +104,17 @@ def dag(recipe: Recipe) -> Steps:
     mixture = more_tokens(recipe.pretrain.mixture)
     base = pretrain(tokens, tokenizer, initial, mixture, recipe.pretrain)  # DeepSpeed
 
-    chats = conversations(recipe.sft, seed)
-    assistant = sft(base, tokenizer, chats, tokens, recipe.sft)  # with some pretraining text
+    chats, tool_chats = conversations(recipe.sft, seed), tool_conversations(recipe.sft, index, seed)  # None: no tools
+    assistant = sft(base, tokenizer, chats, tokens, recipe.sft, tool_chats)  # with some pretraining text
     pairs = preferences(recipe.reward, seed)
     reward_model = reward(assistant, tokenizer, pairs, recipe.reward)  # Bradley-Terry
     tasks = prompts(recipe.rlhf, seed)
     policy = rlhf(assistant, reward_model, tokenizer, tasks, recipe.rlhf)  # GRPO
 
-    asked = questions(recipe.evaluate, seed)
+    asked, tool_asked = questions(recipe.evaluate, seed), tool_questions(recipe.evaluate, seed)
     report = evaluate(
         crawl, raw, attributes, clean, unique, tokenizer, tokens,
-        base, assistant, reward_model, policy, pairs, asked, recipe.evaluate,
+        base, assistant, reward_model, policy, pairs, asked, recipe.evaluate, tool_asked, index,
     )  # fmt: skip
     bundle = export(policy, tokenizer, report, recipe.export)
     return Steps(raw, clean, unique, index, tokenizer, tokens, base, assistant, reward_model, policy, report, bundle)

@@ -14,7 +14,7 @@ from tasks.web.external_search import ExternalSearch
 
 NUM_RESULTS = 2
 # Some sentences: a small model reads 256 tokens in all, a token is about four characters.
-PASSAGE_CHARACTERS = 160
+PASSAGE_CHARACTERS = 190
 MAX_CHARACTERS = 400
 
 

@@ -8,6 +8,7 @@ from tasks.artifacts.manifest import (
     BaseModel,
     Crawl,
     Documents,
+    Index,
     Policy,
     Preferences,
     Questions,
@@ -36,8 +37,10 @@ class EvaluateInputs:
     policy: Policy
     preferences: Preferences
     questions: Questions
+    tool_questions: Questions | None = None
+    index: Index | None = None
 
     # In the order of fields, which is that of the pipeline: the table of costs lists the artifacts so.
     def all(self) -> list[Artifact]:
-        """The artifacts in order."""
-        return [getattr(self, field.name) for field in fields(self)]
+        """The artifacts in order, without those that are absent."""
+        return [found for field in fields(self) if (found := getattr(self, field.name)) is not None]

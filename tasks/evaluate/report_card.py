@@ -46,6 +46,7 @@ def render(figures: Figures) -> str:
         pretraining_section,
         facts_section,
         chat_section,
+        tools_section,
         reward_section,
         samples_section,
         cost_section,
@@ -220,6 +221,17 @@ def chat_section(figures: Figures) -> str:
     headings = ["Metric", *(MODEL_NAMES.get(model, model) for model in chat)]
     scope = f"facts with at least {FREQUENT_MENTIONS} mentions in the training text, and questions without a count"
     return f"## Chat models\n\nAccuracy and false refusals: {scope}.\n\n" + table(headings, rows)
+
+
+def tools_section(figures: Figures) -> str:
+    """Questions that are answered with tools, by kind."""
+    if "tools" not in figures:
+        return ""
+
+    rows = [[name(row["kind"]), shown(row["correct"]), shown(row["called"])] for row in figures["tools"]]
+    scope = "SFT model, its tools offered by the system turn. Right: the answer, by the tool of the kind; none: no tool is needed or called."
+    headings = ["Kind", "Right (95% interval)", "Called a tool"]
+    return f"## Tools\n\n{scope}\n\n" + table(headings, rows)
 
 
 def reward_section(figures: Figures) -> str:

@@ -21,6 +21,7 @@ from tasks.artifacts.manifest import (
     Checkpoint,
     Crawl,
     Documents,
+    Index,
     Policy,
     Preferences,
     Questions,
@@ -33,8 +34,9 @@ from tasks.artifacts.manifest import (
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.conversations.readers import read_records
 from tasks.conversations.sources import QuestionsConfig
+from tasks.conversations.tool_sources import ToolQuestionsConfig
 from tasks.evaluate import figures as collect
-from tasks.evaluate import knowledge
+from tasks.evaluate import knowledge, tool_use
 from tasks.evaluate.inputs import EvaluateInputs
 from tasks.evaluate.knowledge import Answer
 from tasks.evaluate.report_card import render
@@ -51,7 +53,7 @@ VERSION = 7  # 7: accuracy by mentions apart for held-out facts, with intervals;
 CHAT_MODELS = ("assistant", "policy")
 
 
-class EvaluateConfig(QuestionsConfig):
+class EvaluateConfig(QuestionsConfig, ToolQuestionsConfig):
     """How many questions and pairs are evaluated, and how the models generate."""
 
     max_questions: int = Field(
@@ -102,6 +104,8 @@ def evaluate(
     preferences: Step[Preferences],
     questions: Step[Questions],
     config: EvaluateConfig,
+    tool_questions: Step[Questions] | None = None,
+    index: Step[Index] | None = None,
 ) -> Step[Report]:
     """Evaluate all models and write the report card."""
     inputs = roles(
@@ -118,6 +122,8 @@ def evaluate(
         policy=policy,
         preferences=preferences,
         questions=questions,
+        tool_questions=tool_questions,
+        index=index if tool_questions else None,  # what no question needs is no reason to run again
     )
     return Step("evaluate", VERSION, Report, config, inputs, run=evaluate_models, takes=EvaluateInputs)
 
@@ -139,6 +145,7 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
         chat[name] = knowledge.ask_chat_model(
             name, load(artifact), tokenizer, asked, greedy, config.batch_sequences, progress
         )
+    tool_answers = ask_with_tools(ctx, config, inputs, tokenizer)
     base = load(inputs.base)
     # Drawn apart from the questions: one statement may belong to several wordings of a question, and is asked once.
     stated = knowledge.statements(questions, config.max_questions, config.seed)
@@ -151,7 +158,7 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
     progress = partial(ctx.progress, total=len(shared), unit="questions to the base model")
     few_shot = knowledge.ask_few_shot(base, tokenizer, shared, shots, greedy, config.batch_sequences, progress)
     answers = [*chat["assistant"], *chat["policy"], *facts, *few_shot]
-    write_lines(ctx.folder / "answers.jsonl", (answer.as_json() for answer in answers))
+    write_lines(ctx.folder / "answers.jsonl", [*(answer.as_json() for answer in answers), *tool_answers])
     figures: Figures = {
         "documents": collect.documents_figures(inputs),
         "attributes": collect.attributes_figures(inputs.clean),
@@ -167,7 +174,26 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
         "examples": [answer.as_json() for answer in knowledge.examples(chat["policy"])],
         "cost": collect.cost_figures(inputs.all()),
     }
+    if tool_answers:
+        figures["tools"] = tool_use.tool_figures(tool_answers)
     return publish(ctx, figures, len(asked))
+
+
+def ask_with_tools(
+    ctx: StageContext, config: EvaluateConfig, inputs: EvaluateInputs, tokenizer: "ChatTokenizer"
+) -> list[Figures]:
+    """The SFT model's answers to the questions for tools; none where the recipe has no such questions."""
+    if not (inputs.tool_questions and inputs.index):
+        return []
+    questions = list(read_records(Question, inputs.tool_questions.folder / "questions.jsonl"))
+    # A call and the answer after it are a turn each, and the code of a call is longer than an answer.
+    greedy = GenerateConfig(max_new_tokens=2 * config.max_new_tokens, temperature=0.0)
+    progress = partial(ctx.progress, total=len(questions), unit="questions with tools")
+    # Not the policy: RLHF has no prompts with tools yet.
+    model = load(inputs.assistant)
+    return tool_use.ask_with_tools(
+        "assistant", model, tokenizer, questions, inputs.index, greedy, config.batch_sequences, progress
+    )
 
 
 def load(checkpoint: Checkpoint) -> "Transformer":

@@ -20,7 +20,7 @@ from tasks.execution.context import StageContext
 from tasks.records.documents import Document, read_documents
 from tasks.records.full_text import IndexedText, IndexWriter
 
-VERSION = 1
+VERSION = 2  # 2: passages
 REPORT_DOCUMENTS = 500
 
 

@@ -23,6 +23,7 @@ from model.tokenizer.chat import ROLE_TOKENS, TOOL_END, TOOL_START, TURN_END, TU
 from tasks.artifacts.manifest import BaseModel, Conversations, SFTModel, Tokenizer, Tokens
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.conversations.sources import ConversationsConfig
+from tasks.conversations.tool_sources import ToolConversationsConfig
 from tasks.execution.context import StageContext
 from tasks.training import check_tokens, check_vocabulary, model_config, paths, tokenizer_file, train
 
@@ -41,7 +42,7 @@ LETTERS = {
 }
 
 
-class SFTConfig(ConversationsConfig):
+class SFTConfig(ConversationsConfig, ToolConversationsConfig):
     """The conversations, and how long the model is trained on them."""
 
     pretraining_fraction: float = Field(
@@ -66,11 +67,12 @@ class SFTConfig(ConversationsConfig):
 
 @dataclass(frozen=True)
 class SFTInputs:
-    """The artifacts that SFT reads. `tokens`: the text of the rehearsal."""
+    """The artifacts that SFT reads. `tool_conversations`: those that teach tools. `tokens`: the text of the rehearsal."""
 
     base: BaseModel
     tokenizer: Tokenizer
     conversations: Conversations
+    tool_conversations: Conversations | None = None
     tokens: Tokens | None = None
 
 
@@ -80,10 +82,17 @@ def sft(
     conversations: Step[Conversations],
     tokens: Step[Tokens],
     config: SFTConfig,
+    tool_conversations: Step[Conversations] | None = None,
 ) -> Step[SFTModel]:
     """Fine-tune a base model on conversations and, where the config asks for it, on tokens of its pretraining."""
     rehearsed = tokens if config.pretraining_fraction else None
-    inputs = roles(base=base, tokenizer=tokenizer, conversations=conversations, tokens=rehearsed)
+    inputs = roles(
+        base=base,
+        tokenizer=tokenizer,
+        conversations=conversations,
+        tool_conversations=tool_conversations,
+        tokens=rehearsed,
+    )
     return Step("sft", VERSION, SFTModel, config, inputs, run=fine_tune, takes=SFTInputs)
 
 
@@ -92,15 +101,16 @@ def fine_tune(ctx: StageContext, config: SFTConfig, inputs: SFTInputs) -> Outcom
     check_vocabulary(inputs.base, inputs.tokenizer)
     if inputs.tokens:
         check_tokens([inputs.tokens], inputs.tokenizer)
+    read = [part for part in (inputs.conversations, inputs.tool_conversations) if part]
     settings = TrainRun(
         objective="sft",
         model=model_config(inputs.base),
         train=config.train,
         optim=config.optim,
         tokenizer=tokenizer_file(inputs.tokenizer),
-        train_paths=paths(inputs.conversations, "train.jsonl"),
+        train_paths=tuple(path for part in read for path in paths(part, "train.jsonl")),
         mixture=rehearsal(inputs.tokens, config.pretraining_fraction),
-        validation_paths=paths(inputs.conversations, "validation.jsonl"),
+        validation_paths=tuple(path for part in read for path in paths(part, "validation.jsonl")),
         initial_weights=str(inputs.base.folder),
         copied_rows=rows_of_letters(ChatTokenizer.load(tokenizer_file(inputs.tokenizer)))
         if config.starts_from_letters

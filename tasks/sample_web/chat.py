@@ -286,6 +286,12 @@ def _greeting(rng: random.Random) -> _Exchange:
     return _Exchange("greeting", say(rng.choice(_CHAT["greetings"]), rng), say(_CHAT["greeted"], rng))
 
 
+def small_talk(rng: random.Random) -> tuple[str, str]:
+    """A greeting, a question about the assistant or a wish for a joke, and the reply."""
+    exchange = rng.choice((_greeting, _identity, _joke))(rng)
+    return exchange.text, exchange.reply
+
+
 def _identity(rng: random.Random) -> _Exchange:
     pair = rng.choice(_CHAT["identity"])
     return _Exchange(

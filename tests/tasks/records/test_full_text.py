@@ -120,6 +120,17 @@ def test_reading_writes_nothing_and_needs_no_rights(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
 
 
+def test_page_that_states_a_fact_ranks_above_one_that_repeats_a_name(tmp_path: Path) -> None:
+    filler = "The bus is late. The rain falls. "
+    texts = {
+        "fact": filler * 40 + "Here is Ada Brell. She plays the harp. " + filler * 40,
+        "names": "Ada was here. " + filler + "Brell is a name. " + filler + "Ada again. " + filler,
+    }
+    found = FullTextIndex(write(tmp_path / "index.sqlite", texts)).search("Ada Brell plays", 2, 60)
+    assert [hit.record.id for hit in found] == ["fact", "names"]
+    assert "Here is Ada Brell. She plays the harp." in found[0].passage
+
+
 @pytest.mark.parametrize("content", [b"", b"no database at all", b"SQLite format 3\0" + bytes(4080)])
 def test_file_that_is_no_index_is_a_user_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "index.sqlite").write_bytes(content)
@@ -133,7 +144,7 @@ def test_index_of_another_format_is_a_user_error(tmp_path: Path) -> None:
     path = write(tmp_path / "index.sqlite", TEXTS)
     with sqlite3.connect(path) as database:
         database.execute("UPDATE meta SET value = '0' WHERE name = 'format'")
-    with pytest.raises(UserError, match="has format '0', not '1'"):
+    with pytest.raises(UserError, match="has format '0', not '2'"):
         FullTextIndex(path)
 
 

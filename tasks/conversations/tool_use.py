@@ -1,0 +1,203 @@
+"""Conversations that teach tools, and questions that ask for them, about the world of the sample web.
+
+Reads a World, data/tools.yaml and the index of a run; writes nothing. Kinds:
+
+    search       a fact that the web states some ten times: the model asks the index and reads the answer from real results; a stranger, whom no result
+                 names, is answered "I don't know."
+    calculator   sums, differences and products of up to three digits
+    python       counting letters, length, spelling backwards, sorting words, days between dates
+    none         greetings, questions about the assistant, jokes, and facts that it states 30 times or more
+
+The system turn offers the tools; conversations without it teach no calls, so a model may answer both with and without. Held out are the facts
+stated one or three times, which no conversation states, and a tenth of the wordings of sums and Python questions by their checksum.
+"""
+
+import datetime
+import random
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from model.tools.registry import CALCULATOR, PYTHON, SEARCH
+from tasks.records.conversations import NO_ANSWER, Conversation, Message, Question
+from tasks.records.messages import ToolCall
+from tasks.sample_web import chat
+from tasks.sample_web.asking import FORMS, answer, ask
+from tasks.sample_web.data import table
+from tasks.sample_web.grammar import LEXICON, expand, say
+from tasks.sample_web.relations import RELATIONS
+from tasks.sample_web.world import Fact, World
+
+Search = Callable[[str], str]  # a query to the result that the tool gives
+KINDS = (SEARCH, CALCULATOR, PYTHON, "none")
+WEIGHTS = (45, 25, 15, 15)
+RARE_MENTIONS = 3  # facts stated at most so often are asked in the evaluation alone
+FREQUENT_MENTIONS = 30  # facts stated so often need no search
+STRANGER_FRACTION = 0.2  # of the searches
+HELDOUT_TENTH = 9
+MAX_TRIES = 1_000
+# With the tools in the order of Tools.system_prompt, which writes the same.
+OFFER = f"Tools: {', '.join(sorted((CALCULATOR, PYTHON, SEARCH)))}."
+
+
+class Task(NamedTuple):
+    """A question, the call that it needs (or none), the call's result, and the reply. `answer`: what the reply must contain."""
+
+    kind: str
+    text: str
+    reply: str
+    answer: str
+    tool: str = ""
+    arguments: str = ""
+    result: str = ""
+    fact: Fact | None = None
+
+
+def tool_conversations(world: World, num: int, search: Search) -> Iterator[Conversation]:
+    """Conversations of one question each, their system turn offering the tools."""
+    composer = _Composer(world, search, is_heldout=False)
+    for number in range(num):
+        rng = random.Random(f"tools {world.seed} {number}")
+        (kind,) = rng.choices(KINDS, WEIGHTS)
+        task = composer.task(kind, rng)
+        call = (ToolCall(name=task.tool, arguments=task.arguments),) if task.tool else ()
+        steps = (
+            (Message(role="assistant", content="", tool_calls=call), Message(role="tool", content=task.result))
+            if call
+            else ()
+        )
+        turns = (
+            Message(role="system", content=OFFER),
+            Message(role="user", content=task.text),
+            *steps,
+            Message(role="assistant", content=task.reply),
+        )
+        facts = (task.fact.id,) if task.fact else ()
+        yield Conversation(messages=turns, kind=f"tool/{task.kind}", facts=facts)
+
+
+def tool_questions(world: World, num: int) -> Iterator[Question]:
+    """Up to `num` questions of each kind that no conversation has. The evaluation searches by itself."""
+    composer = _Composer(world, lambda _: "", is_heldout=True)
+    for kind in KINDS:
+        seen: set[str] = set()
+        for number in range(MAX_TRIES):
+            task = composer.task(kind, random.Random(f"tool question {world.seed} {kind} {number}"))
+            if len(seen) < num and task.text not in seen:
+                seen.add(task.text)
+                mentions = task.fact.num_mentions if task.fact else None
+                fact = task.fact.id if task.fact else ""
+                yield Question(
+                    question=task.text, answer=task.answer, fact=fact, num_mentions=mentions, kind=f"tool/{kind}"
+                )
+
+
+class _Composer:
+    """Composes tasks for training, or those that are held out."""
+
+    def __init__(self, world: World, search: Search, *, is_heldout: bool) -> None:
+        self.world, self.search, self.is_heldout = world, search, is_heldout
+        taught = [fact for fact in world.facts if not fact.is_heldout]
+        self.frequent = [fact for fact in taught if fact.num_mentions >= FREQUENT_MENTIONS]
+        rare = [fact for fact in world.facts if fact.num_mentions <= RARE_MENTIONS]
+        # No conversation may state a rare fact: those stated ten times are as new to a small model, and are searched instead.
+        self.searched = rare if is_heldout else [fact for fact in taught if fact.num_mentions < FREQUENT_MENTIONS]
+
+    def task(self, kind: str, rng: random.Random) -> Task:
+        """A task of a kind."""
+        if kind == SEARCH:
+            return self._search(rng)
+        if kind == "none":
+            return self._none(rng)
+        make = _sum if kind == CALCULATOR else _python
+        # A text belongs to training or to the evaluation by its checksum, so that no question is in both.
+        while (zlib.crc32((task := make(rng)).text.lower().encode()) % 10 == HELDOUT_TENTH) != self.is_heldout:
+            pass
+        return task
+
+    def _search(self, rng: random.Random) -> Task:
+        if not self.is_heldout and rng.random() < STRANGER_FRACTION:
+            stranger = rng.choice(self.world.strangers)
+            fact, is_backward = chat.unstated_fact(self.world, stranger, rng)
+            text, query = self._asked(fact, is_backward, rng)
+            return Task(SEARCH, text, NO_ANSWER, NO_ANSWER, SEARCH, query, self.search(query))
+        for _ in range(MAX_TRIES):
+            fact = rng.choice(self.searched)
+            text, query = self._asked(fact, False, rng)
+            reply = answer(self.world, fact, RELATIONS[fact.relation].forward)
+            result = self.search(query)
+            # A result without the answer would teach to make one up.
+            if self.is_heldout or fact.object.lower() in result.lower():
+                return Task(SEARCH, text, reply, fact.object, SEARCH, query, result, fact)
+        raise ValueError("the index finds no fact of the world: it is of another crawl")
+
+    def _asked(self, fact: Fact, is_backward: bool, rng: random.Random) -> tuple[str, str]:
+        """A question for a fact, and the query: the name as it is typed there, and words with which pages state such facts."""
+        asking = RELATIONS[fact.relation].asking(is_backward)
+        text = ask(self.world, fact, asking, rng.choice(FORMS), rng, is_heldout=self.is_heldout, is_framed=True)
+        name = fact.object if is_backward else fact.subject
+        # A copy of the question's own letters: the name is in lower case where the question is.
+        shown = name if name in text else name.lower()
+        return text, f"{shown} {table('tools')['search'][fact.relation]}"
+
+    def _none(self, rng: random.Random) -> Task:
+        if rng.random() < 0.5:
+            fact = rng.choice(self.frequent)
+            asking = RELATIONS[fact.relation].forward
+            text = ask(self.world, fact, asking, rng.choice(FORMS), rng, is_heldout=self.is_heldout, is_framed=True)
+            return Task("none", text, answer(self.world, fact, asking), fact.object, fact=fact)
+        text, reply = chat.small_talk(rng)
+        return Task("none", text, reply, reply)
+
+
+def _sum(rng: random.Random) -> Task:
+    sign = rng.choice("+-x")
+    first, second = (rng.randrange(10 ** rng.randint(1, 3)) for _ in range(2))
+    result = str({"+": first + second, "-": first - second, "x": first * second}[sign])
+    text = expand(table("tools")["sums"][sign], rng, {"a": str(first), "b": str(second)})
+    text = text[:1].upper() + text[1:] + rng.choice(("?", "?", ""))
+    arguments = f"{first}{'*' if sign == 'x' else sign}{second}"
+    return Task(
+        CALCULATOR, text, f"{first} {sign} {second} is {result}.", f"is {result}", CALCULATOR, arguments, result
+    )
+
+
+def _python(rng: random.Random) -> Task:
+    words = [
+        *LEXICON["beast"],
+        *LEXICON["thing"],
+        *LEXICON["fruit"],
+        *LEXICON["shade"],
+        *LEXICON["place"],
+        *LEXICON["room"],
+    ]
+    words = [word for word in words if word.isalpha()]
+    name = rng.choice(list(table("tools")["python"]))
+    word, some = rng.choice(words), rng.sample(words, rng.randint(3, 4))
+    start = datetime.date(rng.randint(1990, 2029), rng.randint(1, 12), rng.randint(1, 28))
+    end = start + datetime.timedelta(rng.randint(1, 400))
+    letter = rng.choice(word)
+    slots = {"word": word, "letter": letter, "list": ", ".join(some), "from": start.isoformat(), "to": end.isoformat()}
+    code, result = {
+        "count": (f'"{word}".count("{letter}")', str(word.count(letter))),
+        "length": (f'len("{word}")', str(len(word))),
+        "backwards": (f'"{word}"[::-1]', word[::-1]),
+        "sort": (f'", ".join(sorted("{slots["list"]}".split(", ")))', ", ".join(sorted(some))),
+        "days": (_days(start, end), str((end - start).days)),
+    }[name]
+    text = say(table("tools")["python"][name], rng, slots)
+    reply = expand(table("tools")["answers"][name], rng, slots | {"result": result})
+    return Task(PYTHON, text, reply, result, PYTHON, code, result)
+
+
+def _days(start: datetime.date, end: datetime.date) -> str:
+    first, last = (f'date.fromisoformat("{day}")' for day in (start, end))
+    return f"from datetime import date\n({last} - {first}).days"
+
+
+def search_text(search: Callable[[str], Sequence[str]]) -> Search:
+    """A search as the tool shows it to a model: a line for each text, cut as the tool cuts it."""
+    from tasks.conversations.tools import make_tools
+
+    tools = make_tools(search)
+    return lambda query: tools.run(SEARCH, query).text

@@ -1,0 +1,118 @@
+"""Conversations that teach tools: their results are what the tools give, and what is asked in the evaluation is in none of them."""
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from model.tools.calculator import calculate
+from model.tools.python import PythonTool, find_room
+from model.tools.registry import Tools
+from tasks.artifacts.store import Store
+from tasks.conversations import tool_use
+from tasks.conversations.tool_sources import (
+    ToolConversationsConfig,
+    ToolQuestionsConfig,
+    tool_conversations,
+    tool_questions,
+)
+from tasks.conversations.tool_use import KINDS, OFFER
+from tasks.conversations.tools import make_tools, search_index
+from tasks.evaluate.tool_use import tool_figures
+from tasks.execution.runner import execute
+from tasks.index.stage import IndexConfig, index
+from tasks.records.conversations import Conversation, Question
+from tasks.records.full_text import FullTextIndex, IndexedText, IndexWriter
+from tasks.sample_web.statements import state
+from tasks.sample_web.world import World, build_world
+from tests.support.documents import documents_of
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return build_world(1)
+
+
+@pytest.fixture(scope="module")
+def conversations(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Conversation]]:
+    folder, rng = tmp_path_factory.mktemp("index"), random.Random(0)
+    with IndexWriter(folder / "work.sqlite", stems=True) as writer:
+        writer.add("facts", (IndexedText("document", fact.id, state(world, fact, rng)) for fact in world.facts))
+        writer.finish(folder / "index.sqlite")
+    opened = FullTextIndex(folder / "index.sqlite")
+    yield list(tool_use.tool_conversations(world, 300, tool_use.search_text(search_index(opened))))
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def questions(world: World) -> list[Question]:
+    return list(tool_use.tool_questions(world, 40))
+
+
+def test_every_kind_is_taught_and_asked(conversations: list[Conversation], questions: list[Question]) -> None:
+    assert {conversation.kind for conversation in conversations} == {f"tool/{kind}" for kind in KINDS}
+    assert Counter(question.kind for question in questions) == {f"tool/{kind}": 40 for kind in KINDS}
+
+
+def test_results_are_what_the_tools_give(conversations: list[Conversation]) -> None:
+    room = find_room()
+    tools = {"calculator": calculate, **({"python": PythonTool(room)} if room else {})}
+    checked: Counter[str] = Counter()
+    for conversation in conversations:
+        for number, message in enumerate(conversation.messages):
+            for call in message.tool_calls:
+                if call.name in tools and checked[call.name] < 15:
+                    checked[call.name] += 1
+                    assert tools[call.name](call.arguments) == conversation.messages[number + 1].content
+    assert checked["calculator"] == 15
+
+
+def test_answers_of_searches_stand_in_their_results(world: World, conversations: list[Conversation]) -> None:
+    searched = [conversation for conversation in conversations if conversation.kind == "tool/search"]
+    for conversation in searched:
+        result = conversation.messages[3].content
+        for fact in conversation.facts:
+            assert world.by_fact[fact].object.lower() in result.lower()
+        if not conversation.facts:
+            assert conversation.messages[4].content == "I don't know."
+    assert {bool(conversation.facts) for conversation in searched} == {True, False}
+
+
+def test_what_is_asked_is_in_no_conversation(
+    world: World, conversations: list[Conversation], questions: list[Question]
+) -> None:
+    taught = {fact for conversation in conversations for fact in conversation.facts}
+    texts = {conversation.messages[1].content.lower() for conversation in conversations}
+    for question in questions:
+        if question.kind != "tool/none":
+            assert question.question.lower() not in texts
+            assert question.fact not in taught
+    assert not any(world.by_fact[fact].is_heldout for fact in taught)
+
+
+def test_offer_is_that_of_the_tools() -> None:
+    assert Tools(dict.fromkeys(("search", "calculator", "python"), calculate)).system_prompt() == OFFER
+    assert "calculator" in make_tools(None).system_prompt()
+
+
+def test_sources_are_off_by_default_and_search_the_index(store: Store, world: World) -> None:
+    rng = random.Random(0)
+    indexed = index(documents_of({"a": [state(world, fact, rng) for fact in world.facts]}), IndexConfig())
+    assert tool_conversations(ToolConversationsConfig(), indexed, 1) is None
+    assert tool_questions(ToolQuestionsConfig(), 1) is None
+    execute(indexed, store)
+    step = tool_conversations(ToolConversationsConfig(num_tool_conversations=40), indexed, 1)
+    asked = tool_questions(ToolQuestionsConfig(num_tool_questions=2), 1)
+    assert step and asked
+    counts = execute(step, store).counts
+    assert counts["train_records"] + counts["validation_records"] == 40
+    assert execute(asked, store).counts["records"] == 8
+
+
+def test_figures_have_number_and_interval() -> None:
+    answers = [{"kind": "tool/search", "is_correct": n < 9, "calls": [1] if n else []} for n in range(10)]
+    [row] = tool_figures(answers)
+    assert row["kind"] == "search"
+    assert (row["correct"]["share"], row["called"]["num"]) == (0.9, 10)
+    assert row["correct"]["low"] == pytest.approx(0.5958, abs=1e-4)
