@@ -29,17 +29,20 @@ from flows.automations import (
     not_started_automation,
     notify_automation,
 )
+from flows.forms import offer_artifacts
 from flows.pipeline import pipeline
 from flows.prefect_server import wait_for_server
 from flows.resources import DEPLOYMENT_NAMES, HOME, DeploymentName
 from flows.targets import APPLICATION, LIMITED, UNLIMITED, Pool, Target
 from flows.training_slot import make_limit
 from model.errors import UserError
+from tasks.artifacts.store import Store
 
 DESCRIPTIONS = {
     "pipeline": "All stages of a recipe, in order; what is up to date is skipped.",
     "scaling": "Predict a recipe's base model from smaller runs: a scaling law, and its error.",
 }
+NUM_OFFERED = 10  # artifacts in a form's list
 MONTHLY = "0 3 5 * *"  # the fifth at three o'clock UTC
 MONTHLY_SLUG = "crawl2chat-monthly-crawl"
 
@@ -102,10 +105,23 @@ def _deployment(target: Target, name: DeploymentName) -> Deployment:
         "work_pool_name": target.pool_of(name),
         "work_queue_name": target.queue_of(name),
         "job_variables": target.job_variables(name),
-        "parameter_openapi_schema": parameter_schema(flow).model_dump_for_openapi(),
+        "parameter_openapi_schema": offer_artifacts(parameter_schema(flow).model_dump_for_openapi(), choices_of(name)),
         "enforce_parameter_schema": True,
     }
     return Deployment(target.deployment(name), flow, fields)
+
+
+def choices_of(name: DeploymentName) -> dict[str, list[str]]:
+    """The artifacts that a stage's form offers for each input: `latest`, and the newest ones of the store on this machine."""
+    if name == "pipeline" or name == "scaling":  # noqa: PLR1714 - so that mypy knows a stage is left
+        return {}
+    made = sorted(Store.default().manifests(), key=lambda one: str(one.provenance.get("started", "")), reverse=True)
+    choices = {}
+    for role, given in stages.STEPS[name].inputs.items():
+        ids = [one.id for one in made if one.stage == given.stage][:NUM_OFFERED]
+        if ids and not given.is_source:
+            choices[role] = [stages.LATEST, *ids]
+    return choices
 
 
 def deploy(

@@ -11,9 +11,11 @@ from prefect import flow, task
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
+from flows.forms import difference, form_of
 from flows.prefect_reporter import PrefectReporter
-from flows.recipes import Recipe
+from flows.recipes import Recipe, make_recipe
 from flows.stage_run import TARGET, Summary, run_step, summary
+from model.config import Config
 from tasks.artifacts.manifest import Artifact
 from tasks.artifacts.step import ExistingArtifact, Step
 from tasks.artifacts.store import Store
@@ -54,7 +56,8 @@ def run_deployed(
                 execute(source, store)
     finally:
         reporter.close()
-    return launch(step.stage, step.id, chosen | parameters(step, force), upstream)
+    base = make_recipe(chosen["recipe"], text=chosen["recipe_yaml"])
+    return launch(step.stage, step.id, chosen | parameters(step, base, force), upstream)
 
 
 def imported(step: Step[Artifact]) -> list[tuple[str, Step[Artifact]]]:
@@ -62,15 +65,19 @@ def imported(step: Step[Artifact]) -> list[tuple[str, Step[Artifact]]]:
     return [(role, source) for role, source in step.sources() if not source.inputs]
 
 
-def parameters(step: Step[Artifact], force: bool) -> dict[str, Any]:
-    """The parameters of a stage's deployment: artifacts by id, and every field of the config."""
+def parameters(step: Step[Artifact], base: Recipe, force: bool) -> dict[str, Any]:
+    """The parameters of a stage's deployment: artifacts by id, and the settings that differ from those of the recipe `base`."""
     inputs = {
         role: given.id
         for role, given in step.inputs.items()
         if not (given.is_source or isinstance(given, ExistingArtifact))  # the config names existing artifacts
     }
     sources = {role: source.id for role, source in imported(step)}
-    return {**inputs, "config": step.settings.model_dump(mode="json"), "sources": sources, "force": force}
+    # Not every setting: the page of the run shows its parameters, and the form of a copied run unfolds what is filled in.
+    assert isinstance(step.settings, Config)
+    changes = difference(step.settings, getattr(base, step.stage))
+    config = form_of({base.name: step.settings}).grouped(changes)
+    return {**inputs, "config": config, "sources": sources, "force": force}
 
 
 # Prefect stores the result under the task run, so that a retried pipeline run does not launch a finished stage again.

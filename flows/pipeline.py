@@ -156,30 +156,34 @@ def planned(steps: Steps) -> Iterator[None]:
 @flow(flow_run_name=run_name)
 def pipeline(
     recipe: RecipeName = "tiny",
-    recipe_yaml: str = "",
-    inputs: list[str] = [],
-    max_files: int = 0,
-    settings: list[str] = [],
-    base_model: str = "",
     start: Literal["", StageName] = "",
     until: Literal["", StageName] = "",
     only: Literal["", StageName] = "",
     force: list[StageName] = [],
+    settings: list[str] = [],
+    inputs: list[str] = [],
+    max_files: int = 0,
+    base_model: str = "",
+    recipe_yaml: str = "",
     runs_deployments: bool = True,
 ) -> dict[str, Summary]:
     """Run the stages of a recipe, in order. A stage that is up to date is skipped.
 
+    To run one stage and everything after it again, choose it as `start` and under `force`: later stages run where its result
+    differs. To run it alone, choose it as `only` and under `force`. To run stages from it on with other settings, add these under
+    `settings`; nothing has to be forced then.
+
     Args:
-        recipe: The recipe.
-        recipe_yaml: The text of a recipe file, instead of a recipe by name.
+        recipe: Brings the settings of all stages.
+        start: The first stage to run; the artifacts of the stages before it must exist. To run it again, choose it under force too.
+        until: The last stage to run.
+        only: The one stage to run, without start and until.
+        force: Stages to run even if they are up to date. Later ones run where the result differs.
+        settings: Changes to the recipe, as STAGE.FIELD=VALUE, such as pretrain.train.num_steps=800.
         inputs: Web archive files instead of the recipe's: paths, globs, URLs, cc:CRAWL.
         max_files: Read at most so many files; 0 reads all.
-        settings: Changes to the recipe, as STAGE.FIELD=VALUE.
         base_model: Folder of a Qwen3 or Llama model to take as the base model instead of training one.
-        start: The first stage to run; the artifacts of the stages before it must exist.
-        until: The last stage to run.
-        only: The one stage to run.
-        force: Stages to run even if they are up to date.
+        recipe_yaml: The text of a recipe file, instead of a recipe by name.
         runs_deployments: Run each stage through its deployment; else here, in this process.
     """
     chosen = {"recipe": recipe, "recipe_yaml": recipe_yaml}

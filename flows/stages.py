@@ -11,9 +11,8 @@ from prefect import Flow, flow
 from flows.checks import check_inputs
 from flows.forms import Form, form_of
 from flows.pipeline import dag
-from flows.recipes import RecipeName, StageName, make_recipe, overlaid
+from flows.recipes import RECIPES, RecipeName, StageName, load, make_recipe, overlaid
 from flows.stage_run import Summary, run_name, run_step
-from model.config import Config
 from tasks.artifacts.manifest import Artifact
 from tasks.artifacts.step import Step, kind_of_role, with_existing
 from tasks.artifacts.store import Store
@@ -21,29 +20,28 @@ from tasks.artifacts.store import Store
 LATEST = "latest"
 LINEAGE = ("crawl", "attributes", "preferences")  # sources that go with an artifact: taken from its manifest
 STEPS = dag(make_recipe("tiny")).by_stage()
+FORMS = {stage: form_of({recipe: getattr(load(recipe), stage) for recipe in RECIPES}) for stage in STEPS}
 DOCUMENTATION = """{purpose}
 
 Args:
-    recipe: Its settings are the start, its latest artifacts are the inputs, and the result becomes its latest.
-    recipe_yaml: The text of a recipe file, instead of a recipe by name.
+    recipe: Brings the settings; its latest artifacts are the inputs, and the result becomes its latest.
     {inputs}config: Changes to the recipe's settings. A field that is left empty is as in the recipe.
-    sources: Set by the pipeline: artifacts of the files from elsewhere, by role. Left empty, they are as in the recipe.
     force: Run the stage even if its artifact is up to date.
+    recipe_yaml: The text of a recipe file, instead of a recipe by name.
+    sources: Set by the pipeline: artifacts of the files from elsewhere, by role. Left empty, they are as in the recipe.
 """
 
 
 def stage_flow(stage: StageName, purpose: str) -> Flow[..., Summary]:
     """The flow of a stage, with a parameter for each input that another stage makes and a form of its config."""
-    settings = STEPS[stage].settings
-    assert isinstance(settings, Config)
     producers = {role: given.stage for role, given in STEPS[stage].inputs.items() if not given.is_source}
-    form = form_of(settings)
+    form = FORMS[stage]
 
     def run(
-        recipe: RecipeName, recipe_yaml: str, config: Form, sources: dict[str, str], force: bool, **names: str
+        recipe: RecipeName, recipe_yaml: str, config: Form, sources: dict[str, str] | None, force: bool, **names: str
     ) -> Summary:
         chosen = overlaid(make_recipe(recipe, text=recipe_yaml), {stage: config.filled()})
-        step = with_named_inputs(dag(chosen).by_stage()[stage], names, chosen.name, sources)
+        step = with_named_inputs(dag(chosen).by_stage()[stage], names, chosen.name, sources or {})
         store = Store.default()
         # A pipeline checks all its stages; a stage that is started alone has only this.
         check_inputs(step, store)
@@ -51,11 +49,11 @@ def stage_flow(stage: StageName, purpose: str) -> Flow[..., Summary]:
 
     parameters = {
         "recipe": (RecipeName, "tiny"),
-        "recipe_yaml": (str, ""),
         **dict.fromkeys(producers, (str, LATEST)),
         "config": (form, form()),
-        "sources": (dict[str, str], {}),
         "force": (bool, False),
+        "recipe_yaml": (str, ""),
+        "sources": (dict[str, str] | None, None),  # None is drawn as one line, {} as an editor
     }
     # Prefect builds a flow's form from its signature. It differs by stage, so it is set on the function instead of
     # written once for each.

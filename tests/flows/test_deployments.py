@@ -1,5 +1,6 @@
 """Deployments: a stage triggered over the API of a real local server runs in a real worker, and leaves its manifest."""
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -138,10 +139,15 @@ def test_stages_triggered_over_the_api_find_each_others_artifacts(prefect: Local
     assert clean.inputs["documents"] == store.latest("tiny", "ingest")
     assert clean.counts["documents"] > 0
     shown = wait_for(lambda: prefect.artifacts(filtered["id"]), "artifacts are shown")
-    assert {"filter-funnel", "filter-counts", "filter-inputs"} <= shown.keys()
+    assert {"filter-funnel", "filter-counts", "filter-inputs", "filter-cost"} <= shown.keys()
     link = re.search(r"\[ingest/\w+\]\(http://\S+/runs/flow-run/([\w-]+)\)", shown["filter-inputs"]["data"])
     assert link
     assert link[1] == ingest["id"]
+    inputs = shown["filter-inputs"]["data"]
+    assert f'{{"documents": "{clean.inputs["documents"]}", "config": {{"num_workers": 1}}' in inputs
+    spent = {row["name"]: row["value"] for row in json.loads(shown["filter-cost"]["data"])}
+    assert spent["CPU time of this machine, seconds"] > 0
+    assert spent["artifact written, bytes"] == sum(file.bytes for file in clean.files)
     assert any("filter/" in line and "new" in line for line in prefect.logs(filtered["id"]))
 
 
