@@ -24,8 +24,11 @@ from prefect.logging import get_run_logger
 from prefect.utilities.urls import url_for
 
 from flows.background_sender import BackgroundSender
+from flows.run_page import cost, cpu_seconds, repeat_command
+from flows.run_place import Place, write_place
 from tasks.artifacts.manifest import Manifest
 from tasks.artifacts.step import Step
+from tasks.artifacts.store import Store
 from tasks.execution.reporter import Reporter, Row
 
 PROGRESS_SECONDS = 5.0  # between two writes of the progress artifact
@@ -43,6 +46,9 @@ class PrefectReporter(Reporter):
         self.progress_id: UUID | None = None
         self.progress_time = 0.0
         self.sender = BackgroundSender()
+        self.cpu_seconds = cpu_seconds()
+        if self.flow_run_id and (place := Place.here()):
+            self.sender.send(partial(write_place, self.flow_run_id, place))
 
     def log(self, stage: str, message: str) -> None:
         """Log the line in the flow run."""
@@ -71,11 +77,16 @@ class PrefectReporter(Reporter):
         self._write("markdown", f"{artifact_key(stage)}-{artifact_key(name)}", text, description)
 
     def started(self, step: Step[Any], recipe: str, state: str) -> None:
-        """Write a page of what the stage reads: every input's artifact, with a link to the run that made it. `state`: new, resumed ..."""
+        """Write a page of what the stage reads: every input's artifact, with a link to the run that made it, and how to repeat the run.
+
+        `state`: new, resumed ...
+        """
         self._log(f"{step.id}, recipe {recipe}: {state}")
         inputs = {role: source.id for role, source in step.inputs.items()}
         key = f"{artifact_key(step.stage)}-inputs"
-        self.sender.send(partial(self._write_inputs, key, f"{step.id}: {state}", inputs, f"recipe {recipe}"), key)
+        # Read here: the sender's thread is in no flow run.
+        heading, command = f"{step.id}: {state}", repeat_command(step)
+        self.sender.send(partial(self._write_inputs, key, heading, inputs, f"recipe {recipe}", command), key)
 
     def finished(self, step: Step[Any], manifest: Manifest, is_skipped: bool) -> None:
         """Log the outcome, and write a table of the counts and metrics unless the artifact is of a source."""
@@ -89,6 +100,9 @@ class PrefectReporter(Reporter):
         # A column for each figure would make a table of one row and dozens of columns.
         rows: list[Row] = [{"name": name, "value": value} for name, value in figures.items()]
         self._write("table", f"{artifact_key(step.stage)}-counts", _json_table(rows), f"{manifest.id}, {outcome}")
+        if not is_skipped:
+            rows = cost(manifest, Store.default(), cpu_seconds() - self.cpu_seconds)
+            self._write("table", f"{artifact_key(step.stage)}-cost", _json_table(rows), f"What {manifest.id} cost")
 
     def close(self) -> None:
         """Give a server that answers some seconds to take what waits; what it does not take is sent later, in the background."""
@@ -123,7 +137,7 @@ class PrefectReporter(Reporter):
             client.request("PATCH", "/artifacts/{id}", path_params={"id": self.progress_id}, json=change)
 
     def _write_inputs(
-        self, key: str, heading: str, inputs: dict[str, str], recipe: str, client: SyncPrefectClient
+        self, key: str, heading: str, inputs: dict[str, str], recipe: str, command: str, client: SyncPrefectClient
     ) -> None:
         lines = [f"`{heading}`, {recipe}", ""]
         for role, artifact_id in inputs.items():
@@ -132,6 +146,8 @@ class PrefectReporter(Reporter):
             lines.append(f"- {role}: {shown}")
         if not inputs:
             lines.append("- no artifact: this stage reads what its settings name")
+        # Indented, and not in a fence: what a person typed may hold one.
+        lines += ["", "To repeat this run:", "", f"    {' '.join(command.splitlines())}"]
         self._create("markdown", key, "\n".join(lines), heading, client)
 
 

@@ -3,18 +3,21 @@
 import contextlib
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, TypedDict
 
 from coolname.data import config as coolnames
 from prefect import runtime
 
+from flows.metrics import MetricsReporter, served_metrics
 from flows.prefect_reporter import PrefectReporter
 from flows.training_slot import training_slot
 from tasks.artifacts.manifest import STATE, Checkpoint, Manifest
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import DamagedArtifact, Store
-from tasks.execution.reporter import reporting
+from tasks.execution.json_logs import log_error, write_json_logs
+from tasks.execution.reporter import Reporter, reporting
 from tasks.execution.runner import execute, up_to_date
 
 UP_TO_DATE = "up to date"
@@ -55,7 +58,9 @@ def summary(manifest: Manifest) -> Summary:
 
 def run_step(step: Step[Any], recipe: str, store: Store, *, force: bool = False, sets_latest: bool = True) -> Summary:
     """Make the artifact of `step` unless it is up to date. Returns its summary."""
-    reporter = PrefectReporter()
+    run_label = str(runtime.flow_run.name or "")
+    write_json_logs(run_label)
+    reporter, metrics = PrefectReporter(), _metrics(run_label, step.stage)
     try:
         state = state_before(step, store, force)
         reporter.started(step, recipe, state)
@@ -65,14 +70,29 @@ def run_step(step: Step[Any], recipe: str, store: Store, *, force: bool = False,
         needs_machine = issubclass(step.kind, Checkpoint) and state != UP_TO_DATE and is_shared
         # Nothing happens before `with`: a context manager of contextlib runs from there on.
         slot = training_slot(runtime.flow_run.name, lambda line: reporter.log(step.stage, line))
-        with slot if needs_machine else contextlib.nullcontext(), reporting(reporter):
+        with slot if needs_machine else contextlib.nullcontext(), reporting(reporter), reporting(metrics):
             manifest = execute(step, store, force=force)
+    except BaseException as error:  # also of a run that is cancelled
+        log_error(step.stage, error)
+        if isinstance(metrics, MetricsReporter):
+            metrics.failed(step.stage)
+        raise
     finally:
         reporter.close()
     if sets_latest:
         # Also for a stage that was up to date: another recipe may have made the artifact.
         store.set_latest(recipe, manifest)
     return summary(manifest)
+
+
+def _metrics(run: str, stage: str) -> Reporter:
+    """The reporter of the metrics; one that ignores all where they are off."""
+    metrics = served_metrics()
+    if metrics is None:
+        return Reporter()
+    scheduled = runtime.flow_run.scheduled_start_time
+    delay = (datetime.now(UTC) - scheduled).total_seconds() if scheduled else 0.0
+    return MetricsReporter(metrics, run, stage, max(0.0, delay))
 
 
 def state_before(step: Step[Any], store: Store, force: bool = False) -> str:

@@ -42,7 +42,7 @@ class StageContext:
 
     def log(self, message: str) -> None:
         """Log one line."""
-        logger.info("%s: %s", self.step.stage, message)
+        logger.info("%s: %s", self.step.stage, message, extra={"stage": self.step.stage})
         # The logger first: a reporter may be slow or gone, and the line is then still there.
         for reporter in REPORTERS.get():
             reporter.log(self.step.stage, message)
