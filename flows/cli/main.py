@@ -23,6 +23,7 @@ from flows.cli.gc import gc
 from flows.cli.infra import infra
 from flows.cli.plan import plan
 from flows.cli.recipe import recipe
+from flows.cli.reconcile import reconcile, worker
 from flows.cli.report import report
 from flows.cli.run import run
 from flows.cli.scaling import scaling
@@ -51,7 +52,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From raw Common Crawl WARC files to a chat assistant, stage by stage.",
 )
-for command in (run, scaling, stages, recipe, show, show_mask, search, trace, report, chat, complete, plan, deploy, gc):
+COMMANDS = (
+    run, scaling, stages, recipe, show, show_mask, search, trace, report, chat, complete, plan, deploy, worker, reconcile, gc,
+)  # fmt: skip
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(infra, name="infra")
 

@@ -1,0 +1,131 @@
+"""Reconcile with a real server: runs without a process, processes without a run, leases without either."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows import reconcile as module
+from flows.reconcile import reconcile
+from flows.run_place import MACHINE, PROCESS, Place, start_of, this_machine
+from tasks.artifacts.store import Store
+from tasks.execution.lease import lease
+from tests.support.prefect_servers import LocalPrefect
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
+    local = LocalPrefect(tmp_path_factory.mktemp("prefect"))
+    try:
+        local.start_server()
+        yield local
+    finally:
+        local.stop()
+
+
+@pytest.fixture
+def prefect(server: LocalPrefect, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalPrefect]:
+    monkeypatch.setattr(module, "CONFIRM_SECONDS", 0.1)
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.0)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    with temporary_settings({PREFECT_API_URL: server.api}):
+        yield server
+
+
+def make_run(prefect: LocalPrefect, state: str, place: Place | None = None) -> str:
+    """A flow run in a state, with the labels of a place."""
+    flow = prefect.call("POST", "/flows/", {"name": "sft"})
+    run = prefect.call("POST", "/flow_runs/", {"flow_id": flow["id"], "state": {"type": "PENDING"}})
+    for kind in dict.fromkeys(("RUNNING", state)):
+        prefect.call("POST", f"/flow_runs/{run['id']}/set_state", {"state": {"type": kind}, "force": True})
+    if place:
+        prefect.call("PATCH", f"/flow_runs/{run['id']}/labels", {MACHINE: place.machine, PROCESS: place.process})
+    return str(run["id"])
+
+
+def state_of(prefect: LocalPrefect, run_id: str) -> str:
+    return str(prefect.run(run_id)["state"]["type"])
+
+
+def start_process(prefect: LocalPrefect, run_id: str, code: str = "input()") -> subprocess.Popen[bytes]:
+    """A process as a worker of this server starts one for a run."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PREFECT_API_URL": prefect.api, "PREFECT__FLOW_RUN_ID": run_id},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
+def test_run_whose_process_is_gone_has_ended_and_others_are_left(prefect: LocalPrefect, tmp_path: Path) -> None:
+    here = Place.here()
+    assert here
+    number, _, start = here.process.partition("/")
+    gone = Place(here.machine, f"{number}/{int(start) - 1}")  # the number came again
+    dead, cancelled = make_run(prefect, "RUNNING", gone), make_run(prefect, "CANCELLING", gone)
+    alive = make_run(prefect, "RUNNING", here)
+    elsewhere = make_run(prefect, "RUNNING", Place("another machine", gone.process))
+    unlabelled = make_run(prefect, "RUNNING")
+    store = Store(str(tmp_path))
+    assert len(reconcile(store, dry_run=True)) == 2
+    assert state_of(prefect, dead) == "RUNNING"
+    found = [str(finding) for finding in reconcile(store)]
+    assert any("is Cancelling without a process: marked CANCELLED" in line for line in found)
+    states = [state_of(prefect, run) for run in (dead, cancelled, alive, elsewhere, unlabelled)]
+    assert states == ["CRASHED", "CANCELLED", "RUNNING", "RUNNING", "RUNNING"]
+    assert reconcile(store) == []
+
+
+def test_process_whose_run_has_ended_is_ended(prefect: LocalPrefect, tmp_path: Path) -> None:
+    ignoring = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); input()"
+    processes = {state: start_process(prefect, make_run(prefect, state)) for state in ("CANCELLED", "RUNNING")}
+    stubborn = start_process(prefect, make_run(prefect, "FAILED"), ignoring)
+    assert stubborn.stdout is not None
+    stubborn.stdout.readline()
+    foreign = start_process(prefect, str(uuid4()))  # of a run that this server does not know
+    found = reconcile(Store(str(tmp_path)))
+    assert len(found) == 2
+    assert {processes["CANCELLED"].wait(), stubborn.wait()} == {-15, -9}
+    for process in (processes["RUNNING"], foreign):
+        assert process.poll() is None
+        process.communicate(b"\n")
+
+
+def test_crashed_run_that_still_holds_its_lease_is_named_and_left(prefect: LocalPrefect, tmp_path: Path) -> None:
+    """The server took a run for dead whose network failed: it makes its artifact all the same."""
+    code = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from pathlib import Path
+from tasks.execution.lease import lease
+with lease(Path({str(tmp_path)!r}, "sft/abc")): print(flush=True); input()
+"""
+    process = start_process(prefect, make_run(prefect, "CRASHED"), code)
+    assert process.stdout is not None
+    process.stdout.readline()
+    (finding,) = reconcile(Store(str(tmp_path)))
+    assert "left alone, since it makes sft/abc" in str(finding)
+    assert process.poll() is None
+    process.communicate(b"\n")
+
+
+def test_lease_without_a_run_is_named(prefect: LocalPrefect, tmp_path: Path) -> None:
+    with lease(tmp_path / "filter/abc"):
+        (finding,) = reconcile(Store(str(tmp_path)))
+    assert f"filter/abc is being made by process {os.getpid()}: left alone" in str(finding)
+    assert reconcile(Store(str(tmp_path))) == []
+
+
+def test_process_that_has_ended_or_never_was_has_no_start() -> None:
+    assert this_machine()
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # a zombie
+        assert not start_of(child.pid)
+    assert not start_of(child.pid)
+    assert start_of(os.getpid())
