@@ -1,7 +1,10 @@
 """Metrics: what a scrape returns, which addresses are taken, and that nothing listens unless it is asked for."""
 
+import json
+import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -99,3 +102,14 @@ def test_address_is_local_unless_a_host_is_named() -> None:
     for wrong in ("on", "host:", "0", "65536", "http://x:y", "٣"):
         with pytest.raises(UserError, match="is not an address"):
             address_of(wrong)
+
+
+def test_dashboard_asks_for_metrics_that_exist() -> None:
+    dashboard = json.loads((Path(__file__).parents[2] / "infra/grafana/dashboard.json").read_text())
+    known = {sample.name for family in Metrics().registry.collect() for sample in family.samples} | {
+        family.name for family in Metrics().registry.collect()
+    }
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(asked) >= 8
+    for name in re.findall(r"crawl2chat_\w+", " ".join(asked)):
+        assert name in known | {f"{one}_total" for one in known}, name
