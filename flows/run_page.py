@@ -35,7 +35,7 @@ def repeat_command(step: Step[Any]) -> str:
     known = context.flow.parameters.properties
     inputs = {role: given.id for role, given in step.inputs.items() if role in known}
     parameters = inputs | {name: value for name, value in context.flow_run.parameters.items() if name not in inputs}
-    name = f"{deployment.flow_name}/{deployment.name}"
+    name = f"{context.flow.name}/{deployment.name}"
     return redact_text(shlex.join(["prefect", "deployment", "run", name, "--params", json.dumps(parameters)]))
 
 
