@@ -1,9 +1,9 @@
-"""Reconcile what the Prefect server says of runs with what there is: processes and leases of this machine, jobs of a cluster.
+"""Reconcile what the Prefect server says of runs with the processes and leases of this machine and the Jobs of a cluster.
 
 Reads the server that PREFECT_API_URL names, /proc, the leases of the store as this machine sees it, and, in a Kubernetes pod or where
 KUBECONFIG names a file, the Jobs of the namespace. Writes states of runs to the server, ends processes, and deletes Jobs:
 
-    the server says          there is                          what is done
+    the server says          found                             what is done
     RUNNING, CANCELLING      no process, on this machine       the run is marked CRASHED, CANCELLED
     an end, a minute ago     a process of the run here         it is ended. A run marked CRASHED whose process holds a lease works on: it is named
     an end, a minute ago     a Job of the run that is active   it is deleted
