@@ -68,7 +68,7 @@ class Jobs:
 
 def configured_jobs() -> Jobs | None:
     """The Jobs of the cluster that this process is in, or that KUBECONFIG names; None without one."""
-    # ~/.kube/config does not count: a person's own clusters are none of this program's business.
+    # ~/.kube/config does not count: it may name a cluster that has nothing to do with these runs.
     if not _is_pod() and not os.environ.get("KUBECONFIG"):
         return None
     return Jobs(NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else DEFAULT_NAMESPACE)
