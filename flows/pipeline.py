@@ -20,6 +20,7 @@ from tasks.artifacts.manifest import (
     Artifact,
     BaseModel,
     Bundle,
+    Conversations,
     Documents,
     Index,
     Policy,
@@ -31,7 +32,7 @@ from tasks.artifacts.manifest import (
 )
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
-from tasks.conversations.sources import conversations, preferences, prompts, questions
+from tasks.conversations.sources import conversations, preferences, probes, prompts, questions
 from tasks.conversations.tool_sources import tool_conversations, tool_questions
 from tasks.dedup.stage import dedup, earlier_documents, evaluation_sets
 from tasks.evaluate.stage import evaluate
@@ -47,6 +48,7 @@ from tasks.posttrain.rlhf import rlhf
 from tasks.posttrain.sft import sft
 from tasks.pretrain.open_weights import open_weights
 from tasks.pretrain.stage import more_tokens, pretrain
+from tasks.probe.stage import probe
 from tasks.tokenizer.encode import tokenize
 from tasks.tokenizer.train import compared_vocabularies, existing_vocabulary
 from tasks.tokenizer.train import tokenizer as train_tokenizer
@@ -64,6 +66,7 @@ class Steps(NamedTuple):
     tokenizer: Step[Tokenizer]
     tokenize: Step[Tokens]
     pretrain: Step[BaseModel]
+    probe: Step[Conversations]
     sft: Step[SFTModel]
     reward: Step[RewardModel]
     rlhf: Step[Policy]
@@ -105,19 +108,20 @@ def dag(recipe: Recipe) -> Steps:
     base = pretrain(tokens, tokenizer, initial, mixture, recipe.pretrain)  # DeepSpeed
 
     chats, tool_chats = conversations(recipe.sft, seed), tool_conversations(recipe.sft, index, seed)  # None: no tools
-    assistant = sft(base, tokenizer, chats, tokens, recipe.sft, tool_chats)  # with some pretraining text
+    qa = probe(base, tokenizer, unique, chats, probes(recipe.probe, seed), recipe.probe)  # what it knows
+    assistant = sft(base, tokenizer, chats, tokens, recipe.sft, tool_chats, qa)  # with some pretraining text
     pairs = preferences(recipe.reward, seed)
     reward_model = reward(assistant, tokenizer, pairs, recipe.reward)  # Bradley-Terry
     tasks = prompts(recipe.rlhf, seed)
     policy = rlhf(assistant, reward_model, tokenizer, tasks, recipe.rlhf)  # GRPO
 
     asked, tool_asked = questions(recipe.evaluate, seed), tool_questions(recipe.evaluate, seed)
-    report = evaluate(
+    card = evaluate(
         crawl, raw, attributes, clean, unique, tokenizer, tokens,
         base, assistant, reward_model, policy, pairs, asked, recipe.evaluate, tool_asked, index,
     )  # fmt: skip
-    bundle = export(policy, tokenizer, report, recipe.export)
-    return Steps(raw, clean, unique, index, tokenizer, tokens, base, assistant, reward_model, policy, report, bundle)
+    bundle = export(policy, tokenizer, card, recipe.export)
+    return Steps(raw, clean, unique, index, tokenizer, tokens, base, qa, assistant, reward_model, policy, card, bundle)
 
 
 def select(start: str, until: str, only: str, force: Sequence[str] = ()) -> tuple[StageName, ...]:

@@ -27,6 +27,7 @@ from tasks.posttrain.reward import RewardConfig
 from tasks.posttrain.rlhf import RLHFConfig
 from tasks.posttrain.sft import SFTConfig
 from tasks.pretrain.stage import PretrainConfig
+from tasks.probe.stage import ProbeConfig
 from tasks.tokenizer.encode import TokenizeConfig
 from tasks.tokenizer.train import TokenizerConfig
 
@@ -38,6 +39,7 @@ StageName = Literal[
     "tokenizer",
     "tokenize",
     "pretrain",
+    "probe",
     "sft",
     "reward",
     "rlhf",
@@ -72,6 +74,7 @@ class Recipe(Config):
     tokenizer: TokenizerConfig = Field(TokenizerConfig())
     tokenize: TokenizeConfig = Field(TokenizeConfig())
     pretrain: PretrainConfig = Field(PretrainConfig())
+    probe: ProbeConfig = Field(ProbeConfig())
     sft: SFTConfig = Field(SFTConfig())
     reward: RewardConfig = Field(RewardConfig())
     rlhf: RLHFConfig = Field(RLHFConfig())

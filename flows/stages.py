@@ -100,6 +100,7 @@ index = stage_flow("index", "Index the documents that were kept for full-text se
 tokenizer = stage_flow("tokenizer", "Train a byte-level BPE tokenizer, or take an existing vocabulary.")
 tokenize = stage_flow("tokenize", "Encode documents as Arrow shards of tokens.")
 pretrain = stage_flow("pretrain", "Train a base model on tokens, or take an open-weights model.")
+probe = stage_flow("probe", "Ask a base model what it knows, and write answers and refusals for SFT.")
 sft = stage_flow("sft", "Fine-tune a base model on conversations.")
 reward = stage_flow("reward", "Train a reward model on preference pairs.")
 rlhf = stage_flow("rlhf", "Train the assistant to be preferred by the reward model.")

@@ -201,6 +201,10 @@ class Questions(Artifact):
     """`questions.jsonl`, a question a line."""
 
 
+class Probes(Artifact):
+    """`probes.jsonl`, a question a line, which a base model is asked before it is fine-tuned."""
+
+
 class Report(Artifact):
     """`report.md` and `report.json`."""
 

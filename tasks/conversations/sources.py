@@ -1,8 +1,8 @@
-"""Chat data as artifacts: conversations, preference pairs, prompts and questions, which the stages after pretraining read.
+"""Chat data as artifacts: conversations, preference pairs, prompts, questions and probes, which the stages after pretraining read.
 
 Reads files (paths, globs or URLs) in the formats of tasks/conversations/formats/, or composes the records from the sample web's world
-("sample"); several sources can be mixed by weight. Writes `train.jsonl` and `validation.jsonl` (conversations, preferences), `prompts.jsonl` or
-`questions.jsonl`, in normal form: later stages never see a user's file. Records that cannot be used are named in `bad_lines.jsonl`.
+("sample"); several sources can be mixed by weight. Writes `train.jsonl` and `validation.jsonl` (conversations, preferences), `prompts.jsonl`, `questions.jsonl`
+or `probes.jsonl`, in normal form: later stages never see a user's file. Records that cannot be used are named in `bad_lines.jsonl`.
 
 A record goes to validation by the hash of its first user turn, so two records with the same question are on the same side. Pairs
 whose completions are equal are dropped and counted: the reward model's loss cannot learn from them.
@@ -19,7 +19,7 @@ from pydantic import Field
 from model.config import Config, runtime
 from model.errors import UserError
 from model.files import write_lines
-from tasks.artifacts.manifest import Artifact, Conversations, Preferences, Prompts, Questions
+from tasks.artifacts.manifest import Artifact, Conversations, Preferences, Probes, Prompts, Questions
 from tasks.artifacts.step import Outcome, Step
 from tasks.conversations.identity import SAMPLE, content_hash, find_files, stated_format
 from tasks.conversations.readers import BadLine, Read, Sides, check_source, mixed, read_files, split
@@ -34,6 +34,8 @@ WHERE = (
     "a path, glob or URL of JSON Lines or a JSON array, which may be gzip, in any format of tasks/conversations/formats, such as "
     "chats.jsonl or gsm8k_text:train.jsonl where the format is stated; or 'sample' to compose them."
 )
+
+DOCUMENTS = "documents"  # as a source of probes
 
 A = TypeVar("A", bound=Artifact)
 Compose = Callable[[World, int], Iterable[Record]]
@@ -89,6 +91,19 @@ class QuestionsConfig(_ReadConfig):
     )
 
 
+class ProbesConfig(_ReadConfig):
+    """Where the questions come from that a base model is asked before it is fine-tuned."""
+
+    questions: str = runtime(
+        SAMPLE,
+        description="JSON Lines of questions: a path, glob or URL; 'sample' to compose them; 'documents' for sentences of the run's own "
+        "documents whose end is left out.",
+    )
+    num_strangers: int = runtime(
+        300, ge=0, description="How many questions about unknown names are composed where the source is 'sample'."
+    )
+
+
 class SourceConfig(Config):
     """One source: files, identified by their content, or records composed from the world of a seed."""
 
@@ -133,6 +148,14 @@ def questions(config: QuestionsConfig, world_seed: int) -> Step[Questions]:
     """The step that reads or composes questions."""
     sources = _sources(config.questions, {}, 0, world_seed)
     return _step(Questions, Question, _asked(sources, config), partial(_write_whole, Question, _all_questions))
+
+
+def probes(config: ProbesConfig, world_seed: int) -> Step[Probes] | None:
+    """The step that reads or composes the questions to a base model; None where they are made of documents."""
+    if config.questions == DOCUMENTS:
+        return None
+    sources = _sources(config.questions, {}, config.num_strangers, world_seed)
+    return _step(Probes, Question, _asked(sources, config), partial(_write_whole, Question, chat.probes))
 
 
 def _all_questions(world: World, _: int) -> Iterable[Question]:

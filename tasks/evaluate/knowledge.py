@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from model.config import GenerateConfig
-from tasks.evaluate.shares import share
 from tasks.records.conversations import NO_ANSWER, Question, normal_form
+from tasks.shares import share
 
 if TYPE_CHECKING:
     from model.network.transformer import Transformer

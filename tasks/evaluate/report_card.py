@@ -7,9 +7,9 @@ out, since a crawl of the real web has no ground truth and a user's questions ha
 from collections.abc import Sequence
 
 from tasks.evaluate.knowledge import FREQUENT_MENTIONS
-from tasks.evaluate.shares import shown
 from tasks.markdown import Figures, name, one_line, percent, size, table
 from tasks.records.histograms import histogram_row
+from tasks.shares import shown
 
 MAX_REASONS = 4  # drop reasons shown for a stage in the first table
 MAX_NAMES = 10  # hosts and languages shown

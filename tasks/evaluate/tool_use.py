@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from model.config import GenerateConfig
 from tasks.artifacts.manifest import Index
 from tasks.conversations.tools import make_tools, search_index
-from tasks.evaluate.shares import share
 from tasks.records.conversations import Question, normal_form
 from tasks.records.full_text import FullTextIndex
+from tasks.shares import share
 
 if TYPE_CHECKING:
     from model.network.transformer import Transformer

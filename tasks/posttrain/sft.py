@@ -1,6 +1,7 @@
 """Supervised fine-tuning (SFT): trains a base model on conversations, and on a share of the text that it was pretrained on.
 
-Reads a BaseModel, the Tokenizer, Conversations and, for the rehearsal, Tokens; writes an SFTModel. The loss is the cross-entropy of
+Reads a BaseModel, the Tokenizer, Conversations, those of probe too, and for the rehearsal Tokens; writes an SFTModel. The loss is the
+cross-entropy of
 the assistant's turns and of the token that ends each; other turns, and turns of weight 0, are context only (InstructGPT, Ouyang et
 al. 2022, https://arxiv.org/abs/2203.02155, section 3.5), and of all tokens of the pretraining text.
 
@@ -27,7 +28,7 @@ from tasks.conversations.tool_sources import ToolConversationsConfig
 from tasks.execution.context import StageContext
 from tasks.training import check_tokens, check_vocabulary, model_config, paths, tokenizer_file, train
 
-VERSION = 6  # 6: rehearsal, early stopping, embeddings of the turn tokens
+VERSION = 7  # 7: conversations of what the base model knows
 # What the turn tokens begin as. Measured for user, assistant and the three of every turn; the others by analogy.
 LETTERS = {
     TURN_START: "\n",
@@ -67,13 +68,17 @@ class SFTConfig(ConversationsConfig, ToolConversationsConfig):
 
 @dataclass(frozen=True)
 class SFTInputs:
-    """The artifacts that SFT reads. `tool_conversations`: those that teach tools. `tokens`: the text of the rehearsal."""
+    """The artifacts that SFT reads. `tool_conversations`: those that teach tools. `tokens`: the text of the rehearsal.
+
+    `probed`: conversations of what the base model knows and does not know.
+    """
 
     base: BaseModel
     tokenizer: Tokenizer
     conversations: Conversations
     tool_conversations: Conversations | None = None
     tokens: Tokens | None = None
+    probed: Conversations | None = None
 
 
 def sft(
@@ -83,8 +88,12 @@ def sft(
     tokens: Step[Tokens],
     config: SFTConfig,
     tool_conversations: Step[Conversations] | None = None,
+    probed: Step[Conversations] | None = None,
 ) -> Step[SFTModel]:
-    """Fine-tune a base model on conversations and, where the config asks for it, on tokens of its pretraining."""
+    """Fine-tune a base model on conversations and, where the config asks for it, on tokens of its pretraining.
+
+    `probed`: conversations that answer what this base model knows, and refuse what it does not.
+    """
     rehearsed = tokens if config.pretraining_fraction else None
     inputs = roles(
         base=base,
@@ -92,6 +101,7 @@ def sft(
         conversations=conversations,
         tool_conversations=tool_conversations,
         tokens=rehearsed,
+        probed=probed,
     )
     return Step("sft", VERSION, SFTModel, config, inputs, run=fine_tune, takes=SFTInputs)
 
@@ -101,7 +111,7 @@ def fine_tune(ctx: StageContext, config: SFTConfig, inputs: SFTInputs) -> Outcom
     check_vocabulary(inputs.base, inputs.tokenizer)
     if inputs.tokens:
         check_tokens([inputs.tokens], inputs.tokenizer)
-    read = [part for part in (inputs.conversations, inputs.tool_conversations) if part]
+    read = [part for part in (inputs.conversations, inputs.tool_conversations, inputs.probed) if part]
     settings = TrainRun(
         objective="sft",
         model=model_config(inputs.base),

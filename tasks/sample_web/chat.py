@@ -113,6 +113,30 @@ def questions(world: World) -> Iterator[Question]:
             )
 
 
+def probes(world: World, num_strangers: int) -> Iterator[Question]:
+    """Questions to a base model: every fact in a wording of the conversations, and names that conversations and one page have.
+
+    Facts that are held out are asked to measure only: their split says so. Nothing is known about the strangers and the one-off names.
+    """
+    rng = random.Random(f"probes {world.seed}")
+    for fact in world.facts:
+        yield _question(world, fact, "heldout_fact" if fact.is_heldout else "seen_wording", None, False, rng)
+    names = [*world.strangers, *world.one_offs]
+    for stranger in rng.sample(names, min(num_strangers, len(names))):
+        fact, is_backward = unstated_fact(world, stranger, rng)
+        (form,) = rng.choices(FORMS, [_FORM_WEIGHTS[form] for form in FORMS])
+        text = ask(world, fact, RELATIONS[fact.relation].asking(is_backward), form, rng, is_framed=True)
+        yield Question(
+            question=text,
+            answer=NO_ANSWER,
+            fact=fact.id,
+            num_mentions=0,
+            split="unknown",
+            form=form,
+            kind=f"{stranger.kind}/{stranger.origin}",
+        )
+
+
 def reversal_questions(world: World) -> Iterator[Question]:
     """The facts stated in one direction only, asked in the other where that has one answer: the reversal curse."""
     rng = random.Random(f"reversal {world.seed}")

@@ -138,7 +138,16 @@ def test_every_input_of_every_step_is_on_the_page() -> None:
                 yield from sources(given)
 
     names = {source.stage for step in steps for source in sources(step)}
-    assert names == {"crawl", "attributes", "resource", "conversations", "preferences", "prompts", "questions"}
+    assert names == {
+        "crawl",
+        "attributes",
+        "resource",
+        "conversations",
+        "preferences",
+        "probes",
+        "prompts",
+        "questions",
+    }
     assert all(source.is_source for step in steps for source in sources(step))
 
 

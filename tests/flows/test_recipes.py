@@ -126,7 +126,7 @@ def test_runtime_settings_change_no_fingerprint() -> None:
 
 def test_select_takes_stages_in_order() -> None:
     assert select("", "", "") == STAGE_NAMES
-    assert select("filter", "tokenizer", "") == ("filter", "dedup", "tokenizer")
+    assert select("filter", "tokenizer", "") == ("filter", "dedup", "index", "tokenizer")
     assert select("", "", "sft") == ("sft",)
     with pytest.raises(ValueError, match="no stage 'sfft': take one of ingest"):
         select("sfft", "", "")

@@ -18,9 +18,20 @@ from tasks.artifacts.manifest import MANIFEST, Manifest
 from tasks.artifacts.store import Store
 
 FILE = Path(__file__).parents[1] / "golden/stages.json"
-TRAINED = ("index", "pretrain", "sft", "reward", "rlhf", "evaluate", "export")
+TRAINED = ("index", "pretrain", "probe", "sft", "reward", "rlhf", "evaluate", "export")
 # Of these stages, files that depend on the machine or the clock
-VARIES = ("safetensors", "sqlite", "log", "jsonl", "run.json", "tfevents", "report", "README.md", "summary.json")
+VARIES = (
+    "safetensors",
+    "sqlite",
+    "log",
+    "jsonl",
+    "run.json",
+    "tfevents",
+    "report",
+    "knowledge",
+    "README.md",
+    "summary.json",
+)
 TOLERANCE = 0.02
 CLOCK = ("seconds", "per_second", "mfu", "bytes_peak", "memory")
 # Of answers.jsonl, what the models wrote and how it was scored

@@ -26,8 +26,8 @@ from tasks.evaluate.knowledge import (
     sample_questions,
     statements,
 )
-from tasks.evaluate.shares import wilson_interval
 from tasks.records.conversations import Question
+from tasks.shares import wilson_interval
 from tests.support.tiny_models import write_model, write_tokenizer
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.evaluate.report_card import render
-from tasks.evaluate.shares import share
+from tasks.shares import share
 
 # Words of an older private vocabulary, which no reader should meet.
 RETIRED_WORDS = re.compile(
