@@ -162,7 +162,7 @@ PRESETS = {
     # 2.3 M tokens for 1.3 M parameters, less than a tenth of compute-optimal: two CPU cores need some three minutes at 12,000 tokens/s.
     "tiny": Preset(
         model=ModelConfig(vocab_size=2048),
-        train=TrainConfig(num_steps=1464, batch_tokens=2048, num_ranks=2),
+        train=TrainConfig(num_steps=1611, batch_tokens=2048, num_ranks=2),
         optim=OptimConfig(),
     ),
     # Layers, width, rate, batch in tokens and most sequences of a microbatch. 19,000 steps of 2^19 tokens are 10.0 B.

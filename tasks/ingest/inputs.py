@@ -34,7 +34,9 @@ from tasks.sample_web.config import SampleWebConfig, SampleWebSize
 from tasks.web.download import head, is_http, open_file
 
 VERSION = 2
-SAMPLE_VERSION = 2  # of what write_sample_web writes; 2: fewer facts, stated more often, and pages that ask
+SAMPLE_VERSION = (
+    3  # of what write_sample_web writes; 3: fewer facts, stated more often, pages that ask, names in lower case
+)
 SAMPLE = "sample"
 ARCHIVE = re.compile(r"\.(arc|warc|wet|warc\.wet)(\.gz|\.zst)?$", re.I)
 CHECKSUMS = (
