@@ -1,10 +1,14 @@
 """Targets without a server: what is registered for each, and that nothing of the deploying machine or of its secrets is in it."""
 
 import json
+from typing import Any
+from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import FlowRun
 from prefect.flows import load_flow_from_entrypoint
 
+from flows import launch
 from flows.deployments import deployments_of, flow_of
 from flows.resources import DEPLOYMENT_NAMES, HOME, STARTERS, load_resources
 from flows.targets import TARGET_NAMES, Target, TargetName, job_template, make_target
@@ -102,3 +106,20 @@ def test_what_does_not_fit_is_refused(
 
 def test_flow_of_every_deployment_has_its_name() -> None:
     assert [flow_of(name).name for name in DEPLOYMENT_NAMES] == list(DEPLOYMENT_NAMES)
+
+
+@pytest.mark.parametrize(("target_name", "expected"), [("", "sft/sft"), ("kubernetes", "sft/sft-kubernetes")])
+def test_pipeline_launches_the_deployments_of_its_target(
+    target_name: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def run_deployment(name: str, parameters: dict[str, Any]) -> FlowRun:
+        asked.append(name)
+        return FlowRun(flow_id=uuid4(), name="sft-tiny")
+
+    monkeypatch.setenv("CRAWL2CHAT_TARGET", target_name)
+    monkeypatch.setattr(launch, "run_deployment", run_deployment)
+    with pytest.raises(RuntimeError, match="ended as unknown"):
+        launch.launch.fn("sft", "sft/0", {}, [])
+    assert asked == [expected]
