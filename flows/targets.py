@@ -166,8 +166,10 @@ def make_target(name: TargetName | None, pool: str, resources: Resources, execut
         )
     if name == "ray" and not executor:
         raise UserError("the target ray needs the address of a cluster: --executor ray://HEAD:10001")
-    if executor and not executor.startswith("ray://"):
-        raise UserError(f"--executor {executor!r} is not the address of a Ray cluster: give ray://HEAD:10001")
+    if executor and not executor.startswith("ray:"):
+        raise UserError(
+            f"--executor {executor!r} is not the address of a Ray cluster: give ray:auto or ray://HEAD:10001"
+        )
     return Target(name=name, pool=pool, resources=resources, store=where, executor=executor)
 
 
