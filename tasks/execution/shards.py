@@ -164,6 +164,8 @@ def _run(records: ShardRecords, task: Task[S], shards: Sequence[tuple[str, S]], 
                 # Of this run: shards that were finished before took none of its time.
                 rate = update.ticks / (time.monotonic() - start)
                 values = {"shards": len(records.finished), f"{unit}/s": rate}
+                if records.num_failed:
+                    values["shards failed"] = records.num_failed
                 ctx.progress(min(before + update.ticks, total), total, unit, **values)
     except BaseException as error:
         remove_temporary_files(ctx.folder)  # of the workers that were killed while they wrote
