@@ -14,7 +14,6 @@ reports why and forks the next child, which costs less than a new interpreter. A
 grown, because parsers and their caches do not return all memory.
 """
 
-import ctypes
 import gc
 import itertools
 import json
@@ -32,6 +31,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
+from model.processes import die_with_parent
 from tasks.ingest.charset import decode
 from tasks.ingest.dropped import Dropped
 from tasks.ingest.extractors import Extractor, extract
@@ -46,7 +46,6 @@ PAGES_PER_COLLECTION = 100  # of cyclic garbage; Python alone would look for it 
 WALL_FACTOR, WALL_SECONDS = 60, 60.0  # wall time is limited to so many times the CPU time, plus as much
 READY_SECONDS = 300.0
 RETIRED = 3  # exit status of a child that is to be replaced
-PR_SET_PDEATHSIG = 1
 
 
 class Settings(NamedTuple):
@@ -136,7 +135,7 @@ class Sandbox:
 
 def serve(descriptor: int) -> None:
     """The server: receive settings, import what they need, and keep one child that serves pages until the other end closes."""
-    _die_with_parent()
+    die_with_parent()
     connection = Connection(descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage ends it
     settings: Settings = connection.recv()
@@ -152,7 +151,7 @@ def serve(descriptor: int) -> None:
     while True:
         child = os.fork()
         if not child:
-            _die_with_parent()
+            die_with_parent()
             os._exit(_serve_pages(connection, settings, prefilter))
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         # A child that exits by itself has seen the other end close, unless it is to be replaced.
@@ -161,10 +160,6 @@ def serve(descriptor: int) -> None:
         if status < 0:  # between two pages a child does nothing that could end it, so that a page was sent
             reason = "empty/timeout" if status == -signal.SIGPROF else "empty/killed"
             connection.send_bytes(json.dumps([reason, ""]).encode())
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _serve_pages(connection: Connection, settings: Settings, prefilter: Callable[[str], None] | None) -> int:
