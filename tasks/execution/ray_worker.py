@@ -21,6 +21,7 @@ from tasks.execution.provenance import code_digest
 REPORT_SECONDS = 1.0
 # Of the stage's process, for its workers on all nodes: they too open URLs. None is a secret; credentials are the node's own.
 PASSED_ON = ("CRAWL2CHAT_REFUSE_PRIVATE_ADDRESSES", "CRAWL2CHAT_CONTACT")
+NODES_OWN = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
 
 
 class WrongNode(UserError):
@@ -67,9 +68,10 @@ def run_shard(job: Job[S], name: str, shard: S, progress: Any) -> Record:
             f"node {socket.gethostname()} does not see {task.folder}: the nodes of a Ray cluster need the store's folder (of an object store its local "
             "cache, CRAWL2CHAT_CACHE) on a shared file system, at the same path"
         )
-    for variable in PASSED_ON:
+    for variable in PASSED_ON:  # left by the stage before
         os.environ.pop(variable, None)
-    os.environ.update(job.environment)
+    # The node's own come last: a node that refuses private addresses does so whatever a stage says.
+    os.environ.update({**job.environment, **NODES_OWN})
     with guarding(task.lease), _reporting(name, progress):
         return task.run(shard)
 

@@ -12,6 +12,7 @@ from tests.benchmarks.harness import ROOT, machine, say
 
 NAMES: dict[str, tuple[str, ...]] = {  # with the arguments of the README's figures
     "fineweb_speed": (),
+    "ray_speed": (),
     "extraction_quality": (),
     "filter_agreement": (),
     "language_identification": (),

@@ -20,9 +20,11 @@ from tasks.artifacts.manifest import Manifest
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.dedup.stage import DedupConfig
+from tasks.execution import ray_worker
 from tasks.execution.context import StageContext
 from tasks.execution.executor import chosen_executor
 from tasks.execution.lease import lease
+from tasks.execution.provenance import code_digest
 from tasks.execution.runner import execute
 from tasks.execution.shards import Counts, map_shards, shards_set_aside, tick
 from tasks.filter.stage import FilterConfig
@@ -162,7 +164,8 @@ def test_poisoned_shards_are_set_aside_and_named(cluster: RayNodes, tmp_path: Pa
 RUN = """if True:
     import sys
     from pathlib import Path
-    from tasks.execution.context import StageContext
+    from tasks.execution import ray_worker
+from tasks.execution.context import StageContext
     from tasks.execution.lease import lease
     from tests.tasks.execution.test_ray_cluster import SETTINGS, context, half_written, map_shards, named
     folder = Path(sys.argv[1])
@@ -214,23 +217,32 @@ def test_node_with_other_code_is_refused(cluster: RayNodes, tmp_path: Path, monk
         map_shards(context(tmp_path), fail_by_kind, named(tmp_path, "good"), **SETTINGS)
 
 
-def test_node_without_the_shared_folder_is_refused(cluster: RayNodes, tmp_path: Path) -> None:
-    ctx = context(tmp_path)
-    hidden = StageContext(ctx.step, tmp_path / "there")
+def test_node_without_the_shared_folder_is_refused(
+    cluster: RayNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = StageContext(context(tmp_path).step, tmp_path / "there")
+    digest = code_digest()
 
-    def hide(*_: object) -> str:
-        (tmp_path / "there").rename(tmp_path / "elsewhere")
-        return "x"
+    def hide_folder() -> str:  # called when the stage has begun
+        ctx.folder.rename(tmp_path / "elsewhere")
+        return digest
 
-    with pytest.raises(UserError, match="does not see"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.execution.ray_cluster.code_digest", lambda real=_digest(): (hide(), real)[1])
-        map_shards(hidden, fail_by_kind, named(tmp_path, "good"), **SETTINGS)
+    monkeypatch.setattr("tasks.execution.ray_cluster.code_digest", hide_folder)
+    with pytest.raises(UserError, match="does not see"):
+        map_shards(ctx, fail_by_kind, named(tmp_path, "good"), **SETTINGS)
 
 
-def _digest() -> str:
-    from tasks.execution.provenance import code_digest
+def environment_of_worker(shard: str) -> Counts:
+    """Counts 1 for each setting that reached the worker."""
+    return {name: 1 for name in ray_worker.PASSED_ON if os.environ.get(name)}
 
-    return code_digest()
+
+def test_settings_of_the_stage_reach_the_workers(
+    cluster: RayNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRAWL2CHAT_REFUSE_PRIVATE_ADDRESSES", "1")
+    counts = map_shards(context(tmp_path), environment_of_worker, named(tmp_path, "a", "b", "c"), **SETTINGS)
+    assert counts == {"CRAWL2CHAT_REFUSE_PRIVATE_ADDRESSES": 3}
 
 
 @pytest.mark.parametrize("address", ["", "auto?cpus=none", "auto?cpus=0", "auto?disk=1", "auto?cpus"])

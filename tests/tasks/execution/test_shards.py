@@ -49,6 +49,15 @@ def test_counts_are_summed_and_finished_shards_are_not_run_again(tmp_path: Path)
     assert map_shards(context(tmp_path), work, failing, **settings) == {"documents": 4}
 
 
+def test_record_that_a_power_cut_left_empty_has_its_shard_done_again(tmp_path: Path) -> None:
+    shards = [(name, f"{tmp_path}/{name}") for name in ("a", "b")]
+    settings = {"num_workers": 1, "total": 4, "unit": "documents"}
+    map_shards(context(tmp_path), work, shards, **settings)
+    (tmp_path / ".state/shards/a.json").write_text("")
+    (tmp_path / ".state/shards/b.json").write_text("[]")
+    assert map_shards(context(tmp_path), work, shards, **settings) == {"documents": 2}
+
+
 def test_error_of_a_shard_ends_the_stage_at_once_and_keeps_finished_shards(tmp_path: Path) -> None:
     shards = [("good", f"{tmp_path}/good"), ("slow", f"{tmp_path}/slow"), ("bad", "fail")]
     with pytest.raises(ValueError, match="shard fail is bad"):

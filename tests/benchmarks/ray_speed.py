@@ -1,0 +1,208 @@
+"""Shards on a Ray cluster: what one costs, memory with many of them, and pages/s next to datatrove's executor on Ray.
+
+    python -m tests.benchmarks.ray_speed
+
+The first table: 10,000 shards that do nothing, on three nodes of one CPU each, on this machine. The second: the FineWeb recipe, from WARC
+files to kept documents, by both on a Ray cluster of the same number of CPUs, in one run, with the same trafilatura on the same files, cut
+into 24. Both clusters run already when the clock starts, and so does the start of the workers count for both.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from model.config import Config
+from tasks.artifacts.manifest import Documents
+from tasks.artifacts.step import Step
+from tasks.execution.context import StageContext
+from tasks.execution.shards import Counts, map_shards, tick
+from tasks.web import language_id
+from tests.benchmarks.fineweb_speed import FILES, NUM_PARTS, OURS, PEER, cut, responses, timed
+from tests.benchmarks.harness import DATATROVE, ROOT, machine, peer, print_table, say, shared_data
+
+RAY = f"ray=={version('ray')}"
+NUM_SHARDS = 10_000
+NUM_CPUS = os.cpu_count() or 1
+LOOPBACK = "127.0.0.2"  # Ray takes 127.0.0.1 for the address of this machine in its network
+OBJECT_STORE_BYTES = 80 * 2**20
+
+
+@contextlib.contextmanager
+def ray_node(python: str | Path, port: int, num_cpus: int, path: Path, head: str = "") -> Iterator[psutil.Process]:
+    """A node of a cluster on loopback, of the Ray that `python` has; with `head`, a further node of that cluster."""
+    place = ["--address", head] if head else ["--head", "--port", str(port), "--include-dashboard", "false"]
+    command = [
+        python,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        *place,
+        "--num-cpus",
+        str(num_cpus),
+        "--block",
+        "--disable-usage-stats",
+    ]
+    small = ["--object-store-memory", str(OBJECT_STORE_BYTES), "--node-ip-address", LOOPBACK]
+    environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryFile() as log:
+        process = psutil.Popen(
+            [*command, *small], stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            children = process.children(recursive=True)
+            os.killpg(process.pid, signal.SIGTERM)
+            for child in psutil.wait_procs([process, *children], 15)[1]:
+                child.kill()
+
+
+@contextlib.contextmanager
+def ray_nodes(python: str | Path, num_nodes: int, cpus_per_node: int, path: Path = ROOT) -> Iterator[str]:
+    """A cluster of `num_nodes` nodes, whose workers find modules in `path`. Yields the address of its head."""
+    with socket.socket() as found:
+        found.bind((LOOPBACK, 0))
+        port = found.getsockname()[1]
+    address = f"{LOOPBACK}:{port}"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ray_node(python, port, cpus_per_node, path))
+        wait_for_cpus(python, address, cpus_per_node)
+        for _ in range(num_nodes - 1):
+            stack.enter_context(ray_node(python, port, cpus_per_node, path, head=address))
+        wait_for_cpus(python, address, num_nodes * cpus_per_node)
+        yield address
+
+
+def wait_for_cpus(python: str | Path, address: str, num: int) -> None:
+    """Wait until the cluster has so many CPUs."""
+    script = (
+        "import ray, sys, time\nend = time.monotonic() + 120\n"
+        "while True:\n"
+        "    try:\n        ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')\n        break\n"
+        "    except Exception:\n        assert time.monotonic() < end\n        time.sleep(1)\n"
+        "while ray.cluster_resources().get('CPU', 0) < int(sys.argv[2]):\n    assert time.monotonic() < end\n    time.sleep(0.2)\n"
+    )
+    subprocess.run([python, "-c", script, address, str(num)], check=True, capture_output=True)
+
+
+def nothing(_: int) -> Counts:
+    """A shard without work."""
+    tick()
+    return {"documents": 1}
+
+
+def overhead(folder: Path, num_shards: int) -> None:
+    os.environ["CRAWL2CHAT_EXECUTOR"] = "local"
+    say(f"{num_shards} empty shards on this machine")
+    rows = [[f"processes of this machine, {num_shards:,} shards", *run_empty(folder / "local", num_shards)]]
+    with ray_nodes(sys.executable, 3, 1) as address:
+        os.environ["CRAWL2CHAT_EXECUTOR"] = f"ray:{address}"
+        run_empty(folder / "warm", 100)  # starts the workers
+        for num in (num_shards // 10, num_shards):
+            say(f"{num} empty shards on Ray")
+            rows.append([f"Ray, three nodes of one CPU, {num:,} shards", *run_empty(folder / str(num), num)])
+    print_table(
+        "Cost of a shard",
+        ["Where", "Shards/s", "ms a shard, wall", "Driver's memory before, MiB", "after", "GCS server's memory after"],
+        rows,
+        f"Shards that do nothing; each leaves its record. {machine()}.",
+    )
+
+
+def run_empty(folder: Path, num: int) -> list[str]:
+    """Run empty shards: shards/s, ms for each, memory of this process before and after, and of Ray's server."""
+    ctx = StageContext(Step("nothing", 1, Documents, Config(), {}, run=lambda *_: None), folder)
+    own = psutil.Process()
+    before, start = own.memory_info().rss, time.monotonic()
+    counts = map_shards(ctx, nothing, [(str(n), n) for n in range(num)], num_workers=0, total=num, unit="documents")
+    seconds = time.monotonic() - start
+    assert counts == {"documents": num}
+    servers = [found.memory_info().rss for found in own.children(recursive=True) if found.name() == "gcs_server"]
+    mib = [f"{num_bytes / 2**20:.0f}" for num_bytes in (before, own.memory_info().rss, *servers)]
+    return [f"{num / seconds:.0f}", f"{1000 * seconds / num:.2f}", *mib, *([] if servers else [""])]
+
+
+def compare(files: Sequence[Path], folder: Path, max_files: int) -> None:
+    cut(files, folder / "warcs")
+    paths = sorted((folder / "warcs").iterdir())
+    for path in paths[max_files:]:
+        path.unlink()
+    num_files = min(max_files, len(paths))
+    num_pages = sum(1 for path in paths[:max_files] for _ in responses(path))
+    (folder / "ours.py").write_text(OURS)
+    (folder / "peer.py").write_text(on_ray(PEER, num_files))
+    python, model = peer(*DATATROVE, RAY), str(language_id.find_model())
+    newer = f"trafilatura=={version('trafilatura')}"
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "-t", folder / "newer", newer], check=True)
+    runs = {}
+    with ray_nodes(python, 1, NUM_CPUS, path=folder / "newer") as address:
+        say("datatrove on Ray")
+        os.environ["RAY_HEAD"] = address
+        command = [python, folder / "peer.py", folder / "warcs", folder / "theirs", model]
+        runs["datatrove 0.10.1, RayPipelineExecutor"] = timed(command, is_pinned=False, path=folder / "newer")
+    with ray_nodes(sys.executable, 1, NUM_CPUS) as address:
+        os.environ["CRAWL2CHAT_EXECUTOR"] = f"ray:{address}"
+        for extractor in ("trafilatura", "resiliparse"):
+            say(f"{extractor} on Ray")
+            command = [
+                sys.executable,
+                folder / "ours.py",
+                folder / "warcs",
+                folder / f"store-{extractor}",
+                extractor,
+                "0",
+            ]
+            runs[f"ours on Ray, {extractor}"] = timed(command, is_pinned=False)
+    slowest = next(iter(runs.values()))["wall"]
+    rows = [
+        [name, f"{num_pages / run['wall']:.1f}", f"{run['wall']:.1f}", f"{slowest / run['wall']:.1f}", run["kept"]]
+        for name, run in runs.items()
+    ]
+    print_table(
+        f"The FineWeb recipe on a Ray cluster of {NUM_CPUS} CPUs",
+        ["Who", "Pages/s", "Wall s", "Times datatrove", "Kept"],
+        rows,
+        f"{num_pages} pages in {num_files} files. {RAY}, trafilatura {version('trafilatura')} for both. {machine()}.",
+    )
+
+
+def on_ray(script: str, num_files: int) -> str:
+    """The script of fineweb_speed for datatrove, on the cluster that RAY_HEAD names: a task for each file."""
+    changes = {
+        "import LocalPipelineExecutor": "import RayPipelineExecutor",
+        "LocalPipelineExecutor(pipeline, tasks=1, ": f"RayPipelineExecutor(pipeline, tasks={num_files}, ",
+        "import trafilatura\n": "import os\nimport ray\nimport trafilatura\n",
+        "    warcs, out, model": '    ray.init(address=os.environ["RAY_HEAD"], log_to_driver=False)\n    warcs, out, model',
+    }
+    for before, after in changes.items():
+        assert before in script
+        script = script.replace(before, after)
+    return script
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=len(FILES) * NUM_PARTS, help="how many of the files both read")
+    parser.add_argument("--shards", type=int, default=NUM_SHARDS)
+    parser.add_argument("--only", choices=["overhead", "pages"])
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.only != "pages":
+            overhead(Path(folder), arguments.shards)
+        if arguments.only != "overhead":
+            compare([shared_data() / "extraction" / name for name in FILES], Path(folder), arguments.files)
+
+
+if __name__ == "__main__":
+    main()
