@@ -28,6 +28,7 @@ BASIC: dict[str, tuple[str, ...]] = {
     "DedupConfig": ("jaccard_threshold", "against", "keep_signatures", "num_workers"),
     "TokenizerConfig": ("vocab_size", "vocabulary"),
     "PretrainConfig": ("initial_model", "model", "train", "optim"),
+    "ProbeConfig": ("questions", "max_questions", "num_samples", "known_fraction", "unknown_fraction"),
     "SFTConfig": ("conversations", "num_conversations", "train", "optim"),
     "RewardConfig": ("preferences", "num_pairs", "train", "optim"),
     "RLHFConfig": ("prompts", "num_prompts", "train", "optim"),

@@ -22,6 +22,7 @@ from model.files import write_lines
 from tasks.artifacts.manifest import Artifact, Conversations, Preferences, Probes, Prompts, Questions
 from tasks.artifacts.step import Outcome, Step
 from tasks.conversations.identity import SAMPLE, content_hash, find_files, stated_format
+from tasks.conversations.persona import BUILTIN, IDENTITY, identity_conversations, read_persona
 from tasks.conversations.readers import BadLine, Read, Sides, check_source, mixed, read_files, split
 from tasks.execution.context import StageContext
 from tasks.records.conversations import Conversation, Preference, Prompt, Question, normal_form
@@ -29,7 +30,7 @@ from tasks.records.messages import Record
 from tasks.sample_web import chat
 from tasks.sample_web.world import World, build_world
 
-VERSION = 6  # 6: the world of fewer facts; questions have a form and a kind
+VERSION = 7  # 7: who the assistant is comes from a file
 WHERE = (
     "a path, glob or URL of JSON Lines or a JSON array, which may be gzip, in any format of tasks/conversations/formats, such as "
     "chats.jsonl or gsm8k_text:train.jsonl where the format is stated; or 'sample' to compose them."
@@ -63,6 +64,17 @@ class ConversationsConfig(_ReadConfig):
     )
     num_conversations: int = runtime(6000, ge=1, description="How many are composed where the source is 'sample'.")
     validation_fraction: float = runtime(0.03, ge=0.0, le=0.5, description="Conversations kept for validation.")
+    identity: str = runtime(
+        "",
+        description="A YAML file of who the assistant is, of the form of tasks/conversations/data/identity.yaml; `name` and `maker` are "
+        "enough. Empty: that file with the source 'sample', nothing with others.",
+    )
+    identity_fraction: float = runtime(
+        0.06,
+        ge=0.0,
+        le=1.0,
+        description="How many conversations about it are taken for one of `conversations`; 0: none.",
+    )
 
 
 class PreferencesConfig(_ReadConfig):
@@ -127,6 +139,9 @@ class ChatDataConfig(Config):
 def conversations(config: ConversationsConfig, world_seed: int) -> Step[Conversations]:
     """The step that reads or composes conversations."""
     sources = _sources(config.conversations, config.conversations_mixture, config.num_conversations, world_seed)
+    identity = config.identity or (str(BUILTIN) if config.conversations == SAMPLE else "")
+    if identity and config.identity_fraction:
+        sources.append(SourceConfig(source=identity, format=IDENTITY, weight=config.identity_fraction))
     return _step(
         Conversations, Conversation, _asked(sources, config), partial(_write_split, Conversation, chat.conversations)
     )
@@ -185,7 +200,10 @@ def _step(kind: type[A], record: type[Record], asked: ChatDataConfig, run: Calla
     def check(config: ChatDataConfig) -> None:
         """Raises UserError where a source cannot be used."""
         for source in config.sources:
-            check_source(record, source.source, config.validation_fraction, config.max_bad_fraction)
+            if source.format == IDENTITY:
+                read_persona(_persona_file(source))
+            else:
+                check_source(record, source.source, config.validation_fraction, config.max_bad_fraction)
 
     stage = kind.__name__.lower()
     return Step(stage, VERSION, kind, asked, {}, run=run, resolve=_find, check=check, is_source=True)
@@ -200,6 +218,9 @@ def _find_source(asked: SourceConfig) -> SourceConfig:
     """The files of a source with their hashes. How records would have been composed is not part of the identity of files."""
     if asked.source == SAMPLE:
         return asked
+    if asked.format == IDENTITY:
+        file = _persona_file(asked)
+        return asked.model_copy(update={"paths": [str(file)], "sha256": [content_hash(file)]})
     name, place = stated_format(asked.source)
     files = find_files(place)
     return SourceConfig(
@@ -209,6 +230,14 @@ def _find_source(asked: SourceConfig) -> SourceConfig:
         sha256=[content_hash(file) for file in files],
         weight=asked.weight,
     )
+
+
+def _persona_file(asked: SourceConfig) -> Path:
+    """The one file that says who the assistant is. Raises UserError where it is not one."""
+    files = find_files(asked.source)
+    if len(files) > 1:
+        raise UserError(f"{asked.source!r} names {len(files)} files; name one that says who the assistant is")
+    return files[0]
 
 
 def _write_whole(kind: type[Record], compose: Compose, ctx: StageContext, config: ChatDataConfig) -> Outcome:
@@ -262,7 +291,12 @@ def _read_source(kind: type[Record], compose: Compose, source: SourceConfig, max
     if not source.paths:
         return Read(list(compose(build_world(source.world_seed), source.num_records)), [], 0)
     files = list(map(Path, source.paths))
-    found = read_files(kind, files, source.format, max_bad_fraction)
+    if source.format == IDENTITY:
+        persona = read_persona(files[0])
+        # Records of the kind that is read: only conversations have such a source.
+        found = Read([talk for talk in identity_conversations(persona) if isinstance(talk, kind)], [], 0)
+    else:
+        found = read_files(kind, files, source.format, max_bad_fraction)
     # Hashed after reading: a change before or during the reading is seen, one after it no longer matters.
     for file, expected in zip(files, source.sha256, strict=True):
         if content_hash(file) != expected:

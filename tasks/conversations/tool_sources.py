@@ -20,7 +20,7 @@ from tasks.records.conversations import normal_form
 from tasks.records.full_text import FullTextIndex
 from tasks.sample_web.world import build_world
 
-VERSION = 1
+VERSION = 2  # 2: small talk without questions about the assistant
 VALIDATION_FRACTION = 0.03
 
 

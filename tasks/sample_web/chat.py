@@ -230,8 +230,8 @@ class _Composer:
 
     def exchange(self, rng: random.Random) -> _Exchange:
         """One exchange whose question belongs to this use."""
-        makers = (self._fact, self._unknown, _arithmetic, _greeting, _identity, _joke, _story)
-        (make,) = rng.choices(makers, (54, 18, 11, 4, 6, 3, 4))
+        makers = (self._fact, self._unknown, _arithmetic, _greeting, _joke, _story)
+        (make,) = rng.choices(makers, (54, 18, 11, 4, 3, 4))
         while not _belongs((exchange := make(rng)).text, self.use):
             pass
         return exchange
@@ -311,16 +311,9 @@ def _greeting(rng: random.Random) -> _Exchange:
 
 
 def small_talk(rng: random.Random) -> tuple[str, str]:
-    """A greeting, a question about the assistant or a wish for a joke, and the reply."""
-    exchange = rng.choice((_greeting, _identity, _joke))(rng)
+    """A greeting or a wish for a joke, and the reply."""
+    exchange = rng.choice((_greeting, _joke))(rng)
     return exchange.text, exchange.reply
-
-
-def _identity(rng: random.Random) -> _Exchange:
-    pair = rng.choice(_CHAT["identity"])
-    return _Exchange(
-        "identity", say(pair["asked"], rng), pair["answer"], None, None, lambda rng: say(_CHAT["false_identity"], rng)
-    )
 
 
 def _joke(rng: random.Random) -> _Exchange:
