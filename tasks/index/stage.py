@@ -3,7 +3,8 @@
 Reads Documents, those of dedup in the pipeline. Writes an Index: `index.sqlite` (tasks/records/full_text.py). A stage that was killed resumes
 after its last finished shard. The same documents give the same bytes with the same version of SQLite.
 
-Costs on one core about 7 MB of text a second, and about twice the text on disk: the text itself, and the places of its words.
+Costs, measured on the sample web: a second of one core for 2.6 MB of text, and 2.5 times the text on disk (the text itself, and the places of
+the words in overlapping passages). A query takes some milliseconds.
 """
 
 import sqlite3
