@@ -66,6 +66,8 @@ def parse(command: str) -> None:
         case "kubectl" | "helm":  # the files are written by `crawl2chat infra render --output cluster`
             templates = {name for file in (ROOT / "infra").glob("*/*.j2") for name in names_rendered(file.stem)}
             assert {word.removeprefix("cluster/") for word in arguments if word.startswith("cluster/")} <= templates
+        case "ray":  # of the extra `cluster`, not of the tests' environment
+            assert arguments[0] in ("start", "status", "stop")
         case _:
             assert program in ENVIRONMENT_ONLY, f"no rule to check the command {program!r}"
 
@@ -84,7 +86,7 @@ def test_parse_refuses_commands_that_do_not_exist(command: str) -> None:
 
 
 def test_root_readme_has_commands_and_at_most_180_lines() -> None:
-    assert len(commands_of(ROOT / "README.md")) > 8
+    assert len(commands_of(ROOT / "README.md")) >= 8
     assert len(README.splitlines()) <= 180
 
 
