@@ -294,7 +294,7 @@ def _read_source(kind: type[Record], compose: Compose, source: SourceConfig, max
     if source.format == IDENTITY:
         persona = read_persona(files[0])
         # Records of the kind that is read: only conversations have such a source.
-        found = Read([talk for talk in identity_conversations(persona) if isinstance(talk, kind)], [], 0)
+        found: Read[Record] = Read([talk for talk in identity_conversations(persona) if isinstance(talk, kind)], [], 0)
     else:
         found = read_files(kind, files, source.format, max_bad_fraction)
     # Hashed after reading: a change before or during the reading is seen, one after it no longer matters.

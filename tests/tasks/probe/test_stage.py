@@ -16,7 +16,7 @@ from tasks.artifacts.store import Store
 from tasks.conversations.sources import ProbesConfig, probes
 from tasks.execution.runner import execute
 from tasks.probe import stage
-from tasks.probe.ask import Probed, full_answer, opening
+from tasks.probe.ask import Probed, ask_base_model, full_answer, opening
 from tasks.probe.cloze import make_questions
 from tasks.probe.stage import ProbeConfig, decide, make_conversations, probe
 from tasks.records.conversations import Question
@@ -85,13 +85,13 @@ def test_killed_stage_resumes_and_gives_the_same_bytes(
     tmp_path: Path, store: Store, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = execute(probe(**inputs, config=CONFIG), store)
-    ask, calls = stage.ask_base_model, list[int]()
+    calls = list[int]()
 
     def killed(model: Any, tokenizer: Any, questions: Any, *others: Any) -> list[Probed]:
         calls.append(len(questions))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return ask(model, tokenizer, questions, *others)
+        return ask_base_model(model, tokenizer, questions, *others)
 
     monkeypatch.setattr(stage, "ask_base_model", killed)
     step = probe(**inputs, config=CONFIG)
