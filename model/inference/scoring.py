@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.config import GenerateConfig
 from model.inference.cpu_kernels import make_decoder
-from model.inference.generate import generate
+from model.inference.generate import draw, generate
 from model.losses import token_logprobs
 from model.network.transformer import RewardModel, Transformer
 from model.tokenizer.chat import ChatTokenizer, Messages
@@ -29,11 +29,12 @@ _REFUSAL = re.compile(r"(\bnot|n['’]t) (know|sure|aware|have|find)\b|\bno (ide
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's reply. `is_finished`: it ended with the end-of-turn token, not at the token limit."""
+    """A model's reply. `is_finished`: it ended with the end-of-turn token, not at the token limit. `logprob`: of all its tokens, in nats."""
 
     text: str
     num_tokens: int
     is_finished: bool
+    logprob: float = 0.0
 
     @property
     def is_refusal(self) -> bool:
@@ -56,9 +57,9 @@ def answer(
     # Prompts are not cut to the model's length, see model/inference/chat.py for that: past its trained positions the answers are poor.
     for group in _groups(conversations, batch):
         prompts = [tokenizer.render_prompt(messages) for messages in group]
-        for completion in generate(decoder, prompts, config, tokenizer.turn_end):
+        for completion, logprobs, _ in draw(decoder, prompts, config, tokenizer.turn_end):
             is_finished = bool(completion) and completion[-1] == tokenizer.turn_end
-            answers.append(Answer(tokenizer.decode(completion).strip(), len(completion), is_finished))
+            answers.append(Answer(tokenizer.decode(completion).strip(), len(completion), is_finished, sum(logprobs)))
         if progress:
             progress(len(answers))
     return answers

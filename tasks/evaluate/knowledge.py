@@ -43,7 +43,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's reply to a question, compared with the reference. For a base model the last three are not set (None)."""
+    """A model's reply to a question, compared with the reference. For a base model the last four are not set (None)."""
 
     model: str
     question: Question
@@ -52,6 +52,7 @@ class Answer:
     is_refusal: bool | None = None
     is_finished: bool | None = None
     num_tokens: int | None = None
+    logprob: float | None = None
 
     @property
     def is_frequent(self) -> bool:
@@ -67,6 +68,7 @@ class Answer:
             "is_refusal": self.is_refusal,
             "is_finished": self.is_finished,
             "num_tokens": self.num_tokens,
+            "logprob": self.logprob,
         }
         # What was not measured is left out rather than null, as in the records of questions.
         given = {name: value for name, value in values.items() if value is not None}
@@ -112,7 +114,16 @@ def ask_chat_model(
         # A refusal is found by its words. A wrong answer that happens to contain "not sure" counts as one, too.
         is_correct = holds(reply.text, right_answers(normal_form(question))) if is_known else reply.is_refusal
         answers.append(
-            Answer(name, question, reply.text, is_correct, reply.is_refusal, reply.is_finished, reply.num_tokens)
+            Answer(
+                name,
+                question,
+                reply.text,
+                is_correct,
+                reply.is_refusal,
+                reply.is_finished,
+                reply.num_tokens,
+                reply.logprob,
+            )
         )
     return answers
 

@@ -6,6 +6,7 @@ out, since a crawl of the real web has no ground truth and a user's questions ha
 
 from collections.abc import Sequence
 
+from tasks.evaluate.honesty import honesty_section
 from tasks.evaluate.knowledge import FREQUENT_MENTIONS
 from tasks.markdown import Figures, name, one_line, percent, size, table
 from tasks.records.histograms import histogram_row
@@ -46,6 +47,7 @@ def render(figures: Figures) -> str:
         pretraining_section,
         facts_section,
         chat_section,
+        honesty_section,
         tools_section,
         reward_section,
         samples_section,

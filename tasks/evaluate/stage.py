@@ -37,6 +37,7 @@ from tasks.conversations.sources import QuestionsConfig
 from tasks.conversations.tool_sources import ToolQuestionsConfig
 from tasks.evaluate import figures as collect
 from tasks.evaluate import knowledge, tool_use
+from tasks.evaluate.honesty import honesty_figures
 from tasks.evaluate.inputs import EvaluateInputs
 from tasks.evaluate.knowledge import Answer
 from tasks.evaluate.report_card import render
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
-VERSION = 7  # 7: accuracy by mentions apart for held-out facts, with intervals; the base model's few-shot answers
+VERSION = 8  # 8: accuracy by kind of question, refusals over a threshold, calibration
 # The prefixes of their metrics: assistant/..., policy/...
 CHAT_MODELS = ("assistant", "policy")
 
@@ -169,6 +170,7 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
             [*facts, *few_shot, *chat["assistant"], *chat["policy"]], config.frequency_bounds
         ),
         "chat": {name: knowledge.chat_metrics(some) for name, some in chat.items()},
+        "honesty": honesty_figures(chat),
         "reward": reward_metrics(config, inputs, tokenizer),
         "completions": complete_openings(config, base, tokenizer),
         "examples": [answer.as_json() for answer in knowledge.examples(chat["policy"])],

@@ -35,7 +35,7 @@ VARIES = (
 TOLERANCE = 0.02
 CLOCK = ("seconds", "per_second", "mfu", "bytes_peak", "memory")
 # Of answers.jsonl, what the models wrote and how it was scored
-SCORED = ("reply", "is_correct", "is_refusal", "is_finished", "num_tokens")
+SCORED = ("reply", "is_correct", "is_refusal", "is_finished", "num_tokens", "logprob")
 # Of report.json, the sections that are counted from data, and the roles of "language" that no model shapes
 COUNTED = ("documents", "attributes", "truth", "base")
 DATA_ROLES = ("tokenizer/", "tokens/")

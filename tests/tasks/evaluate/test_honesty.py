@@ -1,0 +1,52 @@
+"""Accuracy by kind of question, the curve of refusals, and calibration, on answers whose figures are known."""
+
+import math
+
+import pytest
+
+from tasks.evaluate.honesty import by_kind, calibration_error, honesty_figures, honesty_section, refusal_curve
+from tasks.evaluate.knowledge import Answer
+from tasks.records.conversations import Question, Split
+
+
+def answer(split: Split, likely: float, is_correct: bool, is_refusal: bool = False, mentions: int = 40) -> Answer:
+    kind = "person/recombined" if split == "unknown" else "mayor_of"
+    question = Question(question="?", answer="a", split=split, form="lower", kind=kind, num_mentions=mentions)
+    return Answer("policy", question, "", is_correct, is_refusal, True, 3, math.log(likely))
+
+
+def test_kinds_have_numbers_and_rare_facts_are_left_out() -> None:
+    answers = [answer("heldout_fact", 0.9, True), answer("heldout_fact", 0.9, False, mentions=1)]
+    found = by_kind([*answers, answer("unknown", 0.9, True, is_refusal=True)])
+    assert {kind: (value["share"], value["num"]) for kind, value in found.items()} == {
+        "held-out fact: lower": (1.0, 1),
+        "stranger: lower": (1.0, 1),
+        "stranger, recombined name": (1.0, 1),
+    }
+
+
+def test_curve_refuses_more_with_a_higher_threshold() -> None:
+    answers = [answer("unknown", 0.25, False), answer("unknown", 0.9, True, is_refusal=True)]
+    answers += [answer("heldout_fact", 0.6, True), answer("heldout_wording", 0.95, True)]
+    curve = {
+        point["threshold"]: [point[group]["share"] for group in ("strangers", "taught", "heldout")]
+        for point in refusal_curve(answers)
+    }
+    assert curve[0.0] == [0.5, 0.0, 0.0]
+    assert curve[0.3] == [1.0, 0.0, 0.0]
+    assert curve[0.7] == [1.0, 0.0, 1.0]
+
+
+def test_calibration_error_is_the_distance_of_probability_and_accuracy() -> None:
+    answers = [answer("other", 0.75, n < 3) for n in range(4)]  # as likely as right
+    assert calibration_error(answers) == pytest.approx(0.0)
+    assert calibration_error([*answers, *(answer("other", 0.95, False) for _ in range(4))]) == pytest.approx(0.475)
+    assert calibration_error([]) is None
+
+
+def test_section_has_a_row_for_each_kind() -> None:
+    figures = {"honesty": honesty_figures({"policy": [answer("unknown", 0.9, True, is_refusal=True)]})}
+    card = honesty_section(figures)
+    assert "| stranger, recombined name | 100.0% (" in card
+    assert "Expected calibration error: 10.0%" in card
+    assert honesty_section({}) == ""
