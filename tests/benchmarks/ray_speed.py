@@ -10,7 +10,6 @@ into 24. Both clusters run already when the clock starts, and so does the start 
 import argparse
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from tasks.execution.shards import Counts, map_shards, tick
 from tasks.web import language_id
 from tests.benchmarks.fineweb_speed import FILES, NUM_PARTS, OURS, PEER, cut, responses, timed
 from tests.benchmarks.harness import DATATROVE, ROOT, machine, peer, print_table, say, shared_data
+from tests.support.ray_nodes import RayNodes
 
 RAY = f"ray=={version('ray')}"
 NUM_SHARDS = 10_000
@@ -39,49 +39,30 @@ OBJECT_STORE_BYTES = 80 * 2**20
 
 
 @contextlib.contextmanager
-def ray_node(python: str | Path, port: int, num_cpus: int, path: Path, head: str = "") -> Iterator[psutil.Process]:
-    """A node of a cluster on loopback, of the Ray that `python` has; with `head`, a further node of that cluster."""
-    place = ["--address", head] if head else ["--head", "--port", str(port), "--include-dashboard", "false"]
-    command = [
-        python,
-        "-m",
-        "ray.scripts.scripts",
-        "start",
-        *place,
-        "--num-cpus",
-        str(num_cpus),
-        "--block",
-        "--disable-usage-stats",
-    ]
-    small = ["--object-store-memory", str(OBJECT_STORE_BYTES), "--node-ip-address", LOOPBACK]
-    environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryFile() as log:
-        process = psutil.Popen(
-            [*command, *small], stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )
-        try:
-            yield process
-        finally:
-            children = process.children(recursive=True)
-            os.killpg(process.pid, signal.SIGTERM)
-            for child in psutil.wait_procs([process, *children], 15)[1]:
-                child.kill()
-
-
-@contextlib.contextmanager
-def ray_nodes(python: str | Path, num_nodes: int, cpus_per_node: int, path: Path = ROOT) -> Iterator[str]:
-    """A cluster of `num_nodes` nodes, whose workers find modules in `path`. Yields the address of its head."""
+def ray_head(python: str | Path, num_cpus: int, path: Path = ROOT) -> Iterator[str]:
+    """A cluster of one node, of the Ray that `python` has; its workers find modules in `path`. Yields its address."""
     with socket.socket() as found:
         found.bind((LOOPBACK, 0))
         port = found.getsockname()[1]
-    address = f"{LOOPBACK}:{port}"
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(ray_node(python, port, cpus_per_node, path))
-        wait_for_cpus(python, address, cpus_per_node)
-        for _ in range(num_nodes - 1):
-            stack.enter_context(ray_node(python, port, cpus_per_node, path, head=address))
-        wait_for_cpus(python, address, num_nodes * cpus_per_node)
-        yield address
+    command = [python, "-m", "ray.scripts.scripts", "start", "--head", "--port", str(port), "--num-cpus", str(num_cpus)]
+    small = ["--object-store-memory", str(OBJECT_STORE_BYTES), "--include-dashboard", "false", "--disable-usage-stats"]
+    environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryFile() as log:
+        process = psutil.Popen(
+            [*command, *small, "--node-ip-address", LOOPBACK, "--block"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            wait_for_cpus(python, f"{LOOPBACK}:{port}", num_cpus)
+            yield f"{LOOPBACK}:{port}"
+        finally:
+            children = process.children(recursive=True)
+            process.terminate()
+            for child in psutil.wait_procs([process, *children], 15)[1]:
+                child.kill()
 
 
 def wait_for_cpus(python: str | Path, address: str, num: int) -> None:
@@ -106,8 +87,9 @@ def overhead(folder: Path, num_shards: int) -> None:
     os.environ["CRAWL2CHAT_EXECUTOR"] = "local"
     say(f"{num_shards} empty shards on this machine")
     rows = [[f"processes of this machine, {num_shards:,} shards", *run_empty(folder / "local", num_shards)]]
-    with ray_nodes(sys.executable, 3, 1) as address:
-        os.environ["CRAWL2CHAT_EXECUTOR"] = f"ray:{address}"
+    say("starting three nodes of Ray")
+    with RayNodes(3) as nodes:
+        os.environ["CRAWL2CHAT_EXECUTOR"] = f"ray:{nodes.address}"
         run_empty(folder / "warm", 100)  # starts the workers
         for num in (num_shards // 10, num_shards):
             say(f"{num} empty shards on Ray")
@@ -146,12 +128,12 @@ def compare(files: Sequence[Path], folder: Path, max_files: int) -> None:
     newer = f"trafilatura=={version('trafilatura')}"
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "-t", folder / "newer", newer], check=True)
     runs = {}
-    with ray_nodes(python, 1, NUM_CPUS, path=folder / "newer") as address:
+    with ray_head(python, NUM_CPUS, folder / "newer") as address:
         say("datatrove on Ray")
         os.environ["RAY_HEAD"] = address
         command = [python, folder / "peer.py", folder / "warcs", folder / "theirs", model]
         runs["datatrove 0.10.1, RayPipelineExecutor"] = timed(command, is_pinned=False, path=folder / "newer")
-    with ray_nodes(sys.executable, 1, NUM_CPUS) as address:
+    with ray_head(sys.executable, NUM_CPUS) as address:
         os.environ["CRAWL2CHAT_EXECUTOR"] = f"ray:{address}"
         for extractor in ("trafilatura", "resiliparse"):
             say(f"{extractor} on Ray")
