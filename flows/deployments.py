@@ -7,7 +7,7 @@ schedule, stays. Nothing is deleted.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -36,6 +36,7 @@ from flows.resources import DEPLOYMENT_NAMES, HOME, DeploymentName
 from flows.targets import APPLICATION, LIMITED, UNLIMITED, Pool, Target
 from flows.training_slot import make_limit
 from model.errors import UserError
+from tasks.artifacts.manifest import Manifest
 from tasks.artifacts.store import Store
 
 DESCRIPTIONS = {
@@ -85,10 +86,11 @@ def flow_of(name: DeploymentName) -> Flow[..., Any]:
 
 def deployments_of(target: Target) -> list[Deployment]:
     """All deployments of a target."""
-    return [_deployment(target, name) for name in DEPLOYMENT_NAMES]
+    made = newest_artifacts(target.store)
+    return [_deployment(target, name, made) for name in DEPLOYMENT_NAMES]
 
 
-def _deployment(target: Target, name: DeploymentName) -> Deployment:
+def _deployment(target: Target, name: DeploymentName, made: Sequence[Manifest]) -> Deployment:
     flow, module = flow_of(name), {"pipeline": "pipeline", "scaling": "scaling"}.get(name, "stages")
     function = "scaling_study" if name == "scaling" else name
     if target.has_images:  # the image has the code installed: no path of this machine is in it
@@ -105,17 +107,24 @@ def _deployment(target: Target, name: DeploymentName) -> Deployment:
         "work_pool_name": target.pool_of(name),
         "work_queue_name": target.queue_of(name),
         "job_variables": target.job_variables(name),
-        "parameter_openapi_schema": offer_artifacts(parameter_schema(flow).model_dump_for_openapi(), choices_of(name)),
+        "parameter_openapi_schema": offer_artifacts(
+            parameter_schema(flow).model_dump_for_openapi(), choices_of(name, made)
+        ),
         "enforce_parameter_schema": True,
     }
     return Deployment(target.deployment(name), flow, fields)
 
 
-def choices_of(name: DeploymentName) -> dict[str, list[str]]:
-    """The artifacts that a stage's form offers for each input: `latest`, and the newest ones of the store on this machine."""
+def newest_artifacts(store: str) -> list[Manifest]:
+    """The artifacts of a store, newest first; none of a remote one, which would have to be asked for each."""
+    made: Iterable[Manifest] = [] if "://" in store else Store(store).manifests()
+    return sorted(made, key=lambda one: str(one.provenance.get("started", "")), reverse=True)
+
+
+def choices_of(name: DeploymentName, made: Sequence[Manifest]) -> dict[str, list[str]]:
+    """The artifacts that a stage's form offers for each input: `latest`, and the newest ones. `made`: newest first."""
     if name == "pipeline" or name == "scaling":  # noqa: PLR1714 - so that mypy knows a stage is left
         return {}
-    made = sorted(Store.default().manifests(), key=lambda one: str(one.provenance.get("started", "")), reverse=True)
     choices = {}
     for role, given in stages.STEPS[name].inputs.items():
         ids = [one.id for one in made if one.stage == given.stage][:NUM_OFFERED]

@@ -101,8 +101,8 @@ class PrefectReporter(Reporter):
         rows: list[Row] = [{"name": name, "value": value} for name, value in figures.items()]
         self._write("table", f"{artifact_key(step.stage)}-counts", _json_table(rows), f"{manifest.id}, {outcome}")
         if not is_skipped:
-            rows = cost(manifest, Store.default(), cpu_seconds() - self.cpu_seconds)
-            self._write("table", f"{artifact_key(step.stage)}-cost", _json_table(rows), f"What {manifest.id} cost")
+            key = f"{artifact_key(step.stage)}-cost"
+            self.sender.send(partial(self._write_cost, key, manifest, cpu_seconds() - self.cpu_seconds), key)
 
     def close(self) -> None:
         """Give a server that answers some seconds to take what waits; what it does not take is sent later, in the background."""
@@ -135,6 +135,11 @@ class PrefectReporter(Reporter):
         else:
             change = {"data": percent, "description": description}
             client.request("PATCH", "/artifacts/{id}", path_params={"id": self.progress_id}, json=change)
+
+    def _write_cost(self, key: str, manifest: Manifest, seconds: float, client: SyncPrefectClient) -> None:
+        # In the sender's thread: a store that cannot be read must not fail a stage whose artifact is there.
+        rows = cost(manifest, Store.default(), seconds)
+        self._create("table", key, _json_table(rows), f"What {manifest.id} cost", client)
 
     def _write_inputs(
         self, key: str, heading: str, inputs: dict[str, str], recipe: str, command: str, client: SyncPrefectClient
