@@ -20,6 +20,8 @@ Ray Data is not used: it cannot resume, and a preempted node ends its pipeline (
 import contextlib
 import itertools
 import os
+import pickle
+import secrets
 import signal
 import socket
 import threading
@@ -107,14 +109,24 @@ class InFlight(Generic[S]):
         self.cluster, self.task = cluster, task
         self.waiting: deque[Attempt[S]] = deque(Attempt(name, shard) for name, shard in shards)
         self.running: dict[Any, Attempt[S]] = {}
-        self.progress = ray.remote(Progress).options(num_cpus=0, max_restarts=-1).remote()
+        name = f"progress-{secrets.token_hex(8)}"
+        self.progress = ray.remote(Progress).options(name=name, num_cpus=0, max_restarts=-1).remote()
         self.asked: Any = self.progress.ticks.remote()
         self.unfinished_ticks: dict[str, int] = {}
         self.finished_ticks = 0
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        # Put once: what all shards share is sent to a node once, and not with each of them.
-        self.job = ray.put(Job(task, code_digest(), environment))
-        self.remote = ray.remote(run_shard)
+        # Bytes, which a worker reads once (`ray_worker.run_shard`): as an object of Ray it would be read again for each shard.
+        self.job = pickle.dumps(Job(task, code_digest(), environment, name))
+        settings = {
+            "num_cpus": cluster.num_cpus,
+            "memory": cluster.memory_bytes,
+            "max_retries": 0,
+            "enable_task_events": False,  # or the server keeps 6 KB of each shard, for the dashboard
+        }
+        remote = ray.remote(run_shard)
+        # A node on which everything fails, as with a full disk, is always free: spread what has failed before.
+        self.first = remote.options(**settings)
+        self.again = remote.options(**settings, scheduling_strategy="SPREAD")
         self.capacity, self.capacity_at = 0, -CAPACITY_SECONDS
 
     def updates(self) -> Generator[Update]:
@@ -139,16 +151,8 @@ class InFlight(Generic[S]):
         return max(2 * self.capacity, MIN_IN_FLIGHT)
 
     def _submit(self, attempt: Attempt[S]) -> None:
-        is_again = attempt.num_failures > 0
-        remote = self.remote.options(
-            name=f"{self.task.stage} {attempt.name}",  # in Ray's dashboard and logs
-            num_cpus=self.cluster.num_cpus,
-            memory=self.cluster.memory_bytes,
-            max_retries=0,
-            # A node on which everything fails, as with a full disk, is always free: spread what has failed before.
-            scheduling_strategy="SPREAD" if is_again else "DEFAULT",
-        )
-        self.running[remote.remote(self.job, attempt.name, attempt.shard, self.progress)] = attempt
+        remote = self.again if attempt.num_failures else self.first
+        self.running[remote.remote(self.job, attempt.name, attempt.shard)] = attempt
 
     def _collect(self) -> list[Result]:
         """The results of the shards that have ended; waits up to POLL_SECONDS for the first."""

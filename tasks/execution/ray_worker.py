@@ -6,7 +6,9 @@ itself ends it when the stage's process dies.
 """
 
 import contextlib
+import functools
 import os
+import pickle
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -35,6 +37,7 @@ class Job(Generic[S]):
     task: Task[S]
     code_digest: str  # of the stage's process
     environment: Mapping[str, str]
+    progress: str  # the name of the actor `Progress`
 
 
 class Progress:
@@ -55,8 +58,9 @@ class Progress:
         return self.by_shard
 
 
-def run_shard(job: Job[S], name: str, shard: S, progress: Any) -> Record:
+def run_shard(pickled_job: bytes, name: str, shard: S) -> Record:
     """Do one shard. Returns its record. Raises WrongNode where this node has other code, or does not see the stage's folder."""
+    job: Job[S] = _read_job(pickled_job)
     task = job.task
     if code_digest() != job.code_digest:
         raise WrongNode(
@@ -72,12 +76,18 @@ def run_shard(job: Job[S], name: str, shard: S, progress: Any) -> Record:
         os.environ.pop(variable, None)
     # The node's own come last: a node that refuses private addresses does so whatever a stage says.
     os.environ.update({**job.environment, **NODES_OWN})
-    with guarding(task.lease), _reporting(name, progress):
+    with guarding(task.lease), _reporting(name, job.progress):
         return task.run(shard)
 
 
+@functools.lru_cache(maxsize=4)
+def _read_job(pickled: bytes) -> Job[Any]:
+    found: Job[Any] = pickle.loads(pickled)  # noqa: S301 - from the stage's process, as the shard is
+    return found
+
+
 @contextlib.contextmanager
-def _reporting(name: str, progress: Any) -> Iterator[None]:
+def _reporting(name: str, actor: str) -> Iterator[None]:
     """Report what this shard counts once a second. One that is done before costs nothing."""
     counted, over = 0, threading.Event()
 
@@ -86,12 +96,14 @@ def _reporting(name: str, progress: Any) -> Iterator[None]:
         counted += num
 
     def report() -> None:
-        is_reported = False
+        if over.wait(REPORT_SECONDS):
+            return
+        import ray
+
+        progress = ray.get_actor(actor)
         while not over.wait(REPORT_SECONDS):
             progress.report.remote(name, counted)
-            is_reported = True
-        if is_reported:
-            progress.report.remote(name, None)
+        progress.report.remote(name, None)
 
     report_ticks(count)
     threading.Thread(target=report, name="progress", daemon=True).start()
