@@ -9,11 +9,14 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.flows import load_flow_from_entrypoint
 
 from flows import launch
-from flows.deployments import deployments_of, flow_of
+from flows.deployments import choices_of, deployments_of, flow_of, newest_artifacts
 from flows.resources import DEPLOYMENT_NAMES, HOME, STARTERS, load_resources
 from flows.targets import TARGET_NAMES, Target, TargetName, job_template, make_target
 from model.errors import UserError
+from tasks.artifacts.manifest import Documents
+from tasks.artifacts.store import Store
 from tasks.web.http_client import REFUSE_PRIVATE
+from tests.support.tiny_models import finish
 
 RESOURCES = load_resources()
 EXECUTOR = "ray://head:10001"
@@ -123,3 +126,12 @@ def test_pipeline_launches_the_deployments_of_its_target(
     with pytest.raises(RuntimeError, match="ended as unknown"):
         launch.launch.fn("sft", "sft/0", {}, [])
     assert asked == [expected]
+
+
+def test_form_offers_the_artifacts_of_a_folder_and_asks_no_remote_store(store: Store) -> None:
+    finish(store, Documents, "ingest/abc")
+    finish(store, Documents, "filter/abc")
+    made = newest_artifacts(store.url)
+    assert choices_of("filter", made) == {"documents": ["latest", "ingest/abc"]}
+    assert choices_of("pipeline", made) == choices_of("export", made) == {}
+    assert newest_artifacts("s3://a-bucket-that-is-not-there") == []
