@@ -20,7 +20,6 @@ Ray Data is not used: it cannot resume, and a preempted node ends its pipeline (
 import contextlib
 import itertools
 import os
-import pickle
 import secrets
 import signal
 import socket
@@ -115,8 +114,9 @@ class InFlight(Generic[S]):
         self.unfinished_ticks: dict[str, int] = {}
         self.finished_ticks = 0
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        # Bytes, which a worker reads once (`ray_worker.run_shard`): as an object of Ray it would be read again for each shard.
-        self.job = pickle.dumps(Job(task, code_digest(), environment, name))
+        # Bytes, which a worker reads once (`ray_worker.run_shard`): as an object of Ray it would be read again for each shard. By
+        # cloudpickle, since the work of a script (`__main__`) is no module that a worker could import.
+        self.job = ray.cloudpickle.dumps(Job(task, code_digest(), environment, name))
         settings = {
             "num_cpus": cluster.num_cpus,
             "memory": cluster.memory_bytes,
