@@ -40,7 +40,7 @@ def test_amounts_are_converted_to_bytes(amount: str, expected: int) -> None:
     [
         ("cpu: 16, memory: 48Gi", "cpus: 16, memory: 48Gi", "stages.ingest.cpus: unknown field; did you mean cpu?"),
         ("dedup:   ", "dedupe:   ", "stages.dedupe: Input should be 'pipeline', 'ingest'"),
-        ("memory: 64Gi, gpus: 1", "memory: 64GB, gpus: 1", "stages.evaluate.memory: String should match"),
+        ("memory: 64Gi, gpus: 1", "memory: 64GB, gpus: 1", "stages.probe.memory: String should match"),
         ("pool: evaluation, cpu: 4", "pool: eval, cpu: 4", "stages.export.pool: Input should be 'data', 'training' or"),
         ("[{key: nvidia.com/gpu}]", "[{key: gpu, efect: x}]", "pools.training.tolerations.0.efect: unknown field"),
         ("crawl2chat-serve:latest", '"x; rm -rf /"', "images.serve: String should match pattern"),
