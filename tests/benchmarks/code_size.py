@@ -10,12 +10,15 @@ import ast
 import io
 import sys
 import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tests.benchmarks.harness import ROOT, print_table
+
+Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Source(NamedTuple):
@@ -31,7 +34,7 @@ class Source(NamedTuple):
 
 def main(checkouts: list[Path]) -> None:
     """Print one column per checkout."""
-    names = [checkout.name for checkout in checkouts]
+    names = ["this checkout" if checkout == ROOT else checkout.name for checkout in checkouts]
     columns = [figures(read_source(checkout)) for checkout in checkouts]
     rows = [[label, *(column[label] for column in columns)] for label in columns[0]]
     print_table("Size and documentation of the source", ["", *names], rows)
@@ -49,7 +52,7 @@ def read_source(checkout: Path) -> Source:
 def _count(source: Source, text: str) -> Source:
     tree = ast.parse(text)
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    documented = [tree, *(node for node in ast.walk(tree) if is_public(node))]
+    documented = [tree, *public_definitions(tree)]
     docstrings = [ast.get_docstring(node) for node in documented]  # type: ignore[arg-type]
     functions = [
         node.end_lineno - node.lineno + 1
@@ -66,10 +69,13 @@ def _count(source: Source, text: str) -> Source:
     )
 
 
-def is_public(node: ast.AST) -> bool:
-    """Whether a node is a class or function that other modules may use."""
-    is_definition = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-    return is_definition and not node.name.startswith("_")
+def public_definitions(scope: ast.Module | ast.ClassDef) -> Iterator[Definition]:
+    """The classes, functions and methods that other modules may use; a function within a function is none."""
+    for node in scope.body:
+        if isinstance(node, Definition) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from public_definitions(node)
 
 
 def figures(source: Source) -> dict[str, str]:
