@@ -1,11 +1,17 @@
 """What tests share: the folder of real data, where there is one, and a store of their own."""
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 
 from tasks.artifacts.store import Store
+
+# A shell starts its background jobs with SIGINT ignored, and so would be every process that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 SLOW = (  # files that start servers, training processes or whole runs; `make quick` leaves them out
