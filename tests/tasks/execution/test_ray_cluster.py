@@ -165,7 +165,7 @@ RUN = """if True:
     import sys
     from pathlib import Path
     from tasks.execution import ray_worker
-from tasks.execution.context import StageContext
+    from tasks.execution.context import StageContext
     from tasks.execution.lease import lease
     from tests.tasks.execution.test_ray_cluster import SETTINGS, context, half_written, map_shards, named
     folder = Path(sys.argv[1])
