@@ -139,7 +139,7 @@ class FolderLease:
                 )
             time.sleep(0.1)
 
-    def renew(self) -> None:
+    def keep(self) -> None:
         """Renew the lease until it is over or lost."""
         # A sixth, so that a few renewals may fail or come late before others count the lease as abandoned.
         while not self.is_over.wait(LEASE_SECONDS / 6):
@@ -181,10 +181,22 @@ def lease(folder: Path, log: Callable[[str], None] = logger.info, reads: Sequenc
         yield held
 
 
+class Renewable(Protocol):
+    """A lease that was taken: of a folder, or of an object store."""
+
+    is_over: threading.Event
+
+    def keep(self) -> None:
+        """Renew the lease until it is over or lost."""
+
+    def release(self) -> None:
+        """Give the lease back, unless another run has it."""
+
+
 @contextlib.contextmanager
-def renewed(held: FolderLease) -> Iterator[None]:
+def renewed(held: Renewable) -> Iterator[None]:
     """Renew a lease that was taken during the block, then give it back."""
-    renewer = threading.Thread(target=held.renew, name="lease", daemon=True)
+    renewer = threading.Thread(target=held.keep, name="lease", daemon=True)
     renewer.start()
     try:
         yield

@@ -182,7 +182,7 @@ def artifact_lease(
                 time.sleep(leases.LEASE_SECONDS / POLLS_PER_LEASE)
                 # A process that was stopped here may have lost the local lease, and must not go to the store with it.
                 local.check()
-        with _kept(held):
+        with renewed(held):
             yield held
 
 
@@ -200,7 +200,7 @@ def free_artifact(store: Store, artifact_id: str, abandoned: str = "") -> Iterat
         elif not held.take(abandoned):
             yield False
         else:
-            with _kept(held):
+            with renewed(held):
                 yield True
 
 
@@ -209,18 +209,6 @@ def _among_machines(store: Store, artifact_id: str, local: FolderLease, reads: S
     if store.remote is None or not store.remote.objects.can_swap:
         return None
     return StoreLease(store.remote.objects, artifact_id, local, reads)
-
-
-@contextlib.contextmanager
-def _kept(held: StoreLease) -> Iterator[None]:
-    renewer = threading.Thread(target=held.keep, name="store lease", daemon=True)
-    renewer.start()
-    try:
-        yield
-    finally:
-        held.is_over.set()
-        renewer.join()
-        held.release()
 
 
 def is_live(record: dict[str, Any], age_seconds: float) -> bool:
