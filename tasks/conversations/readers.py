@@ -136,7 +136,7 @@ def split(records: Iterable[Any], validation_fraction: float, source: str) -> Si
     for record in records:
         if isinstance(record, Preference) and record.is_tie:
             sides.dropped["dropped_equal_pairs"] += 1
-        elif _share(record) < validation_fraction:
+        elif is_validation(record, validation_fraction):
             sides.validation.append(record)
         else:
             sides.train.append(record)
@@ -166,7 +166,7 @@ def mixed(parts: Sequence[Sequence[R]], weights: Sequence[float], may_repeat: bo
     return chosen
 
 
-def _share(record: Conversation | Preference) -> float:
-    """A number in [0, 1) that the first user turn alone decides."""
+def is_validation(record: Conversation | Preference, fraction: float) -> bool:
+    """Whether a record is among the `fraction` that is kept for validation: its first user turn alone decides."""
     asked = next((message.content for message in record.messages if message.role == "user"), "")
-    return int.from_bytes(hashlib.sha256(asked.encode()).digest()[:4], "big") / 2**32
+    return int.from_bytes(hashlib.sha256(asked.encode()).digest()[:4], "big") / 2**32 < fraction

@@ -19,7 +19,6 @@ Departure: Llama 3 lets a language model write the questions and compare the ans
 answers are compared by normalised words.
 """
 
-import hashlib
 import json
 import random
 from collections import Counter
@@ -35,7 +34,7 @@ from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import BaseModel, Checkpoint, Conversations, Documents, Probes, SFTModel, Tokenizer
 from tasks.artifacts.step import ExistingArtifact, Outcome, Step, roles
 from tasks.artifacts.store import Store
-from tasks.conversations.readers import read_records
+from tasks.conversations.readers import is_validation, read_records
 from tasks.conversations.sources import ProbesConfig
 from tasks.execution.context import StageContext
 from tasks.probe.ask import Probed, ask_base_model, ask_chat_model, full_answer, opening
@@ -162,8 +161,11 @@ def probe_model(ctx: StageContext, config: ProbeConfig, inputs: ProbeInputs) -> 
         for fact in record.facts
     }
     counts: Counter[str] = Counter()
-    made = list(make_conversations(config, probed[BASE], stated, counts))
-    sides = {side: [talk for talk in made if _side(talk, config) == side] for side in ("train", "validation")}
+    sides: dict[str, list[Conversation]] = {"train": [], "validation": []}
+    for talk in make_conversations(config, probed[BASE], stated, counts):
+        # As the other conversations are split: a question is on one side whatever the model knows.
+        is_held_out = is_validation(talk, config.conversation_validation_fraction)
+        sides["validation" if is_held_out else "train"].append(talk)
     for side, talks in sides.items():
         counts[f"{side}_records"] = write_lines(ctx.folder / f"{side}.jsonl", map(normal_form, talks))
     return Outcome({"questions": len(questions), **counts}, metrics(probed))
@@ -260,13 +262,6 @@ def _talk(question: Question, reply: str, kind: str) -> Conversation:
     turns = (Message(role="user", content=question.question), Message(role="assistant", content=reply))
     facts = (question.fact,) if kind == "known" and question.fact else ()
     return Conversation(messages=turns, kind=f"probe/{kind}", facts=facts)
-
-
-def _side(talk: Conversation, config: ProbeConfig) -> str:
-    """By the hash of the question, so that it is on one side whatever the model knows."""
-    digest = hashlib.sha256(talk.messages[0].content.encode()).digest()
-    is_validation = int.from_bytes(digest[:4], "big") / 2**32 < config.conversation_validation_fraction
-    return "validation" if is_validation else "train"
 
 
 def metrics(probed: Mapping[str, Sequence[Probed]]) -> dict[str, float]:
