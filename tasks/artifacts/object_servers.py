@@ -25,13 +25,17 @@ from tasks.redaction import redact_text, redact_url
 S3_CONFIG = {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 1}}
 
 
-class S3Objects(Objects):
-    """Amazon's S3 and servers of its protocol. The tag of a version is its ETag."""
+class BucketObjects(Objects):
+    """Objects in a bucket, under a prefix of their keys."""
 
     def __init__(self, filesystem: Any, root: str, shown_url: str) -> None:
         super().__init__(filesystem, root, shown_url)
         self.bucket, _, prefix = self.root.partition("/")
         self.prefix = f"{prefix}/" if prefix else ""
+
+
+class S3Objects(BucketObjects):
+    """Amazon's S3 and servers of its protocol. The tag of a version is its ETag."""
 
     def _get(self, key: str, max_bytes: int) -> Stored:
         # Not cat_file: it gives no ETag, and a HEAD before or after could be of another version.
@@ -81,13 +85,8 @@ class S3Objects(Objects):
                 raise OSError(f"{failed.get('Key')} could not be deleted: {failed.get('Code')}")
 
 
-class GCSObjects(Objects):
+class GCSObjects(BucketObjects):
     """Google Cloud Storage. The tag of a version is its generation, a number that grows (cloud.google.com/storage/docs/request-preconditions)."""
-
-    def __init__(self, filesystem: Any, root: str, shown_url: str) -> None:
-        super().__init__(filesystem, root, shown_url)
-        self.bucket, _, prefix = self.root.partition("/")
-        self.prefix = f"{prefix}/" if prefix else ""
 
     def _get(self, key: str, max_bytes: int) -> Stored:
         name = self.prefix + key
@@ -224,7 +223,7 @@ def open_objects(url: str) -> Objects:
         ) from None
     kind: type[Objects] = {"s3": S3Objects, "s3a": S3Objects, "gs": GCSObjects, "gcs": GCSObjects}.get(
         scheme, OtherObjects
-    )  # type: ignore[type-abstract]
+    )
     return kind(filesystem, root, shown_url)
 
 

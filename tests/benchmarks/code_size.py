@@ -70,7 +70,7 @@ def _count(source: Source, text: str) -> Source:
 
 
 def public_definitions(scope: ast.Module | ast.ClassDef) -> Iterator[Definition]:
-    """The classes, functions and methods that other modules may use; a function within a function is none."""
+    """The classes, functions and methods that other modules may use; those within a function do not count."""
     for node in scope.body:
         if isinstance(node, Definition) and not node.name.startswith("_"):
             yield node

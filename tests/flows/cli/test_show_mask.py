@@ -1,4 +1,4 @@
-"""`crawl2chat show-mask`: what is learned can be told without colours, and no text of a conversation reaches the terminal as a command."""
+"""`crawl2chat show-mask`: what is learned can be seen without colours, and no text of a conversation reaches the terminal as a command."""
 
 import io
 import json
