@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from model.config import GenerateConfig
-from tasks.records.conversations import NO_ANSWER, Question, normal_form
+from tasks.records.conversations import Question, normal_form
+from tasks.records.few_shot import few_shot_page
 from tasks.shares import share
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def ask_few_shot(
 ) -> list[Answer]:
     """A base model's answers to questions after NUM_SHOTS of the `examples`, of which at least one must have a completion.
 
-    A question and its answer are two lines that begin with "Q:" and "A:", as on pages of questions. The reply is the rest of the line.
+    The reply is the rest of the line.
     """
     from model.inference.answers import holds, right_answers
     from model.inference.scoring import Answer as Reply
@@ -183,8 +184,10 @@ def ask_few_shot(
         return []
     # Each question has its own examples, so that no unlucky one spoils the whole measurement.
     rngs = (random.Random(f"{number} {question.question}") for number, question in enumerate(questions))
-    shots = ("\n".join(_shot(example) for example in rng.sample(known, min(NUM_SHOTS, len(known)))) for rng in rngs)
-    openings = [f"{shot}\nQ: {question.question}\nA:" for shot, question in zip(shots, questions, strict=True)]
+    openings = [
+        few_shot_page(question, rng.sample(known, min(NUM_SHOTS, len(known))))
+        for question, rng in zip(questions, rngs, strict=True)
+    ]
     texts = complete(model, tokenizer, openings, config, batch)
     progress(len(questions))
     answers = []
@@ -196,12 +199,6 @@ def ask_few_shot(
             Answer(FEW_SHOT, question, reply, is_refusal if question.split == "unknown" else is_held, is_refusal)
         )
     return answers
-
-
-def _shot(example: Question) -> str:
-    """A question with its answer, as pages have them."""
-    right = NO_ANSWER if example.split == "unknown" else f"{example.completion} {example.answer}."
-    return f"Q: {example.question}\nA: {right}"
 
 
 def _compared(model: str, question: Question, text: str) -> Answer:

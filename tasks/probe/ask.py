@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from model.config import GenerateConfig
 from tasks.probe.cloze import CLOZE
 from tasks.records.conversations import Question, normal_form
+from tasks.records.few_shot import few_shot_page
 
 if TYPE_CHECKING:
     from model.network.transformer import Transformer
@@ -43,11 +44,6 @@ class Probed:
         return cls(Question.model_validate(value), tuple(value["samples"]), value["num_right"])
 
 
-def full_answer(question: Question) -> str:
-    """The answer as a sentence, where the question has its opening."""
-    return f"{question.completion} {question.answer}." if question.completion else question.answer
-
-
 def opening(question: Question, examples: Sequence[Question], rng: random.Random, num_examples: int) -> str:
     """What a base model continues: the sentence of a cloze question, else a page of examples that ends in the question."""
     if question.kind == CLOZE:
@@ -55,8 +51,7 @@ def opening(question: Question, examples: Sequence[Question], rng: random.Random
     # Not the same fact in another form: the answer would stand on the page.
     others = [example for example in examples if not example.fact or example.fact != question.fact]
     shown = rng.sample(others, min(num_examples, len(others)))
-    pairs = [f"Q: {example.question}\nA: {full_answer(example)}" for example in shown]
-    return "\n".join([*pairs, f"Q: {question.question}\nA:"])
+    return few_shot_page(question, shown)
 
 
 def ask_base_model(

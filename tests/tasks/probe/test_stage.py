@@ -16,11 +16,12 @@ from tasks.artifacts.store import Store
 from tasks.conversations.sources import ProbesConfig, probes
 from tasks.execution.runner import execute
 from tasks.probe import stage
-from tasks.probe.ask import Probed, ask_base_model, full_answer, opening
+from tasks.probe.ask import Probed, ask_base_model, opening
 from tasks.probe.cloze import make_questions
 from tasks.probe.stage import ProbeConfig, decide, make_conversations, probe
 from tasks.records.conversations import Question
 from tasks.records.documents import Document
+from tasks.records.few_shot import full_answer
 from tasks.sample_web.chat import questions
 from tasks.sample_web.world import build_world
 from tests.support.documents import documents_of
