@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
@@ -23,6 +24,9 @@ from tasks.execution.context import StageContext
 from tasks.execution.launcher import Metrics, launch
 from tasks.execution.shared_checkpoints import shared_checkpoints
 from tasks.plots import picture
+
+if TYPE_CHECKING:
+    from model.network.transformer import Transformer
 
 PLOT_SECONDS = 60.0  # between two plots of the loss: one takes a part of a second, and metrics come with every step
 MAX_MARKERS = 30  # points of a curve that are marked one by one
@@ -154,6 +158,14 @@ def vocab_size(tokenizer: Tokenizer) -> int:
 def model_config(checkpoint: Checkpoint) -> ModelConfig:
     """The shape of a trained model, as its run file has it."""
     return ModelConfig.model_validate(json.loads((checkpoint.folder / "run.json").read_text())["model"])
+
+
+def load_language_model(checkpoint: Checkpoint) -> "Transformer":
+    """The model of a checkpoint, to ask it: on a GPU if there is one."""
+    # Here, so that a stage can be named and checked without torch, which takes seconds to import.
+    from model.network.huggingface import default_device, load_transformer
+
+    return load_transformer(checkpoint.folder).to(default_device())
 
 
 def check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from pydantic import ValidationError
 
 from model.config import GenerateConfig, explained
@@ -17,7 +16,7 @@ from model.errors import UserError
 from model.inference.cpu_kernels import make_decoder
 from model.inference.generate import stream
 from model.inference.tool_use import ToolLimits, ToolReply, ToolStep, stream_reply
-from model.network.huggingface import load_transformer
+from model.network.huggingface import default_device, load_transformer
 from model.tokenizer.chat import ChatTokenizer, Messages
 from model.tools.registry import Tools
 
@@ -104,7 +103,7 @@ class Chat:
     ) -> None:
         """Raises UserError if the tokenizer is not the model's, or a setting is out of range."""
         self.tokenizer = ChatTokenizer.load(tokenizer)
-        model = load_transformer(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+        model = load_transformer(folder).to(default_device())
         # Beyond the positions of its training a RoPE model gives poor text, without an error.
         self.max_tokens: int = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
         num_new = min(max_new_tokens, self.max_tokens // 2)  # at least half of the positions are left to the prompt

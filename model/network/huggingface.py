@@ -208,6 +208,11 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+def default_device() -> str:
+    """Where a model that only infers is put: a GPU if there is one, since one of billions of parameters is too slow on a CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_transformer(folder: Path) -> Transformer:
     """The language model in a folder, in evaluation mode."""
     model = Transformer(read_config(folder))

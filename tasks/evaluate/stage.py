@@ -18,7 +18,6 @@ from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import (
     Attributes,
     BaseModel,
-    Checkpoint,
     Crawl,
     Documents,
     Index,
@@ -44,6 +43,7 @@ from tasks.evaluate.report_card import render
 from tasks.execution.context import StageContext
 from tasks.markdown import Figures
 from tasks.records.conversations import Preference, Question, normal_form
+from tasks.training import load_language_model
 
 if TYPE_CHECKING:
     from model.network.transformer import Transformer
@@ -144,10 +144,10 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
         progress = partial(ctx.progress, total=len(asked), unit=f"questions to the {name}")
         # Not bound to a name, so that one model is freed before the next is loaded.
         chat[name] = knowledge.ask_chat_model(
-            name, load(artifact), tokenizer, asked, greedy, config.batch_sequences, progress
+            name, load_language_model(artifact), tokenizer, asked, greedy, config.batch_sequences, progress
         )
     tool_answers = ask_with_tools(ctx, config, inputs, tokenizer)
-    base = load(inputs.base)
+    base = load_language_model(inputs.base)
     # Drawn apart from the questions: one statement may belong to several wordings of a question, and is asked once.
     stated = knowledge.statements(questions, config.max_questions, config.seed)
     progress = partial(ctx.progress, total=2 * len(stated), unit="statements of the base model")
@@ -192,19 +192,10 @@ def ask_with_tools(
     greedy = GenerateConfig(max_new_tokens=2 * config.max_new_tokens, temperature=0.0)
     progress = partial(ctx.progress, total=len(questions), unit="questions with tools")
     # Not the policy: RLHF has no prompts with tools yet.
-    model = load(inputs.assistant)
+    model = load_language_model(inputs.assistant)
     return tool_use.ask_with_tools(
         "assistant", model, tokenizer, questions, inputs.index, greedy, config.batch_sequences, progress
     )
-
-
-def load(checkpoint: Checkpoint) -> "Transformer":
-    """A language model, on a GPU if there is one: a model of billions of parameters is too slow on a CPU."""
-    import torch
-
-    from model.network.huggingface import load_transformer
-
-    return load_transformer(checkpoint.folder).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def publish(ctx: StageContext, figures: Figures, num_questions: int) -> Outcome:
@@ -224,12 +215,11 @@ def reward_metrics(config: EvaluateConfig, inputs: EvaluateInputs, tokenizer: "C
 
     The fault of the rejected reply is the last part of a pair's `kind`, such as "rude" in "fact/rude".
     """
-    import torch
 
     from model.inference.scoring import pair_accuracy
-    from model.network.huggingface import load_reward_model
+    from model.network.huggingface import default_device, load_reward_model
 
-    model = load_reward_model(inputs.reward_model.folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_reward_model(inputs.reward_model.folder).to(default_device())
     # The first ones of the file, not a sample of it. A user's pairs may have no `kind`, and are counted under "all" alone.
     pairs = list(read_records(Preference, inputs.preferences.folder / "validation.jsonl"))[: config.max_preferences]
     # No held-out pairs, no accuracy: the mean of nothing would be NaN, which JSON lacks.

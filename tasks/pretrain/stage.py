@@ -155,13 +155,13 @@ def write(folder: Path, model: "Transformer", max_tokens: int) -> None:
 def validate(ctx: StageContext, settings: TrainRun, model: "Transformer") -> dict[str, float]:
     """The loss on held-out text as a training run measures it, on a GPU if there is one; empty where no text is held out."""
     import numpy as np
-    import torch
 
     from model.data.dataloader import open_validation
+    from model.network.huggingface import default_device
     from model.training.objectives import LanguageObjective, measures
 
     config, encoder = settings.train, ChatTokenizer.load(settings.tokenizer)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     # 0.0: z-loss is a term of training only.
     objective = LanguageObjective(model, encoder, 0.0, config.mask_across_documents).to(device)
     if (held_out := open_validation(settings, encoder)) is None:

@@ -37,12 +37,13 @@ from tasks.artifacts.store import Store
 from tasks.conversations.readers import is_validation, read_records
 from tasks.conversations.sources import ProbesConfig
 from tasks.execution.context import StageContext
-from tasks.probe.ask import Probed, ask_base_model, ask_chat_model, full_answer, opening
+from tasks.probe.ask import Probed, ask_base_model, ask_chat_model, opening
 from tasks.probe.cloze import CLOZE, make_questions
 from tasks.probe.knowledge import knowledge_by_mentions, render
 from tasks.records.conversations import Conversation, Message, Question, normal_form
 from tasks.records.documents import read_documents
-from tasks.training import check_vocabulary, tokenizer_file
+from tasks.records.few_shot import full_answer
+from tasks.training import check_vocabulary, load_language_model, tokenizer_file
 
 if TYPE_CHECKING:
     from model.network.transformer import Transformer
@@ -196,7 +197,7 @@ def ask_in_shards(
     for start in range(0, len(questions), SHARD_QUESTIONS):
         record = ctx.state / f"{model.manifest.stage}-{start:07}.jsonl"
         if not record.exists():
-            loaded = loaded or _load(model)
+            loaded = loaded or load_language_model(model)
             asked = questions[start : start + SHARD_QUESTIONS]
             # A seed for each shard: one that is asked again after a kill gets the same samples.
             settings = GenerateConfig(
@@ -213,15 +214,6 @@ def ask_in_shards(
         ctx.progress(
             min(start + SHARD_QUESTIONS, len(questions)), len(questions), f"questions to the {model.manifest.stage}"
         )
-
-
-def _load(checkpoint: Checkpoint) -> "Transformer":
-    """A language model, on a GPU if there is one."""
-    import torch
-
-    from model.network.huggingface import load_transformer
-
-    return load_transformer(checkpoint.folder).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def make_conversations(
