@@ -11,6 +11,8 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 
+from model.processes import boot_id
+
 MACHINE, PROCESS = "crawl2chat.machine", "crawl2chat.process"
 START_TIME = 19  # of /proc/PID/stat, counted from the first field after the name in parentheses
 
@@ -38,8 +40,7 @@ def this_machine() -> str:
     """The boot of this machine and the namespace of process numbers; empty where there is no /proc."""
     # Not the name of the host: containers on one machine may share it and see other processes.
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+        return f"{boot_id()}/{Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
 

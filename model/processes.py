@@ -54,6 +54,11 @@ class LeaseFile:
         return record is not None and record.get("token") == self.token and lock_state(alive_file(self.path)) != "free"
 
 
+def boot_id() -> str:
+    """Names this boot of this machine; a host's name may be that of several. Raises OSError where there is no /proc."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
 def alive_file(lease: Path) -> Path:
     """The file on which the holder of `lease` keeps a kernel lock for as long as it lives."""
     return lease.with_name(f".{lease.name}.alive")

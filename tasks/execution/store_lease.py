@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import UserError
-from model.processes import LeaseLost
+from model.processes import LeaseLost, boot_id
 from tasks.artifacts.objects import Conflict, Objects
 from tasks.artifacts.store import Store
 from tasks.execution import lease as leases
@@ -221,7 +221,7 @@ def _identity(root: Path) -> str:
     """Names the cache folder of this machine: the runs that share its kernel locks, and no others."""
     # A file with a random name would be copied along with an image or a snapshot, and then two machines would have one name.
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        boot = boot_id()
     except OSError:  # not Linux: nobody's
         return secrets.token_hex(16)
     stat = root.stat()
