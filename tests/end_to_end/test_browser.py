@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.artifacts.store import Store
-from tests.support.prefect_servers import LocalPrefect, wait_for
+from tests.support.prefect_servers import LocalPrefect, running_server, wait_for
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -25,14 +25,10 @@ SAMPLE = {"sample": {"num_articles": 40, "num_files": 2}, "num_workers": 1}
 
 @pytest.fixture(scope="module")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
-    local = LocalPrefect(tmp_path_factory.mktemp("prefect"))
-    try:
-        local.start_server()
+    with running_server(tmp_path_factory.mktemp("prefect")) as local:
         local.deploy()
         local.start_worker()
         yield local
-    finally:
-        local.stop()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 from flows.recipes import STAGE_NAMES
 from tasks.artifacts.store import Store
-from tests.support.prefect_servers import LocalPrefect, wait_for
+from tests.support.prefect_servers import LocalPrefect, running_server, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -29,16 +29,13 @@ SETTINGS = [
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
     """A server with all deployments and a worker. What its log reports as an error fails the last test that uses it."""
     # The scheduler's own loop runs each minute by default; one that fails must do so within the tests.
-    local = LocalPrefect(tmp_path_factory.mktemp("prefect"), PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="10")
-    try:
-        local.start_server()
+    loop = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "10"}
+    with running_server(tmp_path_factory.mktemp("prefect"), **loop) as local:
         local.deploy()
         local.deploy()  # the second time changes nothing
         local.start_worker()
         yield local
         assert not local.errors()
-    finally:
-        local.stop()
 
 
 def snapshot(prefect: LocalPrefect) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.prefect_servers import LocalPrefect, wait_for
+from tests.support.prefect_servers import LocalPrefect, running_server, wait_for
 from tests.support.reporting_stages import ReportingStage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -19,12 +19,8 @@ AWAY_SECONDS = 12.0  # longer than that; tests/benchmarks/prefect_outage.py outl
 
 @pytest.fixture
 def prefect(tmp_path: Path) -> Iterator[LocalPrefect]:
-    local = LocalPrefect(tmp_path)
-    try:
-        local.start_server()
+    with running_server(tmp_path) as local:
         yield local
-    finally:
-        local.stop()
 
 
 def test_stage_continues_while_the_server_is_away_and_its_reports_arrive_later(prefect: LocalPrefect) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flows.training_slot import LIMIT, QUEUE
-from tests.support.prefect_servers import LocalPrefect, kill, wait_for
+from tests.support.prefect_servers import LocalPrefect, kill, running_server, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -75,12 +75,8 @@ class Slots:
 
 @pytest.fixture(scope="module")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
-    local = LocalPrefect(tmp_path_factory.mktemp("prefect"))
-    try:
-        local.start_server()
+    with running_server(tmp_path_factory.mktemp("prefect")) as local:
         yield local
-    finally:
-        local.stop()
 
 
 @pytest.fixture

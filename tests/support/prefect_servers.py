@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -161,3 +161,14 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+@contextlib.contextmanager
+def running_server(folder: Path, **settings: str) -> Iterator[LocalPrefect]:
+    """A server in a folder, which ends with the block, with all that was started with it."""
+    local = LocalPrefect(folder, **settings)
+    try:
+        local.start_server()
+        yield local
+    finally:
+        local.stop()
