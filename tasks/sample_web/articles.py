@@ -25,7 +25,7 @@ from tasks.sample_web.world import DATA, Entity, Fact, World, is_of
 PLANNED_ARTICLES = 2400
 
 SINGLE_FRACTION = 0.1  # of the biographies, those that have an article for themselves
-SPLIT_FRACTION = 0.3  # of the biographies, those that are told in two articles
+SPLIT_FRACTION = 0.3  # of the biographies, those that are spread over two articles
 TAIL_FRACTION = 0.25  # of the articles about several topics, those that name a one-off, too
 ONE_OFF_FORMS = (1, 1, 3, 3, 2)  # the weights of FORMS in questions about one-offs
 TAGGED_FRACTION = 0.8  # of the articles about several topics, those that begin with a line of tags
@@ -170,7 +170,7 @@ def _overlap(one: Biography, two: Biography) -> bool:
 
 
 def _invent_facts(world: World, stranger: Entity, number: int, rng: random.Random) -> list[Fact]:
-    """Facts of a one-off: told once, and in no list of the world's facts."""
+    """Facts of a one-off: stated once, and in no list of the world's facts."""
     relations = [
         relation for relation in RELATIONS.values() if is_of(stranger, relation.subject) and not relation.backward
     ]

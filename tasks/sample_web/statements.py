@@ -1,7 +1,7 @@
 """Statements of facts: the slots of a relation's patterns, clauses and sentences.
 
 Reads a World; writes nothing. A sentence is composed (frame x clause x the subject's form), so that two articles rarely state a fact in the
-same words: knowledge that is always told in one wording cannot be extracted by another (Allen-Zhu and Li 2023, section 4).
+same words: knowledge that is always stated in one wording cannot be extracted by another (Allen-Zhu and Li 2023, section 4).
 """
 
 import random
@@ -14,8 +14,8 @@ from tasks.sample_web.relations import RELATIONS
 from tasks.sample_web.world import DATA, Entity, Fact, World
 
 FRAMED_FRACTION = 0.2  # of the statements, those with words around the clause: "As every child knows, ..."
-PAIRED_FRACTION = 0.25  # of neighbouring facts about one subject, those told in one sentence
-REVERSED_FRACTION = 0.4  # of the statements of relations that are told in both directions
+PAIRED_FRACTION = 0.25  # of neighbouring facts about one subject, those stated in one sentence
+REVERSED_FRACTION = 0.4  # of the statements of relations that are stated in both directions
 _PRONOUNS = {"she": ("her", "her", "woman"), "he": ("his", "him", "man"), "it": ("its", "it", "thing")}
 
 

@@ -25,7 +25,7 @@ KINDS = ("person", "city", "book")
 
 
 class Group(Config):
-    """Entities whose facts are told equally often."""
+    """Entities whose facts are stated equally often."""
 
     mentions: int = Field(ge=1, description="Articles that tell each fact.")
     is_heldout: bool = Field(description="Whether no page and no conversation asks about them.")

@@ -1,4 +1,4 @@
-"""A stage that reports to a Prefect server until it is told to end, in a process, and what the server has of it afterwards."""
+"""A stage that reports to a Prefect server until it is asked to end, in a process, and what the server has of it afterwards."""
 
 import subprocess
 import sys
