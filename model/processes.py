@@ -72,10 +72,16 @@ def writers_file(lease: Path) -> Path:
 def read_lease(path: Path) -> dict[str, Any] | None:
     """The record of a lease; None where nobody holds it. A record that is not JSON is one without a token."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return parse_lease(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError:
+
+
+def parse_lease(data: bytes) -> dict[str, Any]:
+    """The record of a lease; empty where it is damaged: it is taken over when nobody renews it."""
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 

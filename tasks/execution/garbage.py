@@ -17,13 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from model.errors import UserError
-from model.processes import alive_file, lock_state, read_lease
+from model.processes import alive_file, lock_state, parse_lease, read_lease
 from tasks.artifacts.manifest import MANIFEST, Manifest, check_id, is_bookkeeping
 from tasks.artifacts.objects import Listed
 from tasks.artifacts.remote import DamagedArtifact, object_key
 from tasks.artifacts.store import Store
 from tasks.execution.lease import LEASE
-from tasks.execution.store_lease import free_artifact, is_live, parse_record
+from tasks.execution.store_lease import free_artifact, is_live
 
 # A run that finds an artifact up to date holds no lease on it until the next stage reads it.
 YOUNG_SECONDS = 3600.0
@@ -230,7 +230,7 @@ def _find_lease(store: Store, stored: Stored, now: float) -> None:
         if file.key == f"{stored.artifact_id}/{LEASE}" and (
             found := store.remote.objects.get(file.key, MAX_RECORD_BYTES)
         ):
-            record = parse_record(found.data)
+            record = parse_lease(found.data)
             if is_live(record, now - file.modified.timestamp()):
                 stored.reads = _reads(record)
             else:

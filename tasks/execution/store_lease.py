@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import UserError
-from model.processes import LeaseLost, boot_id
+from model.processes import LeaseLost, boot_id, parse_lease
 from tasks.artifacts.objects import Conflict, Objects
 from tasks.artifacts.store import Store
 from tasks.execution import lease as leases
@@ -65,7 +65,7 @@ class StoreLease:
         """Take the lease unless another machine holds it: whether it is ours now. `abandoned`: a version known to be of a dead run."""
         # The time after the answer: what was read is at least as old, so the wait is too long rather than too short.
         stored, now = self.objects.get(self.key, MAX_RECORD_BYTES), time.monotonic()
-        before = parse_record(stored.data) if stored else {}
+        before = parse_lease(stored.data) if stored else {}
         if stored and stored.tag != abandoned and not self._is_free(before, stored.tag, now):
             return False
         # Kleppmann's fencing number. Nothing compares it: a swap in the version that was read is stronger. It shows how often a stage
@@ -226,15 +226,6 @@ def _identity(root: Path) -> str:
         return secrets.token_hex(16)
     stat = root.stat()
     return f"{boot} {stat.st_dev} {stat.st_ino}"
-
-
-def parse_record(data: bytes) -> dict[str, Any]:
-    """The record of a lease; empty where it is damaged."""
-    try:
-        record = json.loads(data)
-    except (ValueError, RecursionError):  # damaged: it is taken over when nobody renews it
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _number(record: dict[str, Any]) -> int:
