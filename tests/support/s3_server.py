@@ -54,11 +54,9 @@ class S3Server:
                     f"-dir={self.folder / 'data'}",
                     *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-master.telemetry=false"),
                     *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-metricsPort={self.ports['metrics']}"),
-                    *(
-                        "-master.volumeSizeLimitMB=64",
-                        "-volume.max=40",
-                        f"-s3.config={self.folder / 'identities.json'}",
-                    ),
+                    # Each bucket takes seven volumes at its first object, and each test has its own bucket. An empty volume takes no space.
+                    *("-master.volumeSizeLimitMB=64", "-volume.max=400"),
+                    f"-s3.config={self.folder / 'identities.json'}",
                     *ports,
                     *grpc,
                 ],
