@@ -47,7 +47,7 @@ class ProcessPool:
         workers = _fork_server(task.work.__module__)
         done: Synchronized[int] = workers.Value("q", 0)
         num_workers = min(task.num_workers or os.cpu_count() or 1, len(shards))
-        with ProcessPoolExecutor(num_workers, workers, _start_worker, (done, task.lease)) as pool:
+        with ProcessPoolExecutor(num_workers, workers, _start_worker, (done, task.lease, dict(os.environ))) as pool:
             try:
                 yield from _updates(workers, _submit(pool, task, shards), done)
             except BaseException:  # GeneratorExit among them: the caller wants no more
@@ -130,7 +130,11 @@ def _result(name: str, future: Future[Record]) -> Result:
     return Result(name, future.result())
 
 
-def _start_worker(done: "Synchronized[int]", lease: LeaseFile | None) -> None:
+def _start_worker(done: "Synchronized[int]", lease: LeaseFile | None, environment: dict[str, str]) -> None:
+    # The server that this process was forked from keeps the variables of the time when it started: credentials may be newer.
+    os.environ.clear()
+    os.environ.update(environment)
+
     def count(num: int) -> None:
         with done.get_lock():
             done.value += num

@@ -49,6 +49,22 @@ def test_counts_are_summed_and_finished_shards_are_not_run_again(tmp_path: Path)
     assert map_shards(context(tmp_path), work, failing, **settings) == {"documents": 4}
 
 
+def read_variable(name: str) -> Counts:
+    return {"value": int(os.environ.get(name, "0"))}
+
+
+def test_workers_have_the_environment_of_the_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server that workers are forked from was started by an earlier stage, before new credentials were there."""
+    settings = {"num_workers": 1, "total": 1, "unit": "variables"}
+    for value in ("1", "2"):
+        monkeypatch.setenv("CRAWL2CHAT_TEST_VALUE", value)
+        shards = [(f"shard-{value}", "CRAWL2CHAT_TEST_VALUE")]
+        assert map_shards(context(tmp_path / value), read_variable, shards, **settings) == {"value": int(value)}
+    monkeypatch.delenv("CRAWL2CHAT_TEST_VALUE")
+    shards = [("shard", "CRAWL2CHAT_TEST_VALUE")]
+    assert map_shards(context(tmp_path / "none"), read_variable, shards, **settings) == {"value": 0}
+
+
 def test_record_that_a_power_cut_left_empty_has_its_shard_done_again(tmp_path: Path) -> None:
     shards = [(name, f"{tmp_path}/{name}") for name in ("a", "b")]
     settings = {"num_workers": 1, "total": 4, "unit": "documents"}
