@@ -65,7 +65,7 @@ def train(
     # Once more for the last minute, and for samples that were written after the last line of metrics.
     follower.plot()
     follower.report_samples()
-    (ctx.folder / "run.json").write_text(run_file.read_text())
+    (ctx.folder / "run.json").write_text(without_store(run_file.read_text(), ctx))
     (ctx.folder / "run.log").write_bytes(run_file.with_suffix(".log").read_bytes())
     summary = json.loads((ctx.folder / "summary.json").read_text())
     # JSON keeps 3 and 3.0 apart: what the training process counted is an int, what it measured a float.
@@ -111,6 +111,13 @@ class Follower:
         curves = [name for name in wanted if any(name in line for line in lines)]
         if lines:
             self.ctx.markdown("curve", curve(lines, curves), "by step")
+
+
+
+def without_store(run: str, ctx: StageContext) -> str:
+    """The JSON of a run with its paths relative to the store: where that lies on this machine is nobody's business who gets the model."""
+    store = json.dumps(f"{ctx.folder.parents[1]}/", ensure_ascii=False)[1:-1]
+    return run.replace(f'"{store}', '"')
 
 
 def read_metrics(path: Path) -> list[Metrics]:

@@ -24,7 +24,7 @@ from tasks.artifacts.step import ExistingArtifact, Outcome, Step, roles
 from tasks.artifacts.store import Store
 from tasks.execution.context import StageContext
 from tasks.pretrain.open_weights import adapted
-from tasks.training import check_tokens, paths, tokenizer_file, train, vocab_size
+from tasks.training import check_tokens, paths, tokenizer_file, train, vocab_size, without_store
 
 if TYPE_CHECKING:
     from model.network.transformer import Transformer
@@ -138,7 +138,7 @@ def take(ctx: StageContext, settings: TrainRun, initial_model: Resource, tokeniz
     write(ctx.folder, model, max_tokens)
     # run.json as a training run leaves it, since later stages read the model's shape from there (tasks/training.py).
     adapted_run = settings.model_copy(update={"model": model.config})
-    (ctx.folder / "run.json").write_text(adapted_run.model_dump_json(indent=1))
+    (ctx.folder / "run.json").write_text(without_store(adapted_run.model_dump_json(indent=1), ctx))
     counts = {"parameters": num_parameters(model.config), "steps": 0, "tokens": 0}
     metrics = validate(ctx, settings, model) if settings.train.eval_sequences else {}
     (ctx.folder / "summary.json").write_text(json.dumps(counts | metrics, indent=1) + "\n")

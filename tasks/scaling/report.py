@@ -1,6 +1,5 @@
 """The results of a scaling study as Markdown and as a plot. Reads and writes nothing; tasks/scaling/stage.py computes the figures."""
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -93,9 +92,11 @@ def prediction_section(figures: Figures) -> str:
         return "## The predicted run\n\n" + note + _prediction_table(rows) + "\nIt is not trained yet.\n"
     rows.append(["Measured", f"{measured['loss_nats']:.3f}", "", f"{measured['bits_per_byte']:.3f}"])
     error = figures["error"]
+    of_fall = error["error_of_fall_fraction"]
     ending = (
-        f"\nThe error is {100 * error['error_fraction']:+.2f}% of the loss, and {100 * error['error_of_fall_fraction']:+.0f}% of the fall "
-        f"below the best of the runs above. It was trained for {measured['epochs']:.2f} epochs.\n"
+        f"\nThe error is {100 * error['error_fraction']:+.2f}% of the loss"
+        + (f", and {100 * of_fall:+.0f}% of the fall below the best of the runs above" if of_fall is not None else "")
+        + f". It was trained for {measured['epochs']:.2f} epochs.\n"
     )
     return "## The predicted run\n\n" + note + _prediction_table(rows) + ending
 
@@ -168,11 +169,3 @@ def _draw_target(axes: "Axes", figures: Figures) -> None:
     axes.errorbar([at], [loss], spread, fmt="o", label=f"{count(size)}, predicted", **red)
     if measured := figures.get("measured"):
         axes.plot([at], [measured["loss_nats"]], "x", color="black", markersize=7, label=f"{count(size)}, measured")
-
-
-def svg(figure: "Figure") -> str:
-    """The plot as an SVG document."""
-    # The file holds the date and random ids, so that its bytes differ from run to run.
-    picture = io.StringIO()
-    figure.savefig(picture, format="svg")
-    return picture.getvalue()

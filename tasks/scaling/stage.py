@@ -9,7 +9,6 @@ Departs from Hoffmann et al. 2022 in size: nine runs where they had over 400, so
 tokens seen: the law takes repeated tokens for fresh ones, and the report states the epochs.
 """
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,8 @@ from tasks.artifacts.manifest import BaseModel, Report
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
 from tasks.markdown import Figures
-from tasks.scaling.report import draw, render, svg
+from tasks.plots import picture, svg
+from tasks.scaling.report import draw, render
 from tasks.training import model_config
 
 VERSION = 3
@@ -86,20 +86,18 @@ def fit_scaling_law(ctx: StageContext, config: ScalingConfig, inputs: ScalingInp
     figures = predict(config, seen, num_parameters)
     if target:
         figures |= compare(figures, read(target))
-    picture = svg(draw(figures))
+    plot = draw(figures)
     report = render(figures)
-    write_atomically(ctx.folder / "scaling.svg", picture)
+    write_atomically(ctx.folder / "scaling.svg", svg(plot))
     write_atomically(ctx.folder / "report.json", json.dumps(figures, indent=1))
     write_atomically(ctx.folder / "report.md", f"{report}\n![Loss by tokens and size](scaling.svg)\n")
     # A link to scaling.svg leads nowhere in the Prefect UI, which shows the page without the folder: there the picture is part of it.
-    encoded = base64.b64encode(picture.encode()).decode()
-    ctx.markdown(
-        "report", f"{report}\n![Loss](data:image/svg+xml;base64,{encoded})", "A run predicted from smaller ones"
-    )
+    ctx.markdown("report", f"{report}\n{picture(plot, 'Loss by tokens and size')}", "A run predicted from smaller ones")
     ctx.table("runs", figures["runs"], "What the law was fitted to")
     metrics = {f"law/{name}": value for name, value in figures["law"].items()}
     metrics |= {f"predicted/{name}": figures["predicted"][name] for name in ("loss_nats", "bits_per_byte")}
-    return Outcome({"runs": len(seen)}, metrics | figures.get("error", {}))
+    metrics |= {name: error for name, error in figures.get("error", {}).items() if error is not None}
+    return Outcome({"runs": len(seen)}, metrics)
 
 
 def read(checkpoint: BaseModel) -> Trained:
@@ -174,9 +172,11 @@ def compare(figures: Figures, measured: Trained) -> Figures:
     than the best run.
     """
     predicted, best = figures["predicted"]["loss_nats"], min(run["loss_nats"] for run in figures["runs"])
-    # The denominator is the gain of the target over the best run. abs() keeps the sign that of the error where the target does worse.
+    # The gain of the target over the best run. abs() keeps the sign that of the error where the target does worse.
+    fall = abs(best - measured.loss_nats)
     error = {
         "error_fraction": predicted / measured.loss_nats - 1,
-        "error_of_fall_fraction": (predicted - measured.loss_nats) / abs(best - measured.loss_nats),
+        # Of no fall there is no fraction; None and not infinity, which JSON does not have.
+        "error_of_fall_fraction": (predicted - measured.loss_nats) / fall if fall else None,
     }
     return {"measured": measured._asdict(), "error": error}

@@ -65,6 +65,8 @@ def test_pretrain_mixes_in_tokens_of_the_same_vocabulary(store: Store) -> None:
     assert summary["mixture/1/epochs"] == pytest.approx(2 * summary["epochs"], rel=0.01)
     assert summary["mixture/2/epochs"] == pytest.approx(summary["epochs"], rel=0.01)
     assert pretrain(tokens, tokenizer, config(more=1.0)).id != pretrain(tokens, tokenizer, config(more=2.0)).id
+    run = json.loads((store.folder(manifest.id) / "run.json").read_text())
+    assert (run["output"], run["tokenizer"]) == (manifest.id, "tokenizer/a/tokenizer.json")  # not where the store lies
     said = [json.loads(line)["step"] for line in (store.folder(manifest.id) / "samples.jsonl").open(encoding="utf-8")]
     assert said == [2, 2, 2, 4, 4, 4]
 

@@ -28,6 +28,7 @@ from tasks.execution.reporter import Reporter, reporting
 from tasks.execution.runner import execute
 from tasks.pretrain.stage import PretrainConfig
 from tasks.scaling.report import runs_section
+from tasks.scaling.stage import Trained, compare
 from tasks.scaling.stage import BUDGETS, SIZES, ScalingConfig, scaling
 from tests.model.data.test_dataloader import write_shard
 from tests.support.tiny_models import finish, write_model, write_tokenizer
@@ -247,6 +248,12 @@ def test_target_is_trained_after_the_forecast_and_the_rest_is_skipped(
     assert studied.asked == ["tokenize", "tokenize", "pretrain"]
     assert [summary["artifact"] for summary in studied.summaries] == [step.id for step in studied.planned[1:]]
     assert studied.store.latest("tiny", "scaling") == studied.planned.report.id
+
+
+def test_target_that_is_as_good_as_the_best_run_has_no_fall_to_divide_by() -> None:
+    figures = {"predicted": {"loss_nats": 2.0}, "runs": [{"loss_nats": 2.5}]}
+    as_good = Trained(1, 1, 2.5, 1.0, 1.0, 1.0)
+    assert compare(figures, as_good)["error"] == {"error_fraction": 2.0 / 2.5 - 1, "error_of_fall_fraction": None}
 
 
 def test_report_states_the_error_of_the_prediction(studied: Studied) -> None:
