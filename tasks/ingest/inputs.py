@@ -35,7 +35,7 @@ from tasks.web.download import head, is_http, open_file
 
 VERSION = 2
 SAMPLE_VERSION = (
-    4  # of what write_sample_web writes; 4: half of the questions and answers without a space after the colon
+    4  # of what write_sample_web writes; 4: questions and answers without a space after the colon, more "I don't know"
 )
 SAMPLE = "sample"
 ARCHIVE = re.compile(r"\.(arc|warc|wet|warc\.wet)(\.gz|\.zst)?$", re.I)

@@ -231,7 +231,7 @@ class _Composer:
     def exchange(self, rng: random.Random) -> _Exchange:
         """One exchange whose question belongs to this use."""
         makers = (self._fact, self._unknown, _arithmetic, _greeting, _joke, _story)
-        (make,) = rng.choices(makers, (54, 18, 11, 4, 3, 4))
+        (make,) = rng.choices(makers, (52, 22, 11, 4, 3, 4))
         while not _belongs((exchange := make(rng)).text, self.use):
             pass
         return exchange
