@@ -124,7 +124,7 @@ def _plan_biographies(world: World, scale: float, rng: random.Random) -> list[Bi
     for fact in world.facts:
         asked = 0 if fact.is_heldout else DATA.questions_per_fact
         num = int((fact.num_mentions - asked) * scale + rng.random())
-        is_reversible = RELATIONS[fact.relation].is_stated_both_ways
+        is_reversible = world.states_both_ways(RELATIONS[fact.relation])
         num_reversed = sum(rng.random() < 0.5 for _ in range(num)) if is_reversible else 0
         for topic, share in ((fact.subject, num - num_reversed), (fact.object, num_reversed)):
             slots = shares.setdefault(topic, [])
@@ -267,7 +267,7 @@ def _plan_pairs(world: World, scale: float, one_offs: Iterator[Entity], rng: ran
 
 def _ask_known(world: World, fact: Fact, form: Form, rng: random.Random) -> Pair:
     relation = RELATIONS[fact.relation]
-    asking = relation.asking(relation.is_stated_both_ways and rng.random() < 0.5)
+    asking = relation.asking(world.states_both_ways(relation) and rng.random() < 0.5)
     return Pair(ask(world, fact, asking, form, rng), answer(world, fact, asking), fact.id)
 
 

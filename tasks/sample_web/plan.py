@@ -1,7 +1,7 @@
 """The captures of the sample web's crawl, each with its expected outcome.
 
-Reads the world's articles and data/crawl.yaml; writes nothing. `plan_captures` is a pure function of the world, the seed and the number of
-articles. Every capture has its own random generator, so that one more page of a sort does not change the other sorts.
+Reads the world's articles and data/crawl.yaml; writes nothing. `plan_captures` is a pure function of the world and the
+settings. Every capture has its own random generator, so that one more page of a sort does not change the other sorts.
 """
 
 import base64
@@ -14,12 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tasks.sample_web.articles import Article, write_articles
+from tasks.sample_web.config import SampleWebConfig
 from tasks.sample_web.data import table
 from tasks.sample_web.foreign import LANGUAGES, write_foreign, write_sentence
 from tasks.sample_web.html import Page, Site, encode_page, page_path, render_page
 from tasks.sample_web.noise import JUNK, advertise, headline, prose, resource, shell, visitor_comment, write_junk
 from tasks.sample_web.personal import Personal, leak, person, personal_paragraph
 from tasks.sample_web.sites import BLOCKED, blocked_address, build_sites
+from tasks.sample_web.variants import repeat_passages
 from tasks.sample_web.world import World
 
 CRAWL_START = datetime.datetime(2024, 5, 18, tzinfo=datetime.UTC)
@@ -55,11 +57,15 @@ class Capture:
         return "sha1:" + base64.b32encode(hashlib.sha1(self.body, usedforsecurity=False).digest()).decode()
 
 
-def plan_captures(world: World, seed: int, num_articles: int) -> list[Capture]:
+def plan_captures(world: World, config: SampleWebConfig) -> list[Capture]:
     """Every capture of the crawl by date. The last one is to be truncated."""
+    seed = config.seed
     sites = build_sites(seed)
-    counts = {sort: max(10, round(share * num_articles)) for sort, share in SHARES.items()}
-    *stories, last = write_personal_articles(world, seed, num_articles, counts["personal"])
+    counts = {sort: max(10, round(share * config.num_articles)) for sort, share in SHARES.items()}
+    articles = list(write_articles(world, config.num_articles))
+    if config.repeated_passages:
+        articles = repeat_passages(articles, seed)
+    *stories, last = add_personal_data(articles, seed, counts["personal"])
     originals = [
         capture_article(*story, sites.english, random.Random(f"{seed}/article/{n}")) for n, story in enumerate(stories)
     ]
@@ -83,13 +89,10 @@ def plan_captures(world: World, seed: int, num_articles: int) -> list[Capture]:
     return sorted(captures, key=lambda capture: (capture.date, capture.url))
 
 
-def write_personal_articles(
-    world: World, seed: int, num_articles: int, num_personal: int
-) -> list[tuple[Article, Personal]]:
+def add_personal_data(articles: Sequence[Article], seed: int, num_personal: int) -> list[tuple[Article, Personal]]:
     """The articles, some with a paragraph of personal data."""
     rng = random.Random(f"{seed}/personal")
-    articles = list(write_articles(world, num_articles))
-    chosen = set(rng.sample(range(num_articles - 1), min(num_personal, num_articles - 1)))
+    chosen = set(rng.sample(range(len(articles) - 1), min(num_personal, len(articles) - 1)))
     stories = []
     for index, article in enumerate(articles):
         personal = personal_paragraph(rng) if index in chosen else Personal()

@@ -33,12 +33,15 @@ class Relation(Config):
     statements: list[str] = Field(min_length=1)
     forward: Asking
     reversed_statements: list[str] = Field([])
+    is_one_way: bool = Field(
+        False, description="Whether the reversed statements are left out unless the sample web has reversed pages."
+    )
     backward: Asking | None = Field(None, description="With it, an object belongs to one subject only.")
 
     @property
     def is_stated_both_ways(self) -> bool:
-        """Whether the web names the object first, too."""
-        return bool(self.reversed_statements)
+        """Whether the web names the object first, too, unless a setting changes that."""
+        return bool(self.reversed_statements) and not self.is_one_way
 
     def asking(self, is_backward: bool) -> Asking:
         """The wordings of one direction."""

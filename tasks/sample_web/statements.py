@@ -70,7 +70,7 @@ def state_all(world: World, topic: Entity, facts: Sequence[Fact], rng: random.Ra
             stated.append(_state_two(world, fact, waiting.pop(0), rng))
             is_known = True
             continue
-        is_reversible = RELATIONS[fact.relation].is_stated_both_ways
+        is_reversible = world.states_both_ways(RELATIONS[fact.relation])
         is_backward = is_reversible and (not is_subject or rng.random() < REVERSED_FRACTION)
         stated.append(state(world, fact, rng, is_known=is_subject and is_known, is_backward=is_backward))
         is_known = is_subject and not is_backward

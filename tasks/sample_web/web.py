@@ -32,15 +32,14 @@ from model.files import write_lines
 from tasks.sample_web.config import SampleWebConfig
 from tasks.sample_web.plan import CRAWL_START, Capture, plan_captures
 from tasks.sample_web.sites import write_blacklists
-from tasks.sample_web.world import World, build_world
+from tasks.sample_web.variants import build_variant
+from tasks.sample_web.world import World
 
 
 def write_sample_web(folder: Path, config: SampleWebConfig) -> dict[str, int]:
     """Write the five parts into `folder`. Returns counts of records, pages (responses and revisits), files and expected outcomes."""
-    world = build_world(config.seed)
-    captures = sorted(
-        plan_captures(world, config.seed, config.num_articles), key=lambda capture: (capture.date, capture.url)
-    )
+    world = build_variant(config)
+    captures = sorted(plan_captures(world, config), key=lambda capture: (capture.date, capture.url))
     (folder / "warc").mkdir(parents=True, exist_ok=True)
     per_file = -(-len(captures) // config.num_files)
     num_records = 0

@@ -88,6 +88,7 @@ class World:
     strangers: tuple[Entity, ...]
     tested_strangers: tuple[Entity, ...]
     one_offs: tuple[Entity, ...]
+    has_reversed_pages: bool = False
 
     @cached_property
     def by_name(self) -> dict[str, Entity]:
@@ -107,6 +108,10 @@ class World:
         for fact in self.facts:
             found.setdefault(fact.subject, []).append(fact)
         return found
+
+    def states_both_ways(self, relation: Relation) -> bool:
+        """Whether pages name the object of a relation first, too."""
+        return relation.is_stated_both_ways or (self.has_reversed_pages and bool(relation.reversed_statements))
 
     def of_kind(self, kind: str) -> list[Entity]:
         """The entities of a kind; "woman" is a person whose pronoun is she."""
