@@ -31,6 +31,7 @@ from tasks.sample_web import chat
 from tasks.sample_web.world import World, build_world
 
 VERSION = 8  # 8: many more strangers
+QUESTIONS_VERSION = 9  # 9: facts are also asked in the direction in which the web does not state them
 WHERE = (
     "a path, glob or URL of JSON Lines or a JSON array, which may be gzip, in any format of tasks/conversations/formats, such as "
     "chats.jsonl or gsm8k_text:train.jsonl where the format is stated; or 'sample' to compose them."
@@ -174,7 +175,8 @@ def probes(config: ProbesConfig, world_seed: int) -> Step[Probes] | None:
 
 
 def _all_questions(world: World, _: int) -> Iterable[Question]:
-    return chat.questions(world)
+    yield from chat.questions(world)
+    yield from chat.reversal_questions(world)
 
 
 def _sources(first: str, others: Mapping[str, float], num_records: int, world_seed: int) -> list[SourceConfig]:
@@ -206,7 +208,8 @@ def _step(kind: type[A], record: type[Record], asked: ChatDataConfig, run: Calla
                 check_source(record, source.source, config.validation_fraction, config.max_bad_fraction)
 
     stage = kind.__name__.lower()
-    return Step(stage, VERSION, kind, asked, {}, run=run, resolve=_find, check=check, is_source=True)
+    version = QUESTIONS_VERSION if issubclass(kind, Questions) else VERSION
+    return Step(stage, version, kind, asked, {}, run=run, resolve=_find, check=check, is_source=True)
 
 
 def _find(asked: ChatDataConfig) -> ChatDataConfig:

@@ -7,7 +7,11 @@ out, since a crawl of the real web has no ground truth and a user's questions ha
 from collections.abc import Sequence
 
 from tasks.evaluate.honesty import honesty_section
+from tasks.evaluate.in_context import in_context_section
 from tasks.evaluate.knowledge import FREQUENT_MENTIONS
+from tasks.evaluate.recital import recital_section
+from tasks.evaluate.reversal import reversal_section
+from tasks.evaluate.written_sums import sums_section
 from tasks.markdown import Figures, name, one_line, percent, size, table
 from tasks.records.histograms import histogram_row
 from tasks.shares import shown
@@ -48,6 +52,10 @@ def render(figures: Figures) -> str:
         facts_section,
         chat_section,
         honesty_section,
+        reversal_section,
+        sums_section,
+        in_context_section,
+        recital_section,
         tools_section,
         reward_section,
         samples_section,

@@ -2,8 +2,8 @@
 
 Reads one artifact of every stage (inputs.py). Writes a Report: `report.md`, one page for people; `report.json`, the same figures;
 `answers.jsonl`, every question with the models' replies. What is measured, and after whom, is in knowledge.py (facts), filter_truth.py
-(precision and recall of the filters, on a crawl with ground truth) and below: accuracy of the reward model on held-out pairs,
-and completions of the base model. Cost: generation of an answer to each question by two models dominates.
+(precision and recall of the filters, on a crawl with ground truth), reversal.py, recital.py, in_context.py, written_sums.py, and below:
+accuracy of the reward model on held-out pairs, and completions of the base model. Cost: generation of an answer to each question by two models dominates.
 """
 
 import json
@@ -31,15 +31,19 @@ from tasks.artifacts.manifest import (
     Tokens,
 )
 from tasks.artifacts.step import Outcome, Step, roles
+from tasks.conversations.identity import SAMPLE
 from tasks.conversations.readers import read_records
 from tasks.conversations.sources import QuestionsConfig
 from tasks.conversations.tool_sources import ToolQuestionsConfig
 from tasks.evaluate import figures as collect
-from tasks.evaluate import knowledge, tool_use
+from tasks.evaluate import knowledge, tool_use, written_sums
 from tasks.evaluate.honesty import honesty_figures
+from tasks.evaluate.in_context import in_context_figures
 from tasks.evaluate.inputs import EvaluateInputs
 from tasks.evaluate.knowledge import Answer
+from tasks.evaluate.recital import recital_figures
 from tasks.evaluate.report_card import render
+from tasks.evaluate.reversal import reversal_figures, reversal_questions
 from tasks.execution.context import StageContext
 from tasks.markdown import Figures
 from tasks.records.conversations import Preference, Question, normal_form
@@ -49,7 +53,7 @@ if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
-VERSION = 8  # 8: accuracy by kind of question, refusals over a threshold, calibration
+VERSION = 9  # 9: reversed questions, recital, in-context learning, tokens to think
 # The prefixes of their metrics: assistant/..., policy/...
 CHAT_MODELS = ("assistant", "policy")
 
@@ -63,6 +67,11 @@ class EvaluateConfig(QuestionsConfig, ToolQuestionsConfig):
     # Accuracy on 400 pairs has a standard error of at most 2.5%. A pair costs two forwards and no generation, far less than an answer.
     max_preferences: int = Field(400, ge=0, description="At most this many held-out pairs for the reward model.")
     # The sample's assistants reply in about 9 tokens. A model that has not learned to stop costs all 48 steps.
+    num_trials: int = Field(
+        60,
+        ge=0,
+        description="Passages of each frequency, prompts of made-up words of each length, and sums that models are given; 0: none.",
+    )
     max_new_tokens: int = Field(48, ge=1, le=4096, description="An answer is cut off after this many tokens.")
     batch_sequences: int = Field(64, ge=1, description="Sequences in a batch.")
     frequency_bounds: tuple[int, ...] = Field(
@@ -133,44 +142,31 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
     """Ask every model, score the reward model, and write the report."""
     from model.tokenizer.chat import ChatTokenizer
 
-    questions = list(read_records(Question, inputs.questions.folder / "questions.jsonl"))
+    # Reversed questions apart: they ask for what may not be stated, and would lower every share of what should be known.
+    reversals, questions = reversal_questions(read_records(Question, inputs.questions.folder / "questions.jsonl"))
     tokenizer = ChatTokenizer.load(inputs.tokenizer.folder / "tokenizer.json")
-    # Greedy: one reply, the same each time. Sampled replies would need many per question for the same certainty.
-    greedy = GenerateConfig(max_new_tokens=config.max_new_tokens, temperature=0.0)
     # Both chat models are asked the same questions, so that their accuracies can be compared.
     asked = knowledge.sample_questions(questions, config.max_questions, config.seed)
-    chat: dict[str, list[Answer]] = {}
-    for name, artifact in zip(CHAT_MODELS, (inputs.assistant, inputs.policy), strict=True):
-        progress = partial(ctx.progress, total=len(asked), unit=f"questions to the {name}")
-        # Not bound to a name, so that one model is freed before the next is loaded.
-        chat[name] = knowledge.ask_chat_model(
-            name, load_language_model(artifact), tokenizer, asked, greedy, config.batch_sequences, progress
-        )
+    reversals = knowledge.sample_questions(reversals, config.max_questions, config.seed)
+    chat, chat_reversals, sums = ask_chat_models(ctx, config, inputs, tokenizer, asked, reversals)
     tool_answers = ask_with_tools(ctx, config, inputs, tokenizer)
     base = load_language_model(inputs.base)
-    # Drawn apart from the questions: one statement may belong to several wordings of a question, and is asked once.
-    stated = knowledge.statements(questions, config.max_questions, config.seed)
-    progress = partial(ctx.progress, total=2 * len(stated), unit="statements of the base model")
-    facts = knowledge.ask_base_model(base, tokenizer, stated, greedy, config.batch_sequences, progress)
+    forward = [*ask_base_model(ctx, config, base, tokenizer, questions, asked), *chat["assistant"], *chat["policy"]]
+    backward = [*ask_backward(config, base, tokenizer, reversals), *chat_reversals]
     # Before the figures: should one of them fail, the stage is run again, and nothing is published without a manifest.
-    # Of what no conversation taught, and of the unknown: the base model and the chat models are compared on these.
-    shared = [question for question in asked if question.split in ("heldout_fact", "unknown")]
-    shots = [question for question in questions if question.split == "seen_wording"]
-    progress = partial(ctx.progress, total=len(shared), unit="questions to the base model")
-    few_shot = knowledge.ask_few_shot(base, tokenizer, shared, shots, greedy, config.batch_sequences, progress)
-    answers = [*chat["assistant"], *chat["policy"], *facts, *few_shot]
-    write_lines(ctx.folder / "answers.jsonl", [*(answer.as_json() for answer in answers), *tool_answers])
+    write_lines(ctx.folder / "answers.jsonl", [*(answer.as_json() for answer in [*forward, *backward]), *tool_answers])
     figures: Figures = {
         "documents": collect.documents_figures(inputs),
         "attributes": collect.attributes_figures(inputs.clean),
         "truth": collect.truth_figures(inputs),
         "language": collect.language_figures(inputs),
         "base": collect.base_figures(inputs.base),
-        "facts": knowledge.accuracy_by_mentions(
-            [*facts, *few_shot, *chat["assistant"], *chat["policy"]], config.frequency_bounds
-        ),
+        "facts": knowledge.accuracy_by_mentions(forward, config.frequency_bounds),
         "chat": {name: knowledge.chat_metrics(some) for name, some in chat.items()},
         "honesty": honesty_figures(chat),
+        "reversal": reversal_figures(forward, backward),
+        "sums": sums,
+        **try_base_model(config, inputs, base, tokenizer),
         "reward": reward_metrics(config, inputs, tokenizer),
         "completions": complete_openings(config, base, tokenizer),
         "examples": [answer.as_json() for answer in knowledge.examples(chat["policy"])],
@@ -179,6 +175,97 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
     if tool_answers:
         figures["tools"] = tool_use.tool_figures(tool_answers)
     return publish(ctx, figures, len(asked))
+
+
+def ask_chat_models(
+    ctx: StageContext,
+    config: EvaluateConfig,
+    inputs: EvaluateInputs,
+    tokenizer: "ChatTokenizer",
+    asked: list[Question],
+    reversals: list[Question],
+) -> tuple[dict[str, list[Answer]], list[Answer], Figures]:
+    """The chat models' answers by model, those to reversed questions, and the figures of their sums by model."""
+    chat: dict[str, list[Answer]] = {}
+    backward: list[Answer] = []
+    sums: Figures = {}
+    for name, artifact in zip(CHAT_MODELS, (inputs.assistant, inputs.policy), strict=True):
+        progress = partial(ctx.progress, total=len(asked) + len(reversals), unit=f"questions to the {name}")
+        model = load_language_model(artifact)
+        answers = knowledge.ask_chat_model(
+            name, model, tokenizer, [*asked, *reversals], greedy_settings(config), config.batch_sequences, progress
+        )
+        chat[name] = answers[: len(asked)]
+        backward += answers[len(asked) :]
+        sums |= ask_sums(config, name, model, tokenizer)
+        del model  # freed before the next one is loaded
+    return chat, backward, sums
+
+
+def greedy_settings(config: EvaluateConfig) -> GenerateConfig:
+    """How answers are generated: one reply, the same each time. Sampled replies would need many per question for the same certainty."""
+    return GenerateConfig(max_new_tokens=config.max_new_tokens, temperature=0.0)
+
+
+def ask_base_model(
+    ctx: StageContext,
+    config: EvaluateConfig,
+    base: "Transformer",
+    tokenizer: "ChatTokenizer",
+    questions: list[Question],
+    asked: list[Question],
+) -> list[Answer]:
+    """The base model's ends of statements, and its answers after examples to the questions that no conversation taught."""
+    # Drawn apart from the questions: one statement may belong to several wordings of a question, and is asked once.
+    stated = knowledge.statements(questions, config.max_questions, config.seed)
+    progress = partial(ctx.progress, total=2 * len(stated), unit="statements of the base model")
+    facts = knowledge.ask_base_model(base, tokenizer, stated, greedy_settings(config), config.batch_sequences, progress)
+    # Of what no conversation taught, and of the unknown: the base model and the chat models are compared on these.
+    shared = [question for question in asked if question.split in ("heldout_fact", "unknown")]
+    shots = [question for question in questions if question.split == "seen_wording"]
+    progress = partial(ctx.progress, total=len(shared), unit="questions to the base model")
+    few_shot = knowledge.ask_few_shot(
+        base, tokenizer, shared, shots, greedy_settings(config), config.batch_sequences, progress
+    )
+    return [*facts, *few_shot]
+
+
+def ask_backward(
+    config: EvaluateConfig, base: "Transformer", tokenizer: "ChatTokenizer", reversals: list[Question]
+) -> list[Answer]:
+    """The base model's answers to reversed questions: statements, ranked and completed, and after examples that are reversed, too."""
+
+    def progress(_: int) -> None:
+        """A few dozen questions: not reported."""
+
+    if not reversals:
+        return []
+    # A base model does not stop by itself, and an answer has some 20 tokens.
+    settings = GenerateConfig(max_new_tokens=min(24, config.max_new_tokens), temperature=0.0)
+    batch = config.batch_sequences
+    return [
+        *knowledge.ask_base_model(base, tokenizer, reversals, settings, batch, progress),
+        *knowledge.ask_few_shot(base, tokenizer, reversals, reversals, settings, batch, progress),
+    ]
+
+
+def try_base_model(
+    config: EvaluateConfig, inputs: EvaluateInputs, base: "Transformer", tokenizer: "ChatTokenizer"
+) -> Figures:
+    """What a base model does with examples and with the beginnings of passages, as figures."""
+    shards, batch = inputs.tokens.files("train/*.arrow"), config.batch_sequences
+    bounds = config.frequency_bounds
+    return {
+        "in_context": in_context_figures(base, tokenizer, config.num_trials, batch),
+        "recital": recital_figures(base, tokenizer.bos, shards, bounds, config.num_trials, batch),
+    }
+
+
+def ask_sums(config: EvaluateConfig, name: str, model: "Transformer", tokenizer: "ChatTokenizer") -> Figures:
+    """The figures of one chat model, by its name; none where the questions are a user's, whose models may work sums in other words."""
+    if config.questions != SAMPLE or not config.num_trials:
+        return {}
+    return {name: written_sums.sums_figures(model, tokenizer, config.num_trials, config.batch_sequences)}
 
 
 def ask_with_tools(

@@ -18,9 +18,9 @@ from tasks.records.messages import Message as Message  # noqa: PLC0414 - exporte
 from tasks.records.messages import Record, Text, check_turns
 from tasks.records.mistakes import mistake
 
-# The first three are of the sample web: a fact asked in a wording that training saw, in one that it did not, and a fact
-# that no conversation of the training set asks for.
-Split = Literal["seen_wording", "heldout_wording", "heldout_fact", "unknown", "other"]
+# Of the sample web: a fact asked in a wording that training saw, in one that it did not, a fact that no conversation of the training set
+# asks for, and a fact asked in the direction in which the web does not state it.
+Split = Literal["seen_wording", "heldout_wording", "heldout_fact", "reversal", "unknown", "other"]
 # FailFast: only the first mistake is reported, so a line with a million of them costs no memory
 Texts = Annotated[tuple[Text, ...], FailFast()]
 Messages = Annotated[tuple[Message, ...], FailFast()]

@@ -138,12 +138,15 @@ def probes(world: World, num_strangers: int) -> Iterator[Question]:
 
 
 def reversal_questions(world: World) -> Iterator[Question]:
-    """The facts stated in one direction only, asked in the other where that has one answer: the reversal curse."""
+    """The facts stated in one direction only, asked in the other where that has one answer: the reversal curse.
+
+    With reversed pages (variants.py) the web states them in both; the questions are the same.
+    """
     rng = random.Random(f"reversal {world.seed}")
     for fact in world.facts:
         relation = RELATIONS[fact.relation]
         if relation.backward and not relation.is_stated_both_ways:
-            yield _question(world, fact, "heldout_fact" if fact.is_heldout else "heldout_wording", "direct", True, rng)
+            yield _question(world, fact, "reversal", "direct", True, rng)
 
 
 def unstated_fact(world: World, stranger: Entity, rng: random.Random) -> tuple[Fact, bool]:

@@ -57,6 +57,7 @@ SMALL = [
     "rlhf.train.max_new_tokens=8",
     "evaluate.max_questions=20",
     "evaluate.max_preferences=20",
+    "evaluate.num_trials=4",
 ]
 QUICK = [  # for tests that do not use what the models learned
     "pretrain.train.num_steps=0",

@@ -58,6 +58,7 @@ SETTINGS = [  # the smallest run that reaches every stage; checkpoints so often 
     "rlhf.train.checkpoint_every_steps=1",
     "evaluate.max_questions=4",
     "evaluate.max_preferences=4",
+    "evaluate.num_trials=2",
     "evaluate.max_new_tokens=4",
 ]
 
