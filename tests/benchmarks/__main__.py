@@ -28,6 +28,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # with the arguments of the README's figu
     "loader_speed": (),
     "orchestration": (),
     "learning": (),
+    "causal_mentions": (),
     "generation_speed": (),
     "fuzz_archives": (),
     "hostile_texts": (),
