@@ -113,7 +113,6 @@ class Follower:
             self.ctx.markdown("curve", curve(lines, curves), "by step")
 
 
-
 def without_store(run: str, ctx: StageContext) -> str:
     """The JSON of a run with its paths relative to the store: where that lies on this machine is nobody's business who gets the model."""
     store = json.dumps(f"{ctx.folder.parents[1]}/", ensure_ascii=False)[1:-1]

@@ -28,8 +28,7 @@ from tasks.execution.reporter import Reporter, reporting
 from tasks.execution.runner import execute
 from tasks.pretrain.stage import PretrainConfig
 from tasks.scaling.report import runs_section
-from tasks.scaling.stage import Trained, compare
-from tasks.scaling.stage import BUDGETS, SIZES, ScalingConfig, scaling
+from tasks.scaling.stage import BUDGETS, SIZES, ScalingConfig, Trained, compare, scaling
 from tests.model.data.test_dataloader import write_shard
 from tests.support.tiny_models import finish, write_model, write_tokenizer
 from tests.support.wiring import pretrain
