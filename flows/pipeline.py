@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from prefect import flow
 
+from flows.cancellation import cancellable
 from flows.checks import check_run
 from flows.launch import run_deployed, run_here
 from flows.recipes import STAGE_NAMES, Recipe, RecipeName, StageName, make_recipe
@@ -158,6 +159,7 @@ def planned(steps: Steps) -> Iterator[None]:
 
 
 @flow(flow_run_name=run_name)
+@cancellable
 def pipeline(
     recipe: RecipeName = "tiny",
     start: Literal["", StageName] = "",

@@ -28,6 +28,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, Fl
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 
+from flows.cancellation import RUN_VARIABLE
 from flows.cluster_jobs import Jobs, configured_jobs
 from flows.prefect_server import wait_for_server
 from flows.run_place import place_of, start_of, this_machine
@@ -40,7 +41,7 @@ GRACE_SECONDS = 60.0  # after its end a run still sends what waits for the serve
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.1
 PAGE = 200  # runs in one answer of the server
-RUN_VARIABLE, SERVER_VARIABLE = "PREFECT__FLOW_RUN_ID", "PREFECT_API_URL"
+SERVER_VARIABLE = "PREFECT_API_URL"
 
 
 class Finding(NamedTuple):

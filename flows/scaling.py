@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.cancellation import cancellable
 from flows.checks import check_run
 from flows.pipeline import PLANNED, Steps, dag, pipeline, planned, select
 from flows.recipes import Recipe, RecipeName, make_recipe
@@ -117,6 +118,7 @@ def make(step: Step[Any], recipe: str, upstream: Sequence[Summary]) -> Summary:
 
 
 @flow(name="scaling", flow_run_name=run_name)
+@cancellable
 def scaling_study(
     recipe: RecipeName = "study",
     recipe_yaml: str = "",

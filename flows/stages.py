@@ -8,6 +8,7 @@ from inspect import Parameter, Signature
 
 from prefect import Flow, flow
 
+from flows.cancellation import cancellable
 from flows.checks import check_inputs
 from flows.forms import Form, form_of
 from flows.pipeline import dag
@@ -37,6 +38,7 @@ def stage_flow(stage: StageName, purpose: str) -> Flow[..., Summary]:
     producers = {role: given.stage for role, given in STEPS[stage].inputs.items() if not given.is_source}
     form = FORMS[stage]
 
+    @cancellable
     def run(
         recipe: RecipeName, recipe_yaml: str, config: Form, sources: dict[str, str] | None, force: bool, **names: str
     ) -> Summary:

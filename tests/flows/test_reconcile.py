@@ -1,4 +1,7 @@
-"""Reconcile with a real server: runs without a process, processes without a run, leases without either."""
+"""Reconcile with a real server: runs without a process, processes without a run, leases without either.
+
+And a run whose worker is gone, which a person cancels: it ends itself.
+"""
 
 import os
 import subprocess
@@ -11,6 +14,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import reconcile as module
+from flows.cancellation import RUN_VARIABLE
 from flows.reconcile import reconcile
 from flows.run_place import MACHINE, PROCESS, Place, start_of, this_machine
 from tasks.artifacts.store import Store
@@ -127,3 +131,43 @@ def test_process_that_has_ended_or_never_was_has_no_start() -> None:
         assert not start_of(child.pid)
     assert not start_of(child.pid)
     assert start_of(os.getpid())
+
+
+ORPHAN = """
+import os, sys, time
+from pathlib import Path
+started = Path(sys.argv[1])
+if os.fork():  # the worker, which is gone as soon as the run has begun
+    while not started.exists():
+        time.sleep(0.05)
+    os._exit(0)
+from flows import cancellation
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
+cancellation.POLL_SECONDS = 0.2
+
+@flow
+@cancellation.cancellable
+def sft():
+    try:
+        started.touch()
+        while True:
+            time.sleep(0.05)
+    finally:
+        started.with_name("saved").touch()
+
+with get_client(sync_client=True) as client:
+    run = client.read_flow_run(os.environ[cancellation.RUN_VARIABLE])
+run_flow(sft, flow_run=run)
+"""
+
+
+def test_run_without_a_worker_ends_itself_when_it_is_cancelled(prefect: LocalPrefect, tmp_path: Path) -> None:
+    run = make_run(prefect, "PENDING")
+    environment = prefect.environment | {RUN_VARIABLE: run}
+    subprocess.run([sys.executable, "-c", ORPHAN, tmp_path / "started"], env=environment, check=True)
+    assert state_of(prefect, run) == "RUNNING"
+    prefect.call("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    assert prefect.wait_for_state(run)["state"]["type"] == "CANCELLED"
+    assert (tmp_path / "saved").exists()
