@@ -22,7 +22,7 @@ from tasks.artifacts.manifest import Artifact, Checkpoint, Tokenizer, Tokens
 from tasks.artifacts.step import Outcome
 from tasks.execution.context import StageContext
 from tasks.execution.launcher import Metrics, launch
-from tasks.execution.shared_checkpoints import shared_checkpoints
+from tasks.execution.shared_checkpoints import newest_step, shared_checkpoints
 from tasks.plots import picture
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def train(
     run_file.write_text(settings.model_dump_json(indent=1))
     follower = Follower(ctx, num_steps, shown)
     with shared_checkpoints(ctx):
+        if steps := newest_step(ctx):
+            ctx.log(f"resuming: {steps:,} of {num_steps:,} steps were done before")
         launch(
             module,
             run_file,

@@ -158,6 +158,11 @@ def shared_checkpoints(ctx: StageContext) -> Iterator[None]:
         uploader.join()
 
 
+def newest_step(ctx: StageContext) -> int:
+    """The steps that the newest checkpoint of a training on this machine has done; 0 without one."""
+    return max(_steps(ctx.state / "checkpoints"), default=0)
+
+
 def _upload(checkpoints: SharedCheckpoints, is_over: threading.Event) -> None:
     while not is_over.wait(POLL_SECONDS):
         if not _try_upload(checkpoints):
