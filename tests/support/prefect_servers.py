@@ -57,6 +57,8 @@ class LocalPrefect:
             "CRAWL2CHAT_STORE": str(folder / "store"),
             **settings,
         }
+        # One client, since each loads certificates; no connection is kept, since servers are killed here.
+        self.client = httpx.Client(timeout=60, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
         self.processes: list[subprocess.Popen[bytes]] = []
         self.server: subprocess.Popen[bytes] | None = None
 
@@ -84,7 +86,7 @@ class LocalPrefect:
 
     def answers(self) -> bool:
         try:
-            return httpx.get(f"{self.api}/health", timeout=30).is_success
+            return self.client.get(f"{self.api}/health").is_success
         except httpx.HTTPError:
             return False
 
@@ -105,7 +107,7 @@ class LocalPrefect:
 
         def ask() -> httpx.Response | None:
             try:
-                response = httpx.request(method, self.api + path, json=body, timeout=60)
+                response = self.client.request(method, self.api + path, json=body)
             except httpx.HTTPError:
                 return None
             return None if response.status_code == httpx.codes.SERVICE_UNAVAILABLE else response
