@@ -32,14 +32,18 @@ if TYPE_CHECKING:
 
 # Far above the seconds that a start takes: a run waits for it also on a machine that is busy with other work.
 START_SECONDS, STOP_SECONDS, POLL_SECONDS = 300.0, 5.0, 0.1
-SETTINGS = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own display shows the run
+QUIET = {  # our own display shows the run
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_LOGGERS_UVICORN_LEVEL": "CRITICAL",
+}
+RETRIES = {
     # Prefect's engine tries a request again after 2, 4, 8 ... s. The default of 5 times is a minute; 8 times is eight and a half.
     "PREFECT_CLIENT_MAX_RETRIES": "8",
+    # A server that cannot connect to PostgreSQL answers 500 (Prefect 3.8.8; 503, which is always repeated, is for errors of SQL alone).
+    # Without this a database that restarts ends every run that reports to the server at that moment.
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
 }
+SETTINGS = QUIET | RETRIES | {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 TEMPORARY = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 UVICORN = [sys.executable, "-m", "uvicorn", "--log-level", "error", "--lifespan", "on"]
 APPLICATION = ["--factory", "prefect.server.api.server:create_app"]

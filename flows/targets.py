@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import yaml
 
+from flows.prefect_server import RETRIES
 from flows.resources import INFRA, POOL_NAMES, STARTERS, DeploymentName, Resources, num_bytes
 from flows.stage_run import TARGET
 from model.config import Config
@@ -96,8 +97,7 @@ class Target(Config):
             "DO_NOT_TRACK": "1",
             # Whoever may trigger a run names the URLs that a worker opens: none may lead into the worker's own network.
             REFUSE_PRIVATE: "1",
-            # The engine repeats a request that fails after 2, 4, 8 ... s; 8 times last eight and a half minutes, the default a minute.
-            "PREFECT_CLIENT_MAX_RETRIES": "8",
+            **RETRIES,
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         }
         if self.name:

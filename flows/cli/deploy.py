@@ -60,8 +60,10 @@ def deploy(
     if dry_run:
         return
     say(f"The deployments are registered: {len(changed)} of {len(changes)} objects changed. Start a worker with:")
+    # A worker of containers finds no processes of runs on its machine: Prefect's own command is all of it.
+    command = "prefect worker start" if chosen.has_images else "crawl2chat worker"
     for name in dict.fromkeys(one.name for one in chosen.pools()):
-        say(f"  prefect worker start --pool {name}")
+        say(f"  {command} --pool {name}")
 
 
 def _table(target: "Target") -> Table:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.console import say
+from flows.prefect_server import QUIET
 
 
 def reconcile(
@@ -26,18 +27,14 @@ def reconcile(
 def worker(
     pool: Annotated[str, typer.Option(help="The work pool.")] = "crawl2chat",
     limit: Annotated[int, typer.Option(min=0, help="Runs at once; 0 sets no limit.")] = 0,
+    name: Annotated[str, typer.Option(help="The worker's name in the UI; without it Prefect makes one up.")] = "",
 ) -> None:
     """Reconcile, then become a worker of the Prefect server that PREFECT_API_URL names."""
     reconcile()
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "worker",
-        "start",
-        "--pool",
-        pool,
-        *(["--limit", str(limit)] if limit else []),
-    ]
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
+    command += ["--limit", str(limit)] if limit else []
+    command += ["--name", name] if name else []
+    # The other commands have their own display. A worker has none: its log, and that of its runs, is what an operator reads.
+    environment = {key: value for key, value in os.environ.items() if (key, value) not in QUIET.items()}
     # The same process, so that signals of whoever supervises it reach the worker.
-    os.execv(command[0], command)  # noqa: S606 - there is nothing for a shell to do
+    os.execve(command[0], command, environment)  # noqa: S606 - there is nothing for a shell to do

@@ -108,7 +108,9 @@ def test_compose_holds_no_secret_and_waits_for_what_a_service_needs() -> None:
 
 def test_compose_workers_serve_the_pools_that_it_deploys() -> None:
     services = COMPOSE["services"]
-    polled = {service["command"][-1] for name, service in services.items() if name.endswith("-worker")}
+    commands = [service["command"] for name, service in services.items() if name.endswith("-worker")]
+    assert all(command[:3] == ["crawl2chat", "worker", "--pool"] for command in commands)
+    polled = {command[-1] for command in commands}
     target = make_target("process", "crawl2chat", load_resources())
     assert polled == {pool.name for pool in target.pools()}
     assert "crawl2chat deploy --target process" in services["deploy"]["command"][-1]

@@ -117,8 +117,11 @@ def test_workers_of_charts_and_units_serve_the_pools_that_are_deployed(folder: P
                 for pool in pools
             ]
         else:
+            # What a worker reconciles first are the leases of its store.
+            assert 'Environment="CRAWL2CHAT_STORE=s3://bucket/artifacts"' in files["worker-data.service"]
             polled = [
-                re.findall(r"--pool (\S+)", files[f"worker-{pool.rsplit('-', 1)[1]}.service"])[0] for pool in pools
+                re.findall(r"crawl2chat worker --pool (\S+)", files[f"worker-{pool.rsplit('-', 1)[1]}.service"])[0]
+                for pool in pools
             ]
         assert polled == pools
 
