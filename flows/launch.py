@@ -7,7 +7,7 @@ worker on another machine makes exactly the artifact that the pipeline asked for
 import os
 from typing import Any
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
@@ -21,6 +21,10 @@ from tasks.artifacts.step import ExistingArtifact, Step
 from tasks.artifacts.store import Store
 from tasks.execution.reporter import reporting
 from tasks.execution.runner import execute, up_to_date
+
+# A crash is an end without an error of the stage: a machine that was lost, or its memory used up. Spot machines are lost as a matter of
+# course, and what is left of the stage takes little; a stage that needs too much memory crashes each time.
+NUM_LAUNCHES = 3
 
 
 def run_here(step: Step[Artifact], recipe: Recipe, force: bool) -> Summary:
@@ -80,15 +84,25 @@ def parameters(step: Step[Artifact], base: Recipe, force: bool) -> dict[str, Any
     return {**inputs, "config": config, "sources": sources, "force": force}
 
 
+def _run_to_its_end(stage: str, parameters: dict[str, Any]) -> FlowRun:
+    """The run of a stage's deployment, ended. One that crashed is followed by another one, which resumes its work."""
+    target = os.environ.get(TARGET)
+    for _ in range(NUM_LAUNCHES):
+        run = run_deployment(f"{stage}/{stage}-{target}" if target else f"{stage}/{stage}", parameters=parameters)
+        assert isinstance(run, FlowRun)
+        if run.state is None or not run.state.is_crashed():
+            break
+        get_run_logger().warning("stage %s, run as %s: %s", stage, run.name, run.state.message)
+    return run
+
+
 # Prefect stores the result under the task run, so that a retried pipeline run does not launch a finished stage again.
 # JSON, since the default serializer is pickle, which whoever can write the storage could use to run code.
 @task(task_run_name="{stage}", persist_result=True, result_serializer="json")
 def launch(stage: str, artifact_id: str, parameters: dict[str, Any], upstream: list[Summary]) -> Summary:
     """Run the deployment of a stage to its end: that of the target which this process belongs to."""
-    target = os.environ.get(TARGET)
-    # Waits for its end. Its outcome is not read from Prefect: the artifact in the store is the proof.
-    run = run_deployment(f"{stage}/{stage}-{target}" if target else f"{stage}/{stage}", parameters=parameters)
-    assert isinstance(run, FlowRun)
+    run = _run_to_its_end(stage, parameters)
+    # Its outcome is not read from Prefect: the artifact in the store is the proof.
     if run.state is None or not run.state.is_completed():
         reason = f"{run.state.name}: {run.state.message}" if run.state else "unknown"
         raise RuntimeError(f"stage {stage}, run as {run.name}, ended as {reason}")

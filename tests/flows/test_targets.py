@@ -1,11 +1,12 @@
 """Targets without a server: what is registered for each, and that nothing of the deploying machine or of its secrets is in it."""
 
 import json
+import logging
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.flows import load_flow_from_entrypoint
 
 from flows import launch
@@ -126,6 +127,31 @@ def test_pipeline_launches_the_deployments_of_its_target(
     with pytest.raises(RuntimeError, match="ended as unknown"):
         launch.launch.fn("sft", "sft/0", {}, [])
     assert asked == [expected]
+
+
+@pytest.mark.parametrize(
+    ("states", "num_launches", "end"),
+    [
+        (("CRASHED", "COMPLETED"), 2, "completed, and its artifact sft/0 is not in"),
+        (("CRASHED", "CRASHED", "CRASHED"), 3, "ended as Crashed: its machine is gone"),
+        (("FAILED", "COMPLETED"), 1, "ended as Failed"),
+        (("CANCELLED", "COMPLETED"), 1, "ended as Cancelled"),
+    ],
+)
+def test_pipeline_launches_a_stage_again_that_crashed_and_none_that_failed(
+    states: tuple[str, ...], num_launches: int, end: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = list(states)
+
+    def run_deployment(name: str, parameters: dict[str, Any]) -> FlowRun:
+        state: State[object] = State(type=StateType(left.pop(0)), message="its machine is gone")
+        return FlowRun(flow_id=uuid4(), name="sft-tiny", state=state)
+
+    monkeypatch.setattr(launch, "run_deployment", run_deployment)
+    monkeypatch.setattr(launch, "get_run_logger", lambda: logging.getLogger("test"))
+    with pytest.raises(RuntimeError, match=end):
+        launch.launch.fn("sft", "sft/0", {}, [])
+    assert len(states) - len(left) == num_launches
 
 
 def test_form_offers_the_artifacts_of_a_folder_and_asks_no_remote_store(store: Store) -> None:
