@@ -17,7 +17,7 @@ from tasks.artifacts.step import NoInputs, Step, gather, kind_of_role
 from tasks.artifacts.store import Store
 from tasks.execution.context import StageContext
 from tasks.execution.provenance import provenance
-from tasks.execution.reporter import REPORTERS
+from tasks.execution.reporter import REPORTERS, logger
 from tasks.execution.shards import shards_set_aside
 from tasks.execution.shared_work import SharedWork
 from tasks.execution.store_lease import artifact_lease
@@ -51,7 +51,10 @@ def execute(step: Step[Any], store: Store, *, force: bool = False) -> Manifest:
                 store.discard(step.id)
         # Nobody else writes here now: the lease is held, and the writers of the run before have ended.
         remove_temporary_files(store.prepare(step.id))
+        # Both lines while the lease is held: the logs of all machines together show that one at a time computed.
+        logger.info("computing %s", step.id, extra={"stage": step.stage})
         manifest = _make(run, store, inputs)
+        logger.info("committed %s", step.id, extra={"stage": step.stage})
         if run.shared_work:
             run.shared_work.remove()
     _report_finished(step, manifest, is_skipped=False)
