@@ -136,10 +136,12 @@ def ask_base_model(
     config: GenerateConfig,
     batch: int,
     progress: Progress,
+    is_ranked: bool = True,
 ) -> list[Answer]:
     """A base model's end of every statement: the likeliest answer of the relation, and its own completion.
 
-    A statement without a fact id, or whose relation has a single answer, cannot be ranked and is only completed.
+    A statement without a fact id, or whose relation has a single answer, cannot be ranked and is only completed. Ranking reads every
+    statement with every answer and costs most by far: `is_ranked=False` leaves it out.
     """
     from model.inference.answers import first_sentence
     from model.inference.scoring import complete, rank
@@ -147,7 +149,7 @@ def ask_base_model(
     # A base model does not know when to stop, so its free completion is compared by the first sentence; ranking asks only which of
     # the answers it finds likeliest, as multiple-choice benchmarks do.
     # Of the sampled statements only, so that a larger sample makes the choice harder: compare rankings of equal max_questions.
-    candidates = candidates_by_relation(questions)
+    candidates = candidates_by_relation(questions if is_ranked else ())
     rankable = [question for question in questions if len(candidates.get(relation(question), ())) > 1]
     starts = [question.completion for question in rankable]
     ranked = rank(model, tokenizer, starts, [candidates[relation(question)] for question in rankable], batch)

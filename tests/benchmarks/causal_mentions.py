@@ -26,7 +26,7 @@ from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import BaseModel, Tokenizer
 from tasks.artifacts.store import Store
-from tasks.evaluate.knowledge import COMPLETED, FEW_SHOT, RANKED, Answer, ask_base_model, ask_few_shot
+from tasks.evaluate.knowledge import COMPLETED, FEW_SHOT, Answer, ask_base_model, ask_few_shot
 from tasks.records.conversations import Question
 from tasks.sample_web.chat import questions
 from tasks.sample_web.relations import RELATIONS
@@ -36,7 +36,7 @@ from tasks.shares import share, shown
 from tasks.training import load_language_model
 from tests.benchmarks.harness import ROOT, machine, print_table, say
 
-MEASURES = (RANKED, COMPLETED, FEW_SHOT)
+MEASURES = (COMPLETED, FEW_SHOT)
 BATCH = 64
 Share = dict[str, Any]
 Curve = dict[int, Share]  # mentions -> share of right answers
@@ -73,20 +73,20 @@ def run(recipe: str, settings: Sequence[str]) -> None:
 
 
 def ask(store: Store, recipe: str, world: World) -> list[Answer]:
-    """The base model's answers about held-out facts: ranked, completed, and after examples about other facts."""
+    """The base model's answers about held-out facts: statements completed, and questions after examples about other facts."""
     base = load_language_model(store.open(store.latest(recipe, "pretrain"), BaseModel))
     tokenizer_file = store.open(store.latest(recipe, "tokenizer"), Tokenizer).folder / "tokenizer.json"
     tokenizer = ChatTokenizer.load(tokenizer_file)
     known = list(questions(world))
     asked = [question for question in known if is_asked(question)]
     shots = [question for question in known if question.split == "seen_wording"]
-    settings = GenerateConfig(max_new_tokens=48, temperature=0.0)
+    settings = GenerateConfig(max_new_tokens=24, temperature=0.0)
 
     def progress(number: int) -> None:
         say(f"{recipe}: {number} answers")
 
     return [
-        *ask_base_model(base, tokenizer, asked, settings, BATCH, progress),
+        *ask_base_model(base, tokenizer, asked, settings, BATCH, progress, is_ranked=False),
         *ask_few_shot(base, tokenizer, asked, shots, settings, BATCH, progress),
     ]
 
