@@ -14,7 +14,6 @@ from model.files import read_lines
 from tasks.artifacts.manifest import Conversations
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
-from tasks.conversations import sources
 from tasks.conversations.readers import check_source
 from tasks.conversations.sources import (
     ConversationsConfig,
@@ -177,14 +176,12 @@ def test_conversations_refuse_a_file_that_changed_after_the_start(tmp_path: Path
         execute(step, store)
 
 
-# By VERSION of the sources and kind: the first 16 digits of SHA-256. A new digest needs a new version, or old artifacts would be reused.
+# By kind and version: the first 16 digits of SHA-256. A new digest needs a new version, or old artifacts would be reused.
 GOLDEN_DIGESTS = {
-    7: {
-        "conversations": "33cca28d37a77f06",
-        "preferences": "fd8bae8f6a9d38ca",
-        "prompts": "d36258bf0a3905f9",
-        "questions": "bc96378d594ef85b",
-    },
+    ("conversations", 8): "b7bf59dba23271a3",
+    ("preferences", 8): "cd5746eeabe28514",
+    ("prompts", 8): "62fc0b6b82783952",
+    ("questions", 9): "1bea991d186539b3",
 }
 
 
@@ -198,4 +195,4 @@ def test_sample_records_change_only_with_the_version(store: Store, kind: str) ->
     }
     manifest = execute(steps[kind](), store)
     files = "".join(f"{file.path} {file.sha256}\n" for file in manifest.files)
-    assert hashlib.sha256(files.encode()).hexdigest()[:16] == GOLDEN_DIGESTS[sources.VERSION][kind]
+    assert hashlib.sha256(files.encode()).hexdigest()[:16] == GOLDEN_DIGESTS[kind, manifest.stage_version]
