@@ -70,7 +70,7 @@ def in_context_section(figures: Figures) -> str:
     if not (rows := figures.get("in_context")):
         return ""
     cells = [[name(row["task"]), *(shown(value) for value in row["accuracy"].values())] for row in rows]
-    headings = ["Task", *(f"{number} examples" for number in rows[0]["accuracy"])]
+    headings = ["Task", *(f"{number} example{'' if number == '1' else 's'}" for number in rows[0]["accuracy"])]
     note = (
         "The base model continues a prompt of made-up words. attribute: each example repeats the thing that somebody has; pairs: the partner "
         "of a word in a list of so many pairs.\n\n"
