@@ -22,6 +22,7 @@ from flows.resources import HOME, INFRA, POOL_NAMES, DeploymentName, Resources, 
 from flows.targets import SCRATCH, Target
 from model.config import Config
 from model.errors import UserError
+from model.nodes import DEFAULT_PORT
 from model.planning.plan import Fit, best, fits, parse_gpus
 from model.planning.presets import preset as find_preset
 
@@ -55,12 +56,28 @@ def plan_training(recipe: str, preset: str, gpus: str, resources: Resources) -> 
         recipe=recipe,
         num_nodes=hardware.num // gpus_per_node,
         gpus_per_node=gpus_per_node,
-        settings=_settings(way, hardware.num),
+        settings=settings_of(way, hardware.num),
     )
 
 
-def _settings(way: Fit, num_ranks: int) -> list[str]:
-    """As `crawl2chat plan` prints them."""
+def node_command(training: Training, rank: int) -> str:
+    """What node `rank` of a training runs, in lines for a shell. NODE0 stands for the first node's address."""
+    variables = {
+        "PET_NNODES": training.num_nodes,
+        "PET_NODE_RANK": rank,
+        "PET_NPROC_PER_NODE": training.gpus_per_node,
+        "PET_RDZV_ENDPOINT": f"NODE0:{DEFAULT_PORT}",
+    }
+    lines = [
+        " ".join(f"{name}={value}" for name, value in variables.items()),
+        f"crawl2chat run {shlex.quote(training.recipe)} --only pretrain",
+        *(f"  --set {shlex.quote(setting)}" for setting in training.settings),
+    ]
+    return " \\\n    ".join(lines)
+
+
+def settings_of(way: Fit, num_ranks: int) -> list[str]:
+    """The settings of pretrain for one way to fit a model on the GPUs."""
     train = {
         "num_ranks": num_ranks,
         "zero_stage": way.zero_stage,

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from model.config import ModelConfig
 from model.errors import UserError
 from model.files import read_lines
+from model.nodes import this_node
 from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Artifact, Checkpoint, Tokenizer, Tokens
 from tasks.artifacts.step import Outcome
@@ -53,6 +54,8 @@ def train(
     run_file = ctx.state / "run.json"
     run_file.write_text(settings.model_dump_json(indent=1))
     follower = Follower(ctx, num_steps, shown)
+    if node := this_node():
+        ctx.log(f"waiting up to {node.join_seconds} s for {node.num_nodes} nodes at {node.endpoint}")
     with shared_checkpoints(ctx):
         if steps := newest_step(ctx):
             ctx.log(f"resuming: {steps:,} of {num_steps:,} steps were done before")

@@ -7,6 +7,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from flows.cli.console import console
+from flows.infra import Training, node_command, settings_of
+from flows.recipes import RECIPES
+from flows.resources import Resources, load_resources
 from model.config import flops_per_token, kv_bytes_per_token, num_matrix_parameters, num_parameters
 from model.errors import UserError
 from model.planning.plan import DEFAULT_MFU, GIB, USABLE_FRACTION, Fit, Gpus, best, cost, fits, horizons, parse_gpus
@@ -43,6 +46,7 @@ def plan_text(
         raise UserError(f"an MFU of {mfu} is not in 0..1: published runs have 0.34 to 0.65")
     chosen, hardware = find_preset(name, vocab_size), parse_gpus(gpus)
     ways = fits(chosen.model, chosen.train, hardware)
+    way = best(ways)
     return Group(
         model_table(name, chosen),
         "",
@@ -51,6 +55,7 @@ def plan_text(
         memory_table(ways, hardware),
         "",
         advice(ways, hardware),
+        *([commands(name, way, hardware, load_resources())] if way else []),
     )
 
 
@@ -121,14 +126,27 @@ def advice(ways: list[Fit], gpus: Gpus) -> str:
         )
     # Forward, forward again, backward (twice a forward): 4 instead of 3.
     again = "; computing activations twice takes a third more time" if way.activation_checkpointing else ""
-    settings = {
-        "num_ranks": gpus.num,
-        "zero_stage": way.zero_stage,
-        "microbatch_sequences": way.microbatch_sequences,
-        "activation_checkpointing": str(way.activation_checkpointing).lower(),
-    }
-    lines = " \\\n".join(f"    --set pretrain.train.{name}={value}" for name, value in settings.items())
+    lines = " \\\n".join(f"    --set {setting}" for setting in settings_of(way, gpus.num))
     return f"What fits first is ZeRO {way.zero_stage} with microbatches of {way.microbatch_sequences}{again}:\n{lines}"
+
+
+def commands(name: str, way: Fit, gpus: Gpus, resources: Resources) -> str:
+    """What each node runs where the GPUs are those of several; empty for one node, or where nodes would have different numbers of them."""
+    per_node = resources.stages["pretrain"].gpus
+    if not per_node or gpus.num <= per_node or gpus.num % per_node:
+        return ""
+    training = Training(
+        recipe=name if name in RECIPES else "RECIPE",
+        num_nodes=gpus.num // per_node,
+        gpus_per_node=per_node,
+        settings=settings_of(way, gpus.num),
+    )
+    return "\n".join(
+        [
+            f"\nThat is {training.num_nodes} nodes of {per_node} GPUs. NODE0 is the first node's address; on each node run",
+            *(f"\n    {node_command(training, rank)}" for rank in range(training.num_nodes)),
+        ]
+    )
 
 
 def _count(tokens: float) -> str:

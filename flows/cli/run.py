@@ -23,11 +23,14 @@ from flows.cli.console import (
 )
 from flows.prefect_server import Server
 from flows.recipes import RECIPES, Recipe, StageName, make_recipe
+from model.errors import UserError
 from model.files import read_lines
-from tasks.artifacts.manifest import Artifact
+from model.nodes import Node, this_node
+from tasks.artifacts.manifest import Artifact, Checkpoint
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.execution.reporter import reporting
+from tasks.execution.runner import join_training, up_to_date
 
 DAMAGED_FILES = 3  # exit status
 SHOWN_FILES = 20
@@ -53,6 +56,11 @@ def run(
     base_model: BaseModelOption = "",
 ) -> None:
     """Run the stages of a recipe. A stage that is up to date is skipped."""
+    node = this_node()
+    if node and not node.is_first:
+        made = make_recipe(recipe, inputs=inputs, max_files=max_files, settings=settings, base_model=base_model)
+        join_stage(made, node, start, until, only, force)
+        return
     # First of all: the server starts in its process while this one imports the flows.
     server = Server()
     from flows.cli.terminal import Terminal
@@ -78,6 +86,27 @@ def run(
         say_next(recipe, made.name, **shaping)
     if names[0] == "ingest":
         report_damage(store.open(steps["ingest"].id, Artifact))
+
+
+def join_stage(recipe: Recipe, node: Node, start: str, until: str, only: str, force: list[str]) -> None:
+    """Run this node's ranks of the one training stage that is named, which the first node runs. No server, no lease, no artifact."""
+    from flows.pipeline import dag, select
+
+    names = select(start, until, only, force)
+    step, store = dag(recipe).by_stage()[names[0]], Store.default()
+    if len(names) > 1 or not issubclass(step.kind, Checkpoint):
+        raise UserError(
+            f"PET_NODE_RANK={node.rank}: this node runs ranks alone, name the training stage of the first one: --only pretrain"
+        )
+    if not force and up_to_date(step, store):
+        say(f"{names[0]} of {recipe.name} is up to date, nothing to run.")
+        return
+    try:
+        join_training(step, store, node)
+    except RuntimeError as error:  # what went wrong stands in the first node's log: no traceback of this end
+        errors.print(str(error), style="red", highlight=False, soft_wrap=True, markup=False)
+        raise typer.Exit(1) from None
+    say(f"the training of {step.id} has ended; the first node writes the artifact.")
 
 
 def as_parameters(source: str, recipe: Recipe, shaping: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from model.config import OptimConfig
 from model.errors import UserError
 from model.training import optim
+from model.training.node_files import nodes_apart, spread
 
 logger = logging.getLogger(__name__)
 
@@ -189,6 +190,8 @@ class Engine:
                 # One rank converts; the others wait, and then read the files.
                 make_universal(checkpoint, folder)
             dist.barrier()
+            if apart := nodes_apart(checkpoint.parents[1]):
+                spread(folder, [path for path in folder.rglob("*") if path.is_file()], apart)
         # Kept before loading: a universal checkpoint overwrites all groups with the first one's settings.
         settings = [{**group, "params": None} for group in self.deepspeed.optimizer.param_groups]
         with weights_only():
@@ -199,7 +202,7 @@ class Engine:
         if is_universal:
             _restore_groups(self.deepspeed.optimizer, settings)
             dist.barrier()
-            if self.rank == 0:
+            if self.rank in (0, *nodes_apart(checkpoint.parents[1])):
                 shutil.rmtree(folder, ignore_errors=True)
         return int(state["step"])
 

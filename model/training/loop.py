@@ -63,6 +63,8 @@ class LossTrainer(Trainer):
         """Raises ValueError where data, tokenizer, model and ranks do not fit together."""
         config = run.train
         join_ranks(config.num_ranks)
+        kept = Checkpoints(checkpoints, config.keep_checkpoints)
+        kept.fetch(Path(run.output))
         self.run = run
         self.tokenizer = ChatTokenizer.load(run.tokenizer)
         self.dataset, self.validation = open_training(run, self.tokenizer), open_validation(run, self.tokenizer)
@@ -71,7 +73,7 @@ class LossTrainer(Trainer):
         self.skipped = SkippedBatches(checkpoints.parent / "left_out.jsonl")
         self.losses: list[float] = []  # of the steps so far
         self.early_stopping = EarlyStopping(checkpoints.parent / "best", config.patience)
-        super().__init__(config, Checkpoints(checkpoints, config.keep_checkpoints), Path(run.output), stop)
+        super().__init__(config, kept, Path(run.output), stop)
 
     @property
     def model(self) -> torch.nn.Module:
@@ -219,7 +221,10 @@ class LossTrainer(Trainer):
 
     def result(self) -> dict[str, Tensor]:
         """The weights of the best validation if the run stops early, else those after the last step."""
-        return self.early_stopping.weights() if self.early_stopping.best else self.current_weights()
+        if not self.early_stopping.best:
+            return self.current_weights()
+        # Rank 0 writes them, and its node alone may have the file.
+        return self.early_stopping.weights() if self.engine.rank == 0 else {}
 
     def current_weights(self) -> dict[str, Tensor]:
         """The weights of the model by name, those of adapters added to its own; all ranks gather them."""
@@ -255,6 +260,7 @@ class LossTrainer(Trainer):
         # All ranks have the same sums and so the same decision; one writes it down.
         self.skipped.add(bad.batch, is_written=self.engine.rank == 0)
         self.engine.destroy()
+        self.checkpoints.fetch(self.output)
 
     def max_tokens(self) -> int:
         """The longest sequence that the model was trained on, here or before."""

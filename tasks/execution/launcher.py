@@ -1,10 +1,10 @@
 """How a training process group starts: in a new session, followed through the metrics file that it writes.
 
 Reads the metrics, JSON Lines that rank 0 appends to; writes the group's output to a log file. One rank is started as a plain
-process, several through torchrun on this machine, or through DeepSpeed's launcher on those of the hostfile that
-CRAWL2CHAT_HOSTFILE names (`HOST slots=RANKS` a line; this needs pdsh, ssh without a password, and code and store at the same
-paths everywhere). Cancelling the stage ends the group with SIGTERM, on which it saves, then SIGKILL. The death of the stage's own
-process, or the loss of its lease, ends every rank, see model/processes.py: no rank trains on unseen.
+process, several through torchrun on this machine. Where the environment describes several nodes (model/nodes.py), this machine is the
+first of them and starts its ranks through model/training/agent.py; each other node calls `join`. Cancelling the stage ends the
+group with SIGTERM, on which it saves, then SIGKILL. The death of the stage's own process, or the loss of its lease, ends every rank, see
+model/processes.py: no rank trains on unseen.
 """
 
 import json
@@ -12,17 +12,25 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Never
 
+from model.errors import UserError
+from model.nodes import Node, await_first, check_first, this_node
 from tasks.execution.lease import Lease
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 25.0  # Prefect kills a cancelled run after 30
 TAIL_LINES = 3
 MAX_ERROR_CHARACTERS = 2_000
+WRONG_USE, INTERRUPTED = (
+    2,
+    128 + signal.SIGTERM,
+)  # exit statuses: of model/training/agent.py, and by the shell's convention
 
 ENVIRONMENT = {
     # Threads that spin while they wait take the cores from whatever else runs, other ranks among it. To spin for a short while, an
@@ -50,18 +58,22 @@ def launch(
 ) -> None:
     """Run `python -m module run_file` on `num_ranks` processes to its end; `on_metrics` is called with each new line of metrics.
 
-    Raises RuntimeError with the error of the rank that failed first, LeaseLost where another run has taken over `lease`.
+    Raises RuntimeError with the error of the rank that failed first, LeaseLost where another run has taken over `lease`, UserError where
+    this machine and the others do not meet as the environment says.
     """
+    node = this_node()
+    if node:
+        check_first(node, num_ranks)
     log_file, error_file = run_file.with_suffix(".log"), run_file.with_suffix(".error.json")
     error_file.unlink(missing_ok=True)
     metrics_file.touch()
     with log_file.open("ab") as log, metrics_file.open() as metrics:
         process = subprocess.Popen(
-            _command(module, run_file, num_ranks, lease),
+            _command(module, run_file, num_ranks, lease, node),
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=_environment(num_ranks) | {"TORCHELASTIC_ERROR_FILE": str(error_file)},
+            env=_environment(node.ranks_per_node if node else num_ranks) | {"TORCHELASTIC_ERROR_FILE": str(error_file)},
             start_new_session=True,  # Ctrl-C reaches the ranks only through the stage, which gives them time to save
         )
         try:
@@ -78,7 +90,42 @@ def launch(
         if lease:
             lease.check()  # a group that ended because it lost the lease
         reason = error_of(error_file) or _signal_of(process.returncode) or last_lines(log_file)
+        if node and process.returncode == WRONG_USE:
+            raise UserError(reason.removeprefix("UserError: "))
         raise RuntimeError(f"{module} ended with status {process.returncode}: {reason} (full log: {log_file})")
+
+
+def join(node: Node) -> None:
+    """Run this node's ranks of the stage that the first node runs, to the end of its training. They print to this process's output.
+
+    Raises UserError where the first node is not found, RuntimeError where this training fails or the first node is lost.
+    """
+    print(f"waiting up to {node.join_seconds} s for the first node at {node.endpoint}", file=sys.stderr, flush=True)
+    await_first(node)
+    with tempfile.TemporaryDirectory() as folder:
+        error_file = Path(folder, "error.json")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "model.training.ranks", "model.training.agent"],
+            stdin=subprocess.DEVNULL,
+            env=_environment(node.ranks_per_node) | {"TORCHELASTIC_ERROR_FILE": str(error_file)},
+            start_new_session=True,
+        )
+        # A node that is taken away is asked by SIGTERM: all ranks then save together before this one ends.
+        before = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            process.wait()
+        finally:
+            _end(process)
+            signal.signal(signal.SIGTERM, before)
+        reason = error_of(error_file) or _signal_of(process.returncode) or f"status {process.returncode}"
+    if process.returncode == WRONG_USE:
+        raise UserError(reason.removeprefix("UserError: "))
+    if process.returncode != 0:
+        raise RuntimeError(f"the ranks of node {node.rank} ended: {reason.removeprefix('RuntimeError: ')}")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> Never:
+    sys.exit(INTERRUPTED)
 
 
 def error_of(file: Path) -> str:
@@ -108,21 +155,22 @@ def last_lines(log_file: Path) -> str:
         return " / ".join(log.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
 
 
-def _command(module: str, run_file: Path, num_ranks: int, lease: Lease | None) -> list[str]:
-    guarded = ["model.training.ranks", *(["--lease", str(lease.file.path), lease.file.token] if lease else [])]
+def _command(module: str, run_file: Path, num_ranks: int, lease: Lease | None, node: Node | None) -> list[str]:
+    held = ["--lease", str(lease.file.path), lease.file.token] if lease else []
+    guarded = ["model.training.ranks", *held]
     # Guarded before anything else is imported: torch takes seconds, in which the stage may be killed.
     start = [sys.executable, "-m", *guarded]
+    if node:
+        return [*start, "model.training.agent", *held, module, str(run_file)]
     if num_ranks == 1:
         return [*start, module, str(run_file)]
-    if hosts := os.environ.get("CRAWL2CHAT_HOSTFILE"):
-        deepspeed = ["deepspeed.launcher.runner", "--hostfile", hosts, "--no_local_rank", "--module"]
-        return [*start, *deepspeed, *guarded, module, str(run_file)]
     # --standalone picks a free port, so that two runs on one machine do not meet.
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"]
     return [*start, *torchrun, "-m", *guarded, module, str(run_file)]
 
 
 def _environment(num_ranks: int) -> dict[str, str]:
+    """For `num_ranks` ranks on this machine."""
     # The cores that this process may use, which in a container are fewer than os.cpu_count() returns.
     threads = max(1, len(os.sched_getaffinity(0)) // num_ranks)
     return {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads), **os.environ}

@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from model.files import remove_temporary_files
+from model.nodes import Node
 from tasks.artifacts.manifest import Artifact, Manifest
 from tasks.artifacts.step import NoInputs, Step, gather, kind_of_role
 from tasks.artifacts.store import Store
 from tasks.execution.context import StageContext
+from tasks.execution.launcher import join
 from tasks.execution.provenance import provenance
 from tasks.execution.reporter import REPORTERS, logger
 from tasks.execution.shards import shards_set_aside
@@ -32,10 +34,7 @@ def execute(step: Step[Any], store: Store, *, force: bool = False) -> Manifest:
         _report_finished(step, manifest, is_skipped=True)
         return manifest
     # Before the lease of this step is taken: a run that holds one lease and waits for another could wait in a circle.
-    for source in step.inputs.values():
-        if source.is_source:
-            execute(source, store)
-    inputs = {role: store.open(given.id, kind_of_role(step.takes, role)) for role, given in step.inputs.items()}
+    inputs = _open_inputs(step, store)
     folder = store.folder(step.id)
     # In the lease, so that `crawl2chat gc` on another machine leaves the inputs of a stage that has run for days.
     reads = [given.id for given in step.inputs.values()]
@@ -59,6 +58,22 @@ def execute(step: Step[Any], store: Store, *, force: bool = False) -> Manifest:
             run.shared_work.remove()
     _report_finished(step, manifest, is_skipped=False)
     return manifest
+
+
+def join_training(step: Step[Any], store: Store, node: Node) -> None:
+    """Run this node's ranks of a training step that the first node executes. Its inputs are copied to this machine before.
+
+    Raises UserError where the first node is not found, RuntimeError where the training fails or the first node is lost.
+    """
+    _open_inputs(step, store)
+    join(node)
+
+
+def _open_inputs(step: Step[Any], store: Store) -> dict[str, Artifact]:
+    for source in step.inputs.values():
+        if source.is_source:
+            execute(source, store)
+    return {role: store.open(given.id, kind_of_role(step.takes, role)) for role, given in step.inputs.items()}
 
 
 def up_to_date(step: Step[Any], store: Store) -> Manifest | None:

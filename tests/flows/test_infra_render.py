@@ -16,6 +16,7 @@ from flows.infra import RENDERED, plan_training
 from flows.resources import RESOURCES_FILE, load_resources
 from flows.targets import make_target
 from model.errors import UserError
+from model.nodes import VARIABLES, this_node
 
 validator = pytest.importorskip("kubernetes_validate")
 VERSIONS = ("1.28", "1.37")
@@ -92,8 +93,11 @@ def test_jobset_has_the_nodes_of_the_plan_and_the_resources_of_pretrain(folder: 
     assert container["args"][:5] == ["crawl2chat", "run", "my.yaml", "--only", "pretrain"]
     assert "pretrain.train.num_ranks=32" in container["args"]
     values = {one["name"]: one.get("value") for one in container["env"]}
-    assert (values["PET_NNODES"], values["PET_NPROC_PER_NODE"]) == ("4", "8")
-    assert values["PET_RDZV_ENDPOINT"].startswith("crawl2chat-pretrain-node-0-0.crawl2chat-pretrain:")
+    # The number of a node is known to Kubernetes alone.
+    node = this_node({name: value for name, value in values.items() if value} | {"PET_NODE_RANK": "3"})
+    assert node is not None and (node.num_nodes, node.rank, node.ranks_per_node) == (4, 3, 8)
+    assert node.host == "crawl2chat-pretrain-node-0-0.crawl2chat-pretrain"
+    assert {name for name in values if name.startswith("PET_")} <= set(VARIABLES)
 
 
 def test_sbatch_script_is_shell_and_quotes_what_a_user_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +109,22 @@ def test_sbatch_script_is_shell_and_quotes_what_a_user_names(folder: Path, monke
     options = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", script, re.MULTILINE))
     assert (options["nodes"], options["gpus-per-node"], options["cpus-per-task"]) == ("2", "8", "32")
     assert options["mem"] == f"{256 * 1024}M"
+
+
+def test_sbatch_script_gives_every_node_what_the_launcher_reads(folder: Path) -> None:
+    """With stand-ins for Slurm's programs, of which srun prints the environment of node 1 in place of running the command."""
+    script = rendered("slurm", folder, "--gpus", "32xH100")["pretrain.sbatch"]
+    (folder / "scontrol").write_text("#!/bin/sh\nprintf 'node-a\\nnode-b\\nnode-c\\nnode-d\\n'\n")
+    (folder / "srun").write_text('#!/bin/sh\nSLURM_NODEID=1 exec "$2" "$3" "$4" pretrain env\n')
+    for name in ("scontrol", "srun"):
+        (folder / name).chmod(0o755)
+    slurm = {"PATH": f"{folder}:/usr/bin:/bin", "SLURM_JOB_NUM_NODES": "4", "SLURM_JOB_NODELIST": "node-[a-d]"}
+    printed = subprocess.run(["bash"], input=script, text=True, check=True, capture_output=True, env=slurm).stdout
+    environment = dict(line.partition("=")[::2] for line in printed.splitlines())
+    node = this_node(environment)
+    assert node is not None and (node.num_nodes, node.rank, node.ranks_per_node) == (4, 1, 8)
+    assert node.endpoint == "node-a:29500"
+    assert {name for name in environment if name.startswith("PET_")} <= set(VARIABLES)
 
 
 def test_workers_of_charts_and_units_serve_the_pools_that_are_deployed(folder: Path) -> None:

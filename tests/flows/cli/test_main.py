@@ -127,6 +127,20 @@ def test_recipe_name_is_that_of_a_recipe_a_file_or_an_earlier_run(
     assert not Store.default().has_recipe("../store")
 
 
+@pytest.mark.parametrize("bounds", [[], ["--only", "ingest"]])
+def test_node_that_only_runs_ranks_wants_one_training_stage(
+    bounds: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variables = {"NNODES": "2", "NODE_RANK": "1", "NPROC_PER_NODE": "1", "RDZV_ENDPOINT": "127.0.0.1:1"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"PET_{name}", value)
+    monkeypatch.setenv("CRAWL2CHAT_STORE", str(tmp_path))
+    with pytest.raises(SystemExit) as end:
+        cli.main(["run", "tiny", *bounds])
+    assert end.value.code == 2
+    assert "PET_NODE_RANK=1: this node runs ranks alone" in capsys.readouterr().err
+
+
 def crawl2chat(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "flows.cli.main", *arguments],

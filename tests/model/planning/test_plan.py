@@ -228,6 +228,14 @@ def test_parse_gpus_error_lists_known_gpus(gpus: str) -> None:
         parse_gpus(gpus)
 
 
+def test_plan_of_several_nodes_prints_what_each_runs() -> None:
+    text = " ".join(shown("gpt2", "16xH100").replace("\\\n", " ").split())
+    for rank in (0, 1):
+        variables = f"PET_NNODES=2 PET_NODE_RANK={rank} PET_NPROC_PER_NODE=8 PET_RDZV_ENDPOINT=NODE0:29500"
+        assert f"{variables} crawl2chat run gpt2 --only pretrain --set pretrain.train.num_ranks=16" in text
+    assert "PET_" not in shown("gpt2", "8xH100")
+
+
 def test_plan_of_batch_that_gpus_cannot_share_raises_error() -> None:
     with pytest.raises(ValueError, match="7 GPUs cannot share a batch of 512 sequences evenly"):
         plan_text("gpt2", "7xH100")

@@ -42,8 +42,11 @@ MUON = OptimConfig(optimizer="muon", learning_rate=1e-2, muon_learning_rate=0.02
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+def write_data(folder: Path) -> Path:
     """A language in which every token says what comes next, but for one in eight that is drawn at random."""
-    folder = tmp_path_factory.mktemp("data")
     write_tokenizer(folder, vocab_size=V)
     generator = np.random.default_rng(0)
     draws = generator.integers(12, V, 6000)

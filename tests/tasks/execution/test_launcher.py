@@ -74,20 +74,6 @@ def test_killed_rank_ends_the_others_and_is_named(module: str, tmp_path: Path, m
         )
 
 
-def test_hostfile_names_the_machines_of_the_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here on one, whose ssh runs commands on this machine."""
-    (tmp_path / "rank.py").write_text("import os; print(os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])")
-    (tmp_path / "ssh").write_text("#!/bin/sh\necho 127.0.0.1\n")
-    (tmp_path / "ssh").chmod(0o755)
-    (tmp_path / "hosts").write_text("localhost slots=2\n")
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("CRAWL2CHAT_HOSTFILE", str(tmp_path / "hosts"))
-    launch("rank", tmp_path / "run.json", num_ranks=2, metrics_file=tmp_path / "metrics", on_metrics=lambda line: None)
-    log = (tmp_path / "run.log").read_text()
-    assert "0 of 2" in log and "1 of 2" in log
-
-
 @pytest.mark.parametrize("num_ranks", [1, 2])
 def test_error_of_a_rank_is_reported_as_it_recorded_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_ranks: int
