@@ -1,6 +1,7 @@
-"""Prefect's UI in a real browser, with a real server and worker: the forms of stages, and the page of a run.
+"""Prefect's UI in a real browser, with a real server and worker: forms, the page of a run, a schedule.
 
-Elements are found by role and label, as a person finds them. Skipped where no Chromium is installed.
+Elements are found by role and label, as a person finds them, in both UIs of Prefect: the new one at /v2, the old one at /. The tests
+are one story: each uses the artifacts of those before it. Skipped where no Chromium is installed.
 """
 
 import shutil
@@ -20,6 +21,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium"),
 ]
 PATIENCE_MS = 300_000
+NEW, OLD = "/v2", ""
 SAMPLE = {"sample": {"num_articles": 40, "num_files": 2}, "num_workers": 1}
 
 
@@ -35,27 +37,33 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
 def page(prefect: LocalPrefect) -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         # Chromium's sandbox needs user namespaces, which root in a container has not. The pages are our own server's.
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1200})
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        # Without motion: it takes the cores from the server and the worker, and an element that moves is not clicked.
+        page = browser.new_page(viewport={"width": 1280, "height": 1200}, reduced_motion="reduce")
         page.set_default_timeout(PATIENCE_MS)
         yield page
         browser.close()
 
 
-def root(prefect: LocalPrefect) -> str:
-    return prefect.api.removesuffix("/api")
+def open_page(page: Any, prefect: LocalPrefect, path: str, ui: str = NEW) -> None:
+    page.goto(f"{prefect.api.removesuffix('/api')}{ui}/{path}")
 
 
-def open_form(page: Any, prefect: LocalPrefect, stage: str, ui: str = "/v2") -> None:
+def deployment_of(prefect: LocalPrefect, stage: str) -> dict[str, Any]:
+    return prefect.call("GET", f"/deployments/name/{stage}/{stage}")  # type: ignore[no-any-return]
+
+
+def open_form(page: Any, prefect: LocalPrefect, stage: str, ui: str = NEW) -> None:
     """The form of a stage's deployment, loaded."""
-    deployment = prefect.call("GET", f"/deployments/name/{stage}/{stage}")
-    page.goto(f"{root(prefect)}{ui}/deployments/deployment/{deployment['id']}/run")
+    open_page(page, prefect, f"deployments/deployment/{deployment_of(prefect, stage)['id']}/run", ui)
     page.get_by_role("button", name="Submit").wait_for()
 
 
-def open_run(page: Any, prefect: LocalPrefect, run_id: str) -> None:
-    page.goto(f"{root(prefect)}/v2/runs/flow-run/{run_id}")
-    page.get_by_role("tab", name="Artifacts").wait_for()
+def fill_sample(form: Any) -> None:
+    """Fill in SAMPLE."""
+    form.get_by_label("Num Articles").fill("40")
+    form.get_by_label("Num Files").fill("2")
+    form.get_by_label("Num Workers").fill("1")
 
 
 def runs_of(prefect: LocalPrefect, flow: str) -> list[dict[str, Any]]:
@@ -63,28 +71,18 @@ def runs_of(prefect: LocalPrefect, flow: str) -> list[dict[str, Any]]:
 
 
 def submit(page: Any, prefect: LocalPrefect, stage: str) -> dict[str, Any]:
-    """Send the form, and wait for the end of the run that it made."""
+    """Send the form. Returns the run that it made."""
     before = {run["id"] for run in runs_of(prefect, stage)}
     page.get_by_role("button", name="Submit").click()
     made = wait_for(lambda: [run for run in runs_of(prefect, stage) if run["id"] not in before], "the form makes a run")
-    return prefect.wait_for_state(made[0]["id"])
+    return made[0]
 
 
-def run_a_stage_by_its_form(page: Any, prefect: LocalPrefect, num_articles: int) -> None:
-    open_form(page, prefect, "ingest")
-    page.get_by_label("Num Articles").fill(str(num_articles))
-    page.get_by_label("Num Files").fill("2")
-    page.get_by_label("Num Workers").fill("1")
-    run = submit(page, prefect, "ingest")
-    assert run["state"]["type"] == "COMPLETED", run["state"]
-    assert run["parameters"]["config"] == {"sample": {"num_articles": num_articles, "num_files": 2}, "num_workers": 1}
-    open_run(page, prefect, run["id"])
-    page.get_by_role("tab", name="Artifacts").click()
-    for name in ("ingest-counts", "ingest-inputs", "ingest-cost", "ingest-funnel"):
-        page.get_by_role("link", name=name).first.wait_for()
+def store_of(prefect: LocalPrefect) -> Store:
+    return Store(prefect.environment["CRAWL2CHAT_STORE"])
 
 
-@pytest.mark.parametrize("ui", ["/v2", ""], ids=["new UI", "old UI"])
+@pytest.mark.parametrize("ui", [NEW, OLD], ids=["new UI", "old UI"])
 def test_forms_are_short_and_unfold(page: Any, prefect: LocalPrefect, ui: str) -> None:
     """With all of its fields at once, the form of filter was 7,500 pixels tall."""
     open_form(page, prefect, "filter", ui)
@@ -94,21 +92,51 @@ def test_forms_are_short_and_unfold(page: Any, prefect: LocalPrefect, ui: str) -
     assert page.get_by_label("Min Gopher Words").count() == 0
 
 
+def test_stage_runs_by_its_form(page: Any, prefect: LocalPrefect) -> None:
+    open_form(page, prefect, "ingest")
+    fill_sample(page)
+    run = prefect.wait_for_state(submit(page, prefect, "ingest")["id"])
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    assert run["parameters"]["config"] == SAMPLE
+    open_page(page, prefect, f"runs/flow-run/{run['id']}")
+    page.get_by_role("tab", name="Artifacts").click()
+    for name in ("ingest-counts", "ingest-inputs", "ingest-cost", "ingest-funnel"):
+        page.get_by_role("link", name=name).first.wait_for()
+
+
 def test_field_in_a_folded_section_can_be_changed(page: Any, prefect: LocalPrefect) -> None:
-    before = prefect.trigger("ingest", {"config": SAMPLE})
-    assert before["state"]["type"] == "COMPLETED", before["state"]
     open_form(page, prefect, "filter")
     page.get_by_label("Num Workers").fill("1")
     page.get_by_role("tab", name="changed").first.click()
     page.get_by_label("Min Gopher Words").fill("30")
-    run = submit(page, prefect, "filter")
+    run = prefect.wait_for_state(submit(page, prefect, "filter")["id"])
     assert run["state"]["type"] == "COMPLETED", run["state"]
     assert run["parameters"]["config"] == {"gopher_rules": {"min_gopher_words": 30}, "num_workers": 1}
-    store = Store(prefect.environment["CRAWL2CHAT_STORE"])
-    manifest = store.find(store.latest("tiny", "filter"))
+    manifest = store_of(prefect).find(store_of(prefect).latest("tiny", "filter"))
     assert manifest is not None
     assert manifest.config["min_gopher_words"] == 30
 
 
-def test_stage_runs_by_its_form(page: Any, prefect: LocalPrefect) -> None:
-    run_a_stage_by_its_form(page, prefect, 41)
+def test_interval_schedule_fires(page: Any, prefect: LocalPrefect) -> None:
+    deployment = deployment_of(prefect, "ingest")
+    open_page(page, prefect, f"deployments/deployment/{deployment['id']}")
+    page.get_by_role("button", name="Schedule", exact=True).click()
+    form = page.get_by_role("dialog")
+    form.get_by_label("Value").fill("20")
+    form.get_by_role("combobox", name="Interval").click()
+    page.get_by_role("option", name="Seconds").click()
+    fill_sample(form)
+    form.get_by_role("button", name="Save").click()
+
+    def fired() -> list[dict[str, Any]]:
+        return [
+            run for run in runs_of(prefect, "ingest") if run["auto_scheduled"] and run["state"]["type"] != "SCHEDULED"
+        ]
+
+    run = wait_for(fired, "the schedule has started a run")[0]
+    page.get_by_role("switch", name="Every 20 seconds").click()
+    ended = prefect.wait_for_state(run["id"])
+    assert ended["state"]["type"] == "COMPLETED", ended["state"]
+    assert ended["parameters"]["config"] == SAMPLE
+    (schedule,) = prefect.call("GET", f"/deployments/{deployment['id']}/schedules")
+    assert not schedule["active"]
