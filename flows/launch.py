@@ -87,13 +87,15 @@ def parameters(step: Step[Artifact], base: Recipe, force: bool) -> dict[str, Any
 def _run_to_its_end(stage: str, parameters: dict[str, Any]) -> FlowRun:
     """The run of a stage's deployment, ended. One that crashed is followed by another one, which resumes its work."""
     target = os.environ.get(TARGET)
-    for _ in range(NUM_LAUNCHES):
+    for left in reversed(range(NUM_LAUNCHES)):
         run = run_deployment(f"{stage}/{stage}-{target}" if target else f"{stage}/{stage}", parameters=parameters)
         assert isinstance(run, FlowRun)
-        if run.state is None or not run.state.is_crashed():
-            break
-        get_run_logger().warning("stage %s, run as %s: %s", stage, run.name, run.state.message)
-    return run
+        if not left or run.state is None or not run.state.is_crashed():
+            return run
+        get_run_logger().warning(
+            "stage %s, run as %s, crashed and is launched again: %s", stage, run.name, run.state.message
+        )
+    raise AssertionError("the last launch returns")
 
 
 # Prefect stores the result under the task run, so that a retried pipeline run does not launch a finished stage again.
