@@ -187,7 +187,7 @@ time.sleep(1000)
 """
 
 
-@pytest.mark.parametrize("victim", ["launcher", "rank"])
+@pytest.mark.parametrize("victim", ["launcher", pytest.param("rank", marks=pytest.mark.slow)])
 def test_other_nodes_end_with_the_first_one(victim: str, tmp_path: Path) -> None:
     """Its launcher is killed, or its rank once too often. These ranks exchange nothing and would not notice by themselves."""
     folder, endpoint = tmp_path / "out", f"127.0.0.1:{free_port()}"
