@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.databases import PostgreSQL, Redis, missing_databases, server_settings
 from tests.support.prefect_servers import LocalPrefect, running_server, wait_for
 from tests.support.reporting_stages import ReportingStage
 
@@ -57,3 +58,24 @@ def test_stage_continues_while_the_server_accepts_and_never_answers(prefect: Loc
         os.killpg(prefect.server.pid, signal.SIGCONT)
     stage.wait()
     assert stage.run()["state"]["type"] == "COMPLETED"
+
+
+@pytest.mark.skipif(bool(missing_databases()), reason=missing_databases())
+def test_run_that_ends_while_postgresql_and_redis_are_away_is_completed(tmp_path: Path) -> None:
+    """The server answers then, with status 500 since it cannot connect to its database."""
+    with (
+        PostgreSQL() as database,
+        Redis() as redis,
+        running_server(tmp_path, **server_settings(database, redis)) as prefect,
+    ):
+        stage = ReportingStage(prefect)
+        database.kill()
+        redis.kill()
+        stage.let_end()
+        wait_for(stage.is_committed, "the artifact is committed")
+        time.sleep(AWAY_SECONDS)
+        assert stage.is_running(), stage.log()
+        redis.start()
+        database.start()
+        stage.wait()
+        assert stage.run()["state"]["type"] == "COMPLETED"
