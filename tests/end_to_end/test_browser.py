@@ -1,17 +1,21 @@
-"""Prefect's UI in a real browser, with a real server and worker: forms, the page of a run, a schedule.
+"""Prefect's UI in a real browser, with a real server and worker: forms, a schedule, a training that is cancelled and copied, also after its worker was killed.
 
 Elements are found by role and label, as a person finds them, in both UIs of Prefect: the new one at /v2, the old one at /. The tests
 are one story: each uses the artifacts of those before it. Skipped where no Chromium is installed.
 """
 
+import os
+import re
 import shutil
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from flows.reconcile import run_processes
 from tasks.artifacts.store import Store
-from tests.support.prefect_servers import LocalPrefect, running_server, wait_for
+from tests.support.prefect_servers import LocalPrefect, kill, running_server, wait_for
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -23,6 +27,29 @@ pytestmark = [
 PATIENCE_MS = 300_000
 NEW, OLD = "/v2", ""
 SAMPLE = {"sample": {"num_articles": 40, "num_files": 2}, "num_workers": 1}
+# What the stages before tokenization make, as settings of the pipeline: those that the forms below are filled with, so that the pipeline
+# finds ingest and filter up to date.
+SETTINGS = [
+    "ingest.sample.num_articles=40",
+    "ingest.sample.num_files=2",
+    "ingest.num_workers=1",
+    "filter.min_gopher_words=30",
+    "filter.num_workers=1",
+    "dedup.num_workers=1",
+    "tokenizer.vocab_size=512",
+    "tokenize.num_workers=1",
+]
+# A model so small that a step takes milliseconds, and more steps than are done before it is cancelled.
+TRAINING = {
+    "model": {"num_layers": 1, "width": 32, "num_heads": 2, "advanced": {"num_kv_heads": 2, "head_width": 16, "ff_width": 64}},
+    "train": {
+        "num_steps": 100_000,
+        "batch_tokens": 1024,
+        "sequence_tokens": 64,
+        "num_ranks": 1,
+        "advanced": {"checkpoint_every_steps": 50, "sample_every_steps": 0, "eval_every_steps": 0},
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +58,8 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
         local.deploy()
         local.start_worker()
         yield local
+        for process in run_processes(local.api):  # one trains on: it has a session of its own
+            os.kill(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +107,44 @@ def submit(page: Any, prefect: LocalPrefect, stage: str) -> dict[str, Any]:
     return made[0]
 
 
+def choose(page: Any, prefect: LocalPrefect, run_id: str, action: str, ui: str = NEW) -> None:
+    """Choose an action on the page of a run."""
+    open_page(page, prefect, f"runs/flow-run/{run_id}", ui)
+    if ui == NEW:
+        page.get_by_role("button", name="Open menu").click()
+        page.get_by_role("menuitem", name=action, exact=True).click()
+    else:
+        page.get_by_role("button", name=action, exact=True).click()
+
+
+def cancel(page: Any, prefect: LocalPrefect, run_id: str, ui: str = NEW) -> None:
+    """Cancel a run on its page. It ends as CANCELLED, and none of its processes is left."""
+    choose(page, prefect, run_id, "Cancel", ui)
+    page.get_by_role("button", name="Cancel Flow Run" if ui == NEW else "Confirm").click()
+    ended = prefect.wait_for_state(run_id)
+    assert ended["state"]["type"] == "CANCELLED", ended["state"]
+    wait_for(lambda: not processes_of(prefect, run_id), "no process is left")
+
+
+def processes_of(prefect: LocalPrefect, run_id: str) -> list[int]:
+    """The processes of a run: its stage, its ranks, its workers."""
+    return [process.pid for process in run_processes(prefect.api) if str(process.run_id) == run_id]
+
+
 def store_of(prefect: LocalPrefect) -> Store:
     return Store(prefect.environment["CRAWL2CHAT_STORE"])
+
+
+def steps_saved(prefect: LocalPrefect) -> int:
+    """The step of the newest checkpoint of the base model that is being trained; 0 without one."""
+    folders = store_of(prefect).root.glob("pretrain/*/.state/checkpoints/step-*")
+    return max((int(folder.name.partition("-")[2]) for folder in folders), default=0)
+
+
+def steps_resumed(prefect: LocalPrefect, run_id: str) -> list[int]:
+    """The steps that were done before, by the log of a run, each time that it began."""
+    found = [re.match(r"resuming: ([\d,]+) of [\d,]+ steps", line) for line in prefect.logs(run_id)]
+    return [int(match[1].replace(",", "")) for match in found if match]
 
 
 @pytest.mark.parametrize("ui", [NEW, OLD], ids=["new UI", "old UI"])
@@ -140,3 +205,27 @@ def test_interval_schedule_fires(page: Any, prefect: LocalPrefect) -> None:
     assert ended["parameters"]["config"] == SAMPLE
     (schedule,) = prefect.call("GET", f"/deployments/{deployment['id']}/schedules")
     assert not schedule["active"]
+
+
+def test_cancelled_training_saves_and_its_copy_resumes(page: Any, prefect: LocalPrefect) -> None:
+    made = prefect.trigger("pipeline", {"settings": SETTINGS, "until": "tokenize", "runs_deployments": False})
+    assert made["state"]["type"] == "COMPLETED", made["state"]
+    run = prefect.create_run("pretrain", {"config": TRAINING})
+    wait_for(lambda: steps_saved(prefect), "a checkpoint is saved")
+    assert len(processes_of(prefect, run["id"])) > 1
+    cancel(page, prefect, run["id"])
+    saved = steps_saved(prefect)
+    choose(page, prefect, run["id"], "Copy to new run")
+    copied = submit(page, prefect, "pretrain")
+    assert copied["parameters"]["config"] == TRAINING
+    assert wait_for(lambda: steps_resumed(prefect, copied["id"]), "the copy resumes") == [saved]
+
+
+def test_training_whose_worker_was_killed_is_cancelled(page: Any, prefect: LocalPrefect) -> None:
+    """It trains on without its worker, and another worker knows nothing of it."""
+    run = next(run for run in runs_of(prefect, "pretrain") if run["state"]["type"] == "RUNNING")
+    kill(prefect.processes[-1])  # the worker's session alone: a run has one of its own
+    prefect.start("worker.log", "flows.cli.main", "worker")
+    saved = steps_saved(prefect)
+    wait_for(lambda: steps_saved(prefect) > saved, "it trains on")
+    cancel(page, prefect, run["id"], OLD)
