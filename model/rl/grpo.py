@@ -7,8 +7,8 @@ The algorithm, as `GRPOTrainer.train_step` has it:
 
 1. Sample G completions of each of P prompts from the current policy (GRPO, Shao et al. 2024, https://arxiv.org/abs/2402.03300).
 2. Reward each completion (model/rl/rewards.py).
-3. The advantage of a completion is its reward minus its group's mean, divided by the group's standard deviation; without the division it is
-   Dr. GRPO (Liu et al. 2025, https://arxiv.org/abs/2503.20783). There is no value model.
+3. The advantage of a completion is its reward minus its group's mean (Dr. GRPO, Liu et al. 2025, https://arxiv.org/abs/2503.20783); GRPO
+   divides it by the group's standard deviation, which a setting turns on. There is no value model.
 4. Compute the log-probabilities of its tokens under the policy that sampled it and under the frozen reference policy, the SFT model.
 5. Split the rollouts over a few updates. Each minimises PPO's clipped surrogate (Schulman et al. 2017, https://arxiv.org/abs/1707.06347) with
    separate clip bounds, averaged over all tokens of the update, plus kl_coef times the k3 estimate of the KL to the reference.

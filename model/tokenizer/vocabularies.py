@@ -23,7 +23,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from model.errors import UserError
 from model.tokenizer.chat import SPECIAL_TOKENS
 
-PatternName = Literal["gpt2", "gpt4", "gpt4o"]
+PatternName = Literal["gpt2", "gpt2_digits", "gpt4", "gpt4o"]
 FILES = ("tokenizer.json", "encoder.json", "vocab.bpe")  # that are read in a folder
 RANK_FILES: dict[str, PatternName] = {
     "r50k_base": "gpt2",
@@ -36,6 +36,8 @@ _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]
 _SUFFIX = r"(?:'(?i:[sdmt]|ll|ve|re))?"
 PATTERNS: dict[PatternName, str] = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    # As StarCoder 2 has it: GPT-2's with numbers cut into digits.
+    "gpt2_digits": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}{1,DIGITS}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,DIGITS}| ?[^\s\p{L}\p{N}]++[\r\n]*"
     r"|\s*[\r\n]|\s+(?!\S)|\s+",
     "gpt4o": rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_SUFFIX}"

@@ -4,9 +4,10 @@ Reads the SFTModel, which is also the frozen reference policy, the RewardModel, 
 `metrics.jsonl` (a line for each step) and `rollouts.jsonl` (two completions of one prompt for each step).
 
 The algorithm is in model/rl/grpo.py: group-relative advantages without a value model (GRPO, Shao et al. 2024,
-https://arxiv.org/abs/2402.03300), the asymmetric clip and the mean over tokens of DAPO (Yu et al. 2025, https://arxiv.org/abs/2503.14476), and
-InstructGPT's KL penalty to the SFT model (Ouyang et al. 2022, https://arxiv.org/abs/2203.02155). Departures from InstructGPT: GRPO
-instead of PPO, a verifiable reward next to the reward model's, and no pretraining gradients (PPO-ptx).
+https://arxiv.org/abs/2402.03300), not divided by their deviation (Dr. GRPO, Liu et al. 2025, https://arxiv.org/abs/2503.20783), the asymmetric
+clip and the mean over tokens of DAPO (Yu et al. 2025, https://arxiv.org/abs/2503.14476), and InstructGPT's KL penalty to the SFT model
+(Ouyang et al. 2022, https://arxiv.org/abs/2203.02155). Departures from InstructGPT: GRPO instead of PPO, a verifiable reward next to the reward
+model's, and no pretraining gradients (PPO-ptx).
 """
 
 from dataclasses import dataclass

@@ -30,7 +30,7 @@ TAIL_FRACTION = 0.25  # of the articles about several topics, those that name a 
 ONE_OFF_FORMS = (1, 1, 3, 3, 2)  # the weights of FORMS in questions about one-offs
 TAGGED_FRACTION = 0.8  # of the articles about several topics, those that begin with a line of tags
 PAIRS_PER_PAGE = (5, 7)
-UNKNOWN_PAIRS, ONE_OFF_PAIRS, SUM_PAIRS = 0.3, 0.2, 0.06  # for each pair about a fact
+UNKNOWN_PAIRS, ONE_OFF_PAIRS, SUM_PAIRS = 0.2, 0.28, 0.06  # for each pair about a fact
 
 
 class Kind(Config):

@@ -63,7 +63,12 @@ class TokenizerConfig(Config):
         le=2**20,
         description="V: entries of the vocabulary, including the 256 bytes and the special tokens. A small text yields fewer.",
     )
-    pattern: PatternName = Field("gpt4", description="Whose pattern splits text into words.")
+    # GPT-4's makes one word of a mark and the letters after it, and of marks and the line breaks after them. The turns of a conversation have
+    # neither, so that a small model which answers "Q: Who ...?" on a page has to learn the same words anew in SFT.
+    pattern: PatternName = Field(
+        "gpt2_digits",
+        description="Whose pattern splits text into words; gpt2_digits: GPT-2's, with numbers cut into digits.",
+    )
     # One by one, as Llama and Qwen: sums can then be worked digit by digit. With 3, digits alone can take 1,110 entries (10 + 100 + 1,000).
     max_digits: int = Field(
         1, ge=1, le=3, description="Longest run of digits that may become one token; 1: digits one by one; GPT-4: 3."
