@@ -65,7 +65,7 @@ def test_special_tokens_come_first_and_never_result_from_text(encoder: ChatToken
 
 
 def test_words_are_split_with_the_pattern_of_gpt4() -> None:
-    config = TokenizerConfig(vocab_size=300, max_digits=3)
+    config = TokenizerConfig(vocab_size=300, pattern="gpt4", max_digits=3)
     cut = train(iter(["a"]), config).pre_tokenizer.pre_tokenize_str
     pieces = [piece.replace("Ġ", " ").replace("Ċ", "\n") for piece, _ in cut("I'll say: 12345 times\n\n  HE'S $%!\n x")]
     assert pieces == ["I", "'ll", " say", ":", " ", "123", "45", " times", "\n\n", " ", " HE", "'S", " $%!\n", " x"]
@@ -74,7 +74,8 @@ def test_words_are_split_with_the_pattern_of_gpt4() -> None:
 @pytest.mark.parametrize(
     ("settings", "pieces"),
     [
-        ({"max_digits": 1}, "2 0 2 4 ĠHEllo 'S"),
+        ({"pattern": "gpt4", "max_digits": 1}, "2 0 2 4 ĠHEllo 'S"),
+        ({"max_digits": 3}, "202 4 ĠHEllo ' S"),
         ({"pattern": "gpt2"}, "2024 ĠHEllo ' S"),
         ({"pattern": "gpt4o", "max_digits": 3}, "202 4 ĠHEllo'S"),
     ],
@@ -82,6 +83,14 @@ def test_words_are_split_with_the_pattern_of_gpt4() -> None:
 def test_pattern_and_digits_are_settings(settings: dict[str, Any], pieces: str) -> None:
     cut = train(iter(["a"]), TokenizerConfig(vocab_size=300, **settings)).pre_tokenizer.pre_tokenize_str("2024 HEllo'S")
     assert [piece for piece, _ in cut] == pieces.split()
+
+
+def test_turn_of_a_conversation_is_cut_as_the_line_of_a_page_is() -> None:
+    """Else a small model that answers questions on pages has to learn the words of its answers anew in conversations."""
+    cut = train(iter(["a"]), TokenizerConfig(vocab_size=300)).pre_tokenizer.pre_tokenize_str
+    turns = [[piece for piece, _ in cut(text)] for text in ("Who is it?", "Ann Bel was born in 1951.")]
+    line = [piece for piece, _ in cut("Q:Who is it?\nA:Ann Bel was born in 1951.\n")]
+    assert line == ["Q", ":", *turns[0], "Ċ", "A", ":", *turns[1], "Ċ"]
 
 
 def test_byte_alphabet_equals_gpt2() -> None:
