@@ -27,7 +27,6 @@ PLANNED_ARTICLES = 2400
 SINGLE_FRACTION = 0.1  # of the biographies, those that have an article for themselves
 SPLIT_FRACTION = 0.3  # of the biographies, those that are spread over two articles
 TAIL_FRACTION = 0.25  # of the articles about several topics, those that name a one-off, too
-ONE_OFF_FORMS = (1, 1, 3, 3, 2)  # the weights of FORMS in questions about one-offs
 TAGGED_FRACTION = 0.8  # of the articles about several topics, those that begin with a line of tags
 PAIRS_PER_PAGE = (5, 7)
 UNKNOWN_PAIRS, ONE_OFF_PAIRS, SUM_PAIRS = 0.2, 0.28, 0.06  # for each pair about a fact
@@ -244,8 +243,8 @@ def fill(kind: Kind, slots: Mapping[str, str], rng: random.Random) -> list[str]:
 def _plan_pairs(world: World, scale: float, one_offs: Iterator[Entity], rng: random.Random) -> list[Pair]:
     """Questions about every fact that is not held out, each in another form; about one-offs, known or not; and sums."""
     pairs = []
+    forms: list[Form] = ["direct", *FORMS]
     for fact in world.facts:
-        forms: list[Form] = ["direct", *FORMS]
         num = 0 if fact.is_heldout else int(DATA.questions_per_fact * scale + rng.random())
         pairs += [_ask_known(world, fact, form, rng) for form in rng.sample(forms, min(num, len(forms)))]
     num_known = len(pairs)
@@ -253,9 +252,9 @@ def _plan_pairs(world: World, scale: float, one_offs: Iterator[Entity], rng: ran
         for _ in range(round(num_known * share)):
             if stranger := next(one_offs, None):
                 (fact,) = _invent_facts(world, stranger, 1, rng)
-                # Answers about names that occur once teach to copy a name, and to write one that is typed in lower case.
-                (form,) = rng.choices(FORMS, ONE_OFF_FORMS)
-                pair = _ask_known(world, fact, form, rng)
+                # Answers about names that occur once teach to copy a name. In the forms of the others, so that no form is a sign of not
+                # knowing: with more questions in lower case among these, known facts were refused in lower case four times as often.
+                pair = _ask_known(world, fact, rng.choice(forms), rng)
                 unknown = expand(rng.choice(table("chat")["unknown"]), rng, {})
                 pairs.append(Pair(pair.question, unknown) if share == UNKNOWN_PAIRS else pair)
     for _ in range(round(num_known * SUM_PAIRS)):
