@@ -1,4 +1,4 @@
-"""Prefect's UI in a real browser, with a real server and worker: forms, a schedule, a training that is cancelled and copied, also after its worker was killed.
+"""Prefect's UI in a real browser, with a real server and worker: forms, a schedule, training that is cancelled, killed and retried.
 
 Elements are found by role and label, as a person finds them, in both UIs of Prefect: the new one at /v2, the old one at /. The tests
 are one story: each uses the artifacts of those before it. Skipped where no Chromium is installed.
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from flows.reconcile import run_processes
+from flows.training_slot import LIMIT
 from tasks.artifacts.store import Store
 from tests.support.prefect_servers import LocalPrefect, kill, running_server, wait_for
 
@@ -56,6 +57,8 @@ TRAINING = {
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
     with running_server(tmp_path_factory.mktemp("prefect")) as local:
         local.deploy()
+        # The slot of a run that was killed is free after a minute or two, which nobody has to wait for here.
+        local.call("PATCH", f"/v2/concurrency_limits/{LIMIT}", {"limit": 2})
         local.start_worker()
         yield local
         for process in run_processes(local.api):  # one trains on: it has a session of its own
@@ -229,3 +232,22 @@ def test_training_whose_worker_was_killed_is_cancelled(page: Any, prefect: Local
     saved = steps_saved(prefect)
     wait_for(lambda: steps_saved(prefect) > saved, "it trains on")
     cancel(page, prefect, run["id"], OLD)
+
+
+def test_training_that_was_lost_with_its_worker_is_ended_and_retried(page: Any, prefect: LocalPrefect) -> None:
+    """As a machine dies: worker and run are killed at once. The next worker marks the run as crashed, and a retry resumes it."""
+    run = next(run for run in runs_of(prefect, "pretrain") if run["state"]["type"] == "CANCELLED")
+    before = steps_saved(prefect)
+    choose(page, prefect, run["id"], "Retry", OLD)
+    page.get_by_text("This will retry flow run").wait_for()
+    page.get_by_role("button", name="Retry", exact=True).last.click()
+    wait_for(lambda: steps_saved(prefect) > before, "the retried run trains")
+    kill(prefect.processes[-1])
+    for process in processes_of(prefect, run["id"]):
+        os.kill(process, signal.SIGKILL)
+    saved = steps_saved(prefect)
+    prefect.start("worker.log", "flows.cli.main", "worker")
+    wait_for(lambda: prefect.run(run["id"])["state"]["type"] == "CRASHED", "the next worker ends the lost run")
+    choose(page, prefect, run["id"], "Retry")
+    page.get_by_role("alertdialog").or_(page.get_by_role("dialog")).get_by_role("button", name="Retry").click()
+    wait_for(lambda: steps_resumed(prefect, run["id"])[-1] == saved, "the run that was lost resumes")
