@@ -64,7 +64,7 @@ class TokenizerConfig(Config):
         description="V: entries of the vocabulary, including the 256 bytes and the special tokens. A small text yields fewer.",
     )
     # GPT-4's makes one word of a mark and the letters after it, and of marks and the line breaks after them. The turns of a conversation have
-    # neither, so that a small model which answers "Q: Who ...?" on a page has to learn the same words anew in SFT.
+    # neither, so that a small model which answers "Q: Who ...?" on a page has to learn the same words again in SFT.
     pattern: PatternName = Field(
         "gpt2_digits",
         description="Whose pattern splits text into words; gpt2_digits: GPT-2's, with numbers cut into digits.",

@@ -175,7 +175,7 @@ def on_ray(script: str, num_tasks: int) -> str:
         "import LocalPipelineExecutor": "import RayPipelineExecutor",
         "LocalPipelineExecutor(pipeline, tasks=1, ": f"RayPipelineExecutor(pipeline, tasks={num_tasks}, ",
         "import trafilatura\n": "import os\nimport ray\nimport trafilatura\n",
-        # A worker imports datatrove anew. A function in the pipeline, which runs there, names the model: else it is downloaded.
+        # A worker imports datatrove itself. A function in the pipeline, which runs there, names the model: else it is downloaded.
         "    pipeline = [\n": USE_MODEL,
         "    warcs, out, model": '    ray.init(address=os.environ["RAY_HEAD"], log_to_driver=False)\n    warcs, out, model',
     }
