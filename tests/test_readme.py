@@ -22,7 +22,7 @@ READMES = [
     if not {".venv", ".git", "artifacts", "node_modules"} & set(path.relative_to(ROOT).parts)
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ENVIRONMENT_ONLY = {"source", "export", "hf", "cd", "pip", "printf"}  # set up a shell; there is nothing to parse
+ENVIRONMENT_ONLY = {"source", "export", "hf", "cd", "pip", "printf", "sudo"}  # set up a machine: nothing to parse
 
 
 def commands_of(path: Path) -> list[str]:
@@ -67,7 +67,7 @@ def parse(command: str) -> None:
             templates = {name for file in (ROOT / "infra").glob("*/*.j2") for name in names_rendered(file.stem)}
             assert {word.removeprefix("cluster/") for word in arguments if word.startswith("cluster/")} <= templates
         case "ray":  # of the extra `cluster`, not of the tests' environment
-            assert arguments[0] in ("start", "status", "stop")
+            assert arguments[0] in ("start", "status", "stop", "get-auth-token")
         case _:
             assert program in ENVIRONMENT_ONLY, f"no rule to check the command {program!r}"
 
