@@ -7,7 +7,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from flows.cli.console import console
-from flows.infra import Training, node_command, settings_of
 from flows.recipes import RECIPES
 from flows.resources import Resources, load_resources
 from model.config import flops_per_token, kv_bytes_per_token, num_matrix_parameters, num_parameters
@@ -126,6 +125,8 @@ def advice(ways: list[Fit], gpus: Gpus) -> str:
         )
     # Forward, forward again, backward (twice a forward): 4 instead of 3.
     again = "; computing activations twice takes a third more time" if way.activation_checkpointing else ""
+    from flows.infra import settings_of  # not at the top: it imports Prefect, which every command would wait for
+
     lines = " \\\n".join(f"    --set {setting}" for setting in settings_of(way, gpus.num))
     return f"What fits first is ZeRO {way.zero_stage} with microbatches of {way.microbatch_sequences}{again}:\n{lines}"
 
@@ -135,6 +136,8 @@ def commands(name: str, way: Fit, gpus: Gpus, resources: Resources) -> str:
     per_node = resources.stages["pretrain"].gpus
     if not per_node or gpus.num <= per_node or gpus.num % per_node:
         return ""
+    from flows.infra import Training, node_command, settings_of
+
     training = Training(
         recipe=name if name in RECIPES else "RECIPE",
         num_nodes=gpus.num // per_node,

@@ -271,7 +271,7 @@ def test_preference_refuses_wrong_fields(tmp_path: Path, fields: dict[str, Any],
         ({"num_mentions": 10**30}, f"num_mentions is {10**30}; input should be less than or equal to {2**53}"),
         (
             {"split": "x"},
-            "split is \"x\"; write 'seen_wording', 'heldout_wording', 'heldout_fact', 'unknown' or 'other'",
+            "split is \"x\"; write 'seen_wording', 'heldout_wording', 'heldout_fact', 'reversal', 'unknown' or 'other'",
         ),
     ],
 )

