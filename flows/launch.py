@@ -86,16 +86,22 @@ def parameters(step: Step[Artifact], base: Recipe, force: bool) -> dict[str, Any
 
 def _run_to_its_end(stage: str, parameters: dict[str, Any]) -> FlowRun:
     """The run of a stage's deployment, ended. One that crashed is followed by another one, which resumes its work."""
-    target = os.environ.get(TARGET)
-    for left in reversed(range(NUM_LAUNCHES)):
-        run = run_deployment(f"{stage}/{stage}-{target}" if target else f"{stage}/{stage}", parameters=parameters)
-        assert isinstance(run, FlowRun)
-        if not left or run.state is None or not run.state.is_crashed():
-            return run
+    run = _run_deployment(stage, parameters)
+    for _ in range(NUM_LAUNCHES - 1):
+        if run.state is None or not run.state.is_crashed():
+            break
         get_run_logger().warning(
             "stage %s, run as %s, crashed and is launched again: %s", stage, run.name, run.state.message
         )
-    raise AssertionError("the last launch returns")
+        run = _run_deployment(stage, parameters)
+    return run
+
+
+def _run_deployment(stage: str, parameters: dict[str, Any]) -> FlowRun:
+    target = os.environ.get(TARGET)
+    run = run_deployment(f"{stage}/{stage}-{target}" if target else f"{stage}/{stage}", parameters=parameters)
+    assert isinstance(run, FlowRun)
+    return run
 
 
 # Prefect stores the result under the task run, so that a retried pipeline run does not launch a finished stage again.

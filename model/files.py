@@ -67,6 +67,11 @@ def remove_temporary_files(folder: Path) -> None:
             leftover.unlink()
 
 
+def files_of(folder: Path) -> list[Path]:
+    """All files in a folder and the folders in it, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def short_file_name(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
     """The name if a file system takes it, else its beginning and a hash of all of it: file systems count bytes, not characters."""
     encoded = os.fsencode(name)

@@ -69,9 +69,9 @@ class Node(NamedTuple):
 
 def this_node(environment: Mapping[str, str] = os.environ) -> Node | None:
     """This machine among several nodes, None where it trains alone. Raises UserError where a variable is missing or wrong."""
-    if _number(environment, "PET_NNODES", 1, default="1") == 1:
+    num_nodes = _number(environment, "PET_NNODES", 1, default="1")
+    if num_nodes == 1:
         return None
-    num_nodes = _number(environment, "PET_NNODES", 1)
     rank = _number(environment, "PET_NODE_RANK", 0)
     if rank >= num_nodes:
         raise UserError(

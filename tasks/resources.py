@@ -17,6 +17,7 @@ from pydantic import Field
 
 from model.config import Config, runtime
 from model.errors import UserError
+from model.files import files_of
 from tasks.artifacts.manifest import Resource
 from tasks.artifacts.step import Outcome, Step
 from tasks.execution.context import StageContext
@@ -74,8 +75,7 @@ def local_files(found: ResourceConfig) -> list[Path]:
     root = Path(found.path)
     if "://" in found.path or root.is_file():
         return [] if "://" in found.path else [root]
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return [path for path in files if not found.names or path.name in found.names]
+    return [path for path in files_of(root) if not found.names or path.name in found.names]
 
 
 def digest(name: str, path: str, names: tuple[str, ...]) -> str:

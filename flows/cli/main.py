@@ -33,11 +33,11 @@ from flows.cli.show_mask import show_mask
 from flows.cli.stages import stages
 from flows.cli.trace import trace
 from flows.prefect_server import prepare_environment
-from model.errors import UserError
+from model.errors import WRONG_USE, UserError
 from tasks.artifacts.store import Store
 from tasks.redaction import redact_text
 
-FAILED, WRONG_USE = 1, 2
+FAILED = 1  # exit status
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # What a wrong path or missing rights cause. Any other error of the system is shown with its traceback.
 PATH_ERRORS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}

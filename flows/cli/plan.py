@@ -53,7 +53,7 @@ def plan_text(
         "",
         memory_table(ways, hardware),
         "",
-        advice(ways, hardware),
+        advice(way, hardware),
         *([commands(name, way, hardware, load_resources())] if way else []),
     )
 
@@ -116,9 +116,8 @@ def memory_table(ways: list[Fit], gpus: Gpus) -> Table:
     return table
 
 
-def advice(ways: list[Fit], gpus: Gpus) -> str:
+def advice(way: Fit | None, gpus: Gpus) -> str:
     """The settings of the least costly way that fits."""
-    way = best(ways)
     if way is None:
         return (
             f"Nothing fits on {gpus.num} {gpus.name}: take more or larger GPUs, a shorter sequence or a smaller model."

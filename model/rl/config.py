@@ -43,7 +43,7 @@ class RLConfig(Config):
         0.02, ge=0.0, le=100.0, description="Weight of the KL to the frozen reference policy, per token."
     )
     # Off as in Dr. GRPO (Liu et al. 2025). With it, a difference of 0.03 in the reward model's score, which is noise, counts as much as right
-    # against wrong: policies of about 1 M parameters came to answer everything with "I don't know.", or every sum with the same number.
+    # against wrong: a policy of about 1 M parameters came to answer every sum with the same number.
     is_advantage_scaled: bool = Field(
         False,
         description="Divide advantages by the group's standard deviation (GRPO). Without it (Dr. GRPO), groups with little spread weigh less.",

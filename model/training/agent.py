@@ -35,7 +35,7 @@ from torch.distributed.elastic.rendezvous.api import (
 )
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from model.errors import UserError
+from model.errors import WRONG_USE, UserError
 from model.files import replacing
 from model.nodes import BACKEND, Node, interface_towards, this_node
 from model.processes import LeaseFile
@@ -43,7 +43,6 @@ from model.training.ranks import record_error
 
 RUN, ENDED = "crawl2chat/run", "crawl2chat/ended"  # keys of the rendezvous' store
 END_SECONDS = 30.0
-WRONG_USE = 2  # exit status of a user's mistake, as the command has it
 
 
 class SharedRun(pydantic.BaseModel):

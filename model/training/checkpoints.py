@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from model.errors import UserError
+from model.files import files_of
 from model.processes import check_lease
 from model.training.engine import Engine
 from model.training.node_files import agreed, collect, nodes_apart, spread
@@ -117,11 +118,6 @@ class Checkpoints:
 def complete_checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints in a folder, by step."""
     return sorted(path for path in folder.glob("step-*") if STEP_FOLDER.fullmatch(path.name))
-
-
-def files_of(folder: Path) -> list[Path]:
-    """All files in a folder and the folders in it."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def sync(paths: Iterable[Path]) -> None:

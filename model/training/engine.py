@@ -38,6 +38,7 @@ from torch import Tensor, nn
 
 from model.config import OptimConfig
 from model.errors import UserError
+from model.files import files_of
 from model.training import optim
 from model.training.node_files import nodes_apart, spread
 
@@ -191,7 +192,7 @@ class Engine:
                 make_universal(checkpoint, folder)
             dist.barrier()
             if apart := nodes_apart(checkpoint.parents[1]):
-                spread(folder, [path for path in folder.rglob("*") if path.is_file()], apart)
+                spread(folder, files_of(folder), apart)
         # Kept before loading: a universal checkpoint overwrites all groups with the first one's settings.
         settings = [{**group, "params": None} for group in self.deepspeed.optimizer.param_groups]
         with weights_only():

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import torch
 import torch.distributed as dist
 
-from model.files import replacing
+from model.files import files_of, replacing
 
 CHUNK_BYTES = 2**26
 
@@ -64,7 +64,7 @@ def collect(folder: Path, apart: Iterable[int]) -> None:
         if dist.get_rank() == 0:
             receive_files(folder, rank)
         elif dist.get_rank() == rank:
-            send_files(folder, [path for path in folder.rglob("*") if path.is_file()], 0)
+            send_files(folder, files_of(folder), 0)
             shutil.rmtree(folder)
     dist.barrier()
 

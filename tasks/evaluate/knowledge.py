@@ -186,11 +186,7 @@ def ask_few_shot(
         return []
     # Each question has its own examples, so that no unlucky one spoils the whole measurement.
     rngs = (random.Random(f"{number} {question.question}") for number, question in enumerate(questions))
-    openings = []
-    for question, rng in zip(questions, rngs, strict=True):
-        # Not the same fact in another form: the answer would stand on the page.
-        others = [example for example in known if not example.fact or example.fact != question.fact]
-        openings.append(few_shot_page(question, rng.sample(others, min(NUM_SHOTS, len(others)))))
+    openings = [few_shot_page(question, known, NUM_SHOTS, rng) for question, rng in zip(questions, rngs, strict=True)]
     texts = complete(model, tokenizer, openings, config, batch)
     progress(len(questions))
     answers = []

@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 PREFIX_TOKENS, CONTINUED_TOKENS = 32, 50
 WINDOW_TOKENS = PREFIX_TOKENS + CONTINUED_TOKENS
 MAX_TOKENS = 5_000_000  # 40 MB of hashes, and less than a second for each million
-MULTIPLIER = np.uint64(
-    0x9E3779B97F4A7C15
-)  # odd, so that no token is lost modulo 2^64: the golden ratio, as in Fibonacci hashing
+# Odd, so that no token is lost modulo 2^64: the golden ratio, as in Fibonacci hashing.
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 Windows = npt.NDArray[np.int64]
 

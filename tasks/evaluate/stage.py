@@ -3,7 +3,8 @@
 Reads one artifact of every stage (inputs.py). Writes a Report: `report.md`, one page for people; `report.json`, the same figures;
 `answers.jsonl`, every question with the models' replies. What is measured, and after whom, is in knowledge.py (facts), filter_truth.py
 (precision and recall of the filters, on a crawl with ground truth), reversal.py, recital.py, in_context.py, written_sums.py, and below:
-accuracy of the reward model on held-out pairs, and completions of the base model. Cost: generation of an answer to each question by two models dominates.
+accuracy of the reward model on held-out pairs, and completions of the base model. Cost: generation of an answer to each question by two
+models dominates.
 """
 
 import json
@@ -302,7 +303,6 @@ def reward_metrics(config: EvaluateConfig, inputs: EvaluateInputs, tokenizer: "C
 
     The fault of the rejected reply is the last part of a pair's `kind`, such as "rude" in "fact/rude".
     """
-
     from model.inference.scoring import pair_accuracy
     from model.network.huggingface import default_device, load_reward_model
 

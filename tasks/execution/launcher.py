@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Never
 
-from model.errors import UserError
+from model.errors import WRONG_USE, UserError
 from model.nodes import Node, await_first, check_first, this_node
 from tasks.execution.lease import Lease
 
@@ -27,10 +27,7 @@ POLL_SECONDS = 0.5
 GRACE_SECONDS = 25.0  # Prefect kills a cancelled run after 30
 TAIL_LINES = 3
 MAX_ERROR_CHARACTERS = 2_000
-WRONG_USE, INTERRUPTED = (
-    2,
-    128 + signal.SIGTERM,
-)  # exit statuses: of model/training/agent.py, and by the shell's convention
+INTERRUPTED = 128 + signal.SIGTERM  # exit status, by the shell's convention
 
 ENVIRONMENT = {
     # Threads that spin while they wait take the cores from whatever else runs, other ranks among it. To spin for a short while, an

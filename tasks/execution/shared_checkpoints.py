@@ -19,6 +19,7 @@ from pathlib import Path
 import pydantic
 
 from model.errors import UserError
+from model.files import files_of
 from model.processes import LeaseLost
 from tasks.artifacts.manifest import STATE, FileRecord, is_bookkeeping
 from tasks.execution.context import StageContext
@@ -86,7 +87,7 @@ class SharedCheckpoints:
             return
         remote, folder = self.work.remote, self.local / _name(step)
         try:
-            files = file_records(folder, _files(folder))
+            files = file_records(folder, files_of(folder))
             with tempfile.TemporaryDirectory() as copies:
                 run, state = Path(copies, "run"), Path(copies, "state")
                 _copy_growing(self.work.folder, run)
@@ -94,8 +95,8 @@ class SharedCheckpoints:
                 record = CheckpointRecord(
                     step=step,
                     files=files,
-                    run_files=file_records(run, _files(run)),
-                    state_files=file_records(state, _files(state)),
+                    run_files=file_records(run, files_of(run)),
+                    state_files=file_records(state, files_of(state)),
                 )
                 remote.upload_files(f"{self.prefix}/{_name(step)}", folder, record.files)
                 remote.upload_files(f"{self.prefix}/run", run, record.run_files)
@@ -192,10 +193,6 @@ def _copy_growing(source: Path, target: Path) -> None:
             copy = target / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _steps(folder: Path) -> list[int]:

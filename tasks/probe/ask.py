@@ -48,10 +48,7 @@ def opening(question: Question, examples: Sequence[Question], rng: random.Random
     """What a base model continues: the sentence of a cloze question, else a page of examples that ends in the question."""
     if question.kind == CLOZE:
         return question.completion
-    # Not the same fact in another form: the answer would stand on the page.
-    others = [example for example in examples if not example.fact or example.fact != question.fact]
-    shown = rng.sample(others, min(num_examples, len(others)))
-    return few_shot_page(question, shown)
+    return few_shot_page(question, examples, num_examples, rng)
 
 
 def ask_base_model(

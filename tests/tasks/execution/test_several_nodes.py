@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from model.config import TrainRun
 from model.files import read_lines
 from model.training.checkpoints import complete_checkpoints
 from tests.model.training.test_loop import losses, make_run, write_data
+from tests.support.prefect_servers import free_port
 
 LIMIT_SECONDS = 900.0  # a bound on hangs
 NUM_STEPS = 40
@@ -75,12 +75,6 @@ def node(rank: int, endpoint: str, **more: str) -> dict[str, str]:
         "RDZV_CONF": conf,
     }
     return {f"PET_{name}": value for name, value in (values | more).items()}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Place(NamedTuple):

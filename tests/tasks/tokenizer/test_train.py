@@ -86,7 +86,7 @@ def test_pattern_and_digits_are_settings(settings: dict[str, Any], pieces: str) 
 
 
 def test_turn_of_a_conversation_is_cut_as_the_line_of_a_page_is() -> None:
-    """Else a small model that answers questions on pages has to learn the words of its answers anew in conversations."""
+    """Else a small model that answers questions on pages has to learn the words of its answers again in conversations."""
     cut = train(iter(["a"]), TokenizerConfig(vocab_size=300)).pre_tokenizer.pre_tokenize_str
     turns = [[piece for piece, _ in cut(text)] for text in ("Who is it?", "Ann Bel was born in 1951.")]
     line = [piece for piece, _ in cut("Q:Who is it?\nA:Ann Bel was born in 1951.\n")]
