@@ -105,7 +105,6 @@ class GRPOTrainer(Trainer):
         self.run, self.config = run, run.config
         join_ranks(self.config.num_ranks)
         super().__init__(self.config, Checkpoints(checkpoints, self.config.keep_checkpoints), Path(run.output), stop)
-        self.checkpoints.fetch(self.output)
         self.tokenizer = ChatTokenizer.load(run.tokenizer)
         self.prompts, self.heldout = split_prompts(read_prompts(run.prompts, self.tokenizer, self.config), self.config)
         # Three models are in memory at once, policy, reference and reward model, and the policy's gradients and optimizer state.

@@ -63,8 +63,7 @@ class LossTrainer(Trainer):
         """Raises ValueError where data, tokenizer, model and ranks do not fit together."""
         config = run.train
         join_ranks(config.num_ranks)
-        kept = Checkpoints(checkpoints, config.keep_checkpoints)
-        kept.fetch(Path(run.output))
+        super().__init__(config, Checkpoints(checkpoints, config.keep_checkpoints), Path(run.output), stop)
         self.run = run
         self.tokenizer = ChatTokenizer.load(run.tokenizer)
         self.dataset, self.validation = open_training(run, self.tokenizer), open_validation(run, self.tokenizer)
@@ -73,7 +72,6 @@ class LossTrainer(Trainer):
         self.skipped = SkippedBatches(checkpoints.parent / "left_out.jsonl")
         self.losses: list[float] = []  # of the steps so far
         self.early_stopping = EarlyStopping(checkpoints.parent / "best", config.patience)
-        super().__init__(config, kept, Path(run.output), stop)
 
     @property
     def model(self) -> torch.nn.Module:

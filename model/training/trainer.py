@@ -61,11 +61,15 @@ class Trainer(ABC):
     started: float  # time.monotonic() before the first step of this process
 
     def __init__(self, schedule: Schedule, checkpoints: Checkpoints, output: Path, stop: threading.Event) -> None:
-        """`stop`: set to end the run after the step it is in, with a checkpoint. A subclass sets `engine`."""
+        """`stop`: set to end the run after the step it is in, with a checkpoint. A subclass sets `engine`.
+
+        All ranks have joined, and read nothing that a run resumes from before this: their nodes may get it here.
+        """
         self.schedule = schedule
         self.checkpoints = checkpoints
         self.output = output
         self.stop = stop
+        checkpoints.fetch(output)
         self.seconds: Metrics = {}  # of phases after a step's line was written: they go into the next line
 
     @property
