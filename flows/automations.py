@@ -3,7 +3,8 @@
 Prefect marks a run as crashed when its worker sees its process end. Where the worker or the machine is gone too, nobody sees it:
 runs therefore send a heartbeat event every `HEARTBEAT_SECONDS` (flows/targets.py), and Prefect's own recipe for zombie runs
 (docs.prefect.io, "Detect zombie flow runs") is an automation that expects the next one. The server measures time by the events
-it receives, so that runs which sent nothing while the server was away are not taken for dead.
+it receives, so that runs which sent nothing while the server was away are rarely taken for dead; one that is says that it lives
+(flows/cancellation.py).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from prefect.events.actions import ChangeFlowRunState, RunDeployment, SendNotifi
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
+from flows.cancellation import TAKEN_FOR_DEAD
 from flows.targets import HEARTBEAT_SECONDS
 
 NO_HEARTBEAT = "crawl2chat: runs without a heartbeat have crashed"
@@ -30,9 +32,7 @@ ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cance
 
 def no_heartbeat_automation() -> AutomationCore:
     """A flow run whose heartbeats stop before it ends is marked as crashed."""
-    return _crash_unless(
-        {HEARTBEAT}, {HEARTBEAT, *ENDED}, SILENCE_SECONDS, NO_HEARTBEAT, "No heartbeat: its process is gone."
-    )
+    return _crash_unless({HEARTBEAT}, {HEARTBEAT, *ENDED}, SILENCE_SECONDS, NO_HEARTBEAT, TAKEN_FOR_DEAD)
 
 
 def not_started_automation() -> AutomationCore:

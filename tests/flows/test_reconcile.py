@@ -14,12 +14,12 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import reconcile as module
-from flows.cancellation import RUN_VARIABLE
+from flows.cancellation import RUN_VARIABLE, TAKEN_FOR_DEAD
 from flows.reconcile import reconcile
 from flows.run_place import MACHINE, PROCESS, Place, start_of, this_machine
 from tasks.artifacts.store import Store
 from tasks.execution.lease import lease
-from tests.support.prefect_servers import LocalPrefect, running_server
+from tests.support.prefect_servers import LocalPrefect, running_server, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -135,24 +135,27 @@ def test_process_that_has_ended_or_never_was_has_no_start() -> None:
 
 ORPHAN = """
 import os, sys, time
-from pathlib import Path
-started = Path(sys.argv[1])
 if os.fork():  # the worker, which is gone as soon as the run has begun
-    while not started.exists():
+    while not os.path.exists(sys.argv[1]):
         time.sleep(0.05)
     os._exit(0)
+"""
+RUN = """
+import os, sys, time
+from pathlib import Path
+started = Path(sys.argv[1])
 from flows import cancellation
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
-cancellation.POLL_SECONDS = 0.2
+cancellation.POLL_SECONDS, cancellation.WORKER_SECONDS = 0.2, 1.0
 
 @flow
 @cancellation.cancellable
 def sft():
     try:
         started.touch()
-        while True:
+        while not started.with_name("end").exists():
             time.sleep(0.05)
     finally:
         started.with_name("saved").touch()
@@ -166,8 +169,33 @@ run_flow(sft, flow_run=run)
 def test_run_without_a_worker_ends_itself_when_it_is_cancelled(prefect: LocalPrefect, tmp_path: Path) -> None:
     run = make_run(prefect, "PENDING")
     environment = prefect.environment | {RUN_VARIABLE: run}
-    subprocess.run([sys.executable, "-c", ORPHAN, tmp_path / "started"], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", ORPHAN + RUN, tmp_path / "started"], env=environment, check=True)
     assert state_of(prefect, run) == "RUNNING"
     prefect.call("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
     assert prefect.wait_for_state(run)["state"]["type"] == "CANCELLED"
     assert (tmp_path / "saved").exists()
+
+
+def test_run_whose_worker_sends_no_signal_ends_itself_when_it_is_cancelled(
+    prefect: LocalPrefect, tmp_path: Path
+) -> None:
+    """A worker no longer listens for cancellations when the server was away for a while."""
+    run = make_run(prefect, "PENDING")
+    environment = prefect.environment | {RUN_VARIABLE: run}
+    with subprocess.Popen([sys.executable, "-c", RUN, tmp_path / "started"], env=environment):
+        wait_for((tmp_path / "started").exists, "the run has begun")
+        prefect.call("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+        assert prefect.wait_for_state(run)["state"]["type"] == "CANCELLED"
+    assert (tmp_path / "saved").exists()
+
+
+def test_run_that_was_taken_for_dead_is_running_again(prefect: LocalPrefect, tmp_path: Path) -> None:
+    run = make_run(prefect, "PENDING")
+    environment = prefect.environment | {RUN_VARIABLE: run}
+    with subprocess.Popen([sys.executable, "-c", RUN, tmp_path / "started"], env=environment):
+        wait_for((tmp_path / "started").exists, "the run has begun")
+        dead = {"state": {"type": "CRASHED", "message": TAKEN_FOR_DEAD}, "force": True}
+        prefect.call("POST", f"/flow_runs/{run}/set_state", dead)
+        wait_for(lambda: state_of(prefect, run) == "RUNNING", "the run says that it lives")
+        (tmp_path / "end").touch()
+        assert prefect.wait_for_state(run)["state"]["type"] == "COMPLETED"
