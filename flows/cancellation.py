@@ -61,31 +61,31 @@ def cancellable(run: Callable[P, T]) -> Callable[P, T]:
 
 
 class _Watch:
-    """Looks at the state of a run every POLL_SECONDS, until the run ends."""
+    """Asks for the state of a run every POLL_SECONDS, until the run ends."""
 
     def __init__(self, run_id: UUID, worker: int) -> None:
         self.run_id, self.worker = run_id, worker
         self.is_cancelled = False
         self.over = threading.Event()
-        self.looking = threading.Lock()  # so that no state is written after the one in which the run ends
+        self.checking = threading.Lock()  # so that no state is written after the one in which the run ends
         self.cancelled_since = 0.0  # by the monotonic clock; 0: it is not
 
     def keep(self) -> None:
-        """Look, until the run is over or has a signal to end."""
-        # No retries: they grow to minutes, and the next look comes anyway.
+        """Ask, until the run is over or has a signal to end."""
+        # No retries: they would wait for minutes, and it asks again anyway.
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
             while not (self.over.wait(POLL_SECONDS) or self.is_cancelled):
                 # A server that is away is asked again.
-                with contextlib.suppress(Exception), self.looking:
-                    self._look()
+                with contextlib.suppress(Exception), self.checking:
+                    self._check_state()
 
     def end(self) -> None:
         """The run has ended: nothing is written any more."""
         self.over.set()
-        with self.looking:
+        with self.checking:
             pass
 
-    def _look(self) -> None:
+    def _check_state(self) -> None:
         with get_client(httpx_settings={"timeout": REQUEST_SECONDS}, sync_client=True) as client:
             state = client.read_flow_run(self.run_id).state
             if state is None or self.over.is_set():

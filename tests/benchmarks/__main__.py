@@ -34,6 +34,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # with the arguments of the README's figu
     "hostile_texts": (),
     "lease_races": (),
     "kill_moments": (),
+    "team_kills": (),
     "prefect_soak": ("--minutes", "60"),
     "code_size": (),
 }
