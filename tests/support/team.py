@@ -178,14 +178,14 @@ class Team:
         return found
 
     def _end(self, start: Event, events: list[Event]) -> datetime:
-        """When a computation ended: by its log, by a kill, or, where its log was lost with its worker, by its manifest."""
+        """When a computation ended: by its log, by a kill, or, where the log was lost with a worker, by the manifest."""
         for event in events:
             is_later = event.time >= start.time and event.machine == start.machine
             is_own = event.run == start.run and start.artifact.startswith(event.artifact)
             if is_later and (event.action == "killed" or (event.action in ENDS and is_own)):
                 return event.time
-        (manifest,) = open_objects(self.url).listing(f"{start.artifact}/{MANIFEST}")
-        return manifest.modified
+        manifests = open_objects(self.url).listing(f"{start.artifact}/{MANIFEST}")
+        return next((listed.modified for listed in manifests), datetime.now(UTC))  # now: it has not ended
 
 
 def missing_for_team() -> str:
