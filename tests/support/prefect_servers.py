@@ -59,6 +59,7 @@ class LocalPrefect:
         }
         # One client, since each loads certificates; no connection is kept, since servers are killed here.
         self.client = httpx.Client(timeout=60, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+        self.busy = {httpx.codes.SERVICE_UNAVAILABLE}  # status codes after which `call` asks again
         self.processes: list[subprocess.Popen[bytes]] = []
         self.server: subprocess.Popen[bytes] | None = None
 
@@ -110,7 +111,7 @@ class LocalPrefect:
                 response = self.client.request(method, self.api + path, json=body)
             except httpx.HTTPError:
                 return None
-            return None if response.status_code == httpx.codes.SERVICE_UNAVAILABLE else response
+            return None if response.status_code in self.busy else response
 
         response = wait_for(ask, f"{method} {path} is answered")
         response.raise_for_status()

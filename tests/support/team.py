@@ -119,6 +119,9 @@ class Team:
 
     def __init__(self, prefect: LocalPrefect, database: PostgreSQL, redis: Redis, s3: S3Server) -> None:
         self.prefect, self.database, self.redis, self.s3 = prefect, database, redis, s3
+        prefect.busy |= {
+            httpx.codes.INTERNAL_SERVER_ERROR
+        }  # while it cannot connect to PostgreSQL, as flows/prefect_server.py has it
         self.url = prefect.environment["CRAWL2CHAT_STORE"]
         self.machines: dict[str, Machine] = {}
 
