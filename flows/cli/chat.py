@@ -78,7 +78,7 @@ def _open_chat(recipe: str, stage: str, temperature: float, seed: int) -> "Chat"
     # The vocabulary by the model's own inputs: another one may be the latest by now, and its ids would mean other
     # words.
     checkpoint = store.open(store.latest(recipe, stage), Artifact)
-    tokenizer = store.open(checkpoint.manifest.inputs["tokenizer"], Tokenizer)
+    tokenizer = store.open(checkpoint.manifest.input("tokenizer"), Tokenizer)
     return Chat(checkpoint.folder, tokenizer.folder / "tokenizer.json", temperature=temperature, seed=seed)
 
 

@@ -129,7 +129,7 @@ def peek(artifact: Artifact, store: Store, num: int) -> Iterator[RenderableType]
         yield from (_panel(document) for document in itertools.islice(documents, num))
     # The first shard may hold no document: panels are taken from as many shards as are needed.
     if shards := artifact.files("train/*.arrow"):
-        tokenizer = ChatTokenizer.load(store.folder(artifact.manifest.inputs["tokenizer"]) / "tokenizer.json")
+        tokenizer = ChatTokenizer.load(store.folder(artifact.manifest.input("tokenizer")) / "tokenizer.json")
         panels = (panel for path in shards for panel in _token_panels(path, tokenizer))
         yield from itertools.islice(panels, num)
     for path in artifact.files("*.jsonl"):

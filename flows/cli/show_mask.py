@@ -60,7 +60,7 @@ def conversations_of(source: str, recipe: str, store: Store) -> tuple[Iterator[M
     artifact = store.open(manifest.id, Artifact)
     encoder = manifest.inputs.get("tokenizer")
     if manifest.kind == SFTModel.__name__:
-        artifact = store.open(manifest.inputs["conversations"], Conversations)
+        artifact = store.open(manifest.input("conversations"), Conversations)
     elif manifest.kind != Conversations.__name__:
         raise UserError(
             f"{manifest.id} is a {manifest.kind} and holds no conversations: name an artifact of conversations or sft"

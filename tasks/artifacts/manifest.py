@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import AfterValidator, ConfigDict, Field
 
+from model.errors import UserError
 from model.files import MAX_NAME_BYTES
 
 MANIFEST = "manifest.json"
@@ -113,6 +114,14 @@ class Manifest(pydantic.BaseModel):
     def id(self) -> str:
         """The name of the artifact, STAGE/FINGERPRINT."""
         return f"{self.stage}/{self.fingerprint}"
+
+    def input(self, role: str) -> str:
+        """The id of an artifact that this one was made of. Raises UserError where it has no such input."""
+        if role not in self.inputs:
+            raise UserError(
+                f"the manifest of {self.id} names no {role} among its inputs: run its stage again with --force"
+            )
+        return self.inputs[role]
 
     @property
     def digest(self) -> str:

@@ -440,3 +440,23 @@ def test_no_id_makes_the_store_leave_its_folder(tmp_path: Path, artifact_id: str
 def test_a_file_record_of_any_values_is_valid_or_a_value_error(values: dict[str, object]) -> None:
     with suppress(ValueError):
         assert FileRecord.model_validate(values).bytes >= 0
+
+
+def test_a_manifest_without_the_input_that_is_asked_for_is_one_line() -> None:
+    manifest = Manifest(
+        kind="SFTModel",
+        stage="sft",
+        stage_version=1,
+        fingerprint="0123456789abcdef",
+        inputs={"base": ID},
+        input_digests={},
+        config={},
+        files=[],
+        counts={},
+        metrics={},
+        provenance={},
+    )
+    assert manifest.input("base") == ID
+    with pytest.raises(UserError, match="sft/0123456789abcdef names no tokenizer") as error:
+        manifest.input("tokenizer")
+    assert "\n" not in str(error.value) and "--force" in str(error.value)
