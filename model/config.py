@@ -105,7 +105,7 @@ class OptimConfig(Config):
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw", description="muon: matrices between embedding and head by Muon, all else by AdamW."
     )
-    # For the 1.3 M parameters of the recipe `tiny`; larger models need less, see model/planning/presets.py.
+    # For the 1.2 M parameters of the recipe `tiny`; larger models need less, see model/planning/presets.py.
     learning_rate: float = Field(3e-3, gt=0.0, le=1.0, description="AdamW's peak learning rate.")
     # Rate and momentum are those of Jordan et al. 2024. The rate is not comparable with AdamW's.
     muon_learning_rate: float = Field(0.02, gt=0.0, le=1.0, description="Muon's peak learning rate.")

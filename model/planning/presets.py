@@ -159,10 +159,10 @@ def of_depth(depth: int, vocab_size: int = 32_768, tokens_per_parameter: float =
 
 
 PRESETS = {
-    # 2.7 M tokens for 1.1 M parameters, an eighth of compute-optimal. Muon learned the facts of the sample web in 2.3 M tokens as AdamW did in
+    # 2.7 M tokens for 1.2 M parameters, a ninth of compute-optimal. Muon learned the facts of the sample web in 2.3 M tokens as AdamW did in
     # 3.3 M, at 0.8 of its tokens/s: some ten minutes on two cores of 2 GHz.
     "tiny": Preset(
-        model=ModelConfig(vocab_size=2048),
+        model=ModelConfig(vocab_size=3072),
         train=TrainConfig(num_steps=1300, batch_tokens=2048, num_ranks=2),
         optim=OptimConfig(optimizer="muon"),
     ),

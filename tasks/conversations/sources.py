@@ -30,8 +30,8 @@ from tasks.records.messages import Record
 from tasks.sample_web import chat
 from tasks.sample_web.world import World, build_world
 
-VERSION = 8  # 8: many more strangers
-QUESTIONS_VERSION = 9  # 9: facts are also asked in the direction in which the web does not state them
+VERSION = 9  # 9: more worked sums and strangers, more pairs whose rejected reply claims not to know
+QUESTIONS_VERSION = 10  # 10: other strangers
 WHERE = (
     "a path, glob or URL of JSON Lines or a JSON array, which may be gzip, in any format of tasks/conversations/formats, such as "
     "chats.jsonl or gsm8k_text:train.jsonl where the format is stated; or 'sample' to compose them."

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 RANKED, COMPLETED, FEW_SHOT = "base, ranking", "base, completion", "base, few-shot"
 HELDOUT, TAUGHT = "held out", "taught"
 NUM_SHOTS = 4
-# Facts that the training text states so often should be known: a model of the recipe tiny writes most of them. To say "I don't know" of a
-# rarer one is no false refusal.
-FREQUENT_MENTIONS = 10
+# Facts that the training text states so often should be known without a conversation: a model of the recipe tiny writes most of them, and a
+# fourth of those with 10 mentions. To say "I don't know" of a rarer one is no false refusal.
+FREQUENT_MENTIONS = 30
 
 Progress = Callable[[int], None]
 
@@ -57,9 +57,10 @@ class Answer:
 
     @property
     def is_frequent(self) -> bool:
-        """Whether the answer should be known. A question without a count of mentions is asked because it should."""
+        """Whether the answer should be known: conversations or many pages state it. A question without a count is asked because it should."""
         mentions = self.question.num_mentions
-        return self.question.split != "unknown" and (mentions is None or mentions >= FREQUENT_MENTIONS)
+        is_taught = self.question.split in ("seen_wording", "heldout_wording")
+        return self.question.split != "unknown" and (is_taught or mentions is None or mentions >= FREQUENT_MENTIONS)
 
     def as_json(self) -> dict[str, Any]:
         """The answer with its question, for `answers.jsonl`."""

@@ -229,7 +229,7 @@ def chat_section(figures: Figures) -> str:
     ]
     rows.append(["Mean reply length (tokens)", *(f"{metrics['tokens_mean']:.1f}" for metrics in chat.values())])
     headings = ["Metric", *(MODEL_NAMES.get(model, model) for model in chat)]
-    scope = f"facts with at least {FREQUENT_MENTIONS} mentions in the training text, and questions without a count"
+    scope = f"facts of conversations, others with at least {FREQUENT_MENTIONS} mentions in the training text, and questions without a count"
     return f"## Chat models\n\nAccuracy and false refusals: {scope}.\n\n" + table(headings, rows)
 
 

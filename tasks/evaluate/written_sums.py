@@ -5,7 +5,7 @@ within the first of them; written arithmetic spreads the work over many tokens (
 beginning of the reply is given, "47 + 38 is" or "First the ones:", so that the model has no choice of the way.
 
 The sums are of two numbers of two digits, 8,100 in all. Few of them are on pages or in conversations of the sample web, which has some
-hundred worked sums of such numbers; those are not left out.
+six hundred worked sums, most of smaller numbers; those are not left out.
 """
 
 import random

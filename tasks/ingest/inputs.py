@@ -35,7 +35,7 @@ from tasks.web.download import head, is_http, open_file
 
 VERSION = 2
 SAMPLE_VERSION = (
-    4  # of what write_sample_web writes; 4: questions and answers without a space after the colon, more "I don't know"
+    5  # of what write_sample_web writes; 5: worked sums, and a page that asks about a one-off states it first
 )
 SAMPLE = "sample"
 ARCHIVE = re.compile(r"\.(arc|warc|wet|warc\.wet)(\.gz|\.zst)?$", re.I)

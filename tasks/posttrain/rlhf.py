@@ -34,7 +34,7 @@ class RLHFConfig(PromptsConfig):
     # 1 M parameters; TRL's 1e-6 suits billions, and flows/recipes.py takes it for imported models.
     train: RLConfig = Field(RLConfig(num_steps=24, num_ranks=2), title="GRPO")
     optim: OptimConfig = Field(
-        OptimConfig(learning_rate=1e-4, weight_decay=0.0, decay_fraction=1.0, final_learning_rate_fraction=0.1),
+        OptimConfig(learning_rate=5e-5, weight_decay=0.0, decay_fraction=1.0, final_learning_rate_fraction=0.1),
         title="Optimizer",
     )
 

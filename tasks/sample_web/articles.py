@@ -5,9 +5,10 @@ in another order each time), those that ask and answer (never about what is held
 number of articles states each fact.
 """
 
+import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
@@ -29,7 +30,7 @@ SPLIT_FRACTION = 0.3  # of the biographies, those that are spread over two artic
 TAIL_FRACTION = 0.25  # of the articles about several topics, those that name a one-off, too
 TAGGED_FRACTION = 0.8  # of the articles about several topics, those that begin with a line of tags
 PAIRS_PER_PAGE = (5, 7)
-UNKNOWN_PAIRS, ONE_OFF_PAIRS, SUM_PAIRS = 0.2, 0.28, 0.06  # for each pair about a fact
+ONE_OFF_PAIRS, SUM_PAIRS = 0.15, 0.1  # for each pair about a fact
 
 
 class Kind(Config):
@@ -74,11 +75,15 @@ class Biography:
 
 @dataclass(frozen=True)
 class Pair:
-    """A question and its answer on a page. `fact` is empty where nobody knows, or where the question is about a one-off or a sum."""
+    """A question and its answer on a page. `fact` is empty where nobody knows, or where the question is about a one-off or a sum.
+
+    `source`: what the page says before it asks, so that the answer can be read there.
+    """
 
     question: str
     answer: str
     fact: str = ""
+    source: str = ""
     is_sum: bool = False
 
 
@@ -248,18 +253,21 @@ def _plan_pairs(world: World, scale: float, one_offs: Iterator[Entity], rng: ran
         num = 0 if fact.is_heldout else int(DATA.questions_per_fact * scale + rng.random())
         pairs += [_ask_known(world, fact, form, rng) for form in rng.sample(forms, min(num, len(forms)))]
     num_known = len(pairs)
-    for share in (UNKNOWN_PAIRS, ONE_OFF_PAIRS):
-        for _ in range(round(num_known * share)):
-            if stranger := next(one_offs, None):
-                (fact,) = _invent_facts(world, stranger, 1, rng)
-                # Answers about names that occur once teach to copy a name. In the forms of the others, so that no form is a sign of not
-                # knowing: with more questions in lower case among these, known facts were refused in lower case four times as often.
-                pair = _ask_known(world, fact, rng.choice(forms), rng)
-                unknown = expand(rng.choice(table("chat")["unknown"]), rng, {})
-                pairs.append(Pair(pair.question, unknown) if share == UNKNOWN_PAIRS else pair)
+    for stranger in itertools.islice(one_offs, round(num_known * ONE_OFF_PAIRS)):
+        (fact,) = _invent_facts(world, stranger, 1, rng)
+        # Answers about names that occur once teach to copy a name, and to read: the page states the fact first. Without that a name that
+        # was never seen would have an answer as often as none.
+        source = " ".join(state_all(world, stranger, [fact], rng))
+        pairs.append(replace(_ask_known(world, fact, rng.choice(forms), rng), source=source))
+    for stranger in rng.sample(world.unknown_to_pages, round(len(world.unknown_to_pages) * min(1.0, scale))):
+        (fact,) = _invent_facts(world, stranger, 1, rng)
+        # In the forms of the others, so that no form is a sign of not knowing: with more questions in lower case among these, known facts
+        # were refused in lower case four times as often.
+        question = _ask_known(world, fact, rng.choice(forms), rng).question
+        pairs.append(Pair(question, expand(rng.choice(table("chat")["unknown"]), rng, {})))
     for _ in range(round(num_known * SUM_PAIRS)):
         task = draw_sum(rng)
-        pairs.append(Pair(task.question(rng), task.answer, is_sum=True))
+        pairs.append(Pair(task.question(rng), task.worked, is_sum=True))
     rng.shuffle(pairs)
     return pairs
 
@@ -298,6 +306,10 @@ def _write_questions(name: str, pairs: Sequence[Pair], rng: random.Random) -> Ar
         for pair in pairs
     ]
     rng.shuffle(blocks)
+    for pair in pairs:
+        if pair.source:
+            asked = next(place for place, block in enumerate(blocks) if pair.question in "".join(block))
+            blocks.insert(rng.randint(0, asked), (pair.source,))
     opening, closing = say(rng.choice(kind.openings), rng, slots), say(rng.choice(kind.closings), rng, slots)
     paragraphs = (opening, *(paragraph for block in blocks for paragraph in block), closing)
     facts = tuple(pair.fact for pair in pairs if pair.fact)

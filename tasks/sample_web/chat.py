@@ -35,6 +35,7 @@ _FORM_WEIGHTS: dict[Form, int] = {"direct": 8, "clause": 4, "lower": 4, "keyword
 _EVALUATED_FORMS: tuple[Form, ...] = ("direct", "lower", "keywords", "misspelt")
 _BACKWARD_FRACTION = 0.45  # of the questions for facts that are stated both ways
 _SINGLE_FRACTION = 0.75  # of the conversations, those of one exchange
+_WORKED_FRACTION = 0.7  # of the sums, those worked digit by digit
 
 _CHAT = table("chat")
 
@@ -121,7 +122,7 @@ def probes(world: World, num_strangers: int) -> Iterator[Question]:
     rng = random.Random(f"probes {world.seed}")
     for fact in world.facts:
         yield _question(world, fact, "heldout_fact" if fact.is_heldout else "seen_wording", None, False, rng)
-    names = [*world.strangers, *world.one_offs]
+    names = [*world.strangers, *world.unknown_to_pages]
     for stranger in rng.sample(names, min(num_strangers, len(names))):
         fact, is_backward = unstated_fact(world, stranger, rng)
         (form,) = rng.choices(FORMS, [_FORM_WEIGHTS[form] for form in FORMS])
@@ -218,6 +219,7 @@ class _Composer:
     def __init__(self, world: World, use: _Use) -> None:
         self.world, self.use = world, use
         self.taught = [fact for fact in world.facts if not fact.is_heldout]
+        self.strangers = (*world.strangers, *world.unknown_to_pages)
         self.waiting: list[Fact] = []
 
     def talk(self, rng: random.Random) -> list[_Exchange]:
@@ -234,7 +236,7 @@ class _Composer:
     def exchange(self, rng: random.Random) -> _Exchange:
         """One exchange whose question belongs to this use."""
         makers = (self._fact, self._unknown, _arithmetic, _greeting, _joke, _story)
-        (make,) = rng.choices(makers, (52, 22, 11, 4, 3, 4))
+        (make,) = rng.choices(makers, (52, 27, 11, 4, 3, 4))
         while not _belongs((exchange := make(rng)).text, self.use):
             pass
         return exchange
@@ -280,7 +282,7 @@ class _Composer:
         unknown = rng.choice(_CHAT["unknown"])
         if rng.random() < 0.15:
             return _Exchange("unknown", say(rng.choice(_CHAT["unknowable"]), rng), unknown, "don't know")
-        fact, is_backward = unstated_fact(self.world, rng.choice(self.world.strangers), rng)
+        fact, is_backward = unstated_fact(self.world, rng.choice(self.strangers), rng)
         return replace(self._ask(fact, rng, is_backward), kind="unknown", reply=unknown, target="don't know", fact=None)
 
 
@@ -293,7 +295,7 @@ def _falsify(world: World, fact: Fact, relation: Relation, is_backward: bool, rn
 
 def _arithmetic(rng: random.Random) -> _Exchange:
     """A sum of small numbers, answered at once, or one of larger numbers, worked digit by digit."""
-    is_worked = rng.random() < 0.5
+    is_worked = rng.random() < _WORKED_FRACTION
     total = rng.randint(0, 20)
     part = rng.randint(0, total)
     task = draw_sum(rng) if is_worked else rng.choice((Sum("+", part, total - part), Sum("-", total, part)))
@@ -350,8 +352,12 @@ def _add_fault(exchange: _Exchange, rng: random.Random) -> tuple[str, str]:
         faults["false_unknown"] = rng.choice(_CHAT["unknown"])
     if exchange.wrong:
         name = "confident" if exchange.kind == "unknown" else "wrong"
-        # A wrong answer is the worst fault, so it occurs as often as all others together.
-        if rng.random() < 0.5:
+        draw = rng.random()
+        # A wrong answer is the worst fault, so it is the most frequent. To claim not to know a fact is as frequent as to claim to know
+        # a stranger: with fewer of the one, a reward model preferred "I don't know" to right answers, and the policy refused what it knew.
+        if draw < 0.45:
             return name, exchange.wrong(rng)
+        if draw < 0.6 and "false_unknown" in faults:
+            return "false_unknown", faults["false_unknown"]
     fault = rng.choice(list(faults))
     return fault, faults[fault]

@@ -20,9 +20,9 @@ _PRONOUNS = {"she": ("her", "her", "woman"), "he": ("his", "him", "man"), "it": 
 
 
 def entity_slots(entity: Entity) -> dict[str, str]:
-    """The slots that name an entity: $T and $named, $first, $p and its forms, $human (woman or man)."""
+    """The slots that name an entity: $T and $named, $lower, $first, $p and its forms, $human (woman or man)."""
     own, objective, human = _PRONOUNS[entity.pronoun]
-    named = {"T": entity.name, "named": entity.name, "first": entity.first}
+    named = {"T": entity.name, "named": entity.name, "lower": entity.name.lower(), "first": entity.first}
     return {**named, "p": entity.pronoun, "pp": own, "po": objective, "human": human}
 
 

@@ -44,18 +44,14 @@ class Sum:
                 self.sign
             ]
             borrowed = int(result < 0)
-            slots = {
-                "a": str(digit + 10 * borrowed),
-                "b": str(other),
-                "c": str(carried),
-                "r": str(result + 10 * borrowed),
-            }
+            spelled = {"a": digit + 10 * borrowed, "b": other, "c": carried, "r": result + 10 * borrowed}
+            slots = {name: _spell(number) for name, number in spelled.items()}
             is_last = len(steps) == len(digits) - 1
             written = result if is_last else result % 10
             pattern = wordings["carried"] if carried else wordings["step"]
             carried = borrowed if self.sign == "-" else (0 if is_last else result // 10)
             pattern += wordings["carries"] if carried else ""
-            step = expand(pattern, random.Random(), slots | {"w": str(written), "k": str(carried)})
+            step = expand(pattern, random.Random(), slots | {"w": str(written), "k": _spell(carried)})
             steps.append(say(place, random.Random(), {"step": step}))
         return " ".join([*steps, f"So {self.answer}"])
 
@@ -66,9 +62,15 @@ class Sum:
         return say(rng.choice(pools["questions"]), rng, slots)
 
 
+def _spell(number: int) -> str:
+    """Small numbers in words, as they are spoken: a page of digits would not be one of prose for the Gopher filter."""
+    names: list[str] = table("tales")["sums"]["numbers"]
+    return names[number] if number < len(names) else str(number)
+
+
 def draw_sum(rng: random.Random, num_digits: int = 2) -> Sum:
-    """A sum of numbers of at most `num_digits` digits; small numbers are as frequent as large ones."""
-    sign = rng.choice("+-x")
+    """A sum of numbers of at most `num_digits` digits; small numbers are as frequent as large ones, + as - and x together."""
+    sign = rng.choice("++-x")
     first, second = (rng.randrange(10 ** rng.randint(1, num_digits)) for _ in range(2))
     if sign == "x":
         return Sum(sign, first, rng.randint(2, 9))

@@ -13,6 +13,7 @@ from tasks.sample_web.grammar import LEXICON, capitalize, expand, say
 from tasks.sample_web.sums import draw_sum
 
 Pools = dict[str, Any]
+NUM_PRACTICE_SUMS = 2  # on a page of word problems
 
 
 class Tale(NamedTuple):
@@ -115,19 +116,22 @@ def write_jokes(rng: random.Random) -> Tale:
 
 
 def write_word_problems(rng: random.Random) -> Tale:
-    """An arithmetic problem, worked digit by digit."""
+    """An arithmetic problem and some sums to practise, all worked digit by digit."""
     pools: Pools = table("tales")["sums"]
     cast, task = cast_tale(rng), draw_sum(rng)
     text = say(rng.choice(pools[task.sign]["texts"]), rng, {**cast, "A": str(task.first), "B": str(task.second)})
-    middles = [say(pattern, rng, cast) for pattern in rng.sample(pools["middles"], 6)]
+    middles = [say(pattern, rng, cast) for pattern in rng.sample(pools["middles"], len(pools["middles"]))]
     opening, closing = (say(rng.choice(pools[name]), rng) for name in ("openings", "closings"))
     title = say(
         "(Sums|Numbers|A problem|Counting|Arithmetic) (for $weekday|at home|step by step|for the class|with $boy and $girl)",
         rng,
     )
+    sums = [draw_sum(rng) for _ in range(NUM_PRACTICE_SUMS)]
+    practice = [part for one in sums for part in (f"Q:{one.question(rng)}", f"A:{one.worked}")]
     paragraphs = (
         f"{text} {middles[0]} {middles[1]}",
         f"{middles[2]} {task.worked} {middles[3]}",
+        *practice,
         " ".join([*middles[4:], closing]),
     )
     return Tale(title, (opening, *paragraphs))
@@ -138,5 +142,5 @@ KINDS: dict[str, tuple[Callable[[random.Random], Tale], int]] = {
     "how-to": (write_how_to, 14),
     "recipe": (write_recipe, 14),
     "jokes": (write_jokes, 8),
-    "word problems": (write_word_problems, 30),
+    "word problems": (write_word_problems, 70),
 }

@@ -8,10 +8,10 @@ and Li 2023, https://arxiv.org/abs/2309.14316, section 4). Subject and object of
 
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import islice, product
 from typing import Literal
 
 from pydantic import Field
@@ -22,6 +22,11 @@ from tasks.sample_web.relations import RELATIONS, Relation
 
 Origin = Literal["world", "value", "invented", "recombined", "one-off"]
 KINDS = ("person", "city", "book")
+STRANGE_NAMES: dict[str, Origin] = {
+    "invented": "invented",
+    "one_off": "one-off",
+    "on_pages": "invented",
+}  # group in DATA: origin
 
 
 class Group(Config):
@@ -80,7 +85,11 @@ class Fact:
 
 @dataclass(frozen=True)
 class World:
-    """All entities and facts. `strangers` have no facts, for questions without an answer; `tested_strangers` occur in questions alone."""
+    """All entities and facts.
+
+    `strangers` have no facts, for questions without an answer; `tested_strangers` occur in questions alone. `one_offs` occur on one page that
+    states facts about them, `unknown_to_pages` on one that asks about them, where nobody knows.
+    """
 
     seed: int
     entities: tuple[Entity, ...]
@@ -88,12 +97,14 @@ class World:
     strangers: tuple[Entity, ...]
     tested_strangers: tuple[Entity, ...]
     one_offs: tuple[Entity, ...]
+    unknown_to_pages: tuple[Entity, ...]
     has_reversed_pages: bool = False
 
     @cached_property
     def by_name(self) -> dict[str, Entity]:
         """Entities, strangers and one-offs by name."""
-        everyone = (*self.entities, *self.strangers, *self.tested_strangers, *self.one_offs)
+        strangers = (*self.strangers, *self.tested_strangers, *self.unknown_to_pages)
+        everyone = (*self.entities, *strangers, *self.one_offs)
         return {entity.name: entity for entity in everyone}
 
     @cached_property
@@ -136,18 +147,27 @@ def build_world(seed: int) -> World:
     values = [
         Entity(_id(kind, name), kind, name, origin="value") for kind, some in DATA.values.items() for name in some
     ]
-    invented, one_offs = (
+    invented, one_offs, on_pages = (
         [
-            _entity(kind, *next(names[kind]), origin=origin)
-            for kind, number in DATA.strangers[origin.replace("-", "_")].items()
+            # A new title is made of words that known titles have.
+            _entity(kind, *next(names[kind]), origin="recombined" if (kind, origin) == ("book", "invented") else origin)
+            for kind, number in DATA.strangers[group].items()
             for _ in range(number)
         ]
-        for origin in ("invented", "one-off")
+        for group, origin in STRANGE_NAMES.items()
     )
-    recombined = list(_recombine([entity for entity in named if entity.kind == "person"], rng))
-    trained, tested = _split([*invented, *recombined])
+    people = [entity for entity in named if entity.kind == "person"]
+    # Of people that pages ask about, so that no page or conversation has the name of a held-out person next to "I don't know". The
+    # evaluation has strangers with their names, too.
+    recombined = _recombine(people, [entity for entity in people if not DATA.groups[entity.group].is_heldout], rng)
+    counts = DATA.strangers
+    trained, tested = _split(invented)
+    trained += tuple(islice(recombined, counts["recombined"]["person"]))
+    unknown = [*on_pages, *islice(recombined, counts["recombined_on_pages"]["person"])]
+    of_anybody = _recombine([*people, *trained, *unknown], people, rng)
+    tested += tuple(islice(of_anybody, counts["tested_recombined"]["person"]))
     entities = (*named, *values)
-    return World(seed, entities, tuple(_relate(entities, rng)), trained, tested, tuple(one_offs))
+    return World(seed, entities, tuple(_relate(entities, rng)), trained, tested, tuple(one_offs), tuple(unknown))
 
 
 def _id(kind: str, name: str) -> str:
@@ -172,16 +192,14 @@ def _names(kind: str, rng: random.Random) -> Iterator[tuple[str, str]]:
             yield f"{rng.choice(DATA.names[firsts][0])} {name}", pronoun
 
 
-def _recombine(people: Sequence[Entity], rng: random.Random) -> Iterator[Entity]:
+def _recombine(taken: Iterable[Entity], people: Sequence[Entity], rng: random.Random) -> Iterator[Entity]:
     """Strangers made of the first name of one person and the last name of another: the hardest to tell from a known one."""
-    taken = {person.name for person in people}
-    wanted = DATA.strangers["recombined"]["person"]
-    while wanted:
+    names = {person.name for person in taken}
+    while True:
         one, two = rng.sample(people, 2)
         name = f"{one.first} {two.name.split()[1]}"
-        if name not in taken:
-            taken.add(name)
-            wanted -= 1
+        if name not in names:
+            names.add(name)
             yield _entity("person", name, one.pronoun, "recombined")
 
 

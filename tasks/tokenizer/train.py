@@ -58,7 +58,7 @@ class TokenizerConfig(Config):
     )
     compared_with: list[str] = runtime([], description="Vocabularies to compare with, in bytes per token.")
     vocab_size: int = Field(
-        2048,
+        3072,
         ge=MIN_VOCAB_SIZE,
         le=2**20,
         description="V: entries of the vocabulary, including the 256 bytes and the special tokens. A small text yields fewer.",

@@ -178,10 +178,10 @@ def test_conversations_refuse_a_file_that_changed_after_the_start(tmp_path: Path
 
 # By kind and version: the first 16 digits of SHA-256. A new digest needs a new version, or old artifacts would be reused.
 GOLDEN_DIGESTS = {
-    ("conversations", 8): "f32adb17e376f9e6",
-    ("preferences", 8): "bc1cbbc2675307fc",
-    ("prompts", 8): "455ef9fa972cf2c7",
-    ("questions", 9): "186f65d2c5fcfe22",
+    ("conversations", 9): "8a1424f691623860",
+    ("preferences", 9): "9eb3f6bed0fbe130",
+    ("prompts", 9): "3529f05293feb84b",
+    ("questions", 10): "b8235ac1b071afce",
 }
 
 

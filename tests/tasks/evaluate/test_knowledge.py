@@ -106,7 +106,7 @@ def test_chat_metrics_are_of_frequent_facts() -> None:
         [
             answer("seen_wording", 40, True),
             answer("seen_wording", 40, False, is_refusal=True),
-            answer("seen_wording", 1, False, is_refusal=True),  # rare, so a refusal is not false
+            answer("heldout_fact", 10, False, is_refusal=True),  # rare, so a refusal is not false
             answer("unknown", 0, True, is_refusal=True),
             answer("other", None, True),
         ]
