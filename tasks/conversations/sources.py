@@ -30,7 +30,7 @@ from tasks.records.messages import Record
 from tasks.sample_web import chat
 from tasks.sample_web.world import World, build_world
 
-VERSION = 9  # 9: more worked sums and strangers, more pairs whose rejected reply claims not to know
+VERSION = 10  # 10: more greetings and jokes, and questions in other languages
 QUESTIONS_VERSION = 10  # 10: other strangers
 WHERE = (
     "a path, glob or URL of JSON Lines or a JSON array, which may be gzip, in any format of tasks/conversations/formats, such as "

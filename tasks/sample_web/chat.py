@@ -35,7 +35,7 @@ _FORM_WEIGHTS: dict[Form, int] = {"direct": 8, "clause": 4, "lower": 4, "keyword
 _EVALUATED_FORMS: tuple[Form, ...] = ("direct", "lower", "keywords", "misspelt")
 _BACKWARD_FRACTION = 0.45  # of the questions for facts that are stated both ways
 _SINGLE_FRACTION = 0.75  # of the conversations, those of one exchange
-_WORKED_FRACTION = 0.7  # of the sums, those worked digit by digit
+_WORKED_FRACTION = 0.4  # of the sums, those worked digit by digit
 
 _CHAT = table("chat")
 
@@ -236,7 +236,7 @@ class _Composer:
     def exchange(self, rng: random.Random) -> _Exchange:
         """One exchange whose question belongs to this use."""
         makers = (self._fact, self._unknown, _arithmetic, _greeting, _joke, _story)
-        (make,) = rng.choices(makers, (52, 27, 11, 4, 3, 4))
+        (make,) = rng.choices(makers, (52, 27, 11, 7, 5, 4))
         while not _belongs((exchange := make(rng)).text, self.use):
             pass
         return exchange
@@ -280,7 +280,7 @@ class _Composer:
 
     def _unknown(self, rng: random.Random) -> _Exchange:
         unknown = rng.choice(_CHAT["unknown"])
-        if rng.random() < 0.15:
+        if rng.random() < 0.2:
             return _Exchange("unknown", say(rng.choice(_CHAT["unknowable"]), rng), unknown, "don't know")
         fact, is_backward = unstated_fact(self.world, rng.choice(self.strangers), rng)
         return replace(self._ask(fact, rng, is_backward), kind="unknown", reply=unknown, target="don't know", fact=None)
@@ -322,7 +322,7 @@ def small_talk(rng: random.Random) -> tuple[str, str]:
 
 
 def _joke(rng: random.Random) -> _Exchange:
-    return _Exchange("joke", say(_CHAT["joke"], rng), write_joke(rng))
+    return _Exchange("joke", say(_CHAT["joke"], rng), f"Here is one. {write_joke(rng)}")
 
 
 def _story(rng: random.Random) -> _Exchange:

@@ -178,9 +178,9 @@ def test_conversations_refuse_a_file_that_changed_after_the_start(tmp_path: Path
 
 # By kind and version: the first 16 digits of SHA-256. A new digest needs a new version, or old artifacts would be reused.
 GOLDEN_DIGESTS = {
-    ("conversations", 9): "8a1424f691623860",
-    ("preferences", 9): "9eb3f6bed0fbe130",
-    ("prompts", 9): "3529f05293feb84b",
+    ("conversations", 10): "ab42d3b96d88e028",
+    ("preferences", 10): "36bce70761e169bd",
+    ("prompts", 10): "712364552271d21c",
     ("questions", 10): "b8235ac1b071afce",
 }
 

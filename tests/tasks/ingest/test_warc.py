@@ -17,7 +17,7 @@ from tests.support.archives import FORMS, archive, dictionary_frame, html, recor
 MAX_BYTES = 2**24
 PLAIN_PAGES = [gzip.decompress(response(f"http://site.example/{number}", html(number))) for number in range(4)]
 PAGES = [gzip.compress(page, mtime=0) for page in PLAIN_PAGES]
-BOMB = gzip.compress(bytes(30_000_000))  # 50 kB
+BOMB = gzip.compress(bytes(30_000_000), mtime=0)  # 50 kB
 
 
 def read(data: bytes, max_bytes: int = MAX_BYTES) -> tuple[list[Record], list[DamagedRange]]:
@@ -124,7 +124,7 @@ def peak_bytes(stream: io.BytesIO) -> int:
         zlib.compress(b"a"),
         gzip.compress(b"WARC/1.0\r\n" + b"Name: value\r\n" * HEADER_BYTES, mtime=0),
         zstandard.compress(bytes(30_000_000)),
-        gzip.compress(b"\n" * 30_000_000),
+        gzip.compress(b"\n" * 30_000_000, mtime=0),
         record("resource", "http://site.example/large", bytes(30_000_000)) + PAGES[0],
     ],
     ids=["bomb", "rubbish", "header", "zstd", "blank lines", "large record"],
