@@ -22,11 +22,8 @@ from tasks.sample_web.relations import RELATIONS, Relation
 
 Origin = Literal["world", "value", "invented", "recombined", "one-off"]
 KINDS = ("person", "city", "book")
-STRANGE_NAMES: dict[str, Origin] = {
-    "invented": "invented",
-    "one_off": "one-off",
-    "on_pages": "invented",
-}  # group in DATA: origin
+# The origin of names that are made like known ones, by their group in DATA.strangers.
+NEW_NAMES: dict[str, Origin] = {"invented": "invented", "one_off": "one-off", "on_pages": "invented"}
 
 
 class Group(Config):
@@ -154,7 +151,7 @@ def build_world(seed: int) -> World:
             for kind, number in DATA.strangers[group].items()
             for _ in range(number)
         ]
-        for group, origin in STRANGE_NAMES.items()
+        for group, origin in NEW_NAMES.items()
     )
     people = [entity for entity in named if entity.kind == "person"]
     # Of people that pages ask about, so that no page or conversation has the name of a held-out person next to "I don't know". The
