@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from model.tools.registry import CALCULATOR, PYTHON, SEARCH
-from tasks.records.conversations import NO_ANSWER, Conversation, Message, Question
+from tasks.records.conversations import FREQUENT_MENTIONS, NO_ANSWER, Conversation, Message, Question
 from tasks.records.messages import ToolCall
 from tasks.sample_web import chat
 from tasks.sample_web.asking import FORMS, answer, ask
@@ -32,7 +32,6 @@ Search = Callable[[str], str]  # a query to the result that the tool gives
 KINDS = (SEARCH, CALCULATOR, PYTHON, "none")
 WEIGHTS = (45, 25, 15, 15)
 RARE_MENTIONS = 3  # facts stated at most so often are asked in the evaluation alone
-FREQUENT_MENTIONS = 30  # facts stated so often need no search
 STRANGER_FRACTION = 0.2  # of the searches
 HELDOUT_TENTH = 9
 MAX_TRIES = 1_000

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from model.config import GenerateConfig
-from tasks.records.conversations import Question, normal_form
+from tasks.records.conversations import FREQUENT_MENTIONS, Question, normal_form
 from tasks.records.few_shot import few_shot_page
 from tasks.shares import share
 
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 RANKED, COMPLETED, FEW_SHOT = "base, ranking", "base, completion", "base, few-shot"
 HELDOUT, TAUGHT = "held out", "taught"
 NUM_SHOTS = 4
-# Facts that the training text states so often should be known without a conversation: a model of the recipe tiny writes most of them, and a
-# fourth of those with 10 mentions. To say "I don't know" of a rarer one is no false refusal.
-FREQUENT_MENTIONS = 30
 
 Progress = Callable[[int], None]
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from tasks.evaluate.honesty import honesty_section
 from tasks.evaluate.in_context import in_context_section
-from tasks.evaluate.knowledge import FREQUENT_MENTIONS
 from tasks.evaluate.recital import recital_section
 from tasks.evaluate.reversal import reversal_section
 from tasks.evaluate.written_sums import sums_section
 from tasks.markdown import Figures, name, one_line, percent, size, table
+from tasks.records.conversations import FREQUENT_MENTIONS
 from tasks.records.histograms import histogram_row
 from tasks.shares import shown
 

@@ -7,9 +7,9 @@ states them in both directions. A base model's examples (few-shot) are reversed 
 
 from collections.abc import Iterable, Sequence
 
-from tasks.evaluate.knowledge import FREQUENT_MENTIONS, Answer
+from tasks.evaluate.knowledge import Answer
 from tasks.markdown import Figures, table
-from tasks.records.conversations import Question
+from tasks.records.conversations import FREQUENT_MENTIONS, Question
 from tasks.shares import share, shown
 
 FORWARD, BACKWARD = "as stated", "reversed"

@@ -300,16 +300,16 @@ def _write_questions(name: str, pairs: Sequence[Pair], rng: random.Random) -> Ar
     one, two = rng.sample(LEXICON["girl"] + LEXICON["boy"], 2)
     slots = {"One": one, "Two": two, "When": say("$when", rng)}
     pattern = rng.choice(kind.pairs)
-    blocks: list[tuple[str, ...]] = [(filler,) for filler in fill(kind, slots, rng)]
-    blocks += [
+    fillers: list[tuple[str, ...]] = [(filler,) for filler in fill(kind, slots, rng)]
+    asked = [
         tuple(expand(pattern, rng, {**slots, "question": pair.question, "answer": pair.answer}).split(" | "))
         for pair in pairs
     ]
+    blocks = [*fillers, *asked]
     rng.shuffle(blocks)
-    for pair in pairs:
+    for pair, block in zip(pairs, asked, strict=True):
         if pair.source:
-            asked = next(place for place, block in enumerate(blocks) if pair.question in "".join(block))
-            blocks.insert(rng.randint(0, asked), (pair.source,))
+            blocks.insert(rng.randint(0, blocks.index(block)), (pair.source,))
     opening, closing = say(rng.choice(kind.openings), rng, slots), say(rng.choice(kind.closings), rng, slots)
     paragraphs = (opening, *(paragraph for block in blocks for paragraph in block), closing)
     facts = tuple(pair.fact for pair in pairs if pair.fact)

@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 
 from tasks.sample_web.data import table
-from tasks.sample_web.grammar import expand, say
+from tasks.sample_web.grammar import NUMBER_WORDS, expand, say
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ class Sum:
 
 def _spell(number: int) -> str:
     """Small numbers in words, as they are spoken: a page of digits would not be one of prose for the Gopher filter."""
-    names: list[str] = table("tales")["sums"]["numbers"]
-    return names[number] if number < len(names) else str(number)
+    return NUMBER_WORDS[number] if number < len(NUMBER_WORDS) else str(number)
 
 
 def draw_sum(rng: random.Random, num_digits: int = 2) -> Sum:

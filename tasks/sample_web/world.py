@@ -8,7 +8,7 @@ and Li 2023, https://arxiv.org/abs/2309.14316, section 4). Subject and object of
 
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, product
@@ -229,11 +229,3 @@ def _pairs(
     chosen = rng.sample(pool, min(len(pool), len(subjects)))
     # Nobody is the mother or the teacher of oneself.
     return [(subject, target) for subject, target in zip(subjects, chosen, strict=False) if subject != target]
-
-
-def strangers_by_origin(strangers: Sequence[Entity]) -> Mapping[str, list[Entity]]:
-    """Strangers by how their names were made."""
-    found: dict[str, list[Entity]] = {}
-    for entity in strangers:
-        found.setdefault(entity.origin, []).append(entity)
-    return found

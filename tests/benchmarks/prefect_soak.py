@@ -24,6 +24,7 @@ import psutil
 
 from flows.automations import SILENCE_SECONDS, START_SECONDS
 from tests.benchmarks.harness import machine, print_table, say
+from tests.support.kills import SMALL_MODEL
 from tests.support.prefect_servers import FINAL, LocalPrefect, kill, wait_for
 
 SMALL = {"sample": {"num_articles": 40, "num_files": 2}, "num_workers": 1}
@@ -34,10 +35,13 @@ SETTINGS = [
     "filter.num_workers=1",
 ]
 TRAINING = [
-    "tokenizer.vocab_size=512", "pretrain.model.num_layers=1", "pretrain.model.width=32", "pretrain.model.num_heads=2",
-    "pretrain.model.num_kv_heads=2", "pretrain.model.head_width=16", "pretrain.model.ff_width=64", "pretrain.train.num_steps=200",
-    "pretrain.train.batch_tokens=1024", "pretrain.train.sequence_tokens=64", "pretrain.train.checkpoint_every_steps=20",
-]  # fmt: skip
+    "tokenizer.vocab_size=512",
+    *SMALL_MODEL,
+    "pretrain.train.num_steps=200",
+    "pretrain.train.batch_tokens=1024",
+    "pretrain.train.sequence_tokens=64",
+    "pretrain.train.checkpoint_every_steps=20",
+]
 NUM_SERVER_KILLS, NUM_WORKER_KILLS, NUM_RUN_KILLS = 3, 2, 2
 AWAY_SECONDS = 20.0
 SCHEDULE_SECONDS = 60.0

@@ -31,7 +31,7 @@ from flows import cancellation
 from model.files import read_lines
 from tasks.artifacts.store import Store
 from tests.benchmarks.harness import ROOT, machine, print_table, say
-from tests.support.kills import digests
+from tests.support.kills import SMALL_MODEL, digests
 from tests.support.prefect_servers import FINAL, wait_for
 from tests.support.team import DATA, TRAINING, Event, Machine, Team, missing_for_team, running_team
 
@@ -42,12 +42,7 @@ SETTINGS = [
     "ingest.sample.num_files=3",
     *(f"{stage}.num_workers=1" for stage in ("ingest", "filter", "dedup")),
     "tokenizer.vocab_size=512",
-    "pretrain.model.width=32",
-    "pretrain.model.num_layers=1",
-    "pretrain.model.num_heads=2",
-    "pretrain.model.num_kv_heads=2",
-    "pretrain.model.head_width=16",
-    "pretrain.model.ff_width=64",
+    *SMALL_MODEL,
     "pretrain.train.num_ranks=1",
     "pretrain.train.num_steps=40",
     "pretrain.train.batch_tokens=2048",
@@ -152,9 +147,8 @@ class Benchmark:
     def attempt(self, trial: Trial) -> Row:
         """Run the pipeline with one kill, and retry it until it completes."""
         self.team.forget([trial.stage])
-        is_alone = (
-            len(self.team.keys("recipes/tiny/")) == len(STAGES) - 1
-        )  # else the store is empty, or a trial before has failed
+        # Else the store is empty, or a trial before has failed.
+        is_alone = len(self.team.keys("recipes/tiny/")) == len(STAGES) - 1
         since = datetime.now(UTC)
         if trial.victim == "machine, for good":
             spare = self.team.add_machine("three", TRAINING)  # either of the two may take the training
@@ -262,16 +256,18 @@ class Benchmark:
 
         return wait_for(ended, f"run {run_id} has ended", 900)
 
-    def num_crashed(self, stage: str, since: datetime) -> int:
-        """Runs of a stage that crashed."""
+    def runs(self, stage: str, since: datetime, **conditions: Any) -> list[dict[str, Any]]:
+        """The runs of a stage that began since then, on the server."""
         wanted = {
             "flows": {"name": {"any_": [stage]}},
-            "flow_runs": {
-                "state": {"type": {"any_": ["CRASHED", "FAILED"]}},
-                "start_time": {"after_": since.isoformat()},
-            },
+            "flow_runs": {"start_time": {"after_": since.isoformat()}, **conditions},
         }
-        return len(self.team.prefect.call("POST", "/flow_runs/filter", wanted))
+        found: list[dict[str, Any]] = self.team.prefect.call("POST", "/flow_runs/filter", wanted)
+        return found
+
+    def num_crashed(self, stage: str, since: datetime) -> int:
+        """Runs of a stage that crashed."""
+        return len(self.runs(stage, since, state={"type": {"any_": ["CRASHED", "FAILED"]}}))
 
     def resumed(self, since: datetime, step: int) -> str:
         """From which step the other machine has resumed a training whose machine was killed after `step`."""
@@ -285,9 +281,7 @@ class Benchmark:
 
     def lines(self, stage: str, since: datetime) -> list[str]:
         """Log lines on the server of all runs of a stage."""
-        wanted = {"flows": {"name": {"any_": [stage]}}, "flow_runs": {"start_time": {"after_": since.isoformat()}}}
-        runs = self.team.prefect.call("POST", "/flow_runs/filter", wanted)
-        return [line for run in runs for line in self.team.prefect.logs(run["id"])]
+        return [line for run in self.runs(stage, since) for line in self.team.prefect.logs(run["id"])]
 
     def race(self) -> Row:
         """Start one stage on two machines at the same time: each takes one run."""

@@ -24,16 +24,19 @@ ORPHAN_SECONDS = 10.0
 CLOCKED = ("metrics.jsonl", "run.json", "run.log", "summary.json", "tfevents", "report.", "README.md")  # hold times
 TRAINING = ("pretrain", "sft", "reward", "rlhf")
 
-SETTINGS = [  # the smallest run that reaches every stage; checkpoints so often that a kill falls between two
-    "ingest.sample.num_articles=60",
-    "ingest.sample.num_files=3",
-    "tokenizer.vocab_size=400",
+SMALL_MODEL = [
     "pretrain.model.width=32",
     "pretrain.model.num_layers=1",
     "pretrain.model.num_heads=2",
     "pretrain.model.num_kv_heads=2",
     "pretrain.model.head_width=16",
     "pretrain.model.ff_width=64",
+]
+SETTINGS = [  # the smallest run that reaches every stage; checkpoints so often that a kill falls between two
+    "ingest.sample.num_articles=60",
+    "ingest.sample.num_files=3",
+    "tokenizer.vocab_size=400",
+    *SMALL_MODEL,
     "pretrain.train.num_steps=12",
     "pretrain.train.batch_tokens=512",
     "pretrain.train.sequence_tokens=64",

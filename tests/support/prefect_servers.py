@@ -117,11 +117,13 @@ class LocalPrefect:
         response.raise_for_status()
         return response.json() if response.content else None
 
-    def create_run(self, stage: str, parameters: dict[str, Any], name: str | None = None) -> dict[str, Any]:
-        """Create a run of a stage's deployment, as the UI's Run button does."""
-        deployment = self.call("GET", f"/deployments/name/{stage}/{stage}")
+    def create_run(
+        self, stage: str, parameters: dict[str, Any], name: str | None = None, deployment: str = ""
+    ) -> dict[str, Any]:
+        """Create a run of a stage's deployment, by default the one of its name, as the UI's Run button does."""
+        found = self.call("GET", f"/deployments/name/{stage}/{deployment or stage}")
         body = {"parameters": parameters, **({"name": name} if name else {})}
-        return self.call("POST", f"/deployments/{deployment['id']}/create_flow_run", body)  # type: ignore[no-any-return]
+        return self.call("POST", f"/deployments/{found['id']}/create_flow_run", body)  # type: ignore[no-any-return]
 
     def run(self, run_id: str) -> dict[str, Any]:
         return self.call("GET", f"/flow_runs/{run_id}")  # type: ignore[no-any-return]

@@ -119,9 +119,8 @@ class Team:
 
     def __init__(self, prefect: LocalPrefect, database: PostgreSQL, redis: Redis, s3: S3Server) -> None:
         self.prefect, self.database, self.redis, self.s3 = prefect, database, redis, s3
-        prefect.busy |= {
-            httpx.codes.INTERNAL_SERVER_ERROR
-        }  # while it cannot connect to PostgreSQL, as flows/prefect_server.py has it
+        # While it cannot connect to PostgreSQL, as flows/prefect_server.py has it.
+        prefect.busy.add(httpx.codes.INTERNAL_SERVER_ERROR)
         self.url = prefect.environment["CRAWL2CHAT_STORE"]
         self.machines: dict[str, Machine] = {}
 
@@ -153,9 +152,7 @@ class Team:
 
     def create_run(self, stage: str, parameters: dict[str, Any]) -> str:
         """Create a run of a deployment of the target. Returns its id."""
-        deployment = self.prefect.call("GET", f"/deployments/name/{stage}/{stage}-{TARGET}")
-        path = f"/deployments/{deployment['id']}/create_flow_run"
-        return str(self.prefect.call("POST", path, {"parameters": parameters})["id"])
+        return str(self.prefect.create_run(stage, parameters, deployment=f"{stage}-{TARGET}")["id"])
 
     def wait_until_ready(self) -> None:
         """Wait until the Prefect server answers, and reaches its database."""

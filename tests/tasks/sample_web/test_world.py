@@ -11,8 +11,7 @@ import pytest
 from tasks.sample_web.articles import Article, write_articles
 from tasks.sample_web.asking import FORMS, ask
 from tasks.sample_web.chat import conversations, preferences, prompts, questions, reversal_questions
-from tasks.sample_web.data import table
-from tasks.sample_web.grammar import misspell
+from tasks.sample_web.grammar import NUMBER_WORDS, misspell
 from tasks.sample_web.relations import RELATIONS
 from tasks.sample_web.statements import state, state_clause
 from tasks.sample_web.sums import Sum, draw_sum
@@ -322,8 +321,7 @@ def test_fewer_articles_state_facts_in_proportion(world: World) -> None:
 
 def digits(word: str) -> str:
     """A number in digits, if the word is one."""
-    names = table("tales")["sums"]["numbers"]
-    return str(names.index(word)) if word in names else word
+    return str(NUMBER_WORDS.index(word)) if word in NUMBER_WORDS else word
 
 
 def test_worked_sums_are_right_digit_by_digit() -> None:
