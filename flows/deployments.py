@@ -21,7 +21,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from prefect.utilities.callables import parameter_schema
 
-from flows import scaling, stages
+from flows import scaling, seeds, stages
 from flows.automations import (
     content,
     filter_after_ingest_automation,
@@ -42,7 +42,9 @@ from tasks.artifacts.store import Store
 DESCRIPTIONS = {
     "pipeline": "All stages of a recipe, in order; what is up to date is skipped.",
     "scaling": "Predict a recipe's base model from smaller runs: a scaling law, and its error.",
+    "seeds": "Train a recipe with several seeds: mean and spread of the report card's figures.",
 }
+STUDIES: dict[str, Flow[..., Any]] = {"scaling": scaling.scaling_study, "seeds": seeds.seeds_study}
 NUM_OFFERED = 10  # artifacts in a form's list
 MONTHLY = "0 3 5 * *"  # the fifth at three o'clock UTC
 MONTHLY_SLUG = "crawl2chat-monthly-crawl"
@@ -80,7 +82,7 @@ class Change(NamedTuple):
 
 def flow_of(name: DeploymentName) -> Flow[..., Any]:
     """The flow of a deployment."""
-    special: dict[str, Flow[..., Any]] = {"pipeline": pipeline, "scaling": scaling.scaling_study}
+    special: dict[str, Flow[..., Any]] = {"pipeline": pipeline, **STUDIES}
     return special[name] if name in special else getattr(stages, name)
 
 
@@ -91,8 +93,8 @@ def deployments_of(target: Target) -> list[Deployment]:
 
 
 def _deployment(target: Target, name: DeploymentName, made: Sequence[Manifest]) -> Deployment:
-    flow, module = flow_of(name), {"pipeline": "pipeline", "scaling": "scaling"}.get(name, "stages")
-    function = "scaling_study" if name == "scaling" else name
+    flow, module = flow_of(name), name if name in ("pipeline", *STUDIES) else "stages"
+    function = f"{name}_study" if name in STUDIES else name
     if target.has_images:  # the image has the code installed: no path of this machine is in it
         code: dict[str, Any] = {"entrypoint": f"flows.{module}.{function}", "path": None}
         directory = APPLICATION
@@ -123,7 +125,7 @@ def newest_artifacts(store: str) -> list[Manifest]:
 
 def choices_of(name: DeploymentName, made: Sequence[Manifest]) -> dict[str, list[str]]:
     """The artifacts that a stage's form offers for each input: `latest`, and the newest ones. `made`: newest first."""
-    if name == "pipeline" or name == "scaling":  # noqa: PLR1714 - so that mypy knows a stage is left
+    if name == "pipeline" or name == "scaling" or name == "seeds":  # noqa: PLR1714 - so that mypy knows a stage is left
         return {}
     choices = {}
     for role, given in stages.STEPS[name].inputs.items():

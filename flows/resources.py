@@ -23,9 +23,13 @@ RESOURCES_FILE = INFRA / "resources.yaml"
 PoolName = Literal["data", "training", "evaluation"]
 POOL_NAMES: tuple[PoolName, ...] = get_args(PoolName)
 ImageName = Literal["data", "train", "serve"]  # the targets of docker/Dockerfile
-DeploymentName = Literal["pipeline", StageName, "scaling"]
+DeploymentName = Literal["pipeline", StageName, "scaling", "seeds"]
 DEPLOYMENT_NAMES: tuple[DeploymentName, ...] = get_args(DeploymentName)
-STARTERS: tuple[DeploymentName, ...] = ("pipeline", "scaling")  # they start other deployments and wait for them
+STARTERS: tuple[DeploymentName, ...] = (
+    "pipeline",
+    "scaling",
+    "seeds",
+)  # they start other deployments and wait for them
 
 UNITS = {"Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 Amount = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}(Mi|Gi|Ti)$")]

@@ -56,8 +56,8 @@ def resolve(store: Store, name: str, recipe: str) -> str:
     """The artifact id that a name stands for: itself, the latest of a stage, or the one whose fingerprint begins so."""
     if "/" in name:
         return name
-    # The study's report is made by a stage that is no stage of a recipe.
-    if name in (*STAGE_NAMES, "scaling"):
+    # The studies' reports are made by stages that no recipe has.
+    if name in (*STAGE_NAMES, "scaling", "seeds"):
         return store.latest(recipe, name)
     # A scan of all manifests, which are small; a store has hundreds of artifacts, not millions.
     matches = [manifest.id for manifest in store.manifests() if manifest.fingerprint.startswith(name)]

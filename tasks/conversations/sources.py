@@ -30,8 +30,8 @@ from tasks.records.messages import Record
 from tasks.sample_web import chat
 from tasks.sample_web.world import World, build_world
 
-VERSION = 10  # 10: more greetings and jokes, and questions in other languages
-QUESTIONS_VERSION = 10  # 10: other strangers
+VERSION = 11  # 11: more worked sums, and more questions in lower case, keywords and misspelt
+QUESTIONS_VERSION = 11  # 11: other wordings
 WHERE = (
     "a path, glob or URL of JSON Lines or a JSON array, which may be gzip, in any format of tasks/conversations/formats, such as "
     "chats.jsonl or gsm8k_text:train.jsonl where the format is stated; or 'sample' to compose them."
@@ -63,7 +63,7 @@ class ConversationsConfig(_ReadConfig):
         description="More sources of conversations, and how many conversations of each are taken for one of `conversations`. A source "
         "that has too few is repeated.",
     )
-    num_conversations: int = runtime(6000, ge=1, description="How many are composed where the source is 'sample'.")
+    num_conversations: int = runtime(10_000, ge=1, description="How many are composed where the source is 'sample'.")
     validation_fraction: float = runtime(0.03, ge=0.0, le=0.5, description="Conversations kept for validation.")
     identity: str = runtime(
         "",

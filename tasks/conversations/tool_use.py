@@ -26,6 +26,7 @@ from tasks.sample_web.asking import FORMS, answer, ask
 from tasks.sample_web.data import table
 from tasks.sample_web.grammar import LEXICON, expand, say
 from tasks.sample_web.relations import RELATIONS
+from tasks.sample_web.sums import Sum
 from tasks.sample_web.world import Fact, World
 
 Search = Callable[[str], str]  # a query to the result that the tool gives
@@ -150,9 +151,10 @@ class _Composer:
 
 
 def _sum(rng: random.Random) -> Task:
-    sign = rng.choice("+-x")
-    first, second = (rng.randrange(10 ** rng.randint(1, 3)) for _ in range(2))
-    result = str({"+": first + second, "-": first - second, "x": first * second}[sign])
+    task = Sum("+", 0, 0)
+    while task == Sum("+", 0, 0) or task.is_heldout:  # held out for those that are worked without the calculator
+        task = Sum(rng.choice("+-x"), *(rng.randrange(10 ** rng.randint(1, 3)) for _ in range(2)))
+    sign, first, second, result = task.sign, task.first, task.second, str(task.result)
     text = expand(table("tools")["sums"][sign], rng, {"a": str(first), "b": str(second)})
     text = text[:1].upper() + text[1:] + rng.choice(("?", "?", ""))
     arguments = f"{first}{'*' if sign == 'x' else sign}{second}"

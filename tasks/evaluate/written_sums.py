@@ -4,12 +4,13 @@ Reads a chat model; writes nothing. A model computes a fixed amount for each tok
 within the first of them; written arithmetic spreads the work over many tokens (Nye et al. 2021, https://arxiv.org/abs/2112.00114). The
 beginning of the reply is given, "47 + 38 is" or "First the ones:", so that the model has no choice of the way.
 
-The sums are of two numbers of two digits, 8,100 in all. Few of them are on pages or in conversations of the sample web, which has some
-six hundred worked sums, most of smaller numbers; those are not left out.
+The sums are of two numbers of two digits. They are held out: no page and no conversation of the sample web has one of them
+(tasks/sample_web/sums.py).
 """
 
 import random
 import re
+from itertools import product
 from typing import TYPE_CHECKING
 
 from model.config import GenerateConfig
@@ -26,9 +27,9 @@ MAX_NEW_TOKENS = {AT_ONCE: 8, WORKED: 96}  # worked: some 65 tokens, digit by di
 
 
 def make_sums(num_sums: int) -> list[Sum]:
-    """Different sums of two-digit numbers."""
-    places = random.Random("written sums").sample(range(90 * 90), min(num_sums, 90 * 90))
-    return [Sum("+", 10 + place // 90, 10 + place % 90) for place in places]
+    """Different held-out sums of two-digit numbers, at most all 800 or so."""
+    heldout = [task for task in (Sum("+", *pair) for pair in product(range(10, 100), repeat=2)) if task.is_heldout]
+    return random.Random("written sums").sample(heldout, min(num_sums, len(heldout)))
 
 
 def sums_figures(model: "Transformer", tokenizer: "ChatTokenizer", num_sums: int, batch: int) -> Figures:

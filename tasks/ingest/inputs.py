@@ -34,9 +34,7 @@ from tasks.sample_web.config import SampleWebConfig, SampleWebSize
 from tasks.web.download import head, is_http, open_file
 
 VERSION = 2
-SAMPLE_VERSION = (
-    5  # of what write_sample_web writes; 5: worked sums, and a page that asks about a one-off states it first
-)
+SAMPLE_VERSION = 6  # of what write_sample_web writes; 6: most worked sums have two digits
 SAMPLE = "sample"
 ARCHIVE = re.compile(r"\.(arc|warc|wet|warc\.wet)(\.gz|\.zst)?$", re.I)
 CHECKSUMS = (

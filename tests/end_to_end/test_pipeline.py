@@ -189,6 +189,22 @@ def test_the_report_card_is_written_into_the_readme(finished: str, environment: 
     assert "<!-- card -->" in crawl2chat(environment, "report", "--into", str(readme), status=2)
 
 
+def test_seeds_train_again_and_show_the_spread(finished: str, environment: dict[str, str]) -> None:
+    """The run of seed 0 is the finished one: only the other is trained, on the same data; the second time nothing is."""
+    command = ["seeds", "tiny", *settings(), "--seed", "0", "--seed", "1"]
+    store = store_of(environment)
+    before, latest = {manifest.id for manifest in store.manifests()}, store.latest("tiny", "pretrain")
+    page = crawl2chat(environment, *command)
+    made = {manifest.stage for manifest in store.manifests() if manifest.id not in before}
+    assert made == {"pretrain", "probe", "sft", "reward", "rlhf", "evaluate", "seeds"}
+    assert "Held-out facts, all forms" in page
+    assert "±" in page
+    assert store.latest("tiny", "pretrain") == latest
+    num_artifacts = len(list(store.manifests()))
+    assert "±" in crawl2chat(environment, *command)
+    assert len(list(store.manifests())) == num_artifacts
+
+
 def test_forced_stage_runs_alone(finished: str, environment: dict[str, str]) -> None:
     printed = crawl2chat(environment, "run", "tiny", *settings(), "--only", "tokenizer", "--force", "tokenizer")
     lines = [line for line in printed.splitlines() if line.startswith("✓")]

@@ -178,10 +178,10 @@ def test_conversations_refuse_a_file_that_changed_after_the_start(tmp_path: Path
 
 # By kind and version: the first 16 digits of SHA-256. A new digest needs a new version, or old artifacts would be reused.
 GOLDEN_DIGESTS = {
-    ("conversations", 10): "ab42d3b96d88e028",
-    ("preferences", 10): "36bce70761e169bd",
-    ("prompts", 10): "712364552271d21c",
-    ("questions", 10): "b8235ac1b071afce",
+    ("conversations", 11): "0b1529b2ff083a89",
+    ("preferences", 11): "eee8f0ce33b59a85",
+    ("prompts", 11): "8602952811c0a96c",
+    ("questions", 11): "5261ada90926eb04",
 }
 
 

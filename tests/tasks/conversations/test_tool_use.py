@@ -1,6 +1,7 @@
 """Conversations that teach tools: their results are what the tools give, and what is asked in the evaluation is in none of them."""
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -25,6 +26,7 @@ from tasks.index.stage import IndexConfig, index
 from tasks.records.conversations import Conversation, Question
 from tasks.records.full_text import FullTextIndex, IndexedText, IndexWriter
 from tasks.sample_web.statements import state
+from tasks.sample_web.sums import Sum
 from tasks.sample_web.world import World, build_world
 from tests.support.documents import documents_of
 
@@ -89,6 +91,18 @@ def test_what_is_asked_is_in_no_conversation(
             assert question.question.lower() not in texts
             assert question.fact not in taught
     assert not any(world.by_fact[fact].is_heldout for fact in taught)
+
+
+def test_no_conversation_asks_the_calculator_for_a_held_out_sum() -> None:
+    """Those are for the evaluation of sums that are worked without it."""
+    calls = [tool_use._sum(random.Random(number)).arguments for number in range(3000)]
+    sums = [Sum(sign.replace("*", "x"), int(one), int(two)) for one, sign, two in map(split_call, calls)]
+    assert sum(min(task.first, task.second) > 9 for task in sums) > 1000
+    assert not any(task.is_heldout for task in sums)
+
+
+def split_call(arguments: str) -> list[str]:
+    return re.split(r"([+*-])", arguments)
 
 
 def test_offer_is_that_of_the_tools() -> None:

@@ -70,10 +70,12 @@ def test_trials_of_made_up_words_have_their_answer_in_the_prompt_alone() -> None
     assert (first_word(" tavik.\nQ:"), first_word("\n")) == ("tavik", "")
 
 
-def test_sums_are_different_and_of_two_digits() -> None:
+def test_sums_are_different_and_held_out_and_of_two_digits() -> None:
     sums = make_sums(200)
     assert len({(task.first, task.second) for task in sums}) == 200
     assert all(10 <= number <= 99 for task in sums for number in (task.first, task.second))
+    assert all(task.is_heldout for task in sums)
+    assert 600 < len(make_sums(10_000)) < 1000
 
 
 def test_result_is_the_first_number_at_once_and_the_last_when_worked() -> None:
