@@ -3,6 +3,7 @@
 import json
 import math
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -219,6 +220,8 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Studied:
         patch.setattr("flows.scaling.dag", lambda _: steps)
         patch.setattr("flows.scaling.pipeline", pipeline)
         patch.setattr("tasks.training.launch", train_here)
+        # Runs of a few steps follow no law, and each of the 400 fits of the default then takes hundreds of evaluations.
+        patch.setattr("flows.scaling.ScalingConfig", partial(ScalingConfig, num_resamples=20))
         with reporting(first := RecordingReporter()):
             forecast = scaling_study(recipe="tiny", is_checked=False, runs_deployments=False)
         with reporting(second := RecordingReporter()):
