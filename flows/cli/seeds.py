@@ -23,12 +23,12 @@ def seeds(
     seeds: Annotated[list[int], typer.Option("--seed", help="Seed of a run. Two or more.")] = [0, 1, 2],
 ) -> None:
     """Train a recipe with several seeds, and show mean and spread of the report card's figures."""
+    shaping: dict[str, Any] = {"inputs": inputs, "max_files": max_files, "settings": settings}
+    made, store = make_recipe(recipe, **shaping), Store.default()
     server = Server()
     from flows.cli.terminal import Terminal
     from flows.seeds import check_study, seeds_study, study
 
-    shaping: dict[str, Any] = {"inputs": inputs, "max_files": max_files, "settings": settings}
-    made, store = make_recipe(recipe, **shaping), Store.default()
     plan = study(made, seeds)
     # The report alone decides: its fingerprint contains those of all runs that it is made of.
     if not up_to_date(plan.report, store):

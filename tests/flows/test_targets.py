@@ -86,7 +86,7 @@ def test_docker_mounts_the_folder_of_a_local_store(monkeypatch: pytest.MonkeyPat
 def test_only_data_stages_are_given_the_ray_cluster() -> None:
     chosen = target("ray")
     given = {name for name in DEPLOYMENT_NAMES if "CRAWL2CHAT_EXECUTOR" in chosen.environment(name)}
-    assert given == {"pipeline", "ingest", "filter", "dedup", "index", "tokenizer", "tokenize"}
+    assert given == {"pipeline", "seeds", "ingest", "filter", "dedup", "index", "tokenizer", "tokenize"}
     assert chosen.environment("ingest")["CRAWL2CHAT_EXECUTOR"] == EXECUTOR
 
 
