@@ -10,8 +10,9 @@ smallest and the largest value stand next to it.
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import Field
 
@@ -98,25 +99,25 @@ def base_measures(figures: Figures) -> Measures:
 
 def chat_measures(figures: Figures) -> Measures:
     """Shares of the fine-tuned models, most important first."""
-    chat, honesty = figures["chat"], figures["honesty"]
-    measures: Measures = {label: _by_model(chat, lambda one, key=key: one.get(key)) for key, label in CHAT.items()}
-    for row in figures["facts"]:
-        shares = {model: row["accuracy"].get(model) for model in MODELS}
-        measures[f"Facts {row['facts']}, {mentions(row)}"] = _by_model(shares, lambda share: share and share["share"])
+    chat, honesty, sums = figures["chat"], figures["honesty"], figures.get("sums") or {}
     kinds = honesty.get("kinds", {})
+    measures: Measures = {
+        label: _by_model({model: chat.get(model, {}).get(key) for model in MODELS}) for key, label in CHAT.items()
+    }
+    for row in figures["facts"]:
+        measures[f"Facts {row['facts']}, {mentions(row)}"] = _by_model(row["accuracy"])
     for kind in sorted({kind for model in MODELS for kind in kinds.get(model, {})}):
-        shares = {model: kinds.get(model, {}).get(kind) for model in MODELS}
-        measures[kind.capitalize()] = _by_model(shares, lambda share: share and share["share"])
-    measures["Expected calibration error"] = _by_model(honesty.get("calibration_error", {}), lambda error: error)
+        measures[kind.capitalize()] = _by_model({model: kinds.get(model, {}).get(kind) for model in MODELS})
+    measures["Expected calibration error"] = _by_model(honesty.get("calibration_error", {}))
     for way in ("at once", "worked"):
-        shares = {model: sums.get(way) for model, sums in (figures.get("sums") or {}).items()}
-        measures[f"Sums of two digits, {way}"] = _by_model(shares, lambda share: share and share["share"])
+        measures[f"Sums of two digits, {way}"] = _by_model({model: sums[model].get(way) for model in sums})
     return {name: values for name, values in measures.items() if values}
 
 
-def _by_model(values: Figures, value_of: Callable[..., float | None]) -> dict[str, float]:
-    found = {model: value_of(values[model]) for model in MODELS if values.get(model) is not None}
-    return {model: value for model, value in found.items() if value is not None}
+def _by_model(values: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers, or the shares of `tasks.shares.share`, of the models that have one."""
+    found = {model: values[model] for model in MODELS if values.get(model) is not None}
+    return {model: value["share"] if isinstance(value, dict) else value for model, value in found.items()}
 
 
 def mentions(row: Figures) -> str:

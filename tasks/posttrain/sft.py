@@ -11,9 +11,9 @@ and answers use them. One run each of 1.2 M parameters, 264 steps of 2,048 token
 answered in 75% at a rate of 3e-4, 72% at 6e-4 and 75% at 1e-3, where 65% are before any fine-tuning; strangers are refused in 90, 98 and
 97%, taught facts answered in 81, 89 and 89%. Without rehearsal, in an earlier trial, 31% of the facts were left at 1e-3.
 
-The rate and the 400 steps are for the worked sums, which need the most: of two-digit sums 18% were right at 1e-3 with a third of the sums
-as pure additions, 69% with two thirds, and 78% at 2e-3, at the same facts (79, 78 and 81% asked as on pages). Muon learns sums from half
-the tokens and refuses fewer strangers (35% of recombined names instead of 50%).
+The rate and the 400 steps are for the worked sums, which need the most. At 1e-3, 18% of sums of two digits were right where half of the
+sums were additions and few had two digits, and 69% with five eighths and most; at 2e-3 it was 78%. Facts were answered as before (80, 81
+and 78%, asked as on pages). Muon learns sums from half the tokens, but refuses fewer strangers (31% of recombined names, not 50%).
 
 Departures: conversations are packed into sequences, each kept apart by the attention mask. The result has the weights of the lowest
 loss on held-out conversations, see `train.patience`.
