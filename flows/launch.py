@@ -5,9 +5,11 @@ worker on another machine makes exactly the artifact that the pipeline asked for
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
@@ -39,6 +41,13 @@ def run_here(step: Step[Artifact], recipe: Recipe, force: bool) -> Summary:
     named = flow(name=step.stage, flow_run_name=f"{step.stage}-{recipe.name}")(run)
     inputs = {role: given.id for role, given in step.inputs.items()}
     return named(recipe.name, inputs, step.config.model_dump(mode="json"), force)
+
+
+# The store decides what is up to date; Prefect's cache would hash the step, which is not JSON.
+@task(cache_policy=NO_CACHE)
+def make(step: Step[Any], recipe: str, upstream: Sequence[Summary], *, sets_latest: bool = True) -> Summary:
+    """Make the artifact of a step of a study, which is no stage. `upstream` is what the UI draws arrows from."""
+    return run_step(step, recipe, Store.default(), sets_latest=sets_latest)
 
 
 def run_deployed(

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from flows import recipe_files
 from flows.recipe_files import KeyPath
-from flows.recipes import StageName
+from flows.recipes import STAGE_NAMES, StageName
 from model.config import Config
 
 HOME = Path(__file__).parent.parent
@@ -25,11 +25,8 @@ POOL_NAMES: tuple[PoolName, ...] = get_args(PoolName)
 ImageName = Literal["data", "train", "serve"]  # the targets of docker/Dockerfile
 DeploymentName = Literal["pipeline", StageName, "scaling", "seeds"]
 DEPLOYMENT_NAMES: tuple[DeploymentName, ...] = get_args(DeploymentName)
-STARTERS: tuple[DeploymentName, ...] = (
-    "pipeline",
-    "scaling",
-    "seeds",
-)  # they start other deployments and wait for them
+# They start other deployments and wait for them.
+STARTERS: tuple[DeploymentName, ...] = tuple(name for name in DEPLOYMENT_NAMES if name not in STAGE_NAMES)
 
 UNITS = {"Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 Amount = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}(Mi|Gi|Ti)$")]

@@ -11,14 +11,14 @@ decay x steps is the same for all. The batch is the recipe's, so that only N and
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
 from flows.cancellation import cancellable
 from flows.checks import check_run
+from flows.launch import make
 from flows.pipeline import PLANNED, Steps, dag, pipeline, planned, select
 from flows.recipes import Recipe, RecipeName, make_recipe
-from flows.stage_run import Summary, run_name, run_step
+from flows.stage_run import Summary, run_name
 from model.config import ModelShape, num_matrix_parameters
 from model.errors import UserError
 from model.planning.scaling_law import require_enough_runs
@@ -109,14 +109,6 @@ def smaller_model(model: ModelShape, size: float) -> ModelShape:
     return ModelShape.model_validate(model.model_dump() | shape)
 
 
-# The store decides what is up to date; Prefect's cache would hash the step, which is not JSON.
-@task(cache_policy=NO_CACHE)
-def make(step: Step[Any], recipe: str, upstream: Sequence[Summary]) -> Summary:
-    """Make the artifact of a step. `upstream` is what the UI draws arrows from."""
-    # The smaller base models must not become the recipe's latest: `crawl2chat complete` would open one of them.
-    return run_step(step, recipe, Store.default(), sets_latest=step.stage == "scaling")
-
-
 @flow(name="scaling", flow_run_name=run_name)
 @cancellable
 def scaling_study(
@@ -154,7 +146,10 @@ def scaling_study(
     with planned(steps):
         data = pipeline(**chosen, until="tokenize")
         runs = [
-            make.with_options(task_run_name=name)(step, made.name, [data["tokenizer"], data["tokenize"]])
+            # They must not become the recipe's latest: `crawl2chat complete` would open one of them.
+            make.with_options(task_run_name=name)(
+                step, made.name, [data["tokenizer"], data["tokenize"]], sets_latest=False
+            )
             for name, step in plan.runs.items()
         ]
         forecast = make.with_options(task_run_name="forecast")(plan.forecast, made.name, runs)

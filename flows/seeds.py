@@ -8,21 +8,20 @@ so the stages up to tokenize run once.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
 from flows import recipe_files
 from flows.cancellation import cancellable
 from flows.checks import check_run
+from flows.launch import make
 from flows.pipeline import Steps, dag, pipeline, planned, select
 from flows.recipes import Recipe, RecipeName, make_recipe, overlaid
-from flows.stage_run import Summary, run_name, run_step
+from flows.stage_run import Summary, run_name
 from tasks.artifacts.manifest import Report
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
-from tasks.evaluate.seeds import SeedsConfig, compare_seeds
+from tasks.evaluate.seeds import SEEDS, SeedsConfig, compare_seeds
 
-SEEDS = (0, 1, 2)
 TRAININGS = ("pretrain", "sft", "reward", "rlhf")
 
 
@@ -46,13 +45,6 @@ def with_seed(recipe: Recipe, seed: int) -> Recipe:
     """The recipe with this seed for every training, under another name: its artifacts do not become the recipe's latest."""
     changes: dict[str, Any] = {stage: {"train": {"seed": seed}} for stage in TRAININGS}
     return overlaid(recipe, {"name": f"{recipe.name[:50]}-seed-{seed}", **changes})
-
-
-# The store decides what is up to date; Prefect's cache would hash the step, which is not JSON.
-@task(cache_policy=NO_CACHE, task_run_name="report")
-def make(step: Step[Any], recipe: str, upstream: Sequence[Summary]) -> Summary:
-    """Make the report. `upstream` is what the UI draws arrows from."""
-    return run_step(step, recipe, Store.default())
 
 
 @flow(name="seeds", flow_run_name=run_name)
@@ -86,7 +78,7 @@ def seeds_study(
         text = recipe_files.write(one, comments=False)
         with planned(steps):
             cards.append(pipeline(recipe_yaml=text, until="evaluate", runs_deployments=runs_deployments)["evaluate"])
-    return make(plan.report, made.name, cards)
+    return make.with_options(task_run_name="report")(plan.report, made.name, cards)
 
 
 def check_study(plan: Study, store: Store) -> None:

@@ -11,6 +11,7 @@ from flows.prefect_server import Server
 from flows.recipes import make_recipe
 from tasks.artifacts.manifest import Artifact
 from tasks.artifacts.store import Store
+from tasks.evaluate.seeds import SEEDS
 from tasks.execution.reporter import reporting
 from tasks.execution.runner import up_to_date
 
@@ -20,7 +21,7 @@ def seeds(
     inputs: InputOption = [],
     max_files: MaxFilesOption = 0,
     settings: SetOption = [],
-    seeds: Annotated[list[int], typer.Option("--seed", help="Seed of a run. Two or more.")] = [0, 1, 2],
+    seeds: Annotated[list[int], typer.Option("--seed", help="Seed of a run. Two or more.")] = list(SEEDS),
 ) -> None:
     """Train a recipe with several seeds, and show mean and spread of the report card's figures."""
     shaping: dict[str, Any] = {"inputs": inputs, "max_files": max_files, "settings": settings}

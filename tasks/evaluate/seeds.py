@@ -26,6 +26,7 @@ from tasks.markdown import Figures, percent, table
 
 VERSION = 1
 MIN_SEEDS = 2
+SEEDS = (0, 1, 2)  # 0 is the default of every training
 MODELS = {"assistant": "SFT model", "policy": "policy"}
 CHAT = {
     "heldout_fact_accuracy": "Held-out facts, all forms",

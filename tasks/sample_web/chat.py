@@ -25,7 +25,7 @@ from tasks.sample_web.data import table
 from tasks.sample_web.grammar import LEXICON, say
 from tasks.sample_web.relations import RELATIONS, Relation
 from tasks.sample_web.statements import fact_slots
-from tasks.sample_web.sums import Sum, draw_sum
+from tasks.sample_web.sums import Sum, draw_sum, not_heldout
 from tasks.sample_web.tales import write_joke
 from tasks.sample_web.world import Entity, Fact, World, is_of
 
@@ -301,7 +301,7 @@ def _falsify(world: World, fact: Fact, relation: Relation, is_backward: bool, rn
 def _arithmetic(rng: random.Random) -> _Exchange:
     """A sum that is worked digit by digit, or one of small numbers that is answered at once."""
     is_worked = rng.random() < _WORKED_FRACTION
-    task = draw_sum(rng) if is_worked else _small_sum(rng)
+    task = draw_sum(rng) if is_worked else not_heldout(lambda: _small_sum(rng))
 
     def reply(number: int) -> str:
         right = task.worked if is_worked else task.answer
@@ -318,11 +318,10 @@ def _arithmetic(rng: random.Random) -> _Exchange:
 
 
 def _small_sum(rng: random.Random) -> Sum:
-    """Of numbers up to 20, and not held out."""
+    """Of numbers up to 20."""
     total = rng.randint(0, 20)
     part = rng.randint(0, total)
-    task = rng.choice((Sum("+", part, total - part), Sum("-", total, part)))
-    return _small_sum(rng) if task.is_heldout else task
+    return rng.choice((Sum("+", part, total - part), Sum("-", total, part)))
 
 
 def _courtesy(rng: random.Random) -> _Exchange:

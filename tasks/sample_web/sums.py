@@ -6,6 +6,7 @@ once (Nye et al. 2021, https://arxiv.org/abs/2112.00114). They need a tokenizer 
 
 import random
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tasks.sample_web.data import table
@@ -81,7 +82,12 @@ def draw_sum(rng: random.Random, num_digits: int = 2) -> Sum:
 
     A model of a million parameters learns one kind in some 300,000 tokens of worked sums, two kinds in twice as many.
     """
-    while (drawn := _draw(rng, num_digits)).is_heldout:
+    return not_heldout(lambda: _draw(rng, num_digits))
+
+
+def not_heldout(draw: Callable[[], Sum]) -> Sum:
+    """The first drawn sum that is not held out."""
+    while (drawn := draw()).is_heldout:
         pass
     return drawn
 

@@ -350,7 +350,7 @@ SIGNS = {"plus": "+", "minus": "-", "times": "x"}
 
 
 def test_no_page_and_no_conversation_has_a_held_out_sum(world: World, articles: list[Article]) -> None:
-    """Nor is it told in a word problem: those are worked, and the last step names the sum."""
+    """Nor is it in a word problem: those are worked, and the last step names the sum."""
     texts = [full_text(article) for article in articles]
     texts += [message.content for one in conversations(world, 3000) for message in one.messages]
     found = [Sum(SIGNS.get(sign, sign), int(one), int(two)) for text in texts for one, sign, two in SUM.findall(text)]
