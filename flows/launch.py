@@ -27,6 +27,7 @@ from tasks.execution.runner import execute, up_to_date
 # A crash is an end without an error of the stage: a machine that was lost, or its memory used up. Spot machines are lost as a matter of
 # course, and what is left of the stage takes little; a stage that needs too much memory crashes each time.
 NUM_LAUNCHES = 3
+POLL_SECONDS = 1.0  # between two questions whether the stage has ended; Prefect's 5 s are half a minute of a pipeline's small stages
 
 
 def run_here(step: Step[Artifact], recipe: Recipe, force: bool) -> Summary:
@@ -108,7 +109,8 @@ def _run_to_its_end(stage: str, parameters: dict[str, Any]) -> FlowRun:
 
 def _run_deployment(stage: str, parameters: dict[str, Any]) -> FlowRun:
     target = os.environ.get(TARGET)
-    run = run_deployment(f"{stage}/{stage}-{target}" if target else f"{stage}/{stage}", parameters=parameters)
+    name = f"{stage}/{stage}-{target}" if target else f"{stage}/{stage}"
+    run = run_deployment(name, parameters=parameters, poll_interval=POLL_SECONDS)
     assert isinstance(run, FlowRun)
     return run
 

@@ -118,7 +118,7 @@ def test_pipeline_launches_the_deployments_of_its_target(
 ) -> None:
     asked: list[str] = []
 
-    def run_deployment(name: str, parameters: dict[str, Any]) -> FlowRun:
+    def run_deployment(name: str, parameters: dict[str, Any], **_: Any) -> FlowRun:
         asked.append(name)
         return FlowRun(flow_id=uuid4(), name="sft-tiny")
 
@@ -143,7 +143,7 @@ def test_pipeline_launches_a_stage_again_that_crashed_and_none_that_failed(
 ) -> None:
     left = list(states)
 
-    def run_deployment(name: str, parameters: dict[str, Any]) -> FlowRun:
+    def run_deployment(name: str, parameters: dict[str, Any], **_: Any) -> FlowRun:
         state: State[object] = State(type=StateType(left.pop(0)), message="its machine is gone")
         return FlowRun(flow_id=uuid4(), name="sft-tiny", state=state)
 
