@@ -1,7 +1,6 @@
 """SFT with rehearsal and early stopping: which weights are kept, when the run ends, and that a kill changes none of it."""
 
 import signal
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -19,7 +18,8 @@ from model.tokenizer.chat import ChatTokenizer
 from model.training.checkpoints import complete_checkpoints
 from model.training.early_stopping import EarlyStopping
 from model.training.loop import train
-from tests.model.training.test_loop import command, count_lines, data, environment, make_run, metrics, one_thread
+from tests.model.training.test_loop import count_lines, data, make_run, metrics, one_thread
+from tests.support.ranks import Forker, Ranks
 from tests.support.tiny_models import write_lines, write_model
 
 __all__ = ["data", "one_thread"]  # fixtures
@@ -88,17 +88,17 @@ def test_run_ends_after_its_patience_with_the_weights_of_the_best_validation(dat
 
 
 @pytest.mark.parametrize("kills", [(3, 9), (6, 7, 12)])
-def test_killed_run_keeps_the_same_weights(data: Path, tmp_path: Path, kills: tuple[int, ...]) -> None:
+def test_killed_run_keeps_the_same_weights(data: Path, tmp_path: Path, kills: tuple[int, ...], forker: Forker) -> None:
     settings = {"num_steps": 60, "eval_every_steps": 2, "checkpoint_every_steps": 5, "patience": 3}
     undisturbed, run = (make_sft(data, tmp_path / name, **settings) for name in ("undisturbed", "killed"))
     run_in(undisturbed)
     for steps in kills:
-        process = subprocess.Popen(command(run), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        while process.poll() is None and count_lines(run) < steps:
+        rank = Ranks(forker, run)
+        while rank.poll() is None and count_lines(run) < steps:
             time.sleep(0.002)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-    subprocess.run(command(run), env=environment(), check=True, capture_output=True)
+        rank.send(signal.SIGKILL)
+        assert rank.wait() == -signal.SIGKILL
+    Ranks(forker, run).succeed()
     ours, theirs = (
         [(line["train/loss_nats"], line.get(MEASURE)) for line in metrics(each)] for each in (run, undisturbed)
     )

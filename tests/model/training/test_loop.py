@@ -32,6 +32,7 @@ from model.training.metrics import MetricsLog
 from model.training.optim import learning_rate_factor, parameter_groups
 from model.training.trainer import INTERRUPTED
 from tests.model.data.test_dataloader import write_shard
+from tests.support.ranks import Forker, Ranks
 from tests.support.tiny_models import tiny_config, write_lines, write_tokenizer
 
 ROOT = Path(__file__).parents[3]
@@ -246,13 +247,13 @@ def test_muon_lowers_the_loss(reference: TrainRun, muon_reference: TrainRun) -> 
     "settings", [{"zero_stage": 1}, {"zero_stage": 2}, {"zero_stage": 3}, {"num_ranks": 2, "zero_stage": 1}], ids=str
 )
 def test_muon_with_sharding_has_losses_of_one_rank(
-    muon_reference: TrainRun, data: Path, tmp_path: Path, settings: dict[str, Any]
+    muon_reference: TrainRun, data: Path, tmp_path: Path, settings: dict[str, Any], forker: Forker
 ) -> None:
     run = make_run(data, tmp_path / "out", MUON, **settings)
     if run.train.num_ranks == 1:
         run_here(run)
     else:
-        subprocess.run(command(run), env=environment(), check=True, capture_output=True)
+        Ranks(forker, run).succeed()
     assert losses(run) == pytest.approx(losses(muon_reference), rel=3e-3)
 
 
@@ -275,18 +276,18 @@ def test_bfloat16_losses_are_close_to_float32(reference: TrainRun, data: Path, t
     assert load_transformer(tmp_path / "out").model.norm.weight.dtype == torch.float32
 
 
-def test_killed_run_resumes_with_same_losses(data: Path, tmp_path: Path) -> None:
+def test_killed_run_resumes_with_same_losses(data: Path, tmp_path: Path, forker: Forker) -> None:
     run = make_run(data, tmp_path / "out", num_steps=60)
     undisturbed = run.model_copy(update={"output": str(tmp_path / "undisturbed")})
     Path(undisturbed.output).mkdir()
     run_here(undisturbed)
     num_kills = 0
     for steps in (6, 23):
-        process = subprocess.Popen(command(run), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        while process.poll() is None and count_lines(run) < steps:
+        rank = Ranks(forker, run)
+        while rank.poll() is None and count_lines(run) < steps:
             time.sleep(0.002)
-        process.kill()
-        num_kills += process.wait() == -signal.SIGKILL
+        rank.send(signal.SIGKILL)
+        num_kills += rank.wait() == -signal.SIGKILL
     assert num_kills == 2
     (tmp_path / "out" / "checkpoints" / "partial-00000099").mkdir()  # one that was being written
     with (tmp_path / "out" / "metrics.jsonl").open("a") as file:
@@ -332,23 +333,23 @@ def test_stopped_run_saves_checkpoint_and_resumes_exactly(data: Path, tmp_path: 
     [{"optim": MUON}, {"zero_stage": 2}, {"zero_stage": 3}],
     ids=["without ZeRO", "ZeRO 2", "ZeRO 3"],
 )
-def test_run_resumes_with_another_number_of_ranks(data: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_run_resumes_with_another_number_of_ranks(
+    data: Path, tmp_path: Path, settings: dict[str, Any], forker: Forker
+) -> None:
     """Two ranks, then one, then two: the losses are those of one."""
     undisturbed = make_run(data, tmp_path / "undisturbed", checkpoint_every_steps=0, **settings)
     run_here(undisturbed)
     run = make_run(data, tmp_path / "out", **settings)
     for num_ranks, num_steps in ((2, 4), (1, 8), (2, 12)):
         with_ranks = run.model_copy(update={"train": run.train.model_copy(update={"num_ranks": num_ranks})})
-        process = subprocess.Popen(
-            command(with_ranks), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-        )
-        while process.poll() is None and count_lines(run) < num_steps + 1:
+        ranks = Ranks(forker, with_ranks)
+        while ranks.poll() is None and count_lines(run) < num_steps + 1:
             time.sleep(0.01)
         if num_steps < 12:
-            assert process.poll() is None, f"with {num_ranks} ranks it came to {count_lines(run)} steps"
-            process.terminate()
-        process.wait()
-    assert process.returncode == 0
+            assert ranks.poll() is None, f"with {num_ranks} ranks it came to {count_lines(run)} steps"
+            ranks.send(signal.SIGTERM)
+            assert ranks.wait() in (0, INTERRUPTED)
+    ranks.succeed()
     is_exact = (
         "dtype" not in settings and settings.get("zero_stage") != 3
     )  # DeepSpeed's universal ZeRO 3 is not quite the same
