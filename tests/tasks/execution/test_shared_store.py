@@ -37,6 +37,7 @@ pytestmark = [pytest.mark.timeout(600)]
 LEASE_SECONDS = 8.0  # a machine that is loaded renews in time; a test waits that long for a takeover
 LIMIT_SECONDS = 300.0  # a bound on hangs
 NUM_SHARDS = 6
+NUM_STEPS = 30
 
 
 class Settings(Config):
@@ -157,25 +158,23 @@ def world(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         machine.wait()
 
 
-def undisturbed(folder: Path) -> Manifest:
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """What one machine makes of the stage in a store that is a folder."""
-    journal = os.environ["JOURNAL"]
-    os.environ["JOURNAL"] = str(folder / "undisturbed.journal")
-    try:
-        return execute(stage(), Store(str(folder / "undisturbed")))
-    finally:
-        os.environ["JOURNAL"] = journal
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JOURNAL", str(folder / "journal"))
+        return execute(stage(), Store(str(folder / "store")))
 
 
-def assert_same(world: World, name: str) -> None:
+def assert_same(world: World, name: str, expected: Manifest) -> None:
     """The artifact in the store, as a machine that has made nothing reads it, has the bytes of an undisturbed run."""
     found = world.store(name).open(stage().id, Documents).manifest
-    expected = undisturbed(world.folder)
     assert (found.fingerprint, found.digest, found.counts) == (expected.fingerprint, expected.digest, expected.counts)
     assert not [key for key in world.keys("") if "/.state/" in key]
 
 
-def test_two_machines_that_race_for_stages_make_each_once(world: World) -> None:
+def test_two_machines_that_race_for_stages_make_each_once(world: World, undisturbed: Manifest) -> None:
     numbers = range(4)
     machines = {name: world.start(name, *numbers) for name in ("one", "two", "three")}
     for name, machine in machines.items():
@@ -184,10 +183,10 @@ def test_two_machines_that_race_for_stages_make_each_once(world: World) -> None:
     for number in numbers:
         assert events[f"begin {stage(number).id}"] == events[f"end {stage(number).id}"] == 1
     assert events["shard shard-0"] == len(numbers)
-    assert_same(world, "reader")
+    assert_same(world, "reader", undisturbed)
 
 
-def test_machine_resumes_the_shards_of_one_that_was_killed(world: World) -> None:
+def test_machine_resumes_the_shards_of_one_that_was_killed(world: World, undisturbed: Manifest) -> None:
     slow = world.folder / "slow"
     slow.touch()
     first = world.start("one")
@@ -200,10 +199,10 @@ def test_machine_resumes_the_shards_of_one_that_was_killed(world: World) -> None
     assert "taking over" in world.log("two")
     counts = world.events()
     assert [counts[f"shard shard-{number}"] for number in range(3)] == [1, 1, 1]
-    assert_same(world, "reader")
+    assert_same(world, "reader", undisturbed)
 
 
-def test_stopped_holder_that_was_taken_over_ends_and_commits_nothing(world: World) -> None:
+def test_stopped_holder_that_was_taken_over_ends_and_commits_nothing(world: World, undisturbed: Manifest) -> None:
     slow = world.folder / "slow"
     slow.touch()
     first = world.start("one")
@@ -217,7 +216,7 @@ def test_stopped_holder_that_was_taken_over_ends_and_commits_nothing(world: Worl
     assert first.wait(LIMIT_SECONDS) != 0
     assert "LeaseLost" in world.log("one")
     assert world.events()[f"end {stage().id}"] == 1
-    assert_same(world, "reader")
+    assert_same(world, "reader", undisturbed)
 
 
 def children(pid: int) -> list[int]:
@@ -227,7 +226,7 @@ def children(pid: int) -> list[int]:
     return [pid, *(child.pid for child in process.children(recursive=True))]
 
 
-def test_stage_completes_although_the_server_is_killed_and_restarted(world: World) -> None:
+def test_stage_completes_although_the_server_is_killed_and_restarted(world: World, undisturbed: Manifest) -> None:
     slow = world.folder / "slow"
     slow.touch()
     machine = world.start("one", lease_seconds=60.0)
@@ -239,7 +238,7 @@ def test_stage_completes_although_the_server_is_killed_and_restarted(world: Worl
     world.server.restart()
     world.finish("one", machine)
     assert all(world.events()[f"shard shard-{number}"] == 1 for number in range(NUM_SHARDS))
-    assert_same(world, "reader")
+    assert_same(world, "reader", undisturbed)
 
 
 def test_manifest_is_refused_where_one_is_already(world: World) -> None:
@@ -311,9 +310,9 @@ TRAINING = """if True:
 
 
 def training() -> Step[BaseModel]:
-    """Pretraining of a model of some 30,000 parameters: some 20 s of steps, a checkpoint after each fifth."""
+    """Pretraining of a model of some 30,000 parameters: some 10 s of steps, a checkpoint after each fifth."""
     train = TrainConfig(
-        num_steps=60,
+        num_steps=NUM_STEPS,
         batch_tokens=2048,
         sequence_tokens=32,
         microbatch_sequences=4,
@@ -346,5 +345,5 @@ def test_training_resumes_from_the_checkpoint_of_a_machine_that_was_killed(world
     assert found.fingerprint == expected.fingerprint
     assert digests(found) == digests(expected)
     lines = read_lines(world.store("reader").folder(found.id) / "metrics.jsonl")
-    assert [line["step"] for line in lines] == list(range(1, 61))
+    assert [line["step"] for line in lines] == list(range(1, NUM_STEPS + 1))
     assert not world.keys(f"{training().id}/.state/")
