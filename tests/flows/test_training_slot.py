@@ -39,6 +39,7 @@ class Slots:
 
     def start(self, name: str, **constants: float) -> None:
         """Start a run, and wait until it is in the queue."""
+        constants = {"POLL_SECONDS": 0.5} | constants
         arguments = [str(self.folder), name, *(f"{constant}={value}" for constant, value in constants.items())]
         self.processes[name] = subprocess.Popen(
             [sys.executable, "-c", SCRIPT, *arguments], env=self.prefect.environment, start_new_session=True
@@ -75,7 +76,9 @@ class Slots:
 
 @pytest.fixture(scope="module")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
-    with running_server(tmp_path_factory.mktemp("prefect")) as local:
+    # How often the server looks for leases that are over: each 15 s by default.
+    loop = {"PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "2"}
+    with running_server(tmp_path_factory.mktemp("prefect"), **loop) as local:
         yield local
 
 
