@@ -1,17 +1,26 @@
 """What tests share: the folder of real data, where there is one, and a store of their own."""
 
 import os
+import shutil
 import signal
+import sys
+import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tasks.artifacts.store import Store
+from tests.support.prefect_home import SHARED
 
 # A shell starts its background jobs with SIGINT ignored, and so would be every process that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests start hundreds of processes. Where the environment forbids compiled files, each of them compiles this project again: a second.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 ROOT = Path(__file__).parent.parent
 SLOW = (  # files that start servers, training processes or whole runs; `make quick` leaves them out
@@ -36,13 +45,38 @@ SLOW = (  # files that start servers, training processes or whole runs; `make qu
     "tasks/evaluate/test_stage.py",
     "tasks/web/test_download.py",
 )
+LONGEST = (  # files of minutes, which begin first: else one worker waits at the end for the other, which has begun one of these
+    "end_to_end/test_pipeline.py",
+    "end_to_end/test_kill.py",
+    "flows/test_training_slot.py",
+    "model/training/test_loop.py",
+    "flows/test_deployments.py",
+    "tasks/execution/test_shared_store.py",
+    "tasks/execution/test_several_nodes.py",
+    "flows/test_server_outage.py",
+    "end_to_end/test_privacy.py",
+    "flows/test_prefect_server.py",
+    "tasks/scaling/test_stage.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the order of files below, and make the folder that all processes of the session share."""
+    # pytest-xdist would begin with the files of most tests, and end with those of a few that take minutes.
+    config.option.loadscopereorder = False
+    if SHARED not in os.environ:  # the workers of pytest-xdist inherit it
+        folder = os.environ[SHARED] = tempfile.mkdtemp(prefix="crawl2chat-tests-")
+        config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of slow files."""
-    for item in items:
-        if str(item.path.relative_to(ROOT / "tests")).startswith(SLOW):
+    """Mark the tests of slow files, and put the longest files first."""
+    files = {item: str(item.path.relative_to(ROOT / "tests")) for item in items}
+    for item, file in files.items():
+        if file.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+    # Python's sort keeps the order of what is equal.
+    items.sort(key=lambda item: (*LONGEST, files[item]).index(files[item]))
 
 
 @pytest.fixture(scope="session")

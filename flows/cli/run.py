@@ -61,13 +61,13 @@ def run(
         made = make_recipe(recipe, inputs=inputs, max_files=max_files, settings=settings, base_model=base_model)
         join_stage(made, node, start, until, only, force)
         return
-    # First of all: the server starts in its process while this one imports the flows.
+    shaping: dict[str, Any] = {"inputs": inputs, "max_files": max_files, "settings": settings, "base_model": base_model}
+    made = make_recipe(recipe, **shaping)
+    # As soon as the recipe is right: the server starts in its process while this one imports the flows.
     server = Server()
     from flows.cli.terminal import Terminal
     from flows.pipeline import dag, pipeline, planned, select
 
-    shaping: dict[str, Any] = {"inputs": inputs, "max_files": max_files, "settings": settings, "base_model": base_model}
-    made = make_recipe(recipe, **shaping)
     names = select(start, until, only, force)
     planned_steps = dag(made)
     steps, store = planned_steps.by_stage(), Store.default()

@@ -33,13 +33,14 @@ def scaling(
     ] = True,
 ) -> None:
     """Predict a recipe's final loss from smaller, shorter runs: a scaling law."""
+    shaping: dict[str, Any] = {"inputs": inputs, "max_files": max_files, "settings": settings}
+    made, store = make_recipe(recipe, **shaping), Store.default()
+    # As soon as the recipe is right, and before the imports, which take as long as the server's start.
     server = Server()
     from flows.cli.terminal import Terminal
     from flows.pipeline import dag, planned, select
     from flows.scaling import scaling_study, study
 
-    shaping: dict[str, Any] = {"inputs": inputs, "max_files": max_files, "settings": settings}
-    made, store = make_recipe(recipe, **shaping), Store.default()
     steps = dag(made)
     plan = study(made, steps, sizes, budgets)
     last = plan.report if is_checked else plan.forecast

@@ -4,13 +4,14 @@ tests/benchmarks/kill_moments.py does this at random moments of every stage.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tasks.artifacts.store import Store
 from tests.support.kills import SETTINGS, MarkedRun, digests, kill_and_rerun, without
+from tests.support.prefect_servers import server_for_commands
 
 LIMIT_SECONDS = 250.0  # a bound on hangs
 ARGUMENTS = [word for setting in (*SETTINGS, "pretrain.train.num_ranks=2") for word in ("--set", setting)]
@@ -30,17 +31,33 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with server_for_commands(tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
 @pytest.mark.parametrize(
-    ("stage", "kind", "pattern"),
+    ("stage", "kind", "pattern", "has_server"),
     [
-        ("filter", "worker", "filter/*/lease"),
-        ("pretrain", "rank", "pretrain/*/.state/checkpoints/step-*"),
-        ("sft", "rank", "sft/*/.state/checkpoints/step-*"),
+        ("filter", "worker", "filter/*/lease", True),
+        ("pretrain", "rank", "pretrain/*/.state/checkpoints/step-*", False),
+        ("sft", "rank", "sft/*/.state/checkpoints/step-*", False),
     ],
 )
 def test_stage_with_a_killed_process_leaves_nothing_behind_and_reruns_to_the_same_bytes(
-    stage: str, kind: str, pattern: str, finished: Path, tmp_path: Path
+    stage: str,
+    kind: str,
+    pattern: str,
+    has_server: bool,
+    finished: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Runs that start a server must end it too; those of which a rank is killed share one."""
+    if not has_server:
+        monkeypatch.setenv("PREFECT_API_URL", request.getfixturevalue("server_url"))
     place = tmp_path / "copy"
     store = without(finished / "store", place, stage)
 

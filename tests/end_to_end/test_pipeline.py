@@ -1,6 +1,7 @@
 """The whole pipeline, small: every stage runs, is skipped when it is up to date, and resumes after a kill.
 
-One run on a sample web of a few hundred pages is shared by all tests of this file; each command is the one of the README.
+One run on a sample web of a few hundred pages is shared by all tests of this file; each command is the one of the README. That run, one
+that skips all stages, and those that are ended start a server, as a user's do; the other runs share one, which PREFECT_API_URL names.
 """
 
 import io
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -27,6 +29,9 @@ from tasks.artifacts.manifest import Artifact, Documents
 from tasks.artifacts.store import Store
 from tasks.records.documents import read_documents
 from tests.support import golden
+from tests.support.commands import crawl2chat_here
+from tests.support.prefect_home import provide_database
+from tests.support.prefect_servers import server_for_commands
 
 SMALL = [
     "ingest.sample.num_articles=160",
@@ -59,6 +64,7 @@ SMALL = [
     "evaluate.max_preferences=20",
     "evaluate.num_trials=4",
 ]
+AWAY = "http://127.0.0.1:9/api"  # of no server
 QUICK = [  # for tests that do not use what the models learned
     "pretrain.train.num_steps=0",
     "sft.train.num_steps=1",
@@ -83,9 +89,16 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {
         **os.environ,
         "CRAWL2CHAT_STORE": str(folder / "store"),
-        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_HOME": str(provide_database(folder / "prefect")),
         "COLUMNS": "160",
     }
+
+
+@pytest.fixture(scope="session")
+def served(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of runs that share a server."""
+    with server_for_commands(tmp_path_factory.mktemp("served")) as url:
+        yield {**environment, "PREFECT_API_URL": url}
 
 
 def crawl2chat(environment: dict[str, str], *arguments: str, status: int = 0) -> str:
@@ -146,32 +159,32 @@ def test_second_run_skips_every_stage(finished: str, environment: dict[str, str]
     assert time.monotonic() - start < 60  # a bound on hangs; the speed is measured in tests/benchmarks
 
 
-def test_printed_recipe_is_up_to_date_at_once(finished: str, environment: dict[str, str], tmp_path: Path) -> None:
+def test_printed_recipe_is_up_to_date_at_once(finished: str, served: dict[str, str], tmp_path: Path) -> None:
     """`crawl2chat recipe tiny > my.yaml; crawl2chat run my.yaml`."""
-    (tmp_path / "my.yaml").write_text(crawl2chat(environment, "recipe", "tiny", *settings()))
-    printed = crawl2chat(environment, "run", str(tmp_path / "my.yaml"))
+    (tmp_path / "my.yaml").write_text(crawl2chat(served, "recipe", "tiny", *settings()))
+    printed = crawl2chat(served, "run", str(tmp_path / "my.yaml"))
     assert f"{len(STAGE_NAMES)} stages of recipe my are up to date" in printed
     assert "crawl2chat chat --recipe my" in printed
-    assert crawl2chat(environment, "chat", "--recipe", "my", "-p", "Who are you?").strip()
+    assert crawl2chat(served, "chat", "--recipe", "my", "-p", "Who are you?").strip()
 
 
-def test_changed_threshold_runs_filter_and_later_stages(finished: str, environment: dict[str, str]) -> None:
+def test_changed_threshold_runs_filter_and_later_stages(finished: str, served: dict[str, str]) -> None:
     changed = settings("filter.min_gopher_words=60")
-    printed = crawl2chat(environment, "run", "tiny", *changed, "--until", "dedup")
+    printed = crawl2chat(served, "run", "tiny", *changed, "--until", "dedup")
     lines = {line.split()[1]: line for line in printed.splitlines() if line.startswith("✓")}
     assert "up to date" in lines["ingest"]
     assert "up to date" not in lines["filter"] + lines["dedup"]
-    again = crawl2chat(environment, "run", "tiny", *settings(), "--until", "dedup")
+    again = crawl2chat(served, "run", "tiny", *settings(), "--until", "dedup")
     assert "3 stages of recipe tiny are up to date" in again
 
 
 def test_commands_of_the_readme_read_a_finished_run(finished: str, environment: dict[str, str]) -> None:
-    listed = crawl2chat(environment, "stages", "tiny", *settings())
+    listed = crawl2chat_here(environment, "stages", "tiny", *settings())
     assert listed.count("up to date") == len(STAGE_NAMES)
     shown = crawl2chat(environment, "show", "dedup")
     assert "sample-00000.warc.gz" in shown
-    assert "http" in crawl2chat(environment, "show", "filter")
-    assert "tokens" in crawl2chat(environment, "show", "tokenize")
+    assert "http" in crawl2chat_here(environment, "show", "filter")
+    assert "tokens" in crawl2chat_here(environment, "show", "tokenize")
     assert crawl2chat(environment, "chat", "-p", "Who are you?").strip()
     assert crawl2chat(environment, "complete", "The river").startswith("The river")
     assert "Precision and recall of the filters" in crawl2chat(environment, "report")
@@ -186,27 +199,27 @@ def test_the_report_card_is_written_into_the_readme(finished: str, environment: 
     assert written.endswith("<!-- /card -->\nafter\n")
     assert "an earlier card" not in written
     readme.write_text("no place for it")
-    assert "<!-- card -->" in crawl2chat(environment, "report", "--into", str(readme), status=2)
+    assert "<!-- card -->" in crawl2chat_here(environment, "report", "--into", str(readme), status=2)
 
 
-def test_seeds_train_again_and_show_the_spread(finished: str, environment: dict[str, str]) -> None:
+def test_seeds_train_again_and_show_the_spread(finished: str, served: dict[str, str]) -> None:
     """The run of seed 0 is the finished one: only the other is trained, on the same data; the second time nothing is."""
     command = ["seeds", "tiny", *settings(), "--seed", "0", "--seed", "1"]
-    store = store_of(environment)
+    store = store_of(served)
     before, latest = {manifest.id for manifest in store.manifests()}, store.latest("tiny", "pretrain")
-    page = crawl2chat(environment, *command)
+    page = crawl2chat(served, *command)
     made = {manifest.stage for manifest in store.manifests() if manifest.id not in before}
     assert made == {"pretrain", "probe", "sft", "reward", "rlhf", "evaluate", "seeds"}
     assert "Held-out facts, all forms" in page
     assert "±" in page
     assert store.latest("tiny", "pretrain") == latest
     num_artifacts = len(list(store.manifests()))
-    assert "±" in crawl2chat(environment, *command)
+    assert "±" in crawl2chat(served, *command)
     assert len(list(store.manifests())) == num_artifacts
 
 
-def test_forced_stage_runs_alone(finished: str, environment: dict[str, str]) -> None:
-    printed = crawl2chat(environment, "run", "tiny", *settings(), "--only", "tokenizer", "--force", "tokenizer")
+def test_forced_stage_runs_alone(finished: str, served: dict[str, str]) -> None:
+    printed = crawl2chat(served, "run", "tiny", *settings(), "--only", "tokenizer", "--force", "tokenizer")
     lines = [line for line in printed.splitlines() if line.startswith("✓")]
     assert len(lines) == 1
     assert "tokenizer" in lines[0]
@@ -234,16 +247,17 @@ def test_forced_stage_runs_alone(finished: str, environment: dict[str, str]) -> 
 def test_wrong_use_is_one_line_with_the_remedy_and_a_status(
     arguments: list[str], message: str, environment: dict[str, str]
 ) -> None:
-    printed = crawl2chat(environment, *arguments, status=2).strip()
+    """With a server that does not answer: it is not asked before the mistake is found."""
+    printed = crawl2chat_here(environment | {"PREFECT_API_URL": AWAY}, *arguments, status=2).strip()
     assert printed.startswith("error:")
     assert message in printed
     assert "\n" not in printed
 
 
 def test_server_that_does_not_answer_is_named(environment: dict[str, str]) -> None:
-    away = {**environment, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    away = {**environment, "PREFECT_API_URL": AWAY}
     printed = crawl2chat(away, "run", "tiny", *settings(), "--only", "ingest", "--force", "ingest", status=2)
-    assert "no Prefect server answers at http://127.0.0.1:9/api" in printed
+    assert f"no Prefect server answers at {AWAY}" in printed
 
 
 def test_on_a_terminal_of_80_columns_a_stage_has_its_name_and_times() -> None:
@@ -269,9 +283,9 @@ def test_file_that_is_not_an_archive_and_empty_folder_are_refused(tmp_path: Path
     assert "page.warc.gz" in printed
 
 
-def test_damaged_artifact_is_named(finished: str, environment: dict[str, str], tmp_path: Path) -> None:
-    copy = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store")}
-    shutil.copytree(environment["CRAWL2CHAT_STORE"], copy["CRAWL2CHAT_STORE"])
+def test_damaged_artifact_is_named(finished: str, served: dict[str, str], tmp_path: Path) -> None:
+    copy = {**served, "CRAWL2CHAT_STORE": str(tmp_path / "store")}
+    shutil.copytree(served["CRAWL2CHAT_STORE"], copy["CRAWL2CHAT_STORE"])
     store = store_of(copy)
     path = store.folder(store.latest("tiny", "tokenizer")) / "tokenizer.json"
     path.write_text(path.read_text().replace("vocab", "bocav", 1))
@@ -299,11 +313,12 @@ def end_when(environment: dict[str, str], arguments: list[str], condition: str, 
 
 
 def test_run_killed_in_ingest_and_pretrain_resumes_to_the_same_result(
-    finished: str, environment: dict[str, str], tmp_path: Path
+    finished: str, environment: dict[str, str], served: dict[str, str], tmp_path: Path
 ) -> None:
-    killed = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store"), "PREFECT_HOME": str(tmp_path / "prefect")}
+    killed = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store")}
     command = ["run", "tiny", *settings(), "--until", "pretrain"]
     end_when(killed, [*command, "--set", "ingest.num_workers=1"], "ingest/*/.state/shards/*.json", signal.SIGKILL)
+    killed = {**served, "CRAWL2CHAT_STORE": killed["CRAWL2CHAT_STORE"]}
     end_when(killed, command, "pretrain/*/.state/checkpoints/*", signal.SIGKILL)
     crawl2chat(killed, *command)
 
@@ -323,7 +338,7 @@ def test_run_killed_in_ingest_and_pretrain_resumes_to_the_same_result(
 def test_run_that_is_ended_leaves_no_process_behind(
     how: signal.Signals, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    home = str(tmp_path / "prefect")
+    home = str(provide_database(tmp_path / "prefect"))
     ended = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store"), "PREFECT_HOME": home}
     status = end_when(ended, ["run", "tiny", *settings(), "--until", "ingest"], "ingest/*/.state", how)
     assert status == (130 if how == signal.SIGINT else -how)
@@ -334,15 +349,15 @@ def test_run_that_is_ended_leaves_no_process_behind(
 
 
 def test_open_weights_model_passes_all_stages(
-    finished: str, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: str, served: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Taken as the base model, fine-tuned, rewarded, evaluated, exported, chatted with; transformers computes the same."""
     transformers = pytest.importorskip("transformers")
     from tests.tasks.pretrain.test_open_weights import write_base_model
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    copy = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store")}
-    shutil.copytree(environment["CRAWL2CHAT_STORE"], copy["CRAWL2CHAT_STORE"])
+    copy = {**served, "CRAWL2CHAT_STORE": str(tmp_path / "store")}
+    shutil.copytree(served["CRAWL2CHAT_STORE"], copy["CRAWL2CHAT_STORE"])
     write_base_model(tmp_path / "my-model", "Llama")
     printed = crawl2chat(copy, "run", "tiny", "--base-model", str(tmp_path / "my-model"), *settings(*QUICK))
     lines = {line.split()[1]: line for line in printed.splitlines() if line.startswith("✓")}

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.commands import crawl2chat_here
+from tests.support.prefect_home import provide_database
+
 SETTINGS = ["ingest.sample.num_articles=300", "ingest.sample.num_files=2"]
 READING = (
     ["show", "ingest"],
@@ -24,7 +27,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {
         **os.environ,
         "CRAWL2CHAT_STORE": str(folder / "store"),
-        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_HOME": str(provide_database(folder / "prefect")),
         "COLUMNS": "1200",  # no value is broken over two lines
         "PREFECT_LOGGING_TO_API_ENABLED": "true",
     }
@@ -42,7 +45,7 @@ def printed(environment: dict[str, str]) -> dict[str, str]:
     """What the data half and the commands that read it print, by command."""
     changed = [word for setting in SETTINGS for word in ("--set", setting)]
     run = crawl2chat(environment, "run", "tiny", *changed, "--until", "dedup")
-    return {"run": run} | {" ".join(command): crawl2chat(environment, *command) for command in READING}
+    return {"run": run} | {" ".join(command): crawl2chat_here(environment, *command) for command in READING}
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tasks.artifacts.manifest import Manifest
 from tasks.artifacts.store import Store
+from tests.support.prefect_home import provide_database
 
 MARK = "CRAWL2CHAT_KILL_MARK"
 POLL_SECONDS = 0.05
@@ -85,7 +86,12 @@ class MarkedRun:
         unique = f"{mark}-{secrets.token_hex(8)}"  # several tries may run at the same time
         self.mark = f"{MARK}={unique}".encode()
         self.log = store.parent / f"{mark}.log"
-        environment = {**os.environ, MARK: unique, "CRAWL2CHAT_STORE": str(store), "PREFECT_HOME": str(home)}
+        environment = {
+            **os.environ,
+            MARK: unique,
+            "CRAWL2CHAT_STORE": str(store),
+            "PREFECT_HOME": str(provide_database(home)),
+        }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "flows.cli.main", "run", "tiny", *arguments],

@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import pytest
+
+from flows.prefect_server import SETTINGS, Server
+from tests.support.prefect_home import provide_database
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 600.0
@@ -49,7 +53,7 @@ class LocalPrefect:
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_HOME": str(provide_database(folder / "prefect")),
             "PREFECT_API_URL": self.api,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
@@ -166,6 +170,21 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+@contextlib.contextmanager
+def server_for_commands(folder: Path) -> Iterator[str]:
+    """The address of a server as `crawl2chat run` starts one for itself, which takes ten CPU seconds: here for several runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SETTINGS.items():
+            patch.setenv(name, value)
+        patch.delenv("PREFECT_API_URL", raising=False)
+        patch.setenv("PREFECT_HOME", str(provide_database(folder / "server")))
+        server = Server()
+    try:
+        yield server.url
+    finally:
+        server.stop()
 
 
 @contextlib.contextmanager
