@@ -32,7 +32,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
     loop = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "10"}
     with running_server(tmp_path_factory.mktemp("prefect"), **loop) as local:
         local.deploy()
-        local.deploy()  # the second time changes nothing
+        local.deploy_here()  # the second time changes nothing
         local.start_worker()
         yield local
         assert not local.errors()
@@ -55,14 +55,14 @@ def snapshot(prefect: LocalPrefect) -> dict[str, Any]:
 
 def test_second_deploy_changes_nothing_and_another_target_leaves_what_is_there(prefect: LocalPrefect) -> None:
     before = snapshot(prefect)
-    prefect.deploy()
+    prefect.deploy_here()
     assert snapshot(prefect) == before
-    prefect.deploy("--target", "docker", "--dry-run")
+    prefect.deploy_here("--target", "docker", "--dry-run")
     assert snapshot(prefect) == before
-    prefect.deploy("--target", "docker")
+    prefect.deploy_here("--target", "docker")
     after = snapshot(prefect)
     assert {key: after[key] for key in before} == before
-    prefect.deploy("--target", "docker")
+    prefect.deploy_here("--target", "docker")
     assert snapshot(prefect) == after
     queues = {
         (queue["work_pool_name"], queue["name"]): queue for queue in prefect.call("POST", "/work_queues/filter", {})
@@ -78,10 +78,10 @@ def test_second_deploy_changes_nothing_and_another_target_leaves_what_is_there(p
 
 def test_what_is_asked_for_is_added_once(prefect: LocalPrefect) -> None:
     asked = ["--monthly-crawl", "s3://crawl/*.warc.gz", "--dedup-against", "dedup/abc", "--filter-after-ingest"]
-    prefect.deploy(*asked)
+    prefect.deploy_here(*asked)
     before = snapshot(prefect)
-    prefect.deploy(*asked)
-    prefect.deploy()  # not asked for again: it stays
+    prefect.deploy_here(*asked)
+    prefect.deploy_here()  # not asked for again: it stays
     assert snapshot(prefect) == before
     (schedule,) = prefect.call("GET", "/deployments/name/pipeline/pipeline")["schedules"]
     assert schedule["parameters"]["settings"] == ["dedup.keep_signatures=true", 'dedup.against=["dedup/abc"]']

@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.prefect_server import SETTINGS, Server
+from tests.support.commands import crawl2chat_here
 from tests.support.prefect_home import provide_database
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +104,11 @@ class LocalPrefect:
     def deploy(self, *options: str) -> None:
         command = [sys.executable, "-m", "flows.cli.main", "deploy", *options]
         subprocess.run(command, env=self.environment, check=True, cwd=self.folder)
+
+    def deploy_here(self, *options: str) -> None:
+        """The same command in this process, which has imported Prefect and the flows already."""
+        with temporary_settings({PREFECT_API_URL: self.api}), contextlib.chdir(self.folder):
+            crawl2chat_here(self.environment | {"COLUMNS": "160"}, "deploy", *options)
 
     def stop(self) -> None:
         for process in reversed(self.processes):
