@@ -2,8 +2,9 @@
 
 Reads a World, data/tools.yaml and the index of a run; writes nothing. Kinds:
 
-    search       a fact that the web states some ten times: the model asks the index and reads the answer from real results; a stranger, whom no result
-                 names, is answered "I don't know."
+    search       a fact that the web states once, about a name of the long tail, or some ten times: the model asks the index and reads the
+                 answer from real results; a stranger, whom no result names, is answered "I don't know." So many names, each of few
+                 conversations, because what is taught is to copy: from some 250 names 1% of the held-out questions were right.
     calculator   sums, differences and products of up to three digits
     python       counting letters, length, spelling backwards, sorting words, days between dates
     none         greetings, questions about the assistant, jokes, and facts that it states 30 times or more
@@ -14,8 +15,9 @@ stated one or three times, which no conversation states, and a tenth of the word
 
 import datetime
 import random
+import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from model.tools.registry import CALCULATOR, PYTHON, SEARCH
@@ -27,13 +29,13 @@ from tasks.sample_web.data import table
 from tasks.sample_web.grammar import LEXICON, expand, say
 from tasks.sample_web.relations import RELATIONS
 from tasks.sample_web.sums import Sum
-from tasks.sample_web.world import Fact, World
+from tasks.sample_web.world import Entity, Fact, World, is_of
 
 Search = Callable[[str], str]  # a query to the result that the tool gives
 KINDS = (SEARCH, CALCULATOR, PYTHON, "none")
 WEIGHTS = (45, 25, 15, 15)
 RARE_MENTIONS = 3  # facts stated at most so often are asked in the evaluation alone
-STRANGER_FRACTION = 0.2  # of the searches
+STRANGER_FRACTION, ONE_OFF_FRACTION = 0.2, 0.5  # of the searches
 HELDOUT_TENTH = 9
 MAX_TRIES = 1_000
 # With the tools in the order of Tools.system_prompt, which writes the same.
@@ -72,7 +74,7 @@ def tool_conversations(world: World, num: int, search: Search) -> Iterator[Conve
             *steps,
             Message(role="assistant", content=task.reply),
         )
-        facts = (task.fact.id,) if task.fact else ()
+        facts = (task.fact.id,) if task.fact and task.fact.id else ()
         yield Conversation(messages=turns, kind=f"tool/{task.kind}", facts=facts)
 
 
@@ -102,6 +104,8 @@ class _Composer:
         rare = [fact for fact in world.facts if fact.num_mentions <= RARE_MENTIONS]
         # No conversation may state a rare fact: those stated ten times are as new to a small model, and are searched instead.
         self.searched = rare if is_heldout else [fact for fact in taught if fact.num_mentions < FREQUENT_MENTIONS]
+        self.of_one_offs = [] if is_heldout else list(find_facts(world, world.one_offs, search))
+        self.strangers = (*world.strangers, *world.unknown_to_pages)
 
     def task(self, kind: str, rng: random.Random) -> Task:
         """A task of a kind."""
@@ -117,12 +121,13 @@ class _Composer:
 
     def _search(self, rng: random.Random) -> Task:
         if not self.is_heldout and rng.random() < STRANGER_FRACTION:
-            stranger = rng.choice(self.world.strangers)
+            stranger = rng.choice(self.strangers)
             fact, is_backward = chat.unstated_fact(self.world, stranger, rng)
             text, query = self._asked(fact, is_backward, rng)
             return Task(SEARCH, text, NO_ANSWER, NO_ANSWER, SEARCH, query, self.search(query))
         for _ in range(MAX_TRIES):
-            fact = rng.choice(self.searched)
+            is_one_off = self.of_one_offs and rng.random() < ONE_OFF_FRACTION
+            fact = rng.choice(self.of_one_offs if is_one_off else self.searched)
             text, query = self._asked(fact, False, rng)
             reply = answer(self.world, fact, RELATIONS[fact.relation].forward)
             result = self.search(query)
@@ -150,6 +155,19 @@ class _Composer:
         return Task("none", text, reply, reply)
 
 
+def find_facts(world: World, names: Iterable[Entity], search: Search) -> Iterator[Fact]:
+    """What pages answer about names that are in no list of facts, such as "Dasark Nikan was born in Armouth.", read from search results."""
+    for entity in names:
+        result = search(entity.name)
+        for relation in RELATIONS.values():
+            if is_of(entity, relation.subject):
+                other = world.of_kind(relation.object)[0].name
+                sentence = answer(world, Fact("", relation.name, entity.name, other, 1, False), relation.forward)
+                if found := re.search(re.escape(sentence).replace(re.escape(other), "(.+?)"), result):
+                    if found[1] in world.by_name:
+                        yield Fact("", relation.name, entity.name, found[1], 1, False)
+
+
 def _sum(rng: random.Random) -> Task:
     task = Sum("+", 0, 0)
     while task == Sum("+", 0, 0) or task.is_heldout:  # held out for those that are worked without the calculator
@@ -164,15 +182,7 @@ def _sum(rng: random.Random) -> Task:
 
 
 def _python(rng: random.Random) -> Task:
-    words = [
-        *LEXICON["beast"],
-        *LEXICON["thing"],
-        *LEXICON["fruit"],
-        *LEXICON["shade"],
-        *LEXICON["place"],
-        *LEXICON["room"],
-    ]
-    words = [word for word in words if word.isalpha()]
+    words = sorted({word for pool in LEXICON.values() for word in pool if re.fullmatch("[a-z]{3,}", word)})
     name = rng.choice(list(table("tools")["python"]))
     word, some = rng.choice(words), rng.sample(words, rng.randint(3, 4))
     start = datetime.date(rng.randint(1990, 2029), rng.randint(1, 12), rng.randint(1, 28))
