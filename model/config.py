@@ -47,6 +47,9 @@ class RopeScaling(Config):
         return self
 
 
+SLOW_RADIANS = 0.02  # a token: pairs of channels that RoPE turns slower than this compare tokens some 50 places apart
+
+
 class ModelShape(Config):
     """The shape of a decoder-only transformer with Qwen3's layout, or with Llama's where queries and keys have no norms.
 
@@ -81,6 +84,11 @@ class ModelShape(Config):
                 f"num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}; choose a divisor of it"
             )
         return self
+
+    @property
+    def slowest_radians(self) -> float:
+        """By how much RoPE turns its slowest pair of channels from one token to the next."""
+        return float(self.rope_base ** (2 / self.head_width - 1))
 
     def with_vocabulary(self, vocab_size: int) -> "ModelConfig":
         """The model of this shape for a vocabulary of `vocab_size` tokens."""
@@ -207,6 +215,34 @@ class LoRAConfig(Config):
     alpha: int = Field(16, ge=1, le=4096, description="The adapters are scaled by alpha / rank.")
 
 
+class CopyingConfig(Config):
+    """A model that copies from its context: induction heads to begin with, and sequences that train them."""
+
+    # model/network/induction.py and model/data/copying.py say what these are, and why a small model needs them.
+    num_heads: int = Field(0, ge=0, le=64, description="Induction heads of the initial weights; 0: all are random.")
+    falling_steps: int = Field(
+        0, ge=0, description="Steps over which the share of sequences that train copying falls from all to `fraction`."
+    )
+    fraction: float = Field(0.0, ge=0.0, le=0.5, description="Share of the later sequences that train copying.")
+
+    def check(self, shape: ModelShape) -> None:
+        """Raises ValueError where a shape has no place for the heads."""
+        D, K = shape.width, shape.head_width
+        problems = {
+            "num_layers under 2": shape.num_layers < 2,
+            f"num_kv_heads under {self.num_heads}": shape.num_kv_heads < self.num_heads,
+            f"a width under {(self.num_heads + 1) * K + 1}": (self.num_heads + 1) * K >= D,
+            f"a rope_base under {SLOW_RADIANS ** (-K / (K - 2)):,.0f}": shape.slowest_radians > SLOW_RADIANS,
+            "no QK-norm": not shape.normalize_qk,
+            "a head of its own": not shape.tie_embeddings,
+        }
+        if self.num_heads and any(problems.values()):
+            found = ", ".join(problem for problem, is_one in problems.items() if is_one)
+            raise ValueError(
+                f"copying.num_heads={self.num_heads} has no place in a model with {found}: change that, or take fewer heads, or 0"
+            )
+
+
 class Source(Config):
     """Files that are mixed into the training data."""
 
@@ -232,6 +268,7 @@ class TrainRun(Config):
     validation_paths: tuple[str, ...] = Field((), description="Files to validate on; empty: no validation.")
     initial_weights: str | None = Field(None, description="Folder with model.safetensors to start from, or None.")
     lora: LoRAConfig = Field(LoRAConfig())
+    copying: CopyingConfig = Field(CopyingConfig())
     copied_rows: dict[int, int] = Field(
         {}, description="Tokens whose embedding and output rows begin as those of another token of the initial weights."
     )

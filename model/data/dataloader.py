@@ -13,6 +13,7 @@ import numpy as np
 
 from model.config import Objective, Packing, Source, TrainConfig, TrainRun
 from model.data.conversations import ConversationRows, PreferencePairs
+from model.data.copying import WithCopying
 from model.data.dataset import Dataset, Microbatch, Mixture, NotEnoughData
 from model.data.packing import Indices
 from model.data.token_shards import TokenShards, WholeDocuments, shard_vocab_size
@@ -30,7 +31,18 @@ def open_training(run: TrainRun, tokenizer: ChatTokenizer) -> Dataset:
         )
         for source in sources
     ]
-    return Mixture(parts, [source.weight for source in sources]) if run.mixture else parts[0]
+    dataset = Mixture(parts, [source.weight for source in sources]) if run.mixture else parts[0]
+    copying = run.copying
+    if not (copying.falling_steps or copying.fraction):
+        return dataset
+    return WithCopying(
+        dataset,
+        num_falling=copying.falling_steps * batch_records(run.train, dataset),
+        fraction=copying.fraction,
+        sequence_tokens=run.train.sequence_tokens,
+        tokens=np.setdiff1d(np.arange(tokenizer.vocab_size), list(tokenizer.special.values())),
+        seed=run.train.seed,
+    )
 
 
 def open_validation(run: TrainRun, tokenizer: ChatTokenizer) -> Dataset | None:

@@ -15,6 +15,7 @@ from model import losses
 from model.config import TrainRun
 from model.data.dataset import Dataset, Microbatch, Packed
 from model.data.packing import Indices
+from model.network.induction import add_induction_heads
 from model.network.transformer import RewardModel, Transformer, initialize
 from model.tokenizer.chat import ChatTokenizer
 
@@ -104,6 +105,8 @@ def make_objective(run: TrainRun, tokenizer: ChatTokenizer) -> Objective:
         return RewardObjective(reward_model)
     model = Transformer(run.model)
     initialize(model, run.train.seed)
+    if run.copying.num_heads:
+        add_induction_heads(model, run.copying, run.train.seed)
     model.model.activation_checkpointing = run.train.activation_checkpointing
     # See LanguageObjective for the measured difference.
     is_masked = run.objective == "sft" or run.train.mask_across_documents

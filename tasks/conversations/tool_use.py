@@ -163,9 +163,9 @@ def find_facts(world: World, names: Iterable[Entity], search: Search) -> Iterato
             if is_of(entity, relation.subject):
                 other = world.of_kind(relation.object)[0].name
                 sentence = answer(world, Fact("", relation.name, entity.name, other, 1, False), relation.forward)
-                if found := re.search(re.escape(sentence).replace(re.escape(other), "(.+?)"), result):
-                    if found[1] in world.by_name:
-                        yield Fact("", relation.name, entity.name, found[1], 1, False)
+                found = re.search(re.escape(sentence).replace(re.escape(other), "(.+?)"), result)
+                if found and found[1] in world.by_name:
+                    yield Fact("", relation.name, entity.name, found[1], 1, False)
 
 
 def _sum(rng: random.Random) -> Task:

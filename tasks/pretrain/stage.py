@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from model.config import Config, ModelShape, OptimConfig, Source, TrainConfig, TrainRun, num_parameters, runtime
+from model.config import (
+    Config,
+    CopyingConfig,
+    ModelShape,
+    OptimConfig,
+    Source,
+    TrainConfig,
+    TrainRun,
+    num_parameters,
+    runtime,
+)
 from model.planning.presets import PRESETS
 from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import BaseModel, Resource, Tokenizer, Tokens
@@ -46,8 +56,15 @@ class PretrainConfig(Config):
         {},
         description="More tokens to train on: artifacts by tokenize/FINGERPRINT, and how many sequences of each for one of the recipe's tokens.",
     )
+    copying: CopyingConfig = Field(CopyingConfig(), title="Copying")
     train: TrainConfig = Field(PRESETS["tiny"].train, title="Training")
     optim: OptimConfig = Field(PRESETS["tiny"].optim, title="Optimizer")
+
+    @model_validator(mode="after")
+    def _heads_have_place(self) -> Self:
+        if not self.initial_model:  # its weights are not drawn
+            self.copying.check(self.model)
+        return self
 
     @model_validator(mode="after")
     def _something_is_made(self) -> Self:
@@ -101,6 +118,7 @@ def train_base_model(ctx: StageContext, config: PretrainConfig, inputs: Pretrain
         model=config.model.with_vocabulary(vocab_size(tokenizer)),
         train=config.train,
         optim=config.optim,
+        copying=config.copying,
         tokenizer=tokenizer_file(tokenizer),
         train_paths=paths(tokens, "train/*.arrow"),
         mixture=tuple(
