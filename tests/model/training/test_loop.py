@@ -19,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from model.config import OptimConfig, Source, TrainConfig, TrainRun
+from model.config import CopyingConfig, OptimConfig, Source, TrainConfig, TrainRun
+from model.data.copying import WithCopying
+from model.data.token_shards import TokenShards
 from model.files import read_lines
 from model.network.huggingface import load_reward_model, load_transformer
 from model.network.transformer import Transformer
@@ -326,6 +328,46 @@ def test_stopped_run_saves_checkpoint_and_resumes_exactly(data: Path, tmp_path: 
     train(run, tmp_path / "checkpoints", threading.Event())
     run_here(undisturbed)
     assert losses(run) == losses(undisturbed)
+
+
+def test_run_with_copying_resumes_exactly_and_copies_what_it_never_saw(data: Path, tmp_path: Path) -> None:
+    def copying(name: str) -> TrainRun:
+        run = make_run(
+            data,
+            tmp_path / name,
+            OptimConfig(),
+            num_steps=30,
+            batch_tokens=1024,
+            sequence_tokens=64,
+            checkpoint_every_steps=10,
+        )
+        shape = run.model.model_copy(
+            update={"width": 96, "num_heads": 4, "num_kv_heads": 4, "head_width": 16, "rope_base": 1e6}
+        )
+        settings = CopyingConfig(num_heads=2, falling_steps=30, fraction=0.5)
+        return run.model_copy(update={"model": shape, "copying": settings})
+
+    run, undisturbed = copying("out"), copying("undisturbed")
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(SystemExit):
+        train(run, tmp_path / "checkpoints", stop)
+    train(run, tmp_path / "checkpoints", threading.Event())
+    run_here(undisturbed)
+    assert losses(run) == losses(undisturbed)
+    model = load_transformer(Path(run.output))
+    others = WithCopying(
+        TokenShards(run.train_paths, 64, V),
+        num_falling=1,
+        fraction=0.5,
+        sequence_tokens=64,
+        tokens=np.arange(12, V),
+        seed=9,
+    )
+    fetched = others.fetch(-1 - np.arange(32))
+    with torch.no_grad():
+        is_right = model(fetched.tokens[:, :-1]).argmax(-1) == fetched.tokens[:, 1:]
+    assert is_right[fetched.mask.bool()].float().mean() > 0.6
 
 
 @pytest.mark.parametrize(
