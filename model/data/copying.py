@@ -1,9 +1,17 @@
 """Sequences that can only be predicted by copying, before and between those of a corpus.
 
-Reads and writes nothing. A sequence is random tokens in spans, each of which comes again after a gap of others; learned is the second
-time alone, from its second token on, since nothing tells which span comes again. A transformer that trains on such sequences first learns
-language faster (Wu et al. 2022, "Insights into pre-training via simpler synthetic tasks"), and keeps what model/network/induction.py
-sets up: text of a small world, which it can learn by heart, would undo that within 50 steps.
+Reads and writes nothing. A sequence is made of a few spans of random tokens, again and again in random order. Learned is a span's second
+time and later ones, from its second token on, since nothing tells which span comes next. That synthetic sequences can stand before
+text, and save some of it, is Wu et al. 2022, "Insights into pre-training via simpler synthetic tasks".
+
+Why, and what it costs, in the recipe `tiny` (1,340 steps by Muon, the two heads of model/network/induction.py; of random sequences that no
+training has, which share of the copies is right):
+
+    copying alone for 40 steps, then 10%              0% at step 100: text, whose common tokens are learned first, undoes the heads
+    a share that falls over 250 steps, then 8%        93% at step 100, 3% at step 500, where the learning rate is highest, 92% at the end
+    the same steps of copying alone, random weights   0% after 250 steps
+
+The validation loss of the second is 1.00 nats instead of 0.91, and facts that no conversation told are answered in 37% instead of 78%.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
 """Initial weights that can copy: induction heads (Olsson et al. 2022), set by hand, in a transformer that is else drawn at random.
 
 Reads and writes nothing. An induction head looks for the last place where the current token stood, and predicts what came after it there. With
-it a model repeats a name that it has never seen. Such heads come into being after hundreds of millions of tokens of text; a small model
-trained on a few million has none, and answers from memory alone, whatever stands in a search result or in the question. Weights that
-begin with a structure instead of noise are known from Trockman & Kolter 2023, "Mimetic initialization of self-attention layers".
+it a model repeats a name that it has never seen. Such heads form within the first billions of tokens of text; a small model that is trained
+on a few million has none, and answers from memory alone, whatever stands in a search result or in the question. Weights that begin
+with a structure instead of noise are known from Trockman & Kolter 2023, "Mimetic initialization of self-attention layers".
 
     embedding   channel 0 is one constant; the last K channels are 0
     layer 0     the first head attends to the token before, by RoPE alone: its queries and keys read the constant. It writes a random
@@ -11,8 +11,7 @@ begin with a structure instead of noise are known from Trockman & Kolter 2023, "
     layer 1     each copying head compares a projection of the current token with those channels, in pairs that RoPE turns slowly, and adds
                 the token that it finds to the prediction. Several heads, because one of width K holds a part of D channels only
 
-Training changes all of these weights as it does others, and soon destroys them where the text never rewards copying: see
-model/data/copying.py.
+Training changes all of these weights as it does others. model/data/copying.py keeps it from undoing them.
 """
 
 import math
@@ -50,24 +49,24 @@ def add_induction_heads(model: Transformer, copying: CopyingConfig, seed: int) -
     embedding[:, D - K :] = 0.0
     token = slice(1, D - K)
     projection = _orthogonal_rows(K, num_tokens, generator)
-    before, matching = (model.model.layers[number].self_attn for number in range(2))
+    before, matching = _attention(model, 0), _attention(model, 1)
     _look_back(before, config)
-    before.v_proj.weight[:K, token] = projection
-    before.o_proj.weight[D - K :, :K] = WRITTEN * torch.eye(K)
+    _weight(before, "v_proj")[:K, token] = projection
+    _weight(before, "o_proj")[D - K :, :K] = WRITTEN * torch.eye(K)
     # Both halves of a pair, see `rotate`.
     channels = [half + pair for half in (0, K // 2) for pair in slow]
-    matching.q_norm.weight[channels] = matching.k_norm.weight[channels] = MATCH_GAIN
+    _weight(matching, "q_norm")[channels] = _weight(matching, "k_norm")[channels] = MATCH_GAIN
     parts = _orthogonal_rows(num_heads * K, num_tokens, generator)
     group = config.num_heads // config.num_kv_heads
     for head in range(num_heads):
         query, key = _clear(matching, head, group)
         # Each head compares other numbers of the projection, since it has no place for all K.
         compared = torch.randperm(K, generator=generator)[: len(channels)]
-        matching.q_proj.weight[[query.start + channel for channel in channels], token] = projection[compared]
-        matching.k_proj.weight[[key.start + channel for channel in channels], D - K + compared] = 1.0
+        _weight(matching, "q_proj")[[query.start + channel for channel in channels], token] = projection[compared]
+        _weight(matching, "k_proj")[[key.start + channel for channel in channels], D - K + compared] = 1.0
         part = parts[head * K : (head + 1) * K]
-        matching.v_proj.weight[key, token] = part
-        matching.o_proj.weight[token, query] = COPIED * part.T
+        _weight(matching, "v_proj")[key, token] = part
+        _weight(matching, "o_proj")[token, query] = COPIED * part.T
 
 
 def _look_back(attention: Attention, config: ModelConfig) -> None:
@@ -75,23 +74,34 @@ def _look_back(attention: Attention, config: ModelConfig) -> None:
     query, key = _clear(attention, 0, config.num_heads // config.num_kv_heads)
     half = config.head_width // 2
     for pair, radians in enumerate(frequencies(config, torch.device("cpu")).tolist()[:NUM_LOOKBACK_PAIRS]):
-        attention.q_proj.weight[query.start + pair, 0] = math.cos(radians)
-        attention.q_proj.weight[query.start + pair + half, 0] = -math.sin(radians)
-        attention.k_proj.weight[key.start + pair, 0] = 1.0
-        for norm in (attention.q_norm, attention.k_norm):
-            norm.weight[[pair, pair + half]] = LOOKBACK_GAIN
+        _weight(attention, "q_proj")[query.start + pair, 0] = math.cos(radians)
+        _weight(attention, "q_proj")[query.start + pair + half, 0] = -math.sin(radians)
+        _weight(attention, "k_proj")[key.start + pair, 0] = 1.0
+        for norm in ("q_norm", "k_norm"):
+            _weight(attention, norm)[[pair, pair + half]] = LOOKBACK_GAIN
 
 
 def _clear(attention: Attention, key_head: int, group: int) -> tuple[slice, slice]:
     """Set a key head and its `group` of query heads to 0. Returns the rows of the first of these, and of the key head, in the projections."""
     K = attention.head_width
     key, queries = (slice(key_head * width, (key_head + 1) * width) for width in (K, K * group))
-    attention.q_proj.weight[queries] = 0.0
-    attention.k_proj.weight[key] = attention.v_proj.weight[key] = 0.0
-    attention.o_proj.weight[:, queries] = 0.0
+    _weight(attention, "q_proj")[queries] = 0.0
+    _weight(attention, "k_proj")[key] = _weight(attention, "v_proj")[key] = 0.0
+    _weight(attention, "o_proj")[:, queries] = 0.0
     return slice(queries.start, queries.start + K), key
+
+
+def _attention(model: Transformer, layer: int) -> Attention:
+    found = model.model.get_submodule(f"layers.{layer}.self_attn")
+    assert isinstance(found, Attention)
+    return found
+
+
+def _weight(attention: Attention, part: str) -> Tensor:
+    return attention.get_parameter(f"{part}.weight")
 
 
 def _orthogonal_rows(num_rows: int, num_columns: int, generator: torch.Generator) -> Tensor:
     """Random rows [num_rows, num_columns] of length 1, at right angles to each other."""
-    return torch.linalg.qr(torch.randn(num_columns, num_rows, generator=generator)).Q.T
+    columns: Tensor = torch.linalg.qr(torch.randn(num_columns, num_rows, generator=generator)).Q
+    return columns.T
