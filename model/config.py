@@ -219,7 +219,7 @@ class CopyingConfig(Config):
     """A model that copies from its context: induction heads to begin with, and sequences that train them."""
 
     # model/network/induction.py and model/data/copying.py say what these are, and why a small model needs them.
-    num_heads: int = Field(0, ge=0, le=64, description="Induction heads of the initial weights; 0: all are random.")
+    num_heads: int = Field(0, ge=0, le=64, description="Induction heads of weights that begin at random; 0: none.")
     falling_steps: int = Field(
         0, ge=0, description="Steps over which the share of sequences that train copying falls from all to `fraction`."
     )

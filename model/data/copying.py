@@ -86,8 +86,9 @@ class WithCopying:
             seen.add(number)
 
     def files(self, indices: Indices) -> list[str]:
-        """The files that the data set's own records may come from."""
-        return self.dataset.files(indices[indices >= 0])
+        """The files that the data set's own records may come from; for the others, what they are."""
+        own = indices[indices >= 0]
+        return [*(self.dataset.files(own) if len(own) else []), *(["copying sequences"] if (indices < 0).any() else [])]
 
     def counts(self) -> dict[str, int]:
         """The data set's own."""

@@ -105,7 +105,7 @@ def make_objective(run: TrainRun, tokenizer: ChatTokenizer) -> Objective:
         return RewardObjective(reward_model)
     model = Transformer(run.model)
     initialize(model, run.train.seed)
-    if run.copying.num_heads:
+    if run.copying.num_heads and run.initial_weights is None:
         add_induction_heads(model, run.copying, run.train.seed)
     model.model.activation_checkpointing = run.train.activation_checkpointing
     # See LanguageObjective for the measured difference.

@@ -93,6 +93,7 @@ def test_sequences_depend_on_the_seed_and_differ() -> None:
 
 def test_files_and_epochs_are_those_of_the_data_set() -> None:
     data = with_copying(0, 0.25)
-    assert data.files(np.array([-4, 3])) == ["3.arrow"]
+    assert data.files(np.array([-4, 3])) == ["3.arrow", "copying sequences"]
+    assert data.files(np.array([-4])) == ["copying sequences"]
     assert data.epochs(400) == {"epochs": 300 / 7}
     assert len(data) == 7

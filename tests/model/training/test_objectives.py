@@ -52,6 +52,24 @@ def objective(tmp_path: Path, tokenizer: ChatTokenizer) -> LanguageObjective:
     return made
 
 
+def test_weights_that_are_loaded_get_no_heads(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
+    """Neither would they stay, nor need the shape of such a model have a place for them."""
+    shape = tiny_config(tokenizer.vocab_size)  # of one key head
+    values = {
+        "objective": "pretrain",
+        "model": shape,
+        "train": TrainConfig(),
+        "optim": OptimConfig(),
+        "tokenizer": str(tmp_path / "tokenizer.json"),
+        "train_paths": ("unused",),
+        "copying": {"num_heads": 2},
+        "output": str(tmp_path),
+    }
+    make_objective(TrainRun.model_validate(values | {"initial_weights": "a folder"}), tokenizer)
+    with pytest.raises(ValueError, match="num_kv_heads under 2"):
+        make_objective(TrainRun.model_validate(values), tokenizer)
+
+
 def alone(conversations: ConversationRows) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Every conversation in a row of its length."""
     rows = conversations._conversations
