@@ -234,7 +234,7 @@ class CopyingConfig(Config):
             f"a width under {(self.num_heads + 1) * K + 1}": (self.num_heads + 1) * K >= D,
             f"a rope_base under {SLOW_RADIANS ** (-K / (K - 2)):,.0f}": shape.slowest_radians > SLOW_RADIANS,
             "no QK-norm": not shape.normalize_qk,
-            "a head of its own": not shape.tie_embeddings,
+            "an untied head": not shape.tie_embeddings,
         }
         if self.num_heads and any(problems.values()):
             found = ", ".join(problem for problem, is_one in problems.items() if is_one)

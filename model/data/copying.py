@@ -11,7 +11,7 @@ training has, which share of the copies is right):
     a share that falls over 250 steps, then 8%        93% at step 100, 3% at step 500, where the learning rate is highest, 92% at the end
     the same steps of copying alone, random weights   0% after 250 steps
 
-The validation loss of the second is 1.00 nats instead of 0.91, and facts that no conversation told are answered in 37% instead of 78%.
+The validation loss of the second is 1.00 nats instead of 0.91, and facts that no conversation states are answered in 37% instead of 78%.
 """
 
 from collections.abc import Iterator

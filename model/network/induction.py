@@ -24,11 +24,11 @@ from model.network.transformer import Attention, Transformer, frequencies
 
 # Found by trying on sequences of random tokens: of a new model of the recipe `tiny`, 70% of the copies are right before any training.
 CONSTANT = 4.0  # of the first channel, in standard deviations of the embedding
-LOOKBACK_GAIN = 2.0  # of queries and keys: a score of 23 one token back, and at least 4 less elsewhere
+PREVIOUS_GAIN = 2.0  # of queries and keys: a score of 23 one token back, and at least 4 less elsewhere
 MATCH_GAIN = 2.5
 WRITTEN = 0.08  # of the projection of the token before; twice the deviation of the embedding at width 128
 COPIED = 0.3
-NUM_LOOKBACK_PAIRS = 3  # the fastest pairs of RoPE: one alone would find every 6th token too
+NUM_PREVIOUS_PAIRS = 3  # the fastest pairs of RoPE: one alone would find every 6th token too
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def add_induction_heads(model: Transformer, copying: CopyingConfig, seed: int) -
     token = slice(1, D - K)
     projection = _orthogonal_rows(K, num_tokens, generator)
     before, matching = _attention(model, 0), _attention(model, 1)
-    _look_back(before, config)
+    _attend_to_previous(before, config)
     _weight(before, "v_proj")[:K, token] = projection
     _weight(before, "o_proj")[D - K :, :K] = WRITTEN * torch.eye(K)
     # Both halves of a pair, see `rotate`.
@@ -69,16 +69,16 @@ def add_induction_heads(model: Transformer, copying: CopyingConfig, seed: int) -
         _weight(matching, "o_proj")[token, query] = COPIED * part.T
 
 
-def _look_back(attention: Attention, config: ModelConfig) -> None:
+def _attend_to_previous(attention: Attention, config: ModelConfig) -> None:
     """Have the first head attend to the token before: its query is its key, turned by one token."""
     query, key = _clear(attention, 0, config.num_heads // config.num_kv_heads)
     half = config.head_width // 2
-    for pair, radians in enumerate(frequencies(config, torch.device("cpu")).tolist()[:NUM_LOOKBACK_PAIRS]):
+    for pair, radians in enumerate(frequencies(config, torch.device("cpu")).tolist()[:NUM_PREVIOUS_PAIRS]):
         _weight(attention, "q_proj")[query.start + pair, 0] = math.cos(radians)
         _weight(attention, "q_proj")[query.start + pair + half, 0] = -math.sin(radians)
         _weight(attention, "k_proj")[key.start + pair, 0] = 1.0
         for norm in ("q_norm", "k_norm"):
-            _weight(attention, norm)[[pair, pair + half]] = LOOKBACK_GAIN
+            _weight(attention, norm)[[pair, pair + half]] = PREVIOUS_GAIN
 
 
 def _clear(attention: Attention, key_head: int, group: int) -> tuple[slice, slice]:

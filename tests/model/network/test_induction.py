@@ -72,7 +72,7 @@ def test_grouped_heads_copy_too() -> None:
         ({"num_kv_heads": 1}, "num_kv_heads under 2"),
         ({"width": 96}, "a width under 97"),
         ({"normalize_qk": False}, "no QK-norm"),
-        ({"tie_embeddings": False}, "a head of its own"),
+        ({"tie_embeddings": False}, "an untied head"),
         ({"rope_base": 50.0}, "a rope_base under 65"),
     ],
 )
