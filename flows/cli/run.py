@@ -57,12 +57,11 @@ def run(
 ) -> None:
     """Run the stages of a recipe. A stage that is up to date is skipped."""
     node = this_node()
-    if node and not node.is_first:
-        made = make_recipe(recipe, inputs=inputs, max_files=max_files, settings=settings, base_model=base_model)
-        join_stage(made, node, start, until, only, force)
-        return
     shaping: dict[str, Any] = {"inputs": inputs, "max_files": max_files, "settings": settings, "base_model": base_model}
     made = make_recipe(recipe, **shaping)
+    if node and not node.is_first:
+        join_stage(made, node, start, until, only, force)
+        return
     # As soon as the recipe is right: the server starts in its process while this one imports the flows.
     server = Server()
     from flows.cli.terminal import Terminal

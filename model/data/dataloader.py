@@ -40,7 +40,7 @@ def open_training(run: TrainRun, tokenizer: ChatTokenizer) -> Dataset:
         num_falling=copying.falling_steps * batch_records(run.train, dataset),
         fraction=copying.fraction,
         sequence_tokens=run.train.sequence_tokens,
-        tokens=np.setdiff1d(np.arange(tokenizer.vocab_size), list(tokenizer.special.values())),
+        tokens=np.flatnonzero(tokenizer.token_bytes),  # all that stand for text
         seed=run.train.seed,
     )
 

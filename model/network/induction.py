@@ -15,11 +15,12 @@ Training changes all of these weights as it does others. model/data/copying.py k
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from model.config import SLOW_RADIANS, CopyingConfig, ModelConfig
+from model.config import SLOW_RADIANS, CopyingConfig
 from model.network.transformer import Attention, Transformer, frequencies
 
 # Found by trying on sequences of random tokens: of a new model of the recipe `tiny`, 70% of the copies are right before any training.
@@ -50,14 +51,14 @@ def add_induction_heads(model: Transformer, copying: CopyingConfig, seed: int) -
     token = slice(1, D - K)
     projection = _orthogonal_rows(K, num_tokens, generator)
     before, matching = _attention(model, 0), _attention(model, 1)
-    _attend_to_previous(before, config)
+    group = config.num_heads // config.num_kv_heads
+    _attend_to_previous(before, group, radians[:NUM_PREVIOUS_PAIRS])
     _weight(before, "v_proj")[:K, token] = projection
     _weight(before, "o_proj")[D - K :, :K] = WRITTEN * torch.eye(K)
     # Both halves of a pair, see `rotate`.
     channels = [half + pair for half in (0, K // 2) for pair in slow]
     _weight(matching, "q_norm")[channels] = _weight(matching, "k_norm")[channels] = MATCH_GAIN
     parts = _orthogonal_rows(num_heads * K, num_tokens, generator)
-    group = config.num_heads // config.num_kv_heads
     for head in range(num_heads):
         query, key = _clear(matching, head, group)
         # Each head compares other numbers of the projection, since it has no place for all K.
@@ -69,13 +70,13 @@ def add_induction_heads(model: Transformer, copying: CopyingConfig, seed: int) -
         _weight(matching, "o_proj")[token, query] = COPIED * part.T
 
 
-def _attend_to_previous(attention: Attention, config: ModelConfig) -> None:
-    """Have the first head attend to the token before: its query is its key, turned by one token."""
-    query, key = _clear(attention, 0, config.num_heads // config.num_kv_heads)
-    half = config.head_width // 2
-    for pair, radians in enumerate(frequencies(config, torch.device("cpu")).tolist()[:NUM_PREVIOUS_PAIRS]):
-        _weight(attention, "q_proj")[query.start + pair, 0] = math.cos(radians)
-        _weight(attention, "q_proj")[query.start + pair + half, 0] = -math.sin(radians)
+def _attend_to_previous(attention: Attention, group: int, radians: Sequence[float]) -> None:
+    """Have the first head attend to the token before: its query is its key, turned by one token, in RoPE's pairs of `radians`."""
+    query, key = _clear(attention, 0, group)
+    half = attention.head_width // 2
+    for pair, turn in enumerate(radians):
+        _weight(attention, "q_proj")[query.start + pair, 0] = math.cos(turn)
+        _weight(attention, "q_proj")[query.start + pair + half, 0] = -math.sin(turn)
         _weight(attention, "k_proj")[key.start + pair, 0] = 1.0
         for norm in ("q_norm", "k_norm"):
             _weight(attention, norm)[[pair, pair + half]] = PREVIOUS_GAIN

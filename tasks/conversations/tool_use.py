@@ -19,6 +19,7 @@ import random
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from model.tools.registry import CALCULATOR, PYTHON, SEARCH
@@ -163,11 +164,11 @@ def find_facts(world: World, names: Iterable[Entity], search: Search) -> Iterato
         result = search(entity.name)
         for relation in RELATIONS.values():
             if is_of(entity, relation.subject):
-                other = world.of_kind(relation.object)[0].name
-                sentence = answer(world, Fact("", relation.name, entity.name, other, 1, False), relation.forward)
-                found = re.search(re.escape(sentence).replace(re.escape(other), "(.+?)"), result)
+                some = Fact("", relation.name, entity.name, world.of_kind(relation.object)[0].name, 1, False)
+                sentence = re.escape(answer(world, some, relation.forward))
+                found = re.search(sentence.replace(re.escape(some.object), "(.+?)"), result)
                 if found and found[1] in world.by_name:
-                    yield Fact("", relation.name, entity.name, found[1], 1, False)
+                    yield replace(some, object=found[1])
 
 
 def _sum(rng: random.Random) -> Task:

@@ -64,9 +64,9 @@ def test_any_position_can_be_drawn_by_itself() -> None:
     together = data.draw(np.arange(300), 1)
     assert together[1::2].tolist() == data.draw(np.arange(1, 300, 2), 1).tolist()
     assert together.tolist() == [int(data.draw(np.array([position]), 1)[0]) for position in range(300)]
-    ten = data.fetch(np.array([-3, 2, -9]))
-    assert torch.equal(ten.tokens[2], data.fetch(np.array([-9])).tokens[0])
-    assert torch.equal(ten.tokens[1], torch.full((65,), 2))
+    fetched = data.fetch(np.array([-3, 2, -9]))
+    assert torch.equal(fetched.tokens[2], data.fetch(np.array([-9])).tokens[0])
+    assert torch.equal(fetched.tokens[1], torch.full((65,), 2))
 
 
 def test_what_is_learned_follows_from_what_came_before() -> None:

@@ -1,4 +1,4 @@
-"""Induction heads that are set by hand: they copy tokens that no training has seen, at any distance, and fit Qwen3's files."""
+"""Induction heads that are set by hand: they copy tokens that no training has seen, at any distance, and leave all other weights alone."""
 
 import pytest
 import torch
