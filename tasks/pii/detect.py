@@ -100,20 +100,27 @@ IPV6_PART = re.compile(r":[0-9a-fA-F]{0,4}:")
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F]{0,4})(?![\w:])(?!\.\d)")
 # What stands before a version or a section of four numbers. The expressions end where the number starts, and are searched
 # in the words before it alone
+VERSION_WORDS = "ver|version|release|build|firmware|kernel|driver|update|patch|section|chapter|clause|rule|fig|figure|table|ec"  # and their plurals
+SOFTWARE = (
+    "nginx|apache|httpd|tomcat|openssl|openssh|curl|wget|php|python|java|jre|jdk|perl|ruby|nodejs|npm|golang|mysql|mariadb|"
+    "postgres|postgresql|sqlite|redis|mongodb|oracle|linux|ubuntu|debian|android|ios|ipados|macos|windows|chrome|chromium|webview|"
+    "firefox|safari|edge|opera|webkit|gecko|vivaldi|brave|docker|kubernetes|git|gcc|clang|cmake|acrobat|reader|flash|office|libreoffice|"
+    "excel|word|outlook|skype|zoom|teams|itunes|quicktime|directx|nvidia|cuda|bios|uefi|unity|unreal|minecraft|wordpress|joomla|drupal|"
+    "vmware|esxi|virtualbox|sdk|plugin|package|library|module|software|installer|iis|silverlight|steam"
+)
 VERSION_CONTEXT = re.compile(
-    r"(?:\bv|§|[<>~=!]=\s?|[<>^~]\s?|\b(?:ver|version|release|build|firmware|kernel|driver|update|patch|section|chapter|clause|rule|fig|"
-    r"figure|table|ec)s?(?: (?:number|is|to))*|\b(?:upgrad|updat|downgrad)(?:e|es|ed|ing)(?: \w{1,20})?(?: (?:from|to)))\W*$",
+    rf"(?:\bv|§|[<>~=!]=\s?|[<>^~]\s?|\b(?:{VERSION_WORDS})s?(?: (?:number|is|to))*|"
+    r"\b(?:upgrad|updat|downgrad)(?:e|es|ed|ing)(?: \w{1,20})?(?: (?:from|to)))\W*$",
     re.IGNORECASE,
 )
-SOFTWARE_CONTEXT = re.compile(
-    r"\b(?:nginx|apache|httpd|tomcat|openssl|openssh|curl|wget|php|python|java|jre|jdk|perl|ruby|nodejs|npm|golang|mysql|mariadb|"
-    r"postgres|postgresql|sqlite|redis|mongodb|oracle|linux|ubuntu|debian|android|ios|ipados|macos|windows|chrome|chromium|webview|"
-    r"firefox|safari|edge|opera|webkit|gecko|vivaldi|brave|docker|kubernetes|git|gcc|clang|cmake|acrobat|reader|flash|office|libreoffice|"
-    r"excel|word|outlook|skype|zoom|teams|itunes|quicktime|directx|nvidia|cuda|bios|uefi|unity|unreal|minecraft|wordpress|joomla|drupal|"
-    r"vmware|esxi|virtualbox|sdk|plugin|package|library|module|software|installer|iis|silverlight|steam)"
-    r"[ (]{1,2}$",
-    re.IGNORECASE,
+SOFTWARE_CONTEXT = re.compile(rf"\b(?:{SOFTWARE})[ (]{{1,2}}$", re.IGNORECASE)
+# The last words with which one of the two can match. The expressions are slow, and most numbers stand after another word.
+LAST_WORDS = frozenset(
+    ["v", "number", "is", "to", "from"]
+    + [word + ending for word in VERSION_WORDS.split("|") for ending in ("", "s")]
+    + SOFTWARE.split("|")
 )
+LAST_WORD = re.compile(r"(\W*)(\w*)")  # read backwards from the number
 VERSION_AFTER = re.compile(r"[ -]?(?:beta|alpha|rc\d?|released?|\(?(?:x64|x86|64-bit|32-bit|build)\b)", re.IGNORECASE)
 # Other names stand before versions too (LibreOffice), and before addresses (Google): a version begins low and has a 0 in the middle
 NAME_BEFORE = re.compile(r"\b([A-Za-z][A-Za-z+#]{2,30}) $")
@@ -196,10 +203,18 @@ def find_ips(text: str, kinds: Collection[str]) -> Iterator[Span]:
 def is_version(text: str, match: re.Match[str]) -> bool:
     """Whether the four numbers of `match` are a version, or count chapters: nginx 1.18.0.5, v8.8.4.4, section 1.2.3.4."""
     before = words_before(text, match.start())
-    if VERSION_CONTEXT.search(before) or SOFTWARE_CONTEXT.search(before) or VERSION_AFTER.match(text, match.end()):
+    if VERSION_AFTER.match(text, match.end()):
+        return True
+    if _may_name_version(before) and (VERSION_CONTEXT.search(before) or SOFTWARE_CONTEXT.search(before)):
         return True
     name = NAME_BEFORE.search(before) if LOW_WITH_ZERO.match(match[0]) else None
     return name is not None and name[1].lower() not in ADDRESS_WORDS
+
+
+def _may_name_version(before: str) -> bool:
+    """Whether the last word of `before`, or a sign after it, can be what stands before a version."""
+    signs, word = LAST_WORD.match(before[::-1]).groups()  # type: ignore[union-attr]  # it matches any text
+    return word[::-1].lower() in LAST_WORDS or not set("§<>~=!^").isdisjoint(signs)
 
 
 def is_public(address: str) -> bool:

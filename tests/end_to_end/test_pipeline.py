@@ -86,12 +86,20 @@ def settings(*more: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of every command here. A proxy that is dead, a long folder of temporary files and an ASCII terminal disturb none."""
     folder = tmp_path_factory.mktemp("pipeline")
+    # A Unix socket's address has at most 108 bytes, which a socket in this folder exceeds.
+    temporary = folder / ("temporary-" * 12)[: 120 - len(str(folder))].rstrip("-")
+    temporary.mkdir()
     return {
         **os.environ,
         "CRAWL2CHAT_STORE": str(folder / "store"),
         "PREFECT_HOME": str(provide_database(folder / "prefect")),
         "COLUMNS": "160",
+        **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9"),
+        "TMPDIR": str(temporary),
+        "LC_ALL": "C",
+        "PYTHONIOENCODING": "ascii",
     }
 
 
