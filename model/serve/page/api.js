@@ -1,0 +1,118 @@
+/* The server's API: JSON requests, streams of server-sent events, the API key, and errors for the person to read.
+
+   Reads and writes nothing but the key, in sessionStorage. Every failure is shown (`onError`) and thrown as an ApiError, so that a room only has to
+   restore its buttons. A request that was aborted throws a DOMException named AbortError, which is shown to nobody. */
+
+const KEY = "crawl2chat-key";
+
+export class ApiError extends Error {
+  constructor(message, status) {
+    super(message);
+    this.name = "ApiError";
+    this.status = status;
+  }
+}
+
+/** True where a person has stopped the request, which is no error. */
+export const isAborted = (error) => error?.name === "AbortError";
+
+/** The `data:` of each server-sent event in a body, until [DONE]. An event may arrive in pieces, and several in one. */
+export async function* readEvents(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const lines = (rest + value).split(/\r?\n/);
+      rest = lines.pop();
+      for (const line of lines) {
+        if (!line.startsWith("data:")) continue;
+        const data = line.slice(5).trim();
+        if (data === "[DONE]") return;
+        yield JSON.parse(data);
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // a room that stops reading ends the request
+  }
+}
+
+class Api {
+  onError = () => {};
+  onKeyNeeded = () => {};
+  #models = null;
+
+  get key() {
+    return sessionStorage.getItem(KEY) ?? "";
+  }
+
+  set key(value) {
+    sessionStorage.setItem(KEY, value);
+  }
+
+  /** The answer to GET, as JSON. */
+  get = (path, options = {}) => this.#json(path, { ...options, method: "GET" });
+
+  /** The answer to a request with a JSON body, as JSON. `quiet`: the caller shows the error itself. */
+  send = (method, path, body, options = {}) => this.#json(path, { ...options, method, body: JSON.stringify(body) });
+  post = (path, body, options = {}) => this.send("POST", path, body, options);
+
+  /** The events of a streamed answer, one object each. An error inside the stream is thrown. */
+  async *stream(path, body, options = {}) {
+    const response = await this.#fetch(path, { ...options, method: "POST", body: JSON.stringify(body) });
+    for await (const event of readEvents(response.body)) {
+      if (event.error) throw this.#report(new ApiError(event.error.message ?? "The stream ended with an error.", 200), options);
+      yield event;
+    }
+  }
+
+  /** The models that the server has loaded, asked once. */
+  models() {
+    this.#models ??= this.get("/v1/models").then((answer) => answer.data);
+    this.#models.catch(() => (this.#models = null)); // asked again by the next room
+    return this.#models;
+  }
+
+  async #json(path, options) {
+    const response = await this.#fetch(path, options);
+    try {
+      return await response.json();
+    } catch (error) {
+      if (isAborted(error)) throw error;
+      throw this.#report(new ApiError(`The server's answer to ${path} is not JSON.`, response.status), options);
+    }
+  }
+
+  async #fetch(path, options) {
+    const { quiet: _, ...request } = options;
+    const headers = request.body === undefined ? {} : { "Content-Type": "application/json" };
+    if (this.key) headers.Authorization = `Bearer ${this.key}`;
+    let response;
+    try {
+      response = await fetch(path, { ...request, headers: { ...headers, ...request.headers } });
+    } catch (error) {
+      if (isAborted(error)) throw error;
+      throw this.#report(new ApiError("The server does not answer. Is `crawl2chat serve` still running?", 0), options);
+    }
+    if (response.ok) return response;
+    if (response.status === 401) this.onKeyNeeded();
+    throw this.#report(new ApiError(await messageOf(response, path), response.status), options);
+  }
+
+  #report(error, options) {
+    if (!options.quiet) this.onError(error.message);
+    return error;
+  }
+}
+
+async function messageOf(response, path) {
+  try {
+    const body = await response.json();
+    return body.error?.message ?? body.detail ?? `${path} failed with status ${response.status}.`;
+  } catch {
+    return `${path} failed with status ${response.status}.`;
+  }
+}
+
+export const api = new Api();
