@@ -33,6 +33,12 @@ export function field(label, control, hint = "") {
   return h("div", { class: "field" }, lines);
 }
 
+/** A card with a title that folds its content. It is unfolded at first where the screen has room next to the work. */
+export function foldable(title, ...children) {
+  const open = matchMedia("(min-width: 60rem)").matches;
+  return h("details", { class: "card foldable", open }, h("summary", {}, h("h2", {}, title)), h("div", { class: "stack tight" }, ...children));
+}
+
 /** A button. `kind`: primary, quiet or "". */
 export function button(text, onclick, { kind = "", label } = {}) {
   return h("button", { type: "button", class: kind, onclick, ariaLabel: label }, text);
@@ -46,16 +52,26 @@ export function select(options, value) {
   return made;
 }
 
-/** Text with spaces, line breaks and characters that change the direction of text made visible, for a single token. */
-export function visible(text) {
+// Control characters, and those without a shape that change the direction or the joining of the text around them.
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+
+// Of these, those that would turn the letters after them around: what a model writes could read as something else.
+const TURNING = /[\u202a-\u202e\u2066-\u2069]/g;
+const escaped = (character) => `\\u${character.codePointAt(0).toString(16).padStart(4, "0")}`;
+
+/** Text to read, with characters that change its direction written as their code. Scripts that run from right to left need none. */
+export const upright = (text) => text.replace(TURNING, escaped);
+
+/** Text as part of a longer text: line breaks are marked, and characters that are not seen are written as their code. */
+export function shown(text) {
   return text
-    .replaceAll(" ", "·")
-    .replaceAll("\n", "⏎")
-    .replaceAll("\t", "⇥")
-    .replace(/[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g, (c) =>
-      `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`,
-    );
+    .replaceAll("\n", "⏎\n")
+    .replaceAll("\t", "⇥\t")
+    .replace(HIDDEN, escaped);
 }
+
+/** Text that stands alone, in quotes or a table: its spaces are seen too. */
+export const visible = (text) => shown(text).replaceAll("⏎\n", "⏎").replaceAll("⇥\t", "⇥").replaceAll(" ", "␣");
 
 /** A probability for people: 42.0%, 0.03%, < 0.01%. */
 export function percent(probability) {

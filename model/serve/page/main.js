@@ -56,6 +56,7 @@ function showError(message) {
 }
 
 function askKey() {
+  document.getElementById("key").hidden = false; // a server without a key never asks for one
   const dialog = document.getElementById("key-dialog");
   document.getElementById("key-value").value = api.key;
   if (!dialog.open) dialog.showModal();
@@ -75,6 +76,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   main.focus();
 });
 api.onError = showError;
+document.getElementById("key").hidden = !api.key;
 api.onKeyNeeded = askKey;
 window.addEventListener("hashchange", open);
 open();
