@@ -106,8 +106,8 @@ export class Exploration {
     if (!token.top.some((one) => one.id === token.id)) rows.push(this.#alternative(token, token, place));
     fill(
       this.alternatives,
-      h("div", { class: "row" }, h("h4", {}, `Instead of “${visible(textOf(token))}”`), h("span", { class: "push" }), button("Close", () => this.#close(), { kind: "quiet small" })),
-      h("p", { class: "muted" }, "Choose one to continue the text from it. The text of now stays in the list of branches."),
+      h("div", { class: "row" }, h("h4", {}, `${describeProbability(token)}`), h("span", { class: "push" }), button("Close", () => this.#close(), { kind: "quiet small" })),
+      h("p", { class: "muted" }, "The likeliest tokens at this place. Choose one to continue from it; this text stays under Branches."),
       h("ol", {}, rows),
       rest > 0.0005 && h("p", { class: "muted" }, `All other tokens together: ${percent(rest)}`),
     );
@@ -127,7 +127,7 @@ export class Exploration {
   #branch(place, alternative) {
     const kept = this.node.tokens.slice(0, place);
     const before = kept.map(textOf).join("");
-    const node = { parent: this.node, at: place, name: `“${visible(textOf(alternative))}” after “${visible(tail(before, 24)) || "the prompt"}”` };
+    const node = { parent: this.node, at: place, name: `“${visible(textOf(alternative))}” after “${shown(tail(before, 24)).replaceAll("⏎\n", "⏎") || "the prompt"}”` };
     node.tokens = [...kept, { ...alternative, top: this.node.tokens[place].top }];
     this.#grow(this.#add(node)).then(() => {});
     this.run.focus(place);

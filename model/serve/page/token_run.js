@@ -32,12 +32,15 @@ export function probabilityLegend() {
 }
 
 export class TokenRun {
-  /** `describe(token, place)`: its name and tooltip; `classOf(token, place)`: its colours; `onpick(place)`: Enter or a click, optional. */
-  constructor({ label, describe, classOf, onpick }) {
+  /** `describe(token, place)`: its name and tooltip; `classOf(token, place)`: its colours; `onpick(place)`: Enter or a click;
+      `startsLine(token)`: a line break is shown before it. */
+  constructor({ label, describe, classOf, onpick, startsLine = () => false }) {
     this.describe = describe;
+    this.startsLine = startsLine;
     this.classOf = classOf;
     this.onpick = onpick;
     this.tokens = [];
+    this.elements = [];
     this.current = 0;
     this.element = h("span", {
       class: "token-run",
@@ -53,11 +56,13 @@ export class TokenRun {
   append(tokens) {
     const made = tokens.map((token, step) => this.#make(token, this.tokens.length + step));
     this.tokens.push(...tokens);
-    this.element.append(...made);
+    this.elements.push(...made);
+    this.element.append(...made.flatMap((one, step) => (this.startsLine(tokens[step]) ? [h("br"), one] : [one])));
   }
 
   replace(tokens) {
     this.tokens = [];
+    this.elements = [];
     this.current = 0;
     this.element.replaceChildren();
     this.append(tokens);
@@ -66,11 +71,11 @@ export class TokenRun {
   /** Mark one token as chosen; none with -1. */
   choose(place) {
     this.element.querySelector("[aria-pressed=true]")?.setAttribute("aria-pressed", "false");
-    this.element.children[place]?.setAttribute("aria-pressed", "true");
+    this.elements[place]?.setAttribute("aria-pressed", "true");
   }
 
   focus(place = this.current) {
-    this.element.children[place]?.focus();
+    this.elements[place]?.focus();
   }
 
   #make(token, place) {
@@ -83,7 +88,7 @@ export class TokenRun {
   }
 
   #placeOf(target) {
-    return [...this.element.children].indexOf(target.closest(".token"));
+    return this.elements.indexOf(target.closest(".token"));
   }
 
   #pick(event) {
@@ -93,13 +98,13 @@ export class TokenRun {
 
   #move(place) {
     if (place < 0) return;
-    if (this.element.children[this.current]) this.element.children[this.current].tabIndex = -1;
+    this.elements[this.current].tabIndex = -1;
     this.current = place;
-    this.element.children[place].tabIndex = 0;
+    this.elements[place].tabIndex = 0;
   }
 
   #key(event) {
-    const last = this.element.children.length - 1;
+    const last = this.elements.length - 1;
     const place = { ArrowRight: this.current + 1, ArrowLeft: this.current - 1, Home: 0, End: last }[event.key];
     if (place !== undefined) this.focus(Math.min(Math.max(place, 0), last));
     else if (event.key === "Enter" || event.key === " ") this.onpick?.(this.current);

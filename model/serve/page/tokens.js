@@ -10,6 +10,7 @@ const PAUSE_MS = 250; // after the last key, before the server is asked
 const FIRST_SHOWN = 2000; // tokens; the browser gets slow with many more elements
 const NUM_HUES = 5;
 const NONE = "none";
+const TURN_START = "<|im_start|>";
 
 /** A choice of one of several, as radio buttons. */
 function choice(legend, options, onchange) {
@@ -132,7 +133,8 @@ class TokensRoom {
     const run = new TokenRun({
       label: `Tokens of ${name}`,
       describe: (token) => describe(token, Boolean(answer.mask)),
-      classOf: (token, place) => `${showsMask ? (token.isLearned ? "learned" : "context-token") : `hue${place % NUM_HUES}`}${token.isSpecial ? " special" : ""}`,
+      classOf: (token, place) => classOf(token, place, showsMask),
+      startsLine: (token) => token.isSpecial && token.text === TURN_START,
       onpick: (place) => inspect(place),
     });
     run.append(tokens.slice(0, FIRST_SHOWN));
@@ -153,6 +155,13 @@ class TokensRoom {
     });
     return made;
   }
+}
+
+function classOf(token, place, showsMask) {
+  const classes = [`hue${place % NUM_HUES}`];
+  if (showsMask) classes[0] = token.isLearned ? "learned" : "context-token";
+  if (token.isSpecial) classes.push("special");
+  return classes.join(" ");
 }
 
 function describe(token, hasMask) {
