@@ -21,6 +21,7 @@ from flows.cli.console import errors
 from flows.cli.deploy import deploy
 from flows.cli.gc import gc
 from flows.cli.infra import infra
+from flows.cli.labels import labels
 from flows.cli.plan import plan
 from flows.cli.recipe import recipe
 from flows.cli.reconcile import reconcile, worker
@@ -59,6 +60,7 @@ COMMANDS = (
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(infra, name="infra")
+app.add_typer(labels, name="labels")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

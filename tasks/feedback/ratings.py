@@ -74,25 +74,27 @@ def count_wins(votes: Iterable[Vote]) -> tuple[list[str], Matrix]:
 
 
 def strengths(wins: Matrix, prior_ties: float = PRIOR_TIES) -> Matrix:
-    """The strengths [M] in nats, of mean 0, that make wins [M, M] most likely.
+    """The strengths [..., M] in nats, of mean 0, that make wins [..., M, M] most likely.
 
     Without a prior they exist where no group of models won all its votes against the others (Ford 1957); the caller sees to that.
     """
-    num_votes = wins + wins.T
-    found = np.zeros(len(wins))
+    num_votes = wins + wins.swapaxes(-1, -2)
+    found = np.zeros(wins.shape[:-1])
     for _ in range(MAX_STEPS):
-        expected = _win_probability(found[:, None] - found[None, :])
+        expected = _win_probability(found[..., :, None] - found[..., None, :])
         against_average = _win_probability(found)
-        gradient = (wins - num_votes * expected).sum(1) + prior_ties * (0.5 - against_average)
+        gradient = (wins - num_votes * expected).sum(-1) + prior_ties * (0.5 - against_average)
         information = num_votes * expected * (1 - expected)
-        hessian = np.diag(information.sum(1) + prior_ties * against_average * (1 - against_average)) - information
+        diagonal = information.sum(-1) + prior_ties * against_average * (1 - against_average)
+        hessian = np.eye(wins.shape[-1]) * diagonal[..., None] - information
         # The pseudoinverse: without a prior the strengths are known up to a constant, and it leaves their mean at 0.
-        step = np.linalg.pinv(hessian, hermitian=True) @ gradient
-        step *= min(1.0, MAX_STEP_NATS / max(np.abs(step).max(), 1e-300))
-        found += step
-        if np.abs(step).max() < CONVERGED:
+        step = (np.linalg.pinv(hessian, hermitian=True) @ gradient[..., None])[..., 0]
+        largest = np.abs(step).max(-1, keepdims=True)
+        found += step * np.minimum(1.0, MAX_STEP_NATS / np.maximum(largest, CONVERGED))
+        if largest.max() < CONVERGED:
             break
-    return found - found.mean()
+    centred: Matrix = found - found.mean(-1, keepdims=True)
+    return centred
 
 
 def _win_probability(difference: Matrix) -> Matrix:
@@ -113,7 +115,7 @@ def _resampled(models: Sequence[str], votes: Sequence[Vote], num_resamples: int,
     shares = np.array([number_of[kind] for kind in kinds]) / len(votes)
     samples = np.random.default_rng(seed).multinomial(len(votes), shares, size=num_resamples)
     tables = np.stack([_table(models, kind) for kind in kinds])  # [kinds, M, M]
-    return np.stack([to_points(strengths(np.tensordot(sample, tables, 1))) for sample in samples])
+    return to_points(strengths(np.tensordot(samples, tables, 1)))
 
 
 def _table(models: Sequence[str], vote: Vote) -> Matrix:
