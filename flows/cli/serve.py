@@ -1,0 +1,139 @@
+"""`crawl2chat serve`: the models of a recipe, or an exported bundle, behind OpenAI's API and a web page."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.chat import open_tools
+from flows.cli.console import recipe_name, say
+from model.errors import UserError
+from tasks.artifacts.manifest import Artifact, Tokenizer
+from tasks.artifacts.store import Store
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from model.serve.served import ServedModel
+    from model.tokenizer.chat import ChatTokenizer
+    from model.tools.registry import Tools
+
+# The first one answers where a request names no model.
+STAGES = {"policy": "rlhf", "assistant": "sft", "base": "pretrain"}
+
+
+def serve(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RECIPE|BUNDLE]", help="A recipe, whose latest models are served, or the folder of a bundle."
+        ),
+    ] = "tiny",
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; any but this machine's own needs a key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 8000,
+    api_key: Annotated[
+        str, typer.Option(envvar="CRAWL2CHAT_API_KEY", help="Key that requests must send: Authorization: Bearer KEY.")
+    ] = "",
+    tools: Annotated[
+        bool, typer.Option(help="Run the model's calculator, Python and search where a request asks for it.")
+    ] = True,
+    vocabulary: Annotated[
+        list[str],
+        typer.Option(
+            help="Vocabulary to compare with: a tokenizer.json, GPT-2's folder, cl100k_base.tiktoken. May be repeated."
+        ),
+    ] = [],
+    max_running: Annotated[
+        int, typer.Option(min=1, max=512, help="Completions of a model that are computed at once.")
+    ] = 32,
+    max_waiting: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Completions that may wait; more are refused.")
+    ] = 256,
+    threads: Annotated[
+        int, typer.Option(min=0, max=1024, help="Threads of a model's computation; 0: by its size.")
+    ] = 0,
+) -> None:
+    """Serve the base model, the assistant and the policy of a recipe, or a bundle: OpenAI's API, and a page to try them."""
+    # Here, since it imports torch: all other commands would wait for it.
+    from model.serve.server import check_address, run_server
+
+    check_address(host, api_key)
+    store = Store.default()
+    settings = {"max_running": max_running, "max_waiting": max_waiting, "num_threads": threads}
+    if (Path(source) / "config.json").is_file():
+        served = [_bundle(Path(source), open_tools("tiny", "", False) if tools else None, settings)]
+    else:
+        recipe = recipe_name(source)
+        served = _models(store, recipe, open_tools(recipe, "", False) if tools else None, settings)
+    run_server(
+        served,
+        host=host,
+        port=port,
+        api_key=api_key or None,
+        routers=_routers(store),
+        vocabularies=dict(map(_vocabulary, vocabulary)),
+        announce=say,
+    )
+
+
+def _models(store: Store, recipe: str, tools: "Tools | None", settings: dict[str, int]) -> "list[ServedModel]":
+    """The models of a recipe that are finished. Raises UserError where none is."""
+    from model.serve.served import ServedModel
+
+    found = []
+    for name, stage in STAGES.items():
+        # A recipe may end earlier, and a run may not be finished.
+        if name != "base" and not _has(store, recipe, stage):
+            continue
+        checkpoint = store.open(store.latest(recipe, stage), Artifact)
+        # The vocabulary by the model's own inputs: another one may be the latest by now.
+        tokenizer = store.open(checkpoint.manifest.input("tokenizer"), Tokenizer)
+        served = ServedModel(
+            name,
+            checkpoint.folder,
+            tokenizer.folder / "tokenizer.json",
+            lineage=checkpoint.manifest.id,
+            tools=None if name == "base" else tools,
+            **settings,
+        )
+        found.append(served)
+    return found
+
+
+def _has(store: Store, recipe: str, stage: str) -> bool:
+    try:
+        store.latest(recipe, stage)
+    except UserError:
+        return False
+    return True
+
+
+def _bundle(folder: Path, tools: "Tools | None", settings: dict[str, int]) -> "ServedModel":
+    """A model in the layout of `export`. Raises UserError where the folder is none."""
+    from model.serve.served import ServedModel
+
+    folder = folder.resolve()
+    if not (folder / "tokenizer.json").is_file():
+        raise UserError(f"{folder} has no tokenizer.json: give the folder of a bundle, as the stage export makes it")
+    # An artifact's folder is named by its fingerprint, which says little without its stage.
+    name = f"{folder.parent.name}/{folder.name}" if folder.parent.name == "export" else folder.name
+    return ServedModel("bundle", folder, folder / "tokenizer.json", lineage=name, tools=tools, **settings)
+
+
+def _vocabulary(path: str) -> "tuple[str, ChatTokenizer]":
+    """A vocabulary to compare with, by its short name."""
+    from model.tokenizer.chat import ChatTokenizer
+    from model.tokenizer.vocabularies import FILES, load, short_name
+
+    place = Path(path)
+    files = [file for name in FILES if (file := place / name).is_file()] if place.is_dir() else [place]
+    if not files or not files[0].is_file():
+        raise UserError(f"there is no vocabulary at {path}: give a tokenizer.json, GPT-2's folder or a file *.tiktoken")
+    return short_name(path), ChatTokenizer(load(files))
+
+
+def _routers(store: Store) -> "list[APIRouter]":
+    """Endpoints besides the API: people's rankings and votes."""
+    return []
