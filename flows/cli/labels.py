@@ -1,7 +1,8 @@
 """`crawl2chat labels`: rankings that people gave in the page of `crawl2chat serve`. Reads and writes the file of feedback."""
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -9,13 +10,20 @@ from rich.markup import escape
 from flows.cli.console import console
 from model.errors import UserError
 from model.files import write_lines
+from tasks.artifacts.manifest import RewardModel, Tokenizer
 from tasks.artifacts.store import Store
 from tasks.conversations.formats.rankings import count_labels, ranking_preferences
 from tasks.conversations.identity import content_hash, find_files, stated_format
 from tasks.conversations.readers import read_files
 from tasks.feedback.database import FILE, FeedbackFile
+from tasks.feedback.guidelines import Guidelines
 from tasks.feedback.labels import LabelBook
 from tasks.records.conversations import Prompt, normal_form
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from model.serve.drafter import RewardDrafter
 
 labels = typer.Typer(no_args_is_help=True, help="Rankings that people gave in the page of `crawl2chat serve`.")
 FileOption = Annotated[
@@ -23,19 +31,37 @@ FileOption = Annotated[
 ]
 
 
-def feedback_path(named: str) -> Path:
-    """The file of feedback: the one that is named, else that of the store. Raises UserError where the store is not a folder."""
+def feedback_path(named: str, store: Store) -> Path:
+    """The file of feedback: the one that is named, else that of the store; with a remote store, that of this user."""
     if named:
         return Path(named).expanduser()
-    store = Store.default()
-    if store.remote is not None:
-        # The local copies of a remote store are removed when room is needed, and labels exist once.
-        raise UserError(f"{store.shown_url} is no folder, and labels are kept in a file: name one with --labels")
-    return store.root / FILE
+    if store.remote is None:
+        return store.root / FILE
+    # Not among the local copies of a remote store: these are removed when room is needed, and labels exist once.
+    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "crawl2chat" / FILE
+
+
+def feedback_routers(store: Store, recipe: str, named: str, guidelines: str) -> "list[APIRouter]":
+    """The rooms Rank and Arena of the server. The drafts come from the latest reward model of the recipe, if it has one."""
+    from tasks.feedback.routes import feedback_router
+
+    read = Guidelines.read(Path(guidelines).expanduser()) if guidelines else Guidelines.read()
+    return [feedback_router(feedback_path(named, store), read, _drafter(store, recipe))]
+
+
+def _drafter(store: Store, recipe: str) -> "RewardDrafter | None":
+    from model.serve.drafter import RewardDrafter
+
+    try:
+        found = store.open(store.latest(recipe, "reward"), RewardModel)
+        tokenizer = store.open(found.manifest.input("tokenizer"), Tokenizer)
+    except UserError:
+        return None  # a recipe without a reward model: people rank without drafts
+    return RewardDrafter(found.manifest.id, found.folder, tokenizer.folder / "tokenizer.json")
 
 
 def _open(named: str) -> LabelBook:
-    path = feedback_path(named)
+    path = feedback_path(named, Store.default())
     if not path.is_file():
         raise UserError(f"there are no labels in {path}: rank in the page of `crawl2chat serve`, or name another file")
     return LabelBook(FeedbackFile(path))
@@ -70,7 +96,7 @@ def add(
     """Put prompts into the queue of the room Rank."""
     name, place = stated_format(source)
     found = read_files(Prompt, find_files(place), name)
-    book = LabelBook(FeedbackFile(feedback_path(file)))
+    book = LabelBook(FeedbackFile(feedback_path(file, Store.default())))
     num_new = book.add_prompts(normal_form(prompt)["messages"] for prompt in found.records)
     console.print(
         f"{num_new:,} of {len(found.records):,} prompts are new in {escape(str(book.file.path))}", highlight=False

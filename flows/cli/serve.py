@@ -7,13 +7,12 @@ import typer
 
 from flows.cli.chat import open_tools
 from flows.cli.console import recipe_name, say
+from flows.cli.labels import feedback_routers
 from model.errors import UserError
 from tasks.artifacts.manifest import Artifact, Tokenizer
 from tasks.artifacts.store import Store
 
 if TYPE_CHECKING:
-    from fastapi import APIRouter
-
     from model.serve.served import ServedModel
     from model.tokenizer.chat import ChatTokenizer
     from model.tools.registry import Tools
@@ -51,6 +50,13 @@ def serve(
     max_waiting: Annotated[
         int, typer.Option(min=0, max=100_000, help="Completions that may wait; more are refused.")
     ] = 256,
+    labels: Annotated[
+        str, typer.Option(help="File that keeps rankings and votes; by default feedback.sqlite in the store.")
+    ] = "",
+    guidelines: Annotated[
+        str,
+        typer.Option(help="A text file that people read next to what they rank, instead of the one of the package."),
+    ] = "",
     threads: Annotated[
         int, typer.Option(min=0, max=1024, help="Threads of a model's computation; 0: by its size.")
     ] = 0,
@@ -62,17 +68,18 @@ def serve(
     check_address(host, api_key)
     store = Store.default()
     settings = {"max_running": max_running, "max_waiting": max_waiting, "num_threads": threads}
-    if (Path(source) / "config.json").is_file():
-        served = [_bundle(Path(source), open_tools("tiny", "", False) if tools else None, settings)]
+    is_bundle = (Path(source) / "config.json").is_file()
+    recipe = "tiny" if is_bundle else recipe_name(source)
+    if is_bundle:
+        served = [_bundle(Path(source), open_tools(recipe, "", False) if tools else None, settings)]
     else:
-        recipe = recipe_name(source)
         served = _models(store, recipe, open_tools(recipe, "", False) if tools else None, settings)
     run_server(
         served,
         host=host,
         port=port,
         api_key=api_key or None,
-        routers=_routers(store),
+        routers=feedback_routers(store, recipe, labels, guidelines),
         vocabularies=dict(map(_vocabulary, vocabulary)),
         announce=say,
     )
@@ -132,8 +139,3 @@ def _vocabulary(path: str) -> "tuple[str, ChatTokenizer]":
     if not files or not files[0].is_file():
         raise UserError(f"there is no vocabulary at {path}: give a tokenizer.json, GPT-2's folder or a file *.tiktoken")
     return short_name(path), ChatTokenizer(load(files))
-
-
-def _routers(store: Store) -> "list[APIRouter]":
-    """Endpoints besides the API: people's rankings and votes."""
-    return []
