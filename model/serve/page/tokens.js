@@ -86,7 +86,7 @@ class TokensRoom {
     this.models = models;
     const own = models.map((model) => [`model:${model.id}`, `${model.id} (${model.vocab_size.toLocaleString("en")} tokens)`]);
     const named = others.data
-      .filter(({ name }) => name !== "own")
+      .filter(({ name }) => !name.startsWith("own"))
       .map(({ name, vocab_size }) => [`vocabulary:${name}`, `${name} (${vocab_size.toLocaleString("en")} tokens)`]);
     const options = (pairs) => pairs.map(([value, text]) => h("option", { value }, text));
     fill(this.first, options([...own, ...named]));
@@ -118,7 +118,7 @@ class TokensRoom {
     const [kind, name] = [vocabulary.slice(0, vocabulary.indexOf(":")), vocabulary.slice(vocabulary.indexOf(":") + 1)];
     const which = kind === "model" ? { model: name } : { model: this.models[0].id, vocabulary: name };
     const what = this.kind === "text" ? { prompt: this.text.value, add_special_tokens: false } : { messages: this.editor.messages() };
-    return this.api.post("/tokenize", { ...which, ...what }, { signal, quiet: this.kind === "conversation" });
+    return this.api.post("/tokenize", { ...which, ...what }, { signal, quiet: true });
   }
 
   #card(answer, name) {
