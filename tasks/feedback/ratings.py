@@ -23,7 +23,8 @@ Matrix = npt.NDArray[np.float64]
 SCORE_OF_LEFT: dict[str, float] = {"left": 1.0, "right": 0.0, "tie": 0.5, "both_bad": 0.5}
 # A rating of 400 more is 10 wins for each loss, and the average is 1000: the scale of chess, on which arenas report.
 POINTS_PER_NAT, AVERAGE = 400 / math.log(10), 1000.0
-PRIOR_TIES = 0.1  # 10,000 votes move by less than a tenth of a point
+PRIOR_TIES = 1.0  # 10,000 votes move by less than half a point, and a single vote makes nobody a champion
+MIN_VOTES = 10  # for an interval: samples of fewer votes are too much alike, and it would be too narrow
 ELO_STEP = 4.0  # of Chatbot Arena: a single vote says little
 CONVERGED = 1e-10  # nats of the largest change
 MAX_STEPS = 100
@@ -39,12 +40,12 @@ class Vote(NamedTuple):
 
 
 class Rating(NamedTuple):
-    """The rating of a model in points, with the interval that holds 95% of the resampled ones."""
+    """The rating of a model in points, with the interval that holds 95% of the resampled ones; None after few votes."""
 
     model: str
     points: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     num_votes: int
 
 
@@ -53,10 +54,13 @@ def rate(votes: Sequence[Vote], num_resamples: int = 200, seed: int = 0) -> list
     models, wins = count_wins(votes)
     if not models:
         return []
-    points = to_points(strengths(wins))
-    low, high = np.percentile(_resampled(models, votes, num_resamples, seed), [2.5, 97.5], axis=0)
-    num_votes = (wins + wins.T).sum(1).round().astype(int)
-    ratings = [Rating(*row) for row in zip(models, *(v.tolist() for v in (points, low, high, num_votes)), strict=True)]
+    points = to_points(strengths(wins)).tolist()
+    num_votes = (wins + wins.T).sum(1).round().astype(int).tolist()
+    ends = np.percentile(_resampled(models, votes, num_resamples, seed), [2.5, 97.5], axis=0).T.tolist()
+    ratings = [
+        Rating(model, rating, *(interval if count >= MIN_VOTES else (None, None)), count)
+        for model, rating, interval, count in zip(models, points, ends, num_votes, strict=True)
+    ]
     return sorted(ratings, key=lambda rating: -rating.points)
 
 

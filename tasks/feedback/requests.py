@@ -3,6 +3,7 @@
 Every field has a bound and its exact type; a field that is not known is refused. The server turns a mistake into status 400 and one sentence.
 """
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -12,6 +13,7 @@ from tasks.feedback.ratings import Winner
 MAX_PROMPT = 20_000  # characters
 MAX_PROMPTS = 1_000  # of one request
 MAX_COMPLETIONS = 9  # InstructGPT's labellers ranked 4 to 9 (Ouyang et al. 2022, section 3.5)
+NICKNAME = re.compile(r"\w(?:[\w .'-]{0,30}[\w.])?")  # letters of any script
 MAX_NUMBER = 2**53  # what JavaScript counts exactly; SQLite's integers end at 2^63
 
 
@@ -21,8 +23,16 @@ def _not_blank(text: str) -> str:
     return text
 
 
-# A nickname, and no more of a person: letters of any script, digits and a few marks.
-Who = Annotated[str, StringConstraints(pattern=r"^\w(?:[\w .'-]{0,30}[\w.])?$")]
+def _nickname(who: str) -> str:
+    if not NICKNAME.fullmatch(who):
+        raise ValueError(
+            "give a nickname of 1 to 32 letters or digits, with spaces, dots, hyphens or apostrophes within"
+        )
+    return who
+
+
+# A nickname, and no more of a person.
+Who = Annotated[str, AfterValidator(_nickname)]
 Prompt = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PROMPT), AfterValidator(_not_blank)]
 Number = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
 

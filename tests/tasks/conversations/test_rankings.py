@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.data.conversations import PreferencePairs
@@ -32,6 +32,7 @@ def ranking(ranks: list[Any], who: str = "ada", **fields: Any) -> dict[str, Any]
     return {"messages": ASKED, "completions": completions, "ranks": ranks, "who": who} | fields
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=9))
 def test_ranking_gives_every_ordered_pair_once_and_a_weight_of_one(ranks: list[int]) -> None:
     pairs = list(ranking_preferences(ranking(ranks)))

@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.feedback.agreement import agreement, mean_ranks, ordinal_alpha
@@ -31,6 +31,7 @@ def test_alpha_is_that_of_krippendorffs_own_example() -> None:
     assert ordinal_alpha(units) == pytest.approx(0.815, abs=5e-4)
 
 
+@settings(deadline=None)
 @given(st.lists(ranks_of_four, min_size=1, max_size=20))
 def test_people_who_rank_alike_agree_fully(rankings: list[list[int]]) -> None:
     found = agreement([(n, who, ranks) for n, ranks in enumerate(rankings) for who in ("ada", "bo")])
@@ -62,6 +63,7 @@ def test_ties_share_the_mean_of_their_places() -> None:
     assert mean_ranks([2, 1, 2, 2]) == [3.0, 1.0, 3.0, 3.0]
 
 
+@settings(deadline=None)
 @given(ranks_of_four)
 def test_mean_ranks_keep_the_order_and_the_sum(ranks: list[int]) -> None:
     found = mean_ranks(ranks)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import UserError
@@ -135,6 +135,7 @@ def test_ranks_that_do_not_fit_the_completions_are_refused(book: LabelBook, prom
     assert book.progress("ada").labels == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=9))
 def test_dense_ranks_keep_order_and_ties_without_gaps(ranks: list[int]) -> None:
     found = dense(ranks)
