@@ -13,12 +13,12 @@ from tasks.artifacts.manifest import Artifact, Tokenizer
 from tasks.artifacts.store import Store
 
 if TYPE_CHECKING:
-    from model.serve.served import ServedModel
+    from model.serve.served import Kind, ServedModel
     from model.tokenizer.chat import ChatTokenizer
     from model.tools.registry import Tools
 
 # The first one answers where a request names no model.
-STAGES = {"policy": "rlhf", "assistant": "sft", "base": "pretrain"}
+STAGES: "dict[Kind, str]" = {"policy": "rlhf", "assistant": "sft", "base": "pretrain"}
 
 
 def serve(

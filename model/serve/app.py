@@ -48,7 +48,7 @@ def create_app(
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     for one in app.state.models.values():
-        one.engine.close()
+        one.close()
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

@@ -8,10 +8,13 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from model.config import BeamConfig
+from model.serve.constraints import mask_of
 from model.serve.errors import ApiError
 from model.serve.events import EventStream
 from model.serve.follow import finish, follow, while_connected
@@ -24,6 +27,7 @@ from model.tokenizer.chat import whole_characters
 
 router = APIRouter()
 MAX_COMPLETIONS = 256  # of one request
+MAX_BEAMS = 16
 
 
 @router.post("/v1/completions", response_model=None)
@@ -36,6 +40,9 @@ async def completions(body: CompletionBody, request: Request) -> Response | dict
         raise ApiError(400, f"a request may have {MAX_COMPLETIONS} completions: send several", "n")
     if body.stream and body.best_of > body.n:
         raise ApiError(400, "the best of several completions is known at the end: stream without best_of", "best_of")
+    if body.use_beam_search:
+        found = await while_connected(request, _search(served, body, prompts))
+        return Answer(served, body, found).whole(found)
     jobs = [
         _job(served, body, prompt, number * num_sampled + place)
         for number, prompt in enumerate(prompts)
@@ -92,8 +99,37 @@ def _job(served: ServedModel, body: CompletionBody, prompt: list[int], index: in
         draws_of(body.seed, index),
         num_top=body.logprobs if body.best_of <= body.n else body.logprobs or 0,
         scores_prompt=body.echo and body.logprobs is not None,
+        mask=mask_of(served, body, sorted(sampling.stop_tokens)),
         is_ended=stop_check(served.tokenizer, body.stops),
     )
+
+
+async def _search(served: ServedModel, body: CompletionBody, prompts: Sequence[list[int]]) -> list[Job]:
+    """The n best completions of each prompt as jobs that are done."""
+    num_beams = max(body.n, body.best_of)
+    if body.stream or body.echo or num_beams > MAX_BEAMS or body.stops or body.guided_choice or body.guided_json:
+        raise ApiError(
+            400,
+            f"use_beam_search has at most {MAX_BEAMS} beams (best_of), and no stream, echo, stop, guided_choice and guided_json",
+            "use_beam_search",
+        )
+    jobs: list[Job] = []
+    for prompt in prompts:
+        job = _job(served, body, prompt, 0)
+        config = BeamConfig(
+            num_beams=num_beams,
+            max_new_tokens=max(1, job.sampling.max_tokens),
+            length_penalty=body.length_penalty,
+            logit_bias=dict(body.logit_bias),
+            repetition_penalty=body.repetition_penalty,
+            stop_sequences=tuple((token,) for token in job.sampling.stop_tokens),
+        )
+        end = served.tokenizer.turn_end if served.is_chat else served.tokenizer.bos
+        for beam in (await served.beams.search(prompt, config, end))[: body.n]:
+            tokens = [ScoredToken(*pair) for pair in zip(beam.tokens, beam.logprobs, strict=True)]
+            is_stopped = beam.tokens[-1] in job.sampling.stop_tokens
+            jobs.append(replace(job, tokens=tokens, ids=beam.tokens, finish_reason="stop" if is_stopped else "length"))
+    return jobs
 
 
 def best_of(jobs: Sequence[Job], num_sampled: int, n: int) -> list[Job]:

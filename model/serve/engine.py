@@ -157,7 +157,7 @@ class Engine:
         sizes = [len(part.tokens) if part.wants_all else 1 for part in parts]
         begun: list[Job] = []
         last: list[Tensor] = []
-        for job, part, rows in zip(reading, parts, logits.split(sizes), strict=False):
+        for job, part, rows in zip(reading, parts, torch.split(logits, sizes), strict=False):
             job.num_read += len(part.tokens)
             if job.scores_prompt:
                 _score_prompt(job, part, rows)
@@ -179,6 +179,14 @@ class Engine:
 
     def _take_tokens(self, jobs: Sequence[Job], logits: Tensor) -> None:
         """Sample a token of each job, which then runs on or ends."""
+        if failed := [job for job in jobs if job.mask is not None and not _has_mask(job)]:
+            for job in failed:
+                self._leave(job)
+                job.notify()
+            kept = [place for place, job in enumerate(jobs) if job not in failed]
+            jobs, logits = [jobs[place] for place in kept], logits[kept]
+        if not jobs:
+            return
         for job, token in zip(jobs, next_tokens(logits, jobs), strict=True):
             # max_tokens 0: only the prompt is scored.
             if job.sampling.max_tokens:
@@ -216,6 +224,16 @@ def _score_prompt(job: Job, part: Part, logits: Tensor) -> None:
     following = job.prompt[part.start + 1 : part.start + 1 + len(part.tokens)]
     if following:
         job.prompt_scores += score(logits[: len(following)], following, [job.num_top or 0] * len(following))
+
+
+def _has_mask(job: Job) -> bool:
+    """Whether the mask of the next token can be computed; if not, this job alone fails."""
+    try:
+        assert job.mask is not None
+        job.mask.allowed()
+    except (RecursionError, MemoryError) as error:
+        job.error = ApiError(400, f"the grammar of the output is too large: {type(error).__name__}")
+    return job.error is None
 
 
 def _finish_reason(job: Job) -> FinishReason | None:

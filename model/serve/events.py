@@ -41,14 +41,18 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         try:
             if first is not None:
-                await _send_event(send, json.dumps(first, ensure_ascii=False))
+                await _send_event(send, _line(first))
                 async for piece in self.pieces:
-                    await _send_event(send, json.dumps(piece, ensure_ascii=False))
+                    await _send_event(send, _line(piece))
         except ApiError as error:
-            await _send_event(send, json.dumps(error.body()))
+            await _send_event(send, _line(error.body()))
         else:
             await _send_event(send, "[DONE]")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _line(piece: dict[str, Any]) -> str:
+    return json.dumps(piece, ensure_ascii=False, separators=(",", ":"))
 
 
 async def _send_event(send: Send, data: str) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, field_validator, mo
 # Fields of OpenAI's API about accounts, storage and billing. A client library may send them.
 IGNORED = {
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
-    "parallel_tool_calls", "suffix", "do_sample", "modalities", "verbosity", "reasoning_effort",
+    "suffix", "do_sample", "modalities", "verbosity", "reasoning_effort",
 }  # fmt: skip
 MAX_STOPS, MAX_STOP_CHARACTERS, MAX_BIASES, MAX_N, MAX_CHOICES = 16, 256, 1024, 64, 256
 
@@ -137,6 +137,7 @@ class ChatBody(SamplingBody):
     top_logprobs: int = Field(0, ge=0, le=20)
     tools: list[dict[str, Any]] = Field([], max_length=64)
     tool_choice: Literal["auto", "none", "required"] | dict[str, Any] = "auto"
+    parallel_tool_calls: bool = True
     server_tools: bool | list[str] = False
     truncate: bool = False
 

@@ -5,6 +5,7 @@ Reads a folder with model.safetensors and config.json, and a tokenizer.json. Wri
 
 import json
 import random
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import cached_property
@@ -16,9 +17,11 @@ import torch
 from model.config import num_parameters
 from model.errors import UserError
 from model.network.huggingface import default_device, load_transformer
+from model.serve.beams import BeamSearcher
 from model.serve.engine import Engine
 from model.serve.errors import ApiError
 from model.serve.follow import finish, follow
+from model.serve.grammar import Grammar, Vocabulary
 from model.serve.jobs import Job, Sampling
 from model.serve.text import Written
 from model.tokenizer.chat import ChatTokenizer, Messages
@@ -59,6 +62,7 @@ class ServedModel:
         self.max_tokens = min(positions, MAX_TOKENS)
         self.vocab_size = model.config.vocab_size
         self.num_parameters = num_parameters(model.config)
+        self.grammars: OrderedDict[str, Grammar] = OrderedDict()  # of the latest requests
         is_small = self.num_parameters < SMALL
         self.engine = Engine(
             model,
@@ -77,6 +81,22 @@ class ServedModel:
     def pieces(self) -> list[Piece]:
         """What each token stands for [V]."""
         return token_pieces(self.tokenizer)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens as a tree, for grammars."""
+        return Vocabulary(self.pieces)
+
+    @cached_property
+    def beams(self) -> BeamSearcher:
+        """Beam search with this model."""
+        return BeamSearcher(self.engine)
+
+    def close(self) -> None:
+        """End the threads."""
+        self.engine.close()
+        if "beams" in vars(self):
+            self.beams.close()
 
     def describe(self) -> dict[str, Any]:
         """The model's entry in /v1/models."""
