@@ -6,10 +6,12 @@
 const KEY = "crawl2chat-key";
 
 export class ApiError extends Error {
-  constructor(message, status) {
+  /** `code`: the server's name of the mistake, such as context_length_exceeded, or "". */
+  constructor(message, status, code = "") {
     super(message);
     this.name = "ApiError";
     this.status = status;
+    this.code = code;
   }
 }
 
@@ -96,8 +98,10 @@ class Api {
       throw this.#report(new ApiError("The server does not answer. Is `crawl2chat serve` still running?", 0), options);
     }
     if (response.ok) return response;
-    if (response.status === 401) this.onKeyNeeded();
-    throw this.#report(new ApiError(await messageOf(response, path), response.status), options);
+    const error = await errorOf(response, path);
+    if (response.status !== 401) throw this.#report(error, options);
+    this.onKeyNeeded();
+    throw error;
   }
 
   #report(error, options) {
@@ -106,13 +110,10 @@ class Api {
   }
 }
 
-async function messageOf(response, path) {
-  try {
-    const body = await response.json();
-    return body.error?.message ?? body.detail ?? `${path} failed with status ${response.status}.`;
-  } catch {
-    return `${path} failed with status ${response.status}.`;
-  }
+async function errorOf(response, path) {
+  const body = await response.json().catch(() => ({})); // something else may have answered, a proxy for example
+  const message = body.error?.message ?? `${path} failed with status ${response.status}.`;
+  return new ApiError(message, response.status, body.error?.code ?? "");
 }
 
 export const api = new Api();

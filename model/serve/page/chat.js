@@ -21,6 +21,7 @@ class Chat {
     this.panel = samplingPanel({ length: 256, temperature: 0.7 });
     this.system = h("textarea", { rows: 3, placeholder: "none" });
     this.tools = h("input", { type: "checkbox", checked: true });
+    this.probabilities = h("input", { type: "checkbox" });
     this.choices = h("div", { class: "stack tight" });
     this.message = h("textarea", { rows: 1, ariaLabel: "Message", placeholder: "Write a message" });
     this.message.addEventListener("keydown", (event) => this.#key(event));
@@ -38,7 +39,8 @@ class Chat {
     const composer = h("form", { class: "composer card", onsubmit: (event) => event.preventDefault() }, this.message, this.stopButton, this.send);
     const talk = h("div", { class: "chat" }, this.log, this.status, composer);
     this.toolsLabel = h("label", { class: "check" }, this.tools, "Run the tools it calls");
-    const setup = foldable("Answered by", this.choices, field("System message", this.system), this.toolsLabel);
+    const coloured = h("label", { class: "check" }, this.probabilities, "Colour tokens by probability");
+    const setup = foldable("Answered by", this.choices, field("System message", this.system), h("div", { class: "chat-checks" }, this.toolsLabel, coloured));
     const side = h("div", { class: "stack chat-side" }, setup, this.panel.element);
     const header = h("div", { class: "row" }, h("h1", {}, "Chat"), h("span", { class: "push" }), button("New conversation", () => this.#reset(), { kind: "quiet" }));
     root.append(header, h("div", { class: "with-side" }, talk, side));
@@ -123,7 +125,7 @@ class Chat {
   async #answer(turn, models) {
     this.stop();
     const controller = (this.controller = new AbortController());
-    const settings = { ...this.panel.values(), tools: this.tools.checked };
+    const settings = { ...this.panel.values(), tools: this.tools.checked, probabilities: this.probabilities.checked };
     this.#showBusy();
     turn.begin(models);
     this.#follow(true);
@@ -143,7 +145,7 @@ class Chat {
       }
     } catch (error) {
       if (!isAborted(error) && error.name !== "ApiError") throw error;
-      reply.fail(isAborted(error) ? "stopped" : error.message);
+      reply.fail(isAborted(error) ? "stopped" : error.message, !isAborted(error));
     }
   }
 

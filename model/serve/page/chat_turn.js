@@ -2,6 +2,7 @@
 
 import { button, fill, h, upright } from "./dom.js";
 import { finishText } from "./generation.js";
+import { binOf, describeProbability, TokenRun } from "./token_run.js";
 
 /** One reply in the making. `messages`: its turns for the next request, tool calls and results included. */
 class Reply {
@@ -19,24 +20,36 @@ class Reply {
     this.element = h("article", { class: "card chat-reply", ariaLabel: `Reply of ${model.id}` }, header, this.body, this.actions);
   }
 
-  take({ text, step, notice, finish, messages }) {
+  take({ text, tokens, step, notice, finish, messages }) {
     if (notice) this.body.append(h("p", { class: "muted" }, notice));
-    if (text) this.#write(text);
+    if (text) this.#write(text, tokens);
     if (step) this.#step(step);
     if (messages) this.#end(messages, finish);
   }
 
-  fail(reason) {
-    this.note.textContent = reason;
-    this.#end([{ role: "assistant", content: this.text }], reason);
+  /** The reply ends here: what was written stays. */
+  fail(reason, isError) {
+    if (isError) this.body.append(h("p", { class: "failed" }, reason));
+    this.#end([{ role: "assistant", content: this.text }], isError ? "failed" : reason);
   }
 
-  #write(text) {
+  /** The text of a piece, or its tokens where they are known. */
+  #write(text, tokens) {
     this.text += text;
     // Text after a tool's result is a new paragraph.
-    if (!this.paragraph) this.body.append((this.paragraph = h("p", { class: "text" })));
-    this.paragraph.append(upright(text));
+    if (!this.paragraph) this.#begin(Boolean(tokens));
+    if (tokens) this.run.append(tokens);
+    else this.paragraph.append(upright(text));
     this.note.textContent = "writing…";
+  }
+
+  #begin(hasTokens) {
+    this.paragraph = h("p", { class: hasTokens ? "text tokens" : "text" });
+    this.body.append(this.paragraph);
+    if (!hasTokens) return;
+    const classOf = (token) => binOf(Math.exp(token.logprob));
+    this.run = new TokenRun({ label: `Tokens of ${this.element.ariaLabel}`, describe: describeProbability, classOf });
+    this.paragraph.append(this.run.element);
   }
 
   #step({ name, arguments: given, result, is_error: isError }) {

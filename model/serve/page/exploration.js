@@ -23,7 +23,7 @@ export class Exploration {
     this.generate = generate;
     this.nodes = []; // {parent, at, tokens, finish, name}
     this.run = new TokenRun({ label: `Tokens of ${title}`, describe: describeProbability, classOf, onpick: (place) => this.#inspect(place) });
-    this.status = h("p", { class: "muted status", role: "status" });
+    this.status = h("p", { class: "status", role: "status" });
     this.stopButton = button("Stop", () => this.stop(), { kind: "small", label: `Stop ${title}` });
     this.alternatives = h("div", { class: "alternatives", role: "group", ariaLabel: `Alternatives in ${title}`, hidden: true });
     this.alternatives.addEventListener("keydown", (event) => event.key === "Escape" && this.#close());
@@ -69,7 +69,9 @@ export class Exploration {
         if (this.node === node) this.#report();
       }
     } catch (error) {
-      node.finish = isAborted(error) ? "stopped" : `failed: ${error.message}`;
+      if (!isAborted(error) && error.name !== "ApiError") throw error;
+      node.hasFailed = !isAborted(error);
+      node.finish = isAborted(error) ? "stopped" : error.message;
     }
     if (this.controller === controller) this.stopButton.hidden = true;
     if (this.node === node) this.#report();
@@ -90,6 +92,7 @@ export class Exploration {
     if (scored.length) parts.push(`${nats.toFixed(2)} nats per token`);
     if (this.node.finish) parts.push(finishText(this.node.finish));
     this.status.textContent = parts.join(" · ");
+    this.status.classList.toggle("failed", this.node.hasFailed === true);
   }
 
   #inspect(place) {
@@ -106,7 +109,7 @@ export class Exploration {
     if (!token.top.some((one) => one.id === token.id)) rows.push(this.#alternative(token, token, place));
     fill(
       this.alternatives,
-      h("div", { class: "row" }, h("h4", {}, `${describeProbability(token)}`), h("span", { class: "push" }), button("Close", () => this.#close(), { kind: "quiet small" })),
+      h("div", { class: "row" }, h("h4", {}, describeProbability(token)), h("span", { class: "push" }), button("Close", () => this.#close(), { kind: "quiet small" })),
       h("p", { class: "muted" }, "The likeliest tokens at this place. Choose one to continue from it; this text stays under Branches."),
       h("ol", {}, rows),
       rest > 0.0005 && h("p", { class: "muted" }, `All other tokens together: ${percent(rest)}`),

@@ -24,8 +24,9 @@ export async function idsOf(api, model, text, signal) {
 /** Yields {tokens, finish}: what follows `ids`, in pieces. */
 export async function* completionOf(api, model, ids, sampling, signal) {
   const body = { model, prompt: ids, logprobs: NUM_ALTERNATIVES, ...sampling };
+  const options = { signal, quiet: true }; // the completion shows its error itself
   // Which beam wins is known at the end: there is nothing to stream.
-  const events = sampling.use_beam_search ? [await api.post("/v1/completions", body, { signal })] : api.stream("/v1/completions", { ...body, stream: true }, { signal });
+  const events = sampling.use_beam_search ? [await api.post("/v1/completions", body, options)] : api.stream("/v1/completions", { ...body, stream: true }, options);
   for await (const event of events) {
     const choice = event.choices?.[0];
     if (choice) yield { tokens: choice.logprobs ? tokensOf(choice.logprobs) : [], finish: choice.finish_reason };
@@ -39,11 +40,12 @@ export async function scoredText(api, model, text, signal) {
   return tokensOf(answer.choices[0].logprobs);
 }
 
-/** Yields {text}, {step} and {notice}, at the end {finish, messages}: one reply of a model to a conversation.
+/** Yields {text, tokens}, {step} and {notice}, at the end {finish, messages}: one reply of a model to a conversation. `settings`: fields of
+   sampling, and `tools`: the server runs those that the model calls; `probabilities`: `tokens` has the tokens of the text.
 
-   A base model has learned no turns. It gets the conversation as a text that it continues, and stops before the next turn of the person. */
+   A base model has learned no turns. It gets the conversation as a text that it continues, and stops at the end of the line. */
 export async function* replyOf(api, model, messages, settings, signal) {
-  const events = model.is_chat ? chatEvents(api, model, messages, settings, signal) : promptedEvents(api, model, messages, settings, signal);
+  const events = (model.is_chat ? chatEvents : promptedEvents)(api, model, messages, settings, signal);
   let text = "";
   let last = { finish: null };
   for await (const event of events) {
@@ -55,26 +57,50 @@ export async function* replyOf(api, model, messages, settings, signal) {
   yield { ...last, messages: last.messages ?? [{ role: "assistant", content: text }] };
 }
 
-async function* chatEvents(api, model, messages, { tools, ...sampling }, signal) {
+async function* chatEvents(api, model, messages, { tools, probabilities, ...sampling }, signal) {
   const body = { model: model.id, messages, stream: true, truncate: true, ...sampling };
   if (tools && model.tools?.length) body.server_tools = true;
-  for await (const event of api.stream("/v1/chat/completions", body, { signal })) {
+  if (probabilities) Object.assign(body, { logprobs: true, top_logprobs: NUM_ALTERNATIVES });
+  for await (const event of api.stream("/v1/chat/completions", body, { signal, quiet: true })) {
     const choice = event.choices?.[0];
     const delta = choice?.delta ?? {};
-    yield { text: delta.content ?? "", step: delta.tool_step, notice: event.notice, messages: delta.messages, finish: choice?.finish_reason };
+    const tokens = choice?.logprobs?.content?.map(({ token, ...rest }) => ({ text: token, ...rest }));
+    yield { text: delta.content ?? "", tokens, step: delta.tool_step, notice: event.notice, messages: delta.messages, finish: choice?.finish_reason };
   }
 }
 
-async function* promptedEvents(api, model, messages, { tools: _, ...sampling }, signal) {
-  const body = { model: model.id, prompt: promptOf(messages), stream: true, ...sampling, stop: [STOP_TURN, ...(sampling.stop ?? [])] };
-  let isFirst = true;
-  for await (const event of api.stream("/v1/completions", body, { signal })) {
-    const choice = event.choices?.[0];
-    // The space after "Assistant:" belongs to the format.
-    const text = isFirst ? choice?.text?.trimStart() : choice?.text;
-    if (text) isFirst = false;
-    yield { text, finish: choice?.finish_reason };
+async function* promptedEvents(api, model, messages, settings, signal) {
+  let rest = messages;
+  for (;;) {
+    try {
+      return yield* promptedOnce(api, model, rest, settings, signal);
+    } catch (error) {
+      const shorter = withoutOldest(rest);
+      if (error.code !== "context_length_exceeded" || !shorter) throw error;
+      if (rest === messages) yield { notice: "The oldest messages do not fit and were left out." };
+      rest = shorter;
+    }
   }
+}
+
+async function* promptedOnce(api, model, messages, { tools: _, probabilities, ...sampling }, signal) {
+  const body = { model: model.id, prompt: promptOf(messages), stream: true, ...sampling, stop: [STOP_TURN, ...(sampling.stop ?? [])] };
+  if (probabilities) body.logprobs = NUM_ALTERNATIVES;
+  let isFirst = true;
+  for await (const event of api.stream("/v1/completions", body, { signal, quiet: true })) {
+    const choice = event.choices?.[0];
+    const text = isFirst ? choice?.text?.trimStart() : choice?.text; // the space after "Assistant:"
+    if (text) isFirst = false;
+    yield { text, tokens: choice?.logprobs && tokensOf(choice.logprobs), finish: choice?.finish_reason };
+  }
+}
+
+/** A conversation without its first exchange; null where it has only one. The system message stays. */
+function withoutOldest(messages) {
+  const system = messages.filter((message) => message.role === "system");
+  const turns = messages.filter((message) => message.role !== "system");
+  const second = turns.findIndex((message, place) => place > 0 && message.role === "user");
+  return second < 0 ? null : [...system, ...turns.slice(second)];
 }
 
 /** What a finish reason means. */

@@ -40,6 +40,7 @@ function open() {
     if (other === room) anchor.setAttribute("aria-current", "page");
     else anchor.removeAttribute("aria-current");
   }
+  document.getElementById("errors").replaceChildren(); // they belonged to the other room
   document.title = `${room.title} · crawl2chat`;
   room.show?.(parameters);
 }
@@ -58,6 +59,7 @@ function showError(message) {
 function askKey() {
   document.getElementById("key").hidden = false; // a server without a key never asks for one
   const dialog = document.getElementById("key-dialog");
+  document.getElementById("key-refused").hidden = !api.key;
   document.getElementById("key-value").value = api.key;
   if (!dialog.open) dialog.showModal();
 }

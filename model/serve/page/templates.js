@@ -1,6 +1,6 @@
 /* Prompts to begin with: texts that a base model continues, examples before a question (few-shot), and an assistant made by a prompt alone. */
 
-export const STOP_TURN = "\nPerson:";
+export const STOP_TURN = "\n"; // a turn is a line
 const ASSISTANT = "This is a conversation between a person and a helpful, honest assistant. The assistant answers briefly.";
 
 /** A conversation as a text that a base model continues with the assistant's next turn. */
@@ -9,7 +9,7 @@ export function promptOf(messages) {
   const speakers = { user: "Person", assistant: "Assistant" };
   const turns = messages
     .filter((message) => message.role in speakers)
-    .map((message) => `${speakers[message.role]}: ${message.content}`);
+    .map((message) => `${speakers[message.role]}: ${message.content.replace(/\s*\n\s*/g, " ")}`);
   return `${[ASSISTANT, ...system].join(" ")}\n\n${turns.join("\n")}\nAssistant:`;
 }
 

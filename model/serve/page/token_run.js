@@ -16,7 +16,8 @@ export function binOf(probability) {
 /** The text of a token; its bytes where they are no whole characters. */
 export function textOf(token) {
   if (!token.text.includes("\ufffd") || !token.bytes) return token.text;
-  return token.bytes.map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");
+  const written = (byte) => (byte < 0x80 ? String.fromCharCode(byte) : `\\x${byte.toString(16)}`);
+  return token.bytes.map(written).join("");
 }
 
 /** What a probability view says of a token. */
