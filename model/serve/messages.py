@@ -21,7 +21,8 @@ def _turn(number: int, message: Message) -> dict[str, Any]:
             400, f"messages.{number}: role {role[:40]!r} is unknown; use one of {', '.join(ROLES)}", "messages"
         )
     turn: dict[str, Any] = {"role": role, "content": whole_characters(_text(number, message))}
-    return turn | ({"tool_calls": message.tool_calls} if message.tool_calls else {})
+    calls = {"tool_calls": message.tool_calls} if message.tool_calls else {}
+    return turn | calls | ({} if message.weight else {"weight": 0})
 
 
 def _text(number: int, message: Message) -> str:

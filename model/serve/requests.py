@@ -125,6 +125,7 @@ class Message(Body):
     role: str = Field(max_length=64)
     content: str | list[dict[str, Any]] = ""
     tool_calls: list[dict[str, Any]] = []
+    weight: Literal[0, 1] = 1  # 0: of /tokenize, an assistant's turn that is not learned
 
 
 class ChatBody(SamplingBody):
