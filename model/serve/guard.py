@@ -25,7 +25,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 STRING, BRACKET = re.compile(rb'"(?:[^"\\\\]|\\\\.)*+"', re.DOTALL), re.compile(rb"[][{}]")
 OPEN_PATHS = ("/health", "/page/")  # without the key: the page has to load before it can ask for one
 SECURITY_HEADERS = {
-    "content-security-policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
+    # The page's own files and nothing else: text of a model that became markup could neither run nor load anything.
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",

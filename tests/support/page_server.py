@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from model.serve.app import create_app
 from model.serve.served import Kind, ServedModel
-from model.tokenizer.chat import ChatTokenizer
 from tasks.feedback.guidelines import Guidelines
 from tasks.feedback.routes import feedback_router
 from tests.support.tiny_models import TEXT, write_model, write_tokenizer
