@@ -55,7 +55,7 @@ function axes(low, high, y, first, last, x) {
     svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "arena-grid" }),
     svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, `${value}`),
   ]);
-  const ends = [[first, "start"], [last, "end"]].map(([votes, anchor]) => svg("text", { x: x(votes), y: HEIGHT - 2, "text-anchor": anchor }, `${votes}`));
+  const ends = [[first, "start"], [last, "end"]].map(([votes, anchor]) => svg("text", { x: x(votes), y: HEIGHT - 2, "text-anchor": anchor }, anchor === "end" ? `${votes} votes` : `${votes}`));
   return [...ticks, ...ends];
 }
 

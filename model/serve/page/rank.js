@@ -19,7 +19,7 @@ class RankRoom {
     this.visited = []; // numbers of the prompts that were shown, so that a ranking can be corrected
     this.isBusy = false;
     this.board = new Board(() => this.#update());
-    this.side = new RankSide(api, () => this.next(0));
+    this.side = new RankSide(api, () => this.item ?? this.next(0)); // what is shown stays
     this.person = nicknameField(() => this.start());
     this.prompt = h("div", { class: "card rank-prompt" });
     this.status = h("p", { role: "status", class: "rank-status" });
@@ -59,7 +59,7 @@ class RankRoom {
     await this.#during("", async () => {
       const { item } = await this.api.post("/feedback/rank/next", { who: nickname(), after });
       if (item) await this.#show(item);
-      else this.#clear("Nothing is left to rank. Add prompts on the side, or with `crawl2chat labels add`.");
+      else this.#clear("Nothing is left to rank. More prompts can be added here, or with `crawl2chat labels add`.");
     });
   }
 

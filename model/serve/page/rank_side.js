@@ -30,6 +30,8 @@ export class RankSide {
     this.tokens = h("input", { type: "number", min: 1, max: 4096, value: 128 });
     this.models = h("div", { class: "stack tight" });
     this.prompts = h("textarea", { rows: 4, placeholder: "Who are you?" });
+    const form = h("div", { class: "stack tight" }, field("Prompts", this.prompts, "One a line."), button("Add", () => this.#add()));
+    this.adding = h("details", { class: "card" }, h("summary", {}, "Add prompts"), form);
     this.element = h("aside", { class: "stack", ariaLabel: "Guidelines and progress" }, this.#cards());
     this.#loadModels();
   }
@@ -40,10 +42,10 @@ export class RankSide {
       h("small", {}, "For prompts that nobody has opened yet. The settings are kept with every completion."),
     ];
     return [
-      h("details", { class: "card", open: true }, h("summary", {}, "Guidelines"), this.guidelines),
       h("div", { class: "card" }, h("h2", {}, "Progress"), this.progress),
+      this.adding,
       h("details", { class: "card" }, h("summary", {}, "How completions are made"), h("div", { class: "stack tight" }, sampling)),
-      h("details", { class: "card" }, h("summary", {}, "Add prompts"), h("div", { class: "stack tight" }, field("Prompts", this.prompts, "One a line."), button("Add", () => this.#add()))),
+      h("details", { class: "card", open: true }, h("summary", {}, "Guidelines"), this.guidelines),
     ];
   }
 
@@ -79,6 +81,7 @@ export class RankSide {
       this.version = guidelines.version;
       fill(this.guidelines, markdown(guidelines.text), h("small", {}, `Version ${guidelines.version}, which every ranking names.`));
     }
+    if (!progress.prompts) this.adding.open = true; // the first thing to do
     const bar = h("progress", { max: Math.max(progress.prompts, 1), value: progress.mine, ariaLabel: "Ranked by you" });
     fill(
       this.progress,
