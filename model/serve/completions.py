@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -196,9 +197,8 @@ class Answer:
     def _logprobs(self, tokens: Sequence[ScoredToken], offset: int) -> dict[str, Any]:
         pieces = self.served.pieces
         names = [pieces[token.token].name for token in tokens]
-        offsets = [offset]
-        for name in names[:-1]:
-            offsets.append(offsets[-1] + len(name))
+        # The names of special tokens are no part of the text.
+        sizes = [0 if pieces[token.token].is_special else len(name) for token, name in zip(tokens, names, strict=True)]
         return {
             "tokens": names,
             "token_logprobs": [token.logprob for token in tokens],
@@ -209,7 +209,7 @@ class Answer:
                 else {pieces[other.token].name: other.logprob for other in reversed(token.top)}
                 for token in tokens
             ],
-            "text_offset": offsets if tokens else [],
+            "text_offset": list(accumulate(sizes, initial=offset))[: len(tokens)],
             "token_ids": [token.token for token in tokens],
             "bytes": [list(pieces[token.token].content) for token in tokens],
             "top": [None if token.logprob is None else self._top(token) for token in tokens],

@@ -54,6 +54,8 @@ class Engine:
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queue jobs, all or none. Raises ApiError 429 where too many wait, 503 where the engine has stopped."""
+        # Whoever makes jobs checks their length and answers for it; here it would be found in the middle of a batch.
+        assert all(job.prompt and len(job.prompt) + job.sampling.max_tokens <= self.slots.max_tokens for job in jobs)
         with self._changed:
             if self._is_closed:
                 raise ApiError(503, "the server is shutting down")
