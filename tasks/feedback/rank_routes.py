@@ -58,9 +58,9 @@ def rank_router(book: LabelBook, guidelines: Guidelines, drafter: Drafter | None
 
     @router.post("/completions")
     async def complete(body: MakeCompletions, request: Request) -> dict[str, Any]:
+        models = chosen_models(request, body.models)
         item = await asyncio.to_thread(_item, book, body.prompt)
         if not item.completions:
-            models = chosen_models(request, body.models)
             made = await sample_completions(models, item.messages, body.num_completions, body.sampling())
             draft = await asyncio.to_thread(draft_of, drafter, item.messages, made) if drafter else None
             await asyncio.to_thread(book.add_completions, item.id, made, draft)
