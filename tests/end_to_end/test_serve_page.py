@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 import torch
@@ -393,13 +393,22 @@ def test_text_is_shown_as_the_tokens_of_the_vocabulary(visit: Visitor, served: P
     playwright.expect(card.get_by_role("row")).to_have_count(len(ids) + 1)
 
 
-def test_vocabularies_are_compared(visit: Visitor) -> None:
+def test_vocabularies_are_compared(visit: Visitor, served: PageServer) -> None:
     """Task of a newcomer."""
+    other = ChatTokenizer.load(served.folder / "other/tokenizer.json")
     room = visit.enter("Tokens")
     compared = room.get_by_label("Compare with")
-    compared.select_option(label=compared.get_by_role("option").last.inner_text())
-    playwright.expect(room.get_by_role("article")).to_have_count(2)
-    playwright.expect(room.get_by_role("status").first).to_have_text(re.compile("fewer tokens|same number"))
+    text = "the mayor of Orn, naïve"
+    room.get_by_label("Text", exact=True).fill(text)
+    tokenizer = ChatTokenizer.load(served.folder / "tokenizer.json")
+    for option, count in {"bytes": len(text.encode()), "other": len(other.encode(text))}.items():
+        compared.select_option(label=compared.get_by_role("option").filter(has_text=option).first.inner_text())
+        card = room.get_by_role("article", name=option)
+        playwright.expect(card.get_by_role("group").get_by_role("button")).to_have_count(count)
+        own = len(tokenizer.encode(text))
+        few, many = min(own, count), max(own, count)
+        expected = f"{math.floor(100 * (1 - few / many) + 0.5)}% fewer" if few < many else "same number"
+        playwright.expect(room.get_by_role("status").first).to_contain_text(expected)
 
 
 def test_mask_of_a_conversation_is_that_of_training(visit: Visitor, served: PageServer) -> None:
@@ -433,6 +442,19 @@ def test_tokens_of_a_reply_are_opened_from_the_chat(visit: Visitor) -> None:
     room = visit.page.get_by_role("region", name="Tokens", exact=True)
     playwright.expect(room.get_by_label("Text of turn 1", exact=True)).to_have_value(PROMPT)
     playwright.expect(room.get_by_role("article")).to_have_count(1)
+
+
+@pytest.mark.parametrize("given", ["{", "[1]", '[{"role": "user"}]', '[{"role": "user", "content": "a", "tool_calls": 5}]'])
+def test_link_with_a_broken_conversation_is_refused(visit: Visitor, given: str) -> None:
+    visit.page.goto(f"{visit.url}/#tokens?{urlencode({'messages': given})}")
+    playwright.expect(visit.page.get_by_role("alert")).to_contain_text("no conversation that can be read")
+
+
+def test_text_of_a_link_is_opened(visit: Visitor) -> None:
+    visit.page.goto(f"{visit.url}/#tokens?{urlencode({'text': HOSTILE})}")
+    room = visit.page.get_by_role("region", name="Tokens", exact=True)
+    playwright.expect(room.get_by_label("Text", exact=True)).to_have_value(HOSTILE)
+    playwright.expect(room.get_by_role("article")).to_have_count(2)
 
 
 def test_hostile_text_stays_text(visit: Visitor) -> None:

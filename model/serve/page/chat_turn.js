@@ -22,7 +22,7 @@ class Reply {
 
   take({ text, tokens, step, notice, finish, messages }) {
     if (notice) this.body.append(h("p", { class: "muted" }, notice));
-    if (text) this.#write(text, tokens);
+    if (text || tokens?.length) this.#write(text ?? "", tokens);
     if (step) this.#step(step);
     if (messages) this.#end(messages, finish);
   }
@@ -38,7 +38,7 @@ class Reply {
     this.text += text;
     // Text after a tool's result is a new paragraph.
     if (!this.paragraph) this.#begin(Boolean(tokens));
-    if (tokens) this.run.append(tokens);
+    if (this.run) this.run.append(tokens ?? []);
     else this.paragraph.append(upright(text));
     this.note.textContent = "writing…";
   }
@@ -53,7 +53,7 @@ class Reply {
   }
 
   #step({ name, arguments: given, result, is_error: isError }) {
-    this.paragraph = null;
+    this.paragraph = this.run = null;
     const summary = h("summary", {}, isError ? "Tried the tool " : "Used the tool ", h("strong", { class: "text" }, upright(name)));
     const call = h("div", {}, h("dt", {}, "asked"), h("dd", { class: "text mono" }, upright(given)));
     const answer = h("div", {}, h("dt", {}, isError ? "error" : "result"), h("dd", { class: "text mono" }, upright(result)));

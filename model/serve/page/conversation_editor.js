@@ -1,6 +1,6 @@
 /* A conversation to edit, turn by turn: the role, the text, and of an assistant's turn whether it is learned. */
 
-import { button, fill, h, select } from "./dom.js";
+import { button, fill, h, select, upright } from "./dom.js";
 
 const ROLES = ["system", "user", "assistant", "tool"];
 
@@ -11,6 +11,17 @@ export const EXAMPLE = [
   { role: "tool", content: "84" },
   { role: "assistant", content: "It is 84." },
 ];
+
+/** The messages of a JSON text; null where they are none. A link may hold anything. */
+export function readConversation(json) {
+  try {
+    const messages = JSON.parse(json);
+    const isTurn = (one) => ROLES.includes(one?.role) && typeof one.content === "string" && Array.isArray(one.tool_calls ?? []);
+    return Array.isArray(messages) && messages.every(isTurn) ? messages : null;
+  } catch {
+    return null;
+  }
+}
 
 /** {element, messages(), replace(messages)}. `onchange`: after every change. */
 export function conversationEditor(messages, onchange) {
@@ -43,7 +54,10 @@ export function conversationEditor(messages, onchange) {
       draw();
       onchange();
     }, { kind: "quiet", label: `Remove turn ${number}` });
-    const calls = (message.tool_calls ?? []).map((call) => h("small", { class: "mono" }, `calls ${call.name}: ${call.arguments}`));
+    const calls = (message.tool_calls ?? []).map((call) => {
+      const { name, arguments: given } = call?.function ?? call ?? {}; // OpenAI's form, or the project's
+      return h("small", { class: "mono text" }, upright(`calls ${name}: ${given}`));
+    });
     return h("li", {}, role, h("div", { class: "stack tight" }, content, calls), message.role === "assistant" ? learned(message, number) : h("span"), remove);
   }
 

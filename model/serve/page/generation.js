@@ -52,7 +52,7 @@ export async function* replyOf(api, model, messages, settings, signal) {
     const { finish, messages: turns, ...shown } = event;
     text += shown.text ?? "";
     last = { finish: finish ?? last.finish, messages: turns ?? last.messages };
-    if (shown.text || shown.step || shown.notice) yield shown;
+    if (shown.text || shown.tokens?.length || shown.step || shown.notice) yield shown;
   }
   yield { ...last, messages: last.messages ?? [{ role: "assistant", content: text }] };
 }
