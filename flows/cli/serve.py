@@ -9,7 +9,7 @@ from flows.cli.chat import open_tools
 from flows.cli.console import recipe_name, say
 from flows.cli.labels import feedback_routers
 from model.errors import UserError
-from tasks.artifacts.manifest import Artifact, Tokenizer
+from tasks.artifacts.manifest import Checkpoint, Tokenizer
 from tasks.artifacts.store import Store
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # The first one answers where a request names no model.
 STAGES: "dict[Kind, str]" = {"policy": "rlhf", "assistant": "sft", "base": "pretrain"}
+KINDS: "dict[str, Kind]" = {"Policy": "policy", "SFTModel": "assistant", "BaseModel": "base"}  # of artifacts
 
 
 def serve(
@@ -28,6 +29,10 @@ def serve(
             metavar="[RECIPE|BUNDLE]", help="A recipe, whose latest models are served, or the folder of a bundle."
         ),
     ] = "tiny",
+    model: Annotated[
+        list[str],
+        typer.Option(help="A further model: STAGE/FINGERPRINT of any run in the store. May be repeated."),
+    ] = [],
     host: Annotated[
         str, typer.Option(help="Address to listen at; any but this machine's own needs a key.")
     ] = "127.0.0.1",
@@ -70,10 +75,9 @@ def serve(
     settings = {"max_running": max_running, "max_waiting": max_waiting, "num_threads": threads}
     is_bundle = (Path(source) / "config.json").is_file()
     recipe = "tiny" if is_bundle else recipe_name(source)
-    if is_bundle:
-        served = [_bundle(Path(source), open_tools(recipe, "", False) if tools else None, settings)]
-    else:
-        served = _models(store, recipe, open_tools(recipe, "", False) if tools else None, settings)
+    opened = open_tools(recipe, "", False) if tools else None
+    served = [_bundle(Path(source), opened, settings)] if is_bundle else _models(store, recipe, opened, settings)
+    served += _further_models(store, model, {one.lineage for one in served}, opened, settings)
     run_server(
         served,
         host=host,
@@ -87,26 +91,43 @@ def serve(
 
 def _models(store: Store, recipe: str, tools: "Tools | None", settings: dict[str, int]) -> "list[ServedModel]":
     """The models of a recipe that are finished. Raises UserError where none is."""
+    return [
+        _checkpoint(store, store.latest(recipe, stage), tools, settings)
+        for name, stage in STAGES.items()
+        # A recipe may end earlier, and a run may not be finished.
+        if name == "base" or _has(store, recipe, stage)
+    ]
+
+
+def _further_models(
+    store: Store, names: list[str], known: set[str], tools: "Tools | None", settings: dict[str, int]
+) -> "list[ServedModel]":
+    """Artifacts of any run, under their own names. Raises UserError where one is missing, or no model that writes."""
+    found = [_checkpoint(store, name, tools, settings) for name in dict.fromkeys(names) if name not in known]
+    for served in found:
+        served.id = served.lineage  # two policies cannot both be "policy"
+    return found
+
+
+def _checkpoint(store: Store, artifact_id: str, tools: "Tools | None", settings: dict[str, int]) -> "ServedModel":
+    """The model of an artifact. Raises UserError where it is none that writes, such as a reward model."""
     from model.serve.served import ServedModel
 
-    found = []
-    for name, stage in STAGES.items():
-        # A recipe may end earlier, and a run may not be finished.
-        if name != "base" and not _has(store, recipe, stage):
-            continue
-        checkpoint = store.open(store.latest(recipe, stage), Artifact)
-        # The vocabulary by the model's own inputs: another one may be the latest by now.
-        tokenizer = store.open(checkpoint.manifest.input("tokenizer"), Tokenizer)
-        served = ServedModel(
-            name,
-            checkpoint.folder,
-            tokenizer.folder / "tokenizer.json",
-            lineage=checkpoint.manifest.id,
-            tools=None if name == "base" else tools,
-            **settings,
-        )
-        found.append(served)
-    return found
+    checkpoint = store.open(artifact_id, Checkpoint)
+    if checkpoint.manifest.kind not in KINDS:
+        given = f"{artifact_id} is a {checkpoint.manifest.kind}"
+        raise UserError(f"{given}, and only models that write can be served: {', '.join(KINDS)}")
+    kind = KINDS[checkpoint.manifest.kind]
+    # The vocabulary by the model's own inputs: another one may be the latest by now.
+    tokenizer = store.open(checkpoint.manifest.input("tokenizer"), Tokenizer)
+    return ServedModel(
+        kind,
+        checkpoint.folder,
+        tokenizer.folder / "tokenizer.json",
+        lineage=checkpoint.manifest.id,
+        tools=None if kind == "base" else tools,
+        **settings,
+    )
 
 
 def _has(store: Store, recipe: str, stage: str) -> bool:
