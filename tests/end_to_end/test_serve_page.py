@@ -258,6 +258,25 @@ def test_reply_can_be_stopped(visit: Visitor) -> None:
     playwright.expect(chat.get_by_role("button", name="Send", exact=True)).to_be_visible()
 
 
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        ("data: {broken", "The connection broke"),
+        ('data: {"error": {"message": "the queue is full"}}', "the queue is full"),
+    ],
+)
+def test_stream_that_fails_keeps_its_beginning(visit: Visitor, end: str, message: str) -> None:
+    """And the next message can be sent."""
+    beginning = json.dumps({"choices": [{"delta": {"content": "a beginning"}}]})
+    body = f"data: {beginning}\n\n{end}\n\n"
+    chat = visit.enter("Chat")
+    visit.page.route("**/v1/chat/completions", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+    say(chat, PROMPT)
+    playwright.expect(replies(chat, "policy")).to_contain_text(message)
+    playwright.expect(replies(chat, "policy")).to_contain_text("a beginning")
+    playwright.expect(chat.get_by_role("button", name="Send", exact=True)).to_be_visible()
+
+
 def test_tool_calls_are_steps_with_their_results(visit: Visitor) -> None:
     """The events are those of model/serve, which small random models do not produce."""
     steps = [

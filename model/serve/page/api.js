@@ -18,6 +18,16 @@ export class ApiError extends Error {
 /** True where a person has stopped the request, which is no error. */
 export const isAborted = (error) => error?.name === "AbortError";
 
+/** The value of a promise; null where a request failed, which the page has shown, or was stopped. */
+export async function orNull(promise) {
+  try {
+    return await promise;
+  } catch (error) {
+    if (isAborted(error) || error instanceof ApiError) return null;
+    throw error;
+  }
+}
+
 /** The `data:` of each server-sent event in a body, until [DONE]. An event may arrive in pieces, and several in one. */
 export async function* readEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
@@ -63,9 +73,15 @@ class Api {
   /** The events of a streamed answer, one object each. An error inside the stream is thrown. */
   async *stream(path, body, options = {}) {
     const response = await this.#fetch(path, { ...options, method: "POST", body: JSON.stringify(body) });
-    for await (const event of readEvents(response.body)) {
-      if (event.error) throw this.#report(new ApiError(event.error.message ?? "The stream ended with an error.", 200), options);
-      yield event;
+    try {
+      for await (const event of readEvents(response.body)) {
+        if (event.error) throw new ApiError(event.error.message ?? "The stream ended with an error.", 200);
+        yield event;
+      }
+    } catch (error) {
+      if (isAborted(error)) throw error;
+      // The server has ended, or something between it and this page.
+      throw this.#report(error instanceof ApiError ? error : new ApiError("The connection broke in the middle of the answer.", 0), options);
     }
   }
 

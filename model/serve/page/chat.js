@@ -3,7 +3,7 @@
    The person's turns are shared. Each model reads its earlier replies, and where it has none, because it was chosen later, those of the first model
    that has answered. */
 
-import { isAborted } from "./api.js";
+import { isAborted, orNull } from "./api.js";
 import { ChatTurn } from "./chat_turn.js";
 import { button, field, fill, foldable, h } from "./dom.js";
 import { replyOf } from "./generation.js";
@@ -47,7 +47,7 @@ class Chat {
   }
 
   async #loadModels() {
-    const models = [...(await this.api.models())].sort((one, other) => ORDER.indexOf(one.kind) - ORDER.indexOf(other.kind));
+    const models = [...((await orNull(this.api.models())) ?? [])].sort((one, other) => ORDER.indexOf(one.kind) - ORDER.indexOf(other.kind));
     this.models = models;
     this.boxes = models.map((model, place) => h("input", { type: "checkbox", checked: place === 0, onchange: () => this.#limit() }));
     const lines = models.map((model, place) => h("label", { class: "check" }, this.boxes[place], model.id, !model.is_chat && h("small", {}, "by prompting")));
@@ -82,12 +82,13 @@ class Chat {
 
   #submit() {
     const text = this.message.value.trim();
-    if (!text || this.controller) return;
+    if (!text || this.controller || !this.models.length) return;
     this.message.value = "";
     this.#ask(text);
   }
 
   #ask(text) {
+    if (!this.models.length) return; // they are not known yet
     if (!this.turns.length) this.log.replaceChildren();
     const turn = new ChatTurn(text, {
       edit: (changed) => this.#resend(turn, changed),

@@ -1,6 +1,6 @@
 /* The room Playground: a model continues a text; every token shows its probability. */
 
-import { isAborted } from "./api.js";
+import { orNull } from "./api.js";
 import { button, field, fill, h, select } from "./dom.js";
 import { Exploration } from "./exploration.js";
 import { completionOf, idsOf, scoredText } from "./generation.js";
@@ -47,7 +47,7 @@ class Playground {
   }
 
   async #loadModels() {
-    const models = await this.api.models();
+    const models = (await orNull(this.api.models())) ?? [];
     fill(this.model, models.map((model) => h("option", { value: model.id }, model.id)));
     const base = models.find((model) => model.kind === "base");
     if (base) this.model.value = base.id;
@@ -83,7 +83,7 @@ class Playground {
 
   async complete() {
     const { model, text, signal } = this.#begin();
-    const prefix = await ignoreFailure(idsOf(this.api, model, text, signal));
+    const prefix = await orNull(idsOf(this.api, model, text, signal));
     if (!prefix) return;
     const sampling = this.panel.values();
     const number = sampling.seed === undefined ? 1 : Number(this.count.value); // greedy and beam search give the same each time
@@ -107,19 +107,9 @@ class Playground {
 
   async score() {
     const { model, text, signal } = this.#begin();
-    const tokens = await ignoreFailure(scoredText(this.api, model, text, signal));
+    const tokens = await orNull(scoredText(this.api, model, text, signal));
     if (!tokens) return;
     this.#add(this.#exploration("Your text", model, [], "", this.panel.values())).show(tokens);
-  }
-}
-
-/** The value of a promise; null where it failed, which the page has shown, or was stopped. */
-async function ignoreFailure(promise) {
-  try {
-    return await promise;
-  } catch (error) {
-    if (isAborted(error) || error.name === "ApiError") return null;
-    throw error;
   }
 }
 

@@ -1,6 +1,6 @@
 /* The room Tokens: a text or a conversation as tokens, what of it is learned in training, and two vocabularies next to each other. */
 
-import { isAborted } from "./api.js";
+import { isAborted, orNull } from "./api.js";
 import { conversationEditor, EXAMPLE, readConversation } from "./conversation_editor.js";
 import { field, fill, h, select } from "./dom.js";
 import { tokenCard } from "./token_card.js";
@@ -87,7 +87,8 @@ class TokensRoom {
   }
 
   async #loadVocabularies() {
-    const [models, others] = await Promise.all([this.api.models(), this.api.get("/vocabularies")]);
+    const [models, others] = await Promise.all([orNull(this.api.models()), orNull(this.api.get("/vocabularies"))]);
+    if (!models || !others) return;
     this.models = models;
     const own = models.map((model) => [`model:${model.id}`, `${model.id} (${model.vocab_size.toLocaleString("en")} tokens)`]);
     const named = others.data
