@@ -31,8 +31,8 @@ class ApiError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The JSON of the answer."""
-        # A quoted value may hold lone surrogates, which no UTF-8 can carry.
-        message = whole_characters(self.message)
+        # A quoted value may hold line ends, and lone surrogates, which no UTF-8 can carry.
+        message = " ".join(whole_characters(self.message).split())
         shown = message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]} ..."
         kind = TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {"error": {"message": shown, "type": kind, "param": self.param, "code": self.code}}

@@ -22,7 +22,7 @@ from model.serve.errors import ApiError
 logger = logging.getLogger("crawl2chat")
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-STRING, BRACKET = re.compile(rb'"(?:[^"\\\\]|\\\\.)*+"', re.DOTALL), re.compile(rb"[][{}]")
+STRING, BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL), re.compile(rb"[][{}]")
 OPEN_PATHS = ("/health", "/page/")  # without the key: the page has to load before it can ask for one
 SECURITY_HEADERS = {
     # The page's own files and nothing else: text of a model that became markup could neither run nor load anything.
@@ -99,7 +99,7 @@ class Guard:
         if self.key is not None and not _is_open(scope):
             given = headers.get("authorization", "").removeprefix("Bearer ").strip()
             # In constant time: the time of a plain comparison tells how many characters are right.
-            if not hmac.compare_digest(given.encode(), self.key):
+            if not hmac.compare_digest(given.encode("latin-1"), self.key):
                 raise ApiError(
                     401, "the API key is missing or wrong: send `Authorization: Bearer KEY`", code="invalid_api_key"
                 )
