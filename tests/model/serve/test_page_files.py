@@ -24,11 +24,17 @@ def test_file_names_no_other_host_and_makes_no_markup(path: Path) -> None:
     assert [host for host in hosts if host != "http://www.w3.org/2000/svg"] == []
     assert re.findall(MARKUP, text) == []
     if path.suffix == ".html":
-        assert re.findall(INLINE, text) == []  # the Content-Security-Policy allows neither scripts nor styles in the page
+        assert (
+            re.findall(INLINE, text) == []
+        )  # the Content-Security-Policy allows neither scripts nor styles in the page
 
 
 def test_every_asset_that_is_named_exists() -> None:
-    named = {name for path in FILES for name in re.findall(r"[\"'](?:/page|\.)/([\w.-]+)[\"']", path.read_text(encoding="utf-8"))}
+    named = {
+        name
+        for path in FILES
+        for name in re.findall(r"[\"'](?:/page|\.)/([\w.-]+)[\"']", path.read_text(encoding="utf-8"))
+    }
     assert named
     assert sorted(named - {path.name for path in FILES}) == []
 
