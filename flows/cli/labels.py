@@ -81,7 +81,7 @@ def export(
     counts, num_pairs = count_labels(records), sum(len(list(ranking_preferences(record))) for record in records)
     # highlight=False: a path is not coloured, so that it can be copied.
     console.print(
-        f"{counts['labels']:,} rankings by {counts['people']:,} people, {num_pairs:,} pairs; sha256 {content_hash(output)[:12]}\n"
+        f"rankings: {counts['labels']:,}, people: {counts['people']:,}, pairs: {num_pairs:,}, sha256 {content_hash(output)[:12]}\n"
         f"crawl2chat run tiny --set reward.preferences={escape(str(output))} --until reward",
         highlight=False,
         soft_wrap=True,
@@ -109,7 +109,7 @@ def show(file: FileOption = "") -> None:
     book = _open(file)
     progress, agreed = book.progress(""), book.agreement()
     console.print(
-        f"{progress.labels:,} rankings by {progress.people:,} people, of {progress.prompts:,} prompts", highlight=False
+        f"rankings: {progress.labels:,}, people: {progress.people:,}, prompts: {progress.prompts:,}", highlight=False
     )
     if not agreed.num_prompts:
         console.print("No prompt is ranked by two people, so agreement is unknown.", highlight=False)

@@ -126,7 +126,7 @@ def _climb(tree: Tree, manifest: Manifest, store: Store, seen: set[str]) -> None
 def _source_lines(manifest: Manifest) -> Iterator[str]:
     """What chat data was read from: how much people ranked, and files with the hash of their content."""
     if "labels" in manifest.counts and not manifest.inputs:
-        yield f"{manifest.counts['labels']:,} rankings by {manifest.counts.get('people', 0):,} people"
+        yield f"rankings: {manifest.counts['labels']:,}, people: {manifest.counts.get('people', 0):,}"
     sources = manifest.config.get("sources")
     # A manifest of another version, or from elsewhere, may have anything there.
     for source in sources if isinstance(sources, list) else []:

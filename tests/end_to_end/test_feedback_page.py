@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from flows.cli.main import main
 from model.config import OptimConfig, TrainConfig
-from model.files import read_lines, write_lines
+from model.files import read_lines
 from tasks.artifacts.manifest import RewardModel, SFTModel, Tokenizer
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
@@ -24,8 +23,9 @@ from tasks.conversations.sources import PreferencesConfig, preferences
 from tasks.execution.runner import execute
 from tasks.feedback.database import FeedbackFile
 from tasks.feedback.guidelines import Guidelines
-from tasks.feedback.labels import LabelBook
+from tasks.feedback.labels import Completion, Label, LabelBook
 from tasks.posttrain.reward import RewardConfig, reward
+from tests.support.commands import crawl2chat_here
 from tests.support.page_server import PageServer, served_page
 from tests.support.tiny_models import finish
 
@@ -36,6 +36,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium"),
 ]
 PROMPTS = [f"what is {n} and the sky?" for n in range(20)]
+WIDE = {"COLUMNS": "300"}
 MODEL_NAMES = ("policy", "assistant")
 
 
@@ -104,9 +105,7 @@ def book(served: PageServer) -> LabelBook:
     return LabelBook(FeedbackFile(served.folder / "feedback.db"))
 
 
-def test_rankings_of_20_prompts_train_a_reward_model(
-    page: Any, served: PageServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rankings_of_20_prompts_train_a_reward_model(page: Any, served: PageServer, tmp_path: Path) -> None:
     part = enter(page, served, "Rank", "ada")
     add_prompts(part, PROMPTS)
     for number, prompt in enumerate(PROMPTS):
@@ -125,10 +124,8 @@ def test_rankings_of_20_prompts_train_a_reward_model(
     assert sum(len(set(label["ranks"])) < len(label["ranks"]) for label in labels) == 10
 
     exported = tmp_path / "rankings.jsonl"
-    with pytest.raises(SystemExit) as ended:
-        main(["labels", "export", str(exported), "--labels", str(served.folder / "feedback.db")])
-    assert ended.value.code == 0
-    assert "20 rankings by 1 people" in capsys.readouterr().out.replace("\n", " ")
+    shown = crawl2chat_here(WIDE, "labels", "export", str(exported), "--labels", str(served.folder / "feedback.db"))
+    assert "rankings: 20, people: 1, pairs: " in shown
     check_training(served, exported, Store(str(tmp_path / "store")))
 
 
@@ -144,6 +141,9 @@ def check_training(served: PageServer, rankings: Path, store: Store) -> None:
     assert made_of is not None
     assert made_of.config["sources"][0]["sha256"] == [content_hash(rankings)]
     assert (made_of.counts["labels"], made_of.counts["people"]) == (20, 1)
+    shown = crawl2chat_here(WIDE | {"CRAWL2CHAT_STORE": store.url}, "show", manifest.id, "--num", "0")
+    assert "rankings: 20, people: 1" in shown
+    assert f"rankings.jsonl sha256 {content_hash(rankings)[:12]}" in shown
     steps = read_lines(store.open(manifest.id, RewardModel).folder / "metrics.jsonl")
     assert len(steps) == 6
     assert all(0 < step["train/loss_nats"] < 3 for step in steps)
@@ -165,6 +165,8 @@ def test_ranking_is_corrected_and_agreement_appears(page: Any, served: PageServe
     part.get_by_text("who comes twice?").or_(part.get_by_text(PROMPTS[0], exact=True)).first.wait_for()
     first = part.locator(".rank-prompt .text").inner_text()
     cards(part).first.wait_for()
+    playwright.expect(part.get_by_label("Prompts", exact=True)).to_have_value("")
+    playwright.expect(cards(part).first).to_be_focused()
     page.keyboard.press("b")  # all bad alone is a ranking
     page.keyboard.press("Enter")
     playwright.expect(part.locator(".rank-prompt .text")).not_to_have_text(first)
@@ -197,23 +199,20 @@ def test_card_is_dragged_to_a_rank(page: Any, served: PageServer) -> None:
 
 def test_hostile_texts_stay_text(page: Any, served: PageServer) -> None:
     hostile = "<img src=x onerror=document.title='owned'> **bold** \u202edlrow"
+    labels = book(served)
+    labels.add_prompts([[{"role": "user", "content": hostile}]])
+    number = labels.file.rows("SELECT max(id) AS id FROM prompts")[0]["id"]
+    labels.add_completions(number, [Completion(f"{hostile} {n}", "policy", {}) for n in range(2)])
+    for other in range(1, number):  # so that it is the next one
+        if item := labels.item(other):
+            labels.add_completions(other, [Completion("a", "policy", {}), Completion("b", "policy", {})])
+            count = len(item.completions) or 2
+            labels.add_label(other, Label("dee", [1] * count, False, False), Guidelines.read())
     part = enter(page, served, "Rank", "dee")
-    write_lines(served.folder / "hostile.jsonl", [{"prompt": hostile}])
-    book(served).add_prompts([[{"role": "user", "content": hostile}]])
-    number = book(served).file.rows("SELECT max(id) AS id FROM prompts")[0]["id"]
-    answer = page.evaluate(
-        "([who, after]) => fetch('/feedback/rank/next', {method: 'POST', headers: {'Content-Type': 'application/json'},"
-        " body: JSON.stringify({who, after})}).then((r) => r.json())",
-        ["dee", number - 1],
-    )
-    assert answer["item"]["messages"][0]["content"] == hostile
-    while part.locator(".rank-prompt .text").inner_text() != hostile:
-        cards(part).first.wait_for()
-        before = part.locator(".rank-prompt .text").inner_text()
-        part.get_by_role("button", name="Skip").click()
-        playwright.expect(part.locator(".rank-prompt .text")).not_to_have_text(before)
+    wait_for_prompt(part, hostile)
+    assert hostile in cards(part).first.inner_text()
     assert "owned" not in page.title()
-    assert part.locator(".rank-prompt img").count() == 0
+    assert part.locator(".rank-prompt img, .rank-card img").count() == 0
 
 
 def test_arena_is_blind_until_the_vote(page: Any, served: PageServer) -> None:

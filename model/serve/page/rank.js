@@ -19,7 +19,7 @@ class RankRoom {
     this.visited = []; // numbers of the prompts that were shown, so that a ranking can be corrected
     this.isBusy = false;
     this.board = new Board(() => this.#update());
-    this.side = new RankSide(api, () => this.item ?? this.next(0)); // what is shown stays
+    this.side = new RankSide(api, () => (this.item ? this.board.focus() : this.next(0))); // what is shown stays
     this.person = nicknameField(() => this.start());
     this.prompt = h("div", { class: "card rank-prompt" });
     this.status = h("p", { role: "status", class: "rank-status" });
