@@ -149,7 +149,10 @@ def fill_rooms(visit: Visitor) -> Iterator[str]:
     playground = visit.enter("Playground")
     playground.get_by_label("Prompt").fill(PROMPT)
     playground.get_by_role("button", name="Score this text").click()
-    tokens_of(playground, "Your text").nth(3).click()
+    tokens_of(playground, "Your text").nth(6).click()
+    playground.get_by_role("group", name="Alternatives").get_by_role("listitem").nth(1).get_by_role("button").click()
+    wait_until_done(playground)
+    tokens_of(playground, "Your text").nth(9).click()
     yield "Playground"
     room = visit.enter("Tokens")
     room.get_by_role("article").first.wait_for()

@@ -115,6 +115,7 @@ export class Exploration {
       rest > 0.0005 && h("p", { class: "muted" }, `All other tokens together: ${percent(rest)}`),
     );
     this.alternatives.querySelector("ol button")?.focus({ preventScroll: true });
+    this.alternatives.scrollIntoView({ block: "nearest" });
   }
 
   #alternative(one, chosen, place) {

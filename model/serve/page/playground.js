@@ -18,7 +18,7 @@ class Playground {
     this.model = select([]);
     this.template = select(TEMPLATES.map(({ name }, place) => [place, name]), 0);
     this.template.addEventListener("change", () => this.#useTemplate());
-    this.prompt = h("textarea", { rows: 6, spellcheck: false, class: "mono" });
+    this.prompt = h("textarea", { rows: 3, spellcheck: false, class: "mono playground-prompt" });
     this.prompt.addEventListener("keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && this.complete());
     this.count = select(SIDE_BY_SIDE.map((number) => [number, number === 1 ? "1" : `${number} side by side`]), 1);
     this.results = h("div", { class: "explorations", role: "region", ariaLabel: "Completions" });
