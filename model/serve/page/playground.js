@@ -28,7 +28,7 @@ class Playground {
   }
 
   #build(root) {
-    const choices = h("div", { class: "columns" }, field("Model", this.model), field("Template", this.template), field("Completions", this.count));
+    const choices = h("div", { class: "columns playground-choices" }, field("Model", this.model), field("Template", this.template), field("Completions", this.count));
     const buttons = h(
       "div",
       { class: "row" },
