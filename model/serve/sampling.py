@@ -20,15 +20,15 @@ from model.serve.jobs import Alternative, Job, ScoredToken
 
 def next_tokens(logits: Tensor, jobs: Sequence[Job]) -> list[ScoredToken]:
     """One token per job: logits [B, V] in float32. Raises NonFiniteError if logits are NaN or infinite."""
-    best = logits.amax(-1)
-    check_finite(best)  # the greatest of a row with NaN is NaN
+    best = likeliest(logits)
+    check_finite(logits.gather(-1, best[:, None]))  # the greatest of a row with NaN is NaN
     changed = logits
     for place, job in enumerate(jobs):
         if job.mask is not None or job.sampling.changes_logits:
             if changed is logits:
                 changed = logits.clone()
             changed[place] = _constrained(changed[place], job)
-    tokens = likeliest(changed).tolist()
+    tokens = (best if changed is logits else likeliest(changed)).tolist()
     sampled = [place for place, job in enumerate(jobs) if job.sampling.temperature >= GREEDY_BELOW]
     for filters in {jobs[place].sampling.filters for place in sampled}:
         places = [place for place in sampled if jobs[place].sampling.filters == filters]

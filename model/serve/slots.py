@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.inference.cpu_kernels import CPUDecoder, missing_kernels
+from model.inference.cpu_kernels import CPUDecoder, MakeProduct, missing_kernels
 from model.inference.decoder import BLOCK_TOKENS, Decoder
 from model.network.transformer import Transformer
 
@@ -55,8 +55,12 @@ class Slots(Protocol):
 
 def make_slots(model: Transformer, num_rows: int, max_tokens: int) -> Slots:
     """The fastest cache for the model's device."""
-    is_cpu = model.model.embed_tokens.weight.device.type == "cpu"
-    return (CPUSlots if is_cpu and not missing_kernels() else PlainSlots)(model, num_rows, max_tokens)
+    from model.serve.small_slots import SmallSlots, is_small
+
+    weight = model.model.embed_tokens.weight
+    if weight.device.type != "cpu" or missing_kernels():
+        return PlainSlots(model, num_rows, max_tokens)
+    return (SmallSlots if is_small(model) else CPUSlots)(model, num_rows, max_tokens)
 
 
 def slots_needed(span: int, max_tokens: int) -> int:
@@ -67,8 +71,10 @@ def slots_needed(span: int, max_tokens: int) -> int:
 class CPUSlots(CPUDecoder):
     """Rows for the kernels of CPUDecoder: keys [R, J, K, S] and values [R, J, S, K] of each layer."""
 
-    def __init__(self, model: Transformer, num_rows: int, max_tokens: int) -> None:
-        super().__init__(model)
+    def __init__(
+        self, model: Transformer, num_rows: int, max_tokens: int, make_product: MakeProduct | None = None
+    ) -> None:
+        super().__init__(model, make_product)
         self.num_rows, self.max_tokens = num_rows, max_tokens
         self.span = 1
         self._allocate(num_rows)

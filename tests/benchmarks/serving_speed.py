@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.benchmarks.harness import machine, print_table, say
 
@@ -174,29 +174,46 @@ def transformers_speed(bundle: Path, prompts: Sequence[list[int]]) -> float:
     return statistics.median(speeds)
 
 
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def resident_bytes(pid: int) -> int:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def compare(bundle: Path, folder: Path, vocab_size: int) -> dict[str, dict[int, float]]:
-    """Median tokens a second of each server by the number of concurrent requests."""
-    speeds: dict[str, dict[int, list[float]]] = {}
+class Speed(NamedTuple):
+    """Of one server with so many requests at a time."""
+
+    tokens_per_second: float
+    tokens_per_cpu_second: float
+
+
+def compare(bundle: Path, folder: Path, vocab_size: int) -> dict[str, dict[int, Speed]]:
+    """Median speeds of each server by the number of concurrent requests."""
+    found: dict[tuple[str, int], list[Speed]] = {}
     with contextlib.ExitStack() as stack:
-        ports = {
-            "ours": stack.enter_context(server("--ours", str(bundle)))[0],
-            "llama.cpp, 1 thread": stack.enter_context(server("--theirs", str(folder), "1"))[0],
-            "llama.cpp, 2 threads": stack.enter_context(server("--theirs", str(folder), "2"))[0],
+        servers = {
+            "ours": stack.enter_context(server("--ours", str(bundle))),
+            "llama.cpp, 1 thread": stack.enter_context(server("--theirs", str(folder), "1")),
+            "llama.cpp, 2 threads": stack.enter_context(server("--theirs", str(folder), "2")),
         }
         for number in range(NUM_ROUNDS + 1):
-            for name, port in ports.items():
-                for concurrent in CONCURRENT:
-                    prompts = make_prompts(max(8, 3 * concurrent), vocab_size, seed=1000 * number + concurrent)
+            for concurrent in CONCURRENT:
+                for name, (port, pid) in servers.items():
+                    prompts = make_prompts(max(16, 4 * concurrent), vocab_size, seed=1000 * number + concurrent)
+                    before = cpu_seconds(pid)
                     speed = asyncio.run(Client(port).run(prompts, concurrent))
+                    used = max(cpu_seconds(pid) - before, 0.01)
                     if number:  # the first warms up
-                        speeds.setdefault(name, {}).setdefault(concurrent, []).append(speed)
+                        found.setdefault((name, concurrent), []).append(Speed(speed, len(prompts) * NUM_TOKENS / used))
             say(f"round {number} of {NUM_ROUNDS}")
-    return {name: {n: statistics.median(found) for n, found in by.items()} for name, by in speeds.items()}
+    return {
+        name: {n: Speed(*map(statistics.median, zip(*found[name, n], strict=True))) for n in CONCURRENT}
+        for name in servers
+    }
 
 
 def endurance(bundle: Path, vocab_size: int) -> list[tuple[object, ...]]:
@@ -243,10 +260,12 @@ def report(bundle: Path) -> None:
     rows = []
     for concurrent in CONCURRENT:
         mine = speeds["ours"][concurrent]
-        theirs = max(by[concurrent] for server_name, by in speeds.items() if server_name != "ours")
-        last = [f"{peer:,.0f}", f"{mine / peer:.2f}"] if concurrent == 16 else ["", ""]
-        rows.append((concurrent, f"{mine:,.0f}", f"{theirs:,.0f}", f"{mine / theirs:.2f}", *last))
-    headings = ["Concurrent requests", "crawl2chat serve", "llama.cpp", "Ratio", "transformers generate", "Ratio"]
+        others = [by[concurrent] for name, by in speeds.items() if name != "ours"]
+        theirs = Speed(*(max(values) for values in zip(*others, strict=True)))
+        last = [f"{peer:,.0f}", f"{mine.tokens_per_second / peer:.2f}"] if concurrent == 16 else ["", ""]
+        ratios = [f"{a:,.0f} / {b:,.0f} = {a / b:.2f}" for a, b in zip(mine, theirs, strict=True)]
+        rows.append((concurrent, *ratios, *last))
+    headings = ["Requests at a time", "Tokens a second, ratio to llama.cpp", "Per CPU second", "transformers", "Ratio"]
     title = f"Serving: tokens a second, prompts of {NUM_PROMPT} tokens, {NUM_TOKENS} new tokens"
     print_table(title, headings, rows, machine())
     print_table(

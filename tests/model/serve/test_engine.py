@@ -13,10 +13,11 @@ from model.inference.decoder import Decoder
 from model.inference.generate import generate
 from model.network.transformer import Transformer
 from model.serve import engine as engine_module
-from model.serve import slots
+from model.serve import slots, small_slots
 from model.serve.engine import Engine
 from model.serve.errors import ApiError
 from model.serve.jobs import Job
+from model.serve.small_slots import SmallSlots
 from tests.support.served_models import finished, make_job, plain_logprobs, write_sharp_model
 
 MAX_TOKENS = 128
@@ -27,10 +28,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Transformer:
     return write_sharp_model(tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture(params=["cpu kernels", "plain"])
+@pytest.fixture(params=["small", "cpu kernels", "plain"])
 def engine(model: Transformer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     if request.param == "plain":
         monkeypatch.setattr(slots, "missing_kernels", lambda: "for the test")
+    if request.param == "cpu kernels":
+        monkeypatch.setattr(small_slots, "is_small", lambda model: False)
     made = Engine(model, max_tokens=MAX_TOKENS, max_running=6, max_waiting=100, num_threads=1)
     yield made
     made.close()
@@ -142,6 +145,9 @@ def test_full_queue_refuses_all_jobs_of_a_request(engine: Engine) -> None:
 
 
 def test_cache_grows_for_a_long_row_and_shrinks_again(engine: Engine) -> None:
+    if isinstance(engine.slots, SmallSlots):
+        assert engine.slots.num_slots == MAX_TOKENS  # made once
+        return
     finished(engine, make_job(prompts(1)[0], max_tokens=10))
     before = engine.slots.num_slots
     finished(engine, make_job([1] * 60, max_tokens=60))
