@@ -119,4 +119,5 @@ def show(file: FileOption = "") -> None:
     console.print(
         f"{agreed.num_prompts:,} prompts ranked by several people: Krippendorff's alpha {alpha}; pairs: {pairs}",
         highlight=False,
+        soft_wrap=True,
     )

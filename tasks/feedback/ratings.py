@@ -58,8 +58,8 @@ def rate(votes: Sequence[Vote], num_resamples: int = 200, seed: int = 0) -> list
     num_votes = (wins + wins.T).sum(1).round().astype(int).tolist()
     ends = np.percentile(_resampled(models, votes, num_resamples, seed), [2.5, 97.5], axis=0).T.tolist()
     ratings = [
-        Rating(model, rating, *(interval if count >= MIN_VOTES else (None, None)), count)
-        for model, rating, interval, count in zip(models, points, ends, num_votes, strict=True)
+        Rating(model, rating, low if count >= MIN_VOTES else None, high if count >= MIN_VOTES else None, count)
+        for model, rating, (low, high), count in zip(models, points, ends, num_votes, strict=True)
     ]
     return sorted(ratings, key=lambda rating: -rating.points)
 
