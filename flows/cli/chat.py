@@ -43,7 +43,7 @@ def chat(
     """Talk with the model. Ends with an empty line or Ctrl-D."""
     # The exported bundle: what is tried here is what inference engines load.
     talk = _open_chat(recipe, "export", temperature, seed)
-    offered = _open_tools(recipe, search_url, search_allows_private) if tools else None
+    offered = open_tools(recipe, search_url, search_allows_private) if tools else None
     messages: list[dict[str, Any]] = [{"role": "system", "content": offered.system_prompt()}] if offered else []
     # The whole conversation goes to the model each time; what does not fit into its sequence is left out there, and
     # reported by `talk.notice`.
@@ -82,7 +82,7 @@ def _open_chat(recipe: str, stage: str, temperature: float, seed: int) -> "Chat"
     return Chat(checkpoint.folder, tokenizer.folder / "tokenizer.json", temperature=temperature, seed=seed)
 
 
-def _open_tools(recipe: str, search_url: str, allows_private: bool) -> "Tools":
+def open_tools(recipe: str, search_url: str, allows_private: bool) -> "Tools":
     """The tools of a conversation; what is missing is reported and left out."""
     from flows.cli.search import open_index
     from model.tools.python import LACKS, find_room

@@ -21,6 +21,7 @@ from flows.cli.console import errors
 from flows.cli.deploy import deploy
 from flows.cli.gc import gc
 from flows.cli.infra import infra
+from flows.cli.labels import labels
 from flows.cli.plan import plan
 from flows.cli.recipe import recipe
 from flows.cli.reconcile import reconcile, worker
@@ -29,6 +30,7 @@ from flows.cli.run import run
 from flows.cli.scaling import scaling
 from flows.cli.search import search
 from flows.cli.seeds import seeds
+from flows.cli.serve import serve
 from flows.cli.show import show
 from flows.cli.show_mask import show_mask
 from flows.cli.stages import stages
@@ -54,11 +56,12 @@ app = typer.Typer(
     help="From raw Common Crawl WARC files to a chat assistant, stage by stage.",
 )
 COMMANDS = (
-    run, scaling, seeds, stages, recipe, show, show_mask, search, trace, report, chat, complete, plan, deploy, worker, reconcile, gc,
+    run, scaling, seeds, stages, recipe, show, show_mask, search, trace, report, chat, complete, serve, plan, deploy, worker, reconcile, gc,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(infra, name="infra")
+app.add_typer(labels, name="labels")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -37,6 +37,7 @@ SHOWN_FILES = 20
 NEXT = """
 What to do next
   crawl2chat chat{whose}                              talk with the model
+  crawl2chat serve {recipe}                        a web page to try it, at http://127.0.0.1:8000
   crawl2chat complete "The river"{whose}              let the base model continue a text
   crawl2chat run {again} --force sft              run one stage again
   crawl2chat run {elsewhere} --input 'my/*.warc.gz'   your own web archive files
@@ -139,7 +140,7 @@ def say_next(
     read = [("--input", path) for path in inputs] + [("--max-files", str(max_files))] * bool(max_files)
     elsewhere, again = (shlex.join([source, *chain.from_iterable(options)]) for options in (given, given + read))
     whose = "" if recipe_name == "tiny" else f" --recipe {recipe_name}"
-    say(NEXT.format(again=again, elsewhere=elsewhere, whose=whose))
+    say(NEXT.format(again=again, elsewhere=elsewhere, whose=whose, recipe=recipe_name))
 
 
 def report_damage(documents: Artifact) -> None:

@@ -119,6 +119,24 @@ def _climb(tree: Tree, manifest: Manifest, store: Store, seen: set[str]) -> None
             tree.add(f"[dim]{escape(file['url'])}[/]")
         if len(files) > SHOWN_FILES:
             tree.add(f"[dim]and {len(files) - SHOWN_FILES} more files[/]")
+    for line in itertools.islice(_source_lines(manifest), SHOWN_FILES):
+        tree.add(f"[dim]{escape(line)}[/]")
+
+
+def _source_lines(manifest: Manifest) -> Iterator[str]:
+    """What chat data was read from: how much people ranked, and files with the hash of their content."""
+    if "labels" in manifest.counts and not manifest.inputs:
+        yield f"rankings: {manifest.counts['labels']:,}, people: {manifest.counts.get('people', 0):,}"
+    sources = manifest.config.get("sources")
+    # A manifest of another version, or from elsewhere, may have anything there.
+    for source in sources if isinstance(sources, list) else []:
+        if (
+            isinstance(source, dict)
+            and isinstance(source.get("paths"), list)
+            and isinstance(source.get("sha256"), list)
+        ):
+            named = zip(source["paths"], source["sha256"], strict=False)
+            yield from (f"{path} sha256 {str(digest)[:12]}" for path, digest in named)
 
 
 def peek(artifact: Artifact, store: Store, num: int) -> Iterator[RenderableType]:

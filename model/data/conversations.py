@@ -5,6 +5,7 @@ Reads JSON Lines. Writes nothing. Conversations are packed whole, several in a s
 dropped if one side does not fit: cropped, it would lose the end at which the reward is read.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -88,9 +89,13 @@ class PreferencePairs(Shuffled):
         self.sequence_tokens = sequence_tokens
         self.paths = list(paths)
         self.pad = tokenizer.pad
-        pairs = [_render_pair(record, tokenizer) for path in paths for record in read_lines(path)]
+        records = [record for path in paths for record in read_lines(path)]
+        pairs = [_render_pair(record, tokenizer) for record in records]
         # T, not T + 1: a reward model has no targets to shift by.
-        self._pairs = [pair for pair in pairs if max(map(len, pair)) <= sequence_tokens]
+        fits = [max(map(len, pair)) <= sequence_tokens for pair in pairs]
+        self._pairs = list(itertools.compress(pairs, fits))
+        # The pairs of a ranking share a weight of 1; others have 1 each (tasks/conversations/formats/rankings.py).
+        self._weights = list(itertools.compress((record.get("weight", 1.0) for record in records), fits))
         # Dropped, not cropped: see the module's docstring.
         self._num_dropped = len(pairs) - len(self._pairs)
         if not self._pairs:
@@ -106,13 +111,14 @@ class PreferencePairs(Shuffled):
         return self.paths
 
     def fetch(self, indices: Indices) -> Pairs:
-        """Pairs by number: tokens [2 B, T], lengths [2 B]."""
+        """Pairs by number: tokens [2 B, T], lengths [2 B], weights [B]."""
         sides = [side for index in indices.tolist() for side in self._pairs[index]]
         # Padded to T in every microbatch: a compiled objective sees one shape.
         tokens = np.full((len(sides), self.sequence_tokens), self.pad, np.int64)
         for row, side in enumerate(sides):
             tokens[row, : len(side)] = side
-        return Pairs(torch.from_numpy(tokens), torch.tensor([len(side) for side in sides]))
+        weights = torch.tensor([self._weights[index] for index in indices.tolist()], dtype=torch.float32)
+        return Pairs(torch.from_numpy(tokens), torch.tensor([len(side) for side in sides]), weights)
 
     def counts(self) -> dict[str, int]:
         """Records, and what was dropped, cropped or padded."""

@@ -37,6 +37,7 @@ PASS_TOKENS = 1024  # tokens of prompts that are read at once, about
 
 # A multiplication by a fixed matrix: x [N, I] -> [N, O].
 Product = Callable[[Tensor], Tensor]
+MakeProduct = Callable[[Tensor], Product]  # of a matrix [O, I]
 WeightedSums = Callable[[Tensor, Tensor], Tensor]  # weights [B, H, I], tables [B, J, I, O] -> a view of [B, H, O]
 
 
@@ -64,7 +65,7 @@ def missing_kernels() -> str:
     # Two heads read each table below, so that grouped-query attention is tried too.
     try:
         # Compared, not only called: a private operator may change its meaning without an error.
-        is_same = torch.allclose(_packed_product(matrix)(x), x @ matrix.T, atol=1e-5)
+        is_same = torch.allclose(packed_product(matrix)(x), x @ matrix.T, atol=1e-5)
         sums = _weighted_sums(4, 2, 5)(weights, tables).reshape(2, 2, 2, 8)
         is_same &= torch.allclose(sums, weights.view(2, 2, 2, 5) @ tables, atol=1e-5)
     except (AttributeError, RuntimeError, TypeError, NotImplementedError) as error:
@@ -90,16 +91,17 @@ class CPUDecoder(Decoder):
     """The same as Decoder. The keys of a layer are [B, J, K, S], so that a bag sums them over K."""
 
     @torch.no_grad()
-    def __init__(self, model: Transformer) -> None:
+    def __init__(self, model: Transformer, make_product: MakeProduct | None = None) -> None:
+        make_product = make_product or _product
         super().__init__(model)
         config = self.config
         self.is_half = self.embedding.dtype != torch.float32
         # The fused and packed matrices are a second copy of all weights, 4 bytes a parameter in float32, besides the caller's model.
-        self.layers = [_fuse_layer(layer, config) for layer in cast(Iterable[Layer], model.model.layers)]
+        self.layers = [_fuse_layer(layer, config, make_product) for layer in cast(Iterable[Layer], model.model.layers)]
         head = self.embedding if config.tie_embeddings else model.lm_head.weight
         # The copies suffice. Without this the decoder would keep a model alive that its caller has dropped.
         del self.model
-        self.head = _after_norm(model.model.norm.weight, head)  # [N, D] -> [N, V]
+        self.head = _after_norm(make_product, model.model.norm.weight, head)  # [N, D] -> [N, V]
         self.floor, self.head_floor = (
             torch.tensor(math.sqrt(width * config.norm_eps)) for width in (config.width, config.head_width)
         )
@@ -248,28 +250,29 @@ def _bags(num_tables: int, num_readers: int, num_rows: int) -> tuple[Tensor, Ten
     return rows.flatten(), torch.arange(0, rows.numel(), num_rows)
 
 
-def _after_norm(norm: Tensor, *matrices: Tensor) -> Product:
+def _after_norm(make_product: MakeProduct, norm: Tensor, *matrices: Tensor) -> Product:
     """The product with matrices [.., D] whose input is a norm with weights [D]. It takes what `_unit` returns."""
     # W (norm * x) = (W norm) x, column by column. sqrt(D) is the factor between dividing by a length and by a root mean square.
-    return _product(torch.cat(matrices) * (norm * math.sqrt(len(norm))))
+    return make_product(torch.cat(matrices) * (norm * math.sqrt(len(norm))))
 
 
 def _product(matrix: Tensor) -> Product:
     """x [N, I] -> x @ matrix.T in float32 for a matrix [O, I]."""
     if matrix.dtype == torch.float32:
-        return _packed_product(matrix)
+        return packed_product(matrix)
     transposed = matrix.t().contiguous()
     return lambda x: (x.to(transposed.dtype) @ transposed).float()
 
 
-def _packed_product(matrix: Tensor) -> Product:
+def packed_product(matrix: Tensor) -> Product:
+    """x [N, I] -> x @ matrix.T for a float32 matrix [O, I], which is packed for oneDNN."""
     # PASS_TOKENS is a hint of the number of rows, for which oneDNN picks the layout.
     packed = torch.ops.mkldnn._reorder_linear_weight(matrix, PASS_TOKENS)
     multiply = torch.ops.mkldnn._linear_pointwise.default
     return lambda x: cast(Tensor, multiply(x, packed, None, "none", [], ""))
 
 
-def _fuse_layer(layer: Layer, config: ModelConfig) -> FusedLayer:
+def _fuse_layer(layer: Layer, config: ModelConfig, make_product: MakeProduct) -> FusedLayer:
     attention, mlp, K = layer.self_attn, layer.mlp, config.head_width
     query, key = (_paired(part.weight, K) for part in (attention.q_proj, attention.k_proj))
     qk_norm = None
@@ -284,11 +287,11 @@ def _fuse_layer(layer: Layer, config: ModelConfig) -> FusedLayer:
         # Without QK-norm attention's 1 / sqrt(K) goes into the queries' weights.
         query = query / math.sqrt(K)
     return FusedLayer(
-        _after_norm(layer.input_layernorm.weight, query, key, attention.v_proj.weight),
+        _after_norm(make_product, layer.input_layernorm.weight, query, key, attention.v_proj.weight),
         qk_norm,
-        _product(attention.o_proj.weight),
-        _after_norm(layer.post_attention_layernorm.weight, mlp.gate_proj.weight, mlp.up_proj.weight),
-        _product(mlp.down_proj.weight),
+        make_product(attention.o_proj.weight),
+        _after_norm(make_product, layer.post_attention_layernorm.weight, mlp.gate_proj.weight, mlp.up_proj.weight),
+        make_product(mlp.down_proj.weight),
     )
 
 

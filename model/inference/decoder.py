@@ -101,9 +101,13 @@ class Decoder:
         """tokens [B] at positions [B] -> logits [B, V]."""
         return self._forward(tokens[:, None], positions[:, None], torch.zeros_like(positions))
 
-    def _forward(self, tokens: Tensor, positions: Tensor, last: Tensor) -> Tensor:
-        """tokens [B, T] at positions [B, T] -> logits [B, V] after token `last` [B] of each row."""
-        rows = torch.arange(len(tokens), device=tokens.device)
+    def _forward(self, tokens: Tensor, positions: Tensor, last: Tensor, cache_rows: Tensor | None = None) -> Tensor:
+        """tokens [B, T] at positions [B, T] -> logits [B, V] after token `last` [B] of each row, or [B, N, V] after tokens [B, N].
+
+        `cache_rows` [B]: where the rows lie in the cache, if it has more of them than are computed.
+        """
+        numbers = torch.arange(len(tokens), device=tokens.device)
+        rows = numbers if cache_rows is None else cache_rows
         slots = torch.arange(self.span, device=tokens.device)
         # Slot s holds position s, so a comparison is all of causality, for reading and for steps. While prompts of T tokens are read
         # the mask takes B T^2 bytes: 268 MB for 64 prompts of 2,048 tokens.
@@ -118,12 +122,14 @@ class Decoder:
             self.keys[number][rows[:, None], :, positions] = key.transpose(1, 2)
             self.values[number][rows[:, None], :, positions] = value.transpose(1, 2)
             cached = self.keys[number][:, :, : self.span], self.values[number][:, :, : self.span]
+            if cache_rows is not None:
+                cached = cached[0][rows], cached[1][rows]
             y = F.scaled_dot_product_attention(query, *cached, attn_mask=mask, enable_gqa=attention.is_grouped)
             x = x + attention.o_proj(y.transpose(1, 2).flatten(2))
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         # The head is the largest matrix of a small model: it is applied to the wanted tokens alone. Logits of all of them would take
         # 600 MB for a prompt of 1,000 tokens with Qwen3's vocabulary of 151,936.
-        return self.model.head(self.model.model.norm(x[rows, last]))
+        return self.model.head(self.model.model.norm(x[numbers.view(-1, *[1] * (last.dim() - 1)), last]))
 
     def _heads(self, attention: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, D] -> queries [B, H, T, K], keys and values [B, J, T, K], without positions."""

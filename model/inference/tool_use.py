@@ -54,7 +54,7 @@ class ToolReply:
         return self.turns[-1].text.strip() if self.turns else ""
 
 
-class _Conversation:
+class ToolConversation:
     """A reply in the making. `tokens`: the context that the next turn follows."""
 
     def __init__(
@@ -132,7 +132,7 @@ def stream_reply(
     limits: ToolLimits,
 ) -> Generator[str | ToolStep, None, ToolReply]:
     """Yields the text of the assistant's turns in pieces, and each call with its result. Returns the whole reply."""
-    talk = _Conversation(tokenizer, prompt, tools, limits, config.max_new_tokens)
+    talk = ToolConversation(tokenizer, prompt, tools, limits, config.max_new_tokens)
     while not talk.is_done:
         hidden = tokenizer.special[TOOL_START]  # what follows is a call, and shown as a step
         completion = yield from stream(
@@ -167,7 +167,7 @@ def converse(
     limits: ToolLimits,
 ) -> list[ToolReply]:
     """The same with any sampler: `sample(contexts, round)` gives the next turn of each, at most `max_new_tokens` long."""
-    talks = [_Conversation(tokenizer, prompt, tools, limits, max_new_tokens) for prompt in prompts]
+    talks = [ToolConversation(tokenizer, prompt, tools, limits, max_new_tokens) for prompt in prompts]
     number = 0
     while waiting := [talk for talk in talks if not talk.is_done]:
         completions = sample([talk.tokens for talk in waiting], number)
@@ -178,6 +178,6 @@ def converse(
     return [talk.reply for talk in talks]
 
 
-def _of_turn(config: GenerateConfig, talk: _Conversation) -> GenerateConfig:
+def _of_turn(config: GenerateConfig, talk: ToolConversation) -> GenerateConfig:
     """The settings of the next turn: with another seed, or every turn would be sampled with the same random numbers."""
     return config.model_copy(update={"seed": config.seed + len(talk.reply.turns)})

@@ -118,6 +118,11 @@ class ChatTokenizer:
         """Read a tokenizer.json."""
         return cls(tokenizers.Tokenizer.from_file(str(path)))
 
+    @property
+    def encoder(self) -> tokenizers.Tokenizer:
+        """The encoder of the tokenizers library."""
+        return self._encoder
+
     def encode(self, text: str) -> list[int]:
         """Tokens of a text, never special ones. A lone surrogate becomes U+FFFD."""
         return list(self._encoder.encode(_encodable(text), add_special_tokens=False).ids)

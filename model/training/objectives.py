@@ -67,24 +67,28 @@ class LanguageObjective(nn.Module):
 
 
 class RewardObjective(nn.Module):
-    """The chosen completion of a pair gets the higher reward. Validated by the fraction of pairs in which it does."""
+    """The chosen completion of a pair gets the higher reward. Validated by the fraction of pairs in which it does.
+
+    Pairs count by their weight. InstructGPT puts all pairs of a ranking into one batch element, whose mean they are; here they are
+    drawn one by one, each with the weight that it has in that mean, so that batches keep one shape.
+    """
 
     def __init__(self, model: RewardModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens [2 B, T], lengths [2 B], chosen and rejected in turn -> the sum to minimise, and the summed nats."""
-        nats = self.measure(tokens, lengths)[0]
+    def forward(self, tokens: Tensor, lengths: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens [2 B, T], lengths [2 B], chosen and rejected in turn, weights [B] -> the sum to minimise, and the summed nats."""
+        nats = self.measure(tokens, lengths, weights)[0]
         return nats, nats
 
-    def measure(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed nats, and pairs whose chosen completion has the higher reward."""
+    def measure(self, tokens: Tensor, lengths: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed nats, and the weight of the pairs whose chosen completion has the higher reward."""
         # Both sides are rows of one batch, see `Pairs`: chosen at even places, rejected at odd ones.
         rewards = self.model(tokens, lengths)
         chosen, rejected = rewards[0::2], rewards[1::2]
         # Equal rewards count as wrong: a model whose head is still 0 has an accuracy of 0, not of 1.
-        return losses.pairwise_loss(chosen, rejected).sum(), (chosen > rejected).sum()
+        return (weights * losses.pairwise_loss(chosen, rejected)).sum(), (weights * (chosen > rejected)).sum()
 
     @staticmethod
     def report(nats: float, num_right: float, num_learned: float) -> Metrics:
@@ -128,6 +132,5 @@ def measures(
 
 
 def num_learned(microbatch: Microbatch) -> float:
-    """The number of terms in a microbatch's loss: learned tokens, or pairs."""
-    # A pair has two rows.
-    return float(microbatch.mask.sum()) if isinstance(microbatch, Packed) else len(microbatch.lengths) / 2
+    """The number of terms in a microbatch's loss: learned tokens, or pairs by their weight."""
+    return float((microbatch.mask if isinstance(microbatch, Packed) else microbatch.weights).sum())

@@ -21,7 +21,9 @@ from model.errors import UserError
 from model.files import write_lines
 from tasks.artifacts.manifest import Artifact, Conversations, Preferences, Probes, Prompts, Questions
 from tasks.artifacts.step import Outcome, Step
+from tasks.conversations.formats.rankings import count_labels
 from tasks.conversations.identity import SAMPLE, content_hash, find_files, stated_format
+from tasks.conversations.json_lines import read_values
 from tasks.conversations.persona import BUILTIN, IDENTITY, identity_conversations, read_persona
 from tasks.conversations.readers import BadLine, Read, Sides, check_source, mixed, read_files, split
 from tasks.execution.context import StageContext
@@ -262,7 +264,15 @@ def _write_split(kind: type[Record], compose: Compose, ctx: StageContext, config
         "train_records": write_lines(ctx.folder / "train.jsonl", map(normal_form, train)),
         "validation_records": write_lines(ctx.folder / "validation.jsonl", map(normal_form, validation)),
     }
-    return Outcome(counts | _dropped(sides) | _name_bad_lines(ctx, found))
+    labels = _count_labels(config) if kind is Preference else {}
+    return Outcome(counts | _dropped(sides) | _name_bad_lines(ctx, found) | labels)
+
+
+def _count_labels(config: ChatDataConfig) -> dict[str, int]:
+    """How many rankings by how many people the files hold, so that the lineage of a reward model names them."""
+    files = [Path(path) for source in config.sources for path in source.paths]
+    # Lines that cannot be parsed are named elsewhere.
+    return count_labels(value for file in files for _, value in read_values(file, lambda *_: None))
 
 
 def _dropped(sides: Iterable[Sides]) -> dict[str, int]:

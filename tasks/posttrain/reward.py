@@ -4,10 +4,12 @@ Reads the SFTModel that it is initialised from, the Tokenizer and Preferences; w
 score is read at the token that ends the completion. The loss is -log sigmoid(score(chosen) - score(rejected)), the Bradley-Terry model
 (1952) as in InstructGPT (Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, section 3.5).
 
-Departure: one pair for each prompt. InstructGPT ranks 4 to 9 completions of a prompt and puts all their pairs into one batch element.
+Pairs come one by one, or from rankings of several completions (`crawl2chat labels export`), whose pairs share a weight of 1.
+
+Departure: InstructGPT puts all pairs of a ranking into one batch element. Here they are drawn one by one with their weights.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
@@ -63,6 +65,10 @@ def train_reward_model(ctx: StageContext, config: RewardConfig, inputs: RewardIn
         initial_weights=str(inputs.assistant.folder),
         output=str(ctx.folder),
     )
-    return train(
+    outcome = train(
         ctx, "model.training.loop", settings, num_steps=config.train.num_steps, num_ranks=config.train.num_ranks
     )
+    # How much of people is in it: the first question about a reward model.
+    given = inputs.preferences.manifest.counts
+    labels = {name: given[name] for name in ("labels", "people") if name in given}
+    return replace(outcome, counts=outcome.counts | labels)

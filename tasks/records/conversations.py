@@ -12,7 +12,14 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import FailFast, Field, field_validator, model_validator
+from pydantic import (
+    FailFast,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from tasks.records.messages import Message as Message  # noqa: PLC0414 - exported: a record consists of messages
 from tasks.records.messages import Record, Text, check_turns
@@ -67,11 +74,15 @@ class _Asked(Record):
 
 
 class Preference(_Asked):
-    """Two completions of one prompt, the better first. `kind` ends in the fault of the worse one, where that is known."""
+    """Two completions of one prompt, the better first. `kind` ends in the fault of the worse one, where that is known.
+
+    `weight`: how much the pair counts in the reward model's loss; the pairs of one ranking share a weight of 1.
+    """
 
     chosen: Text
     rejected: Text
     kind: Text = ""
+    weight: float = Field(1.0, ge=1e-6, le=1e3, strict=True)  # bounds within which float32 keeps every term
 
     @field_validator("chosen")
     @classmethod
@@ -80,6 +91,12 @@ class Preference(_Asked):
         if not chosen.strip():
             raise mistake("", "is blank", "write the better completion, or remove the record")
         return chosen
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # The default is left out: nearly all pairs are no part of a ranking.
+        values: dict[str, Any] = serialize(self)
+        return {name: value for name, value in values.items() if name != "weight" or value != 1}
 
     @property
     def is_tie(self) -> bool:

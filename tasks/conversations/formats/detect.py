@@ -6,7 +6,7 @@ Reads and writes nothing. A file may mix formats. Where the keys do not decide, 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tasks.conversations.formats import instructions, messages, trees
+from tasks.conversations.formats import instructions, messages, rankings, trees
 from tasks.conversations.formats.parts import FormatError, Values
 from tasks.records.conversations import Conversation, Preference, Prompt
 from tasks.records.messages import Record
@@ -47,6 +47,7 @@ def _never(value: Mapping[str, Any]) -> bool:
 
 # In the order in which they are tried: a later one may have the keys of an earlier one too.
 FORMATS: dict[str, Format] = {
+    "rankings": Format(rankings.is_ranking, None, rankings.ranking_preferences, rankings.ranking_prompts),
     "messages": Format(_has("messages"), messages.openai_conversations, messages.openai_preferences, _itself),
     "openai_preferences": Format(_has("input", "preferred_output"), None, messages.openai_preferences),
     "sharegpt": Format(_has("conversations"), messages.sharegpt_conversations, messages.sharegpt_preferences),

@@ -1,6 +1,7 @@
 """The command: what it prints on any terminal, and how it ends."""
 
 import errno
+import inspect
 import io
 import os
 import re
@@ -14,6 +15,8 @@ from rich.text import Text
 
 from flows.cli import main as cli
 from flows.cli.console import SafeConsole, encodable, recipe_name, visible
+from flows.cli.run import say_next
+from flows.cli.serve import serve
 from flows.recipes import RECIPES
 from model.errors import UserError
 from tasks.artifacts.store import Store
@@ -159,3 +162,10 @@ def test_commands_work_where_the_output_is_ascii(tmp_path: Path) -> None:
     listed = crawl2chat("stages", "tiny", LC_ALL="C", PYTHONIOENCODING="ascii", CRAWL2CHAT_STORE=str(tmp_path))
     assert listed.returncode == 0, listed.stderr
     assert b"missing" in listed.stdout
+
+
+def test_run_ends_with_the_command_and_the_address_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    say_next("tiny", "tiny", [], 0, [], "")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "crawl2chat serve" in line]
+    assert line.split()[:3] == ["crawl2chat", "serve", "tiny"]
+    assert line.endswith(f" http://127.0.0.1:{inspect.signature(serve).parameters['port'].default}")

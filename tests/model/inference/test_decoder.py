@@ -136,9 +136,9 @@ def _raise(*_: object) -> None:
     [
         ("torch.backends.mkldnn.is_available", lambda: False, "oneDNN is missing"),
         ("model.inference.cpu_kernels._has_fbgemm", lambda: False, "FBGEMM is missing"),
-        ("model.inference.cpu_kernels._packed_product", _raise, "a private operator has changed"),
+        ("model.inference.cpu_kernels.packed_product", _raise, "a private operator has changed"),
         (
-            "model.inference.cpu_kernels._packed_product",
+            "model.inference.cpu_kernels.packed_product",
             lambda matrix: lambda x: 2 * x @ matrix.T,
             "gives other results",
         ),

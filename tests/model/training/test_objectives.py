@@ -126,11 +126,11 @@ def test_reward_of_a_padded_pair_is_that_of_each_side_alone(tmp_path: Path, toke
     model = RewardModel(tiny_config(tokenizer.vocab_size))
     initialize(model, seed=1)
     torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(2))
-    tokens, lengths = pairs.fetch(np.arange(4))
+    tokens, lengths, weights = pairs.fetch(np.arange(4))
     with torch.no_grad():
         together = model(tokens, lengths)
         apart = [model(row[None, :length], length[None]) for row, length in zip(tokens, lengths, strict=True)]
-        loss = RewardObjective(model)(tokens, lengths)[1]
+        loss = RewardObjective(model)(tokens, lengths, weights)[1]
     torch.testing.assert_close(together, torch.cat(apart), atol=1e-5, rtol=0)
     expected = -torch.nn.functional.logsigmoid(torch.cat(apart[0::2]) - torch.cat(apart[1::2])).sum()
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)

@@ -1,0 +1,162 @@
+"""What a client may send, field by field, in OpenAI's shapes, with vLLM's names for what OpenAI does not have.
+
+Reads and writes nothing. A field that is null has its default, as in OpenAI's API. An unknown field is refused, so that no setting that was
+misspelt is ignored; those that change nothing here are accepted.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, field_validator, model_validator
+
+# Fields of OpenAI's API about accounts, storage and billing. A client library may send them.
+IGNORED = {
+    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+    "suffix", "do_sample", "modalities", "verbosity", "reasoning_effort",
+}  # fmt: skip
+MAX_STOPS, MAX_STOP_CHARACTERS, MAX_BIASES, MAX_N, MAX_CHOICES = 16, 256, 1024, 64, 256
+
+Token = Annotated[int, Field(ge=0, lt=2**31)]
+# FailFast: a list of a million wrong values would make as many errors, a kilobyte each.
+Tokens = Annotated[list[Token], FailFast()]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+
+
+class Body(BaseModel):
+    """A request: unknown fields and numbers that are not finite are refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None and name not in IGNORED}
+
+
+class StreamOptions(Body):
+    """What a stream has besides the pieces."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class JsonSchema(Body):
+    """A JSON schema with a name."""
+
+    name: str = ""
+    description: str = ""
+    strict: bool = True
+    json_schema: dict[str, Any] = Field({}, alias="schema")
+
+
+class ResponseFormat(Body):
+    """What the output must be."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: JsonSchema = JsonSchema()
+
+
+class SamplingBody(Body):
+    """What both kinds of completion share."""
+
+    model: str = Field("", max_length=256)
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    n: int = Field(1, ge=1, le=MAX_N)
+    temperature: float = Field(1.0, ge=0, le=10)
+    top_p: float = Field(1.0, ge=0, le=1)
+    top_k: int = Field(0, ge=-1, lt=2**31)
+    min_p: float = Field(0.0, ge=0, le=1)
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    logit_bias: dict[Annotated[int, Field(ge=0, lt=2**31)], Annotated[float, Field(ge=-100, le=100)]] = Field(
+        {}, max_length=MAX_BIASES
+    )
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] = []
+    stop_token_ids: list[Token] = Field([], max_length=MAX_STOPS)
+    ignore_eos: bool = False
+    response_format: ResponseFormat = ResponseFormat()
+    guided_choice: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field([], max_length=MAX_CHOICES)
+    guided_json: dict[str, Any] | None = None
+    return_token_ids: bool = False
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop strings."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop
+
+
+def is_tokens(value: Any) -> bool:
+    """Whether a value is a list of token ids that is not empty."""
+    return isinstance(value, list) and bool(value) and all(type(token) is int and 0 <= token < 2**31 for token in value)
+
+
+class CompletionBody(SamplingBody):
+    """POST /v1/completions."""
+
+    prompt: Any
+    max_tokens: int = Field(16, ge=0, lt=2**31)
+    best_of: int = Field(0, ge=0, le=MAX_N)
+    echo: bool = False
+    logprobs: int | None = Field(None, ge=0, le=20)
+    add_bos: bool = True
+    use_beam_search: bool = False
+    length_penalty: float = Field(1.0, ge=-10, le=10)
+
+    @field_validator("prompt")
+    @classmethod
+    def _check_prompt(cls, prompt: Any) -> Any:
+        # By hand: pydantic would try each branch of a union on each element, and report an error for each.
+        if isinstance(prompt, str) or is_tokens(prompt):
+            return prompt
+        if isinstance(prompt, list) and (all(isinstance(one, str) for one in prompt) or all(map(is_tokens, prompt))):
+            return prompt
+        raise ValueError("give a text, a list of token ids, or a list of either")
+
+
+class Message(Body):
+    """A turn. Content may be a list of text parts."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    role: str = Field(max_length=64)
+    content: str | list[dict[str, Any]] = ""
+    tool_calls: list[dict[str, Any]] = []
+    weight: Literal[0, 1] = 1  # 0: of /tokenize, an assistant's turn that is not learned
+
+
+class ChatBody(SamplingBody):
+    """POST /v1/chat/completions."""
+
+    messages: list[Message] = Field(min_length=1, max_length=4096)
+    max_tokens: int = Field(256, ge=1, lt=2**31)
+    max_completion_tokens: int = Field(0, ge=0, lt=2**31)
+    logprobs: bool = False
+    top_logprobs: int = Field(0, ge=0, le=20)
+    tools: list[dict[str, Any]] = Field([], max_length=64)
+    tool_choice: Literal["auto", "none", "required"] | dict[str, Any] = "auto"
+    parallel_tool_calls: bool = True
+    server_tools: bool | list[str] = False
+    truncate: bool = False
+
+
+class TokenizeBody(Body):
+    """POST /tokenize: a text, or messages."""
+
+    model: str = Field("", max_length=256)
+    vocabulary: str = Field("", max_length=256)
+    prompt: str | None = None
+    messages: list[Message] | None = None
+    add_special_tokens: bool = True
+    add_generation_prompt: bool = False
+    return_token_strs: bool = True
+
+
+class DetokenizeBody(Body):
+    """POST /detokenize."""
+
+    model: str = Field("", max_length=256)
+    tokens: Tokens

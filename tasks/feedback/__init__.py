@@ -1,0 +1,1 @@
+"""What people say of the models: rankings of completions, and votes between two models."""

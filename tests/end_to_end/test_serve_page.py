@@ -1,0 +1,180 @@
+"""The page of `crawl2chat serve` as a whole in a browser: keyboard, narrow and dark screens, hostile text, errors, the key."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.page_server import served_page
+from tests.support.visitors import (
+    HOSTILE,
+    NEEDS_CHROMIUM,
+    PATIENCE_MS,
+    PROMPT,
+    Visitor,
+    say,
+    tokens_of,
+    wait_for_reply,
+    wait_until_done,
+)
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+pytestmark = NEEDS_CHROMIUM
+
+
+# The lowest contrast of text with what is behind it, over all that is visible: WCAG's AA asks for 4.5, for large text for 3.
+CONTRAST = """() => {
+  const channel = (value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+  const parse = (colour) => (colour.match(/[\\d.]+/g) ?? []).map(Number);
+  const luminance = ([r, g, b]) => 0.2126 * channel(r / 255) + 0.7152 * channel(g / 255) + 0.0722 * channel(b / 255);
+  const behind = (element) => {
+    for (let one = element; one; one = one.parentElement) {
+      const colour = parse(getComputedStyle(one).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const text = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    if (!text || !element.checkVisibility() || element.closest("[hidden], :disabled, dialog:not([open])")) continue;
+    const style = getComputedStyle(element);
+    const [one, other] = [luminance(parse(style.color)), luminance(behind(element))].sort((a, b) => b - a);
+    const ratio = (one + 0.05) / (other + 0.05);
+    if (ratio < (parseFloat(style.fontSize) >= 24 ? 3 : 4.5)) poor.push(`${ratio.toFixed(2)} ${element.tagName} ${element.textContent.slice(0, 40)}`);
+  }
+  return poor;
+}"""
+
+
+# Controls without a name that a screen reader could say.
+NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, a, [role=button]")]
+  .filter((one) => one.checkVisibility() && !one.ariaLabel && !one.labels?.length && !one.textContent.trim())
+  .map((one) => one.outerHTML.slice(0, 120))"""
+
+
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def test_hostile_text_stays_text(visit: Visitor) -> None:
+    """Markup and characters that turn the direction of text, in all that a model and a person write."""
+    events = [{"choices": [{"delta": {"content": piece}}]} for piece in (HOSTILE, "x" * 100_000)]
+    events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    chat = visit.enter("Chat")
+    visit.page.route("**/v1/chat/completions", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+    say(chat, HOSTILE)
+    text = wait_for_reply(chat, "policy")
+    assert "<img src=x" in text
+    assert "\\u202edlrow" in text
+    assert len(text) > 100_000
+    room = visit.enter("Tokens")
+    room.get_by_label("Text", exact=True).fill(HOSTILE)
+    playwright.expect(tokens_of(room, "policy (").last).to_contain_text("x")
+    assert not set("\u202e\u2066") & set(room.get_by_role("article").first.inner_text())
+    playground = visit.enter("Playground")
+    playground.get_by_label("Prompt").fill(HOSTILE)
+    playground.get_by_role("button", name="Score this text").click()
+    tokens_of(playground, "Your text").first.wait_for()
+    assert visit.page.locator("main img, main script").count() == 0
+    assert "owned" not in visit.page.title()
+    assert visit.page.evaluate(OVERFLOW) <= 0
+
+
+def test_errors_are_shown_in_words(visit: Visitor) -> None:
+    playground = visit.enter("Playground")
+    playground.get_by_label("Prompt").fill("word " * 2000)
+    playground.get_by_role("button", name="Complete").click()
+    playwright.expect(playground.get_by_role("article", name="Completion")).to_contain_text("shorten it")
+    visit.faults.clear()  # the browser reports the status 400 in its console
+
+
+def test_keyboard_is_enough(visit: Visitor) -> None:
+    """From the address bar to a branch, without a mouse."""
+    page = visit.page
+    page.keyboard.press("Tab")
+    playwright.expect(page.get_by_role("link", name="Skip to the room")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    playwright.expect(page.get_by_role("link", name="Playground")).to_be_focused()
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    playground = page.get_by_role("region", name="Playground", exact=True)
+    prompt = playground.get_by_label("Prompt")
+    for _ in range(10):
+        if prompt.evaluate("one => one === document.activeElement"):
+            break
+        page.keyboard.press("Tab")
+    page.keyboard.press("Control+A")
+    page.keyboard.type(PROMPT)
+    page.keyboard.press("Control+Enter")
+    wait_until_done(playground)
+    first = tokens_of(playground, "Completion").first
+    for _ in range(10):
+        if first.evaluate("one => one === document.activeElement"):
+            break
+        page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    panel = playground.get_by_role("group", name="Alternatives")
+    playwright.expect(panel.get_by_role("listitem").first.get_by_role("button")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    playwright.expect(playground.get_by_role("navigation", name="Branches")).to_be_visible()
+    wait_until_done(playground)
+
+
+def test_key_is_asked_for_and_kept_in_the_tab(browser: Any, tmp_path: Path) -> None:
+    with served_page(tmp_path, api_key="a-key-of-sixteen-characters") as server, browser.new_context() as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(server.url)
+        dialog = page.get_by_role("dialog", name="API key")
+        dialog.get_by_label("Key").fill("a-key-of-sixteen-characters")
+        dialog.get_by_role("button", name="Use this key").click()
+        page.get_by_role("checkbox", name="policy").wait_for()
+        page.reload()
+        page.get_by_role("checkbox", name="policy").wait_for()
+        assert page.evaluate("Object.keys(localStorage)") == []
+
+
+def fill_rooms(visit: Visitor) -> Iterator[str]:
+    """Every room, used. Yields the name of the one that is shown."""
+    chat = visit.enter("Chat")
+    say(chat, PROMPT)
+    wait_for_reply(chat, "policy")
+    yield "Chat"
+    playground = visit.enter("Playground")
+    playground.get_by_label("Prompt").fill(PROMPT)
+    playground.get_by_role("button", name="Score this text").click()
+    tokens_of(playground, "Your text").nth(6).click()
+    playground.get_by_role("group", name="Alternatives").get_by_role("listitem").nth(1).get_by_role("button").click()
+    wait_until_done(playground)
+    tokens_of(playground, "Your text").nth(9).click()
+    yield "Playground"
+    room = visit.enter("Tokens")
+    room.get_by_role("article").first.wait_for()
+    yield "Tokens"
+    for name in ("Rank", "Arena"):
+        visit.enter(name)
+        visit.page.wait_for_load_state("networkidle")
+        yield name
+
+
+SCREENS = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "narrow": {"viewport": {"width": 360, "height": 740}},
+}
+
+
+@pytest.mark.parametrize("visit", SCREENS.values(), ids=SCREENS, indirect=True)
+def test_rooms_are_legible_and_fit(visit: Visitor, tmp_path: Path) -> None:
+    """Contrast of text, names of controls, and no scrolling to the side. The screenshots are in pytest's temporary folder."""
+    for name in fill_rooms(visit):
+        visit.page.screenshot(path=tmp_path / f"{name}.png")
+        assert visit.page.evaluate(CONTRAST) == [], name
+        assert visit.page.evaluate(NAMELESS) == [], name
+        assert visit.page.evaluate(OVERFLOW) <= 0, name

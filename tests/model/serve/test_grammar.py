@@ -1,0 +1,157 @@
+"""Masked decoding: whatever a model prefers, the output is valid, and every valid output stays possible."""
+
+import json
+import random
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.serve.errors import ApiError
+from model.serve.grammar import Grammar, GrammarMask, Vocabulary
+from model.serve.json_schema import any_object, choices, schema_grammar
+from model.tokenizer.chat import ChatTokenizer
+from model.tokenizer.pieces import token_pieces
+from tests.support.tiny_models import write_tokenizer
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 6},
+        "age": {"type": "integer"},
+        "tags": {"type": "array", "items": {"enum": ["a", "ö", 3, None]}, "minItems": 1, "maxItems": 2},
+        "weight": {"anyOf": [{"type": "null"}, {"type": "number"}]},
+        "next": {"$ref": "#/$defs/point"},
+    },
+    "required": ["name", "tags"],
+    "$defs": {"point": {"type": "object", "properties": {"x": {"type": "boolean"}}, "required": ["x"]}},
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tokenizer: ChatTokenizer) -> Vocabulary:
+    return Vocabulary(token_pieces(tokenizer))
+
+
+def walk(grammar: Grammar, tokenizer: ChatTokenizer, seed: int, num_tokens: int = 300) -> str | None:
+    """The text of random allowed tokens; None where it did not end."""
+    draws, mask, tokens = random.Random(seed), GrammarMask(grammar, [tokenizer.turn_end]), list[int]()
+    for _ in range(num_tokens):
+        allowed = mask.allowed().nonzero().flatten().tolist()
+        assert allowed, "a completion must always have a next token"
+        if tokenizer.turn_end in allowed and draws.random() < 0.7:
+            return tokenizer.decode(tokens)
+        # Closing marks more often, or strings would not end.
+        closing = [token for token in allowed if tokenizer.decode([token]) in ('"', "}", "]")]
+        token = draws.choice(closing if closing and draws.random() < 0.3 else allowed)
+        tokens.append(token)
+        mask.accept(token)
+    return None
+
+
+def test_random_walks_are_valid_under_their_schema(tokenizer: ChatTokenizer, vocabulary: Vocabulary) -> None:
+    grammar = Grammar(schema_grammar(PERSON, "guided_json"), vocabulary)
+    texts = [text for seed in range(150) if (text := walk(grammar, tokenizer, seed))]
+    assert len(texts) > 100
+    for text in texts:
+        jsonschema.validate(json.loads(text), PERSON)
+    seen = {name for text in texts for name in json.loads(text)}
+    assert seen == set(PERSON["properties"])  # type: ignore[call-overload]
+
+
+def test_any_object_gives_json(tokenizer: ChatTokenizer, vocabulary: Vocabulary) -> None:
+    grammar = Grammar(any_object(), vocabulary)
+    texts = [text for seed in range(60) if (text := walk(grammar, tokenizer, seed))]
+    assert len(texts) > 20
+    assert all(isinstance(json.loads(text), dict) for text in texts)
+
+
+def accepts(grammar: Grammar, tokenizer: ChatTokenizer, text: str) -> bool:
+    """Whether the tokens of a text are allowed one after the other, and it may end after them."""
+    mask = GrammarMask(grammar, [tokenizer.turn_end])
+    for token in tokenizer.encode(text):
+        if not mask.allowed()[token]:
+            return False
+        mask.accept(token)
+    return bool(mask.allowed()[tokenizer.turn_end])
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**9), 10**9)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    lambda values: st.lists(values, max_size=2) | st.dictionaries(st.text("ab", max_size=2), values, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.dictionaries(st.text('abö"\\\n', max_size=3), VALUES, max_size=2))
+def test_json_object_is_accepted(tokenizer: ChatTokenizer, vocabulary: Vocabulary, value: dict[str, Any]) -> None:
+    deepest = json.dumps(value).replace("[", "{").count("{")
+    if deepest > 4:
+        return
+    grammar = Grammar(any_object(), vocabulary)
+    # The two ways in which Python writes JSON, escaped and not.
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False, separators=(",", ":"))):
+        # A lone control character of U+007F is escaped by nobody, and left out of the grammar.
+        if "\x7f" not in text and "\\ud" not in text:
+            assert accepts(grammar, tokenizer, text), text
+
+
+@given(st.text(max_size=12))
+def test_text_that_is_no_json_is_not_accepted(tokenizer: ChatTokenizer, vocabulary: Vocabulary, text: str) -> None:
+    try:
+        is_object = isinstance(json.loads(text), dict)
+    except ValueError:
+        is_object = False
+    if not is_object:
+        assert not accepts(Grammar(any_object(), vocabulary), tokenizer, text)
+
+
+def test_choices_accept_exactly_the_choices(tokenizer: ChatTokenizer, vocabulary: Vocabulary) -> None:
+    grammar = Grammar(choices(["yes", "yes, I do", "nö"]), vocabulary)
+    assert all(accepts(grammar, tokenizer, text) for text in ("yes", "yes, I do", "nö"))
+    assert not any(accepts(grammar, tokenizer, text) for text in ("", "ye", "yes,", "no", "yes "))
+    assert {walk(grammar, tokenizer, seed) for seed in range(30)} == {"yes", "yes, I do", "nö"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"type": "string", "pattern": "a+"}, "'pattern' is not supported"),
+        ({"type": "integer", "minimum": 3}, "'minimum' is not supported"),
+        ({"type": "robot"}, "type 'robot' is unknown"),
+        ({"$ref": "#/$defs/none"}, "there is no '#/\\$defs/none'"),
+        ({"$ref": "https://example.org/schema"}, "references into the schema"),
+        ({"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, "nested deeper"),
+        ({"type": "object", "properties": {"a": {}}, "required": ["b"]}, "'b' is not among the properties"),
+        ({"enum": []}, "enum must be a list"),
+        ({"type": "string", "maxLength": 10**9}, "maxLength must be"),
+        ({"type": "array", "minItems": 3, "maxItems": 2}, "less than minItems"),
+        ({"properties": {str(number): {} for number in range(500)}}, "at most 128"),
+        ({"anyOf": [{"anyOf": [{}] * 100}] * 100}, "larger than"),
+        ({"items": 3, "type": "array"}, "a schema is an object"),
+    ],
+)
+def test_schema_that_cannot_be_kept_is_refused(schema: dict[str, Any], message: str) -> None:
+    with pytest.raises(ApiError, match=message) as caught:
+        schema_grammar(schema, "guided_json")
+    assert caught.value.status == 400
+
+
+def test_object_with_as_many_optional_properties_as_allowed_can_be_walked(
+    tokenizer: ChatTokenizer, vocabulary: Vocabulary
+) -> None:
+    schema = {"type": "object", "properties": {f"p{number}": {"type": "null"} for number in range(128)}}
+    grammar = Grammar(schema_grammar(schema, "guided_json"), vocabulary)
+    assert accepts(grammar, tokenizer, "{}")
+    assert accepts(grammar, tokenizer, '{"p3": null, "p127":null}')
+    assert not accepts(grammar, tokenizer, '{"p3": null, "p2": null}')

@@ -1,0 +1,330 @@
+"""Clients that mean no good: each gets one clear message with a status of 4xx, and nothing of them stays behind."""
+
+import json
+import logging
+import random
+import socket
+import string
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from model.errors import UserError
+from model.serve.app import create_app
+from model.serve.guard import Limits, hostname, is_nested_deeper
+from model.serve.served import ServedModel
+from model.serve.server import check_address
+from tests.support.served_models import running, serve_small
+
+LIMITS = Limits(body_bytes=50_000, body_seconds=1.0, nesting=12)
+CHAT: dict[str, Any] = {
+    "model": "policy",
+    "messages": [{"role": "user", "content": "hello"}],
+    "max_tokens": 3,
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "n": 1,
+    "stop": ["x"],
+    "seed": 1,
+    "logit_bias": {"5": 1},
+    "stream": False,
+}
+COMPLETION: dict[str, Any] = {
+    "prompt": "the mayor",
+    "max_tokens": 3,
+    "logprobs": 2,
+    "echo": True,
+    "best_of": 1,
+    "top_k": 3,
+    "guided_choice": ["a", "b"],
+    "stop_token_ids": [3],
+}
+REQUESTS = {
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": COMPLETION,
+    "/tokenize": {"prompt": "the sky", "add_special_tokens": True},
+    "/detokenize": {"tokens": [5, 6, 7]},
+}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
+    return serve_small(tmp_path_factory.mktemp("model"), max_running=8, max_waiting=300, num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def url(served: ServedModel) -> Iterator[str]:
+    with running(create_app([served], limits=LIMITS)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
+def check_refusal(answer: httpx.Response, status: int = 0) -> str:
+    """The one line of a refusal."""
+    assert 400 <= answer.status_code < 500, (answer.status_code, answer.text[:200])
+    assert status in (0, answer.status_code)
+    error = answer.json()["error"]
+    message: str = error["message"]
+    assert message
+    assert "\n" not in message.strip()
+    assert len(message) < 600
+    assert set(error) == {"message", "type", "param", "code"}
+    return message
+
+
+def wait_until_idle(served: ServedModel, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while served.engine.active or served.engine.waiting:
+        assert time.monotonic() < deadline, "requests of nobody are still running"
+        time.sleep(0.005)
+    assert sorted(served.engine.rows.free) == list(range(served.engine.slots.num_rows))
+
+
+STRANGE: list[Any] = [
+    None, True, -1, 0, 1.5, 2**31, 2**63, 2**70, -(10**30), 1e308, "", "\ud800", "\x00", "𝔘" * 100, "x" * 5000, [], {}, [[]], [None] * 2000,
+    [[1]] * 100, {"a": {"b": []}}, "NaN", ["<|im_start|>"], [2**40], [-1], {"type": "json_schema"}, {"$ref": "#"}, "\u202e",
+]  # fmt: skip
+NAMES = [
+    "model", "messages", "prompt", "max_tokens", "temperature", "n", "stop", "logit_bias", "tools", "tool_choice", "response_format",
+    "guided_json", "guided_choice", "seed", "logprobs", "top_logprobs", "stream_options", "server_tools", "use_beam_search", "best_of",
+    "min_p", "echo", "truncate", "tokens", "vocabulary", "suffix",
+]  # fmt: skip
+
+
+def mutated(body: dict[str, Any], draws: random.Random) -> bytes:
+    """A request with one or two things wrong with it: a field's value or type, a field more, or the JSON itself."""
+    changed: dict[str, Any] = json.loads(json.dumps(body))
+    for _ in range(draws.randint(1, 2)):
+        name = draws.choice([*changed, *NAMES]) or "x"
+        kind = draws.random()
+        if kind < 0.1:
+            changed.pop(name, None)
+        elif kind < 0.8:
+            changed[name] = draws.choice(STRANGE)
+        elif kind < 0.9 and "messages" in changed and isinstance(changed["messages"], list) and changed["messages"]:
+            place = draws.choice(changed["messages"])
+            if isinstance(place, dict):
+                place[draws.choice(["role", "content", "tool_calls", "weight"])] = draws.choice(STRANGE)
+        else:
+            changed["".join(draws.choices(string.printable, k=8))] = draws.choice(STRANGE)
+    # surrogatepass: a lone surrogate may come as bytes too.
+    content = json.dumps(changed, ensure_ascii=draws.random() < 0.7).encode("utf-8", "surrogatepass")
+    if draws.random() < 0.25:
+        place = draws.randrange(len(content) + 1)
+        junk = draws.choice([b"\xff", b"{", b"]", b'"', b"\\", b"1e999", b"NaN", b"[" * 40, bytes(draws.randbytes(5))])
+        content = content[:place] + junk + content[place + draws.randint(0, 3) :]
+    return content
+
+
+def test_mutated_requests_are_answered_or_refused(
+    client: httpx.Client, served: ServedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    draws = random.Random(16)
+    statuses: dict[int, int] = {}
+    for number in range(1200):
+        path, body = draws.choice(list(REQUESTS.items()))
+        content = mutated(body, draws)
+        answer = client.post(path, content=content, headers={"content-type": "application/json"})
+        statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
+        assert answer.status_code < 500, (number, path, content[:500], answer.text)
+        if answer.status_code >= 400:
+            check_refusal(answer)
+    assert statuses.get(200, 0) > 50
+    assert statuses.get(400, 0) > 300
+    wait_until_idle(served)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_body_that_is_too_large_is_refused(client: httpx.Client) -> None:
+    large = json.dumps({"prompt": "x" * 60_000})
+    assert "50000 bytes" in check_refusal(client.post("/v1/completions", content=large, headers=JSON), 413)
+
+    def pieces() -> Iterator[bytes]:  # without a content-length
+        yield b'{"prompt": "'
+        for _ in range(100):
+            yield b"x" * 1000
+
+    check_refusal(client.post("/v1/completions", content=pieces(), headers=JSON), 413)
+
+
+JSON = {"content-type": "application/json"}
+
+
+def test_body_that_does_not_arrive_is_refused(url: str) -> None:
+    host, port = httpx.URL(url).host, httpx.URL(url).port
+    with socket.create_connection((host, port or 0)) as connection:
+        head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        connection.sendall(head.encode())
+        connection.settimeout(10)
+        assert b" 408 " in connection.recv(1000).splitlines()[0]
+
+
+@pytest.mark.parametrize("body", ['{"prompt": ' + "[" * 500 + "]" * 500 + "}", "[" * 40_000, '{"a":' * 9000])
+def test_deep_json_is_refused(client: httpx.Client, body: str) -> None:
+    assert "nested deeper" in check_refusal(client.post("/v1/completions", content=body, headers=JSON), 400)
+
+
+def test_nesting_counts_no_brackets_in_strings() -> None:
+    assert not is_nested_deeper(json.dumps({"a": '[[[[[["\\' * 20}).encode(), 3)
+    assert is_nested_deeper(b'{"a":"\\"", "b":[[[1]]]}', 3)
+
+
+def test_form_and_text_bodies_are_refused(client: httpx.Client) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
+        check_refusal(
+            client.post("/v1/completions", content=json.dumps(COMPLETION), headers={"content-type": kind}), 415
+        )
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost:1"},
+        {"origin": "http://["},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"host": "evil.example"},
+        {"host": "localhost.evil.example"},
+        {"host": "127.0.0.1.nip.io:80"},
+        {"host": "[::ffff"},
+        {"host": ""},
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/completions"), ("GET", "/v1/models")])
+def test_request_of_another_site_is_refused(
+    client: httpx.Client, method: str, path: str, headers: dict[str, str]
+) -> None:
+    answer = client.request(method, path, json=COMPLETION if method == "POST" else None, headers=headers)
+    # An empty or malformed Host header is refused by the HTTP library itself.
+    if headers.get("host") in ("", "[::ffff") and "error" not in answer.text:
+        assert answer.status_code == 400
+        return
+    assert "access-control-allow-origin" not in answer.headers
+    check_refusal(answer, 403)
+
+
+def test_request_of_this_site_is_answered(client: httpx.Client, url: str) -> None:
+    headers = {"origin": url, "sec-fetch-site": "same-origin"}
+    assert client.post("/tokenize", json={"prompt": "hello"}, headers=headers).status_code == 200
+    for host in ("localhost", "127.0.0.1:8000", "[::1]:80"):
+        assert client.get("/health", headers={"host": host}).status_code == 200
+
+
+def test_preflight_of_another_site_is_not_allowed(client: httpx.Client) -> None:
+    answer = client.options(
+        "/v1/completions", headers={"origin": "https://evil.example", "access-control-request-method": "POST"}
+    )
+    assert "access-control-allow-origin" not in answer.headers
+    assert answer.status_code == 403
+
+
+def test_hostname_of_a_header() -> None:
+    assert [hostname(host) for host in ("LOCALHOST:80", "[::1]:8000", "a@localhost", "x:y:z", "")] == [
+        "localhost", "::1", "localhost", "x", ""
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/page/../app.py",
+        "/page/%2e%2e/app.py",
+        "/page/..%2fapp.py",
+        "/page//etc/passwd",
+        "/page/%00",
+        "/docs",
+        "/openapi.json",
+    ],
+)
+def test_no_file_but_the_pages_is_sent(client: httpx.Client, path: str) -> None:
+    check_refusal(client.get(path), 404)
+
+
+def test_page_may_load_nothing_from_elsewhere(client: httpx.Client) -> None:
+    answer = client.get("/")
+    assert answer.status_code == 200
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_key_is_asked_for_everywhere_but_for_the_page(tmp_path: Path) -> None:
+    served = serve_small(tmp_path, num_threads=1)
+    with running(create_app([served], api_key="schlüssel", hosts=None)) as url, httpx.Client(base_url=url) as client:
+        for path in ("/", "/health", "/page/style.css"):
+            assert client.get(path).status_code == 200
+        for key in ("", "Bearer", "Bearer wrong", "Basic abc", "Bearer schlüssel2"):
+            headers = {"authorization": key.encode()}
+            for path in ("/v1/models", "/metrics", "/tokenizer_info", "/vocabularies"):
+                check_refusal(client.get(path, headers=headers), 401)
+            check_refusal(client.post("/v1/completions", json=COMPLETION, headers=headers), 401)
+        headers = {"authorization": "Bearer schlüssel".encode(), "host": "any.example"}
+        assert client.get("/v1/models", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])
+def test_other_address_needs_a_key(host: str) -> None:
+    with pytest.raises(UserError, match="--api-key"):
+        check_address(host, None)
+    check_address(host, "key")
+    check_address("127.0.0.1", None)
+
+
+def test_two_hundred_clients_that_hang_up_leave_nothing_running(url: str, served: ServedModel) -> None:
+    host, port = httpx.URL(url).host, httpx.URL(url).port or 0
+    before, requests = (served.engine.counts[name] for name in ("generated_tokens", "requests"))
+    connections: list[socket.socket] = []
+    for number in range(200):
+        is_chat = number % 2 == 0
+        body = {"max_tokens": 100, "stream": number % 3 > 0, "ignore_eos": True}
+        body |= (
+            {"messages": CHAT["messages"]}
+            if is_chat
+            else {"prompt": f"client number {number}", "n": 2 if number % 5 == 0 else 1}
+        )
+        content = json.dumps(body).encode()
+        path = "/v1/chat/completions" if is_chat else "/v1/completions"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        connection = socket.create_connection((host, port))
+        connection.sendall(head.encode() + content)
+        connections.append(connection)
+    deadline = time.monotonic() + 20
+    while served.engine.counts["requests"] - requests < 150:
+        assert time.monotonic() < deadline, dict(served.engine.counts)
+        time.sleep(0.001)
+    for connection in connections:
+        connection.close()
+    wait_until_idle(served)
+    # All of them to the end would have been 200 x 100 tokens and more.
+    assert served.engine.counts["generated_tokens"] - before < 15_000
+    assert served.engine.counts["cancelled"] > 50
+
+
+def test_full_queue_is_429_and_later_requests_are_answered(tmp_path: Path) -> None:
+    served = serve_small(tmp_path, max_running=1, max_waiting=2, num_threads=1)
+    with running(create_app([served])) as url, httpx.Client(base_url=url, timeout=30) as client:
+        answer = client.post("/v1/completions", json={"prompt": "a", "n": 30})
+        assert "wait" in check_refusal(answer, 429)
+        assert answer.headers["retry-after"]
+        check_refusal(client.post("/v1/completions", json={"prompt": "a", "n": 30, "stream": True}), 429)
+        assert client.post("/v1/completions", json={"prompt": "a"}).status_code == 200
+
+
+def test_no_log_has_a_prompt_in_it(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = "violet-elephant"
+    client.post("/v1/chat/completions", json=CHAT | {"messages": [{"role": "user", "content": secret}]})
+    client.post("/v1/chat/completions", json=CHAT | {"messages": [{"role": secret, "content": secret}]})
+    client.post("/v1/completions", json={"prompt": secret, "temperature": secret})
+    client.post("/tokenize", json={"prompt": secret, secret: 1})
+    assert secret not in "".join(f"{record.getMessage()} {record.exc_text}" for record in caplog.records)
