@@ -28,7 +28,7 @@ from model.errors import UserError
 from model.files import replacing
 from model.tools.registry import Tool, ToolError
 
-Kind = Literal["document", "dropped", "conversation", "preference"]
+Kind = Literal["document", "dropped", "conversation", "preference", "prompt"]
 FORMAT = "2"
 APPLICATION_ID = 0x63326369  # "c2ci", in the file's header
 SCHEMA = """
