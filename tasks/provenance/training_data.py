@@ -26,7 +26,7 @@ from tasks.provenance.stage import SOURCES, Source
 from tasks.provenance.suffix_array import SuffixArray
 from tasks.provenance.token_text import TokenText, Vocabulary
 from tasks.provenance.words import SEPARATOR
-from tasks.records.samples import redacted_url
+from tasks.records.samples import redacted_excerpt, redacted_url
 
 ORIGIN = ["id", "url", "date", "file", "offset"]
 CONTEXT_BYTES = 160
@@ -151,6 +151,7 @@ class IndexedSource:
         file, row, turn = self.document(place)
         source, artifact = KINDS[self.source.kind], self.artifact.manifest.id
         context = self.context(place, num_bytes)
+        context = redacted_excerpt(context, len(context))
         name = self.source.files[file]
         if self.source.kind == "pretraining":
             page = origin(self.artifact.folder / name, row)
