@@ -197,9 +197,12 @@ def is_excluded(url: str, excluded: Collection[str | None]) -> bool:
     """Whether a document's host, one above it, or its page is among the excluded ones."""
     if not excluded:
         return False
+    if f"page {urls.normalise(url)}" in excluded:
+        return True
     parts = urls.split_address(url)
-    hosts = urls.hosts_above(urls.ascii_host(parts.hostname)) if parts and parts.hostname else ()
-    return f"page {urls.normalise(url)}" in excluded or any(f"host {host}" in excluded for host in hosts)
+    labels = urls.ascii_host(parts.hostname).split(".") if parts and parts.hostname else []
+    # Every host above, also one that nobody registered: whoever excludes "internal" means all of it.
+    return any(f"host {'.'.join(labels[number:])}" in excluded for number in range(len(labels)))
 
 
 def broken_rule(row: Row, config: FilterConfig, allowed: Limits) -> str | None:
