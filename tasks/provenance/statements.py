@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from tasks.provenance.spans import STOP_WORDS, WORD, Searchable
 from tasks.records.full_text import SENTENCE_END, FullTextIndex, IndexedText, Kind
 
-PRONOUNS = frozenset("he she it they his her its their him them".split())
+PRONOUNS = frozenset(["he", "she", "it", "they", "his", "her", "its", "their", "him", "them"])
 MAX_DOCUMENTS = 2_000
 MAX_NAMES = 4
 MAX_NAME_WORDS = 4
@@ -91,7 +91,7 @@ def statements(
 
 def _rarest(name: str) -> str:
     """The part of a name by which records are found: its last word, as pages use last names and first names alone."""
-    return name.split()[-1]
+    return name.rsplit(maxsplit=1)[-1]
 
 
 def stating(text: str, subjects: Sequence[str], answer: str) -> str:
