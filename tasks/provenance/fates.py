@@ -91,7 +91,7 @@ def _follow(capture: Document, artifacts: Sequence[Documents | None], tokens: To
             yield Fate(stage, False, "not in this artifact: it was made of another crawl, or is stale", capture)
             return
         if kept is None:
-            yield Fate(stage, False, _why(document, artifact), document)
+            yield Fate(stage, False, why_dropped(document, artifact), document)
             return
         yield Fate(stage, True, "kept", kept)
     if tokens is not None and document is not None:
@@ -108,7 +108,7 @@ def _latest(store: Store, recipe: str, stage: str, kind: type[A]) -> A | None:
         return None
 
 
-def _why(document: Document, artifact: Documents) -> str:
+def why_dropped(document: Document, artifact: Documents) -> str:
     """The reason, with the measured value and its limits, or with what stands for the document."""
     reason = document["reason"]
     family, _, rule = reason.partition("/")

@@ -1,0 +1,147 @@
+"""What the models of a run say to a question: the base model after examples, the chat model as a user would ask it.
+
+Reads models of the store; writes nothing. The base model is asked after several pages of examples (few-shot), and samples its answers; the
+share that is right estimates whether it knows the answer, as the stage probe does. Its likelihood of the right answer is ranked among
+the answers of the examples whose questions are most alike, as LAMA does (Petroni et al. 2019, https://arxiv.org/abs/1909.01066).
+"""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from model.config import GenerateConfig
+from model.files import read_lines
+from model.tokenizer.chat import ChatTokenizer
+from tasks.artifacts.manifest import BaseModel, Checkpoint, Conversations, Probes, Tokenizer
+from tasks.artifacts.store import Store
+from tasks.probe.ask import ask_base_model, opening
+from tasks.provenance.explanation import word_set
+from tasks.provenance.lineage import Run
+from tasks.records.conversations import Question
+from tasks.training import load_language_model
+
+NUM_OPENINGS = 4
+NUM_SAMPLES = 4  # of each opening
+NUM_EXAMPLES = 4
+NUM_CANDIDATES = 20
+MAX_EXAMPLES = 2_000
+MAX_REPLY_CHARACTERS = 160  # of a conversation that serves as an example
+KNOWN_FRACTION = 0.5
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the models said. `share`: of the base model's samples that are right; `rank`: of the right answer, 1 for the likeliest.
+
+    `share`, `rank` and `logprob_nats` (of the right answer as a whole) are None where the run has no base model in the store.
+    """
+
+    reply: str
+    is_right: bool
+    is_refusal: bool
+    share: float | None = None
+    samples: tuple[str, ...] = ()
+    rank: int | None = None
+    num_candidates: int = 0
+    logprob_nats: float | None = None
+
+    @property
+    def is_known_to_base(self) -> bool:
+        """Whether the base model gives the right answer at least as often as not."""
+        return self.share is not None and self.share >= KNOWN_FRACTION
+
+
+def ask_models(store: Store, run: Run, questions: Sequence[Question]) -> list[Asked]:
+    """What the chat model and the base model of a run say to each question."""
+    tokenizer = ChatTokenizer.load(store.open(run.model.input("tokenizer"), Tokenizer).folder / "tokenizer.json")
+    chat = ask_chat(store, run, tokenizer, questions)
+    base = run.of_stage("pretrain")
+    if base is None:
+        return chat
+    model = load_language_model(store.open(base.id, BaseModel))
+    examples = list(islice(examples_of(store, run), MAX_EXAMPLES))
+    return [
+        with_base(model, tokenizer, question, examples, asked) for question, asked in zip(questions, chat, strict=True)
+    ]
+
+
+def ask_chat(store: Store, run: Run, tokenizer: ChatTokenizer, questions: Sequence[Question]) -> list[Asked]:
+    """The chat model's greedy replies."""
+    from model.inference.answers import holds
+    from model.inference.scoring import answer
+
+    model = load_language_model(store.open(run.model.id, Checkpoint))
+    settings = GenerateConfig(max_new_tokens=64, temperature=0.0)
+    turns = [[{"role": "user", "content": question.question}] for question in questions]
+    return [
+        Asked(reply.text, holds(reply.text, [question.answer, *question.aliases]), reply.is_refusal)
+        for question, reply in zip(questions, answer(model, tokenizer, turns, settings), strict=True)
+    ]
+
+
+def with_base(
+    model: object, tokenizer: ChatTokenizer, question: Question, examples: Sequence[Question], asked: Asked
+) -> Asked:
+    """What a base model says, next to what the chat model said."""
+    # An example about the same thing, or with the same answer, would give it away.
+    wanted = word_set(question.question)
+    others = [
+        example
+        for example in examples
+        if example.answer.lower() != question.answer.lower() and question.answer.lower() not in example.question.lower()
+    ]
+    rng = random.Random(question.question)
+    openings = [opening(question, others, rng, NUM_EXAMPLES) for _ in range(NUM_OPENINGS)]
+    settings = GenerateConfig(max_new_tokens=32, temperature=0.7, seed=0)
+    probed = ask_base_model(model, tokenizer, [question] * NUM_OPENINGS, openings, NUM_SAMPLES, settings)  # type: ignore[arg-type]
+    similar = sorted(others, key=lambda example: -len(wanted & word_set(example.question)))
+    candidates = list(dict.fromkeys(example.answer for example in similar))[: NUM_CANDIDATES - 1]
+    rank, logprob = _ranked(model, tokenizer, openings[0], question.answer, candidates)
+    return Asked(
+        asked.reply,
+        asked.is_right,
+        asked.is_refusal,
+        share=sum(item.num_right for item in probed) / (NUM_OPENINGS * NUM_SAMPLES),
+        samples=tuple(sample for item in probed for sample in item.samples),
+        rank=rank,
+        num_candidates=len(candidates) + 1,
+        logprob_nats=logprob,
+    )
+
+
+def _ranked(
+    model: object, tokenizer: ChatTokenizer, page: str, answer: str, others: Sequence[str]
+) -> tuple[int, float]:
+    """The place of an answer among others by its mean log-probability a token after a page, and the sum of its own."""
+    from model.inference.scoring import continuation_logprobs
+
+    prefix = tokenizer.encode_document(page)
+    endings = [tokenizer.encode(f" {text}") for text in (answer, *others)]
+    sums = continuation_logprobs(model, [(prefix, ending) for ending in endings]).tolist()  # type: ignore[arg-type]
+    means = [total / len(ending) for total, ending in zip(sums, endings, strict=True)]
+    return 1 + sum(mean > means[0] for mean in means[1:]), sums[0]
+
+
+def examples_of(store: Store, run: Run) -> Iterator[Question]:
+    """Questions with answers for the pages that a base model reads: those of the stage probe, else short conversations."""
+    for manifest in run.of_kind(Probes):
+        path = store.open(manifest.id, Probes).folder / "probes.jsonl"
+        found = map(Question.model_validate, read_lines(path))
+        yield from (question for question in found if question.split in ("seen_wording", "other"))
+    for manifest in run.of_kind(Conversations):
+        if manifest.stage == "conversations":
+            yield from exchanges(store.open(manifest.id, Conversations))
+
+
+def exchanges(conversations: Conversations) -> Iterator[Question]:
+    """The first question and reply of each conversation, where both are short."""
+    with (conversations.folder / "train.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            roles = [(message["role"], message["content"]) for message in json.loads(line)["messages"][:2]]
+            if [role for role, _ in roles] != ["user", "assistant"]:
+                continue
+            (_, asked), (_, reply) = roles
+            if asked.strip() and reply.strip() and max(len(asked), len(reply)) <= MAX_REPLY_CHARACTERS:
+                yield Question(question=asked, answer=reply)
