@@ -17,7 +17,7 @@ from tasks.artifacts.store import Store
 from tasks.provenance.ask import ask_models
 from tasks.provenance.lineage import Run, find_run, open_text_index, open_training_data
 from tasks.provenance.stage import RECORDS
-from tasks.provenance.why_not import Cause, Diagnosis, Evidence, command, diagnose, enough_mentions, teaching
+from tasks.provenance.why_not import Cause, Diagnosis, Evidence, command, diagnose, enough_mentions, search, teaching
 from tasks.records.conversations import Question
 from tasks.records.full_text import FullTextIndex
 
@@ -52,7 +52,9 @@ def why_not(
     store = Store.default()
     run = find_run(store, name)
     evidence = open_evidence(store, name, run)
-    found = diagnose(evidence, asked, ask_models(store, run, [asked])[0])
+    stated = search(evidence, asked)
+    [replies] = ask_models(store, run, [asked], [stated.sentence])
+    found = diagnose(evidence, asked, stated, replies)
     if teach:
         write_lines(Path(teach), teaching(found))
     remedy = proposed(recipe, found, teach)

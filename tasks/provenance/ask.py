@@ -1,15 +1,18 @@
 """What the models of a run say to a question: the base model after examples, the chat model as a user would ask it.
 
 Reads models of the store; writes nothing. The base model is asked after several pages of examples (few-shot), and samples its answers; the
-share that is right estimates whether it knows the answer, as the stage probe does. Its likelihood of the right answer is ranked among
-the answers of the examples whose questions are most alike, as LAMA does (Petroni et al. 2019, https://arxiv.org/abs/1909.01066).
+share that is right estimates whether it knows the answer, as the stage probe does. Its likelihood of the right answer, at its place in a
+sentence of the training data, is ranked among the answers of the examples whose questions are most alike, as LAMA does (Petroni et al.
+2019, https://arxiv.org/abs/1909.01066).
 """
 
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from model.config import GenerateConfig
 from model.files import read_lines
@@ -22,6 +25,9 @@ from tasks.provenance.lineage import Run
 from tasks.records.conversations import Question
 from tasks.training import load_language_model
 
+if TYPE_CHECKING:
+    from model.network.transformer import Transformer
+
 NUM_OPENINGS = 4
 NUM_SAMPLES = 4  # of each opening
 NUM_EXAMPLES = 4
@@ -29,6 +35,7 @@ NUM_CANDIDATES = 20
 MAX_EXAMPLES = 2_000
 MAX_REPLY_CHARACTERS = 160  # of a conversation that serves as an example
 KNOWN_FRACTION = 0.5
+CAPITALISED = re.compile(r"\b[A-Z]\w*")
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,8 @@ class Asked:
         return self.share is not None and self.share >= KNOWN_FRACTION
 
 
-def ask_models(store: Store, run: Run, questions: Sequence[Question]) -> list[Asked]:
-    """What the chat model and the base model of a run say to each question."""
+def ask_models(store: Store, run: Run, questions: Sequence[Question], sentences: Sequence[str]) -> list[Asked]:
+    """What the chat model and the base model of a run say to each question. `sentences`: one that states each answer, or ""."""
     tokenizer = ChatTokenizer.load(store.open(run.model.input("tokenizer"), Tokenizer).folder / "tokenizer.json")
     chat = ask_chat(store, run, tokenizer, questions)
     base = run.of_stage("pretrain")
@@ -63,7 +70,8 @@ def ask_models(store: Store, run: Run, questions: Sequence[Question]) -> list[As
     model = load_language_model(store.open(base.id, BaseModel))
     examples = list(islice(examples_of(store, run), MAX_EXAMPLES))
     return [
-        with_base(model, tokenizer, question, examples, asked) for question, asked in zip(questions, chat, strict=True)
+        with_base(model, tokenizer, question, sentence, examples, asked)
+        for question, sentence, asked in zip(questions, sentences, chat, strict=True)
     ]
 
 
@@ -82,27 +90,31 @@ def ask_chat(store: Store, run: Run, tokenizer: ChatTokenizer, questions: Sequen
 
 
 def with_base(
-    model: object, tokenizer: ChatTokenizer, question: Question, examples: Sequence[Question], asked: Asked
+    model: "Transformer",
+    tokenizer: ChatTokenizer,
+    question: Question,
+    sentence: str,
+    examples: Sequence[Question],
+    asked: Asked,
 ) -> Asked:
     """What a base model says, next to what the chat model said."""
-    # An example about the same thing, or with the same answer, would give it away.
-    wanted = word_set(question.question)
+    # An example with the same answer would give it away.
+    answer = question.answer.lower()
     others = [
-        example
-        for example in examples
-        if example.answer.lower() != question.answer.lower() and question.answer.lower() not in example.question.lower()
+        example for example in examples if example.answer.lower() != answer and answer not in example.question.lower()
     ]
     rng = random.Random(question.question)
     openings = [opening(question, others, rng, NUM_EXAMPLES) for _ in range(NUM_OPENINGS)]
     settings = GenerateConfig(max_new_tokens=32, temperature=0.7, seed=0)
-    probed = ask_base_model(model, tokenizer, [question] * NUM_OPENINGS, openings, NUM_SAMPLES, settings)  # type: ignore[arg-type]
+    probed = ask_base_model(model, tokenizer, [question] * NUM_OPENINGS, openings, NUM_SAMPLES, settings)
+    # By what is asked and not about whom: words with a capital are names.
+    wanted = word_set(CAPITALISED.sub("", question.question))
     similar = sorted(others, key=lambda example: -len(wanted & word_set(example.question)))
     candidates = list(dict.fromkeys(example.answer for example in similar))[: NUM_CANDIDATES - 1]
-    rank, logprob = _ranked(model, tokenizer, openings[0], question.answer, candidates)
-    return Asked(
-        asked.reply,
-        asked.is_right,
-        asked.is_refusal,
+    before, found, _ = partition(sentence, question.answer)
+    rank, logprob = ranked(model, tokenizer, before if found else openings[0], question.answer, candidates)
+    return replace(
+        asked,
         share=sum(item.num_right for item in probed) / (NUM_OPENINGS * NUM_SAMPLES),
         samples=tuple(sample for item in probed for sample in item.samples),
         rank=rank,
@@ -111,17 +123,23 @@ def with_base(
     )
 
 
-def _ranked(
-    model: object, tokenizer: ChatTokenizer, page: str, answer: str, others: Sequence[str]
+def partition(text: str, part: str) -> tuple[str, str, str]:
+    """`str.partition` without regard to case, of texts whose lower case has the same length."""
+    place = text.lower().find(part.lower())
+    return (text, "", "") if place < 0 else (text[:place], text[place : place + len(part)], text[place + len(part) :])
+
+
+def ranked(
+    model: "Transformer", tokenizer: ChatTokenizer, before: str, answer: str, others: Sequence[str]
 ) -> tuple[int, float]:
-    """The place of an answer among others by its mean log-probability a token after a page, and the sum of its own."""
+    """The place of an answer among others by log-probability after a text, and its own in nats."""
     from model.inference.scoring import continuation_logprobs
 
-    prefix = tokenizer.encode_document(page)
-    endings = [tokenizer.encode(f" {text}") for text in (answer, *others)]
-    sums = continuation_logprobs(model, [(prefix, ending) for ending in endings]).tolist()  # type: ignore[arg-type]
-    means = [total / len(ending) for total, ending in zip(sums, endings, strict=True)]
-    return 1 + sum(mean > means[0] for mean in means[1:]), sums[0]
+    prefix = tokenizer.encode_document(before.rstrip())
+    # The full stop makes each a whole statement, so that a short answer has no advantage as the start of a longer one.
+    rows = [(prefix, tokenizer.encode(f" {text.rstrip('.')}.")) for text in (answer, *others)]
+    own, *found = continuation_logprobs(model, rows).tolist()
+    return 1 + sum(value > own for value in found), own
 
 
 def examples_of(store: Store, run: Run) -> Iterator[Question]:

@@ -87,35 +87,54 @@ class Evidence:
     threshold: int | None
 
 
-def diagnose(evidence: Evidence, question: Question, asked: Asked) -> Diagnosis:
-    """Why a model does not know the answer to a question."""
-    subjects = names(question.question, evidence.data)
-    answers = [question.answer, *question.aliases]
-    kept = list(statements(evidence.documents, subjects, answers, ["document"]))
-    dropped = list(statements(evidence.records, subjects, answers, ["dropped"]))
-    chat = list(statements(evidence.records, subjects, answers, ["conversation"]))
+class Found(NamedTuple):
+    """The records that state an answer, each with the sentence: documents that were kept, ones that were dropped, and conversations."""
+
+    subjects: list[str]
+    kept: list[tuple[IndexedText, str]]
+    dropped: list[tuple[IndexedText, str]]
+    chat: list[tuple[IndexedText, str]]
+
+    @property
+    def sentence(self) -> str:
+        """A sentence that states the answer; "" where there is none."""
+        return next((sentence for _, sentence in [*self.kept, *self.dropped, *self.chat]), "")
+
+
+def search(evidence: Evidence, question: Question) -> Found:
+    """The records that state the answer to a question."""
+    subjects, answers = names(question.question, evidence.data), [question.answer, *question.aliases]
+    return Found(
+        subjects,
+        list(statements(evidence.documents, subjects, answers, ["document"])),
+        list(statements(evidence.records, subjects, answers, ["dropped"])),
+        list(statements(evidence.records, subjects, answers, ["conversation"])),
+    )
+
+
+def diagnose(evidence: Evidence, question: Question, found: Found, asked: Asked) -> Diagnosis:
+    """Why a model does not know the answer to a question, by what was found and what the models said."""
     tokens = evidence.run.of_stage("tokenize")
     fraction = tokens.config["validation_fraction"] if tokens else 0.0
-    num_held_out = sum(is_validation(record.text, fraction) for record, _ in kept)
-    num_kept = len(kept) - num_held_out
-    cause = decide(asked, num_kept, [record.reason for record, _ in dropped], evidence.threshold)
-    settings = list(changes(evidence, cause, [record for record, _ in dropped]))
+    num_held_out = sum(is_validation(record.text, fraction) for record, _ in found.kept)
+    num_kept = len(found.kept) - num_held_out
+    dropped = [record for record, _ in found.dropped]
+    cause = decide(asked, num_kept, [record.reason for record in dropped], evidence.threshold)
     # What a filter drops comes back as often as it was dropped; more is needed where that is too rare.
-    restored = num_kept + (len(dropped) if cause in ("dropped", "duplicate") else 0)
-    is_enough = cause in ("dropped", "duplicate") and restored >= (evidence.threshold or 1)
+    is_enough = cause in ("dropped", "duplicate") and num_kept + len(dropped) >= (evidence.threshold or 1)
     return Diagnosis(
         question=question.question,
         answer=question.answer,
-        subjects=subjects,
+        subjects=found.subjects,
         cause=cause,
         num_kept=num_kept,
         num_held_out=num_held_out,
         num_dropped=len(dropped),
-        num_chat=len(chat),
+        num_chat=len(found.chat),
         threshold=evidence.threshold,
-        statements=shown(evidence, kept, dropped),
+        statements=shown(evidence, found.kept, found.dropped),
         asked=asked,
-        settings=settings,
+        settings=list(changes(evidence, cause, dropped)),
         is_taught=cause != "answered" and not is_enough,
     )
 
