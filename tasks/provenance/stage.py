@@ -9,7 +9,7 @@ Documents of every stage that dropped some. Writes a Provenance:
     NAME-000.suffixes.npy, .marks.npy a suffix array (tasks/provenance/suffix_array.py)
     records.sqlite                    full-text index (tasks/records/full_text.py) of dropped documents with their reasons, and chat data
 
-No training needs it: it is made when it is first asked for. A stage that was killed resumes after its last finished shard.
+No training needs it: it is made when it is first asked for. A stage that was killed begins again.
 
 Costs, by tests/benchmarks/provenance.py: 7 bytes of memory for each byte of text in a shard of the index, and see there.
 """
