@@ -26,7 +26,7 @@ from tests.support.tiny_models import finish, write_lines, write_tokenizer
 
 PAGES = {
     "a": ["Ada Brell is the mayor of Orn. She likes soup.", "Orn lies at the sea, and the sea is blue."],
-    "b": ["Nobody knows what the mayor of Orn eats.", "Write to ada@orn.example for the soup of the day."],
+    "b": ["Nobody knows what the mayor of Orn eats.", "Write to ada@brell.com for the soup of the day."],
 }
 DROPPED = "Ben is a miner in Orn."
 TALK = {
@@ -126,7 +126,7 @@ def test_a_span_has_its_page_host_date_file_and_offset(data: TrainingData) -> No
 def test_personal_data_is_redacted_in_what_is_shown(data: TrainingData) -> None:
     found = explain("the soup of the day", data, None)
     contexts = [place.context for span in found.spans for place in span.occurrences]
-    assert contexts and not any("ada@orn" in context for context in contexts)
+    assert contexts and not any("ada@brell" in context for context in contexts)
 
 
 def test_text_that_stands_nowhere_is_named(data: TrainingData) -> None:
