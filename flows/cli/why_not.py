@@ -16,6 +16,7 @@ from tasks.artifacts.manifest import Report
 from tasks.artifacts.store import Store
 from tasks.provenance.ask import ask_models
 from tasks.provenance.lineage import Run, find_run, open_text_index, open_training_data
+from tasks.provenance.spans import WORD
 from tasks.provenance.stage import RECORDS
 from tasks.provenance.why_not import Cause, Diagnosis, Evidence, command, diagnose, enough_mentions, search, teaching
 from tasks.records.conversations import Question
@@ -53,6 +54,10 @@ def why_not(
     run = find_run(store, name)
     evidence = open_evidence(store, name, run)
     stated = search(evidence, asked)
+    if not stated.subjects:
+        raise UserError(
+            f"the question {question[:80]!r} names nobody and nothing: ask about a person, a place or a thing"
+        )
     [replies] = ask_models(store, run, [asked], [stated.sentence])
     found = diagnose(evidence, asked, stated, replies)
     if teach:
@@ -77,6 +82,10 @@ def checked(question: str, answer: str, aliases: list[str]) -> Question:
                 f"the {name} has {len(text):,} characters, and at most {MAX_CHARACTERS:,} are read: shorten it"
             )
     # Lone surrogates of a command line that is no UTF-8 would break the search and the models.
+    if not WORD.search(answer):
+        raise UserError(
+            f"the --answer {answer[:80]!r} has no letter or digit to search for: give a name or a few words"
+        )
     clean = [text.encode("utf-8", "replace").decode() for text in (question, answer, *aliases)]
     return Question(question=clean[0], answer=clean[1], aliases=tuple(clean[2:]))
 

@@ -87,7 +87,7 @@ def without(
 
 
 def checked(hosts: Sequence[str], pages: Sequence[str], reason: str) -> list[str]:
-    """The hosts and pages to leave out. Raises UserError where there is nothing to leave out, or one is none."""
+    """The hosts and pages to leave out. Raises UserError where nothing is named, or what is named is no host or page."""
     if not (hosts or pages or reason):
         raise UserError("nothing to leave out: give --host, --page or --reason")
     for entry, kind in [*((entry, "host ") for entry in hosts), *((entry, "page ") for entry in pages)]:

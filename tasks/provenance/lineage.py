@@ -1,9 +1,10 @@
 """What a model was made of, by the manifests of the store: the artifacts of a run, and the index over them.
 
-Reads the store; `open_training_data` makes the index where there is none yet. The latest artifacts of a recipe need not be of one run: so
+Reads the store; `open_training_data` makes the index where it is missing. The latest artifacts of a recipe need not be of one run: so
 the newest model is followed from its own inputs to theirs.
 """
 
+import errno
 from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
@@ -29,6 +30,7 @@ from tasks.records.full_text import FullTextIndex
 
 # The last of these that a recipe has is the model whose replies are explained.
 MODELS = ("rlhf", "sft", "pretrain", "tokenize")
+READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 A = TypeVar("A", bound=Artifact)
 
 
@@ -93,12 +95,14 @@ def _existing(kind: type[A], manifests: list[Manifest]) -> Iterator[Step[A]]:
 
 
 def open_training_data(store: Store, run: Run) -> TrainingData:
-    """The training data of a model, searchable. Makes the index where there is none yet; raises UserError where it cannot be written."""
+    """The training data of a model, searchable. Makes the index where it is missing; raises UserError where it cannot be written."""
     step = provenance_step(run)
     if up_to_date(step, store) is None:
         try:
             execute(step, store)
-        except PermissionError:
+        except OSError as error:
+            if error.errno not in READ_ONLY:
+                raise
             raise UserError(
                 f"{run.model.id} has no index of its training data yet, and {store.shown_url} cannot be written: ask again where it can be, "
                 "or copy the store"

@@ -88,7 +88,7 @@ STOP_WORDS = frozenset(
         "your",
     ]
 )
-MAX_REPLY_BYTES = 20_000  # some 3,000 words: what is longer is cut, and the reader is told
+MAX_REPLY_BYTES = 20_000  # some 3,000 words: a longer one is cut, which the command reports
 WORD = re.compile(r"[^\W_]+")
 
 
@@ -143,7 +143,7 @@ def _longest_stop(data: Searchable, reply: bytes, start: int, stops: Sequence[in
     """Where the longest span that begins at a word ends; `start` if the word stands nowhere."""
     limit = start + data.longest(reply[start:])
     for stop in reversed([stop for stop in stops if start < stop <= limit]):
-        # Before the limit, the training data goes on as the reply does, so a word ends there as well.
+        # Before the limit, the training data continues as the reply does, so a word ends there as well.
         if stop < limit or data.count(reply[start:stop]):
             return stop
     return start

@@ -25,9 +25,10 @@ ARTICLE = re.compile(r"^(the|an?)\s+", re.IGNORECASE)
 
 def names(question: str, data: Searchable) -> list[str]:
     """What a question asks about: names of one or more words in the order of the question."""
-    # Its last sentence: what stands before is a greeting or a frame.
-    asked = [part for part in SENTENCE_END.split(question[:MAX_QUESTION_CHARACTERS]) if WORD.search(part)]
-    words = [match for match in WORD.finditer(asked[-1] if asked else "") if match[0].lower() not in STOP_WORDS]
+    # Its last sentence of two words or more: what stands before is a greeting or a frame.
+    parts = SENTENCE_END.split(question := question[:MAX_QUESTION_CHARACTERS])
+    asked = next((part for part in reversed(parts) if len(WORD.findall(part)) > 1), question)
+    words = [match for match in WORD.finditer(asked) if match[0].lower() not in STOP_WORDS]
     found = [" ".join(run) for run in runs(words, lambda match: match[0][0].isupper()) if run]
     # The first word has a capital whatever it is; it is part of a name only before another one.
     if words and words[0].start() == 0 and found and found[0] == words[0][0]:

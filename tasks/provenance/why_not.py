@@ -97,7 +97,7 @@ class Found(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """A sentence that states the answer; "" where there is none."""
+        """A sentence that states the answer; "" where no record does."""
         return next((sentence for _, sentence in [*self.kept, *self.dropped, *self.chat]), "")
 
 
