@@ -52,7 +52,7 @@ def runs(words: Sequence[re.Match[str]], is_part: Callable[[re.Match[str]], bool
 
 def _lower_case_names(words: Sequence[re.Match[str]], data: Searchable) -> list[str]:
     """Names without capitals: neighbouring words that the training data has with capitals, else the rarest that it has so, or not at all."""
-    found = []
+    found: list[str] = []
     for run in runs(words, lambda match: match[0][0].isalpha()):
         found += _written_together(run, data)
     if found:

@@ -33,7 +33,7 @@ class Vocabulary:
         """`path`: of a tokenizer.json."""
         encoder = tokenizers.Tokenizer.from_file(str(path))
         self.pieces = token_texts(encoder)
-        self.pieces[encoder.token_to_id(BOS)] = bytes([SEPARATOR])
+        self.pieces[encoder.get_vocab()[BOS]] = bytes([SEPARATOR])
         self.lengths = np.array([len(piece) for piece in self.pieces], np.int64)
         self._flat = np.frombuffer(b"".join(self.pieces), np.uint8)
         self._begins = np.cumsum(self.lengths) - self.lengths
@@ -44,7 +44,8 @@ class Vocabulary:
         ends = np.cumsum(lengths)
         # The place of each byte in `_flat`: where its token begins, and how far it is from there.
         shift = np.repeat(self._begins[tokens] - (ends - lengths), lengths)
-        return self._flat[np.arange(len(shift)) + shift]
+        found: Bytes = self._flat[np.arange(len(shift)) + shift]
+        return found
 
 
 def decode_range(stream: TokenStream, vocabulary: Vocabulary, first: int, stop: int) -> Iterator[tuple[Bytes, Bytes]]:

@@ -47,7 +47,8 @@ def word_starts(text: Bytes) -> npt.NDArray[np.bool_]:
     classes = character_classes(text)
     before = np.concatenate([[np.uint8(MARK)], classes[:-1]])
     is_first = CLASSES[text] != INNER
-    return is_first & ((classes == ALONE) | ((classes == LETTER) & (before != LETTER)))
+    starts_word: npt.NDArray[np.bool_] = is_first & ((classes == ALONE) | ((classes == LETTER) & (before != LETTER)))
+    return starts_word
 
 
 def ends(text: bytes) -> list[int]:
