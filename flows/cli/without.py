@@ -37,6 +37,7 @@ from tasks.provenance.removal import (
 from tasks.records.full_text import FullTextIndex
 from tasks.tokenizer.encode import is_validation
 
+MAX_FIGURES = 40  # that are printed
 MAX_NAME = 40  # characters of the recipe's name in that of the run without
 
 
@@ -182,10 +183,12 @@ def as_plain(found: Comparison) -> dict[str, Any]:
 def print_comparison(found: Comparison, excluded: Sequence[str]) -> None:
     """Print the figures of both runs, then the facts of what was removed, then what is left of it."""
     say(f"\nWith {found.before}, without {found.after}, by {' '.join(found.settings)}\n")
-    for figure in found.figures:
+    changed = [figure for figure in found.figures if figure.before != figure.after]
+    for figure in changed[:MAX_FIGURES]:
         print_figure(figure)
+    say(f"{len(changed)} of {len(found.figures)} figures differ; --json has them all.")
     if not any(figure.noise for figure in found.figures):
-        say("How far a difference is chance: `crawl2chat seeds RECIPE` measures it, and is shown here then.")
+        say("`crawl2chat seeds RECIPE` measures how far a difference is chance; this is then shown here.")
     for row in found.facts:
         what = "stated there alone" if row["facts"] == "own" else "stated elsewhere"
         say(
