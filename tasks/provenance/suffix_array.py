@@ -21,7 +21,7 @@ from model.files import replacing
 from tasks.provenance.token_text import HEAD_BYTES, STRIDE, TokenText, Vocabulary, decode_range
 from tasks.provenance.words import LETTERS, ends_in_letter, word_starts
 
-FEW = 64  # places of which each is read, where counting by binary search would read as many
+FEW = 16  # places of which each is read, where counting by binary search would read as many
 
 
 class Range(NamedTuple):

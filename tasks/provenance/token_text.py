@@ -67,7 +67,7 @@ class TokenText:
 
     def read(self, place: int, num_bytes: int) -> bytes:
         """At most so many bytes from a place on; fewer at the end of the text."""
-        mark = int(np.searchsorted(self._marks, place, side="right")) - 1
+        mark = self._mark_before(place)
         token, skipped = self.first + mark * STRIDE, place - int(self._marks[mark])
         text = b""
         while len(text) < skipped + num_bytes and token < self.stop:
@@ -77,9 +77,13 @@ class TokenText:
             token = last
         return text[skipped : skipped + num_bytes]
 
+    def _mark_before(self, place: int) -> int:
+        # Of the type of the marks: NumPy would else convert all of them for each search.
+        return int(np.searchsorted(self._marks, np.uint32(place), side="right")) - 1
+
     def token_at(self, place: int) -> int:
         """The number in the stream of the token that has the byte at a place."""
-        mark = int(np.searchsorted(self._marks, place, side="right")) - 1
+        mark = self._mark_before(place)
         token, reached = self.first + mark * STRIDE, int(self._marks[mark])
         for piece in self.stream.slice(token, min(token + STRIDE, self.stop)).tolist():
             reached += len(self._pieces[piece])
