@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from model.config import GenerateConfig
+from model.errors import UserError
 from model.files import read_lines
 from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import BaseModel, Checkpoint, Conversations, Probes, Tokenizer
@@ -28,6 +29,7 @@ from tasks.training import load_language_model
 if TYPE_CHECKING:
     from model.network.transformer import Transformer
 
+CHAT_STAGES = ("sft", "rlhf")
 NUM_OPENINGS = 4
 NUM_SAMPLES = 4  # of each opening
 NUM_EXAMPLES = 4
@@ -61,7 +63,12 @@ class Asked:
 
 
 def ask_models(store: Store, run: Run, questions: Sequence[Question], sentences: Sequence[str]) -> list[Asked]:
-    """What the chat model and the base model of a run say to each question. `sentences`: one that states each answer, or ""."""
+    """What the chat model and the base model of a run say to each question. `sentences`: one that states each answer, or "".
+
+    Raises UserError where the run has no chat model.
+    """
+    if run.model.stage not in CHAT_STAGES:
+        raise UserError(f"{run.model.id} is no chat model to ask: run the recipe up to sft")
     tokenizer = ChatTokenizer.load(store.open(run.model.input("tokenizer"), Tokenizer).folder / "tokenizer.json")
     chat = ask_chat(store, run, tokenizer, questions)
     base = run.of_stage("pretrain")

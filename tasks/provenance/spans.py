@@ -142,7 +142,7 @@ def maximal_spans(data: Searchable, reply: bytes) -> list[tuple[int, int]]:
 def _longest_stop(data: Searchable, reply: bytes, start: int, stops: Sequence[int]) -> int:
     """Where the longest span that begins at a word ends; `start` if the word stands nowhere."""
     limit = start + data.longest(reply[start:])
-    for stop in reversed([stop for stop in stops if start < stop <= limit]):
+    for stop in reversed(stops[bisect_right(stops, start) : bisect_right(stops, limit)]):
         # Before the limit, the training data continues as the reply does, so a word ends there as well.
         if stop < limit or data.count(reply[start:stop]):
             return stop
