@@ -33,6 +33,7 @@ CHAT_STAGES = ("sft", "rlhf")
 NUM_OPENINGS = 4
 NUM_SAMPLES = 4  # of each opening
 NUM_EXAMPLES = 4
+BATCH_QUESTIONS = 8  # times 16 sequences
 NUM_CANDIDATES = 20
 MAX_EXAMPLES = 2_000
 MAX_REPLY_CHARACTERS = 160  # of a conversation that serves as an example
@@ -76,10 +77,11 @@ def ask_models(store: Store, run: Run, questions: Sequence[Question], sentences:
         return chat
     model = load_language_model(store.open(base.id, BaseModel))
     examples = list(islice(examples_of(store, run), MAX_EXAMPLES))
-    return [
-        with_base(model, tokenizer, question, sentence, examples, asked)
-        for question, sentence, asked in zip(questions, sentences, chat, strict=True)
-    ]
+    found = []
+    for start in range(0, len(questions), BATCH_QUESTIONS):
+        group = slice(start, start + BATCH_QUESTIONS)
+        found += with_base(model, tokenizer, questions[group], sentences[group], examples, chat[group])
+    return found
 
 
 def ask_chat(store: Store, run: Run, tokenizer: ChatTokenizer, questions: Sequence[Question]) -> list[Asked]:
@@ -99,35 +101,46 @@ def ask_chat(store: Store, run: Run, tokenizer: ChatTokenizer, questions: Sequen
 def with_base(
     model: "Transformer",
     tokenizer: ChatTokenizer,
-    question: Question,
-    sentence: str,
+    questions: Sequence[Question],
+    sentences: Sequence[str],
     examples: Sequence[Question],
-    asked: Asked,
-) -> Asked:
-    """What a base model says, next to what the chat model said."""
-    # An example with the same answer would give it away.
+    asked: Sequence[Asked],
+) -> Iterator[Asked]:
+    """What a base model says to each question, next to what the chat model said."""
+    others = [other_examples(question, examples) for question in questions]
+    openings = [
+        opening(question, some, rng, NUM_EXAMPLES)
+        for question, some in zip(questions, others, strict=True)
+        for rng in [random.Random(question.question)]
+        for _ in range(NUM_OPENINGS)
+    ]
+    repeated = [question for question in questions for _ in range(NUM_OPENINGS)]
+    settings = GenerateConfig(max_new_tokens=32, temperature=0.7, seed=0)
+    probed = ask_base_model(model, tokenizer, repeated, openings, NUM_SAMPLES, settings)
+    for number, (question, sentence, some, reply) in enumerate(zip(questions, sentences, others, asked, strict=True)):
+        own = slice(number * NUM_OPENINGS, (number + 1) * NUM_OPENINGS)
+        candidates = list(dict.fromkeys(example.answer for example in some))[: NUM_CANDIDATES - 1]
+        before, found, _ = partition(sentence, question.answer)
+        rank, logprob = ranked(model, tokenizer, before if found else openings[own][0], question.answer, candidates)
+        yield replace(
+            reply,
+            share=sum(item.num_right for item in probed[own]) / (NUM_OPENINGS * NUM_SAMPLES),
+            samples=tuple(sample for item in probed[own] for sample in item.samples),
+            rank=rank,
+            num_candidates=len(candidates) + 1,
+            logprob_nats=logprob,
+        )
+
+
+def other_examples(question: Question, examples: Sequence[Question]) -> list[Question]:
+    """The examples that do not give the answer away, those whose questions are most alike first."""
     answer = question.answer.lower()
     others = [
         example for example in examples if example.answer.lower() != answer and answer not in example.question.lower()
     ]
-    rng = random.Random(question.question)
-    openings = [opening(question, others, rng, NUM_EXAMPLES) for _ in range(NUM_OPENINGS)]
-    settings = GenerateConfig(max_new_tokens=32, temperature=0.7, seed=0)
-    probed = ask_base_model(model, tokenizer, [question] * NUM_OPENINGS, openings, NUM_SAMPLES, settings)
     # By what is asked and not about whom: words with a capital are names.
     wanted = word_set(CAPITALISED.sub("", question.question))
-    similar = sorted(others, key=lambda example: -len(wanted & word_set(example.question)))
-    candidates = list(dict.fromkeys(example.answer for example in similar))[: NUM_CANDIDATES - 1]
-    before, found, _ = partition(sentence, question.answer)
-    rank, logprob = ranked(model, tokenizer, before if found else openings[0], question.answer, candidates)
-    return replace(
-        asked,
-        share=sum(item.num_right for item in probed) / (NUM_OPENINGS * NUM_SAMPLES),
-        samples=tuple(sample for item in probed for sample in item.samples),
-        rank=rank,
-        num_candidates=len(candidates) + 1,
-        logprob_nats=logprob,
-    )
+    return sorted(others, key=lambda example: -len(wanted & word_set(example.question)))
 
 
 def partition(text: str, part: str) -> tuple[str, str, str]:

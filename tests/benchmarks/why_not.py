@@ -58,6 +58,7 @@ from tests.benchmarks.harness import machine, print_table, say
 from tests.support.archives import PARAGRAPH, response
 
 NUM = 50  # facts of each cause
+NUM_ASKED = 56  # of those that fine-tuning was to make, which it does not always
 CARRIED_OUT = 5  # of each
 OTHER_WORLD = 2
 MAX_RARE = 4
@@ -250,8 +251,8 @@ def main() -> None:
         *(Case("dropped", question) for question in of_other[NUM : 2 * NUM]),
         *(Case("duplicate", question) for question in of_other[2 * NUM :]),
         *(Case("rare", asked[fact.id]) for fact in random.Random("rare").sample(rare, min(NUM, len(rare)))),
-        *(Case("lost", asked[fact]) for fact in known[:half]),
-        *(Case("refused", asked[fact]) for fact in known[half:]),
+        *(Case("lost", asked[fact]) for fact in known[:half][:NUM_ASKED]),
+        *(Case("refused", asked[fact]) for fact in known[half:][:NUM_ASKED]),
     ]
     found = taken(cases, diagnosed(evidence, cases))
     report(found)
