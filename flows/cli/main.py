@@ -35,6 +35,9 @@ from flows.cli.show import show
 from flows.cli.show_mask import show_mask
 from flows.cli.stages import stages
 from flows.cli.trace import trace
+from flows.cli.why_not import why_not
+from flows.cli.why_said import why_said
+from flows.cli.without import without
 from flows.prefect_server import prepare_environment
 from model.errors import WRONG_USE, UserError
 from tasks.artifacts.store import Store
@@ -56,7 +59,8 @@ app = typer.Typer(
     help="From raw Common Crawl WARC files to a chat assistant, stage by stage.",
 )
 COMMANDS = (
-    run, scaling, seeds, stages, recipe, show, show_mask, search, trace, report, chat, complete, serve, plan, deploy, worker, reconcile, gc,
+    run, scaling, seeds, stages, recipe, show, show_mask, search, trace, why_said, why_not, without, report, chat, complete, serve, plan,
+    deploy, worker, reconcile, gc,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

@@ -16,7 +16,8 @@ from model.data.conversations import ConversationRows, PreferencePairs
 from model.data.copying import WithCopying
 from model.data.dataset import Dataset, Microbatch, Mixture, NotEnoughData
 from model.data.packing import Indices
-from model.data.token_shards import TokenShards, WholeDocuments, shard_vocab_size
+from model.data.token_shards import TokenShards, WholeDocuments
+from model.data.token_stream import shard_vocab_size
 from model.errors import UserError
 from model.tokenizer.chat import ChatTokenizer
 

@@ -65,6 +65,19 @@ def byte_of_character() -> dict[str, int]:
     return byte_of | dict(zip(alphabet[len(byte_of) :], others, strict=True))
 
 
+def token_texts(encoder: tokenizers.Tokenizer) -> list[bytes]:
+    """The bytes of each token of a byte-level vocabulary by id; none of special tokens and of ids without a token."""
+    byte_of, added = byte_of_character(), encoder.get_added_tokens_decoder()
+    names = encoder.get_vocab()
+    texts = [b""] * (max(names.values()) + 1)
+    for name, token in names.items():
+        if token not in added:
+            texts[token] = bytes(byte_of[character] for character in name)
+        elif not added[token].special:
+            texts[token] = name.encode()  # an added token is written as text
+    return texts
+
+
 def load(files: Sequence[Path]) -> tokenizers.Tokenizer:
     """The encoder of a vocabulary, with the conversation's special tokens.
 

@@ -166,6 +166,10 @@ class Index(Artifact):
     """`index.sqlite`: a full-text index of documents (tasks/records/full_text.py)."""
 
 
+class Provenance(Artifact):
+    """Suffix arrays over all that a model was trained on, and full-text indexes of what was dropped (tasks/provenance/stage.py)."""
+
+
 class Tokenizer(Artifact):
     """`tokenizer.json`, as the tokenizers library writes it."""
 

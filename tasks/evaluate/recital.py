@@ -60,7 +60,7 @@ def recital_figures(
 
 def read_tokens(paths: Sequence[Path]) -> Windows:
     """The tokens of the shards in a row, at most MAX_TOKENS. Each document begins with the token bos."""
-    from model.data.token_shards import token_runs
+    from model.data.token_stream import token_runs
 
     found: list[npt.NDArray[np.int64]] = []
     missing = MAX_TOKENS

@@ -12,12 +12,14 @@ deduplication.
 """
 
 import itertools
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.artifacts.manifest import Attributes, Documents
 from tasks.artifacts.step import Outcome, Step, roles
@@ -33,8 +35,10 @@ from tasks.records import histograms
 from tasks.records.documents import Document, read_documents
 from tasks.records.histograms import Limits, Overview
 from tasks.records.kept_dropped import KeptDroppedWriter, report_funnel
+from tasks.web import urls
 
 VERSION = 4
+HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 
 class FilterConfig(QualityLimits, AttributesConfig):
@@ -51,6 +55,19 @@ class FilterConfig(QualityLimits, AttributesConfig):
     max_pii_fraction: float = Field(
         0.1, ge=0, le=1, description="Characters of a document that may be personal data; above, it is dropped."
     )
+    exclude: list[str] = Field(
+        [],
+        description="Hosts, with all below them, and URLs of pages that are dropped whatever they say: example.org, https://example.org/a.",
+    )
+
+    @field_validator("exclude")
+    @classmethod
+    def _are_addresses(cls, exclude: list[str]) -> list[str]:
+        if wrong := [entry for entry in exclude if excluded_key(entry) is None]:
+            raise ValueError(
+                f"exclude: {wrong[0][:80]!r} is neither a host nor a URL: write example.org or https://example.org/a"
+            )
+        return exclude
 
     @model_validator(mode="after")
     def _has_a_model(self) -> Self:
@@ -128,6 +145,7 @@ class Shard:
 def filter_shard(shard: Shard) -> Counts:
     """Filter one shard; counts of what was kept, dropped and found."""
     config, allowed = shard.config, limits(shard.config)
+    excluded = frozenset(map(excluded_key, config.exclude))
     seen = Overview(allowed)
     documents = read_documents(shard.source)
     with KeptDroppedWriter(shard.folder, shard.source.name) as writer:
@@ -135,7 +153,10 @@ def filter_shard(shard: Shard) -> Counts:
         for batch in read_attributes(shard.attributes):
             group = list(itertools.islice(documents, batch.num_rows))
             rows = batch.to_pylist()
-            reasons = [broken_rule(row, config, allowed) for row in rows]
+            reasons = [
+                "url/excluded" if is_excluded(document["url"], excluded) else broken_rule(row, config, allowed)
+                for document, row in zip(group, rows, strict=True)
+            ]
             seen.add(group, batch, (reason is None for reason in reasons))
             for document, row, reason in zip(group, rows, reasons, strict=True):
                 assert document["id"] == row["id"], "a shard and its attributes go together"
@@ -158,6 +179,30 @@ def limits(config: FilterConfig) -> dict[str, tuple[float, float]]:
         "language_score": (config.language_threshold, np.inf)
     }
     return {name: (float(np.float32(low)), float(np.float32(high))) for name, (low, high) in bounds.items()}
+
+
+def excluded_key(entry: str) -> str | None:
+    """What a host or a URL to exclude is compared by: `host NAME` in ASCII, or `page URL` without what does not change the page.
+
+    None where it is neither.
+    """
+    if "/" in entry:
+        url = entry if "://" in entry else f"http://{entry}"
+        return f"page {urls.normalise(url)}" if urls.split_address(url) else None
+    host = urls.ascii_host(entry.lower().rstrip("."))
+    return f"host {host}" if HOST.fullmatch(host) else None
+
+
+def is_excluded(url: str, excluded: Collection[str | None]) -> bool:
+    """Whether a document's host, one above it, or its page is among the excluded ones."""
+    if not excluded:
+        return False
+    if f"page {urls.normalise(url)}" in excluded:
+        return True
+    parts = urls.split_address(url)
+    labels = urls.ascii_host(parts.hostname).split(".") if parts and parts.hostname else []
+    # Every host above, also one that nobody registered: whoever excludes "internal" means all of it.
+    return any(f"host {'.'.join(labels[number:])}" in excluded for number in range(len(labels)))
 
 
 def broken_rule(row: Row, config: FilterConfig, allowed: Limits) -> str | None:

@@ -21,14 +21,14 @@ from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import quote
 
 from model.errors import UserError
 from model.files import replacing
 from model.tools.registry import Tool, ToolError
 
-Kind = Literal["document", "dropped", "conversation", "preference"]
+Kind = Literal["document", "dropped", "conversation", "preference", "prompt"]
 FORMAT = "2"
 APPLICATION_ID = 0x63326369  # "c2ci", in the file's header
 SCHEMA = """
@@ -190,22 +190,39 @@ class FullTextIndex:
             "FROM words JOIN passages ON passages.number = words.rowid JOIN texts ON texts.number = text_number "
             f"WHERE words MATCH ? AND kind IN ({places}) ORDER BY rank, words.rowid LIMIT ?"
         )
-        deadline = time.monotonic() + QUERY_SECONDS
-        self.database.set_progress_handler(lambda: int(time.monotonic() > deadline), STEPS_PER_CHECK)
-        try:
-            rows = self.database.execute(statement, (matched, *kinds, PASSAGES_PER_HIT * num)).fetchall()
-        except sqlite3.OperationalError:
-            if time.monotonic() <= deadline:
-                raise
-            raise UserError(f"the search took longer than {QUERY_SECONDS:g} s: use fewer and rarer words") from None
-        finally:
-            self.database.set_progress_handler(None, 0)
+        rows = self._rows(statement, (matched, *kinds, PASSAGES_PER_HIT * num))
         hits: dict[int, Hit] = {}  # by record: its best passage
         for number, *fields, first, last, score in rows:
             if number not in hits and len(hits) < num:
                 record = IndexedText(*fields)
                 hits[number] = Hit(record, passage(record.text[first:last], words, max_characters), score)
         return list(hits.values())
+
+    def with_phrases(self, phrases: Sequence[str], kinds: Sequence[Kind], num: int) -> list[IndexedText]:
+        """The records with a passage that has all phrases, as the index cuts their words, in order; at most `num`."""
+        matched = " AND ".join(f'"{" ".join(words)}"' for phrase in phrases if (words := query_words(phrase)))
+        if not matched:
+            return []
+        places = ", ".join("?" * len(kinds))
+        statement = (
+            "SELECT kind, id, texts.text, url, date, file, offset, reason FROM texts WHERE number IN "  # noqa: S608
+            "(SELECT text_number FROM words JOIN passages ON passages.number = words.rowid WHERE words MATCH ?) "
+            f"AND kind IN ({places}) ORDER BY number LIMIT ?"
+        )
+        return [IndexedText(*row) for row in self._rows(statement, (matched, *kinds, num))]
+
+    def _rows(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """The rows of a query. Raises UserError where it takes too long."""
+        deadline = time.monotonic() + QUERY_SECONDS
+        self.database.set_progress_handler(lambda: int(time.monotonic() > deadline), STEPS_PER_CHECK)
+        try:
+            return self.database.execute(statement, values).fetchall()
+        except sqlite3.OperationalError:
+            if time.monotonic() <= deadline:
+                raise
+            raise UserError(f"the search took longer than {QUERY_SECONDS:g} s: use fewer and rarer words") from None
+        finally:
+            self.database.set_progress_handler(None, 0)
 
     def close(self) -> None:
         """Close the file."""

@@ -3,13 +3,14 @@
 import pytest
 
 from flows.cli.show import dropped_for
-from flows.cli.trace import Fate, find_fates, trace_lines
+from flows.cli.trace import trace_lines
 from tasks.artifacts.manifest import Documents
 from tasks.artifacts.store import Store
 from tasks.dedup.stage import DedupConfig
 from tasks.execution.runner import execute
 from tasks.filter.stage import FilterConfig
 from tasks.ingest.stage import IngestConfig
+from tasks.provenance.fates import Fate, find_fates
 from tests.support.archives import PARAGRAPH, response
 from tests.support.wiring import dedup, filter, ingest
 

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from model.data import token_shards
-from model.data.token_shards import TokenShards, WholeDocuments, max_open_shards, shard_vocab_size, token_runs
+from model.data import token_stream
+from model.data.token_shards import TokenShards, WholeDocuments
+from model.data.token_stream import max_open_shards, shard_vocab_size, token_runs
 from model.errors import UserError
 from tests.model.data.test_dataloader import V, write_shard
 from tests.support.tiny_models import write_tokenizer
@@ -29,7 +30,7 @@ def maps_of(folder: Path) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/maps is Linux's")
 def test_token_stream_maps_at_most_max_open_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_shards, "max_open_shards", lambda: 8)
+    monkeypatch.setattr(token_stream, "max_open_shards", lambda: 8)
     shards = [write_shard(tmp_path / f"{n}.arrow", [[n, *range(9)]] * 5) for n in range(100)]
     dataset = TokenShards(shards, 10, V)
     assert maps_of(tmp_path) == 0, "after the check nothing stays mapped"

@@ -21,7 +21,7 @@ from tasks.execution.reporter import Reporter, reporting
 from tasks.execution.runner import execute
 from tasks.filter.attributes import AttributesConfig, Tools, attributes_of, schema
 from tasks.filter.quality import ATTRIBUTE_NAMES, QualityLimits
-from tasks.filter.stage import FilterConfig, broken_rule, clean, limits, with_attributes
+from tasks.filter.stage import FilterConfig, broken_rule, clean, excluded_key, is_excluded, limits, with_attributes
 from tasks.pii.detect import FINDERS
 from tasks.records import histograms
 from tasks.records.documents import Document, ShardWriter, read_documents
@@ -476,3 +476,34 @@ def test_blocklists_of_the_crawl_are_used(store):
     execute(step, store)
     rows = [row for path in store.folder(step.id).glob("attributes/*") for row in pq.read_table(path).to_pylist()]
     assert {row["id"]: row["url_rule"] for row in rows if row["url_rule"]} == {"listed": "adult"}
+
+
+# Hosts and pages that a run excludes
+
+
+@pytest.mark.parametrize(
+    ("url", "is_out"),
+    [
+        ("https://a.example/page", True),
+        ("http://www.a.example:8080/", True),
+        ("https://b.example/one?utm_source=x", True),
+        ("https://b.example/two", False),
+        ("https://nota.example/", False),
+        ("https://a.example.org/", False),
+        ("http://münchen.example/", True),
+        ("", False),
+        ("http://[::1", False),
+        ("https://c.example/x", False),
+        ("https://c.example/", True),
+    ],
+)
+def test_excluded_hosts_and_pages_are_found(url: str, is_out: bool) -> None:
+    entries = ["A.example", "https://b.example/one/", "münchen.example", "https://c.example/"]
+    excluded = frozenset(map(excluded_key, FilterConfig(exclude=entries).exclude))
+    assert is_excluded(url, excluded) is is_out
+
+
+@pytest.mark.parametrize("entry", ["", "not a host", "a..b", "\x1b[2J", "http://", "a" * 300 + " "])
+def test_what_is_no_address_cannot_be_excluded(entry: str) -> None:
+    with pytest.raises(ValueError, match="neither a host nor a URL"):
+        FilterConfig(exclude=[entry])

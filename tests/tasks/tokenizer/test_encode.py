@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.data.token_shards import shard_vocab_size, token_runs
+from model.data.token_stream import shard_vocab_size, token_runs
 from model.tokenizer.chat import ChatTokenizer
 from model.tokenizer.vocabularies import PatternName
 from tasks.artifacts.manifest import Tokenizer as TokenizerArtifact

@@ -1,0 +1,231 @@
+"""`crawl2chat without`: a run of a recipe without a site, a page or a rule, compared with the run as it was.
+
+Reads and writes the store. The removal is a setting of the recipe, so only what depends on it runs again; the artifacts of both runs stay.
+Of a site or a page it ends in the proof that none of its text is left in what the model was trained on.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from flows import recipe_files
+from flows.checks import check_run
+from flows.cli.console import InputOption, MaxFilesOption, RecipeArgument, SetOption, console, say
+from flows.cli.why_said import JsonOption, print_place
+from flows.prefect_server import Server
+from flows.recipes import Recipe, make_recipe
+from model.errors import UserError
+from tasks.artifacts.manifest import Documents, Index, Report
+from tasks.artifacts.store import Store
+from tasks.execution.reporter import reporting
+from tasks.filter.stage import excluded_key, is_excluded
+from tasks.markdown import percent
+from tasks.provenance.lineage import follow, open_training_data
+from tasks.provenance.remedies import without_rule
+from tasks.provenance.removal import (
+    WORDS,
+    Difference,
+    Removal,
+    check_removal,
+    compare_cards,
+    own_facts,
+    removed_documents,
+)
+from tasks.records.full_text import FullTextIndex
+from tasks.tokenizer.encode import is_validation
+
+MAX_FIGURES = 40  # that are printed
+MAX_NAME = 40  # characters of the recipe's name in that of the run without
+
+
+class Comparison(NamedTuple):
+    """Both runs: their report cards, the figures that differ or not, facts of the removed documents, and what is left of their text."""
+
+    before: str
+    after: str
+    settings: list[str]
+    figures: list[Difference]
+    facts: list[dict[str, Any]]
+    removal: Removal | None
+
+
+def without(
+    recipe: RecipeArgument,
+    host: Annotated[list[str], typer.Option(help="A host to leave out, with all below it. May be repeated.")] = [],
+    page: Annotated[list[str], typer.Option(help="The URL of a page to leave out. May be repeated.")] = [],
+    reason: Annotated[
+        str,
+        typer.Option(help="A rule to leave out, by the reason in the funnel: quality/gopher_words, duplicate/minhash."),
+    ] = "",
+    inputs: InputOption = [],
+    max_files: MaxFilesOption = 0,
+    settings: SetOption = [],
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe again without a site, a page or a rule, and show what changes. Of a site, prove that nothing is left of it."""
+    made, store = make_recipe(recipe, inputs, max_files, settings), Store.default()
+    excluded = checked(host, page, reason)
+    changes = [f"filter.exclude={json.dumps([*made.filter.exclude, *excluded])}"] if excluded else []
+    if reason:
+        changes += rule_changes(reason, made)
+    before = evaluated(made, store)
+    if excluded and not list(
+        removed_documents(documents_of(store, before), lambda item: matches(item["url"], excluded))
+    ):
+        say(f"No document of {', '.join(excluded)} was kept, so nothing depends on it.")
+        return
+    name = f"{made.name[:MAX_NAME]}-without-{hashlib.sha256(' '.join(changes).encode()).hexdigest()[:8]}"
+    changed = make_recipe(recipe, inputs, max_files, [*settings, f"name={name}", *changes])
+    after = evaluated(changed, store)
+    found = compared(store, made.name, before, after, changes, excluded)
+    if as_json:
+        say(json.dumps(as_plain(found)))
+    else:
+        print_comparison(found, excluded)
+
+
+def checked(hosts: Sequence[str], pages: Sequence[str], reason: str) -> list[str]:
+    """The hosts and pages to leave out. Raises UserError where nothing is named, or what is named is no host or page."""
+    if not (hosts or pages or reason):
+        raise UserError("nothing to leave out: give --host, --page or --reason")
+    for entry, kind in [*((entry, "host ") for entry in hosts), *((entry, "page ") for entry in pages)]:
+        if not (excluded_key(entry) or "").startswith(kind):
+            example = "example.org" if kind == "host " else "https://example.org/a"
+            raise UserError(f"--{kind.strip()} {entry[:80]!r} is not one: give it as {example}")
+    return [*hosts, *pages]
+
+
+def rule_changes(reason: str, recipe: Recipe) -> list[str]:
+    """The settings that leave a rule out. Raises UserError where none does."""
+    changes = without_rule(reason, recipe.filter.model_dump())
+    if not changes:
+        raise UserError(
+            f"no setting leaves out {reason[:80]!r}: give a reason of the filter or of dedup, as `crawl2chat show {recipe.name}` lists them"
+        )
+    return changes
+
+
+def matches(url: str, excluded: Sequence[str]) -> bool:
+    """Whether a document of this URL is left out."""
+    return is_excluded(url, frozenset(map(excluded_key, excluded)))
+
+
+def evaluated(recipe: Recipe, store: Store) -> Report:
+    """The report card of a recipe, after all that is not up to date has run."""
+    server = Server()
+    from flows.cli.terminal import Terminal
+    from flows.pipeline import dag, pipeline, planned, select
+
+    names, planned_steps = select("", "evaluate", ""), dag(recipe)
+    steps = planned_steps.by_stage()
+    if check_run(steps, names, (), recipe.name, store):
+        with server.used(), Terminal(console) as terminal, reporting(terminal), planned(planned_steps):
+            pipeline(recipe_yaml=recipe_files.write(recipe, comments=False), until="evaluate", runs_deployments=False)
+    return store.open(steps["evaluate"].id, Report)
+
+
+def documents_of(store: Store, report: Report) -> Documents:
+    """The documents that the models of a report card were trained on."""
+    return store.open(report.manifest.input("unique"), Documents)
+
+
+def compared(
+    store: Store, recipe: str, before: Report, after: Report, settings: list[str], excluded: Sequence[str]
+) -> Comparison:
+    """Both runs compared."""
+    figures = compare_cards(before, after, seeds_of(store, recipe))
+    facts: list[dict[str, Any]] = []
+    removal = None
+    if excluded:
+        one, two = (open_training_data(store, follow(store, report.manifest.id)) for report in (before, after))
+        documents = documents_of(store, before)
+        index = index_of(store, recipe, documents)
+        if index:
+            facts = own_facts(before, after, index, one, lambda url: matches(url, excluded))
+        held_out = follow(store, before.manifest.input("tokens")).model.config["validation_fraction"]
+        texts = (
+            document["text"]
+            for document in removed_documents(documents, lambda item: matches(item["url"], excluded))
+            if not is_validation(document["text"], held_out)  # no model was trained on these
+        )
+        removal = check_removal(one, two, texts)
+    return Comparison(before.manifest.id, after.manifest.id, settings, figures, facts, removal)
+
+
+def seeds_of(store: Store, recipe: str) -> Report | None:
+    """The study of a recipe over seeds, where there is one."""
+    try:
+        return store.open(store.latest(recipe, "seeds"), Report)
+    except UserError:
+        return None
+
+
+def index_of(store: Store, recipe: str, documents: Documents) -> FullTextIndex | None:
+    """The full-text index of documents, where it is the latest of the recipe."""
+    index = store.open(store.latest(recipe, "index"), Index)
+    is_theirs = index.manifest.inputs.get("documents") == documents.manifest.id
+    return FullTextIndex(index.folder / "index.sqlite") if is_theirs else None
+
+
+def as_plain(found: Comparison) -> dict[str, Any]:
+    """The comparison as values of JSON."""
+    removal = found.removal
+    return {
+        **found._asdict(),
+        "figures": [figure._asdict() for figure in found.figures],
+        "removal": removal and {**removal._asdict(), "left": [vars(place) for place in removal.left]},
+    }
+
+
+def print_comparison(found: Comparison, excluded: Sequence[str]) -> None:
+    """Print the figures of both runs, then the facts of what was removed, then what is left of it."""
+    say(f"\nWith {found.before}, without {found.after}, by {' '.join(found.settings)}\n")
+    changed = [figure for figure in found.figures if figure.before != figure.after]
+    for figure in changed[:MAX_FIGURES]:
+        print_figure(figure)
+    say(f"{len(changed)} of {len(found.figures)} figures differ; --json has them all.")
+    if not any(figure.noise for figure in found.figures):
+        say("`crawl2chat seeds RECIPE` measures how far a difference is chance; this is then shown here.")
+    for row in found.facts:
+        what = "stated there alone" if row["facts"] == "own" else "stated elsewhere"
+        say(
+            f"{row['model']:<16} facts {what:<20} {row['before']['num']:>5} questions: "
+            f"{percent(row['before']['share'])} right before, {percent(row['after']['share'])} after"
+        )
+    if found.removal:
+        print_removal(found.removal, excluded)
+
+
+def print_figure(figure: Difference) -> None:
+    """Print one figure of both runs."""
+    is_chance = figure.noise is not None and abs(figure.after - figure.before) <= figure.noise
+    noise = (
+        ""
+        if figure.noise is None
+        else f"  within ±{figure.noise:.3f}"
+        if is_chance
+        else f"  beyond ±{figure.noise:.3f}"
+    )
+    say(
+        f"{figure.measure[:52]:<52} {figure.model:<10} {figure.before:>7.3f} {figure.after:>7.3f} {figure.after - figure.before:>+7.3f}{noise}"
+    )
+
+
+def print_removal(removal: Removal, excluded: Sequence[str]) -> None:
+    """Print what is left of removed documents."""
+    what = ", ".join(excluded)[:200]
+    say(
+        f"\n{removal.num_documents:,} documents of {what} have {removal.num_spans:,} spans of {WORDS} words; {removal.num_own:,} stood nowhere "
+        f"else. Of these, {removal.num_left:,} are left in what the model was trained on."
+    )
+    if removal.left:
+        say("They stand on pages that were dropped as duplicates before; leave these out as well:")
+        for place in removal.left:
+            print_place(place)
+    else:
+        say(
+            "The archives and what the filter dropped still hold the pages: delete these artifacts, or the archives, as well."
+        )

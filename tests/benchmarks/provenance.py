@@ -1,0 +1,140 @@
+"""Size, time and memory of the index of training data, and the time of a question, by the number of tokens.
+
+    python -m tests.benchmarks.provenance [TOKENS ...]
+
+Makes token shards of words drawn by their frequencies in the sample web's pages (Zipf's law holds there as elsewhere), with whole pages
+among them that the replies are taken from. A reply is some sentences of pages put together, 40 words; 200 are asked.
+"""
+
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+
+import numpy as np
+
+from model.data.token_stream import TokenStream
+from model.tokenizer.chat import ChatTokenizer
+from tasks.provenance import suffix_array
+from tasks.provenance.spans import encoded, find_spans, maximal_spans
+from tasks.provenance.stage import ProvenanceConfig, shards
+from tasks.provenance.suffix_array import SuffixArray
+from tasks.provenance.token_text import TokenText, Vocabulary
+from tasks.records.full_text import SENTENCE_END
+from tasks.sample_web.articles import write_articles
+from tasks.sample_web.world import build_world
+from tasks.tokenizer.encode import TokenWriter, batches
+from tasks.tokenizer.train import TokenizerConfig, train
+from tests.benchmarks.harness import machine, print_table, say
+
+SIZES = (1_000_000, 10_000_000)
+NUM_ARTICLES = 2_400
+NUM_REPLIES = 200
+DOCUMENT_WORDS = 300
+VOCAB_SIZE = 3_072
+
+
+class Searched:
+    """An index as `tasks.provenance.training_data.TrainingData` has it, without pages behind it."""
+
+    def __init__(self, folder: Path, num_tokens: int, texts: list[str]) -> None:
+        tokenizer = ChatTokenizer.load(folder / "tokenizer.json")
+        path = folder / f"{num_tokens}.arrow"
+        with TokenWriter(path, tokenizer, "") as writer:
+            made = 0
+            for batch in batches(documents(texts)):
+                made += writer.write(batch)
+                if made >= num_tokens:
+                    break
+        stream, vocabulary = TokenStream([str(path)], tokenizer.vocab_size), Vocabulary(folder / "tokenizer.json")
+        self.num_tokens = stream.num_tokens
+        start = time.perf_counter()
+        ranges = list(shards(stream, ProvenanceConfig().shard_tokens))
+        self.num_words = sum(
+            suffix_array.build(stream, vocabulary, *bounds, folder / f"{num_tokens}-{number}")
+            for number, bounds in enumerate(ranges)
+        )
+        self.build_seconds = time.perf_counter() - start
+        files = [*folder.glob(f"{num_tokens}-*.npy")]
+        self.num_bytes = sum(file.stat().st_size for file in files)
+        self.arrays = [
+            SuffixArray(
+                TokenText(stream, vocabulary, *bounds, folder / f"{num_tokens}-{number}.marks.npy"),
+                folder / f"{num_tokens}-{number}.suffixes.npy",
+            )
+            for number, bounds in enumerate(ranges)
+        ]
+
+    def longest(self, text: bytes) -> int:
+        """As `Searchable` has it."""
+        return max(array.longest(text) for array in self.arrays)
+
+    def count(self, text: bytes) -> int:
+        """As `Searchable` has it."""
+        return sum(array.count(text) for array in self.arrays)
+
+    @lru_cache(maxsize=100_000)
+    def count_word(self, text: bytes) -> int:
+        """As `Searchable` has it, remembered as there."""
+        return self.count(text)
+
+
+def documents(texts: list[str]) -> Iterator[str]:
+    """The texts, and then pages of their words without end."""
+    yield from texts
+    words = np.array(" ".join(texts).split())
+    rng = np.random.default_rng(0)
+    while True:
+        yield " ".join(words[rng.integers(0, len(words), DOCUMENT_WORDS)])
+
+
+def replies(texts: list[str]) -> Iterator[str]:
+    """Replies of sentences of different pages."""
+    rng = random.Random(0)
+    while True:
+        sentences = [rng.choice(SENTENCE_END.split(rng.choice(texts))) for _ in range(6)]
+        yield " ".join(" ".join(sentences).split()[:40])
+
+
+def main() -> None:
+    """Print a row for each number of tokens."""
+    sizes = [int(argument) for argument in sys.argv[1:]] or SIZES
+    texts = ["\n".join(article.paragraphs) for article in write_articles(build_world(1), NUM_ARTICLES)]
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        train(iter(texts), TokenizerConfig(vocab_size=VOCAB_SIZE)).save(str(folder / "tokenizer.json"))
+        for num_tokens in sizes:
+            say(f"{num_tokens:,} tokens")
+            data = Searched(folder, num_tokens, texts)
+            seconds = []
+            for reply in islice(replies(texts), NUM_REPLIES):
+                # CPU time: one thread, and the pages of the index are in memory after a few replies.
+                start = time.process_time()
+                text = encoded(reply)
+                find_spans(data, text, maximal_spans(data, text))
+                seconds.append(time.process_time() - start)
+            p95 = statistics.quantiles(seconds, n=20)[-1]
+            rows.append(
+                (
+                    f"{data.num_tokens:,}",
+                    len(data.arrays),
+                    f"{data.num_bytes / data.num_tokens:.2f}",
+                    f"{data.build_seconds:.1f} s",
+                    f"{getrusage(RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB",
+                    f"{1000 * statistics.median(seconds):.0f} ms",
+                    f"{1000 * p95:.0f} ms",
+                )
+            )
+    headings = ["Tokens", "Suffix arrays", "Bytes a token", "Build", "Peak memory", "Reply, CPU median", "p95"]
+    print_table("The index of training data, and the spans of a reply", headings, rows, machine())
+
+
+if __name__ == "__main__":
+    main()
