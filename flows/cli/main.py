@@ -17,6 +17,7 @@ import typer
 from rich.markup import escape
 
 from flows.cli.chat import chat, complete
+from flows.cli.compare import compare
 from flows.cli.console import errors
 from flows.cli.deploy import deploy
 from flows.cli.gc import gc
@@ -54,7 +55,7 @@ app = typer.Typer(
     help="From raw Common Crawl WARC files to a chat assistant, stage by stage.",
 )
 COMMANDS = (
-    run, scaling, seeds, stages, recipe, show, show_mask, search, trace, report, chat, complete, plan, deploy, worker, reconcile, gc,
+    run, scaling, seeds, stages, recipe, show, show_mask, search, trace, report, compare, chat, complete, plan, deploy, worker, reconcile, gc,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)
