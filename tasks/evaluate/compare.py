@@ -88,7 +88,8 @@ def _measured(measures_of: Callable[[Figures], Measures], side: str, run: Figure
 
 def _row(section: str, measure: str, model: str, a: Sequence[Value], b: Sequence[Value]) -> Row:
     interval = difference_interval(a, b)
-    difference = statistics.fmean(map(value_of, b)) - statistics.fmean(map(value_of, a))
+    # Rounded: a share that one card has as a number and the other as counts differs in its last digits.
+    difference = round(statistics.fmean(map(value_of, b)) - statistics.fmean(map(value_of, a)), 7)
     better = 0 if section in NEUTRAL_SECTIONS else -1 if measure in LOWER_IS_BETTER else 1
     return Row(section, measure, model, a, b, difference, interval, verdict(difference, interval, better))
 
@@ -217,7 +218,12 @@ def _label(row: Row) -> str:
 
 
 def _is_share(row: Row) -> bool:
-    return isinstance(row.a[0], dict) or row.measure == "Expected calibration error" or row.section == "Chat models"
+    return (
+        isinstance(row.a[0], dict)
+        or isinstance(row.b[0], dict)
+        or row.measure == "Expected calibration error"
+        or row.section == "Chat models"
+    )
 
 
 def _cell(values: Sequence[Value], row: Row) -> str:
