@@ -159,7 +159,7 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
     # Before the figures: should one of them fail, the stage is run again, and nothing is published without a manifest.
     write_lines(ctx.folder / "answers.jsonl", [*(answer.as_json() for answer in [*forward, *backward]), *tool_answers])
     figures: Figures = {
-        "documents": collect.documents_figures(inputs),
+        "documents": collect.documents_figures((inputs.raw, inputs.clean, inputs.unique)),
         "attributes": collect.attributes_figures(inputs.clean),
         "truth": collect.truth_figures(inputs),
         "language": collect.language_figures(inputs),
