@@ -48,7 +48,11 @@ def verdict(figures: Figures) -> str:
     num = sum((task["kind"] == TEXT) == is_text for task in figures["tasks"])
     names = [f"`{arm['value']}`" for arm in figures["arms"]]
     order = order_of([statistics.fmean(arm) for arm in values], is_text)
-    what = f"mean bits per byte of {num} text{'s' if num > 1 else ''}" if is_text else f"mean accuracy on {num} tasks"
+    what = (
+        f"mean bits per byte of {num} text{'s' if num > 1 else ''}"
+        if is_text
+        else f"mean accuracy on {num} task{'s' if num > 1 else ''}"
+    )
     shown = ", ".join(f"{names[arm]} ({_score(statistics.fmean(values[arm]), is_text)})" for arm in order)
     by_seed = [order_of([arm[place] for arm in values], is_text) for place in range(len(figures["seeds"]))]
     if len(by_seed) == 1:
