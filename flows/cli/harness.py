@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.markdown import Markdown
@@ -17,8 +17,7 @@ from tasks.evaluate.harness import harness_table, run_harness
 from tasks.evaluate.lm_eval_model import lm_eval_model
 from tasks.training import check_vocabulary, load_language_model
 
-ModelName = Literal["base", "assistant", "policy"]
-STAGES: dict[ModelName, tuple[str, type[Checkpoint]]] = {
+STAGES: dict[str, tuple[str, type[Checkpoint]]] = {
     "base": ("pretrain", BaseModel),
     "assistant": ("sft", SFTModel),
     "policy": ("rlhf", Policy),
@@ -28,7 +27,10 @@ STAGES: dict[ModelName, tuple[str, type[Checkpoint]]] = {
 def harness(
     tasks: Annotated[str, typer.Argument(metavar="TASKS", help="A YAML list of tasks: name, path, format, licence.")],
     recipe: RecipeOption = "tiny",
-    models: Annotated[list[ModelName], typer.Option("--model", help="May be repeated.")] = ["base", "policy"],
+    models: Annotated[list[str], typer.Option("--model", help=f"{', '.join(STAGES)}. May be repeated.")] = [
+        "base",
+        "policy",
+    ],
     max_tokens: Annotated[int, typer.Option(min=8, help="Longer contexts lose their beginning.")] = 1024,
     batch: Annotated[int, typer.Option(min=1, help="Sequences in a batch.")] = 32,
     as_json: Annotated[str, typer.Option("--json", metavar="FILE", help="Write the scores as JSON too.")] = "",
@@ -36,8 +38,8 @@ def harness(
     """Score models with the lm-evaluation-harness, on tasks of local files, without a network."""
     from model.tokenizer.chat import ChatTokenizer
 
-    if not models:
-        raise UserError(f"no model to score: give --model {', '.join(STAGES)}")
+    if unknown := [name for name in models if name not in STAGES]:
+        raise UserError(f"--model {unknown[0]!r}: take one of {', '.join(STAGES)}")
     loaded = [load_task(task) for task in read_tasks(tasks)]
     store = Store.default()
     vocabulary = store.open(store.latest(recipe, "tokenizer"), Tokenizer)

@@ -19,6 +19,7 @@ from tasks.artifacts.manifest import Bundle, Policy, Report, Tokenizer
 from tasks.artifacts.store import Store
 from tasks.evaluate.eval_tasks import EvalTask, LoadedTask, load_task
 from tasks.evaluate.harness import run_harness
+from tasks.evaluate.knowledge import RANKED
 from tasks.evaluate.lm_eval_model import lm_eval_model
 from tasks.training import load_language_model
 from tests.benchmarks.harness import machine, print_table, say, shared_data
@@ -29,25 +30,29 @@ REQUESTS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 
 def tasks_of(folder: Path, own: Path) -> Iterator[EvalTask]:
     evals = folder / "evals"
-    yield EvalTask(name="blimp", path=str(evals / "blimp.jsonl.gz"), format="blimp", licence="CC-BY-4.0", limit=1000)
-    yield EvalTask(name="mmlu_dev", path=str(evals / "mmlu-dev.jsonl.gz"), format="mmlu", licence="MIT")
+    yield EvalTask(name="blimp", path=str(evals / "blimp.jsonl.gz"), format="blimp", licence="CC-BY-4.0", limit=500)
+    yield EvalTask(name="mmlu_dev", path=str(evals / "mmlu-dev.jsonl.gz"), format="mmlu", licence="MIT", limit=100)
     arithmetic = str(evals / "gpt3-arithmetic.jsonl.gz")
-    yield EvalTask(name="arithmetic", path=arithmetic, format="completion", licence="none named", limit=300)
-    yield EvalTask(name="bbh", path=str(evals / "bbh.jsonl.gz"), format="bbh", licence="MIT", limit=100)
+    yield EvalTask(name="arithmetic", path=arithmetic, format="completion", licence="none named", limit=100)
+    yield EvalTask(name="bbh", path=str(evals / "bbh.jsonl.gz"), format="bbh", licence="MIT", limit=50)
     wikitext = str(folder / "pretrain" / "wikitext2-valid.txt.gz")
-    yield EvalTask(name="wikitext2", path=wikitext, format="text", licence="CC-BY-SA-3.0", limit=50)
-    yield EvalTask(name="own_questions", path=str(own), format="bbh", licence="Apache-2.0", limit=100)
+    yield EvalTask(name="wikitext2", path=wikitext, format="text", licence="CC-BY-SA-3.0", limit=20)
+    yield EvalTask(name="own_questions", path=str(own), format="choices", licence="Apache-2.0", limit=200)
 
 
 def own_questions(store: Store, recipe: str, path: Path) -> Path:
-    """What the base model completes, as records of question and answer: of these a trained model has some right."""
+    """Beginnings of statements with four answers of one relation: of these a trained model has many right."""
     report = store.open(store.latest(recipe, "evaluate"), Report)
-    lines = [
-        line
-        for line in read_lines(report.folder / "answers.jsonl")
-        if line["model"] == "policy" and line["split"] != "unknown"
-    ]
-    path.write_text("".join(json.dumps({"input": line["question"], "target": line["answer"]}) + "\n" for line in lines))
+    lines = [line for line in read_lines(report.folder / "answers.jsonl") if line["model"] == RANKED]
+    answers: dict[str, list[str]] = {}
+    for line in lines:
+        answers.setdefault(line["fact"].partition(":")[0], []).append(line["answer"])
+    records = []
+    for line in lines:
+        others = [one for one in dict.fromkeys(answers[line["fact"].partition(":")[0]]) if one != line["answer"]]
+        if len(others) > 2:
+            records.append({"context": line["completion"], "choices": [line["answer"], *others[:3]], "gold": 0})
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
 
 
