@@ -23,7 +23,11 @@ def wilson_interval(num_right: int, num: int, z: float = Z_95) -> tuple[float, f
 
 def share(is_right: Sequence[bool]) -> dict[str, Any]:
     """The share of true values as JSON: `share`, `num` and the 95% interval `low` to `high`."""
-    num_right, num = sum(map(bool, is_right)), len(is_right)
+    return share_of(sum(map(bool, is_right)), len(is_right))
+
+
+def share_of(num_right: int, num: int) -> dict[str, Any]:
+    """The share of so many of so many, as JSON."""
     low, high = wilson_interval(num_right, num)
     return {"share": num_right / num if num else 0.0, "num": num, "low": low, "high": high}
 

@@ -16,10 +16,13 @@ from collections.abc import Sequence
 import typer
 from rich.markup import escape
 
+from flows.cli.ablate import ablate
 from flows.cli.chat import chat, complete
+from flows.cli.compare import compare
 from flows.cli.console import errors
 from flows.cli.deploy import deploy
 from flows.cli.gc import gc
+from flows.cli.harness import harness
 from flows.cli.infra import infra
 from flows.cli.labels import labels
 from flows.cli.plan import plan
@@ -59,8 +62,8 @@ app = typer.Typer(
     help="From raw Common Crawl WARC files to a chat assistant, stage by stage.",
 )
 COMMANDS = (
-    run, scaling, seeds, stages, recipe, show, show_mask, search, trace, why_said, why_not, without, report, chat, complete, serve, plan,
-    deploy, worker, reconcile, gc,
+    run, scaling, seeds, ablate, stages, recipe, show, show_mask, search, trace, why_said, why_not, without, report, compare, harness,
+    chat, complete, serve, plan, deploy, worker, reconcile, gc,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

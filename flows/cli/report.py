@@ -1,4 +1,4 @@
-"""`crawl2chat report`: print the report card of the last run, or its highlights, or write it into a Markdown file."""
+"""`crawl2chat report`: print the report card of the last run, or its highlights, or write it as a page or into a Markdown file."""
 
 import json
 import re
@@ -8,15 +8,20 @@ from typing import Annotated
 import typer
 from rich.markdown import Markdown
 
-from flows.cli.console import RecipeOption, console
+from flows.cli.console import RecipeOption, console, recipe_name, say
+from model.errors import UserError
+from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import Report
 from tasks.artifacts.store import Store
+from tasks.evaluate.card_page import render_page
 from tasks.evaluate.highlights import highlights
-from tasks.markdown import replace_section
+from tasks.markdown import replace_section, size
 
 
 def report(
+    name: Annotated[str, typer.Argument(metavar="[RECIPE]", help="The recipe, instead of --recipe.")] = "",
     recipe: RecipeOption = "tiny",
+    html: Annotated[str, typer.Option(metavar="FILE", help="Write it as one HTML file, with pictures.")] = "",
     into: Annotated[
         str, typer.Option(help="Write it into this Markdown file, between <!-- card --> and <!-- /card -->.")
     ] = "",
@@ -24,12 +29,20 @@ def report(
         bool, typer.Option("--brief", help="Print a dozen lines: the funnel, key figures, one exchange.")
     ] = False,
 ) -> None:
-    """Print the report card of the last run."""
+    """Print the report card of the last run, or write it as a page."""
     store = Store.default()
-    folder = store.open(store.latest(recipe, "evaluate"), Report).folder
+    if sum(map(bool, (html, into, is_brief))) > 1:
+        raise UserError("--html, --into and --brief each say what to do with the card: give one of them")
+    opened = store.open(store.latest(recipe_name(name) if name else recipe, "evaluate"), Report)
+    folder = opened.folder
     card = (folder / "report.md").read_text(encoding="utf-8")
-    if is_brief:
-        figures = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    figures = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    if html:
+        # Made again and not copied: a card of an older version has no page, or an older one.
+        path = Path(html).expanduser()
+        write_atomically(path, render_page(figures, f"Report card: {opened.manifest.id}"))
+        say(f"{path}: the report card of {opened.manifest.id}, {size(path.stat().st_size)}; open it in a browser")
+    elif is_brief:
         console.print(highlights(figures), highlight=False, soft_wrap=True, markup=False)
     elif into:
         # One level down: the card becomes a section of the file that it is written into. Its own title is the first

@@ -14,10 +14,10 @@ from tasks.records.kept_dropped import funnel
 from tasks.resources import short_name
 
 
-def documents_figures(inputs: EvaluateInputs) -> list[Figures]:
-    """Documents and bytes of text that ingest, filter and dedup read, kept and dropped, by reason."""
+def documents_figures(stages: Iterable[Documents]) -> list[Figures]:
+    """Documents and bytes of text that each stage read, kept and dropped, by reason."""
     rows = []
-    for documents in (inputs.raw, inputs.clean, inputs.unique):
+    for documents in stages:
         manifest = documents.manifest
         # funnel() orders by number, and a stage may drop more than it keeps. The sort is stable: reasons stay the most frequent first.
         kept, *dropped = sorted(funnel(manifest.counts), key=lambda row: row["reason"] != "kept")

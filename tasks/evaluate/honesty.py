@@ -28,11 +28,12 @@ SPLITS = {
 
 
 def honesty_figures(chat: Mapping[str, Sequence[Answer]]) -> Figures:
-    """All three, of each chat model by name."""
+    """All of it, of each chat model by name."""
     return {
         "kinds": {model: by_kind(answers) for model, answers in chat.items()},
         "curve": {model: refusal_curve(answers) for model, answers in chat.items()},
         "calibration_error": {model: calibration_error(answers) for model, answers in chat.items()},
+        "reliability": {model: reliability(answers) for model, answers in chat.items()},
     }
 
 
@@ -75,15 +76,32 @@ def probability(answer: Answer) -> float:
 
 def calibration_error(answers: Sequence[Answer]) -> float | None:
     """The expected calibration error of the replies whose probability was measured; None where there are no such replies."""
+    bins = _by_probability(answers)
+    total = sum(map(len, bins))
+    if not total:
+        return None
+    return sum(abs(sum(likely - right for likely, right in some)) for some in bins) / total
+
+
+def reliability(answers: Sequence[Answer]) -> list[Figures]:
+    """Of each bin the mean probability of its replies and the share that is right: the points of a reliability diagram."""
+    return [
+        {
+            "probability": sum(likely for likely, _ in some) / len(some),
+            "correct": share([is_right for _, is_right in some]),
+        }
+        for some in _by_probability(answers)
+    ]
+
+
+def _by_probability(answers: Sequence[Answer]) -> list[list[tuple[float, bool]]]:
+    """Probability and correctness of the replies whose probability was measured, in bins that are not empty, unlikely ones first."""
     bins: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     for answer in answers:
         if answer.logprob is not None:
             likely = probability(answer)
             bins[min(NUM_BINS - 1, int(likely * NUM_BINS))].append((likely, answer.is_correct))
-    total = sum(map(len, bins.values()))
-    if not total:
-        return None
-    return sum(abs(sum(likely - right for likely, right in some)) for some in bins.values()) / total
+    return [some for _, some in sorted(bins.items())]
 
 
 def honesty_section(figures: Figures) -> str:

@@ -259,19 +259,24 @@ def class_name(number: int, bounds: Sequence[int]) -> str:
     return f"{low} to {high}" if low < high else str(high)
 
 
-def chat_metrics(answers: Sequence[Answer]) -> dict[str, float]:
-    """Metrics of one chat model: accuracy on frequent facts by split, false refusals, finished replies, tokens of a reply."""
+def chat_shares(answers: Sequence[Answer]) -> dict[str, dict[str, Any]]:
+    """Shares of one chat model, with intervals: accuracy on frequent facts by split, false refusals, finished replies."""
     # Rare facts are left out here and have their place in `accuracy_by_mentions`.
     frequent = [answer for answer in answers if answer.is_frequent]
     unknown = [answer for answer in answers if answer.question.split == "unknown"]
     by_split: dict[str, list[bool]] = defaultdict(list)
     for answer in [*frequent, *unknown]:
         by_split[answer.question.split].append(answer.is_correct)
-    return {f"{split}_accuracy": mean(is_correct) for split, is_correct in sorted(by_split.items())} | {
-        "false_refusal_fraction": mean([bool(answer.is_refusal) for answer in frequent]),
-        "finished_fraction": mean([bool(answer.is_finished) for answer in answers]),
-        "tokens_mean": mean([answer.num_tokens or 0 for answer in answers]),
+    return {f"{split}_accuracy": share(is_correct) for split, is_correct in sorted(by_split.items())} | {
+        "false_refusal_fraction": share([bool(answer.is_refusal) for answer in frequent]),
+        "finished_fraction": share([bool(answer.is_finished) for answer in answers]),
     }
+
+
+def chat_metrics(answers: Sequence[Answer]) -> dict[str, float]:
+    """Metrics of one chat model: the values of its shares, and the tokens of a reply."""
+    shares: dict[str, float] = {name: value["share"] for name, value in chat_shares(answers).items()}
+    return shares | {"tokens_mean": mean([answer.num_tokens or 0 for answer in answers])}
 
 
 def examples(answers: Sequence[Answer], num: int = 3) -> list[Answer]:

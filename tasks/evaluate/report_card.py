@@ -4,7 +4,7 @@ Reads figures (plain JSON values, see figures.py), writes nothing. Every table n
 out, since a crawl of the real web has no ground truth and a user's questions have no splits. Text of models is escaped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tasks.evaluate.honesty import honesty_section
 from tasks.evaluate.in_context import in_context_section
@@ -42,26 +42,7 @@ MODEL_NAMES = {"assistant": "SFT model", "policy": "policy"}
 
 def render(figures: Figures) -> str:
     """The report card as Markdown."""
-    sections = (
-        summary_section,
-        documents_section,
-        dropped_section,
-        attributes_section,
-        truth_section,
-        pretraining_section,
-        facts_section,
-        chat_section,
-        honesty_section,
-        reversal_section,
-        sums_section,
-        in_context_section,
-        recital_section,
-        tools_section,
-        reward_section,
-        samples_section,
-        cost_section,
-    )
-    return "# Report card\n\n" + "\n".join(section for build in sections if (section := build(figures)))
+    return "# Report card\n\n" + "\n".join(section for build in SECTIONS if (section := build(figures)))
 
 
 def summary_section(figures: Figures) -> str:
@@ -289,3 +270,25 @@ def cost_section(figures: Figures) -> str:
     return "## Cost\n\n" + table(
         ["Stage", "Wall time (s)", "Size"], [*rows, ["all", f"{seconds:,.0f}", size(num_bytes)]]
     )
+
+
+# In the order of the card. Its page (card_page.py) has the same ones.
+SECTIONS: tuple[Callable[[Figures], str], ...] = (
+    summary_section,
+    documents_section,
+    dropped_section,
+    attributes_section,
+    truth_section,
+    pretraining_section,
+    facts_section,
+    chat_section,
+    honesty_section,
+    reversal_section,
+    sums_section,
+    in_context_section,
+    recital_section,
+    tools_section,
+    reward_section,
+    samples_section,
+    cost_section,
+)

@@ -10,9 +10,8 @@ smallest and the largest value stand next to it.
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import Field
 
@@ -21,21 +20,13 @@ from model.errors import UserError
 from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import Report
 from tasks.artifacts.step import Outcome, Step, roles
+from tasks.evaluate.measures import MODELS, base_measures, chat_measures, value_of
 from tasks.execution.context import StageContext
 from tasks.markdown import Figures, percent, table
 
 VERSION = 1
 MIN_SEEDS = 2
 SEEDS = (0, 1, 2)  # 0 is the default of every training
-MODELS = {"assistant": "SFT model", "policy": "policy"}
-CHAT = {
-    "heldout_fact_accuracy": "Held-out facts, all forms",
-    "heldout_wording_accuracy": "Taught facts, held-out wording, all forms",
-    "unknown_accuracy": "Strangers refused, all",
-    "false_refusal_fraction": "Known facts refused",
-    "finished_fraction": "Replies that end by themselves",
-}
-Measures = dict[str, dict[str, float]]  # a measure's value by the model's name
 
 
 class SeedsConfig(Config):
@@ -75,7 +66,7 @@ def compare(runs: Sequence[Figures]) -> Figures:
     return {
         section: {
             name: {
-                model: [run[name][model] for run in measured]
+                model: [value_of(run[name][model]) for run in measured]
                 for model in measured[0][name]
                 if all(model in run.get(name, {}) for run in measured)
             }
@@ -83,47 +74,6 @@ def compare(runs: Sequence[Figures]) -> Figures:
         }
         for section, measured in found.items()
     }
-
-
-def base_measures(figures: Figures) -> Measures:
-    """Loss and facts of the base model."""
-    measures: Measures = {}
-    if (bits := figures["language"].get("base/validation/bits_per_byte")) is not None:
-        measures["Bits per byte of held-out text"] = {"base": bits}
-    for row in figures["facts"]:
-        asked = {way: share["share"] for way, share in row["accuracy"].items() if way.startswith("base")}
-        measures |= {
-            f"Facts {row['facts']}, {mentions(row)}, {way.split(', ')[-1]}": {"base": asked[way]} for way in asked
-        }
-    return measures
-
-
-def chat_measures(figures: Figures) -> Measures:
-    """Shares of the fine-tuned models, most important first."""
-    chat, honesty, sums = figures["chat"], figures["honesty"], figures.get("sums") or {}
-    kinds = honesty.get("kinds", {})
-    measures: Measures = {
-        label: _by_model({model: chat.get(model, {}).get(key) for model in MODELS}) for key, label in CHAT.items()
-    }
-    for row in figures["facts"]:
-        measures[f"Facts {row['facts']}, {mentions(row)}"] = _by_model(row["accuracy"])
-    for kind in sorted({kind for model in MODELS for kind in kinds.get(model, {})}):
-        measures[kind.capitalize()] = _by_model({model: kinds.get(model, {}).get(kind) for model in MODELS})
-    measures["Expected calibration error"] = _by_model(honesty.get("calibration_error", {}))
-    for way in ("at once", "worked"):
-        measures[f"Sums of two digits, {way}"] = _by_model({model: sums[model].get(way) for model in sums})
-    return {name: values for name, values in measures.items() if values}
-
-
-def _by_model(values: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers, or the shares of `tasks.shares.share`, of the models that have one."""
-    found = {model: values[model] for model in MODELS if values.get(model) is not None}
-    return {model: value["share"] if isinstance(value, dict) else value for model, value in found.items()}
-
-
-def mentions(row: Figures) -> str:
-    """How often the web states the facts of a row."""
-    return "1 mention" if row["mentions"] == "1" else f"{row['mentions']} mentions"
 
 
 def render(figures: Figures) -> str:

@@ -1,8 +1,8 @@
 """Evaluation: measures every model of a run and writes the report card.
 
-Reads one artifact of every stage (inputs.py). Writes a Report: `report.md`, one page for people; `report.json`, the same figures;
-`answers.jsonl`, every question with the models' replies. What is measured, and after whom, is in knowledge.py (facts), filter_truth.py
-(precision and recall of the filters, on a crawl with ground truth), reversal.py, recital.py, in_context.py, written_sums.py, and below:
+Reads one artifact of every stage (inputs.py). Writes a Report: `report.md`, one page for people; `report.html`, the same with pictures;
+`report.json`, the figures of both; `answers.jsonl`, every question with the models' replies. What is measured, and after whom, is in
+knowledge.py (facts), filter_truth.py (precision and recall of the filters, on a crawl with ground truth), reversal.py, recital.py, in_context.py, written_sums.py, and below:
 accuracy of the reward model on held-out pairs, and completions of the base model. Cost: generation of an answer to each question by two
 models dominates.
 """
@@ -38,10 +38,12 @@ from tasks.conversations.sources import QuestionsConfig
 from tasks.conversations.tool_sources import ToolQuestionsConfig
 from tasks.evaluate import figures as collect
 from tasks.evaluate import knowledge, tool_use, written_sums
+from tasks.evaluate.card_page import render_page
 from tasks.evaluate.honesty import honesty_figures
 from tasks.evaluate.in_context import in_context_figures
 from tasks.evaluate.inputs import EvaluateInputs
 from tasks.evaluate.knowledge import Answer
+from tasks.evaluate.lineage import curves_figures, lineage_figures, samples_figures
 from tasks.evaluate.recital import recital_figures
 from tasks.evaluate.report_card import render
 from tasks.evaluate.reversal import reversal_figures, reversal_questions
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
-VERSION = 9  # 9: reversed questions, recital, in-context learning, tokens to think
+VERSION = 10  # 10: the card as a page, with curves, samples of dropped documents, calibration and lineage
 # The prefixes of their metrics: assistant/..., policy/...
 CHAT_MODELS = ("assistant", "policy")
 
@@ -157,21 +159,26 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
     # Before the figures: should one of them fail, the stage is run again, and nothing is published without a manifest.
     write_lines(ctx.folder / "answers.jsonl", [*(answer.as_json() for answer in [*forward, *backward]), *tool_answers])
     figures: Figures = {
-        "documents": collect.documents_figures(inputs),
+        "documents": collect.documents_figures((inputs.raw, inputs.clean, inputs.unique)),
         "attributes": collect.attributes_figures(inputs.clean),
         "truth": collect.truth_figures(inputs),
         "language": collect.language_figures(inputs),
         "base": collect.base_figures(inputs.base),
         "facts": knowledge.accuracy_by_mentions(forward, config.frequency_bounds),
         "chat": {name: knowledge.chat_metrics(some) for name, some in chat.items()},
+        "chat_shares": {name: knowledge.chat_shares(some) for name, some in chat.items()},
         "honesty": honesty_figures(chat),
         "reversal": reversal_figures(forward, backward),
         "sums": sums,
         **try_base_model(config, inputs, base, tokenizer),
         "reward": reward_metrics(config, inputs, tokenizer),
+        "pairs": {name: len(group) for name, group in pairs_by_fault(config, inputs).items()},
         "completions": complete_openings(config, base, tokenizer),
         "examples": [answer.as_json() for answer in knowledge.examples(chat["policy"])],
         "cost": collect.cost_figures(inputs.all()),
+        "curves": curves_figures(inputs.all()),
+        "samples": samples_figures((inputs.raw, inputs.clean, inputs.unique)),
+        "lineage": lineage_figures(inputs.all()),
     }
     if tool_answers:
         figures["tools"] = tool_use.tool_figures(tool_answers)
@@ -292,21 +299,35 @@ def publish(ctx: StageContext, figures: Figures, num_questions: int) -> Outcome:
     card = render(figures)
     write_atomically(ctx.folder / "report.json", json.dumps(figures, indent=1, ensure_ascii=False))
     write_atomically(ctx.folder / "report.md", card)
-    ctx.markdown("report", card, "Report card")
+    write_atomically(ctx.folder / "report.html", render_page(figures))
+    # A browser may refuse to follow a link from Prefect's pages to a file: the address can be copied, and the command is next to it.
+    uri = (ctx.folder / "report.html").resolve().as_uri()
+    link = f"With pictures: [report.html]({uri}), or `crawl2chat report --html report.html`.\n\n"
+    ctx.markdown("report", link + card, "Report card")
     # Only what compares runs becomes a metric of the manifest; the rest of the figures is in report.json.
     metrics = {f"{model}/{name}": value for model in CHAT_MODELS for name, value in figures["chat"][model].items()}
     return Outcome({"questions": num_questions}, {**metrics, **figures["reward"]})
 
 
 def reward_metrics(config: EvaluateConfig, inputs: EvaluateInputs, tokenizer: "ChatTokenizer") -> dict[str, float]:
-    """Accuracy of the reward model on held-out pairs, overall and by fault, and RLHF's metrics before and after training.
-
-    The fault of the rejected reply is the last part of a pair's `kind`, such as "rude" in "fact/rude".
-    """
+    """Accuracy of the reward model on held-out pairs, overall and by fault, and RLHF's metrics before and after training."""
     from model.inference.scoring import pair_accuracy
     from model.network.huggingface import default_device, load_reward_model
 
     model = load_reward_model(inputs.reward_model.folder).to(default_device())
+    accuracy = {
+        f"pair_accuracy/{name}": pair_accuracy(
+            model, tokenizer, [normal_form(pair) for pair in group], config.batch_sequences
+        )
+        for name, group in pairs_by_fault(config, inputs).items()
+    }
+    # Taken over, not measured again: RLHF's own validation has the rewards of both policies on the same prompts.
+    rlhf = inputs.policy.manifest.metrics
+    return accuracy | {name: value for name, value in rlhf.items() if name.startswith(("before/", "validation/"))}
+
+
+def pairs_by_fault(config: EvaluateConfig, inputs: EvaluateInputs) -> dict[str, list[Preference]]:
+    """The held-out pairs: "all", and by the fault of the rejected reply, the last part of `kind`, such as "rude" in "fact/rude"."""
     # The first ones of the file, not a sample of it. A user's pairs may have no `kind`, and are counted under "all" alone.
     pairs = list(read_records(Preference, inputs.preferences.folder / "validation.jsonl"))[: config.max_preferences]
     # No held-out pairs, no accuracy: the mean of nothing would be NaN, which JSON lacks.
@@ -314,15 +335,7 @@ def reward_metrics(config: EvaluateConfig, inputs: EvaluateInputs, tokenizer: "C
     for pair in pairs:
         if fault := pair.kind.rpartition("/")[2]:
             groups.setdefault(fault, []).append(pair)
-    accuracy = {
-        f"pair_accuracy/{name}": pair_accuracy(
-            model, tokenizer, [normal_form(pair) for pair in group], config.batch_sequences
-        )
-        for name, group in groups.items()
-    }
-    # Taken over, not measured again: RLHF's own validation has the rewards of both policies on the same prompts.
-    rlhf = inputs.policy.manifest.metrics
-    return accuracy | {name: value for name, value in rlhf.items() if name.startswith(("before/", "validation/"))}
+    return groups
 
 
 def complete_openings(config: EvaluateConfig, model: "Transformer", tokenizer: "ChatTokenizer") -> list[Figures]:

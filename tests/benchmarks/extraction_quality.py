@@ -1,4 +1,4 @@
-"""How well the extractors find the main text: words against the gold of four collections, next to trafilatura and resiliparse alone.
+"""How well the extractors find the main text: words against the gold of four collections, next to trafilatura, resiliparse and jusText alone.
 
     python -m tests.benchmarks.extraction_quality [--all]      # --all: every page; else every fourth of the two large collections
 
@@ -14,8 +14,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
+import justext
 import trafilatura
 from resiliparse.extract.html2text import extract_plain_text
 
@@ -27,6 +28,7 @@ from tasks.ingest.trafilatura_patch import patch_trafilatura
 from tasks.ingest.warc import HEADER_BYTES, Record, read_records
 from tests.benchmarks.harness import machine, print_table, say, shared_data
 
+ENGLISH = justext.get_stoplist("English")
 MAX_BYTES = 8 * 2**20
 WORD = re.compile(r"\w+")
 TAG = re.compile(r"</?\w+>")
@@ -90,6 +92,10 @@ def bare_resiliparse(html: str) -> str:
     return str(extract_plain_text(html, main_content=True))
 
 
+def bare_justext(html: str) -> str:
+    return "\n".join(part.text for part in justext.justext(html, ENGLISH) if not part.is_boilerplate) if html.strip() else ""
+
+
 def ours(extractor: Extractor) -> Callable[[str], str]:
     def text(html: str) -> str:
         try:
@@ -148,10 +154,11 @@ def main() -> None:
         "trafilatura alone, precision, fast": bare_trafilatura(is_fast=True),
         "trafilatura alone, balanced": bare_trafilatura(is_precise=False),
         "resiliparse alone": bare_resiliparse,
+        "jusText alone": bare_justext,
     }
     rows = [row for name, text_of in bare.items() for row in measure(name, text_of, golds)]
     patch_trafilatura()
-    for extractor in ("trafilatura", "resiliparse", "combined"):
+    for extractor in get_args(Extractor):
         rows += measure(f"our {extractor}", ours(extractor), golds)
     rows.sort(key=lambda row: list(golds).index(str(row[1])))
     print_table(

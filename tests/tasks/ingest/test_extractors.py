@@ -7,7 +7,7 @@ from tasks.ingest.dropped import Dropped
 from tasks.ingest.extractors import by_resiliparse, extract
 from tests.support.archives import PARAGRAPH, html
 
-EXTRACTORS: list[extractors.Extractor] = ["trafilatura", "resiliparse", "combined"]
+EXTRACTORS: list[extractors.Extractor] = ["trafilatura", "resiliparse", "combined", "union"]
 TEXT = PARAGRAPH.format(1).strip()
 
 
