@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from model.config import Config, num_parameters
+from model.config import Config, GGUFType, num_parameters
 from model.tokenizer.chat import BOS, PAD, TURN_END, ChatTokenizer
 from model.tokenizer.template import chat_template
 from tasks.artifacts.files import write_atomically
@@ -25,7 +25,7 @@ from tasks.execution.context import StageContext
 from tasks.markdown import one_line
 from tasks.training import check_vocabulary, model_config, tokenizer_file
 
-VERSION = 5  # 5: the chat template has tool turns and generation tags
+VERSION = 6  # 6: GGUF files
 
 
 class ExportConfig(Config):
@@ -38,6 +38,10 @@ class ExportConfig(Config):
     )
     temperature: float = Field(
         0.7, ge=0.0, le=10.0, description="The sampling temperature that engines use by default."
+    )
+    gguf: tuple[GGUFType, ...] = Field(
+        ("f32", "f16", "q8_0"),
+        description="GGUF files to write, by the type of their matrices; none where llama.cpp differs.",
     )
     max_new_tokens: int = Field(
         256, ge=1, le=2**20, description="The length of a completion at which engines stop by default."
@@ -76,12 +80,34 @@ def export_policy(ctx: StageContext, config: ExportConfig, inputs: ExportInputs)
     _write(ctx.folder / "config.json", shape | ids)
     _write(ctx.folder / "tokenizer_config.json", tokenizer_settings(encoder, shape["max_position_embeddings"]))
     _write(ctx.folder / "generation_config.json", generation_settings(config, ids))
+    write_gguf_files(ctx, config, inputs, encoder)
     # From the report, which names the origin of the base model: the policy's own inputs lead to it only through the SFT model.
     base = json.loads((report.folder / "report.json").read_text(encoding="utf-8"))["base"]
     card = model_card(config, base, (report.folder / "report.md").read_text(encoding="utf-8"))
     write_atomically(ctx.folder / "README.md", card)
     num_bytes = sum(path.stat().st_size for path in ctx.folder.iterdir() if path.is_file())
     return Outcome({"parameters": num_parameters(model_config(policy)), "bytes": num_bytes})
+
+
+def write_gguf_files(ctx: StageContext, config: ExportConfig, inputs: ExportInputs, encoder: ChatTokenizer) -> None:
+    """Write model-TYPE.gguf for each type of the config. Where llama.cpp would compute another model, log why and write none."""
+    # Here, since it imports torch: all commands would wait for it.
+    from model.network.gguf import write_gguf
+    from model.network.huggingface import read_weights
+    from model.tokenizer.llama_cpp import NoEquivalentError, read_vocabulary
+
+    folder = inputs.policy.folder
+    max_tokens = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
+    fields = {"general.name": config.name, "general.license": config.license}
+    try:
+        vocabulary = read_vocabulary(tokenizer_file(inputs.tokenizer))
+        weights = read_weights(folder) if config.gguf else {}
+        for kind in config.gguf:
+            path = ctx.folder / f"model-{kind}.gguf"
+            shape = model_config(inputs.policy)
+            write_gguf(path, weights, shape, vocabulary, encoder, matrices=kind, max_tokens=max_tokens, fields=fields)
+    except NoEquivalentError as error:
+        ctx.log(f"no GGUF: {error}")
 
 
 def _write(path: Path, settings: dict[str, Any]) -> None:
