@@ -6,16 +6,15 @@ without an error, so here it is refused.
 """
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tokenizers
-from tokenizers import models, pre_tokenizers
+from tokenizers import models
 
 from model.errors import UserError
+from model.tokenizer.unicode import members
 from model.tokenizer.vocabularies import byte_of_character, pattern_of, pattern_text
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's types of tokens
@@ -106,7 +105,7 @@ def _joining(merges: Sequence[Sequence[str]]) -> Sequence[str] | None:
     gives the same tokens as long as no merge goes across. Its pre-tokenizers that cut at numbers first (starcoder, smollm) are not
     equal to the pattern either: they leave the spaces before a number together.
     """
-    numbers = [number.encode() for number in numbers_of_unicode()]
+    numbers = [number.encode() for number in members(r"\p{N}")]
     ends = {b" "} | {number[place:] for number in numbers for place in range(len(number))}
     starts = {number[:place] for number in numbers for place in range(1, len(number) + 1)}
     byte_of = byte_of_character()
@@ -116,12 +115,3 @@ def _joining(merges: Sequence[Sequence[str]]) -> Sequence[str] | None:
         if left in ends and right in starts:
             return merge
     return None
-
-
-@cache
-def numbers_of_unicode() -> str:
-    """The characters that are numbers (category N) in the version of Unicode that `tokenizers` has."""
-    # Not by unicodedata: each version of Python has another version of Unicode.
-    characters = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
-    others = pre_tokenizers.Split(tokenizers.Regex(r"\P{N}+"), behavior="removed")
-    return "".join(numbers for numbers, _ in others.pre_tokenize_str(characters))
