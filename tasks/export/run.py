@@ -32,7 +32,7 @@ Messages = list[tuple[str, str]]  # role and text
 # 1. The file: 8 bytes with the length of the header, the header in JSON, then the numbers of all tensors in a row.
 
 MAX_HEADER_BYTES = 100_000_000  # the format's limit
-DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, tuple[npt.NDArray[Any], str]], dict[str, str]]:
@@ -40,7 +40,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, tuple[npt.NDArray[Any], str]
 
     The file may come from anywhere: no size in its header is believed before it was compared with the size of the file.
     """
-    data = np.memmap(path, np.uint8, mode="r")  # read from the disk as it is needed
+    data: npt.NDArray[np.uint8] = np.memmap(path, np.uint8, mode="r")  # read from the disk as it is needed
     length = int.from_bytes(data[:8].tobytes(), "little")
     if len(data) < 8 or length > min(len(data) - 8, MAX_HEADER_BYTES):
         raise ValueError("its header is longer than the file")
@@ -234,8 +234,8 @@ class Network:
             q, k = rms_norm(q, layer["self_attn.q_norm"], self.eps), rms_norm(k, layer["self_attn.k_norm"], self.eps)
         cache[0, :, start:end], cache[1, :, start:end] = rotate(k, cos, sin), v
         # Groups of H/J query heads share a key and value head: [J, H/J, T, K] times [J, 1, K, end].
-        q = rotate(q, cos, sin).reshape(self.J, -1, len(x), self.K)
-        scores = q @ cache[0, :, None, :end].swapaxes(-1, -2) / math.sqrt(self.K)
+        groups = rotate(q, cos, sin).reshape(self.J, -1, len(x), self.K)
+        scores = groups @ cache[0, :, None, :end].swapaxes(-1, -2) / math.sqrt(self.K)
         is_later = np.arange(end) > np.arange(start, end)[:, None]
         mixed = softmax(np.where(is_later, -np.inf, scores)) @ cache[1, :, None, :end]
         return (

@@ -118,9 +118,12 @@ def write_weights(ctx: StageContext, config: ExportConfig, policy: Path, shape: 
         ctx.log(f"no GGUF: {error}")
         return
     if config.gguf:
-        settings = {"temperature": config.temperature, "max_new_tokens": config.max_new_tokens}
         text = modelfile(
-            config.gguf[0], **settings, max_tokens=shape["max_position_embeddings"], license_name=config.license
+            config.gguf[0],
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+            max_tokens=shape["max_position_embeddings"],
+            license_name=config.license,
         )
         write_atomically(ctx.folder / "Modelfile", text)
 
