@@ -66,11 +66,10 @@ def test_llama_cpp_gives_the_same_tokens(
     assert read_vocabulary(path).pre == pre
     # 2,500 texts for each of four patterns.
     cases = [*hostile_texts(1_000, seed=max_digits), *real_texts(1_500)]
-    if pre == "qwen2" or text == ASCII:
-        # Every character, next to a letter, a number and a space: by a pattern that is compiled into llama.cpp, and by one that is not.
+    if pre == "qwen2":
+        # Every character next to a letter: both libraries have one version of Unicode.
         characters = [chr(code) for code in range(1, 0x110000) if not 0xD800 <= code < 0xE000]
-        blocks = [characters[start : start + 20_000] for start in range(0, len(characters), 20_000)]
-        cases += ["".join(f"a{character} 1{character}\n" for character in block) for block in blocks]
+        cases += ["a".join(characters[start : start + 20_000]) for start in range(0, len(characters), 20_000)]
     with loaded_in_llama_cpp(path) as (ours, theirs):
         for case in cases:
             assert theirs.encode(case) == ours.encode(case), repr(case[:300])
