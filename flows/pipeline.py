@@ -121,7 +121,7 @@ def dag(recipe: Recipe) -> Steps:
         crawl, raw, attributes, clean, unique, tokenizer, tokens,
         base, assistant, reward_model, policy, pairs, asked, recipe.evaluate, tool_asked, index,
     )  # fmt: skip
-    bundle = export(policy, tokenizer, card, recipe.export)
+    bundle = export(policy, tokenizer, card, recipe.export, raw)
     return Steps(raw, clean, unique, index, tokenizer, tokens, base, qa, assistant, reward_model, policy, card, bundle)
 
 

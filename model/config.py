@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 Objective = Literal["pretrain", "sft", "reward"]
 Packing = Literal["concatenated", "whole_documents"]
+FloatType = Literal["float32", "bfloat16", "float16"]  # of weights in safetensors files
+GGUFType = Literal[
+    "f32", "f16", "q8_0"
+]  # of matrices in GGUF files; q8_0: 8 bits a weight and a float16 scale for each 32
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 

@@ -165,6 +165,13 @@ def save_weights(
         save_file(weights, temporary, metadata={"format": "pt"})
 
 
+def check_fits_float16(name: str, tensor: Tensor) -> None:
+    """Raises UserError where a weight would become infinite in float16."""
+    largest = tensor.abs().max().item()
+    if largest > torch.finfo(torch.float16).max:
+        raise UserError(f"{name} has a weight of {largest:.3g}, too large for float16: take bfloat16 or float32")
+
+
 def read_config(folder: Path) -> ModelConfig:
     """The shape of the model in a folder."""
     return from_hugging_face(_read_fields(folder / "config.json"))

@@ -5,6 +5,7 @@ Reads and writes nothing. It renders what `ChatTokenizer.render` renders, as a s
 """
 
 import json
+import re
 
 from model.tokenizer.chat import (
     BOS,
@@ -43,8 +44,11 @@ PARTS = (  # one line: the engines' Jinja would render line breaks between the t
 )
 
 
-def chat_template(tokenizer: ChatTokenizer) -> str:
-    """The template for a tokenizer. Names of all its special tokens are broken in texts, those of a foreign vocabulary too."""
+def chat_template(tokenizer: ChatTokenizer, *, with_generation: bool = True) -> str:
+    """The template for a tokenizer. Names of all its special tokens are broken in texts, those of a foreign vocabulary too.
+
+    Without its generation tags it is plain Jinja: the tags are an extension of transformers, which other engines may not know.
+    """
     constants = {
         "BOS": BOS,
         "TURN_START": TURN_START,
@@ -58,4 +62,5 @@ def chat_template(tokenizer: ChatTokenizer) -> str:
     }
     # A value in JSON is one in Jinja.
     values = "".join(f"{{% set {name} = {json.dumps(value)} %}}" for name, value in constants.items())
-    return values + "".join(PARTS)
+    template = values + "".join(PARTS)
+    return template if with_generation else re.sub(r"\{% (end)?generation %\}", "", template)

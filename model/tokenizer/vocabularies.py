@@ -15,7 +15,7 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
@@ -45,12 +45,30 @@ PATTERNS: dict[PatternName, str] = {
 }
 
 
+def pattern_text(pattern: PatternName, max_digits: int = 3) -> str:
+    """The pattern as a regular expression of Oniguruma."""
+    return PATTERNS[pattern].replace("DIGITS", str(max_digits))
+
+
+def pattern_of(fields: Mapping[str, Any]) -> str:
+    """The pattern that the fields of a tokenizer.json cut words with; "" where they do it in another way than one pattern."""
+    cutter = fields.get("pre_tokenizer") or {}
+    steps = cutter["pretokenizers"] if cutter.get("type") == "Sequence" else [cutter]
+    *splits, last = [dict(step) for step in steps]
+    if last.get("type") != "ByteLevel" or last.get("add_prefix_space") or last.get("use_regex", True) == bool(splits):
+        return ""
+    if not splits:
+        return PATTERNS["gpt2"]
+    pattern = splits[0].pop("pattern", {})
+    is_plain = splits == [{"type": "Split", "behavior": "Isolated", "invert": False}]
+    return str(pattern.get("Regex", "")) if is_plain else ""
+
+
 def words(pattern: PatternName, max_digits: int = 3) -> pre_tokenizers.PreTokenizer:
     """Splits a text into words and maps each byte to a character of the byte-level alphabet. GPT-2's pattern has no `max_digits`."""
-    expression = tokenizers.Regex(PATTERNS[pattern].replace("DIGITS", str(max_digits)))
     return pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(expression, behavior="isolated"),
+            pre_tokenizers.Split(tokenizers.Regex(pattern_text(pattern, max_digits)), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

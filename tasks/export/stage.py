@@ -1,35 +1,39 @@
-"""Export: writes the policy in the layout that inference engines load: Hugging Face's for Qwen3, or for Llama if the base model was one.
+"""Export: writes the policy as inference engines load it, and as two files that chat by themselves.
 
-Reads the Policy, its Tokenizer and the Report on it; writes a Bundle: `config.json`, `model.safetensors`, `tokenizer.json`,
-`tokenizer_config.json` with the chat template, `generation_config.json` and a model card in `README.md`. transformers, vLLM and llama.cpp's
-converter read it without this project's code. The template gives the tokens of `ChatTokenizer.render_prompt`, for texts that spell
+Reads the Policy, its Tokenizer, the Report on it and the documents of the crawl; writes a Bundle: `config.json`, `tokenizer.json`,
+`tokenizer_config.json` with the chat template, `generation_config.json` and `model.safetensors` in the layout of Hugging Face for Qwen3, or
+for Llama if the base model was one; `model-*.gguf` and a `Modelfile`; `run.py`; and a model card in `README.md`. transformers, vLLM, llama.cpp and
+Ollama read it without this project's code. The template gives the tokens of `ChatTokenizer.render_prompt`, for texts that spell
 special tokens too: they cannot forge a turn. Its generation tags give the loss mask of training. An unknown role raises.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from model.config import Config, num_parameters
+from model.config import Config, FloatType, GGUFType, num_parameters
+from model.errors import UserError
 from model.tokenizer.chat import BOS, PAD, TURN_END, ChatTokenizer
 from model.tokenizer.template import chat_template
 from tasks.artifacts.files import write_atomically
-from tasks.artifacts.manifest import Bundle, Policy, Report, Tokenizer
+from tasks.artifacts.manifest import Bundle, Documents, Policy, Report, Tokenizer
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
-from tasks.markdown import one_line
+from tasks.export.card import Card, model_card
+from tasks.export.modelfile import modelfile
+from tasks.export.weights import run_metadata, write_gguf_files, write_safetensors
 from tasks.training import check_vocabulary, model_config, tokenizer_file
 
-VERSION = 5  # 5: the chat template has tool turns and generation tags
+RUN = Path(__file__).with_name("run.py")
+VERSION = 6  # 6: GGUF files, run.py, precisions, lineage on the card
 
 
 class ExportConfig(Config):
-    """What the model card and the generation settings of the bundle say."""
+    """What the bundle holds, and what its model card and generation settings say."""
 
     name: str = Field("crawl2chat-tiny", min_length=1, max_length=96, description="The model's name, on its card.")
     license: str = Field(
@@ -38,6 +42,13 @@ class ExportConfig(Config):
     )
     temperature: float = Field(
         0.7, ge=0.0, le=10.0, description="The sampling temperature that engines use by default."
+    )
+    dtypes: tuple[FloatType, ...] = Field(
+        ("float32",), min_length=1, description="Precisions of the weights. model.safetensors has the first."
+    )
+    gguf: tuple[GGUFType, ...] = Field(
+        ("f32", "f16", "q8_0"),
+        description="GGUF files by the type of their matrices; none is written where llama.cpp would compute another model.",
     )
     max_new_tokens: int = Field(
         256, ge=1, le=2**20, description="The length of a completion at which engines stop by default."
@@ -51,37 +62,90 @@ class ExportInputs:
     policy: Policy
     tokenizer: Tokenizer
     report: Report
+    raw: Documents | None = None
 
 
 def export(
-    policy: Step[Policy], tokenizer: Step[Tokenizer], report: Step[Report], config: ExportConfig
+    policy: Step[Policy],
+    tokenizer: Step[Tokenizer],
+    report: Step[Report],
+    config: ExportConfig,
+    raw: Step[Documents] | None = None,
 ) -> Step[Bundle]:
-    """Write the policy in the layout that inference engines load."""
-    inputs = roles(policy=policy, tokenizer=tokenizer, report=report)
+    """Write the policy as inference engines load it. `raw`: the documents of the crawl, which the model card names."""
+    inputs = roles(policy=policy, tokenizer=tokenizer, report=report, raw=raw)
     return Step("export", VERSION, Bundle, config, inputs, run=export_policy, takes=ExportInputs)
 
 
 def export_policy(ctx: StageContext, config: ExportConfig, inputs: ExportInputs) -> Outcome:
     """Write weights, tokenizer, chat template and model card. Raises UserError where the tokenizer is not the policy's."""
-    policy, tokenizer, report = inputs.policy, inputs.tokenizer, inputs.report
+    policy, tokenizer = inputs.policy, inputs.tokenizer
     check_vocabulary(policy, tokenizer)
     encoder = ChatTokenizer.load(tokenizer_file(tokenizer))
     ids = encoder.token_ids
     # The policy's config.json is in transformers' layout already. Engines stop at the eos_token_id that they find in it, so the ids of the
     # special tokens are set from the tokenizer of this bundle.
-    shape = json.loads((policy.folder / "config.json").read_text())
+    shape = json.loads((policy.folder / "config.json").read_text()) | ids | {"dtype": config.dtypes[0]}
     # Copied and not linked: a bundle stays whole when the policy is removed from the store.
-    shutil.copy(policy.folder / "model.safetensors", ctx.folder)
     shutil.copy(tokenizer_file(tokenizer), ctx.folder)
-    _write(ctx.folder / "config.json", shape | ids)
+    _write(ctx.folder / "config.json", shape)
     _write(ctx.folder / "tokenizer_config.json", tokenizer_settings(encoder, shape["max_position_embeddings"]))
     _write(ctx.folder / "generation_config.json", generation_settings(config, ids))
-    # From the report, which names the origin of the base model: the policy's own inputs lead to it only through the SFT model.
-    base = json.loads((report.folder / "report.json").read_text(encoding="utf-8"))["base"]
-    card = model_card(config, base, (report.folder / "report.md").read_text(encoding="utf-8"))
-    write_atomically(ctx.folder / "README.md", card)
+    write_weights(ctx, config, policy.folder, shape)
+    parameters = num_parameters(model_config(policy))
+    write_card(ctx, config, inputs, parameters, shape["max_position_embeddings"])
     num_bytes = sum(path.stat().st_size for path in ctx.folder.iterdir() if path.is_file())
-    return Outcome({"parameters": num_parameters(model_config(policy)), "bytes": num_bytes})
+    return Outcome({"parameters": parameters, "bytes": num_bytes})
+
+
+def write_weights(ctx: StageContext, config: ExportConfig, policy: Path, shape: dict[str, Any]) -> None:
+    """Write all files with weights, and those that go with one. What has no equivalent is left out, and the reason logged."""
+    # Here, since it imports torch: all commands would wait for it.
+    from model.network.huggingface import read_weights
+    from model.tokenizer.llama_cpp import NoEquivalentError
+
+    weights, metadata = read_weights(policy), {}
+    try:
+        metadata = run_metadata(shape, ctx.folder / "tokenizer.json")
+        shutil.copy(RUN, ctx.folder)
+    except UserError as error:
+        ctx.log(f"no run.py: {error}")
+    write_safetensors(ctx.folder, weights, config.dtypes, metadata)
+    fields = {"general.name": config.name, "general.license": config.license}
+    try:
+        write_gguf_files(ctx.folder, weights, shape, config.gguf, fields)
+    except NoEquivalentError as error:
+        ctx.log(f"no GGUF: {error}")
+        return
+    if config.gguf:
+        text = modelfile(
+            config.gguf[0],
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+            max_tokens=shape["max_position_embeddings"],
+            license_name=config.license,
+        )
+        write_atomically(ctx.folder / "Modelfile", text)
+
+
+def write_card(
+    ctx: StageContext, config: ExportConfig, inputs: ExportInputs, num_parameters: int, max_tokens: int
+) -> None:
+    """Write README.md. It is the last file: the card lists the others."""
+    report = inputs.report
+    card = Card(
+        name=config.name,
+        license=config.license,
+        num_parameters=num_parameters,
+        max_tokens=max_tokens,
+        files={path.name for path in ctx.folder.iterdir()},
+        # From the report, which names the origin of the base model: the policy's own inputs lead to it only through the SFT model.
+        figures=json.loads((report.folder / "report.json").read_text(encoding="utf-8")),
+        report=(report.folder / "report.md").read_text(encoding="utf-8"),
+        lineage=report.manifest,
+        raw=inputs.raw,
+    )
+    write_atomically(ctx.folder / "README.md", model_card(card))
 
 
 def _write(path: Path, settings: dict[str, Any]) -> None:
@@ -111,34 +175,3 @@ def generation_settings(config: ExportConfig, ids: dict[str, int]) -> dict[str, 
     is_sampled = config.temperature > 0
     sampling: dict[str, Any] = {"do_sample": is_sampled} | ({"temperature": config.temperature} if is_sampled else {})
     return ids | sampling | {"max_new_tokens": config.max_new_tokens}
-
-
-def model_card(config: ExportConfig, base: Mapping[str, str], report: str) -> str:
-    """README.md as the Hub shows it: its header, how to load the model, and the report card.
-
-    `base`: the `layout` of the base model, and the `initial_model` that it was imported from or "". The card links to a model that is on the Hub.
-    """
-    # A name with a slash is OWNER/NAME of the Hub, see short_name; a folder's name has none.
-    origin = base["initial_model"]
-    link = f"base_model: {origin}\n" if "/" in origin else ""
-    source = f"the base model {one_line(origin)}" if origin else "raw web archive files"
-    # The report card becomes a section of the card: its title moves down a level, and its own sections stay on the same one.
-    return f"""---
-license: {config.license}
-{link}library_name: transformers
-pipeline_tag: text-generation
----
-
-# {config.name}
-
-A chat assistant made from {source} by crawl2chat, in {base["layout"]}'s layout.
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForCausalLM.from_pretrained(".")
-prompt = tokenizer.apply_chat_template([{{"role": "user", "content": "..."}}], add_generation_prompt=True, return_tensors="pt", return_dict=True)
-print(tokenizer.decode(model.generate(**prompt)[0]))
-```
-
-{report.replace("# Report card", "## Report card", 1)}"""

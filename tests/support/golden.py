@@ -22,6 +22,7 @@ TRAINED = ("index", "pretrain", "probe", "sft", "reward", "rlhf", "evaluate", "e
 # Of these stages, files that depend on the machine or the clock
 VARIES = (
     "safetensors",
+    "gguf",
     "sqlite",
     "log",
     "jsonl",

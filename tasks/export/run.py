@@ -1,0 +1,378 @@
+"""Talk with a language model: this file, a model.safetensors next to it, and numpy. Nothing else.
+
+    python run.py                          a conversation; an empty line ends it
+    python run.py -p "Who are you?"        one reply
+
+It is written to be read from top to bottom: the file format, the tokenizer, the network, the choice of the next token, the conversation. No
+part is simplified: tokens and replies are those of the project that trained the model. model.safetensors holds the weights, and
+in its metadata the network's config.json and the tokenizer.json, both in Hugging Face's formats.
+
+Letters in comments: T tokens, D width, H heads, J key and value heads, K head width, V vocabulary.
+"""
+
+import argparse
+import codecs
+import json
+import math
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+Fields = dict[str, Any]  # of a JSON object
+Messages = list[tuple[str, str]]  # role and text
+
+# 1. The file: 8 bytes with the length of the header, the header in JSON, then the numbers of all tensors in a row.
+
+MAX_HEADER_BYTES = 100_000_000  # the format's limit
+DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, tuple[npt.NDArray[Any], str]], dict[str, str]]:
+    """Tensors by name, each with its type, as they lie in the file, and the metadata. Raises ValueError where the file is damaged.
+
+    The file may come from anywhere: no size in its header is believed before it was compared with the size of the file.
+    """
+    data: npt.NDArray[np.uint8] = np.memmap(path, np.uint8, mode="r")  # read from the disk as it is needed
+    length = int.from_bytes(data[:8].tobytes(), "little")
+    if len(data) < 8 or length > min(len(data) - 8, MAX_HEADER_BYTES):
+        raise ValueError("its header is longer than the file")
+    header = json.loads(data[8 : 8 + length].tobytes())
+    metadata = header.pop("__metadata__", {})
+    data = data[8 + length :]
+    tensors = {}
+    for name, entry in header.items():
+        dtype, shape, (start, end) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+        if any(type(number) is not int or number < 0 for number in (*shape, start, end)):
+            raise ValueError(f"{name} has a size or place that is no whole number")
+        if end > len(data) or end - start != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{name} is cut off")
+        tensors[name] = (data[start:end].view(dtype).reshape(shape), entry["dtype"])
+    return tensors, metadata
+
+
+def as_float32(values: npt.NDArray[Any], dtype: str) -> Array:
+    """bfloat16 is the upper half of float32: sign, 8 bits of exponent, and 7 of the 23 bits of the fraction."""
+    if dtype == "BF16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return np.ascontiguousarray(values, np.float32)
+
+
+# 2. The tokenizer: byte-level BPE (Sennrich et al. 2016, Radford et al. 2019).
+
+
+def byte_alphabet() -> dict[int, str]:
+    """A printable character for each byte, as GPT-2 has it: a space is written as Ġ."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + place) for place, byte in enumerate(others)}
+
+
+def python_pattern(pattern: str, classes: dict[str, str]) -> str:
+    r"""The pattern that splits a text into words, for Python's `re`: that knows no \p{L} (letters), and takes other characters for spaces.
+
+    `classes`: the characters of each class, as ranges. They come with the model: each version of Python has another version of
+    Unicode, and one letter more or less gives other tokens.
+    """
+    pieces, is_in_brackets = [], False
+    for piece in re.findall(r"\\p\{\w+\}|\\.|.", pattern, re.DOTALL):
+        is_in_brackets = piece != "]" and (is_in_brackets or piece == "[")
+        if piece == r"\S":
+            pieces.append("[^" + classes[r"\s"] + "]")
+        elif piece in classes and not is_in_brackets:
+            pieces.append("[" + classes[piece] + "]")
+        else:
+            pieces.append(classes.get(piece, piece))
+    return "".join(pieces)
+
+
+class Tokenizer:
+    """Text to tokens and back. `fields`: a tokenizer.json; `words`: its pattern, and the classes of characters in it."""
+
+    def __init__(self, fields: Fields, words: Fields) -> None:
+        model, added = fields["model"], fields["added_tokens"]
+        self.ids = model["vocab"] | {token["content"]: token["id"] for token in added}
+        # The rank of a merge is its place in the list: the most frequent pair of the training text comes first.
+        self.ranks = {(left, right): rank for rank, (left, right) in enumerate(model["merges"])}
+        self.takes_whole_words = model["ignore_merges"]
+        self.words = re.compile(python_pattern(words["pattern"], words["classes"]))
+        self.normal_form = (fields["normalizer"] or {}).get("type")
+        self.characters = byte_alphabet()
+        byte_of = {character: byte for byte, character in self.characters.items()}
+        self.special = sorted(token["content"] for token in added if token["special"])
+        # Some vocabularies have tokens that are found in a text before it is split into words. The longest counts.
+        others = sorted((token["content"] for token in added if not token["special"]), key=len, reverse=True)
+        self.others = re.compile(f"({'|'.join(map(re.escape, others))})") if others else None
+        # What each token adds to a text, in bytes: they may be a part of a character. Special tokens add nothing.
+        names = {
+            token: name for name, token in model["vocab"].items() if name not in self.special and name not in others
+        }
+        self.bytes_of = {token: bytes(byte_of[character] for character in name) for token, name in names.items()}
+        self.bytes_of |= {self.ids[name]: name.encode() for name in others}
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text. None of them is special: nobody can forge a turn of a conversation by spelling its marks."""
+        text = text.encode("utf-16", "surrogatepass").decode(
+            "utf-16", "replace"
+        )  # half a character from a command line
+        tokens = []
+        for place, part in enumerate(self.others.split(text) if self.others else [text]):
+            if place % 2:  # `split` puts what it has found between the other parts
+                tokens.append(self.ids[part])
+                continue
+            composed = unicodedata.normalize(self.normal_form, part) if self.normal_form else part
+            for word in self.words.findall(composed):
+                tokens += self.encode_word("".join(self.characters[byte] for byte in word.encode()))
+        return tokens
+
+    def encode_word(self, word: str) -> list[int]:
+        """Merge neighbours, the pair of the lowest rank first, until no pair of neighbours has a merge."""
+        if self.takes_whole_words and word in self.ids:
+            return [self.ids[word]]
+        parts = list(word)
+        while len(parts) > 1:
+            pairs = set(pairwise(parts))
+            left, right = min(pairs, key=lambda pair: self.ranks.get(pair, math.inf))
+            if (left, right) not in self.ranks:
+                break
+            merged, place = [], 0
+            while place < len(parts):
+                is_pair = parts[place : place + 2] == [left, right]
+                merged.append(left + right if is_pair else parts[place])
+                place += 2 if is_pair else 1
+            parts = merged
+        return [self.ids[part] for part in parts]
+
+    def render(self, messages: Messages) -> list[int]:
+        """The tokens of a conversation up to where the assistant writes: <|im_start|><|ROLE|><|im_sep|>TEXT<|im_end|> for each turn."""
+        tokens = [self.ids["<|bos|>"]]
+        for role, text in messages:
+            tokens += [*self.turn_start(role), *self.encode(self.without_special_names(text)), self.ids["<|im_end|>"]]
+        return tokens + self.turn_start("assistant")
+
+    def without_special_names(self, text: str) -> str:
+        """The text with a space in every name of a special token: engines that read a conversation as one string need it so."""
+        for name in self.special:
+            text = text.replace(name, f"{name[0]} {name[1:]}")
+        return text
+
+    def turn_start(self, role: str) -> list[int]:
+        """The tokens before the text of a turn."""
+        return [self.ids[name] for name in ("<|im_start|>", f"<|{role}|>", "<|im_sep|>")]
+
+
+# 3. The network: a transformer with Qwen3's layers, or Llama's, which have no norms on queries and keys.
+
+
+class Network:
+    """Weights, and the keys and values of the tokens that were read so far. `config`: Hugging Face's config.json."""
+
+    def __init__(self, tensors: dict[str, tuple[npt.NDArray[Any], str]], config: Fields) -> None:
+        self.H, self.J, self.K = config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
+        self.num_layers, self.eps = config["num_hidden_layers"], config["rms_norm_eps"]
+        self.max_tokens = config["max_position_embeddings"]
+        self.has_norms = config["model_type"] == "qwen3"
+        D, F = config["hidden_size"], config["intermediate_size"]
+        shapes = {
+            "input_layernorm": (D,), "post_attention_layernorm": (D,),
+            "self_attn.q_proj": (self.H * self.K, D), "self_attn.o_proj": (D, self.H * self.K),
+            "self_attn.k_proj": (self.J * self.K, D), "self_attn.v_proj": (self.J * self.K, D),
+            "mlp.gate_proj": (F, D), "mlp.up_proj": (F, D), "mlp.down_proj": (D, F),
+        }  # fmt: skip
+        if self.has_norms:
+            shapes |= {"self_attn.q_norm": (self.K,), "self_attn.k_norm": (self.K,)}
+
+        def take(name: str, shape: tuple[int, ...]) -> Array:
+            values, dtype = tensors[f"{name}.weight"]
+            if values.shape != shape:
+                raise ValueError(f"{name} has the shape {values.shape} and not {shape}")
+            return as_float32(values, dtype)
+
+        self.embedding = take("model.embed_tokens", (config["vocab_size"], D))
+        self.head = self.embedding if config["tie_word_embeddings"] else take("lm_head", self.embedding.shape)
+        self.layers = [
+            {name: take(f"model.layers.{layer}.{name}", shape) for name, shape in shapes.items()}
+            for layer in range(self.num_layers)
+        ]
+        self.norm = take("model.norm", (D,))
+        self.frequencies = rope_frequencies(self.K, config)
+
+    def start(self, max_tokens: int) -> None:
+        """Forget all tokens; make room for the keys and values of `max_tokens`."""
+        self.num_read = 0
+        self.cache = np.zeros((self.num_layers, 2, self.J, max_tokens, self.K), np.float32)
+
+    def read(self, tokens: list[int]) -> Array:
+        """Read T tokens after those that were read so far. Returns the logits [V] of the next one."""
+        start, end = self.num_read, self.num_read + len(tokens)
+        # How far each token turns, and the pairs of its channels.
+        angles = np.arange(start, end, dtype=np.float32)[:, None] * self.frequencies  # [T, K/2]
+        cos, sin = np.cos(angles), np.sin(angles)
+        x = self.embedding[tokens]  # [T, D]
+        for layer, cache in zip(self.layers, self.cache, strict=True):
+            x = x + self.attention(layer, cache, rms_norm(x, layer["input_layernorm"], self.eps), cos, sin)
+            h = rms_norm(x, layer["post_attention_layernorm"], self.eps)
+            gate = h @ layer["mlp.gate_proj"].T
+            x = x + (gate / (1 + np.exp(-gate)) * (h @ layer["mlp.up_proj"].T)) @ layer["mlp.down_proj"].T  # SwiGLU
+        self.num_read = end
+        return self.head @ rms_norm(x[-1], self.norm, self.eps)
+
+    def attention(self, layer: dict[str, Array], cache: Array, x: Array, cos: Array, sin: Array) -> Array:
+        """Each token [T, D] looks at itself and at the tokens before it, of which keys and values are in the cache."""
+        start, end = self.num_read, self.num_read + len(x)
+        q, k, v = (
+            (x @ layer[f"self_attn.{name}_proj"].T).reshape(len(x), -1, self.K).transpose(1, 0, 2) for name in "qkv"
+        )  # [H, T, K], [J, T, K], [J, T, K]
+        if self.has_norms:
+            q, k = rms_norm(q, layer["self_attn.q_norm"], self.eps), rms_norm(k, layer["self_attn.k_norm"], self.eps)
+        cache[0, :, start:end], cache[1, :, start:end] = rotate(k, cos, sin), v
+        # Groups of H/J query heads share a key and value head: [J, H/J, T, K] times [J, 1, K, end].
+        groups = rotate(q, cos, sin).reshape(self.J, -1, len(x), self.K)
+        scores = groups @ cache[0, :, None, :end].swapaxes(-1, -2) / math.sqrt(self.K)
+        is_later = np.arange(end) > np.arange(start, end)[:, None]
+        mixed = softmax(np.where(is_later, -np.inf, scores)) @ cache[1, :, None, :end]
+        return (
+            mixed.reshape(self.H, len(x), self.K).transpose(1, 0, 2).reshape(len(x), -1) @ layer["self_attn.o_proj"].T
+        )
+
+
+def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+    """x / rms(x) * weight."""
+    return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + np.float32(eps)) * weight
+
+
+def softmax(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Logits to probabilities. The largest is subtracted, so that no exponential overflows."""
+    weights = np.exp(x - x.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def rope_frequencies(K: int, config: Fields) -> Array:
+    """Rotary positions (Su et al. 2021): how far each pair of channels turns from one token to the next, in radians."""
+    scaling = config.get("rope_scaling")
+    radians = (1 / config["rope_theta"] ** (np.arange(0, K, 2, dtype=np.float32) / K)).astype(np.float32)
+    if not scaling:
+        return radians
+    # Llama 3 slows the pairs that turn slowly, so that positions beyond its first training look like earlier ones.
+    turns = scaling["original_max_position_embeddings"] * radians / (2 * math.pi)
+    kept = (turns - scaling["low_freq_factor"]) / (scaling["high_freq_factor"] - scaling["low_freq_factor"])
+    kept = np.clip(kept, 0, 1)
+    return ((1 - kept) * radians / scaling["factor"] + kept * radians).astype(np.float32)
+
+
+def rotate(x: Array, cos: Array, sin: Array) -> Array:
+    """Turn channels k and k + K/2 of each token by its angle: the product of a query and a key then depends on their distance."""
+    low, high = np.split(x, 2, -1)
+    return np.concatenate((low * cos - high * sin, high * cos + low * sin), -1)
+
+
+# 4. The next token.
+
+
+def choose(logits: Array, temperature: float, top_k: int, random: np.random.Generator) -> int:
+    """The likeliest token at temperature 0; else a random one of the top_k likeliest, by probability."""
+    if not np.isfinite(logits).all():
+        raise ValueError("its weights give logits that are no numbers")
+    if temperature == 0:
+        return int(logits.argmax())
+    if top_k:
+        logits = np.where(logits < np.sort(logits)[-top_k:][0], -np.inf, logits)
+    return int(random.choice(len(logits), p=softmax(logits.astype(np.float64) / temperature)))
+
+
+# 5. The conversation.
+
+# What values of a wrong kind or size in the file give, wherever they are met.
+FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError, re.error)
+
+
+class Chat:
+    """The model in a file. Raises ValueError, or what a value of the wrong kind gives, where the file is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        tensors, metadata = read_safetensors(path)
+        self.tokenizer = Tokenizer(json.loads(metadata["tokenizer.json"]), json.loads(metadata["words.json"]))
+        self.network = Network(tensors, json.loads(metadata["config.json"]))
+        self.tokenizer.render([("user", "")])  # the special tokens are there
+        if max(self.tokenizer.ids.values()) >= len(self.network.embedding) or min(self.tokenizer.ids.values()) < 0:
+            raise ValueError("its vocabulary is not that of its embedding")
+        # As many tokens as the model was trained on: half of them at most for the reply, the rest for the conversation.
+        self.num_new = min(256, self.network.max_tokens // 2)
+        self.num_prompt = self.network.max_tokens - self.num_new
+
+    def prompt(self, messages: Messages) -> list[int]:
+        """The tokens of a conversation. What does not fit is left out: the oldest exchanges, then the beginning of the last message."""
+        while len(tokens := self.tokenizer.render(messages)) > self.num_prompt and len(messages) > 1:
+            messages = messages[2:]
+        surplus = len(tokens) - self.num_prompt
+        return tokens if surplus <= 0 else tokens[:4] + tokens[4 + surplus :]
+
+    def reply(self, messages: Messages, temperature: float, top_k: int, random: np.random.Generator) -> Iterator[str]:
+        """The assistant's next turn, in pieces of whole characters as they are generated."""
+        tokens = self.prompt(messages)
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.network.start(len(tokens) + self.num_new)
+        for _ in range(self.num_new):
+            token = choose(self.network.read(tokens), temperature, top_k, random)
+            if token == self.tokenizer.ids["<|im_end|>"]:
+                break
+            yield decoder.decode(self.tokenizer.bytes_of.get(token, b""))
+            tokens = [token]
+        yield decoder.decode(b"", final=True)
+
+
+def main() -> None:
+    """The command. A damaged file ends it with one line."""
+    parser = argparse.ArgumentParser(description="Talk with a language model.")
+    parser.add_argument("-p", "--prompt", default="", help="say this, print the reply, and end")
+    parser.add_argument("--model", type=Path, default=Path(__file__).with_name("model.safetensors"), help="its file")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0: always the likeliest token")
+    parser.add_argument("--top-k", type=int, default=0, help="draw from so many likeliest tokens; 0: from all")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if not 0 <= options.temperature < math.inf or options.top_k < 0 or options.seed < 0:
+        parser.error("temperature, top-k and seed must not be negative")
+    try:
+        talk(Chat(options.model), options)
+    except OSError as error:
+        sys.exit(f"{options.model} cannot be read: {error.strerror}")
+    except FAULTS as error:
+        sys.exit(
+            f"{options.model} is damaged or no such model ({type(error).__name__}: {str(error)[:200]}): fetch it again"
+        )
+    except KeyboardInterrupt:
+        print()
+
+
+def talk(chat: Chat, options: argparse.Namespace) -> None:
+    """Ask and reply until an empty line."""
+    random, messages = np.random.default_rng(options.seed), []
+    while text := options.prompt or ask():
+        messages.append(("user", text))
+        reply = ""
+        for piece in chat.reply(messages, options.temperature, options.top_k, random):
+            print(piece, end="", flush=True)
+            reply += piece
+        print()
+        messages.append(("assistant", reply))
+        if options.prompt:
+            return
+
+
+def ask() -> str:
+    """What the user types; "" at the end of the input."""
+    try:
+        return input("you  ").strip()
+    except EOFError:
+        return ""
+
+
+if __name__ == "__main__":
+    main()

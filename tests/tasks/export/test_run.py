@@ -1,0 +1,267 @@
+"""run.py and model.safetensors alone: the tokens of the tokenizer, the replies of the chat, one line for a damaged file."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tokenizers
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import normalizers
+
+from model.config import ModelConfig, RopeScaling
+from model.inference.chat import Chat
+from model.network.huggingface import to_hugging_face
+from model.network.transformer import Transformer, initialize
+from model.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
+from model.tokenizer.vocabularies import PatternName
+from tasks.export import run
+from tasks.export.weights import run_metadata, write_safetensors
+from tasks.tokenizer.train import TokenizerConfig, train
+from tests.support.texts import PIECES, hostile_texts, real_texts
+
+WORLD = (
+    "The mayor of Orn, Ada Brell, paid €12.50 in 1984. Isn't it GREAT? naïve Größe 東京 ١٢٣ ½\n\n\tdef f(x):\r\n" * 4
+)
+PATTERNS: list[tuple[PatternName, int]] = [
+    ("gpt2", 3),
+    ("gpt2_digits", 1),
+    ("gpt2_digits", 3),
+    ("gpt4", 1),
+    ("gpt4", 3),
+    ("gpt4o", 2),
+]
+QWEN3: dict[str, Any] = {
+    "num_layers": 2,
+    "width": 48,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "head_width": 16,
+    "ff_width": 64,
+}
+SCALING = RopeScaling(factor=8.0, slow_turns=1.0, fast_turns=4.0, original_tokens=32)
+LLAMA = QWEN3 | {
+    "normalize_qk": False,
+    "tie_embeddings": False,
+    "rope_scaling": SCALING,
+    "rope_base": 5e5,
+    "norm_eps": 1e-5,
+}
+TEXTS = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=5)), max_size=12).map("".join)
+
+
+def make_encoder(pattern: PatternName, max_digits: int) -> tokenizers.Tokenizer:
+    return train(iter([WORLD]), TokenizerConfig(vocab_size=420, pattern=pattern, max_digits=max_digits))
+
+
+def both_tokenizers(encoder: tokenizers.Tokenizer, folder: Path) -> tuple[ChatTokenizer, run.Tokenizer]:
+    encoder.save(str(folder / "tokenizer.json"))
+    parts = {name: json.loads(text) for name, text in run_metadata({}, folder / "tokenizer.json").items()}
+    return ChatTokenizer(encoder), run.Tokenizer(parts["tokenizer.json"], parts["words.json"])
+
+
+def write_two_files(folder: Path, shape: dict[str, Any], dtypes: tuple[Any, ...] = ("float32",)) -> Path:
+    """A folder with run.py, model.safetensors and what `Chat` needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    make_encoder("gpt4", 1).save(str(folder / "tokenizer.json"))
+    config = ModelConfig(vocab_size=ChatTokenizer.load(folder / "tokenizer.json").vocab_size, **shape)
+    model = Transformer(config)
+    initialize(model, 1)
+    generator = torch.Generator().manual_seed(2)
+    # Logits far apart, and norms that are not 1.
+    weights = {
+        name: value.detach() + 0.2 * torch.randn(value.shape, generator=generator)
+        for name, value in model.named_parameters()
+    }
+    fields = to_hugging_face(config, max_tokens=128)
+    (folder / "config.json").write_text(json.dumps(fields))
+    write_safetensors(folder, weights, dtypes, run_metadata(fields, folder / "tokenizer.json"))
+    shutil.copy(run.__file__, folder / "run.py")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_two_files(tmp_path_factory.mktemp("two"), QWEN3)
+
+
+def talk(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    # -I: neither this project nor PYTHONPATH can be found.
+    command = [sys.executable, "-I", str(folder / "run.py"), *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, cwd=folder, check=False)
+
+
+@pytest.mark.parametrize(("pattern", "max_digits"), PATTERNS)
+def test_tokens_are_those_of_tokenizers(tmp_path: Path, pattern: PatternName, max_digits: int) -> None:
+    ours, theirs = both_tokenizers(make_encoder(pattern, max_digits), tmp_path)
+    # Characters of every script next to a letter, a number and a space.
+    characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000 and code % 41 == max_digits]
+    cases = ["".join(f"a{character} 1{character}\n" for character in characters)]
+    for text in [*hostile_texts(200, seed=1), *real_texts(50), *cases]:
+        assert theirs.encode(text) == ours.encode(text), repr(text[:200])
+
+
+@pytest.mark.parametrize(("pattern", "max_digits"), PATTERNS)
+def test_any_text_gives_the_tokens_of_tokenizers(
+    tmp_path_factory: pytest.TempPathFactory, pattern: PatternName, max_digits: int
+) -> None:
+    ours, theirs = both_tokenizers(make_encoder(pattern, max_digits), tmp_path_factory.mktemp("t"))
+
+    @settings(max_examples=40, deadline=None)
+    @given(text=TEXTS)
+    def check(text: str) -> None:
+        tokens = theirs.encode(text)
+        assert tokens == ours.encode(text)
+        assert b"".join(theirs.bytes_of[token] for token in tokens).decode() == text
+        messages = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+        assert theirs.render([(message["role"], message["content"]) for message in messages]) == ours.render_prompt(
+            messages
+        )
+
+    check()
+
+
+def test_lone_surrogate_becomes_a_replacement_character(tmp_path: Path) -> None:
+    ours, theirs = both_tokenizers(make_encoder("gpt4", 1), tmp_path)
+    assert theirs.encode("a\ud800b") == ours.encode("a\ud800b")
+
+
+def test_added_tokens_and_normal_forms_of_a_foreign_vocabulary(tmp_path: Path) -> None:
+    encoder = make_encoder("gpt4", 1)
+    encoder.normalizer = normalizers.NFC()
+    encoder.add_tokens([tokenizers.AddedToken(name, normalized=False) for name in ("<think>", "<think>er")])
+    encoder.add_special_tokens(["</s>"])
+    ours, theirs = both_tokenizers(encoder, tmp_path)
+    for text in ("a<think>b", "<think>er<think>", "e\u0301 <thi", "</s>", "\u212b"):
+        assert theirs.encode(text) == ours.encode(text), text
+
+
+def test_normalizer_that_it_does_not_have_is_refused(tmp_path: Path) -> None:
+    encoder = make_encoder("gpt4", 1)
+    encoder.normalizer = normalizers.Lowercase()
+    with pytest.raises(ValueError, match="a normalizer that is not NFC"):
+        both_tokenizers(encoder, tmp_path)
+
+
+@pytest.mark.parametrize("shape", [QWEN3, LLAMA], ids=["qwen3", "llama 3"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_greedy_replies_are_those_of_the_chat(tmp_path: Path, shape: dict[str, Any], dtype: str) -> None:
+    folder = write_two_files(tmp_path, shape, (dtype,))
+    ours, theirs = Chat(folder, folder / "tokenizer.json"), run.Chat(folder / "model.safetensors")
+    turns = ["Who is the mayor of Orn?", "", "<|im_end|> 123 naïve", "x" * 400, "Why?"]
+    messages: list[tuple[str, str]] = []
+    for turn in turns:  # the later ones no longer fit, and the oldest are left out
+        messages.append(("user", turn))
+        expected = "".join(ours.reply([{"role": role, "content": text} for role, text in messages]))
+        reply = "".join(theirs.reply(messages, 0.0, 0, np.random.default_rng(0)))
+        assert reply == expected
+        messages.append(("assistant", reply))
+
+
+def test_command_gives_the_reply_with_nothing_of_ours(two_files: Path, tmp_path: Path) -> None:
+    expected = "".join(Chat(two_files, two_files / "tokenizer.json").reply([{"role": "user", "content": "the mayor?"}]))
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name in ("run.py", "model.safetensors"):
+        shutil.copy(two_files / name, alone)
+    assert talk(alone, "-p", "the mayor?").stdout == expected + "\n"
+    source = (alone / "run.py").read_text()
+    assert len(source.splitlines()) <= 400
+    imported = {
+        line.split()[1].partition(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))
+    }
+    assert imported <= {*sys.stdlib_module_names, "numpy"}
+
+
+def test_conversation_ends_with_an_empty_line(two_files: Path) -> None:
+    done = talk(two_files, stdin="one\ntwo\n\nthree\n")
+    assert done.returncode == 0
+    assert done.stdout.count("you  ") == 3
+
+
+def test_samples_depend_on_the_seed_alone(two_files: Path) -> None:
+    options = ("-p", "a", "--temperature", "1", "--top-k", "20")
+    replies = [talk(two_files, *options, "--seed", seed).stdout for seed in ("1", "1", "2")]
+    assert replies[0] == replies[1] != replies[2]
+
+
+def damages(content: bytes) -> Iterator[tuple[str, bytes]]:
+    """Damaged and hostile files, made of a good one."""
+    length = int.from_bytes(content[:8], "little")
+    header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
+
+    def with_header(**changed: Any) -> bytes:
+        text = json.dumps(header | changed).encode()
+        return len(text).to_bytes(8, "little") + text + data
+
+    entry, metadata = header["model.norm.weight"], header["__metadata__"]
+
+    def with_config(**changed: Any) -> bytes:
+        return with_header(
+            __metadata__=metadata | {"config.json": json.dumps(json.loads(metadata["config.json"]) | changed)}
+        )
+
+    yield "empty", b""
+    yield "a few bytes", content[:5]
+    yield "cut in the header", content[: 8 + length // 2]
+    yield "cut in the data", content[:-100]
+    yield "an enormous header", (2**63).to_bytes(8, "little") + content[8:]
+    yield "a header that is no JSON", content[:8] + b"\xff" * length + data
+    yield "a nested header", (200_000).to_bytes(8, "little") + b"[" * 200_000
+    yield "a list as header", (2).to_bytes(8, "little") + b"[]"
+    yield "no metadata", with_header(__metadata__={})
+    yield "a place beyond the file", with_header(**{"model.norm.weight": entry | {"data_offsets": [0, 10**15]}})
+    yield "a negative place", with_header(**{"model.norm.weight": entry | {"data_offsets": [-192, 0]}})
+    yield "an enormous shape", with_header(**{"model.norm.weight": entry | {"shape": [2**40, 2**40]}})
+    yield "a shape of text", with_header(**{"model.norm.weight": entry | {"shape": ["48"]}})
+    yield "a shape of another size", with_header(**{"model.norm.weight": entry | {"shape": [24]}})
+    yield "an unknown type", with_header(**{"model.norm.weight": entry | {"dtype": "I64"}})
+    yield "a tensor left out", with_header(**{"model.norm.weight": {}})
+    yield "a billion layers", with_config(num_hidden_layers=10**9)
+    yield "a billion heads", with_config(num_attention_heads=10**9)
+    yield "no heads", with_config(num_key_value_heads=0)
+    yield "a width of text", with_config(hidden_size="wide")
+    yield "an enormous length", with_config(max_position_embeddings=10**18, hidden_size=10**12)
+    yield "weights that are no numbers", content[: 8 + length] + b"\xff" * len(data)
+    yield (
+        "a larger vocabulary",
+        with_header(
+            __metadata__=metadata
+            | {
+                "tokenizer.json": metadata["tokenizer.json"]
+                .replace('"<|bos|>":0', '"<|bos|>":9999')
+                .replace('"id":0,', '"id":9999,', 1)
+            }
+        ),
+    )
+    yield (
+        "a broken pattern",
+        with_header(__metadata__=metadata | {"words.json": json.dumps({"pattern": "((", "classes": {}})}),
+    )
+
+
+def test_damaged_file_is_refused_with_one_line(two_files: Path, tmp_path: Path) -> None:
+    shutil.copy(two_files / "run.py", tmp_path)
+    for name, content in damages((two_files / "model.safetensors").read_bytes()):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        done = talk(tmp_path, "-p", "hello")
+        assert done.returncode == 1, (name, done.stdout)
+        lines = done.stderr.splitlines()
+        assert len(lines) == 1, (name, done.stderr)
+        assert "model.safetensors is damaged" in lines[0], (name, lines)
+
+
+def test_missing_file_and_wrong_options_are_refused(two_files: Path, tmp_path: Path) -> None:
+    assert "No such file" in talk(two_files, "--model", str(tmp_path / "none")).stderr
+    assert "must not be negative" in talk(two_files, "--temperature", "nan").stderr
+
+
+def test_special_tokens_are_those_of_the_format(two_files: Path) -> None:
+    assert set(run.Chat(two_files / "model.safetensors").tokenizer.special) == set(SPECIAL_TOKENS)
