@@ -75,6 +75,12 @@ class RLConfig(Config):
         description="Processes that train together, each on rollouts of other prompts. Must divide prompts_per_step.",
     )
 
+    on_fall: Literal["stop", "report"] = Field(
+        "stop",
+        description="When the held-out judge falls beyond chance: end the run and return to its best step, or only report it "
+        "(model/rl/watch.py has the rule).",
+    )
+
     @model_validator(mode="after")
     def _rollouts_divide(self) -> "RLConfig":
         if self.prompts_per_step % self.num_ranks:
@@ -98,6 +104,7 @@ class RLRun(Config):
     model: ModelConfig = Field(description="The policy's shape, and the reference policy's.")
     initial_weights: str = Field(description="Folder with the SFT model's model.safetensors.")
     reward_model: str = Field(description="Folder with the reward model's model.safetensors.")
+    judge_model: str = Field("", description="Folder of a second reward model, which judges prompts without an answer.")
     tokenizer: str = Field(description="Path of tokenizer.json.")
     prompts: tuple[str, ...] = Field(min_length=1, description="JSONL files of prompts.")
     output: str = Field(description="Folder for weights, metrics.jsonl, rollouts.jsonl and summary.json.")

@@ -1,7 +1,7 @@
 """Reinforcement learning from rewards with GRPO, on a DeepSpeed engine: `python -m model.rl.grpo RUN.json`.
 
-Reads RUN.json (an `RLRun`), an SFT model, a reward model, a tokenizer and prompts. Writes what every trainer does (model/training/trainer.py) and
-`rollouts.jsonl`: the best and the worst completion of one prompt of each step.
+Reads RUN.json (an `RLRun`), an SFT model, a reward model, a tokenizer and prompts. Writes what the trainers of reinforcement learning do
+(model/rl/trainer.py).
 
 The algorithm, as `GRPOTrainer.train_step` has it:
 
@@ -19,15 +19,12 @@ completion less than one of a short.
 
 A step is a function of the seed, its number and the weights before it, so a killed run resumes with the same results.
 
-Metrics: reward/mean, reward/model (standard deviations), reward/verifiable (fraction right, of completions whose prompt has an answer),
-completion/tokens_mean, completion/finished_fraction, policy/kl_k3 and policy/entropy_nats (per token), policy/clip_fraction (of tokens
-whose gradient is cut off), policy/learning_rate, phase/rollout_seconds, phase/logprobs_seconds, phase/update_seconds, and the trainer's. The
-first five also as validation/reward_mean and so on: of greedy completions of held-out prompts; in the summary also as before/..., of the SFT model.
+Metrics: those of model/rl/trainer.py, policy/kl_k3 and policy/entropy_nats (per token), policy/clip_fraction (of tokens whose gradient is cut
+off), policy/learning_rate, group/dead_fraction (of groups whose completions all have the same reward: nothing is learned from them),
+group/solved_fraction (of prompts with an answer, those that some completion of the group solves), phase/training_seconds.
 """
 
-import json
 import threading
-from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,22 +33,19 @@ import torch
 from torch import Tensor
 
 from model import losses
-from model.config import num_parameters
 from model.data.dataset import shuffled
 from model.inference.logits import NonFiniteError
 from model.inference.scoring import pad
-from model.network.huggingface import load_reward_model, load_transformer
+from model.network.huggingface import load_transformer
 from model.network.transformer import Transformer
 from model.rl.config import RLConfig, RLRun
-from model.rl.prompts import read_prompts, split_prompts
-from model.rl.rewards import RewardFunction
-from model.rl.rollouts import Rollouts, add_rollouts, calibrate, roll_out
-from model.tokenizer.chat import ChatTokenizer
+from model.rl.means import Means
+from model.rl.rollouts import Rollouts, roll_out
+from model.rl.trainer import RLTrainer
 from model.training import optim
-from model.training.checkpoints import Checkpoints
-from model.training.engine import Engine, EngineConfig, join_ranks
+from model.training.engine import Engine, EngineConfig
 from model.training.metrics import Metrics, clocked
-from model.training.trainer import Trainer, run_rank
+from model.training.trainer import run_rank
 
 
 class Batch(NamedTuple):
@@ -62,61 +56,15 @@ class Batch(NamedTuple):
     advantages: Tensor  # [N]
     old_logprobs: Tensor  # [N, T - 1] of the next token, under the policy that sampled it
     reference_logprobs: Tensor  # [N, T - 1]
+    kinds: Tensor  # [N] the number of the prompt's kind, see model/rl/means.py
 
     def rows(self, rows: Tensor) -> "Batch":
         """The rollouts with the numbers `rows` [n]."""
         return Batch(*(tensor[rows] for tensor in self))
 
 
-class Means:
-    """Means by metric, of values that are added microbatch by microbatch."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = defaultdict(float)
-        self.counts: dict[str, float] = defaultdict(float)
-
-    def add(self, name: str, values: Tensor, mask: Tensor | None = None) -> None:
-        """Add the values [...], those where mask [...] is 1."""
-        value_sum, count = losses.masked_sum(values, torch.ones_like(values) if mask is None else mask)
-        self.sums[name] += float(value_sum)
-        self.counts[name] += float(count)
-
-    def add_rollouts(self, rollouts: Rollouts) -> None:
-        """Add the rewards and lengths of completions."""
-        rewards = rollouts.rewards
-        self.add("reward/mean", rewards.total)
-        self.add("reward/model", rewards.scores)
-        self.add("reward/verifiable", rewards.is_right, ~rewards.is_right.isnan())
-        self.add("completion/tokens_mean", torch.tensor([float(len(done)) for done in rollouts.completions]))
-        self.add("completion/finished_fraction", rewards.is_finished)
-
-    def over_ranks(self, engine: Engine) -> Metrics:
-        """The means over all ranks, which must have added to the same metrics; all ranks call it."""
-        # Sorted: all ranks must sum the same metric at the same time, and the order of a dict is that of its first additions.
-        pairs = {name: (engine.total(self.sums[name]), engine.total(self.counts[name])) for name in sorted(self.counts)}
-        return {name: value / count for name, (value, count) in pairs.items() if count}
-
-
-class GRPOTrainer(Trainer):
+class GRPOTrainer(RLTrainer):
     """Trains a policy on the rewards of the completions it samples."""
-
-    def __init__(self, run: RLRun, checkpoints: Path, stop: threading.Event) -> None:
-        """Raises UserError if no prompt is short enough, or the ranks are not those of the run."""
-        self.run, self.config = run, run.config
-        join_ranks(self.config.num_ranks)
-        super().__init__(self.config, Checkpoints(checkpoints, self.config.keep_checkpoints), Path(run.output), stop)
-        self.tokenizer = ChatTokenizer.load(run.tokenizer)
-        self.prompts, self.heldout = split_prompts(read_prompts(run.prompts, self.tokenizer, self.config), self.config)
-        # Three models are in memory at once, policy, reference and reward model, and the policy's gradients and optimizer state.
-        self.engine = self.start_engine()
-        # A separate copy that never moves. Its weights stay whole on every rank: ZeRO shards the policy's state alone. And in
-        # float32 whatever the policy's dtype: with bfloat16 the KL then includes the policy's rounding.
-        self.reference = load_transformer(Path(run.initial_weights)).to(self.engine.device)
-        reward_model = load_reward_model(Path(run.reward_model)).to(self.engine.device)
-        uncalibrated = RewardFunction(self.config, self.tokenizer, reward_model)
-        self.reward_function = calibrate(uncalibrated, self.reference, self.prompts)
-        # Again after a restart: it depends on the SFT model alone, so it needs no place in the checkpoint.
-        self.before = self.evaluate(self.reference)
 
     def start_engine(self) -> Engine:
         """The policy, which starts from the SFT model, with its optimizer."""
@@ -135,15 +83,13 @@ class GRPOTrainer(Trainer):
 
     def train_step(self, step: int) -> Metrics:
         """One round of rollouts and the updates on them. Raises RuntimeError if the policy diverges; no NaN is saved."""
-        seconds, means = Metrics(), Means()
+        seconds, means = Metrics(), Means(self.kinds)
         try:
-            with clocked(seconds, "phase/rollout_seconds"):  # 1 and 2
-                self.rollouts = self.roll_out(step)
-                means.add_rollouts(self.rollouts)
-            with clocked(seconds, "phase/logprobs_seconds"):  # 3 and 4
+            self.rollouts = self.roll_out(step, seconds)  # 1 and 2
+            means.add_rollouts(self.rollouts, self.config.completions_per_prompt)
+            with clocked(seconds, "phase/training_seconds"):  # 3 to 5
                 # Once for all updates of the step: what was sampled stays the fixed point that every ratio is taken from.
-                batch = make_batch(self.rollouts, self.model, self.reference, self.config)
-            with clocked(seconds, "phase/update_seconds"):  # 5
+                batch = make_batch(self.rollouts, self.model, self.reference, self.config, means.rows(self.rollouts))
                 for number in range(self.config.updates_per_step):
                     # By update and not by step, so that another updates_per_step
                     # warms up and decays over the same fraction of the run.
@@ -159,8 +105,8 @@ class GRPOTrainer(Trainer):
             ) from None
         return means.over_ranks(self.engine) | seconds | {"policy/learning_rate": rate}
 
-    def roll_out(self, step: int) -> Rollouts:
-        """G completions of each of this rank's prompts of a step."""
+    def roll_out(self, step: int, seconds: Metrics) -> Rollouts:
+        """G completions of each of this rank's prompts of a step. The times are added to `seconds`."""
         config, rank = self.config, self.engine.rank
         # The stream of epochs that supervised training has: each prompt once per epoch, a function of seed and position.
         positions = np.arange(step * config.prompts_per_step, (step + 1) * config.prompts_per_step)
@@ -169,7 +115,7 @@ class GRPOTrainer(Trainer):
         repeated = [self.prompts[index] for index in chosen for _ in range(config.completions_per_prompt)]
         # Hashed, so that neighbouring steps and ranks draw independent streams.
         seed = int(np.random.default_rng((config.seed, step, rank)).integers(2**62))
-        return roll_out(self.model, self.reward_function, repeated, seed)
+        return roll_out(self.model, self.reward_function, repeated, seed, seconds=seconds)
 
     def set_learning_rate(self, number: int) -> float:
         """Set and return the learning rate of update `number`, from 0."""
@@ -192,45 +138,9 @@ class GRPOTrainer(Trainer):
             self.engine.backward(policy_loss(logits, part, self.config, means), num_tokens)
             self.engine.step()
 
-    def validate(self) -> Metrics:
-        """The rewards of the current policy on held-out prompts, see `evaluate`."""
-        return self.evaluate(self.model)
-
-    def evaluate(self, policy: Transformer) -> Metrics:
-        """The rewards of greedy completions of the held-out prompts; empty if none are held out."""
-        num_ranks, means = self.config.num_ranks, Means()
-        # Equal shares: `over_ranks` needs the same metrics from every rank, so all have prompts or none has.
-        mine = self.heldout[: len(self.heldout) // num_ranks * num_ranks][self.engine.rank :: num_ranks]
-        if not mine:  # on all ranks alike
-            return {}
-        # Greedy, so that two validations differ by the policy alone. The seed has no effect then.
-        means.add_rollouts(roll_out(policy, self.reward_function, mine, seed=0, temperature=0.0))
-        return {f"validation/{name.replace('/', '_')}": value for name, value in means.over_ranks(self.engine).items()}
-
-    def record(self, done: int, metrics: Metrics) -> None:
-        """Write the metrics and two rollouts of a step."""
-        super().record(done, metrics)
-        if self.engine.rank == 0:
-            path, group_size = self.output / "rollouts.jsonl", self.config.completions_per_prompt
-            add_rollouts(path, self.rollouts, self.tokenizer, group_size, done)
-
-    def max_tokens(self) -> int:
-        """That of the SFT model."""
-        # Rollouts may be shorter than what it was trained on; the policy keeps the positions.
-        shape = json.loads((Path(self.run.initial_weights) / "config.json").read_text())
-        return int(shape["max_position_embeddings"])
-
     def summary(self, last: Metrics) -> dict[str, Any]:
-        """Counts, the last step's metrics without times, and the SFT model's validation under before/."""
-        config = self.config
-        return {
-            "parameters": num_parameters(self.run.model),
-            "steps": config.num_steps,
-            "updates": config.num_steps * config.updates_per_step,
-            "rollouts": config.num_steps * config.prompts_per_step * config.completions_per_prompt,
-            **{name: value for name, value in last.items() if not name.startswith("phase/") and name != "step"},
-            **{name.replace("validation/", "before/"): value for name, value in self.before.items()},
-        }
+        """The trainer's, and the number of updates."""
+        return super().summary(last) | {"updates": last.get("step", 0) * self.config.updates_per_step}
 
 
 def check_finite(policy: Transformer) -> None:
@@ -240,7 +150,9 @@ def check_finite(policy: Transformer) -> None:
         raise NonFiniteError("the updates made weights of the policy NaN or infinite")
 
 
-def make_batch(rollouts: Rollouts, policy: Transformer, reference: Transformer, config: RLConfig) -> Batch:
+def make_batch(
+    rollouts: Rollouts, policy: Transformer, reference: Transformer, config: RLConfig, kinds: Tensor
+) -> Batch:
     """The advantages within the groups, and the log-probabilities before any update (3 and 4)."""
     device = next(policy.parameters()).device
     starts = torch.tensor([len(prompt.tokens) for prompt in rollouts.prompts])
@@ -255,7 +167,7 @@ def make_batch(rollouts: Rollouts, policy: Transformer, reference: Transformer, 
     tokens, mask = tokens.to(device), mask.float().to(device)
     # Computed again rather than kept from sampling, so that the rounding of the cached decoder stays out of the ratio.
     old, of_reference = (completion_logprobs(model, tokens, mask, config) for model in (policy, reference))
-    return Batch(tokens, mask, advantages.to(device), old, of_reference)
+    return Batch(tokens, mask, advantages.to(device), old, of_reference, kinds.to(device))
 
 
 @torch.no_grad()
@@ -278,9 +190,9 @@ def policy_loss(logits: Tensor, part: Batch, config: RLConfig, means: Means) -> 
     kl = losses.kl_k3(now, part.reference_logprobs, part.mask)
     surrogate = losses.policy_loss(now, part.old_logprobs, advantages, low, high, part.mask)
     with torch.no_grad():
-        means.add("policy/kl_k3", kl, part.mask)
+        means.add("policy/kl_k3", kl, part.mask, part.kinds)
         # The entropy is reported, not rewarded: `clip_high` is what keeps the policy exploring.
-        means.add("policy/entropy_nats", losses.entropy(logits / config.temperature), part.mask)
+        means.add("policy/entropy_nats", losses.entropy(logits / config.temperature), part.mask, part.kinds)
         is_clipped = losses.is_clipped(now, part.old_logprobs, advantages, low, high, part.mask)
         means.add("policy/clip_fraction", is_clipped, part.mask)
     # The KL is in the loss, as in GRPO, and not in the reward, as in PPO for RLHF (Ouyang et al. 2022).

@@ -27,7 +27,7 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -154,10 +154,14 @@ class Engine:
 
     def total(self, value: float) -> float:
         """The sum of `value` over ranks."""
+        return self.totals([value])[0]
+
+    def totals(self, values: Sequence[float]) -> list[float]:
+        """The sum of each value over ranks; all ranks have as many."""
         # float64: sums of token counts and nats over a large batch lose digits in float32.
-        summed = torch.tensor(value, dtype=torch.float64, device=self.device)
+        summed = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(summed)
-        return float(summed)
+        return summed.tolist()  # type: ignore[no-any-return]
 
     def to_device(self, tensors: Tensors) -> Tensors:
         """A named tuple of tensors, on the engine's device."""

@@ -19,6 +19,7 @@ from model.inference.scoring import rewards
 from model.network.huggingface import load_reward_model, load_transformer
 from model.network.transformer import RewardModel
 from model.rl import grpo as rl
+from model.rl import trainer
 from model.rl.config import RLConfig, RLRun
 from model.rl.prompts import Prompt, read_prompts, split_prompts
 from model.rl.rewards import RewardFunction, Rewards
@@ -120,7 +121,7 @@ def test_killed_run_resumes_with_the_same_results(folder: Path, monkeypatch: pyt
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(rl, "add_rollouts", die)
+        patch.setattr(trainer, "add_rollouts", die)
         train(killed)
     assert untimed(train(killed)) == untimed(undisturbed)
     weights, others = (load_file(folder / name / "model.safetensors") for name in ("undisturbed", "killed"))
@@ -195,7 +196,7 @@ def test_old_logprobs_are_those_at_sampling_and_masked_to_the_completion(folder:
     reward_function = RewardFunction(config, encoder, load_reward_model(folder / "reward_model"))
     completions = [completion.tokens for completion in drawn]
     rollouts = Rollouts(prompts, completions, reward_function(prompts, completions))
-    batch = rl.make_batch(rollouts, policy, policy, config)
+    batch = rl.make_batch(rollouts, policy, policy, config, torch.zeros(len(rollouts.prompts)))
     for row, completion in enumerate(drawn):
         is_completion = batch.mask[row].bool()
         assert batch.tokens[row, 1:][is_completion].tolist() == completion.tokens
@@ -246,7 +247,7 @@ def test_policy_loss_clips_at_the_configured_bounds(
     tokens, mask = torch.tensor([[0, 2, 1]]), torch.tensor([[1.0, 0.0]])
     now = (logits / 2.0).log_softmax(-1)[0, 0, 2]
     old = torch.tensor([[now - math.log(ratio), float("nan")]])
-    batch = rl.Batch(tokens, mask, torch.tensor([advantage]), old, old)
+    batch = rl.Batch(tokens, mask, torch.tensor([advantage]), old, old, torch.tensor([0]))
     assert rl.policy_loss(logits, batch, config, means).item() == pytest.approx(loss, abs=1e-5)
     assert means.sums["policy/clip_fraction"] == is_clipped
     assert means.counts["policy/clip_fraction"] == 1
@@ -260,6 +261,7 @@ def test_policy_loss_ignores_masked_places(bad: float) -> None:
         torch.tensor([[1.0, 0.0]]),
         torch.tensor([1.0]),
         *torch.tensor([[[-1.0, bad]], [[-1.2, -bad]]]),
+        torch.tensor([0]),
     )
     loss = rl.policy_loss(logits, batch, RLConfig(), rl.Means())
     (gradient,) = torch.autograd.grad(loss, logits)
