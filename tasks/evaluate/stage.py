@@ -299,27 +299,15 @@ def publish(ctx: StageContext, figures: Figures, num_questions: int) -> Outcome:
 
 
 def reward_metrics(config: EvaluateConfig, inputs: EvaluateInputs, tokenizer: "ChatTokenizer") -> dict[str, float]:
-    """Accuracy of the reward model on held-out pairs, overall and by fault, and RLHF's metrics before and after training.
-
-    The fault of the rejected reply is the last part of a pair's `kind`, such as "rude" in "fact/rude".
-    """
-    from model.inference.scoring import pair_accuracy
+    """How the reward model ranks held-out pairs, overall and by kind of prompt and fault, and RLHF's metrics before and after training."""
+    from model.inference.ranking import rank_pairs, ranking_metrics
     from model.network.huggingface import default_device, load_reward_model
 
     model = load_reward_model(inputs.reward_model.folder).to(default_device())
     # The first ones of the file, not a sample of it. A user's pairs may have no `kind`, and are counted under "all" alone.
     pairs = list(read_records(Preference, inputs.preferences.folder / "validation.jsonl"))[: config.max_preferences]
-    # No held-out pairs, no accuracy: the mean of nothing would be NaN, which JSON lacks.
-    groups: dict[str, list[Preference]] = {"all": pairs} if pairs else {}
-    for pair in pairs:
-        if fault := pair.kind.rpartition("/")[2]:
-            groups.setdefault(fault, []).append(pair)
-    accuracy = {
-        f"pair_accuracy/{name}": pair_accuracy(
-            model, tokenizer, [normal_form(pair) for pair in group], config.batch_sequences
-        )
-        for name, group in groups.items()
-    }
+    ranking = rank_pairs(model, tokenizer, list(map(normal_form, pairs)), config.batch_sequences)
+    accuracy = ranking_metrics(ranking) if pairs else {}  # JSON has no mean of nothing
     # Taken over, not measured again: RLHF's own validation has the rewards of both policies on the same prompts.
     rlhf = inputs.policy.manifest.metrics
     return accuracy | {name: value for name, value in rlhf.items() if name.startswith(("before/", "validation/"))}
