@@ -84,8 +84,12 @@ class PreferencePairs(Shuffled):
 
     record_sequences = 2
 
-    def __init__(self, paths: Sequence[str], sequence_tokens: int, tokenizer: ChatTokenizer) -> None:
+    def __init__(
+        self, paths: Sequence[str], sequence_tokens: int, tokenizer: ChatTokenizer, *, has_one_shape: bool = False
+    ) -> None:
+        """`has_one_shape`: pad every microbatch to `sequence_tokens`, for a compiled objective."""
         self.sequence_tokens = sequence_tokens
+        self.has_one_shape = has_one_shape
         self.paths = list(paths)
         self.pad = tokenizer.pad
         pairs = [_render_pair(record, tokenizer) for path in paths for record in read_lines(path)]
@@ -106,10 +110,11 @@ class PreferencePairs(Shuffled):
         return self.paths
 
     def fetch(self, indices: Indices) -> Pairs:
-        """Pairs by number: tokens [2 B, T], lengths [2 B]."""
+        """Pairs by number: tokens [2 B, up to T], lengths [2 B]."""
         sides = [side for index in indices.tolist() for side in self._pairs[index]]
-        # Padded to T in every microbatch: a compiled objective sees one shape.
-        tokens = np.full((len(sides), self.sequence_tokens), self.pad, np.int64)
+        # No longer than the longest: a side of the sample has 40 tokens at the median, and T is 256.
+        longest = self.sequence_tokens if self.has_one_shape else max(map(len, sides))
+        tokens = np.full((len(sides), longest), self.pad, np.int64)
         for row, side in enumerate(sides):
             tokens[row, : len(side)] = side
         return Pairs(torch.from_numpy(tokens), torch.tensor([len(side) for side in sides]))
