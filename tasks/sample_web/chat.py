@@ -310,7 +310,8 @@ def _arithmetic(rng: random.Random) -> _Exchange:
     def wrong(rng: random.Random) -> str:
         return reply(task.result + rng.choice((1, 2, 3, 5)))
 
-    target = f"{task.second} is {task.result}"
+    # The whole equation: with the second number alone "1 + 4 is 5." would pass for 2 + 4.
+    target = task.answer.removesuffix(".")
     text = task.question(rng)
     if rng.random() < 0.2:  # as people type it
         text = text.replace(f" {task.sign} ", task.sign)

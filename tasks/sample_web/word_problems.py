@@ -1,14 +1,15 @@
 """Word problems: short stories that ask for a number, and their solutions digit by digit.
 
-Reads data/tales.yaml; writes nothing. The pages of the sample web have problems of the same wordings among their tales, each with its worked sum, and
-no conversation has one: a fine-tuned model solves them now and then. That makes them a task for reinforcement learning with verifiable
-rewards (DeepSeek-R1, Guo et al. 2025, https://arxiv.org/abs/2501.12948), which raises what a model can do already and seldom does.
+Reads data/tales.yaml; writes nothing. They are additions and subtractions, in the wordings that pages of the sample web have among their tales.
+A model that was fine-tuned on few of them solves them now and then: a task for reinforcement learning with verifiable rewards (DeepSeek-R1,
+Guo et al. 2025, https://arxiv.org/abs/2501.12948), which makes a model do more often what it can do already.
 """
 
 import random
 from collections.abc import Iterator
 
-from tasks.records.conversations import Message, Prompt
+from tasks.records.conversations import Conversation, Message, Prompt
+from tasks.records.messages import Record
 from tasks.sample_web.data import table
 from tasks.sample_web.grammar import say
 from tasks.sample_web.sums import Sum, draw_sum
@@ -17,12 +18,23 @@ from tasks.sample_web.tales import cast_tale
 KIND = "word problem"
 
 
-def word_problems(num_problems: int, seed: int) -> Iterator[Prompt]:
-    """Prompts of problems whose sums are not held out; each answer is the sum with its result, as the last sentence of a solution has it."""
+def compose_problems(kind: type[Record], num_problems: int, seed: int) -> Iterator[Record]:
+    """Problems as conversations with worked solutions, or as prompts; no sum is one of those held out."""
     for number in range(num_problems):
-        rng = random.Random(f"word problem {seed} {number}")
-        task = draw_sum(rng)
-        yield Prompt(messages=(Message(role="user", content=word_problem(task, rng)),), answer=answer(task), kind=KIND)
+        rng = random.Random(f"word problem {kind.__name__} {seed} {number}")
+        task = draw_problem(rng)
+        asked = Message(role="user", content=word_problem(task, rng))
+        if kind is Prompt:
+            yield Prompt(messages=(asked,), answer=answer(task), kind=KIND)
+        else:
+            yield Conversation(messages=(asked, Message(role="assistant", content=task.worked)), kind=KIND)
+
+
+def draw_problem(rng: random.Random) -> Sum:
+    """An addition or subtraction that is not held out."""
+    while (task := draw_sum(rng)).sign == "x":
+        pass
+    return task
 
 
 def word_problem(task: Sum, rng: random.Random) -> str:
