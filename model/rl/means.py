@@ -53,7 +53,7 @@ class Means:
         self.add("completion/distinct_fraction", is_first(rollouts.completions), None, rows)
         if group_size > 1:
             grouped = rewards.total.view(-1, group_size)
-            is_dead = (grouped.std(-1, correction=0) < losses.MIN_REWARD_DEVIATION).float()
+            is_dead = losses.dead_groups(grouped).float()
             self.add("group/dead_fraction", is_dead, None, rows[::group_size])
             # Of prompts: some completion of the group is right.
             solved = rewards.is_right.view(-1, group_size).amax(-1)

@@ -74,6 +74,10 @@ class RLTrainer(Trainer):
     def start_engine(self) -> Engine:
         """The policy, which starts from the SFT model, with its optimizer."""
 
+    @abstractmethod
+    def whole_policy(self) -> Transformer:
+        """The policy with all its weights on this rank; all ranks call it."""
+
     def scaled(self, folder: str) -> RewardFunction:
         """The rewards by the reward model in a folder, in standard deviations of the SFT model's scores."""
         reward_model = load_reward_model(Path(folder)).to(self.engine.device)
@@ -109,7 +113,7 @@ class RLTrainer(Trainer):
 
     def validate(self) -> Metrics:
         """The metrics of the current policy on held-out prompts, with a new diagnosis."""
-        metrics, validation = self.evaluate(self.model, self.num_done)
+        metrics, validation = self.evaluate(self.whole_policy(), self.num_done)
         self.history.add(validation, is_written=self.engine.rank == 0)
         self.diagnosis = self.history.diagnosis()
         return metrics

@@ -173,6 +173,12 @@ class Engine:
         # Parameter by parameter, so that no more than one is whole on a GPU at a time.
         return {name: full_precision(parameter) for name, parameter in module.named_parameters()}
 
+    def has_finite_weights(self) -> bool:
+        """Whether no weight is NaN or infinite on any rank; all ranks call it."""
+        # With ZeRO 3 a rank holds a part of each parameter, under a name of DeepSpeed's.
+        parts = (getattr(parameter, "ds_tensor", parameter) for parameter in self.module.parameters())
+        return self.total(float(not all(bool(part.isfinite().all()) for part in parts))) == 0
+
     def memory_bytes(self) -> int:
         """The most memory used so far: of the GPU, or on a CPU of the process."""
         if self.device.type == "cuda":
