@@ -1,7 +1,7 @@
 """How well a reward model ranks held-out preference pairs: by kind of prompt and fault, its calibration, and what length has to do with it.
 
 Reads a reward model and pairs, writes nothing. The kind of a pair is "arithmetic/wrong": what the prompt asks for, and the fault of the rejected
-completion. Overall accuracy hides what a model cannot tell apart: silence and rudeness are easy, wrong sums are not (Lambert et al. 2024,
+completion. Overall accuracy hides what a model cannot rank: silence and rudeness are easy, wrong sums are not (Lambert et al. 2024,
 https://arxiv.org/abs/2403.13787, report by category for that reason).
 """
 
@@ -17,7 +17,7 @@ from model.network.transformer import RewardModel
 from model.tokenizer.chat import ChatTokenizer
 
 NUM_BINS = 10
-MIN_ACCURACY = 0.8  # of pairs; a kind that is ranked worse is one that the model cannot tell apart
+MIN_ACCURACY = 0.8  # of pairs; a kind that is ranked worse is one that the model cannot rank
 MIN_PAIRS = 10  # of a kind; with fewer, chance decides
 
 
@@ -65,7 +65,7 @@ def ranking_metrics(ranking: Ranking) -> dict[str, float]:
 
 
 def unranked_kinds(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What a model cannot tell apart, by the metrics of its ranking: kinds and faults of at least MIN_PAIRS pairs, with the accuracy."""
+    """What a model cannot rank, by the metrics of its ranking: kinds and faults of at least MIN_PAIRS pairs, with the accuracy."""
     return {
         name.removeprefix("pair_accuracy/"): accuracy
         for name, accuracy in metrics.items()

@@ -1,13 +1,14 @@
 """The settings of reinforcement learning: frozen values that form a run's identity. No torch here.
 
-Reads and writes nothing. `RLRun` is the JSON that a training process group is started with: `python -m model.rl.grpo RUN.json`.
+Reads and writes nothing. `RLRun` is the JSON that a training process group of GRPO or PPO is started with, `python -m model.rl.grpo RUN.json`,
+and `DPORun` that of DPO.
 """
 
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from model.config import Config, ModelConfig, OptimConfig, runtime
+from model.config import Config, ModelConfig, OptimConfig, TrainRun, runtime
 
 
 class RLConfig(Config):
@@ -18,7 +19,10 @@ class RLConfig(Config):
     prompts_per_step: int = Field(16, ge=1, description="P: prompts of a step, over all ranks.")
     # DeepSeekMath sampled 64.
     completions_per_prompt: int = Field(
-        8, ge=1, le=1024, description="G: completions that compete as one group. GRPO takes at least 2, PPO may do with 1."
+        8,
+        ge=1,
+        le=1024,
+        description="G: completions that compete as one group. GRPO takes at least 2, PPO may do with 1.",
     )
     # Each rollout is in one update of a pass: more updates are smaller ones. DeepSeekMath made one.
     updates_per_step: int = Field(
@@ -105,7 +109,7 @@ class RLConfig(Config):
 
     on_fall: Literal["stop", "report"] = Field(
         "stop",
-        description="When the held-out judge falls beyond chance: end the run and return to its best step, or only report it "
+        description="When the held-out gold score falls beyond chance: end the run and return to its best step, or only report it "
         "(model/rl/watch.py has the rule).",
     )
 
@@ -141,7 +145,9 @@ class PPOConfig(Config):
         0.95, ge=0.0, le=1.0, description="Lambda of the advantage estimates (GAE): 0 trusts the critic, 1 the rewards."
     )
     value_clip: float = Field(
-        0.2, gt=0.0, description="How far the critic may move from its values at sampling, as PPO's clip does for the policy."
+        0.2,
+        gt=0.0,
+        description="How far the critic may move from its values at sampling, as PPO's clip does for the policy.",
     )
     kl_estimator: Literal["k1", "k3"] = Field(
         "k1", description="Schulman's estimate of the KL in a token's reward: k1 as in Ziegler et al. 2019, or k3."
@@ -156,7 +162,27 @@ class PPOConfig(Config):
         10000, ge=1, description="Completions over which kl_coef changes by a factor of e at an error of 100%."
     )
     # Advantages are always whitened, over all tokens of a step: one scale for all prompts, unlike GRPO's division by each group's deviation.
-    whiten_rewards: bool = Field(False, description="Divide the rewards of tokens by their standard deviation, as TRL's option does.")
+    whiten_rewards: bool = Field(
+        False, description="Divide the rewards of tokens by their standard deviation, as TRL's option does."
+    )
+
+
+class DPOLossConfig(Config):
+    """The loss of direct preference optimization, see `losses.preference_loss`."""
+
+    loss_type: Literal["sigmoid", "robust", "hinge", "ipo"] = Field(
+        "sigmoid",
+        description="sigmoid: DPO, or with label_smoothing conservative DPO. robust: unbiased if that fraction of pairs is the wrong way round. "
+        "hinge: SLiC. ipo: IPO.",
+    )
+    # 0.1: Rafailov et al. 2023, appendix B.
+    beta: float = Field(
+        0.1, gt=0.0, le=100.0, description="How strongly the policy is kept near the reference: that of the KL in the reward."
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0.0, lt=0.5, description="The probability that a pair is the wrong way round, for sigmoid and robust."
+    )
+    is_reference_free: bool = Field(False, description="Compare with a reference that finds all completions equally likely.")
 
 
 class RLRun(Config):
@@ -168,7 +194,16 @@ class RLRun(Config):
     model: ModelConfig = Field(description="The policy's shape, and the reference policy's.")
     initial_weights: str = Field(description="Folder with the SFT model's model.safetensors.")
     reward_model: str = Field(description="Folder with the reward model's model.safetensors.")
-    judge_model: str = Field("", description="Folder of a second reward model, which judges prompts without an answer.")
+    gold_model: str = Field(
+        "", description="Folder of a second reward model, which scores held-out prompts without an answer."
+    )
     tokenizer: str = Field(description="Path of tokenizer.json.")
     prompts: tuple[str, ...] = Field(min_length=1, description="JSONL files of prompts.")
     output: str = Field(description="Folder for weights, metrics.jsonl, rollouts.jsonl and summary.json.")
+
+
+class DPORun(TrainRun):
+    """The input of a process group of DPO, as JSON: a training run on preference pairs, from an SFT model."""
+
+    initial_weights: str = Field(description="Folder with the SFT model's model.safetensors, which is also the reference policy.")
+    dpo: DPOLossConfig = Field(DPOLossConfig())

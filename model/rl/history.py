@@ -1,6 +1,6 @@
 """The validations of a run, and the weights of its best step.
 
-Writes, next to the run's checkpoints, `validations.jsonl` with the reward and the verdict of every held-out prompt, and best/step-00000040.safetensors;
+Writes, next to the run's checkpoints, `validations.jsonl` with the reward and the gold score of every held-out prompt, and best/step-00000040.safetensors;
 reads them when the run is resumed. What is decided from them is in model/rl/watch.py, a function of the validations alone: a resumed run
 decides as an undisturbed one.
 """
@@ -29,8 +29,7 @@ class History:
         """Take the validations up to step `done` as those so far; `first` is the SFT model's."""
         lines = read_lines(self.file) if self.file.exists() else []
         values = (
-            Validation(line["step"], np.array(line["rewards"], float), np.array(line["verdicts"], float))
-            for line in lines
+            Validation(line["step"], np.array(line["rewards"], float), np.array(line["gold"], float)) for line in lines
         )
         self.validations = [first, *(one for one in values if 0 < one.step <= done)]
 
@@ -53,5 +52,5 @@ class History:
 
 def as_json(validation: Validation) -> dict[str, object]:
     """A line of the file. None stands for NaN, which JSON lacks."""
-    verdicts = [None if np.isnan(verdict) else verdict for verdict in validation.verdicts.tolist()]
-    return {"step": validation.step, "rewards": validation.rewards.tolist(), "verdicts": verdicts}
+    gold = [None if np.isnan(score) else score for score in validation.gold.tolist()]
+    return {"step": validation.step, "rewards": validation.rewards.tolist(), "gold": gold}

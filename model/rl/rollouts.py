@@ -68,8 +68,8 @@ def calibrate(reward_function: RewardFunction, reference: Transformer, prompts: 
     return reward_function.calibrated(rollouts.rewards.scores)
 
 
-def add_samples(path: Path, rollouts: Rollouts, verdicts: Sequence[float], tokenizer: ChatTokenizer, step: int) -> None:
-    """Add the completion of the first prompt of each kind: step, kind, prompt, completion, reward, verdict."""
+def add_samples(path: Path, rollouts: Rollouts, gold: Sequence[float], tokenizer: ChatTokenizer, step: int) -> None:
+    """Add the completion of the first prompt of each kind: step, kind, prompt, completion, reward, gold score."""
     # Those of a step that is taken again after a kill are replaced.
     others = [sample for sample in read_lines(path) if sample["step"] != step] if path.exists() else []
     first: dict[str, int] = {}
@@ -82,7 +82,7 @@ def add_samples(path: Path, rollouts: Rollouts, verdicts: Sequence[float], token
             "prompt": rollouts.prompts[row].text,
             "completion": tokenizer.decode(rollouts.completions[row]),
             "reward": round(rollouts.rewards.total[row].item(), 4),
-            "verdict": None if math.isnan(verdicts[row]) else round(verdicts[row], 4),
+            "gold_score": None if math.isnan(gold[row]) else round(gold[row], 4),
         }
         for kind, row in sorted(first.items())
     ]

@@ -6,13 +6,13 @@ Reads a run's SFT model, reward model, tokenizer and prompts. Writes what every 
     samples.jsonl      after each validation, the completion of one held-out prompt of each kind
     diagnosis.jsonl    after each validation, one sentence on the run so far
 
-At each validation the policy completes the held-out prompts greedily; reward and judge (model/rl/judge.py) see the completions. Where the judge has
-fallen beyond chance (model/rl/watch.py), the run ends with the weights of its best step, unless `on_fall` is to report it only.
+At each validation the policy completes the held-out prompts greedily; both the reward and the gold score
+(model/rl/gold.py) see them. Where the gold score has fallen beyond chance (model/rl/watch.py), the run ends with the weights of its best step, unless `on_fall` is to report it only.
 
 Metrics: reward/mean, reward/model (standard deviations), reward/verifiable (fraction right, of completions whose prompt has an answer),
 completion/tokens_mean, completion/finished_fraction, completion/distinct_fraction, phase/generation_seconds, phase/scoring_seconds. Of held-out
-prompts as validation/reward_mean and so on, with validation/judge_mean; in the summary also as before/..., of the SFT model. All
-of them also by kind of prompt, as kind/KIND/reward_mean and kind/KIND/validation_judge_mean.
+prompts as validation/reward_mean and so on, with validation/gold_mean; in the summary also as before/..., of the SFT model. All
+of them also by kind of prompt, as kind/KIND/reward_mean and kind/KIND/validation_gold_mean.
 """
 
 import json
@@ -29,13 +29,13 @@ from model.files import read_lines, write_lines
 from model.network.huggingface import load_reward_model, load_transformer
 from model.network.transformer import Transformer
 from model.rl.config import RLRun
+from model.rl.gold import GoldScorer
 from model.rl.history import History
-from model.rl.judge import Judge
 from model.rl.means import Means
 from model.rl.prompts import read_prompts, split_prompts
 from model.rl.rewards import RewardFunction
 from model.rl.rollouts import Rollouts, add_rollouts, add_samples, calibrate, roll_out
-from model.rl.watch import ALL, Diagnosis, Validation, mean_verdicts
+from model.rl.watch import ALL, Diagnosis, Validation, gold_means
 from model.tokenizer.chat import ChatTokenizer
 from model.training.checkpoints import Checkpoints, complete_checkpoints
 from model.training.engine import Engine, join_ranks
@@ -65,7 +65,7 @@ class RLTrainer(Trainer):
         # float32 whatever the policy's dtype: with bfloat16 the KL then includes the policy's rounding.
         self.reference = load_transformer(Path(run.initial_weights)).to(self.engine.device)
         self.reward_function = self.scaled(run.reward_model)
-        self.judge = Judge(self.tokenizer, self.scaled(run.judge_model) if run.judge_model else None)
+        self.gold_scorer = GoldScorer(self.tokenizer, self.scaled(run.gold_model) if run.gold_model else None)
         self.history = History(checkpoints.parent, [prompt.kind for prompt in self.heldout], num_validations(run))
         # Again after a restart: it depends on the SFT model alone, so it needs no place in the checkpoint.
         self.before, self.first = self.evaluate(self.reference, 0)
@@ -97,19 +97,19 @@ class RLTrainer(Trainer):
         # Greedy, so that two validations differ by the policy alone. The seed has no effect then.
         rollouts = roll_out(policy, self.reward_function, self.heldout[rank::num_ranks], seed=0, temperature=0.0)
         means.add_rollouts(rollouts)
-        rows = np.zeros((3, len(self.heldout)))  # rewards, verdicts, and where there is a verdict
-        verdicts = self.judge.verdicts(rollouts)
-        rows[:, rank::num_ranks] = rollouts.rewards.total, np.nan_to_num(verdicts), ~np.isnan(verdicts)
-        rewards, verdicts, is_judged = np.reshape(self.engine.totals(rows.flatten().tolist()), rows.shape)
-        validation = Validation(step, rewards, np.where(is_judged > 0, verdicts, np.nan))
+        rows = np.zeros((3, len(self.heldout)))  # rewards, gold scores, and where there is one
+        gold = self.gold_scorer(rollouts)
+        rows[:, rank::num_ranks] = rollouts.rewards.total, np.nan_to_num(gold), ~np.isnan(gold)
+        rewards, gold, is_scored = np.reshape(self.engine.totals(rows.flatten().tolist()), rows.shape)
+        validation = Validation(step, rewards, np.where(is_scored > 0, gold, np.nan))
         self.add_samples(rollouts, validation)
-        return as_validation(means.over_ranks(self.engine)) | judged(validation, self.history.kinds), validation
+        return as_validation(means.over_ranks(self.engine)) | gold_metrics(validation, self.history.kinds), validation
 
     def add_samples(self, rollouts: Rollouts, validation: Validation) -> None:
         """Write the first completion of each kind of held-out prompts on this rank, which is rank 0."""
         if self.engine.rank == 0:
-            verdicts = validation.verdicts[:: self.config.num_ranks].tolist()
-            add_samples(self.output / "samples.jsonl", rollouts, verdicts, self.tokenizer, validation.step)
+            gold = validation.gold[:: self.config.num_ranks].tolist()
+            add_samples(self.output / "samples.jsonl", rollouts, gold, self.tokenizer, validation.step)
 
     def validate(self) -> Metrics:
         """The metrics of the current policy on held-out prompts, with a new diagnosis."""
@@ -185,6 +185,8 @@ class RLTrainer(Trainer):
             "kept_step": last.get("step", 0) if best is None else best,
             "rollouts": last.get("step", 0) * self.config.prompts_per_step * self.config.completions_per_prompt,
             **{name: value for name, value in last.items() if not name.startswith("phase/") and name != "step"},
+            # Of the weights that are kept: those of the best step never have.
+            "gold/has_fallen": float(best is None and self.diagnosis.has_fallen),
             **before,
         }
 
@@ -205,11 +207,11 @@ def as_validation(metrics: Metrics) -> Metrics:
     }
 
 
-def judged(validation: Validation, kinds: list[str]) -> Metrics:
-    """The mean verdict of all prompts and of each kind, where there are verdicts."""
+def gold_metrics(validation: Validation, kinds: list[str]) -> Metrics:
+    """The mean gold score of all prompts and of each kind, where there is one."""
     return {
-        "validation/judge_mean" if kind == ALL else f"kind/{kind}/validation_judge_mean": verdict
-        for kind, verdict in mean_verdicts(validation, kinds).items()
+        "validation/gold_mean" if kind == ALL else f"kind/{kind}/validation_gold_mean": score
+        for kind, score in gold_means(validation, kinds).items()
     }
 
 
