@@ -38,6 +38,7 @@ from tasks.conversations.sources import QuestionsConfig
 from tasks.conversations.tool_sources import ToolQuestionsConfig
 from tasks.evaluate import figures as collect
 from tasks.evaluate import knowledge, tool_use, written_sums
+from tasks.evaluate.gate import gate_figures
 from tasks.evaluate.honesty import honesty_figures
 from tasks.evaluate.in_context import in_context_figures
 from tasks.evaluate.inputs import EvaluateInputs
@@ -45,6 +46,7 @@ from tasks.evaluate.knowledge import Answer
 from tasks.evaluate.recital import recital_figures
 from tasks.evaluate.report_card import render
 from tasks.evaluate.reversal import reversal_figures, reversal_questions
+from tasks.evaluate.rl import rl_figures
 from tasks.execution.context import StageContext
 from tasks.markdown import Figures
 from tasks.records.conversations import Preference, Question, normal_form
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
-VERSION = 9  # 9: reversed questions, recital, in-context learning, tokens to think
+VERSION = 10  # 10: reinforcement learning by kind of prompt, the gate, word problems
 # The prefixes of their metrics: assistant/..., policy/...
 CHAT_MODELS = ("assistant", "policy")
 
@@ -169,6 +171,8 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
         "sums": sums,
         **try_base_model(config, inputs, base, tokenizer),
         "reward": reward_metrics(config, inputs, tokenizer),
+        "gate": gate_figures(chat, inputs.policy.manifest.metrics),
+        "rl": rl_figures(inputs.policy),
         "completions": complete_openings(config, base, tokenizer),
         "examples": [answer.as_json() for answer in knowledge.examples(chat["policy"])],
         "cost": collect.cost_figures(inputs.all()),
@@ -295,7 +299,8 @@ def publish(ctx: StageContext, figures: Figures, num_questions: int) -> Outcome:
     ctx.markdown("report", card, "Report card")
     # Only what compares runs becomes a metric of the manifest; the rest of the figures is in report.json.
     metrics = {f"{model}/{name}": value for model in CHAT_MODELS for name, value in figures["chat"][model].items()}
-    return Outcome({"questions": num_questions}, {**metrics, **figures["reward"]})
+    gate = {"gate/passed": float(figures["gate"]["passed"])}
+    return Outcome({"questions": num_questions}, {**metrics, **figures["reward"], **gate})
 
 
 def reward_metrics(config: EvaluateConfig, inputs: EvaluateInputs, tokenizer: "ChatTokenizer") -> dict[str, float]:

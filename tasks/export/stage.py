@@ -1,6 +1,7 @@
 """Export: writes the policy in the layout that inference engines load: Hugging Face's for Qwen3, or for Llama if the base model was one.
 
-Reads the Policy, its Tokenizer and the Report on it; writes a Bundle: `config.json`, `model.safetensors`, `tokenizer.json`,
+Reads the Policy, its Tokenizer and the Report on it; writes a Bundle. Where the policy does not pass the report's gate (tasks/evaluate/gate.py), the
+bundle holds the SFTModel that it started from, and the model card says so. A Bundle is `config.json`, `model.safetensors`, `tokenizer.json`,
 `tokenizer_config.json` with the chat template, `generation_config.json` and a model card in `README.md`. transformers, vLLM and llama.cpp's
 converter read it without this project's code. The template gives the tokens of `ChatTokenizer.render_prompt`, for texts that spell
 special tokens too: they cannot forge a turn. Its generation tags give the loss mask of training. An unknown role raises.
@@ -19,13 +20,13 @@ from model.config import Config, num_parameters
 from model.tokenizer.chat import BOS, PAD, TURN_END, ChatTokenizer
 from model.tokenizer.template import chat_template
 from tasks.artifacts.files import write_atomically
-from tasks.artifacts.manifest import Bundle, Policy, Report, Tokenizer
+from tasks.artifacts.manifest import Bundle, Checkpoint, Policy, Report, SFTModel, Tokenizer
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
 from tasks.markdown import one_line
 from tasks.training import check_vocabulary, model_config, tokenizer_file
 
-VERSION = 5  # 5: the chat template has tool turns and generation tags
+VERSION = 6  # 6: the SFT model where the policy does not pass the gate
 
 
 class ExportConfig(Config):
@@ -49,39 +50,51 @@ class ExportInputs:
     """What a bundle is made of."""
 
     policy: Policy
+    assistant: SFTModel
     tokenizer: Tokenizer
     report: Report
 
 
 def export(
-    policy: Step[Policy], tokenizer: Step[Tokenizer], report: Step[Report], config: ExportConfig
+    policy: Step[Policy],
+    assistant: Step[SFTModel],
+    tokenizer: Step[Tokenizer],
+    report: Step[Report],
+    config: ExportConfig,
 ) -> Step[Bundle]:
-    """Write the policy in the layout that inference engines load."""
-    inputs = roles(policy=policy, tokenizer=tokenizer, report=report)
-    return Step("export", VERSION, Bundle, config, inputs, run=export_policy, takes=ExportInputs)
+    """Write the policy, or the SFT model where the policy does not pass the gate, in the layout that inference engines load."""
+    inputs = roles(policy=policy, assistant=assistant, tokenizer=tokenizer, report=report)
+    return Step("export", VERSION, Bundle, config, inputs, run=export_model, takes=ExportInputs)
 
 
-def export_policy(ctx: StageContext, config: ExportConfig, inputs: ExportInputs) -> Outcome:
-    """Write weights, tokenizer, chat template and model card. Raises UserError where the tokenizer is not the policy's."""
-    policy, tokenizer, report = inputs.policy, inputs.tokenizer, inputs.report
-    check_vocabulary(policy, tokenizer)
+def export_model(ctx: StageContext, config: ExportConfig, inputs: ExportInputs) -> Outcome:
+    """Write weights, tokenizer, chat template and model card. Raises UserError where the tokenizer is not the model's."""
+    tokenizer, report = inputs.tokenizer, inputs.report
+    figures = json.loads((report.folder / "report.json").read_text(encoding="utf-8"))
+    gate = figures["gate"]
+    model: Checkpoint = inputs.policy if gate["passed"] else inputs.assistant
+    if not gate["passed"]:
+        ctx.log(gate["sentence"])
+    check_vocabulary(model, tokenizer)
     encoder = ChatTokenizer.load(tokenizer_file(tokenizer))
     ids = encoder.token_ids
     # The policy's config.json is in transformers' layout already. Engines stop at the eos_token_id that they find in it, so the ids of the
     # special tokens are set from the tokenizer of this bundle.
-    shape = json.loads((policy.folder / "config.json").read_text())
-    # Copied and not linked: a bundle stays whole when the policy is removed from the store.
-    shutil.copy(policy.folder / "model.safetensors", ctx.folder)
+    shape = json.loads((model.folder / "config.json").read_text())
+    # Copied and not linked: a bundle stays whole when the model is removed from the store.
+    shutil.copy(model.folder / "model.safetensors", ctx.folder)
     shutil.copy(tokenizer_file(tokenizer), ctx.folder)
     _write(ctx.folder / "config.json", shape | ids)
     _write(ctx.folder / "tokenizer_config.json", tokenizer_settings(encoder, shape["max_position_embeddings"]))
     _write(ctx.folder / "generation_config.json", generation_settings(config, ids))
     # From the report, which names the origin of the base model: the policy's own inputs lead to it only through the SFT model.
-    base = json.loads((report.folder / "report.json").read_text(encoding="utf-8"))["base"]
-    card = model_card(config, base, (report.folder / "report.md").read_text(encoding="utf-8"))
+    card = model_card(
+        config, figures["base"], gate["sentence"], (report.folder / "report.md").read_text(encoding="utf-8")
+    )
     write_atomically(ctx.folder / "README.md", card)
     num_bytes = sum(path.stat().st_size for path in ctx.folder.iterdir() if path.is_file())
-    return Outcome({"parameters": num_parameters(model_config(policy)), "bytes": num_bytes})
+    counts = {"parameters": num_parameters(model_config(model)), "bytes": num_bytes}
+    return Outcome(counts, {"gate/passed": float(gate["passed"])})
 
 
 def _write(path: Path, settings: dict[str, Any]) -> None:
@@ -113,10 +126,10 @@ def generation_settings(config: ExportConfig, ids: dict[str, int]) -> dict[str, 
     return ids | sampling | {"max_new_tokens": config.max_new_tokens}
 
 
-def model_card(config: ExportConfig, base: Mapping[str, str], report: str) -> str:
+def model_card(config: ExportConfig, base: Mapping[str, str], gate: str, report: str) -> str:
     """README.md as the Hub shows it: its header, how to load the model, and the report card.
 
-    `base`: the `layout` of the base model, and the `initial_model` that it was imported from or "". The card links to a model that is on the Hub.
+    `gate`: the sentence on whether the policy is what was exported. `base`: the `layout` of the base model, and the `initial_model` that it was imported from or "". The card links to a model that is on the Hub.
     """
     # A name with a slash is OWNER/NAME of the Hub, see short_name; a folder's name has none.
     origin = base["initial_model"]
@@ -131,7 +144,7 @@ pipeline_tag: text-generation
 
 # {config.name}
 
-A chat assistant made from {source} by crawl2chat, in {base["layout"]}'s layout.
+A chat assistant made from {source} by crawl2chat, in {base["layout"]}'s layout. {gate}
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

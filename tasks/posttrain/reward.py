@@ -74,7 +74,7 @@ def train_reward_model(ctx: StageContext, config: RewardConfig, inputs: RewardIn
 
 
 def measure(ctx: StageContext, inputs: RewardInputs) -> dict[str, float]:
-    """The metrics of the finished model on the held-out pairs; reports what it cannot tell apart."""
+    """The metrics of the finished model on the held-out pairs; reports what it cannot rank."""
     from model.inference.ranking import rank_pairs, ranking_metrics, unranked_kinds
     from model.network.huggingface import default_device, load_reward_model
 
@@ -84,5 +84,5 @@ def measure(ctx: StageContext, inputs: RewardInputs) -> dict[str, float]:
     model = load_reward_model(ctx.folder).to(default_device())
     metrics = ranking_metrics(rank_pairs(model, ChatTokenizer.load(tokenizer_file(inputs.tokenizer)), pairs))
     for name, accuracy in unranked_kinds(metrics).items():
-        ctx.log(f"the reward model cannot tell apart pairs of {name}: it ranks {accuracy:.0%} of them correctly")
+        ctx.log(f"the reward model cannot rank pairs of {name}: {accuracy:.0%} of them are ranked correctly")
     return metrics
