@@ -6,7 +6,7 @@ dropped if one side does not fit: cropped, it would lose the end at which the re
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -79,6 +79,14 @@ def _render_file(path: str, tokenizer: ChatTokenizer) -> Iterator[Rendered]:
             raise UserError(f"{path}, conversation {number}: {error}") from None
 
 
+class Pair(NamedTuple):
+    """Two completions of a prompt as tokens, each after the prompt."""
+
+    chosen: list[int]
+    rejected: list[int]
+    prompt_tokens: int  # how many of them are the prompt
+
+
 class PreferencePairs(Shuffled):
     """Rendered preference pairs, padded, one side a sequence. The reward is read at the end of the completion."""
 
@@ -94,7 +102,7 @@ class PreferencePairs(Shuffled):
         self.pad = tokenizer.pad
         pairs = [_render_pair(record, tokenizer) for path in paths for record in read_lines(path)]
         # T, not T + 1: a reward model has no targets to shift by.
-        self._pairs = [pair for pair in pairs if max(map(len, pair)) <= sequence_tokens]
+        self._pairs = [pair for pair in pairs if max(len(pair.chosen), len(pair.rejected)) <= sequence_tokens]
         # Dropped, not cropped: see the module's docstring.
         self._num_dropped = len(pairs) - len(self._pairs)
         if not self._pairs:
@@ -109,9 +117,13 @@ class PreferencePairs(Shuffled):
         """All files: a record may be from any."""
         return self.paths
 
+    def pairs(self, indices: Indices) -> list[Pair]:
+        """Pairs by number, as they were rendered."""
+        return [self._pairs[index] for index in indices.tolist()]
+
     def fetch(self, indices: Indices) -> Pairs:
         """Pairs by number: tokens [2 B, up to T], lengths [2 B]."""
-        sides = [side for index in indices.tolist() for side in self._pairs[index]]
+        sides = [side for pair in self.pairs(indices) for side in (pair.chosen, pair.rejected)]
         # No longer than the longest: a side of the sample has 40 tokens at the median, and T is 256.
         longest = self.sequence_tokens if self.has_one_shape else max(map(len, sides))
         tokens = np.full((len(sides), longest), self.pad, np.int64)
@@ -124,11 +136,10 @@ class PreferencePairs(Shuffled):
         return {"records": len(self), "dropped_pairs": self._num_dropped}
 
 
-def _render_pair(record: dict[str, Any], tokenizer: ChatTokenizer) -> tuple[list[int], list[int]]:
-    completions = (record["chosen"], record["rejected"])
+def _render_pair(record: dict[str, Any], tokenizer: ChatTokenizer) -> Pair:
     chosen, rejected = (
         # The renderer of SFT, so that the reward model reads what the policy writes.
         tokenizer.render([*record["messages"], {"role": "assistant", "content": completion}]).tokens
-        for completion in completions
+        for completion in (record["chosen"], record["rejected"])
     )
-    return chosen, rejected
+    return Pair(chosen, rejected, len(tokenizer.render_prompt(record["messages"])))

@@ -76,7 +76,7 @@ def open_dataset(
     """The data set of an objective from files. Raises ValueError where shards and tokenizer do not belong together."""
     if objective == "sft":
         return ConversationRows(paths, sequence_tokens, tokenizer)
-    if objective == "reward":
+    if objective in ("reward", "dpo"):
         return PreferencePairs(paths, sequence_tokens, tokenizer, has_one_shape=has_one_shape)
     for path in paths:
         # Ids of another vocabulary would train without an error, on the wrong embeddings.

@@ -38,6 +38,25 @@ def num_places(mask: Tensor) -> int:
     return int(mask.amax(0).nonzero().max()) + 1
 
 
+def score_completions(
+    model: Transformer, tokens: Tensor, mask: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """tokens [N, T], mask [N, T - 1] -> log p of each next token [N, T - 1] in float32, 0 where mask is 0; logits [K, V] of the K others.
+
+    Padding on the right needs no attention mask: no real token attends to what follows it.
+    """
+    # The last position predicts a token that is not there.
+    hidden, kept = model.model(tokens[:, :-1]), mask.bool()
+    logits = model.head(hidden[kept]).float() / temperature
+    nats: Tensor = losses.TokenNats.apply(logits, tokens[:, 1:][kept])  # type: ignore[no-untyped-call]
+    return scattered(-nats, kept), logits
+
+
+def scattered(values: Tensor, kept: Tensor) -> Tensor:
+    """values [K] at the places where kept [N, T] is true, 0 elsewhere: [N, T]. The gradient flows back to them."""
+    return torch.zeros_like(kept, dtype=values.dtype).masked_scatter(kept, values)
+
+
 class CompletionModel(nn.Module):
     """A language model that returns what is learned from, instead of logits [N, T, V]."""
 
@@ -49,17 +68,12 @@ class CompletionModel(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """tokens [N, T], mask [N, T - 1] -> log p of each next token, and the entropy without a gradient, in nats: [N, T - 1] in float32.
 
-        Both are 0 where mask is 0. Padding on the right needs no attention mask: no real token attends to what follows it.
+        Both are 0 where mask is 0.
         """
-        # The last position predicts a token that is not there.
-        hidden, kept = self.model.model(tokens[:, :-1]), mask.bool()
-        logits = self.model.head(hidden[kept]).float() / self.temperature  # [K, V]
-        nats: Tensor = losses.TokenNats.apply(logits, tokens[:, 1:][kept])  # type: ignore[no-untyped-call]
+        logprobs, logits = score_completions(self.model, tokens, mask, self.temperature)
         with torch.no_grad():
-            entropies = losses.entropy(logits)
-        # masked_scatter and not an assignment: the gradient flows back to the chosen places.
-        zeros = torch.zeros_like(mask, dtype=torch.float32)
-        return zeros.masked_scatter(kept, -nats), zeros.masked_scatter(kept, entropies)
+            entropies = scattered(losses.entropy(logits), mask.bool())
+        return logprobs, entropies
 
 
 @torch.no_grad()
@@ -67,12 +81,13 @@ def completion_logprobs(
     model: Transformer, completions: Completions, temperature: float = 1.0, num_rows: int = 16
 ) -> Tensor:
     """log p of each next token of a completion: [N, T - 1], 0 elsewhere. Computed for `num_rows` rows at a time."""
-    scorer = CompletionModel(model, temperature)
     logprobs = torch.zeros_like(completions.mask)
     # In the order of their lengths, so that a part holds little padding.
     ends = (completions.mask * torch.arange(1, completions.mask.shape[1] + 1, device=logprobs.device)).amax(1)
     for rows in torch.split(ends.argsort(stable=True), num_rows):
         mask = completions.mask[rows]
         places = num_places(mask)
-        logprobs[rows, :places] = scorer(completions.tokens[rows, : places + 1], mask[:, :places])[0]
+        logprobs[rows, :places] = score_completions(
+            model, completions.tokens[rows, : places + 1], mask[:, :places], temperature
+        )[0]
     return logprobs

@@ -175,9 +175,7 @@ class OnlineTrainer(RLTrainer):
         return transformer_of(weights, self.run.model).to(self.engine.device, getattr(torch, self.config.dtype))
 
 
-def policy_loss(
-    now: Tensor, part: Batch, weights: Tensor, config: RLConfig, kl_coef: float, means: Means
-) -> Tensor:
+def policy_loss(now: Tensor, part: Batch, weights: Tensor, config: RLConfig, kl_coef: float, means: Means) -> Tensor:
     """The clipped surrogate plus the KL, a weighted sum over tokens: logprobs [n, T - 1], weights [n, T - 1] -> a scalar."""
     # In the first update of a step `now` equals old_logprobs but for rounding: the ratio is 1 and nothing is clipped.
     old, mask, low, high = part.old_logprobs, part.mask, config.clip_low, config.clip_high

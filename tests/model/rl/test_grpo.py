@@ -32,7 +32,7 @@ from model.training.checkpoints import complete_checkpoints
 from tasks.artifacts import manifest as artifacts
 from tasks.artifacts.manifest import SFTModel, Tokenizer
 from tasks.artifacts.store import Store
-from tasks.conversations.sources import PromptsConfig, prompts
+from tasks.conversations.sources import PreferencesConfig, PromptsConfig, preferences, prompts
 from tasks.execution.runner import execute
 from tasks.posttrain.rlhf import RLHFConfig, rlhf
 from tests.support.tiny_models import finish, tiny_config, write_lines, write_model, write_tokenizer
@@ -291,7 +291,8 @@ def test_completion_model_equals_the_softmax_over_all_logits(folder: Path) -> No
     torch.testing.assert_close(entropies, losses.entropy(logits) * mask, atol=1e-5, rtol=0)
     weights = torch.rand(mask.shape, generator=torch.Generator().manual_seed(2))
     gradients = [
-        torch.autograd.grad((weights * values).sum(), policy.model.embed_tokens.weight)[0] for values in (logprobs, expected)
+        torch.autograd.grad((weights * values).sum(), policy.model.embed_tokens.weight)[0]
+        for values in (logprobs, expected)
     ]
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
     # In parts, sorted by length, without the padding.
@@ -355,6 +356,7 @@ def test_stage_trains_in_its_own_process_group(folder: Path, store: Store) -> No
         finish(store, artifacts.RewardModel, "reward/j"),
         finish(store, Tokenizer, "tokenizer/t"),
         prompts(PromptsConfig(prompts=str(folder / "prompts.jsonl")), world_seed=1),
+        preferences(PreferencesConfig(), world_seed=1),
         RLHFConfig(train=make_run(folder, num_steps=2, num_ranks=2, zero_stage=1).config),
     )
     manifest = execute(step, store)
@@ -374,6 +376,7 @@ def test_reward_model_of_another_vocabulary_raises_error(folder: Path, store: St
         finish(store, artifacts.RewardModel, "reward/j"),
         finish(store, Tokenizer, "tokenizer/t"),
         prompts(PromptsConfig(prompts=str(folder / "prompts.jsonl")), world_seed=1),
+        preferences(PreferencesConfig(), world_seed=1),
         RLHFConfig(),
     )
     with pytest.raises(ValueError, match="reward/j has a vocabulary of"):
