@@ -80,7 +80,7 @@ class ConversationsConfig(_ReadConfig):
         description="How many conversations about it are taken for one of `conversations`; 0: none.",
     )
     num_word_problems: int = runtime(
-        0, ge=0, description="Word problems of the sample web with worked solutions among the conversations; 0: none."
+        0, ge=0, description="Word problems of the sample web with their solutions among the conversations; 0: none."
     )
 
 

@@ -1,8 +1,9 @@
 """Word problems: short stories that ask for a number, and their solutions digit by digit.
 
 Reads data/tales.yaml; writes nothing. They are additions and subtractions, in the wordings that pages of the sample web have among their tales.
-A model that was fine-tuned on few of them solves them now and then: a task for reinforcement learning with verifiable rewards (DeepSeek-R1,
-Guo et al. 2025, https://arxiv.org/abs/2501.12948), which makes a model do more often what it can do already.
+Conversations solve them in both ways that people do: most give the answer at once, the others work it digit by digit first. A model of this
+size cannot compute a sum at once, so after fine-tuning it is right now and then. Reinforcement learning with verifiable rewards makes
+a model do more often what works (DeepSeek-R1, Guo et al. 2025, https://arxiv.org/abs/2501.12948), here: to write the way to the answer.
 """
 
 import random
@@ -16,10 +17,11 @@ from tasks.sample_web.sums import Sum, draw_sum
 from tasks.sample_web.tales import cast_tale
 
 KIND = "word problem"
+AT_ONCE_FRACTION = 0.55  # of the conversations, those that give the answer without the way to it
 
 
 def compose_problems(kind: type[Record], num_problems: int, seed: int) -> Iterator[Record]:
-    """Problems as conversations with worked solutions, or as prompts; no sum is one of those held out."""
+    """Problems as conversations with their solutions, or as prompts; no sum is one of those held out."""
     for number in range(num_problems):
         rng = random.Random(f"word problem {kind.__name__} {seed} {number}")
         task = draw_problem(rng)
@@ -27,7 +29,8 @@ def compose_problems(kind: type[Record], num_problems: int, seed: int) -> Iterat
         if kind is Prompt:
             yield Prompt(messages=(asked,), answer=answer(task), kind=KIND)
         else:
-            yield Conversation(messages=(asked, Message(role="assistant", content=task.worked)), kind=KIND)
+            reply = task.answer if rng.random() < AT_ONCE_FRACTION else task.worked
+            yield Conversation(messages=(asked, Message(role="assistant", content=reply)), kind=KIND)
 
 
 def draw_problem(rng: random.Random) -> Sum:
