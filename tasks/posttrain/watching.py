@@ -55,11 +55,11 @@ class RLFollower(Follower):
 
     def plot(self) -> None:
         """Report the plot of the run so far, and write it."""
-        super_lines = read_metrics(self.ctx.folder / "metrics.jsonl")
+        lines = read_metrics(self.ctx.folder / "metrics.jsonl")
         self.report_diagnosis()
-        if super_lines:
+        if lines:
             found = newest_diagnosis(self.ctx.folder)
-            figure = draw(super_lines, found)
+            figure = draw(lines, found)
             write_atomically(self.ctx.folder / "training.svg", svg(figure))
             self.ctx.markdown("curve", picture(figure, found["sentence"] if found else "metrics"), "by step")
 
@@ -86,7 +86,7 @@ def draw(lines: Sequence[Metrics], diagnosis: Mapping[str, Any]) -> "Figure":
         axes.set_title(title, fontsize=9)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
-        if axes.lines:
+        if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=6)
     return figure
 

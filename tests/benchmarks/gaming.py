@@ -36,7 +36,7 @@ from tasks.artifacts.store import Store
 from tasks.training import model_config, tokenizer_file
 from tests.benchmarks.harness import machine, print_table, say
 
-NUM_STEPS, EVERY = 32, 4
+NUM_STEPS, EVERY = 24, 3
 COLLAPSE = 0.75  # of the SFT model's right answers
 SMALL: dict[str, Any] = {
     "num_steps": NUM_STEPS,
@@ -45,7 +45,7 @@ SMALL: dict[str, Any] = {
     "completions_per_prompt": 8,
     "max_new_tokens": 24,
     "validation_fraction": 0.4,
-    "max_validation_prompts": 320,
+    "max_validation_prompts": 200,
     "checkpoint_every_steps": 0,
     "on_fall": "report",
 }
