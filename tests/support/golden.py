@@ -23,6 +23,7 @@ TRAINED = ("index", "pretrain", "probe", "sft", "reward", "rlhf", "evaluate", "e
 VARIES = (
     "safetensors",
     "sqlite",
+    "svg",
     "log",
     "jsonl",
     "run.json",
