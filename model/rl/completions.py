@@ -46,8 +46,8 @@ def score_completions(
     Padding on the right needs no attention mask: no real token attends to what follows it.
     """
     # The last position predicts a token that is not there.
-    hidden, kept = model.model(tokens[:, :-1]), mask.bool()
-    logits = model.head(hidden[kept]).float() / temperature
+    kept = mask.bool()
+    logits = model(tokens[:, :-1], kept=kept).float() / temperature
     nats: Tensor = losses.TokenNats.apply(logits, tokens[:, 1:][kept])  # type: ignore[no-untyped-call]
     return scattered(-nats, kept), logits
 

@@ -134,7 +134,7 @@ class OnlineTrainer(RLTrainer):
         return factor * self.run.optim.learning_rate
 
     def logprobs(self, rollouts: Rollouts, policy: Transformer) -> tuple[Completions, Tensor, Tensor]:
-        """Completions as tensors, with their log-probabilities under the policy and under the reference."""
+        """Completions as tensors, with their log-probabilities under the policy that sampled them and under the reference."""
         completions = pad_completions([prompt.tokens for prompt in rollouts.prompts], rollouts.completions)
         completions = self.engine.to_device(completions)
         # Computed again rather than kept from sampling, so that the rounding of the cached decoder stays out of the ratio.
