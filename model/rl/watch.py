@@ -139,7 +139,7 @@ def falls(found: Iterable[Change], level: float) -> list[Change]:
 
 def tail(num: int, total: int) -> float:
     """P(at least `num` of `total` fair coins show heads), exactly."""
-    return sum(math.comb(total, count) for count in range(num, total + 1)) / 2**total
+    return float(sum(math.comb(total, count) for count in range(num, total + 1)) / 2**total)
 
 
 def gold_means(validation: Validation, kinds: Sequence[str]) -> dict[str, float]:

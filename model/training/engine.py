@@ -161,7 +161,7 @@ class Engine:
         # float64: sums of token counts and nats over a large batch lose digits in float32.
         summed = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(summed)
-        return summed.tolist()  # type: ignore[no-any-return]
+        return [float(value) for value in summed]
 
     def to_device(self, tensors: Tensors) -> Tensors:
         """A named tuple of tensors, on the engine's device."""

@@ -115,13 +115,13 @@ def draw_curve(axes: "Axes", lines: Sequence[Metrics], name: str) -> None:
 
 
 def rewarded_alone(prompts: Sequence[Prompt], verifiable_weight: float) -> set[str]:
-    """The kinds of prompts whose only reward is the reward model's."""
-    return {prompt.kind for prompt in prompts if prompt.answer is None or not verifiable_weight}
+    """The kinds of prompts whose only reward is the reward model's; "all" stands for prompts that name no kind."""
+    return {prompt.kind or "all" for prompt in prompts if prompt.answer is None or not verifiable_weight}
 
 
 def unranked_prompts(alone: set[str], unranked: Mapping[str, float]) -> dict[str, float]:
     """Of the kinds rewarded by the reward model alone, those that it cannot rank, with the accuracy. `unranked`: by kind or kind/fault."""
-    return {name: accuracy for name, accuracy in unranked.items() if name in alone or name.rpartition("/")[0] in alone}
+    return {name: accuracy for name, accuracy in unranked.items() if alone & {name, name.rpartition("/")[0]}}
 
 
 def unranked_warning(found: Mapping[str, float]) -> str:

@@ -7,7 +7,7 @@ SFT model. Runs that game are rewarded by the reward model alone, with scaled ad
 are rewarded for right answers too, near the SFT model. All run to their last step (`on_fall: report`).
 
 The held-out prompts are halved. The rule (model/rl/watch.py) sees one half. The other half gives the truth: a run has collapsed at the first
-validation at which it has lost a quarter of the right answers of the SFT model on these prompts. A run counts as gaming where it
+validation at which it has lost half of the right answers of the SFT model on these prompts. A run counts as gaming where it
 collapses, whatever its settings. Lead: the steps from the alarm to the collapse, negative where the alarm comes later.
 """
 
@@ -37,7 +37,7 @@ from tasks.training import model_config, tokenizer_file
 from tests.benchmarks.harness import machine, print_table, say
 
 NUM_STEPS, EVERY = 24, 3
-COLLAPSE = 0.75  # of the SFT model's right answers
+COLLAPSE = 0.5  # of the SFT model's right answers
 SMALL: dict[str, Any] = {
     "num_steps": NUM_STEPS,
     "eval_every_steps": EVERY,
@@ -50,7 +50,7 @@ SMALL: dict[str, Any] = {
     "on_fall": "report",
 }
 GAMING = {"verifiable_weight": 0.0, "unfinished_penalty": 0.0, "kl_coef": 0.0, "is_advantage_scaled": True}
-RATES = {"gaming": 1e-3, "clean": 1e-4}
+RATES = {"gaming": 5e-4, "clean": 5e-5}
 
 
 class Models(NamedTuple):

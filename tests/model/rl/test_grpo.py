@@ -353,7 +353,7 @@ def test_stage_trains_in_its_own_process_group(folder: Path, store: Store) -> No
     write_model(store.folder("reward/j"), encoder.vocab_size, RewardModel)
     step = rlhf(
         finish(store, SFTModel, "sft/s"),
-        finish(store, artifacts.RewardModel, "reward/j"),
+        finish(store, artifacts.RewardModel, "reward/j", metrics={"pair_accuracy/all": 0.6, "pairs/all": 50.0}),
         finish(store, Tokenizer, "tokenizer/t"),
         prompts(PromptsConfig(prompts=str(folder / "prompts.jsonl")), world_seed=1),
         preferences(PreferencesConfig(), world_seed=1),
@@ -364,6 +364,9 @@ def test_stage_trains_in_its_own_process_group(folder: Path, store: Store) -> No
     assert {"before/reward_mean", "validation/reward_mean", "reward/mean"} <= set(manifest.metrics)
     files = {file.path for file in manifest.files}
     assert {"model.safetensors", "config.json", "metrics.jsonl", "rollouts.jsonl", "run.json"} <= files
+    assert {"samples.jsonl", "diagnosis.jsonl", "training.svg"} <= files
+    # A third of the prompts has no answer and no kind: the reward model alone rewards them, and ranks 60% of all pairs.
+    assert manifest.metrics["unranked/all"] == 0.6
     load_transformer(store.folder(step.id))
 
 

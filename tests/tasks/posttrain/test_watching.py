@@ -98,4 +98,7 @@ def test_warning_names_kinds_that_the_reward_model_alone_rewards_and_cannot_rank
     alone = rewarded_alone([prompt("fact", "Ada"), prompt("joke", None)], weight)
     found = unranked_prompts(alone, {"all": 0.7, "fact/wrong": 0.52, "joke": 0.6, "joke/rude": 0.5, "*/wrong": 0.5})
     assert found == expected
+    # A prompt that names no kind is of all of them.
+    nameless = rewarded_alone([prompt("", None)], weight)
+    assert unranked_prompts(nameless, {"all": 0.7, "joke": 0.6, "joke/rude": 0.5}) == {"all": 0.7}
     assert "joke (60% of held-out pairs), joke/rude (50% of held-out pairs)" in unranked_warning(found)
