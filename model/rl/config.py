@@ -84,9 +84,10 @@ class RLConfig(Config):
     unfinished_penalty: float = Field(
         1.0, ge=0.0, description="Subtracted from the reward of a completion that was cut off."
     )
-    validation_fraction: float = Field(0.1, ge=0.0, lt=1.0, description="Fraction of prompts held out for validation.")
-    max_validation_prompts: int = Field(64, ge=1, description="The most prompts held out for validation.")
-    eval_every_steps: int = Field(20, ge=0, description="Steps between validations; 0: only before and after training.")
+    # Enough for the rule of model/rl/watch.py to see the fall of one kind of prompts: of a dozen that change, all must be worse.
+    validation_fraction: float = Field(0.15, ge=0.0, lt=1.0, description="Fraction of prompts held out for validation.")
+    max_validation_prompts: int = Field(150, ge=1, description="The most prompts held out for validation.")
+    eval_every_steps: int = Field(8, ge=0, description="Steps between validations; 0: only before and after training.")
     checkpoint_every_steps: int = runtime(10, ge=0, description="Steps between checkpoints; 0 keeps none on the way.")
     keep_checkpoints: int = runtime(2, ge=1, description="The number of newest checkpoints kept for resuming.")
     dtype: Literal["float32", "bfloat16"] = Field(
@@ -177,12 +178,17 @@ class DPOLossConfig(Config):
     )
     # 0.1: Rafailov et al. 2023, appendix B.
     beta: float = Field(
-        0.1, gt=0.0, le=100.0, description="How strongly the policy is kept near the reference: that of the KL in the reward."
+        0.1,
+        gt=0.0,
+        le=100.0,
+        description="How strongly the policy is kept near the reference: that of the KL in the reward.",
     )
     label_smoothing: float = Field(
         0.0, ge=0.0, lt=0.5, description="The probability that a pair is the wrong way round, for sigmoid and robust."
     )
-    is_reference_free: bool = Field(False, description="Compare with a reference that finds all completions equally likely.")
+    is_reference_free: bool = Field(
+        False, description="Compare with a reference that finds all completions equally likely."
+    )
 
 
 class RLRun(Config):
@@ -205,5 +211,7 @@ class RLRun(Config):
 class DPORun(TrainRun):
     """The input of a process group of DPO, as JSON: a training run on preference pairs, from an SFT model."""
 
-    initial_weights: str = Field(description="Folder with the SFT model's model.safetensors, which is also the reference policy.")
+    initial_weights: str = Field(
+        description="Folder with the SFT model's model.safetensors, which is also the reference policy."
+    )
     dpo: DPOLossConfig = Field(DPOLossConfig())
