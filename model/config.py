@@ -258,7 +258,9 @@ class Source(Config):
 class TrainRun(Config):
     """The settings of a training run, as JSON: `python -m model.training.loop RUN.json`."""
 
-    objective: Objective = Field(description="pretrain: Arrow token shards; sft: JSONL files of conversations; reward, dpo: of pairs.")
+    objective: Objective = Field(
+        description="pretrain: Arrow token shards; sft: JSONL files of conversations; reward, dpo: of pairs."
+    )
     model: ModelConfig
     train: TrainConfig
     optim: OptimConfig

@@ -187,7 +187,9 @@ def token_weights(mask: Tensor, loss_type: str, max_tokens: int) -> tuple[Tensor
     return mask, mask.sum()
 
 
-def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, estimator: str = "k3", mask: Tensor | None = None) -> Tensor:
+def kl_estimate(
+    logprobs: Tensor, reference_logprobs: Tensor, estimator: str = "k3", mask: Tensor | None = None
+) -> Tensor:
     """Schulman's estimate k1, k2 or k3 of KL(policy || reference), per token drawn from the policy: [...] -> [...]; 0 where mask is 0.
 
     http://joschu.net/blog/kl-approx.html. k1 is unbiased and may be negative; k2 is biased, with a small variance; k3 is unbiased and
@@ -212,7 +214,11 @@ def generalized_advantages(rewards: Tensor, values: Tensor, mask: Tensor, discou
     """
     kept = mask.bool()
     values, rewards = torch.where(kept, values, 0.0), torch.where(kept, rewards, 0.0)
-    advantages, running, next_value = torch.zeros_like(values), torch.zeros_like(values[:, 0]), torch.zeros_like(values[:, 0])
+    advantages, running, next_value = (
+        torch.zeros_like(values),
+        torch.zeros_like(values[:, 0]),
+        torch.zeros_like(values[:, 0]),
+    )
     for place in reversed(range(values.shape[1])):
         error = rewards[:, place] + discount * next_value - values[:, place]
         # Outside of the completion error and running sum are 0, as every row's padding and prompt must be.

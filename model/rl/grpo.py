@@ -24,9 +24,11 @@ import threading
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from model import losses
 from model.network.transformer import Transformer
+from model.rl.completions import Completions
 from model.rl.config import RLRun
 from model.rl.means import Means
 from model.rl.online import Batch, OnlineTrainer
@@ -40,19 +42,29 @@ class GRPOTrainer(OnlineTrainer):
     def make_batch(self, rollouts: Rollouts, policy: Transformer, means: Means) -> Batch:
         """The advantages within the groups, and the log-probabilities before any update (3 and 4)."""
         config, device = self.config, self.engine.device
-        completions, old, of_reference = self.logprobs(rollouts, policy)
+        completions = self.completions(rollouts)
+        of_reference = self.logprobs(self.reference, completions)
         grouped = rollouts.rewards.total.view(-1, config.completions_per_prompt).to(device)
         # One advantage for all tokens of a completion: the reward is of the whole.
         advantages = losses.group_advantages(grouped, config.is_advantage_scaled).flatten()[:, None]
         is_live = ~losses.dead_groups(grouped).repeat_interleave(config.completions_per_prompt)
         learned = completions.mask * is_live[:, None] if config.skip_dead_groups else completions.mask
         kinds, none = means.rows(rollouts).to(device), torch.zeros_like(completions.mask)
+        old = self.old_logprobs(policy, completions)
         return Batch(*completions, learned, advantages, old, of_reference, kinds, old_values=none, returns=none)
 
-    def update(self, batch: Batch, means: Means) -> None:
+    def old_logprobs(self, policy: Transformer, completions: Completions) -> Tensor:
+        """The log-probabilities before any update, of the rollouts whose update is not the first; 0 for the others."""
+        old, numbers = torch.zeros_like(completions.mask), torch.arange(len(completions.mask))
+        later = numbers[(numbers % self.config.updates_per_step > 0) | (self.config.epochs_per_step > 1)]
+        if len(later):
+            old[later] = self.logprobs(policy, Completions(*(part[later] for part in completions)))
+        return old
+
+    def update(self, batch: Batch, means: Means, *, is_first: bool) -> None:
         """One optimizer update on some of the rollouts (5)."""
         # The KL is in the loss, as in GRPO, and not in the reward, as in PPO for language models (Ouyang et al. 2022).
-        self.update_policy(batch, means, self.config.kl_coef)
+        self.update_policy(batch, means, self.config.kl_coef, is_first=is_first)
 
 
 def train(run: RLRun, checkpoints: Path, stop: threading.Event) -> None:

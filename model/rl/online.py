@@ -95,7 +95,7 @@ class OnlineTrainer(RLTrainer):
                     # Every updates_per_step-th rollout: an update has some completions of many prompts, not whole groups of a few.
                     every = self.config.updates_per_step
                     rows = torch.arange(number % every, len(batch.tokens), every, device=batch.mask.device)
-                    self.update(batch.rows(rows), means)
+                    self.update(batch.rows(rows), means, is_first=number == 0)
             # Before the trainer writes a checkpoint, which would otherwise hold NaN for good.
             if not self.engine.has_finite_weights():
                 raise NonFiniteError("the updates made weights of the policy NaN or infinite")
@@ -111,8 +111,8 @@ class OnlineTrainer(RLTrainer):
         """The advantages, and all that stays fixed during the updates. `policy` sampled the rollouts."""
 
     @abstractmethod
-    def update(self, batch: Batch, means: Means) -> None:
-        """One optimizer update on some of the rollouts."""
+    def update(self, batch: Batch, means: Means, *, is_first: bool) -> None:
+        """One optimizer update on some of the rollouts. `is_first`: of the step, so that the policy is still the one that sampled them."""
 
     def roll_out(self, step: int, policy: Transformer, seconds: Metrics) -> Rollouts:
         """G completions of each of this rank's prompts of a step. The times are added to `seconds`."""
@@ -133,18 +133,17 @@ class OnlineTrainer(RLTrainer):
             engine.set_learning_rates(factor)
         return factor * self.run.optim.learning_rate
 
-    def logprobs(self, rollouts: Rollouts, policy: Transformer) -> tuple[Completions, Tensor, Tensor]:
-        """Completions as tensors, with their log-probabilities under the policy that sampled them and under the reference."""
-        completions = pad_completions([prompt.tokens for prompt in rollouts.prompts], rollouts.completions)
-        completions = self.engine.to_device(completions)
-        # Computed again rather than kept from sampling, so that the rounding of the cached decoder stays out of the ratio.
-        old, of_reference = (
-            completion_logprobs(model, completions, self.config.temperature, self.config.microbatch_sequences)
-            for model in (policy, self.reference)
-        )
-        return completions, old, of_reference
+    def completions(self, rollouts: Rollouts) -> Completions:
+        """The rollouts as tensors."""
+        padded = pad_completions([prompt.tokens for prompt in rollouts.prompts], rollouts.completions)
+        return self.engine.to_device(padded)
 
-    def update_policy(self, batch: Batch, means: Means, kl_coef: float) -> None:
+    def logprobs(self, model: Transformer, completions: Completions) -> Tensor:
+        """The log-probabilities [N, T - 1] of completions under the policy that sampled them, or under the reference."""
+        # Computed again rather than kept from sampling, so that the rounding of the cached decoder stays out of the ratio.
+        return completion_logprobs(model, completions, self.config.temperature, self.config.microbatch_sequences)
+
+    def update_policy(self, batch: Batch, means: Means, kl_coef: float, *, is_first: bool) -> None:
         """One update of the policy, in microbatches. `kl_coef`: weight of the KL in the loss."""
         config = self.config
         # The advantages of a group were taken before: a group may be spread over microbatches and updates.
@@ -159,7 +158,9 @@ class OnlineTrainer(RLTrainer):
             with torch.no_grad():
                 # The entropy is reported, not rewarded: `clip_high` is what keeps the policy exploring.
                 means.add("policy/entropy_nats", entropies, part.mask, part.kinds)
-            self.engine.backward(policy_loss(now, part, weights, config, kl_coef, means), num_terms)
+            # At first nothing has moved: every ratio is 1, and has a gradient.
+            kept = part._replace(old_logprobs=now.detach()) if is_first else part
+            self.engine.backward(policy_loss(now, kept, weights, config, kl_coef, means), num_terms)
             self.engine.step()
 
     def summary(self, last: Metrics) -> dict[str, Any]:
@@ -177,7 +178,6 @@ class OnlineTrainer(RLTrainer):
 
 def policy_loss(now: Tensor, part: Batch, weights: Tensor, config: RLConfig, kl_coef: float, means: Means) -> Tensor:
     """The clipped surrogate plus the KL, a weighted sum over tokens: logprobs [n, T - 1], weights [n, T - 1] -> a scalar."""
-    # In the first update of a step `now` equals old_logprobs but for rounding: the ratio is 1 and nothing is clipped.
     old, mask, low, high = part.old_logprobs, part.mask, config.clip_low, config.clip_high
     kl = losses.kl_estimate(now, part.reference_logprobs, config.kl_estimator, mask)
     surrogate = losses.policy_loss(*ratio_logprobs(now, old, mask, config), part.advantages, low, high, mask)

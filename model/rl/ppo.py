@@ -107,8 +107,9 @@ class PPOTrainer(OnlineTrainer):
 
     def make_batch(self, rollouts: Rollouts, policy: Transformer, means: Means) -> Batch:
         """The advantages of tokens, and what stays fixed during the updates (2 and 3)."""
-        config, ppo, device = self.config, self.run.ppo, self.engine.device
-        completions, old, of_reference = self.logprobs(rollouts, policy)
+        ppo, device = self.run.ppo, self.engine.device
+        completions = self.completions(rollouts)
+        old, of_reference = (self.logprobs(model, completions) for model in (policy, self.reference))
         mask, kinds = completions.mask, means.rows(rollouts).to(device)
         kl = losses.kl_estimate(old, of_reference, ppo.kl_estimator, mask)
         means.add("policy/kl_completion_nats", losses.kl_estimate(old, of_reference, "k1", mask).sum(-1), None, kinds)
@@ -142,10 +143,10 @@ class PPOTrainer(OnlineTrainer):
         # The same on all ranks: the mean over them is the value.
         means.add("critic/explained_fraction", torch.tensor([1 - unexplained / variance]))
 
-    def update(self, batch: Batch, means: Means) -> None:
+    def update(self, batch: Batch, means: Means, *, is_first: bool) -> None:
         """One update of the policy and one of the critic on some of the rollouts (4)."""
         # No KL in the loss: it is in the rewards.
-        self.update_policy(batch, means, 0.0)
+        self.update_policy(batch, means, 0.0, is_first=is_first)
         num_tokens = self.critic.total(float(batch.mask.sum()))
         for part in microbatches(batch, self.config):
             values = self.critic(part.tokens)

@@ -75,8 +75,8 @@ class Checkpoints:
         if newest is None:
             return 0
         try:
-            # All have done as many steps: they were saved together.
-            return [engine.load(newest / name) for name, engine in engines.items()][0]
+            steps = [engine.load(newest / name) for name, engine in engines.items()]
+            return steps[0]  # all have done as many: they were saved together
         # A RuntimeError too, but the checkpoint is not at fault.
         except torch.OutOfMemoryError:
             raise

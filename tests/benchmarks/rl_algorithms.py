@@ -81,7 +81,10 @@ def _input(store: Store, artifact_id: str, role: str) -> str:
 
 def train(store: Store, ids: dict[str, str], config: RLHFConfig, algorithm: str, seed: int) -> Path:
     """The folder of the policy that an algorithm trains."""
-    parts = {"train": config.train.model_copy(update={"seed": seed}), "dpo_train": config.dpo_train.model_copy(update={"seed": seed})}
+    parts = {
+        "train": config.train.model_copy(update={"seed": seed}),
+        "dpo_train": config.dpo_train.model_copy(update={"seed": seed}),
+    }
     settings = config.model_copy(update={"algorithm": algorithm, **parts})
     step = rlhf(
         ExistingArtifact.of(SFTModel, ids["sft"]),
@@ -147,7 +150,9 @@ class Measure:
         """Summed log-ratios of completions that the model samples."""
         sampled = roll_out(model, self.rewards, self.prompts, seed=1)
         completions = pad_completions([prompt.tokens for prompt in self.prompts], sampled.completions)
-        now, before = (completion_logprobs(one, completions, self.config.temperature) for one in (model, self.reference))
+        now, before = (
+            completion_logprobs(one, completions, self.config.temperature) for one in (model, self.reference)
+        )
         return losses.kl_estimate(now, before, "k1", completions.mask).sum(-1).tolist()  # type: ignore[no-any-return]
 
 
@@ -165,7 +170,7 @@ def show(found: dict[str, Figures], num_seeds: int) -> None:
             after = found[algorithm.upper()][name]
             is_compared = not name.startswith(("KL", "tokens"))
             cells.append(f"{mean(after):.3f}{star(before * num_seeds, after) if is_compared else ''}")
-        rows.append((f"{name} [{len(before)}]" , *cells))
+        rows.append((f"{name} [{len(before)}]", *cells))
     note = f"In brackets the number of prompts or questions; {num_seeds} seed(s). * beyond chance. {machine()}."
     print_table("GRPO, PPO and DPO from one SFT model", ("", SFT, *map(str.upper, ALGORITHMS)), rows, note)
 

@@ -77,7 +77,9 @@ def grpo() -> dict[str, Any]:
             value for value in vars(GRPOTrainer).values()
             if inspect.isfunction(value) and "std_rewards + 1e-4" in inspect.getsource(value)
         )  # fmt: skip
-        made = run(method, "if self.multi_objective_aggregation ==", "elif self.multi_objective_aggregation", names, True)
+        made = run(
+            method, "if self.multi_objective_aggregation ==", "elif self.multi_objective_aggregation", names, True
+        )
         found[f"advantages/{name}"] = made["advantages"].tolist()
     for loss_type in ("grpo", "bnpo", "dr_grpo", "dapo"):
         for level in ("token", "sequence") if loss_type == "grpo" else ("token",):
@@ -149,7 +151,9 @@ def reward() -> dict[str, Any]:
         "inputs": {},
         "self": SimpleNamespace(args=SimpleNamespace(center_rewards_coefficient=None)),
     }
-    made = run(RewardTrainer.compute_loss, "# Split the rewards", "if self.args.center_rewards_coefficient", names, True)
+    made = run(
+        RewardTrainer.compute_loss, "# Split the rewards", "if self.args.center_rewards_coefficient", names, True
+    )
     return {"value": made["loss"].item()}
 
 
@@ -183,12 +187,16 @@ def ppo() -> dict[str, Any]:
                 }
                 made = run(PPOTrainer.train, "# 4. compute rewards", "advantages = torch.masked_fill", names)
                 keys = ("kl", "rewards", "advantages", "returns")
-                found[f"{name}/{estimator}/{'whitened' if whitens else 'plain'}"] = {key: made[key].tolist() for key in keys}
+                found[f"{name}/{estimator}/{'whitened' if whitens else 'plain'}"] = {
+                    key: made[key].tolist() for key in keys
+                }
         found[f"{name}/loss"] = ppo_losses(PPOTrainer, made, given, padding, padding_p1)
     return found
 
 
-def ppo_losses(trainer: Any, made: dict[str, Any], given: dict[str, Any], padding: Any, padding_p1: Any) -> dict[str, Any]:
+def ppo_losses(
+    trainer: Any, made: dict[str, Any], given: dict[str, Any], padding: Any, padding_p1: Any
+) -> dict[str, Any]:
     """The policy's and the critic's loss of a batch, with their gradients."""
     now, values = given["now"].clone().requires_grad_(), given["new_values"].clone().requires_grad_()
     names = {

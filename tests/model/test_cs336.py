@@ -32,7 +32,9 @@ def compute_entropy(logits: Tensor) -> Tensor:
     return losses.entropy(logits)
 
 
-def get_response_log_probs(model: Any, input_ids: Tensor, labels: Tensor, return_token_entropy: bool) -> dict[str, Tensor]:
+def get_response_log_probs(
+    model: Any, input_ids: Tensor, labels: Tensor, return_token_entropy: bool
+) -> dict[str, Tensor]:
     logits = model(input_ids)
     found = {"log_probs": losses.token_logprobs(logits, labels)}
     return found | ({"token_entropy": losses.entropy(logits)} if return_token_entropy else {})

@@ -163,8 +163,8 @@ def test_diverging_policy_fails_with_its_step_and_keeps_the_last_checkpoint(
         count(1),
     )
 
-    def diverge(trainer: rl.GRPOTrainer, *arguments: Any) -> None:
-        update(trainer, *arguments)
+    def diverge(trainer: rl.GRPOTrainer, *arguments: Any, **named: Any) -> None:
+        update(trainer, *arguments, **named)
         if next(numbers) == 3:
             torch.nn.init.constant_(trainer.model.model.norm.weight, weight)
 
