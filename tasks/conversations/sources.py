@@ -32,8 +32,12 @@ from tasks.sample_web.word_problems import compose_problems
 from tasks.sample_web.world import World, build_world
 
 VERSION = 11  # 11: more worked sums, and more questions in lower case, keywords and misspelt
-# Preferences 12: more wrong answers. Prompts 12: the answer of a sum has both numbers
-VERSIONS: dict[type[Artifact], int] = {Preferences: 12, Prompts: 12, Questions: 11}  # of kinds that changed apart from the others
+# Of kinds that changed apart from the others. Preferences 12: more wrong answers. Prompts 12: the answer of a sum has both numbers
+VERSIONS: dict[type[Artifact], int] = {
+    Preferences: 12,
+    Prompts: 12,
+    Questions: 11,
+}
 WHERE = (
     "a path, glob or URL of JSON Lines or a JSON array, which may be gzip, in any format of tasks/conversations/formats, such as "
     "chats.jsonl or gsm8k_text:train.jsonl where the format is stated; or 'sample' to compose them."

@@ -6,9 +6,8 @@ Reads the latest SFT model, reward model, tokenizer and prompts of a recipe in t
 SFT model. Runs that game are rewarded by the reward model alone, with scaled advantages, no KL and ten times the learning rate; clean ones
 are rewarded for right answers too, near the SFT model. All run to their last step (`on_fall: report`).
 
-The held-out prompts are halved. The rule (model/rl/watch.py) sees one half. The other half gives the truth: a run has collapsed at the first
-validation at which it has lost half of the right answers of the SFT model on these prompts. A run counts as gaming where it
-collapses, whatever its settings. Lead: the steps from the alarm to the collapse, negative where the alarm comes later.
+The held-out prompts are halved. The rule (model/rl/watch.py) sees one half. The other half gives the truth: a run has done harm if at its end a tenth
+of the SFT model's right answers on these prompts is lost, whatever its settings. Lead: the steps that the rule saves, from the alarm to the end.
 """
 
 import argparse
@@ -37,7 +36,7 @@ from tasks.training import model_config, tokenizer_file
 from tests.benchmarks.harness import machine, print_table, say
 
 NUM_STEPS, EVERY = 24, 3
-COLLAPSE = 0.5  # of the SFT model's right answers
+HARM = 0.9  # a run that keeps less than this of the SFT model's right answers has done harm
 SMALL: dict[str, Any] = {
     "num_steps": NUM_STEPS,
     "eval_every_steps": EVERY,
@@ -63,14 +62,19 @@ class Models(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One run. Steps are None where there was no alarm, or no collapse."""
+    """One run."""
 
     name: str
     seed: int
-    alarm: int | None
-    collapse: int | None
-    truth: tuple[float, float]  # right answers of the unseen half, first and last
+    alarm: int | None  # the step; None without one
+    first: float  # right answers of the unseen half, by the SFT model
+    at_alarm: float  # by the policy at the alarm, or at the end
+    last: float  # at the end
     sentence: str
+
+    @property
+    def is_harmed(self) -> bool:
+        return self.last < HARM * self.first
 
 
 def main() -> None:
@@ -97,7 +101,9 @@ def run(recipe: str, name: str, seed: int) -> Result:
         lines = map(json.loads, (Path(folder) / "validations.jsonl").read_text().splitlines())
         history = [Validation(line["step"], np.array(line["rewards"]), np.array(line["gold"], float)) for line in lines]
     result = assess(name, seed, history, heldout_kinds(settings))
-    say(f"{name} {seed}: alarm {result.alarm}, collapse {result.collapse}, {result.sentence}")
+    say(
+        f"{name} {seed}: alarm {result.alarm}, right {result.first:.2f}, {result.at_alarm:.2f}, {result.last:.2f}; {result.sentence}"
+    )
     return result
 
 
@@ -142,36 +148,35 @@ def assess(name: str, seed: int, history: Sequence[Validation], kinds: Sequence[
     names = [kind for kind, flag in zip(kinds, seen, strict=True) if flag]
     found = [diagnose(watched[:end], names, len(history)) for end in range(1, len(history) + 1)]
     truth = [mean(one.gold[~seen]) for one in history]
-    alarm = next((one.step for one, said in zip(history, found, strict=True) if said.is_over), None)
-    collapse = next((one.step for one, right in zip(history, truth, strict=True) if right < COLLAPSE * truth[0]), None)
-    return Result(name, seed, alarm, collapse, (truth[0], truth[-1]), found[-1].sentence)
+    place = next((place for place, said in enumerate(found) if said.is_over), None)
+    alarm = None if place is None else history[place].step
+    return Result(name, seed, alarm, truth[0], truth[-1 if place is None else place], truth[-1], found[-1].sentence)
 
 
 def report(results: Sequence[Result]) -> None:
-    collapsed = [result for result in results if result.collapse is not None]
-    sound = [result for result in results if result.collapse is None]
-    seen = [result for result in collapsed if result.alarm is not None]
-    leads = [
-        result.collapse - result.alarm for result in seen if result.collapse is not None and result.alarm is not None
-    ]
+    harmed, sound = ([one for one in results if one.is_harmed == flag] for flag in (True, False))
+    seen = [one for one in harmed if one.alarm is not None]
+    leads = [NUM_STEPS - one.alarm for one in seen if one.alarm is not None]
     rows = [
         [
             name,
-            str(len(some)),
-            f"{sum(result.collapse is not None for result in some)}",
-            f"{sum(result.alarm is not None for result in some)}",
-            f"{statistics.mean(result.truth[0] for result in some):.1%}",
-            f"{statistics.mean(result.truth[1] for result in some):.1%}",
+            len(some),
+            sum(one.is_harmed for one in some),
+            sum(one.alarm is not None for one in some),
+            *(
+                f"{statistics.mean(values):.1%}"
+                for values in zip(*[(one.first, one.at_alarm, one.last) for one in some])
+            ),
         ]
         for name in RATES
-        if (some := [result for result in results if result.name == name])
+        if (some := [one for one in results if one.name == name])
     ]
     note = (
-        f"Recall: {len(seen)} of {len(collapsed)} collapses. False alarms: {sum(one.alarm is not None for one in sound)} of {len(sound)} runs "
-        f"without one. Lead: median {statistics.median(leads) if leads else 0:g} steps of {NUM_STEPS} "
-        f"(from {min(leads, default=0)} to {max(leads, default=0)}; validations every {EVERY}). {machine()}."
+        f"Recall: {len(seen)} of {len(harmed)} runs that did harm. False alarms: {sum(one.alarm is not None for one in sound)} of the "
+        f"{len(sound)} others. Lead: median {statistics.median(leads) if leads else 0:g} of {NUM_STEPS} steps "
+        f"(from {min(leads, default=0)} to {max(leads, default=0)}; a validation every {EVERY}). {machine()}."
     )
-    headings = ["Runs", "number", "collapsed", "alarms", "right before", "right after"]
+    headings = ["Runs", "number", "did harm", "alarms", "right: SFT model", "at the alarm", "at the end"]
     print_table("Reward gaming: what the rule sees", headings, rows, note)
 
 
