@@ -31,7 +31,7 @@ BASIC: dict[str, tuple[str, ...]] = {
     "ProbeConfig": ("questions", "max_questions", "num_samples", "known_fraction", "unknown_fraction"),
     "SFTConfig": ("conversations", "num_conversations", "train", "optim"),
     "RewardConfig": ("preferences", "num_pairs", "train", "optim"),
-    "RLHFConfig": ("prompts", "num_prompts", "train", "optim"),
+    "RLHFConfig": ("algorithm", "prompts", "num_prompts", "train", "optim"),
     "EvaluateConfig": ("questions", "max_questions"),
     "ModelShape": ("num_layers", "width", "num_heads"),
     "TrainConfig": ("num_steps", "batch_tokens", "sequence_tokens", "num_ranks"),

@@ -29,6 +29,9 @@ EVERY_OPTION = (
     'pretrain.mixture={"tokenize/0123456789abcdef": 1.0}',
 )
 
+# Settings under which a stage reads something else instead: their arrows are drawn next to the others.
+ALTERNATIVES = (*EVERY_OPTION, "rlhf.algorithm=dpo")
+
 Edge = tuple[str, str]  # node to node, by name
 
 
@@ -37,7 +40,7 @@ def mermaid() -> str:
     used = set(edges_of(()))
     inputs: dict[tuple[str, str], list[str]] = {}  # (arrow, target) -> sources
     # dict.fromkeys removes repeated edges and keeps the order; a set would draw another picture in each process.
-    for source, target in dict.fromkeys(edges_of(EVERY_OPTION)):
+    for source, target in dict.fromkeys([*edges_of(EVERY_OPTION), *edges_of(ALTERNATIVES)]):
         arrow = "-->" if (source, target) in used else "-.->"
         # Mermaid's `a & b --> c` is one line for all solid inputs of a node, and one for all dashed.
         inputs.setdefault((arrow, target), []).append(source)

@@ -114,14 +114,14 @@ def dag(recipe: Recipe) -> Steps:
     pairs = preferences(recipe.reward, seed)
     reward_model = reward(assistant, tokenizer, pairs, recipe.reward)  # Bradley-Terry
     tasks = prompts(recipe.rlhf, seed)
-    policy = rlhf(assistant, reward_model, tokenizer, tasks, recipe.rlhf)  # GRPO
+    policy = rlhf(assistant, reward_model, tokenizer, tasks, pairs, recipe.rlhf)  # GRPO, PPO or DPO
 
     asked, tool_asked = questions(recipe.evaluate, seed), tool_questions(recipe.evaluate, seed)
     card = evaluate(
         crawl, raw, attributes, clean, unique, tokenizer, tokens,
         base, assistant, reward_model, policy, pairs, asked, recipe.evaluate, tool_asked, index,
     )  # fmt: skip
-    bundle = export(policy, tokenizer, card, recipe.export, raw)
+    bundle = export(policy, assistant, tokenizer, card, recipe.export, raw)  # the SFT model if the policy is worse
     return Steps(raw, clean, unique, index, tokenizer, tokens, base, qa, assistant, reward_model, policy, card, bundle)
 
 

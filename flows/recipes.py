@@ -47,7 +47,7 @@ StageName = Literal[
     "export",
 ]
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
-RecipeName = Literal["tiny", "tools", "lab", "small", "gpt2", "study"]  # each a file of BUILTIN
+RecipeName = Literal["tiny", "tools", "reasoning", "gaming", "lab", "small", "gpt2", "study"]  # each a file of BUILTIN
 RECIPES: tuple[RecipeName, ...] = get_args(RecipeName)
 BUILTIN = Path(__file__).parent / "builtin_recipes"
 MAX_EXTENDS = 8

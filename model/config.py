@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-Objective = Literal["pretrain", "sft", "reward"]
+Objective = Literal["pretrain", "sft", "reward", "dpo"]
 Packing = Literal["concatenated", "whole_documents"]
 FloatType = Literal["float32", "bfloat16", "float16"]  # of weights in safetensors files
 GGUFType = Literal[
@@ -262,7 +262,9 @@ class Source(Config):
 class TrainRun(Config):
     """The settings of a training run, as JSON: `python -m model.training.loop RUN.json`."""
 
-    objective: Objective = Field(description="pretrain: Arrow token shards; sft, reward: JSONL files.")
+    objective: Objective = Field(
+        description="pretrain: Arrow token shards; sft: JSONL files of conversations; reward, dpo: of pairs."
+    )
     model: ModelConfig
     train: TrainConfig
     optim: OptimConfig

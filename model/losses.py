@@ -98,20 +98,25 @@ def entropy(logits: Tensor) -> Tensor:
     return -(logprobs.exp() * logprobs.where(logprobs > float("-inf"), 0.0)).sum(-1)
 
 
-def group_advantages(rewards: Tensor, is_scaled: bool = True) -> Tensor:
+def group_advantages(rewards: Tensor, is_scaled: bool = True, eps: float = MIN_REWARD_DEVIATION) -> Tensor:
     """Rewards [P, G] of G completions of each of P prompts -> advantages [P, G]: rewards minus their group's mean.
 
-    Divided by the group's standard deviation these are GRPO's (Shao et al. 2024); without, Dr. GRPO's (Liu et al. 2025).
-    A group whose deviation is below MIN_REWARD_DEVIATION has advantages of 0. Computed in float64: in float32 the mean of equal
-    rewards differs from them by rounding, which division by a deviation of the same size makes an advantage of up to 0.5.
+    Divided by the group's standard deviation (over G - 1) plus `eps` these are GRPO's (Shao et al. 2024); without, Dr. GRPO's (Liu et al.
+    2025). A dead group has advantages of 0. Computed in float64: in float32 the mean of equal rewards differs from them by rounding,
+    which division by a deviation of the same size makes an advantage of up to 0.5.
     """
     exact = rewards.double()
     centred = exact - exact.mean(-1, keepdim=True)
-    # The biased deviation (over G): the advantages of a group then have a mean square of exactly 1.
-    deviation = centred.square().mean(-1, keepdim=True).sqrt()
-    scaled = centred / deviation.clamp(min=MIN_REWARD_DEVIATION) if is_scaled else centred
-    # Not >=: NaN compares false with everything, so a NaN reward stays visible and is not turned into 0.
-    return scaled.where(~(deviation < MIN_REWARD_DEVIATION), 0.0).to(rewards.dtype)
+    deviation = (centred.square().sum(-1, keepdim=True) / max(rewards.shape[-1] - 1, 1)).sqrt()
+    scaled = centred / (deviation + eps) if is_scaled else centred
+    return scaled.where(~dead_groups(rewards)[..., None], 0.0).to(rewards.dtype)
+
+
+def dead_groups(rewards: Tensor) -> Tensor:
+    """Whether all rewards [P, G] of a group are equal, so that nothing is learned from it: [P] bool."""
+    exact = rewards.double()
+    # NaN compares false with everything, so a NaN reward stays visible and makes no dead group.
+    return exact.amax(-1) - exact.amin(-1) < MIN_REWARD_DEVIATION
 
 
 def policy_loss(
@@ -149,16 +154,137 @@ def is_clipped(
     return torch.where(advantages > 0, ratio > 1 + clip_high, ratio < 1 - clip_low).float()
 
 
-def kl_k3(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Schulman's k3 estimate of KL(policy || reference), per token drawn from the policy: unbiased and never negative.
+def sequence_logprobs(logprobs: Tensor, mask: Tensor) -> Tensor:
+    """The mean log-probability of a completion's tokens: [N, T], mask [N, T] -> [N, 1].
 
-    http://joschu.net/blog/kl-approx.html. Shapes [...] -> [...]; 0 where mask is 0.
+    In place of those of the tokens in `policy_loss` it makes the ratio GSPO's, one for a completion (Zheng et al. 2025,
+    https://arxiv.org/abs/2507.18071, equation 7).
     """
-    # The value estimates KL(policy || reference). As a term of the loss its gradient is (1 - r) grad log p with r = reference /
-    # policy, whose mean under the policy is the gradient of KL(reference || policy). GRPO has it so (equation 4).
-    log_ratio = _log_ratio(reference_logprobs, logprobs, mask)
+    chosen = torch.where(mask.bool(), logprobs, 0.0)
+    return chosen.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
+
+
+def token_weights(mask: Tensor, loss_type: str, max_tokens: int) -> tuple[Tensor, Tensor]:
+    """How much each completion token weighs in the loss of an update: mask [N, T] -> weights [N, T], and the number of terms.
+
+    The loss is the weighted sum over the update's microbatches, divided by the sum of their numbers of terms.
+
+    - grpo: the mean over the tokens of a completion, then over completions (Shao et al. 2024, equation 3): a token of a long
+      completion weighs less than one of a short.
+    - dapo: the mean over all tokens of the update (Yu et al. 2025, section 3.3).
+    - bnpo: the mean over the tokens of a microbatch, then over microbatches (the name is TRL's).
+    - dr_grpo: the sum over the tokens of a completion over the constant `max_tokens` (Liu et al. 2025), then the mean over completions.
+    """
+    mask = mask.float()
+    # A completion without a token, one of a dead group, is not counted.
+    num_rows = (mask.sum(-1) > 0).sum()
+    if loss_type == "grpo":
+        return mask / mask.sum(-1, keepdim=True).clamp(min=1), num_rows
+    if loss_type == "dr_grpo":
+        return mask / max_tokens, num_rows
+    if loss_type == "bnpo":
+        return mask / mask.sum().clamp(min=1), (num_rows > 0).sum()
+    return mask, mask.sum()
+
+
+def kl_estimate(
+    logprobs: Tensor, reference_logprobs: Tensor, estimator: str = "k3", mask: Tensor | None = None
+) -> Tensor:
+    """Schulman's estimate k1, k2 or k3 of KL(policy || reference), per token drawn from the policy: [...] -> [...]; 0 where mask is 0.
+
+    http://joschu.net/blog/kl-approx.html. k1 is unbiased and may be negative; k2 is biased, with a small variance; k3 is unbiased and
+    never negative. In a reward k1 is meant. As a term of the loss k1 is of no use, since the mean of its gradient is 0. The mean gradient of
+    k2 is that of KL(policy || reference), of k3 that of KL(reference || policy); GRPO has k3 (equation 4).
+    """
+    log_ratio = _log_ratio(logprobs, reference_logprobs, mask)
+    if estimator == "k1":
+        return log_ratio
+    if estimator == "k2":
+        return log_ratio.square() / 2
     # expm1: exp - 1 of a small ratio would lose its digits.
-    return log_ratio.expm1() - log_ratio
+    return (-log_ratio).expm1() + log_ratio
+
+
+def generalized_advantages(rewards: Tensor, values: Tensor, mask: Tensor, discount: float, trace: float) -> Tensor:
+    """Generalized advantage estimates (GAE, Schulman et al. 2016, https://arxiv.org/abs/1506.02438, equation 16): [N, T].
+
+    rewards, values, mask [N, T]: the reward of taking token t, the critic's value of the state before it, and 1 on the completion,
+    whose places are neighbours. `discount` is gamma, `trace` lambda. The state after a completion's last token has a value of 0. Advantages
+    plus values are the returns that the critic learns.
+    """
+    kept = mask.bool()
+    values, rewards = torch.where(kept, values, 0.0), torch.where(kept, rewards, 0.0)
+    advantages, running, next_value = (
+        torch.zeros_like(values),
+        torch.zeros_like(values[:, 0]),
+        torch.zeros_like(values[:, 0]),
+    )
+    for place in reversed(range(values.shape[1])):
+        error = rewards[:, place] + discount * next_value - values[:, place]
+        # Outside of the completion error and running sum are 0, as every row's padding and prompt must be.
+        running = torch.where(kept[:, place], error + discount * trace * running, 0.0)
+        advantages[:, place], next_value = running, values[:, place]
+    return advantages
+
+
+def token_rewards(scores: Tensor, kl: Tensor, kl_coef: float, mask: Tensor) -> Tensor:
+    """The reward of each token in PPO for language models (Ziegler et al. 2019, equation 2; Ouyang et al. 2022): [N, T].
+
+    Minus kl_coef times the token's KL [N, T], and at the last token of the completion its score [N].
+    """
+    places = torch.arange(mask.shape[1], device=mask.device)
+    is_last = places == (mask * places).argmax(-1, keepdim=True)
+    rewards = is_last * scores[:, None] - kl_coef * kl
+    return torch.where(mask.bool(), rewards, 0.0)
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """PPO's clipped value loss, half the squared error per token: all [...] -> [...].
+
+    The critic may not gain by leaving old_values - clip .. old_values + clip (Huang et al. 2022, "The 37 implementation details of PPO",
+    detail 9): the larger of the two errors counts.
+    """
+    clipped = old_values + (values - old_values).clamp(-clip, clip)
+    return torch.maximum((values - returns).square(), (clipped - returns).square()) / 2
+
+
+def masked_moments(values: Tensor, mask: Tensor) -> Tensor:
+    """Count, sum and sum of squares of the values [...] where mask [...] is 1: [3] in float64, to be summed over ranks."""
+    kept = torch.where(mask.bool(), values, 0.0).double()
+    return torch.stack((mask.double().sum(), kept.sum(), kept.square().sum()))
+
+
+def whiten(values: Tensor, moments: Tensor, keeps_mean: bool = False) -> Tensor:
+    """Values [...] with mean 0 and variance 1, by moments as `masked_moments` gives them. `keeps_mean`: only the variance changes."""
+    count, total, squares = moments.tolist()
+    mean = total / count
+    # Over count - 1, as TRL has it; the floor serves a single value, and equal ones.
+    variance = max(squares - count * mean * mean, 0.0) / max(count - 1, 1)
+    whitened = (values - mean) / math.sqrt(variance + 1e-8)
+    return whitened + mean if keeps_mean else whitened
+
+
+def preference_loss(
+    chosen: Tensor, rejected: Tensor, loss_type: str = "sigmoid", beta: float = 0.1, label_smoothing: float = 0.0
+) -> Tensor:
+    """Direct preference optimization: nats [B] of pairs, from the log-ratios [B] of policy and reference of their two completions.
+
+    - sigmoid: DPO (Rafailov et al. 2023, https://arxiv.org/abs/2305.18290, equation 7). With label_smoothing, the probability that a pair is the
+      wrong way round, conservative DPO (Mitchell 2023, https://ericmitchell.ai/cdpo.pdf).
+    - robust: unbiased under such noise (Chowdhury et al. 2024, https://arxiv.org/abs/2403.00409, equation 12).
+    - hinge: SLiC (Zhao et al. 2023, https://arxiv.org/abs/2305.10425).
+    - ipo: the margin is drawn to 1 / (2 beta) (Azar et al. 2023, https://arxiv.org/abs/2310.12036, equation 17). Its log-ratios are means over
+      tokens, not sums, as its authors confirmed to TRL.
+    """
+    margin = chosen - rejected
+    if loss_type == "hinge":
+        return (1 - beta * margin).relu()
+    if loss_type == "ipo":
+        return (margin - 1 / (2 * beta)).square()
+    right, wrong = pairwise_loss(beta * chosen, beta * rejected), pairwise_loss(beta * rejected, beta * chosen)
+    if loss_type == "robust":
+        return ((1 - label_smoothing) * right - label_smoothing * wrong) / (1 - 2 * label_smoothing)
+    return (1 - label_smoothing) * right + label_smoothing * wrong
 
 
 def _log_ratio(logprobs: Tensor, others: Tensor, mask: Tensor | None) -> Tensor:

@@ -46,14 +46,18 @@ def train(
     num_steps: int,
     num_ranks: int,
     shown: dict[str, str] = SHOWN,
+    follows: "type[Follower] | None" = None,
 ) -> Outcome:
-    """Train by `python -m module`, started with `settings` as JSON. `shown`: what the progress display shows, name to metric."""
+    """Train by `python -m module`, started with `settings` as JSON. `shown`: what the progress display shows, name to metric.
+
+    `follows`: what reports the metrics; None: Follower.
+    """
     if num_steps < 1:
         raise UserError(f"num_steps={num_steps}: take at least one step")
     # In the state, which survives a kill: the restarted group reads the same file and finds its checkpoints next to it.
     run_file = ctx.state / "run.json"
     run_file.write_text(settings.model_dump_json(indent=1))
-    follower = Follower(ctx, num_steps, shown)
+    follower = (follows or Follower)(ctx, num_steps, shown)
     if node := this_node():
         ctx.log(f"waiting up to {node.join_seconds} s for {node.num_nodes} nodes at {node.endpoint}")
     with shared_checkpoints(ctx):

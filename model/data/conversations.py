@@ -5,9 +5,8 @@ Reads JSON Lines. Writes nothing. Conversations are packed whole, several in a s
 dropped if one side does not fit: cropped, it would lose the end at which the reward is read.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -80,22 +79,31 @@ def _render_file(path: str, tokenizer: ChatTokenizer) -> Iterator[Rendered]:
             raise UserError(f"{path}, conversation {number}: {error}") from None
 
 
+class Pair(NamedTuple):
+    """Two completions of a prompt as tokens, each after the prompt."""
+
+    chosen: list[int]
+    rejected: list[int]
+    prompt_tokens: int  # how many of them are the prompt
+    weight: float  # the pairs of a ranking share a weight of 1; others have 1 each (tasks/conversations/formats/rankings.py)
+
+
 class PreferencePairs(Shuffled):
     """Rendered preference pairs, padded, one side a sequence. The reward is read at the end of the completion."""
 
     record_sequences = 2
 
-    def __init__(self, paths: Sequence[str], sequence_tokens: int, tokenizer: ChatTokenizer) -> None:
+    def __init__(
+        self, paths: Sequence[str], sequence_tokens: int, tokenizer: ChatTokenizer, *, has_one_shape: bool = False
+    ) -> None:
+        """`has_one_shape`: pad every microbatch to `sequence_tokens`, for a compiled objective."""
         self.sequence_tokens = sequence_tokens
+        self.has_one_shape = has_one_shape
         self.paths = list(paths)
         self.pad = tokenizer.pad
-        records = [record for path in paths for record in read_lines(path)]
-        pairs = [_render_pair(record, tokenizer) for record in records]
+        pairs = [_render_pair(record, tokenizer) for path in paths for record in read_lines(path)]
         # T, not T + 1: a reward model has no targets to shift by.
-        fits = [max(map(len, pair)) <= sequence_tokens for pair in pairs]
-        self._pairs = list(itertools.compress(pairs, fits))
-        # The pairs of a ranking share a weight of 1; others have 1 each (tasks/conversations/formats/rankings.py).
-        self._weights = list(itertools.compress((record.get("weight", 1.0) for record in records), fits))
+        self._pairs = [pair for pair in pairs if max(len(pair.chosen), len(pair.rejected)) <= sequence_tokens]
         # Dropped, not cropped: see the module's docstring.
         self._num_dropped = len(pairs) - len(self._pairs)
         if not self._pairs:
@@ -110,14 +118,20 @@ class PreferencePairs(Shuffled):
         """All files: a record may be from any."""
         return self.paths
 
+    def pairs(self, indices: Indices) -> list[Pair]:
+        """Pairs by number, as they were rendered."""
+        return [self._pairs[index] for index in indices.tolist()]
+
     def fetch(self, indices: Indices) -> Pairs:
-        """Pairs by number: tokens [2 B, T], lengths [2 B], weights [B]."""
-        sides = [side for index in indices.tolist() for side in self._pairs[index]]
-        # Padded to T in every microbatch: a compiled objective sees one shape.
-        tokens = np.full((len(sides), self.sequence_tokens), self.pad, np.int64)
+        """Pairs by number: tokens [2 B, up to T], lengths [2 B], weights [B]."""
+        pairs = self.pairs(indices)
+        sides = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
+        # No longer than the longest: a side of the sample has 40 tokens at the median, and T is 256.
+        longest = self.sequence_tokens if self.has_one_shape else max(map(len, sides))
+        tokens = np.full((len(sides), longest), self.pad, np.int64)
         for row, side in enumerate(sides):
             tokens[row, : len(side)] = side
-        weights = torch.tensor([self._weights[index] for index in indices.tolist()], dtype=torch.float32)
+        weights = torch.tensor([pair.weight for pair in pairs], dtype=torch.float32)
         return Pairs(torch.from_numpy(tokens), torch.tensor([len(side) for side in sides]), weights)
 
     def counts(self) -> dict[str, int]:
@@ -125,11 +139,10 @@ class PreferencePairs(Shuffled):
         return {"records": len(self), "dropped_pairs": self._num_dropped}
 
 
-def _render_pair(record: dict[str, Any], tokenizer: ChatTokenizer) -> tuple[list[int], list[int]]:
-    completions = (record["chosen"], record["rejected"])
+def _render_pair(record: dict[str, Any], tokenizer: ChatTokenizer) -> Pair:
     chosen, rejected = (
         # The renderer of SFT, so that the reward model reads what the policy writes.
         tokenizer.render([*record["messages"], {"role": "assistant", "content": completion}]).tokens
-        for completion in completions
+        for completion in (record["chosen"], record["rejected"])
     )
-    return chosen, rejected
+    return Pair(chosen, rejected, len(tokenizer.render_prompt(record["messages"])), record.get("weight", 1.0))

@@ -28,7 +28,13 @@ def open_training(run: TrainRun, tokenizer: ChatTokenizer) -> Dataset:
     sources = [Source(paths=run.train_paths, weight=1.0), *run.mixture]
     parts = [
         open_dataset(
-            source.objective or run.objective, source.paths, run.train.sequence_tokens, tokenizer, run.train.packing
+            source.objective or run.objective,
+            source.paths,
+            run.train.sequence_tokens,
+            tokenizer,
+            run.train.packing,
+            # A mixture puts records of several data sets into one microbatch.
+            has_one_shape=run.train.is_compiled or bool(run.mixture),
         )
         for source in sources
     ]
@@ -65,12 +71,14 @@ def open_dataset(
     sequence_tokens: int,
     tokenizer: ChatTokenizer,
     packing: Packing = "concatenated",
+    *,
+    has_one_shape: bool = False,
 ) -> Dataset:
     """The data set of an objective from files. Raises ValueError where shards and tokenizer do not belong together."""
     if objective == "sft":
         return ConversationRows(paths, sequence_tokens, tokenizer)
-    if objective == "reward":
-        return PreferencePairs(paths, sequence_tokens, tokenizer)
+    if objective in ("reward", "dpo"):
+        return PreferencePairs(paths, sequence_tokens, tokenizer, has_one_shape=has_one_shape)
     for path in paths:
         # Ids of another vocabulary would train without an error, on the wrong embeddings.
         if (vocab_size := shard_vocab_size(path)) != tokenizer.vocab_size:

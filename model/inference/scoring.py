@@ -167,16 +167,6 @@ def rewards(model: RewardModel, sequences: Sequence[Sequence[int]], batch: int =
     return scores
 
 
-def pair_accuracy(model: RewardModel, tokenizer: ChatTokenizer, pairs: Sequence[Record], batch: int = 64) -> float:
-    """Fraction of preference pairs whose chosen completion has the higher reward."""
-    chosen, rejected = (
-        rewards(model, [reply_tokens(tokenizer, pair["messages"], pair[side]) for pair in pairs], batch)
-        for side in ("chosen", "rejected")
-    )
-    # A tie counts as wrong: a model that scores all alike has 0, not 1/2. So does NaN, which compares false.
-    return (chosen > rejected).float().mean().item()
-
-
 def reply_tokens(tokenizer: ChatTokenizer, messages: Messages, reply: str) -> list[int]:
     """Tokens of a conversation with its reply, up to the end-of-turn token: the input of the reward model."""
     return tokenizer.render([*messages, {"role": "assistant", "content": reply}]).tokens

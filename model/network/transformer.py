@@ -198,13 +198,15 @@ class Transformer(nn.Module):
         if not config.tie_embeddings:
             self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
 
-    def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """tokens [B, T] -> logits [B, T, V].
+    def forward(self, tokens: Tensor, documents: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
+        """tokens [B, T] -> logits [B, T, V], or [K, V] of the K places where kept [B, T] is true.
 
         Rows may be padded on the right. documents [B, T]: the number of each token's document, which no token attends beyond, and
         in which positions count from 0. A packed document then has the logits that it has in a row by itself.
         """
-        return self.head(self.model(tokens, documents))
+        hidden = self.model(tokens, documents)
+        # Here and not by the caller: with ZeRO 3 the head's weights are there within the forward alone.
+        return self.head(hidden if kept is None else hidden[kept])
 
     def head(self, hidden: Tensor) -> Tensor:
         """hidden states [..., D] -> logits [..., V]."""

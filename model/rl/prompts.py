@@ -1,8 +1,10 @@
 """Prompts for reinforcement learning: which are used, and which are held out for validation.
 
-Reads JSON Lines of {"messages": [...], "answer": ...}; the answer may be missing or null. Writes nothing.
+Reads JSON Lines of {"messages": [...], "answer": ..., "kind": ...}; answer and kind may be missing or null. Writes nothing.
 """
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +15,9 @@ from model.files import read_lines
 from model.rl.config import RLConfig
 from model.tokenizer.chat import ChatTokenizer
 
+OTHER = "other"  # the kind of prompts that name none, and of the rarest kinds of a file that names many
+MAX_KINDS = 12  # each has a dozen metrics in every line
+
 
 class Prompt(NamedTuple):
     """A conversation up to the assistant's turn."""
@@ -20,6 +25,7 @@ class Prompt(NamedTuple):
     text: str  # of the last turn
     tokens: list[int]
     answer: str | None  # that a right completion gives, see model/inference/answers.py
+    kind: str = OTHER  # such as "arithmetic": metrics are also reported by kind
 
 
 def read_prompts(paths: Sequence[str], tokenizer: ChatTokenizer, config: RLConfig) -> list[Prompt]:
@@ -29,7 +35,8 @@ def read_prompts(paths: Sequence[str], tokenizer: ChatTokenizer, config: RLConfi
         answer = record.get("answer")  # some files have numbers here
         # With the opening of the assistant's turn, so that a completion begins with the reply itself.
         tokens = tokenizer.render_prompt(record["messages"])
-        prompts.append(Prompt(record["messages"][-1]["content"], tokens, None if answer is None else str(answer)))
+        text, kind = record["messages"][-1]["content"], kind_name(str(record.get("kind") or ""))
+        prompts.append(Prompt(text, tokens, None if answer is None else str(answer), kind))
     # Left out rather than cut off: half a question has another answer.
     fitting = [prompt for prompt in prompts if len(prompt.tokens) <= config.max_prompt_tokens]
     if not fitting:
@@ -37,7 +44,18 @@ def read_prompts(paths: Sequence[str], tokenizer: ChatTokenizer, config: RLConfi
             f"none of the {len(prompts)} prompts in {', '.join(paths)} has at most max_prompt_tokens={config.max_prompt_tokens} "
             "tokens: raise max_prompt_tokens or give shorter prompts"
         )
-    return fitting
+    return with_few_kinds(fitting)
+
+
+def kind_name(kind: str) -> str:
+    """A kind as a part of a metric's name: its letters and digits, at most 40."""
+    return re.sub(r"\W+", "_", kind).strip("_")[:40] or OTHER
+
+
+def with_few_kinds(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts, those of all but the MAX_KINDS most frequent kinds as of the kind OTHER."""
+    frequent = {kind for kind, _ in Counter(prompt.kind for prompt in prompts).most_common(MAX_KINDS)}
+    return [prompt if prompt.kind in frequent else prompt._replace(kind=OTHER) for prompt in prompts]
 
 
 def split_prompts(prompts: Sequence[Prompt], config: RLConfig) -> tuple[list[Prompt], list[Prompt]]:

@@ -3,6 +3,7 @@
 Reads a policy; `add_rollouts` writes a few rollouts into a JSON Lines file.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from model.network.transformer import Transformer
 from model.rl.prompts import Prompt
 from model.rl.rewards import RewardFunction, Rewards
 from model.tokenizer.chat import ChatTokenizer
+from model.training.metrics import Metrics, clocked
 
 # One completion of each: the standard error of their mean is then an eighth of a standard deviation, 1 / sqrt(64). All advantages
 # are differences within a group, in which the mean cancels but for clipping; the deviation sets the weight of the score.
@@ -38,8 +40,13 @@ def roll_out(
     prompts: list[Prompt],
     seed: int,
     temperature: float | None = None,
+    seconds: Metrics | None = None,
 ) -> Rollouts:
-    """Sample a completion of each of N prompts and reward it. `temperature`: None takes the configuration's, 0 is greedy."""
+    """Sample a completion of each of N prompts and reward it. `temperature`: None takes the configuration's, 0 is greedy.
+
+    The times of generation and of scoring are added to `seconds`.
+    """
+    seconds = Metrics() if seconds is None else seconds
     config, tokenizer = reward_function.config, reward_function.tokenizer
     sampling = GenerateConfig(
         max_new_tokens=config.max_new_tokens,
@@ -47,8 +54,11 @@ def roll_out(
         seed=seed,
     )
     # A new decoder for each call: it may copy the weights, which each update changes.
-    completions = generate(make_decoder(policy), [prompt.tokens for prompt in prompts], sampling, tokenizer.turn_end)
-    return Rollouts(prompts, completions, reward_function(prompts, completions))
+    with clocked(seconds, "phase/generation_seconds"):
+        tokens = [prompt.tokens for prompt in prompts]
+        completions = generate(make_decoder(policy), tokens, sampling, tokenizer.turn_end)
+    with clocked(seconds, "phase/scoring_seconds"):
+        return Rollouts(prompts, completions, reward_function(prompts, completions))
 
 
 def calibrate(reward_function: RewardFunction, reference: Transformer, prompts: Sequence[Prompt]) -> RewardFunction:
@@ -56,6 +66,27 @@ def calibrate(reward_function: RewardFunction, reference: Transformer, prompts: 
     # From the reference and the seed, not from the policy: a resumed run gets the same scale.
     rollouts = roll_out(reference, reward_function, list(prompts[:CALIBRATION_PROMPTS]), reward_function.config.seed)
     return reward_function.calibrated(rollouts.rewards.scores)
+
+
+def add_samples(path: Path, rollouts: Rollouts, gold: Sequence[float], tokenizer: ChatTokenizer, step: int) -> None:
+    """Add the completion of the first prompt of each kind: step, kind, prompt, completion, reward, gold score."""
+    # Those of a step that is taken again after a kill are replaced.
+    others = [sample for sample in read_lines(path) if sample["step"] != step] if path.exists() else []
+    first: dict[str, int] = {}
+    for row, prompt in enumerate(rollouts.prompts):
+        first.setdefault(prompt.kind, row)
+    samples = [
+        {
+            "step": step,
+            "kind": kind,
+            "prompt": rollouts.prompts[row].text,
+            "completion": tokenizer.decode(rollouts.completions[row]),
+            "reward": round(rollouts.rewards.total[row].item(), 4),
+            "gold_score": None if math.isnan(gold[row]) else round(gold[row], 4),
+        }
+        for kind, row in sorted(first.items())
+    ]
+    write_lines(path, sorted([*others, *samples], key=lambda sample: sample["step"]))
 
 
 def add_rollouts(path: Path, rollouts: Rollouts, tokenizer: ChatTokenizer, group_size: int, step: int) -> None:

@@ -9,7 +9,7 @@ collects the files of the others, and gives them theirs before a run resumes (mo
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -33,19 +33,23 @@ class Checkpoints:
         self.folder = folder
         self.num_kept = num_kept
 
-    def save(self, engine: Engine, steps: int) -> None:
+    def save(self, engines: Mapping[str, Engine], steps: int) -> None:
         """Write the checkpoint after `steps` steps, and delete the oldest; all ranks call it.
+
+        `engines` by name, each in a folder of that name; that of the empty name is in the checkpoint's folder itself.
 
         Raises LeaseLost where another run has taken over the folder. It is asked again before the rename: to write takes minutes for a
         large model, and what counts is that no two runs leave checkpoints in one folder.
         """
         check_lease()
         partial, apart = self.folder / f"partial-{steps:08d}", nodes_apart(self.folder.parent)
+        rank = engines[""].rank
         # What a kill left. The other ranks cannot write into it yet: `engine.save` begins with a barrier.
-        if engine.rank in (0, *apart):
+        if rank in (0, *apart):
             shutil.rmtree(partial, ignore_errors=True)
         try:
-            engine.save(partial, steps)
+            for name, engine in engines.items():
+                engine.save(partial / name, steps)
             if apart:
                 collect(partial, apart)
         # KeyboardInterrupt and SystemExit too. On a full disk, what was written would hold the rest of the space.
@@ -53,7 +57,7 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         check_lease()
-        if engine.rank == 0:
+        if rank == 0:
             # Only after engine.save and collect, which end with a barrier: all ranks' files are there.
             sync([*partial.rglob("*"), partial])
             partial.replace(self.folder / f"step-{steps:08d}")
@@ -62,7 +66,7 @@ class Checkpoints:
             for old in complete_checkpoints(self.folder)[: -self.num_kept]:
                 shutil.rmtree(old)
 
-    def load(self, engine: Engine) -> int:
+    def load(self, engines: Mapping[str, Engine]) -> int:
         """Resume from the newest checkpoint; all ranks call it. Returns the steps done, 0 without a checkpoint.
 
         Raises UserError where it cannot be read.
@@ -71,7 +75,8 @@ class Checkpoints:
         if newest is None:
             return 0
         try:
-            return engine.load(newest)
+            steps = [engine.load(newest / name) for name, engine in engines.items()]
+            return steps[0]  # all have done as many: they were saved together
         # A RuntimeError too, but the checkpoint is not at fault.
         except torch.OutOfMemoryError:
             raise

@@ -19,11 +19,40 @@ from model.training.metrics import Metrics
 MEASURE = "validation/loss_nats"
 
 
+class StepWeights:
+    """The weights of steps that were the best when they were taken, a file each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, step: int, weights: dict[str, Tensor], needed_from: int) -> None:
+        """Write the weights of a step, and delete those of steps before `needed_from`."""
+        with replacing(self.file(step)) as temporary:
+            save_file(weights, temporary)
+        for old in self.folder.glob("step-*.safetensors"):
+            if old < self.file(needed_from):
+                old.unlink()
+
+    def load(self, step: int) -> dict[str, Tensor]:
+        """The weights of a step. Raises UserError where their file is missing."""
+        file = self.file(step)
+        if not file.exists():
+            raise UserError(
+                f"there is no {file}, the weights of the best validation: delete {file.parent} to train again"
+            )
+        return load_file(file)
+
+    def file(self, step: int) -> Path:
+        """The weights after a step; names sort as steps."""
+        return self.folder / f"step-{step:08d}.safetensors"
+
+
 class EarlyStopping:
     """The best validation of a run so far. With a patience of 0 it does nothing."""
 
     def __init__(self, folder: Path, patience: int) -> None:
         self.folder = folder
+        self.files = StepWeights(folder)
         self.patience = patience
         self.best: Metrics = {}  # the metrics of the best step
         self.num_worse = 0  # validations since the best
@@ -52,21 +81,8 @@ class EarlyStopping:
 
     def save(self, weights: dict[str, Tensor], needed_from: int) -> None:
         """Write the weights of the best step, and delete those of steps before `needed_from`."""
-        with replacing(self.file(self.best["step"])) as temporary:
-            save_file(weights, temporary)
-        for old in self.folder.glob("step-*.safetensors"):
-            if old < self.file(needed_from):
-                old.unlink()
+        self.files.save(self.best["step"], weights, needed_from)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the best step. Raises UserError where their file is missing."""
-        file = self.file(self.best["step"])
-        if not file.exists():
-            raise UserError(
-                f"there is no {file}, the weights of the best validation: delete {file.parent} to train again"
-            )
-        return load_file(file)
-
-    def file(self, step: int) -> Path:
-        """The weights after a step; names sort as steps."""
-        return self.folder / f"step-{step:08d}.safetensors"
+        return self.files.load(self.best["step"])

@@ -27,7 +27,7 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -154,10 +154,14 @@ class Engine:
 
     def total(self, value: float) -> float:
         """The sum of `value` over ranks."""
+        return self.totals([value])[0]
+
+    def totals(self, values: Sequence[float]) -> list[float]:
+        """The sum of each value over ranks; all ranks have as many."""
         # float64: sums of token counts and nats over a large batch lose digits in float32.
-        summed = torch.tensor(value, dtype=torch.float64, device=self.device)
+        summed = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(summed)
-        return float(summed)
+        return [float(value) for value in summed]
 
     def to_device(self, tensors: Tensors) -> Tensors:
         """A named tuple of tensors, on the engine's device."""
@@ -168,6 +172,12 @@ class Engine:
         """The weights of `module` in float32 on the CPU, gathered from the ranks that hold a part of them."""
         # Parameter by parameter, so that no more than one is whole on a GPU at a time.
         return {name: full_precision(parameter) for name, parameter in module.named_parameters()}
+
+    def has_finite_weights(self) -> bool:
+        """Whether no weight is NaN or infinite on any rank; all ranks call it."""
+        # With ZeRO 3 a rank holds a part of each parameter, under a name of DeepSpeed's.
+        parts = (getattr(parameter, "ds_tensor", parameter) for parameter in self.module.parameters())
+        return self.total(float(not all(bool(part.isfinite().all()) for part in parts))) == 0
 
     def memory_bytes(self) -> int:
         """The most memory used so far: of the GPU, or on a CPU of the process."""

@@ -89,10 +89,14 @@ class LossTrainer(Trainer):
             except BadStep as bad:
                 self.roll_back(bad)
 
+    def make_objective(self) -> torch.nn.Module:
+        """The objective around a model with fresh weights."""
+        return make_objective(self.run, self.tokenizer)
+
     def start_engine(self) -> Engine:
         """The objective with its model, initial weights and optimizer."""
         run, config = self.run, self.run.train
-        objective = make_objective(run, self.tokenizer)
+        objective = self.make_objective()
         # Before DeepSpeed shards them.
         if run.initial_weights is not None:
             load_weights(objective.model, Path(run.initial_weights))
@@ -190,9 +194,9 @@ class LossTrainer(Trainer):
         mine = np.arange(num_records)[engine.rank :: config.num_ranks]
         parts = measures(engine.module, dataset, mine, microbatch_records(config, dataset), engine.device)
         # Sums, not means: ranks may have different numbers of learned tokens.
-        sums = sum(parts, start=np.zeros(3))
-        nats, measure, learned = (engine.total(value) for value in sums)
-        return engine.module.report(nats, measure, learned) if learned else {}
+        sums = sum(parts, start=np.zeros(engine.module.num_sums))
+        totals = engine.totals(sums.tolist())
+        return engine.module.report(*totals) if totals[-1] else {}
 
     def record(self, done: int, metrics: Metrics) -> None:
         """Write the metrics, and where they are due the samples."""

@@ -30,6 +30,8 @@ class LanguageObjective(nn.Module):
     itself costs 0.209.
     """
 
+    num_sums = 3  # that `report` takes: what `measure` returns, and the number of terms
+
     def __init__(
         self, model: Transformer, tokenizer: ChatTokenizer, z_weight: float, mask_across_documents: bool
     ) -> None:
@@ -72,6 +74,8 @@ class RewardObjective(nn.Module):
     Pairs count by their weight. InstructGPT puts all pairs of a ranking into one batch element, whose mean they are; here they are
     drawn one by one, each with the weight that it has in that mean, so that batches keep one shape.
     """
+
+    num_sums = 3
 
     def __init__(self, model: RewardModel) -> None:
         super().__init__()
@@ -121,14 +125,14 @@ def make_objective(run: TrainRun, tokenizer: ChatTokenizer) -> Objective:
 def measures(
     objective: Objective, dataset: Dataset, records: Indices, size: int, device: str | torch.device
 ) -> Iterator[npt.NDArray[np.float64]]:
-    """Summed nats, the objective's own measure and the number of terms, for every `size` of the records in turn."""
+    """Summed nats, the objective's own measures and the number of terms, for every `size` of the records in turn."""
     for start in range(0, len(records), size):
         microbatch = dataset.fetch(records[start : start + size])
         # Not through __call__: of a compiled objective it would compile a second, gradient-free graph for a few forwards.
-        nats, measure = objective.measure(*(tensor.to(device, non_blocking=True) for tensor in microbatch))
+        measured = objective.measure(*(tensor.to(device, non_blocking=True) for tensor in microbatch))
         # float64 on the CPU: a validation sums over up to millions of
         # tokens. One wait for the GPU a microbatch, which is rare here.
-        yield np.array([float(nats), float(measure), num_learned(microbatch)])
+        yield np.array([*map(float, measured), num_learned(microbatch)])
 
 
 def num_learned(microbatch: Microbatch) -> float:

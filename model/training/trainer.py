@@ -77,6 +77,11 @@ class Trainer(ABC):
         """The model whose weights are the result."""
         return self.engine.module
 
+    @property
+    def engines(self) -> dict[str, Engine]:
+        """All engines of the run: the one of the result has an empty name. A checkpoint holds them all."""
+        return {"": self.engine}
+
     @abstractmethod
     def train_step(self, step: int) -> Metrics:
         """Take optimizer step `step` (from 0)."""
@@ -100,7 +105,7 @@ class Trainer(ABC):
     def train(self) -> None:
         """Train from the newest checkpoint to the end. Raises SystemExit where `stop` is set on some rank."""
         # A run that was killed in `finish` is here with all its steps done: the loop is empty, and the weights are written again.
-        first_step = self.checkpoints.load(self.engine)
+        first_step = self.checkpoints.load(self.engines)
         self.resume(first_step)
         for step in range(first_step, self.schedule.num_steps):
             if self.is_over():
@@ -139,7 +144,7 @@ class Trainer(ABC):
         is_stopping = self.engine.total(float(self.stop.is_set())) > 0 and not is_last
         if is_last or is_stopping or is_due(done, self.schedule.checkpoint_every_steps):
             with clocked(self.seconds, "phase/checkpoint_seconds"):
-                self.checkpoints.save(self.engine, done)
+                self.checkpoints.save(self.engines, done)
         if is_stopping:
             raise SystemExit(INTERRUPTED)
 

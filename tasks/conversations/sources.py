@@ -30,16 +30,23 @@ from tasks.execution.context import StageContext
 from tasks.records.conversations import Conversation, Preference, Prompt, Question, normal_form
 from tasks.records.messages import Record
 from tasks.sample_web import chat
+from tasks.sample_web.word_problems import compose_problems
 from tasks.sample_web.world import World, build_world
 
 VERSION = 11  # 11: more worked sums, and more questions in lower case, keywords and misspelt
-QUESTIONS_VERSION = 11  # 11: other wordings
+# Of kinds that changed apart from the others. Preferences 12: more wrong answers. Prompts 12: the answer of a sum has both numbers
+VERSIONS: dict[type[Artifact], int] = {
+    Preferences: 12,
+    Prompts: 12,
+    Questions: 11,
+}
 WHERE = (
     "a path, glob or URL of JSON Lines or a JSON array, which may be gzip, in any format of tasks/conversations/formats, such as "
     "chats.jsonl or gsm8k_text:train.jsonl where the format is stated; or 'sample' to compose them."
 )
 
 DOCUMENTS = "documents"  # as a source of probes
+WORD_PROBLEMS = "word_problems"  # the format of a source that is composed from the sample web's word problems
 
 A = TypeVar("A", bound=Artifact)
 Compose = Callable[[World, int], Iterable[Record]]
@@ -78,6 +85,9 @@ class ConversationsConfig(_ReadConfig):
         le=1.0,
         description="How many conversations about it are taken for one of `conversations`; 0: none.",
     )
+    num_word_problems: int = runtime(
+        0, ge=0, description="Word problems of the sample web with their solutions among the conversations; 0: none."
+    )
 
 
 class PreferencesConfig(_ReadConfig):
@@ -96,6 +106,7 @@ class PromptsConfig(_ReadConfig):
 
     prompts: str = runtime(SAMPLE, description=f"Prompts: {WHERE}")
     num_prompts: int = runtime(1000, ge=1, description="How many are composed where the source is 'sample'.")
+    num_word_problems: int = runtime(0, ge=0, description="Word problems of the sample web among the prompts; 0: none.")
 
 
 class QuestionsConfig(_ReadConfig):
@@ -145,6 +156,8 @@ def conversations(config: ConversationsConfig, world_seed: int) -> Step[Conversa
     identity = config.identity or (str(BUILTIN) if config.conversations == SAMPLE else "")
     if identity and config.identity_fraction:
         sources.append(SourceConfig(source=identity, format=IDENTITY, weight=config.identity_fraction))
+    share = config.num_word_problems / config.num_conversations
+    sources += _word_problems(config.num_word_problems, world_seed, share)
     return _step(
         Conversations, Conversation, _asked(sources, config), partial(_write_split, Conversation, chat.conversations)
     )
@@ -159,6 +172,7 @@ def preferences(config: PreferencesConfig, world_seed: int) -> Step[Preferences]
 def prompts(config: PromptsConfig, world_seed: int) -> Step[Prompts]:
     """The step that reads or composes prompts."""
     sources = _sources(config.prompts, {}, config.num_prompts, world_seed)
+    sources += _word_problems(config.num_word_problems, world_seed)
     return _step(Prompts, Prompt, _asked(sources, config), partial(_write_whole, Prompt, chat.prompts))
 
 
@@ -192,6 +206,14 @@ def _sources(first: str, others: Mapping[str, float], num_records: int, world_se
     ]
 
 
+def _word_problems(num_problems: int, world_seed: int, weight: float = 1.0) -> list[SourceConfig]:
+    """The source of so many word problems; none for 0."""
+    problems = SourceConfig(
+        source=SAMPLE, format=WORD_PROBLEMS, num_records=num_problems, world_seed=world_seed, weight=weight
+    )
+    return [problems] if num_problems else []
+
+
 def _asked(sources: list[SourceConfig], config: _ReadConfig) -> ChatDataConfig:
     return ChatDataConfig(
         sources=sources,
@@ -210,7 +232,7 @@ def _step(kind: type[A], record: type[Record], asked: ChatDataConfig, run: Calla
                 check_source(record, source.source, config.validation_fraction, config.max_bad_fraction)
 
     stage = kind.__name__.lower()
-    version = QUESTIONS_VERSION if issubclass(kind, Questions) else VERSION
+    version = VERSIONS.get(kind, VERSION)
     return Step(stage, version, kind, asked, {}, run=run, resolve=_find, check=check, is_source=True)
 
 
@@ -246,9 +268,10 @@ def _persona_file(asked: SourceConfig) -> Path:
 
 
 def _write_whole(kind: type[Record], compose: Compose, ctx: StageContext, config: ChatDataConfig) -> Outcome:
-    [found] = _read_sources(kind, compose, config)
-    num_records = write_lines(ctx.folder / f"{ctx.step.stage}.jsonl", map(normal_form, found.records))
-    return Outcome({"records": num_records} | _name_bad_lines(ctx, [found]))
+    found = _read_sources(kind, compose, config)
+    records = (normal_form(record) for part in found for record in part.records)
+    num_records = write_lines(ctx.folder / f"{ctx.step.stage}.jsonl", records)
+    return Outcome({"records": num_records} | _name_bad_lines(ctx, found))
 
 
 def _write_split(kind: type[Record], compose: Compose, ctx: StageContext, config: ChatDataConfig) -> Outcome:
@@ -301,6 +324,8 @@ def _read_sources(kind: type[Record], compose: Compose, config: ChatDataConfig) 
 
 
 def _read_source(kind: type[Record], compose: Compose, source: SourceConfig, max_bad_fraction: float) -> Read[Record]:
+    if source.format == WORD_PROBLEMS:
+        return Read(list(compose_problems(kind, source.num_records, source.world_seed)), [], 0)
     if not source.paths:
         return Read(list(compose(build_world(source.world_seed), source.num_records)), [], 0)
     files = list(map(Path, source.paths))

@@ -57,6 +57,8 @@ def _figures(figures: Figures) -> Iterator[str]:
     if "before/reward_mean" in reward:
         before, after = reward["before/reward_mean"], reward["validation/reward_mean"]
         yield _line("reward, before and after", f"{before:.2f} (SFT model), {after:.2f} (policy)")
+    if not figures.get("gate", {"passed": True})["passed"]:
+        yield _line("gate", figures["gate"]["sentence"])
 
 
 def _exchange(figures: Figures) -> Iterator[str]:

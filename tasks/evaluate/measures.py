@@ -90,13 +90,14 @@ def chat_measures(figures: Figures) -> Measures:
 
 def reward_measures(figures: Figures) -> Measures:
     """The reward model on held-out pairs, and the rewards of the SFT model and the policy."""
-    known, pairs = figures["reward"], figures.get("pairs", {})
+    known = figures["reward"]
     measures: Measures = {}
     for metric, value in known.items():
         if metric.startswith("pair_accuracy/"):
-            fault = metric.partition("/")[2]
-            right = share_of(round(value * pairs[fault]), pairs[fault]) if pairs.get(fault) else value
-            measures[f"Pairs ranked correctly, {fault.replace('_', ' ')}"] = {"reward model": right}
+            kind = metric.partition("/")[2]
+            num = round(known.get(f"pairs/{kind}", 0))
+            right = share_of(round(value * num), num) if num else value
+            measures[f"Pairs ranked correctly, {kind.replace('_', ' ')}"] = {"reward model": right}
     rewards = {model: known.get(f"{time}/reward_mean") for model, time in (("assistant", "before"), ("policy", "validation"))}  # fmt: skip
     return measures | {"Mean reward on held-out prompts": _by_model(rewards)}
 

@@ -6,10 +6,12 @@ out, since a crawl of the real web has no ground truth and a user's questions ha
 
 from collections.abc import Callable, Sequence
 
+from tasks.evaluate.gate import gate_section
 from tasks.evaluate.honesty import honesty_section
 from tasks.evaluate.in_context import in_context_section
 from tasks.evaluate.recital import recital_section
 from tasks.evaluate.reversal import reversal_section
+from tasks.evaluate.rl import ranking_section, rl_section
 from tasks.evaluate.written_sums import sums_section
 from tasks.markdown import Figures, name, one_line, percent, size, table
 from tasks.records.conversations import FREQUENT_MENTIONS
@@ -235,14 +237,7 @@ def reward_section(figures: Figures) -> str:
         if f"before/{metric}" in known
     ]
     section = table(["Held-out prompts, greedy", "SFT model", "policy"], rows) if rows else ""
-    faults = {metric.partition("/")[2]: value for metric, value in known.items() if metric.startswith("pair_accuracy/")}
-    if (overall := faults.pop("all", None)) is not None:
-        # Faults are the user's words, and escaped.
-        by_fault = ", ".join(
-            f"{one_line(fault.replace('_', ' '))} {percent(value)}" for fault, value in sorted(faults.items())
-        )
-        detail = f" By the fault of the rejected reply: {by_fault}." if by_fault else ""
-        section += f"\nAccuracy of the reward model on held-out pairs: {percent(overall)}.{detail}\n"
+    section = "\n".join(part for part in (section, ranking_section(known)) if part)
     return f"## Reward model and RLHF\n\n{section}" if section else ""
 
 
@@ -289,6 +284,8 @@ SECTIONS: tuple[Callable[[Figures], str], ...] = (
     recital_section,
     tools_section,
     reward_section,
+    rl_section,
+    gate_section,
     samples_section,
     cost_section,
 )

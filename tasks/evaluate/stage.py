@@ -39,6 +39,7 @@ from tasks.conversations.tool_sources import ToolQuestionsConfig
 from tasks.evaluate import figures as collect
 from tasks.evaluate import knowledge, tool_use, written_sums
 from tasks.evaluate.card_page import render_page
+from tasks.evaluate.gate import gate_figures
 from tasks.evaluate.honesty import honesty_figures
 from tasks.evaluate.in_context import in_context_figures
 from tasks.evaluate.inputs import EvaluateInputs
@@ -47,6 +48,7 @@ from tasks.evaluate.lineage import curves_figures, lineage_figures, samples_figu
 from tasks.evaluate.recital import recital_figures
 from tasks.evaluate.report_card import render
 from tasks.evaluate.reversal import reversal_figures, reversal_questions
+from tasks.evaluate.rl import rl_figures
 from tasks.execution.context import StageContext
 from tasks.markdown import Figures
 from tasks.records.conversations import Preference, Question, normal_form
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
-VERSION = 10  # 10: the card as a page, with curves, samples of dropped documents, calibration and lineage
+VERSION = 10  # 10: the card as a page, reinforcement learning by kind of prompt, the gate
 # The prefixes of their metrics: assistant/..., policy/...
 CHAT_MODELS = ("assistant", "policy")
 
@@ -172,7 +174,8 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
         "sums": sums,
         **try_base_model(config, inputs, base, tokenizer),
         "reward": reward_metrics(config, inputs, tokenizer),
-        "pairs": {name: len(group) for name, group in pairs_by_fault(config, inputs).items()},
+        "gate": gate_figures(chat, inputs.policy.manifest.metrics),
+        "rl": rl_figures(inputs.policy),
         "completions": complete_openings(config, base, tokenizer),
         "examples": [answer.as_json() for answer in knowledge.examples(chat["policy"])],
         "cost": collect.cost_figures(inputs.all()),
@@ -306,36 +309,23 @@ def publish(ctx: StageContext, figures: Figures, num_questions: int) -> Outcome:
     ctx.markdown("report", link + card, "Report card")
     # Only what compares runs becomes a metric of the manifest; the rest of the figures is in report.json.
     metrics = {f"{model}/{name}": value for model in CHAT_MODELS for name, value in figures["chat"][model].items()}
-    return Outcome({"questions": num_questions}, {**metrics, **figures["reward"]})
+    gate = {"gate/passed": float(figures["gate"]["passed"])}
+    return Outcome({"questions": num_questions}, {**metrics, **figures["reward"], **gate})
 
 
 def reward_metrics(config: EvaluateConfig, inputs: EvaluateInputs, tokenizer: "ChatTokenizer") -> dict[str, float]:
-    """Accuracy of the reward model on held-out pairs, overall and by fault, and RLHF's metrics before and after training."""
-    from model.inference.scoring import pair_accuracy
+    """How the reward model ranks held-out pairs, overall and by kind of prompt and fault, and RLHF's metrics before and after training."""
+    from model.inference.ranking import rank_pairs, ranking_metrics
     from model.network.huggingface import default_device, load_reward_model
 
     model = load_reward_model(inputs.reward_model.folder).to(default_device())
-    accuracy = {
-        f"pair_accuracy/{name}": pair_accuracy(
-            model, tokenizer, [normal_form(pair) for pair in group], config.batch_sequences
-        )
-        for name, group in pairs_by_fault(config, inputs).items()
-    }
+    # The first ones of the file, not a sample of it. A user's pairs may have no `kind`, and are counted under "all" alone.
+    pairs = list(read_records(Preference, inputs.preferences.folder / "validation.jsonl"))[: config.max_preferences]
+    ranking = rank_pairs(model, tokenizer, list(map(normal_form, pairs)), config.batch_sequences)
+    accuracy = ranking_metrics(ranking) if pairs else {}  # JSON has no mean of nothing
     # Taken over, not measured again: RLHF's own validation has the rewards of both policies on the same prompts.
     rlhf = inputs.policy.manifest.metrics
     return accuracy | {name: value for name, value in rlhf.items() if name.startswith(("before/", "validation/"))}
-
-
-def pairs_by_fault(config: EvaluateConfig, inputs: EvaluateInputs) -> dict[str, list[Preference]]:
-    """The held-out pairs: "all", and by the fault of the rejected reply, the last part of `kind`, such as "rude" in "fact/rude"."""
-    # The first ones of the file, not a sample of it. A user's pairs may have no `kind`, and are counted under "all" alone.
-    pairs = list(read_records(Preference, inputs.preferences.folder / "validation.jsonl"))[: config.max_preferences]
-    # No held-out pairs, no accuracy: the mean of nothing would be NaN, which JSON lacks.
-    groups: dict[str, list[Preference]] = {"all": pairs} if pairs else {}
-    for pair in pairs:
-        if fault := pair.kind.rpartition("/")[2]:
-            groups.setdefault(fault, []).append(pair)
-    return groups
 
 
 def complete_openings(config: EvaluateConfig, model: "Transformer", tokenizer: "ChatTokenizer") -> list[Figures]:

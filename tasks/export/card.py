@@ -64,7 +64,7 @@ pipeline_tag: text-generation
 # {card.name}
 
 A chat assistant made from {source} by crawl2chat, in {base["layout"]}'s layout: {card.num_parameters:,} parameters, sequences of
-{card.max_tokens:,} tokens at most.
+{card.max_tokens:,} tokens at most. {card.figures["gate"]["sentence"]}
 
 ## Use
 

@@ -1,6 +1,7 @@
 """Export: writes the policy as inference engines load it, and as two files that chat by themselves.
 
-Reads the Policy, its Tokenizer, the Report on it and the documents of the crawl; writes a Bundle: `config.json`, `tokenizer.json`,
+Reads the Policy and the SFTModel that it started from, their Tokenizer, the Report and the documents of the crawl; writes a Bundle of the policy, or of
+the SFT model where the policy does not pass the report's gate (tasks/evaluate/gate.py): the model card says which. A Bundle is `config.json`, `tokenizer.json`,
 `tokenizer_config.json` with the chat template, `generation_config.json` and `model.safetensors` in the layout of Hugging Face for Qwen3, or
 for Llama if the base model was one; `model-*.gguf` and a `Modelfile`; `run.py`; and a model card in `README.md`. transformers, vLLM, llama.cpp and
 Ollama read it without this project's code. The template gives the tokens of `ChatTokenizer.render_prompt`, for texts that spell
@@ -20,16 +21,19 @@ from model.errors import UserError
 from model.tokenizer.chat import BOS, PAD, TURN_END, ChatTokenizer
 from model.tokenizer.template import chat_template
 from tasks.artifacts.files import write_atomically
-from tasks.artifacts.manifest import Bundle, Documents, Policy, Report, Tokenizer
+from tasks.artifacts.manifest import Bundle, Checkpoint, Documents, Policy, Report, SFTModel, Tokenizer
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.execution.context import StageContext
 from tasks.export.card import Card, model_card
 from tasks.export.modelfile import modelfile
 from tasks.export.weights import run_metadata, write_gguf_files, write_safetensors
+from tasks.markdown import Figures
 from tasks.training import check_vocabulary, model_config, tokenizer_file
 
 RUN = Path(__file__).with_name("run.py")
-VERSION = 6  # 6: GGUF files, run.py, precisions, lineage on the card
+VERSION = (
+    6  # 6: GGUF files, run.py, precisions, lineage on the card; the SFT model where the policy does not pass the gate
+)
 
 
 class ExportConfig(Config):
@@ -60,6 +64,7 @@ class ExportInputs:
     """What a bundle is made of."""
 
     policy: Policy
+    assistant: SFTModel
     tokenizer: Tokenizer
     report: Report
     raw: Documents | None = None
@@ -67,44 +72,50 @@ class ExportInputs:
 
 def export(
     policy: Step[Policy],
+    assistant: Step[SFTModel],
     tokenizer: Step[Tokenizer],
     report: Step[Report],
     config: ExportConfig,
     raw: Step[Documents] | None = None,
 ) -> Step[Bundle]:
-    """Write the policy as inference engines load it. `raw`: the documents of the crawl, which the model card names."""
-    inputs = roles(policy=policy, tokenizer=tokenizer, report=report, raw=raw)
-    return Step("export", VERSION, Bundle, config, inputs, run=export_policy, takes=ExportInputs)
+    """Write the policy, or the SFT model where the policy does not pass the gate. `raw`: the documents of the crawl, which the model card names."""
+    inputs = roles(policy=policy, assistant=assistant, tokenizer=tokenizer, report=report, raw=raw)
+    return Step("export", VERSION, Bundle, config, inputs, run=export_model, takes=ExportInputs)
 
 
-def export_policy(ctx: StageContext, config: ExportConfig, inputs: ExportInputs) -> Outcome:
-    """Write weights, tokenizer, chat template and model card. Raises UserError where the tokenizer is not the policy's."""
-    policy, tokenizer = inputs.policy, inputs.tokenizer
-    check_vocabulary(policy, tokenizer)
+def export_model(ctx: StageContext, config: ExportConfig, inputs: ExportInputs) -> Outcome:
+    """Write weights, tokenizer, chat template and model card. Raises UserError where the tokenizer is not the model's."""
+    tokenizer, report = inputs.tokenizer, inputs.report
+    figures = json.loads((report.folder / "report.json").read_text(encoding="utf-8"))
+    gate = figures["gate"]
+    model: Checkpoint = inputs.policy if gate["passed"] else inputs.assistant
+    if not gate["passed"]:
+        ctx.log(gate["sentence"])
+    check_vocabulary(model, tokenizer)
     encoder = ChatTokenizer.load(tokenizer_file(tokenizer))
     ids = encoder.token_ids
     # The policy's config.json is in transformers' layout already. Engines stop at the eos_token_id that they find in it, so the ids of the
     # special tokens are set from the tokenizer of this bundle.
-    shape = json.loads((policy.folder / "config.json").read_text()) | ids | {"dtype": config.dtypes[0]}
-    # Copied and not linked: a bundle stays whole when the policy is removed from the store.
+    shape = json.loads((model.folder / "config.json").read_text()) | ids | {"dtype": config.dtypes[0]}
+    # Copied and not linked: a bundle stays whole when the model is removed from the store.
     shutil.copy(tokenizer_file(tokenizer), ctx.folder)
     _write(ctx.folder / "config.json", shape)
     _write(ctx.folder / "tokenizer_config.json", tokenizer_settings(encoder, shape["max_position_embeddings"]))
     _write(ctx.folder / "generation_config.json", generation_settings(config, ids))
-    write_weights(ctx, config, policy.folder, shape)
-    parameters = num_parameters(model_config(policy))
-    write_card(ctx, config, inputs, parameters, shape["max_position_embeddings"])
+    write_weights(ctx, config, model.folder, shape)
+    parameters = num_parameters(model_config(model))
+    write_card(ctx, config, inputs, figures, parameters, shape["max_position_embeddings"])
     num_bytes = sum(path.stat().st_size for path in ctx.folder.iterdir() if path.is_file())
-    return Outcome({"parameters": parameters, "bytes": num_bytes})
+    return Outcome({"parameters": parameters, "bytes": num_bytes}, {"gate/passed": float(gate["passed"])})
 
 
-def write_weights(ctx: StageContext, config: ExportConfig, policy: Path, shape: dict[str, Any]) -> None:
+def write_weights(ctx: StageContext, config: ExportConfig, model: Path, shape: dict[str, Any]) -> None:
     """Write all files with weights, and those that go with one. What has no equivalent is left out, and the reason logged."""
     # Here, since it imports torch: all commands would wait for it.
     from model.network.huggingface import read_weights
     from model.tokenizer.llama_cpp import NoEquivalentError
 
-    weights, metadata = read_weights(policy), {}
+    weights, metadata = read_weights(model), {}
     try:
         metadata = run_metadata(shape, ctx.folder / "tokenizer.json")
         shutil.copy(RUN, ctx.folder)
@@ -129,7 +140,12 @@ def write_weights(ctx: StageContext, config: ExportConfig, policy: Path, shape: 
 
 
 def write_card(
-    ctx: StageContext, config: ExportConfig, inputs: ExportInputs, num_parameters: int, max_tokens: int
+    ctx: StageContext,
+    config: ExportConfig,
+    inputs: ExportInputs,
+    figures: Figures,
+    num_parameters: int,
+    max_tokens: int,
 ) -> None:
     """Write README.md. It is the last file: the card lists the others."""
     report = inputs.report
@@ -140,7 +156,7 @@ def write_card(
         max_tokens=max_tokens,
         files={path.name for path in ctx.folder.iterdir()},
         # From the report, which names the origin of the base model: the policy's own inputs lead to it only through the SFT model.
-        figures=json.loads((report.folder / "report.json").read_text(encoding="utf-8")),
+        figures=figures,
         report=(report.folder / "report.md").read_text(encoding="utf-8"),
         lineage=report.manifest,
         raw=inputs.raw,

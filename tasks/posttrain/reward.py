@@ -2,7 +2,8 @@
 
 Reads the SFTModel that it is initialised from, the Tokenizer and Preferences; writes a RewardModel, a transformer with a scalar head. The
 score is read at the token that ends the completion. The loss is -log sigmoid(score(chosen) - score(rejected)), the Bradley-Terry model
-(1952) as in InstructGPT (Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, section 3.5).
+(1952) as in InstructGPT (Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, section 3.5). Metrics: accuracy on held-out pairs by kind of prompt
+and fault, calibration and correlation with length (model/inference/ranking.py); reinforcement learning warns by them.
 
 Pairs come one by one, or from rankings of several completions (`crawl2chat labels export`), whose pairs share a weight of 1.
 
@@ -14,13 +15,16 @@ from dataclasses import dataclass, replace
 from pydantic import Field
 
 from model.config import OptimConfig, TrainConfig, TrainRun
+from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Preferences, RewardModel, SFTModel, Tokenizer
 from tasks.artifacts.step import Outcome, Step, roles
+from tasks.conversations.readers import read_records
 from tasks.conversations.sources import PreferencesConfig
 from tasks.execution.context import StageContext
+from tasks.records.conversations import Preference, normal_form
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
-VERSION = 4  # 4: turns of the renderer with a token for each role
+VERSION = 5  # 5: measured by kind; more pairs
 
 
 class RewardConfig(PreferencesConfig):
@@ -71,4 +75,19 @@ def train_reward_model(ctx: StageContext, config: RewardConfig, inputs: RewardIn
     # How much of people is in it: the first question about a reward model.
     given = inputs.preferences.manifest.counts
     labels = {name: given[name] for name in ("labels", "people") if name in given}
-    return replace(outcome, counts=outcome.counts | labels)
+    return replace(outcome, counts=outcome.counts | labels, metrics=outcome.metrics | measure(ctx, inputs))
+
+
+def measure(ctx: StageContext, inputs: RewardInputs) -> dict[str, float]:
+    """The metrics of the finished model on the held-out pairs; reports what it cannot rank."""
+    from model.inference.ranking import rank_pairs, ranking_metrics, unranked_kinds
+    from model.network.huggingface import default_device, load_reward_model
+
+    pairs = list(map(normal_form, read_records(Preference, inputs.preferences.folder / "validation.jsonl")))
+    if not pairs:
+        return {}
+    model = load_reward_model(ctx.folder).to(default_device())
+    metrics = ranking_metrics(rank_pairs(model, ChatTokenizer.load(tokenizer_file(inputs.tokenizer)), pairs))
+    for name, accuracy in unranked_kinds(metrics).items():
+        ctx.log(f"the reward model cannot rank pairs of {name}: {accuracy:.0%} of them are ranked correctly")
+    return metrics

@@ -310,7 +310,8 @@ def _arithmetic(rng: random.Random) -> _Exchange:
     def wrong(rng: random.Random) -> str:
         return reply(task.result + rng.choice((1, 2, 3, 5)))
 
-    target = f"{task.second} is {task.result}"
+    # The whole equation: with the second number alone "1 + 4 is 5." would pass for 2 + 4.
+    target = task.answer.removesuffix(".")
     text = task.question(rng)
     if rng.random() < 0.2:  # as people type it
         text = text.replace(f" {task.sign} ", task.sign)
@@ -369,11 +370,12 @@ def _add_fault(exchange: _Exchange, rng: random.Random) -> tuple[str, str]:
     if exchange.wrong:
         name = "confident" if exchange.kind == "unknown" else "wrong"
         draw = rng.random()
-        # A wrong answer is the worst fault, so it is the most frequent. To claim not to know a fact is as frequent as to claim to know
-        # a stranger: with fewer of the one, a reward model preferred "I don't know" to right answers, and the policy refused what it knew.
-        if draw < 0.45:
+        # A wrong answer is the worst fault and the hardest to see, so it is the most frequent. To claim not to know a fact is as frequent as
+        # to claim to know a stranger: with fewer of the one, a reward model preferred "I don't know" to right answers, and the policy
+        # refused what it knew.
+        if draw < 0.6:
             return name, exchange.wrong(rng)
-        if draw < 0.6 and "false_unknown" in faults:
+        if draw < 0.85 and "false_unknown" in faults:
             return "false_unknown", faults["false_unknown"]
     fault = rng.choice(list(faults))
     return fault, faults[fault]

@@ -139,10 +139,9 @@ def make_prompts(count: int, vocab_size: int, seed: int) -> list[list[int]]:
 def write_gguf_file(bundle: Path, folder: Path) -> int:
     """The bundle's weights as model-f32.gguf in `folder` -> V."""
     from model.network.gguf import write_gguf
-    from model.tokenizer.llama_cpp import read_vocabulary
-
     from model.network.huggingface import from_hugging_face, read_weights
     from model.tokenizer.chat import ChatTokenizer
+    from model.tokenizer.llama_cpp import read_vocabulary
 
     config = from_hugging_face(json.loads((bundle / "config.json").read_text()))
     tokenizer = ChatTokenizer.load(bundle / "tokenizer.json")

@@ -100,7 +100,13 @@ def test_unknown_notification_block_is_refused(prefect: LocalPrefect) -> None:
 
 def test_every_stage_is_deployed_with_a_form_that_describes_each_field(prefect: LocalPrefect) -> None:
     deployments = prefect.call("POST", "/deployments/filter", {})
-    assert {deployment["name"] for deployment in deployments} == {*STAGE_NAMES, "pipeline", "scaling", "seeds", "ablation"}
+    assert {deployment["name"] for deployment in deployments} == {
+        *STAGE_NAMES,
+        "pipeline",
+        "scaling",
+        "seeds",
+        "ablation",
+    }
     for deployment in deployments:
         schema = deployment["parameter_openapi_schema"]
         forms = {deployment["name"]: schema, **schema.get("definitions", {})}

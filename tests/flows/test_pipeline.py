@@ -36,10 +36,10 @@ from tasks.posttrain.sft import SFTConfig, sft
 def wire(base: Step[BaseModel], assistant: Step[SFTModel], reward_model: Step[RewardModel], policy: Step[Policy],
          tokenizer: Step[Tokenizer], report: Step[Report], chats: Step[Conversations], pairs: Step[Preferences],
          tokens: Step[Tokens]) -> None:
-    export(policy, tokenizer, report, ExportConfig())
+    export(policy, assistant, tokenizer, report, ExportConfig())
     sft(base, tokenizer, chats, tokens, SFTConfig())
-    export(reward_model, tokenizer, report, ExportConfig())  # wrong
-    export(assistant, tokenizer, report, ExportConfig())  # wrong
+    export(reward_model, assistant, tokenizer, report, ExportConfig())  # wrong
+    export(assistant, assistant, tokenizer, report, ExportConfig())  # wrong
     sft(policy, tokenizer, chats, tokens, SFTConfig())  # wrong
     sft(base, tokenizer, pairs, tokens, SFTConfig())  # wrong
     reward(base, tokenizer, pairs, RewardConfig())  # wrong
@@ -61,13 +61,15 @@ def test_export_of_a_reward_model_is_refused_when_it_is_wired(store: Store) -> N
     wrong: Any = finish(store, artifacts.RewardModel, "reward/r")
     tokenizer, report = finish(store, Tokenizer, "tokenizer/t"), finish(store, Report, "evaluate/e")
     with pytest.raises(UserError, match="stage export takes a Policy as policy, and reward makes a RewardModel"):
-        export(wrong, tokenizer, report, ExportConfig())
+        export(wrong, finish(store, artifacts.SFTModel, "sft/s"), tokenizer, report, ExportConfig())
 
 
 def test_export_of_a_reward_model_that_is_called_a_policy_is_refused_when_it_runs(store: Store) -> None:
     finish(store, artifacts.RewardModel, "reward/r")
     wrong = ExistingArtifact.of(artifacts.Policy, "reward/r")
-    step = export(wrong, finish(store, Tokenizer, "tokenizer/t"), finish(store, Report, "evaluate/e"), ExportConfig())
+    assistant = finish(store, artifacts.SFTModel, "sft/s")
+    tokenizer, report = finish(store, Tokenizer, "tokenizer/t"), finish(store, Report, "evaluate/e")
+    step = export(wrong, assistant, tokenizer, report, ExportConfig())
     with pytest.raises(UserError, match="artifact reward/r is of kind RewardModel, and Policy is needed here"):
         execute(step, store)
 

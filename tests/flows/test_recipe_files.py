@@ -99,7 +99,10 @@ def test_text_of_a_form_is_a_recipe() -> None:
         ("filter:\n  language_threshold: .nan\n", "2: filter.language_threshold: .*number"),
         ("filter:\n  language_threshold: nan\n", "2: filter.language_threshold: .*finite"),
         ("world_seed: " + "9" * 5000, "1: world_seed: .*integer.* (given: '9{79}...)"),
-        ("extends: huge\n", "1: extends: there is no recipe 'huge': take one of tiny, tools, lab, small, gpt2, study"),
+        (
+            "extends: huge\n",
+            "1: extends: there is no recipe 'huge': take one of tiny, tools, reasoning, gaming, lab, small, gpt2, study",
+        ),
         ("extends: [tiny]\n", "1: extends: there is no recipe ['tiny']"),
         ("name: a/b\n", "1: name: .*pattern"),
         ("sft: {}\nsft: {}\n", "2: sft is set twice: remove one"),

@@ -29,7 +29,7 @@ def test_setting_reaches_its_field_and_no_other() -> None:
 @pytest.mark.parametrize(
     ("name", "setting", "message"),
     [
-        ("large", "", "no recipe 'large': take one of tiny, tools, lab, small, gpt2, study"),
+        ("large", "", "no recipe 'large': take one of tiny, tools, reasoning, gaming, lab, small, gpt2, study"),
         ("tiny", "filter.threshold", "not of the form STAGE.FIELD=VALUE"),
         ("tiny", "filters.language_threshold=1", "there is no field filters; did you mean filter"),
         ("tiny", "filter.treshold=1", "there is no field filter.treshold; did you mean language_threshold"),

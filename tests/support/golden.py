@@ -24,6 +24,7 @@ VARIES = (
     "safetensors",
     "gguf",
     "sqlite",
+    "svg",
     "log",
     "jsonl",
     "run.json",

@@ -34,11 +34,13 @@ def tiny_config(vocab_size: int) -> ModelConfig:
     )
 
 
-def write_model(folder: Path, vocab_size: int, kind: type[Transformer] | type[RewardModel] = Transformer) -> None:
+def write_model(
+    folder: Path, vocab_size: int, kind: type[Transformer] | type[RewardModel] = Transformer, seed: int = 1
+) -> None:
     """Weights, config.json and run.json of a fresh model; a reward model gets a head that is not zero."""
     folder.mkdir(parents=True, exist_ok=True)
     model = kind(tiny_config(vocab_size))
-    initialize(model, seed=1)
+    initialize(model, seed)
     if isinstance(model, RewardModel):
         torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(2))
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}

@@ -124,7 +124,8 @@ def test_recipe_name_is_that_of_a_recipe_a_file_or_an_earlier_run(
     assert recipe_name("earlier") == "earlier"
     for wrong in ("huge", "..", "a b"):
         with pytest.raises(
-            UserError, match=r"there is no recipe '.*': take one of tiny, tools, lab, small, gpt2, study, or a file"
+            UserError,
+            match=r"there is no recipe '.*': take one of tiny, tools, reasoning, gaming, lab, small, gpt2, study, or a file",
         ):
             recipe_name(wrong)
     assert not Store.default().has_recipe("../store")

@@ -204,7 +204,8 @@ def test_preference_pairs_end_with_end_of_turn_token(tmp_path: Path, tokenizer: 
     for row, length, completion in zip(tokens.tolist(), lengths.tolist(), ("it is blue.", "no"), strict=True):
         assert row[:length] == tokenizer.render([*messages, {"role": "assistant", "content": completion}])[0]
         assert row[length - 1] == tokenizer.turn_end
-        assert set(row[length:]) == {tokenizer.pad}
+        assert set(row[length:]) <= {tokenizer.pad}
+    assert tokens.shape == (2, lengths.max())
 
 
 def test_preference_pair_counts_as_two_sequences(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
@@ -213,8 +214,16 @@ def test_preference_pair_counts_as_two_sequences(tmp_path: Path, tokenizer: Chat
     pairs = open_dataset("reward", [str(tmp_path / "pairs.jsonl")], 32, tokenizer)
     config = TrainConfig(batch_tokens=32 * 8, sequence_tokens=32, microbatch_sequences=4)
     parts = list(microbatches(pairs, config, 0, 0))
-    assert [tuple(part.tokens.shape) for part in parts] == [(4, 32), (4, 32)]
+    longest = int(parts[0].lengths.max())
+    assert [tuple(part.tokens.shape) for part in parts] == [(4, longest), (4, longest)]
     assert all(isinstance(part, Pairs) and not isinstance(part, Packed) for part in parts)
+
+
+def test_preference_pairs_of_a_compiled_objective_have_one_shape(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
+    pair = {"messages": [{"role": "user", "content": "the sky?"}], "chosen": "blue", "rejected": "red"}
+    write_lines(tmp_path / "pairs.jsonl", [pair] * 2)
+    pairs = open_dataset("reward", [str(tmp_path / "pairs.jsonl")], 32, tokenizer, has_one_shape=True)
+    assert pairs.fetch(np.arange(2)).tokens.shape == (4, 32)
 
 
 @given(st.lists(st.lists(st.integers(20, 300), max_size=40), min_size=1, max_size=12), st.integers(2, 17))

@@ -9,7 +9,7 @@ import torch
 from model.config import GenerateConfig
 from model.inference import scoring as evaluation
 from model.inference.scoring import Answer, continuation_logprobs
-from model.network.huggingface import load_reward_model, load_transformer
+from model.network.huggingface import load_transformer
 from model.network.transformer import RewardModel, Transformer
 from model.tokenizer.chat import ChatTokenizer
 from tests.support.tiny_models import write_model, write_tokenizer
@@ -90,19 +90,3 @@ def test_answers_are_in_the_order_of_the_questions(model: Transformer, encoder: 
     alone = [evaluation.answer(model, encoder, [conversation], config)[0] for conversation in conversations]
     assert together == alone
     assert all(answer.is_finished or answer.num_tokens == 6 for answer in together)
-
-
-def test_reward_model_scores_the_whole_turn(folder: Path, encoder: ChatTokenizer) -> None:
-    reward_model = load_reward_model(folder / "reward_model")
-    pair = {"messages": [{"role": "user", "content": "yes?"}], "chosen": "yes", "rejected": "no no no"}
-    scores = [
-        reward_model(torch.tensor([tokens]), torch.tensor([len(tokens)])).item()
-        for reply in ("yes", "no no no")
-        for tokens in [evaluation.reply_tokens(encoder, pair["messages"], reply)]
-    ]
-    assert evaluation.reply_tokens(encoder, pair["messages"], "yes")[-1] == encoder.turn_end
-    expected = float(scores[0] > scores[1])
-    swapped = {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]}
-    assert evaluation.pair_accuracy(reward_model, encoder, [pair]) == expected
-    assert evaluation.pair_accuracy(reward_model, encoder, [swapped]) == 1 - expected
-    assert evaluation.pair_accuracy(reward_model, encoder, [pair, swapped], batch=1) == 0.5

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from model import losses
 from model.config import GenerateConfig, OptimConfig
 from model.inference.cpu_kernels import make_decoder
 from model.inference.generate import draw
@@ -19,7 +20,10 @@ from model.inference.scoring import rewards
 from model.network.huggingface import load_reward_model, load_transformer
 from model.network.transformer import RewardModel
 from model.rl import grpo as rl
+from model.rl import online, trainer
+from model.rl.completions import CompletionModel, Completions, completion_logprobs, pad_completions
 from model.rl.config import RLConfig, RLRun
+from model.rl.means import Means
 from model.rl.prompts import Prompt, read_prompts, split_prompts
 from model.rl.rewards import RewardFunction, Rewards
 from model.rl.rollouts import Rollouts, add_rollouts, calibrate, roll_out
@@ -28,7 +32,7 @@ from model.training.checkpoints import complete_checkpoints
 from tasks.artifacts import manifest as artifacts
 from tasks.artifacts.manifest import SFTModel, Tokenizer
 from tasks.artifacts.store import Store
-from tasks.conversations.sources import PromptsConfig, prompts
+from tasks.conversations.sources import PreferencesConfig, PromptsConfig, preferences, prompts
 from tasks.execution.runner import execute
 from tasks.posttrain.rlhf import RLHFConfig, rlhf
 from tests.support.tiny_models import finish, tiny_config, write_lines, write_model, write_tokenizer
@@ -120,7 +124,7 @@ def test_killed_run_resumes_with_the_same_results(folder: Path, monkeypatch: pyt
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(rl, "add_rollouts", die)
+        patch.setattr(trainer, "add_rollouts", die)
         train(killed)
     assert untimed(train(killed)) == untimed(undisturbed)
     weights, others = (load_file(folder / name / "model.safetensors") for name in ("undisturbed", "killed"))
@@ -159,8 +163,8 @@ def test_diverging_policy_fails_with_its_step_and_keeps_the_last_checkpoint(
         count(1),
     )
 
-    def diverge(trainer: rl.GRPOTrainer, *arguments: Any) -> None:
-        update(trainer, *arguments)
+    def diverge(trainer: rl.GRPOTrainer, *arguments: Any, **named: Any) -> None:
+        update(trainer, *arguments, **named)
         if next(numbers) == 3:
             torch.nn.init.constant_(trainer.model.model.norm.weight, weight)
 
@@ -170,7 +174,7 @@ def test_diverging_policy_fails_with_its_step_and_keeps_the_last_checkpoint(
     assert "step-00000002" in [path.name for path in complete_checkpoints(folder / "out" / "checkpoints")]
 
 
-@pytest.mark.parametrize("zero_stage", [0, 2])
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
 def test_microbatches_and_zero_stage_do_not_change_the_results(folder: Path, zero_stage: int) -> None:
     whole = train(make_run(folder, "whole", num_steps=2))
     parts = train(make_run(folder, "parts", num_steps=2, microbatch_sequences=1, zero_stage=zero_stage))
@@ -180,29 +184,24 @@ def test_microbatches_and_zero_stage_do_not_change_the_results(folder: Path, zer
 
 def test_old_logprobs_are_those_at_sampling_and_masked_to_the_completion(folder: Path) -> None:
     policy, encoder = load_transformer(folder / "sft"), ChatTokenizer.load(folder / "tokenizer.json")
-    config = make_run(folder).config
     texts = ["red", "what colour is the sky?", "yes no", "1"]
     prompts = [
         Prompt(text, encoder.render_prompt([{"role": "user", "content": text}]), None) for text in texts for _ in "ab"
     ]
-    config = config.model_copy(update={"completions_per_prompt": 2})
     drawn = draw(
         make_decoder(policy),
         [prompt.tokens for prompt in prompts],
         GenerateConfig(max_new_tokens=6),
         encoder.encode("e")[0],
     )
-    reward_function = RewardFunction(config, encoder, load_reward_model(folder / "reward_model"))
-    completions = [completion.tokens for completion in drawn]
-    rollouts = Rollouts(prompts, completions, reward_function(prompts, completions))
-    batch = rl.make_batch(rollouts, policy, policy, config)
+    batch = pad_completions([prompt.tokens for prompt in prompts], [completion.tokens for completion in drawn])
+    old_logprobs = completion_logprobs(policy, batch)
     for row, completion in enumerate(drawn):
         is_completion = batch.mask[row].bool()
         assert batch.tokens[row, 1:][is_completion].tolist() == completion.tokens
         torch.testing.assert_close(
-            batch.old_logprobs[row][is_completion], torch.tensor(completion.logprobs), atol=1e-5, rtol=0
+            old_logprobs[row][is_completion], torch.tensor(completion.logprobs), atol=1e-5, rtol=0
         )
-    assert batch.advantages.view(-1, 2).sum(-1).abs().max() < 1e-4
 
 
 def test_reward_is_the_weighted_sum_of_its_parts(folder: Path) -> None:
@@ -241,31 +240,63 @@ def test_nan_scores_of_the_reward_model_raise_nonfinite_error(folder: Path) -> N
 def test_policy_loss_clips_at_the_configured_bounds(
     ratio: float, advantage: float, loss: float, is_clipped: float
 ) -> None:
-    config, means = RLConfig(clip_low=0.1, clip_high=0.5, kl_coef=0.0, temperature=2.0), rl.Means()
-    logits = torch.tensor([[[0.4, -1.0, 0.3], [0.0, 0.0, 0.0]]])
-    tokens, mask = torch.tensor([[0, 2, 1]]), torch.tensor([[1.0, 0.0]])
-    now = (logits / 2.0).log_softmax(-1)[0, 0, 2]
-    old = torch.tensor([[now - math.log(ratio), float("nan")]])
-    batch = rl.Batch(tokens, mask, torch.tensor([advantage]), old, old)
-    assert rl.policy_loss(logits, batch, config, means).item() == pytest.approx(loss, abs=1e-5)
+    config, means = RLConfig(clip_low=0.1, clip_high=0.5, kl_coef=0.0), Means()
+    now, mask = torch.tensor([[-1.0, 3.0]]), torch.tensor([[1.0, 0.0]])
+    old = torch.tensor([[-1.0 - math.log(ratio), float("nan")]])
+    part = one_row(mask, advantage, old, old)
+    assert online.policy_loss(now, part, mask, config, 0.0, means).item() == pytest.approx(loss, abs=1e-5)
     assert means.sums["policy/clip_fraction"] == is_clipped
     assert means.counts["policy/clip_fraction"] == 1
 
 
+def one_row(mask: torch.Tensor, advantage: float, old: torch.Tensor, reference: torch.Tensor) -> online.Batch:
+    tokens, none = torch.tensor([[0, 2, 1]]), torch.zeros_like(mask)
+    return online.Batch(tokens, mask, mask, torch.tensor([[advantage]]), old, reference, torch.tensor([0]), none, none)
+
+
 @pytest.mark.parametrize("bad", [float("inf"), float("nan"), 1e38])
 def test_policy_loss_ignores_masked_places(bad: float) -> None:
-    logits = torch.tensor([[[0.4, -1.0, 0.3], [bad, 0.0, -bad]]], requires_grad=True)
-    batch = rl.Batch(
-        torch.tensor([[0, 2, 1]]),
-        torch.tensor([[1.0, 0.0]]),
-        torch.tensor([1.0]),
-        *torch.tensor([[[-1.0, bad]], [[-1.2, -bad]]]),
-    )
-    loss = rl.policy_loss(logits, batch, RLConfig(), rl.Means())
-    (gradient,) = torch.autograd.grad(loss, logits)
+    now = torch.tensor([[-1.0, bad]], requires_grad=True)
+    mask = torch.tensor([[1.0, 0.0]])
+    part = one_row(mask, 1.0, *torch.tensor([[[-1.0, bad]], [[-1.2, -bad]]]))
+    loss = online.policy_loss(now, part, mask, RLConfig(), 0.1, Means())
+    (gradient,) = torch.autograd.grad(loss, now)
     assert loss.isfinite()
     assert gradient.isfinite().all()
-    assert gradient[0, 1].abs().max() == 0
+    assert gradient[0, 1] == 0
+
+
+def test_dead_groups_have_no_part_in_the_loss(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the groups are dead: the update is that of the other half alone."""
+    mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    weights, terms = losses.token_weights(mask * torch.tensor([[0.0], [1.0]]), "dapo", 4)
+    assert weights.tolist() == [[0, 0], [1, 0]]
+    assert terms == 1
+    # No prompt has an answer and the reward model counts nothing: all groups are dead, and the policy must not move.
+    run = make_run(folder, num_steps=2, model_weight=0.0, verifiable_weight=0.0, unfinished_penalty=0.0)
+    lines = train(run)
+    assert [line["group/dead_fraction"] for line in lines] == [1.0, 1.0]
+    before, after = load_file(folder / "sft" / "model.safetensors"), load_file(folder / "out" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_completion_model_equals_the_softmax_over_all_logits(folder: Path) -> None:
+    policy = load_transformer(folder / "sft")
+    tokens = torch.randint(0, 300, (3, 9), generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[0, 0, 1, 1, 1, 0, 0, 0], [0, 1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 0, 0, 0, 0]]).float()
+    logits = policy(tokens)[:, :-1] / 0.7
+    logprobs, entropies = CompletionModel(policy, 0.7)(tokens, mask)
+    expected = losses.token_logprobs(logits, tokens[:, 1:]) * mask
+    torch.testing.assert_close(logprobs, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(entropies, losses.entropy(logits) * mask, atol=1e-5, rtol=0)
+    weights = torch.rand(mask.shape, generator=torch.Generator().manual_seed(2))
+    gradients = [
+        torch.autograd.grad((weights * values).sum(), policy.model.embed_tokens.weight)[0]
+        for values in (logprobs, expected)
+    ]
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+    # In parts, sorted by length, without the padding.
+    torch.testing.assert_close(completion_logprobs(policy, Completions(tokens, mask), 0.7, num_rows=2), logprobs)
 
 
 def test_calibrated_scores_of_the_sft_model_have_mean_0_and_deviation_1(folder: Path) -> None:
@@ -322,9 +353,10 @@ def test_stage_trains_in_its_own_process_group(folder: Path, store: Store) -> No
     write_model(store.folder("reward/j"), encoder.vocab_size, RewardModel)
     step = rlhf(
         finish(store, SFTModel, "sft/s"),
-        finish(store, artifacts.RewardModel, "reward/j"),
+        finish(store, artifacts.RewardModel, "reward/j", metrics={"pair_accuracy/all": 0.6, "pairs/all": 50.0}),
         finish(store, Tokenizer, "tokenizer/t"),
         prompts(PromptsConfig(prompts=str(folder / "prompts.jsonl")), world_seed=1),
+        preferences(PreferencesConfig(), world_seed=1),
         RLHFConfig(train=make_run(folder, num_steps=2, num_ranks=2, zero_stage=1).config),
     )
     manifest = execute(step, store)
@@ -332,6 +364,9 @@ def test_stage_trains_in_its_own_process_group(folder: Path, store: Store) -> No
     assert {"before/reward_mean", "validation/reward_mean", "reward/mean"} <= set(manifest.metrics)
     files = {file.path for file in manifest.files}
     assert {"model.safetensors", "config.json", "metrics.jsonl", "rollouts.jsonl", "run.json"} <= files
+    assert {"samples.jsonl", "diagnosis.jsonl", "training.svg"} <= files
+    # A third of the prompts has no answer and no kind: the reward model alone rewards them, and ranks 60% of all pairs.
+    assert manifest.metrics["unranked/all"] == 0.6
     load_transformer(store.folder(step.id))
 
 
@@ -344,6 +379,7 @@ def test_reward_model_of_another_vocabulary_raises_error(folder: Path, store: St
         finish(store, artifacts.RewardModel, "reward/j"),
         finish(store, Tokenizer, "tokenizer/t"),
         prompts(PromptsConfig(prompts=str(folder / "prompts.jsonl")), world_seed=1),
+        preferences(PreferencesConfig(), world_seed=1),
         RLHFConfig(),
     )
     with pytest.raises(ValueError, match="reward/j has a vocabulary of"):

@@ -22,11 +22,11 @@ def engine() -> Engine:
 
 def test_checkpoints_keep_the_newest(engine: Engine, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, num_kept=2)
-    assert checkpoints.load(engine) == 0
+    assert checkpoints.load({"": engine}) == 0
     for steps in (1, 2, 10):
-        checkpoints.save(engine, steps)
+        checkpoints.save({"": engine}, steps)
     assert [path.name for path in complete_checkpoints(tmp_path)] == ["step-00000002", "step-00000010"]
-    assert checkpoints.load(engine) == 10
+    assert checkpoints.load({"": engine}) == 10
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ def lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_checkpoint_of_a_run_that_lost_its_lease_is_not_written(engine: Engine, tmp_path: Path, lease: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints", num_kept=2)
-    checkpoints.save(engine, 1)
+    checkpoints.save({"": engine}, 1)
     lease.write_text(json.dumps({"token": "another"}))
     with pytest.raises(LeaseLost):
-        checkpoints.save(engine, 2)
+        checkpoints.save({"": engine}, 2)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
 
 
@@ -58,5 +58,5 @@ def test_checkpoint_of_a_run_that_loses_its_lease_while_it_writes_does_not_count
 
     monkeypatch.setattr(Engine, "save", slow)
     with pytest.raises(LeaseLost):
-        Checkpoints(tmp_path / "checkpoints", num_kept=2).save(engine, 1)
+        Checkpoints(tmp_path / "checkpoints", num_kept=2).save({"": engine}, 1)
     assert complete_checkpoints(tmp_path / "checkpoints") == []

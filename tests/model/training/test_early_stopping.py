@@ -83,7 +83,7 @@ def test_run_ends_after_its_patience_with_the_weights_of_the_best_validation(dat
     assert f'"{MEASURE}": {best[MEASURE]}' in summary
     # A run of exactly so many steps, at the same rates, has these weights.
     kept = EarlyStopping(tmp_path / "state" / "best", 3)
-    found = load_file(kept.file(best["step"]))
+    found = load_file(kept.files.file(best["step"]))
     assert all(torch.equal(found[name], weight) for name, weight in weights(run).items())
 
 

@@ -68,9 +68,12 @@ FIGURES: dict[str, Any] = {
     ],
     "chat": {"assistant": CHAT, "policy": {**CHAT, "heldout_wording_accuracy": 0.72}},
     "reward": {
-        "pair_accuracy/all": 0.843,
-        "pair_accuracy/false_unknown": 0.667,
+        "pairs_calibration_error": 0.031,
+        "pairs_length_correlation": -0.25,
+        "pair_accuracy/all": 0.85,
+        "pairs/all": 40.0,
         "pair_accuracy/<b>*bold*": 0.5,
+        "pairs/<b>*bold*": 10.0,
         "before/reward_mean": 2.26,
         "validation/reward_mean": 2.54,
         "before/completion_tokens_mean": 11.83,
@@ -98,7 +101,7 @@ def without(*names: str, **replaced: Any) -> dict[str, Any]:
         "| Documents kept | 1,200 of 2,000 (60.0%), 0.1 MB of text |",
         "| Base model on held-out text | 2.000 bits per byte |",
         "| Policy: accuracy, held-out wording | 72.0% (SFT model: 70.0%) |",
-        "| Reward model: accuracy on held-out pairs | 84.3% |",
+        "| Reward model: accuracy on held-out pairs | 85.0% |",
         "| RLHF: mean reward on held-out prompts | 2.26 before, 2.54 after |",
         "| Wall time of all stages | 59 s |",
         "| ingest | 2,000 | 1,500 | 75.0% | 0.2 MB | 0.1 MB | 37,500 | status 300, mime 200 |",
@@ -114,7 +117,8 @@ def without(*names: str, **replaced: Any) -> dict[str, Any]:
         "| False refusals, answerable questions | 5.0% | 5.0% |",
         "| Mean reply length (tokens) | 9.2 | 9.2 |",
         "| Completion length (tokens) | 11.83 | 12.09 |",
-        "Accuracy of the reward model on held-out pairs: 84.3%. By the fault of the rejected reply: \\<b\\>\\*bold\\* 50.0%, false unknown 66.7%.",
+        "It cannot distinguish good from bad in: \\<b\\>\\*bold\\* (50.0%). Expected calibration error 3.1%; correlation of the score with the length -0.25.",
+        "| all | 85.0% (70.9 to 92.9, n 40) |",
         r"> **Once \*upon\* a time** there was \# a \<b\>fox",
         "> **Who?** Ada. *(correct, heldout wording)*",
         "| all | 59 | 6.1 MB |",
@@ -130,7 +134,7 @@ def test_card_has_no_retired_words() -> None:
 
 def test_card_tables_are_well_formed() -> None:
     tables = re.findall(r"(?:^\|.*\n)+", render(FIGURES), re.MULTILINE)
-    assert len(tables) == 10
+    assert len(tables) == 11
     for found in tables:
         assert len({line.count(" | ") for line in found.splitlines()}) == 1, found
 
@@ -159,7 +163,6 @@ def test_card_leaves_out_rows_without_data() -> None:
     assert "bits per byte" not in card
     assert "Accuracy, " not in card
     assert "Mean reward" not in card
-    assert "Accuracy of the reward model on held-out pairs: 100.0%.\n" in card
 
 
 @pytest.mark.parametrize(

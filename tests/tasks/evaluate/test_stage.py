@@ -150,7 +150,7 @@ def test_evaluate_models_writes_the_figures_of_all_stages(
     assert figures["truth"]["redaction"] == {"pii": 2, "pii_redacted": 1, "traps": 1, "traps_kept": 1}
     assert [stage["documents_in"] for stage in figures["documents"]] == [8, 7, 5]
     assert manifest.metrics["validation/reward_mean"] == 0.75
-    assert {"pair_accuracy/all", "pair_accuracy/rude"} <= set(figures["reward"])
+    assert {"pair_accuracy/all", "pair_accuracy/fact/rude"} <= set(figures["reward"])
     for shown in (
         "| Base model on held-out text | 2.000 bits per byte |",
         "| Bigram model on held-out text | 2.500 bits per byte; the base model is 20.0% below |",

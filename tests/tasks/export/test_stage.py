@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from model.network.huggingface import load_transformer
 from model.tokenizer.chat import ROLES, SPECIAL_TOKENS, ChatTokenizer
 from model.tokenizer.template import chat_template
-from tasks.artifacts.manifest import Policy, Report, Tokenizer
+from tasks.artifacts.manifest import Policy, Report, SFTModel, Tokenizer
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.export.stage import ExportConfig, export, model_card
@@ -25,11 +25,14 @@ MESSAGES = [
 ]
 
 
-def write_report(store: Store, initial_model: str) -> None:
+def write_report(store: Store, initial_model: str, passed: bool = True) -> None:
     folder = store.folder("evaluate/r")
     folder.mkdir(parents=True)
     (folder / "report.md").write_text("# Report card\n\nIt is | fine.\n")
-    (folder / "report.json").write_text(json.dumps({"base": {"layout": "Qwen3", "initial_model": initial_model}}))
+    gate = {"passed": passed, "sentence": "It passes." if passed else "It does not pass: refusals fell."}
+    (folder / "report.json").write_text(
+        json.dumps({"base": {"layout": "Qwen3", "initial_model": initial_model}, "gate": gate})
+    )
 
 
 @pytest.fixture
@@ -40,6 +43,7 @@ def bundle(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_report(store, "")
     step = export(
         finish(store, Policy, "rlhf/p"),
+        finish(store, SFTModel, "sft/s"),
         finish(store, Tokenizer, "tokenizer/t"),
         finish(store, Report, "evaluate/r"),
         ExportConfig(name="tiny", max_new_tokens=7),
@@ -163,10 +167,10 @@ def test_card_holds_the_report_below_the_hubs_header(bundle: Path) -> None:
 
 def test_card_names_the_base_model_and_links_to_one_on_the_hub() -> None:
     known = {"layout": "Llama", "initial_model": "meta-llama/Llama-3.2-1B"}
-    card = model_card(ExportConfig(license="other"), known, "")
+    card = model_card(ExportConfig(license="other"), known, "", "")
     assert card.startswith("---\nlicense: other\nbase_model: meta-llama/Llama-3.2-1B\nlibrary_name")
     assert "from the base model meta-llama/Llama-3.2-1B by crawl2chat, in Llama's layout." in card
-    card = model_card(ExportConfig(), known | {"initial_model": "my_<b>model"}, "")
+    card = model_card(ExportConfig(), known | {"initial_model": "my_<b>model"}, "", "")
     assert "base_model:" not in card
     assert r"the base model my\_\<b\>model by" in card
 
@@ -177,6 +181,7 @@ def test_tokenizer_of_another_model_is_refused(store: Store) -> None:
     write_report(store, "")
     step = export(
         finish(store, Policy, "rlhf/p"),
+        finish(store, SFTModel, "sft/s"),
         finish(store, Tokenizer, "tokenizer/t"),
         finish(store, Report, "evaluate/r"),
         ExportConfig(),
@@ -194,3 +199,25 @@ def test_bundle_holds_the_files_that_engines_read(bundle: Path) -> None:
         "tokenizer.json",
         "README.md",
     }
+
+
+def test_bundle_holds_the_sft_model_where_the_policy_does_not_pass(store: Store) -> None:
+    encoder = write_tokenizer(store.folder("tokenizer/t"))
+    write_model(store.folder("rlhf/p"), encoder.vocab_size)
+    write_model(store.folder("sft/s"), encoder.vocab_size, seed=7)
+    write_report(store, "", passed=False)
+    step = export(
+        finish(store, Policy, "rlhf/p"),
+        finish(store, SFTModel, "sft/s"),
+        finish(store, Tokenizer, "tokenizer/t"),
+        finish(store, Report, "evaluate/r"),
+        ExportConfig(),
+    )
+    manifest = execute(step, store)
+    weights, of_policy, of_sft = (
+        (store.folder(name) / "model.safetensors").read_bytes() for name in (step.id, "rlhf/p", "sft/s")
+    )
+    assert weights == of_sft
+    assert weights != of_policy
+    assert manifest.metrics["gate/passed"] == 0.0
+    assert "It does not pass: refusals fell." in (store.folder(step.id) / "README.md").read_text()

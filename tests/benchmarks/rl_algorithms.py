@@ -1,0 +1,192 @@
+"""GRPO, PPO and DPO from one SFT model: what each does to the reward, to right answers and to refusals, at what KL.
+
+    python -m tests.benchmarks.rl_algorithms [RECIPE] [--seeds 1]
+
+Reads the latest SFT model, reward model, preference pairs, prompts and questions of a recipe that was run (default: tiny) and its settings of `rlhf`;
+trains a policy by each algorithm, into the store. Questions, right answers and refusals are those of the report card, whose truth no training sees. The
+reward-model score is that of greedy completions of the prompts that GRPO and PPO hold out, in standard deviations of the SFT model's; the KL is
+measured on completions sampled from the policy (k1, nats of a whole completion). A star marks what differs from the SFT model beyond chance (sign
+test over the questions or prompts on which they differ, p < 0.05).
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from flows.recipes import make_recipe
+from model import losses
+from model.config import GenerateConfig
+from model.network.huggingface import load_reward_model, load_transformer
+from model.network.transformer import Transformer
+from model.rl.completions import completion_logprobs, pad_completions
+from model.rl.prompts import Prompt, read_prompts, split_prompts
+from model.rl.rewards import RewardFunction
+from model.rl.rollouts import calibrate, roll_out
+from model.rl.watch import Change
+from model.tokenizer.chat import ChatTokenizer
+from tasks.artifacts.manifest import Preferences, Prompts, RewardModel, SFTModel, Tokenizer
+from tasks.artifacts.step import ExistingArtifact
+from tasks.artifacts.store import Store
+from tasks.conversations.readers import read_records
+from tasks.evaluate.knowledge import Answer, ask_chat_model, sample_questions
+from tasks.execution.runner import execute
+from tasks.posttrain.rlhf import RLHFConfig, rlhf
+from tasks.records.conversations import Question
+from tests.benchmarks.harness import machine, print_table, say
+
+ALGORITHMS = ("grpo", "ppo", "dpo")
+MAX_QUESTIONS, MAX_PROMPTS, LEVEL = 1200, 256, 0.05
+SFT = "SFT model"
+Figures = dict[str, list[float]]  # by row of the table: a value for each question or prompt
+
+
+def main() -> None:
+    """Train, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", nargs="?", default="tiny")
+    parser.add_argument("--seeds", type=int, default=1)
+    given = parser.parse_args()
+    store, config = Store.default(), make_recipe(given.recipe).rlhf
+    ids = inputs_of(store, given.recipe)
+    measure = Measure(store, ids, config)
+    found = {SFT: measure(store.folder(ids["sft"]))}
+    for algorithm in ALGORITHMS:
+        for seed in range(given.seeds):
+            folder = train(store, ids, config, algorithm, seed)
+            figures = measure(folder)
+            # Several seeds are more questions of one kind: each is compared with the SFT model's answer to it.
+            known = found.setdefault(algorithm.upper(), {name: [] for name in figures})
+            for name, values in figures.items():
+                known[name] += values
+    show(found, given.seeds)
+
+
+def inputs_of(store: Store, recipe: str) -> dict[str, str]:
+    """Artifact ids by stage. Raises UserError where the recipe was not run."""
+    ids = {stage: store.latest(recipe, stage) for stage in ("sft", "reward", "tokenizer", "rlhf", "evaluate")}
+    ids |= {stage: _input(store, ids[of], role) for stage, of, role in (
+        ("prompts", "rlhf", "prompts"), ("preferences", "reward", "preferences"), ("questions", "evaluate", "questions"),
+    )}  # fmt: skip
+    return ids
+
+
+def _input(store: Store, artifact_id: str, role: str) -> str:
+    manifest = store.find(artifact_id)
+    assert manifest, f"{artifact_id} is missing"
+    return manifest.inputs[role]
+
+
+def train(store: Store, ids: dict[str, str], config: RLHFConfig, algorithm: str, seed: int) -> Path:
+    """The folder of the policy that an algorithm trains."""
+    parts = {
+        "train": config.train.model_copy(update={"seed": seed}),
+        "dpo_train": config.dpo_train.model_copy(update={"seed": seed}),
+    }
+    settings = config.model_copy(update={"algorithm": algorithm, **parts})
+    step = rlhf(
+        ExistingArtifact.of(SFTModel, ids["sft"]),
+        ExistingArtifact.of(RewardModel, ids["reward"]),
+        ExistingArtifact.of(Tokenizer, ids["tokenizer"]),
+        ExistingArtifact.of(Prompts, ids["prompts"]),
+        ExistingArtifact.of(Preferences, ids["preferences"]),
+        settings,
+    )
+    say(f"{algorithm}, seed {seed}: {execute(step, store).id}")
+    return store.folder(step.id)
+
+
+class Measure:
+    """What the table shows of one model."""
+
+    def __init__(self, store: Store, ids: dict[str, str], config: RLHFConfig) -> None:
+        self.config = config.train
+        self.tokenizer = ChatTokenizer.load(store.folder(ids["tokenizer"]) / "tokenizer.json")
+        self.reference = load_transformer(store.folder(ids["sft"]))
+        paths = [str(path) for path in sorted(store.folder(ids["prompts"]).glob("*.jsonl")) if path.stem != "bad_lines"]
+        training, heldout = split_prompts(read_prompts(paths, self.tokenizer, self.config), self.config)
+        self.prompts: list[Prompt] = heldout[:MAX_PROMPTS]
+        reward_model = load_reward_model(store.folder(ids["reward"]))
+        self.rewards = calibrate(RewardFunction(self.config, self.tokenizer, reward_model), self.reference, training)
+        self.questions = sample_questions(
+            list(read_records(Question, store.folder(ids["questions"]) / "questions.jsonl")), MAX_QUESTIONS, seed=0
+        )
+
+    def __call__(self, folder: Path) -> Figures:
+        """The rows of the model in a folder."""
+        model = load_transformer(folder)
+        greedy = roll_out(model, self.rewards, self.prompts, seed=0, temperature=0.0)
+        return {
+            "reward-model score (standard deviations)": greedy.rewards.scores.tolist(),
+            **self.prompts_by_kind(greedy.rewards.is_right),
+            **self.answers(model),
+            "KL to the SFT model (nats per completion)": self.kl(model),
+            "tokens per completion": [float(len(done)) for done in greedy.completions],
+        }
+
+    def prompts_by_kind(self, is_right: torch.Tensor) -> Figures:
+        """Right answers to held-out prompts, by kind, where these have answers."""
+        rows: Figures = {}
+        for prompt, right in zip(self.prompts, is_right.tolist(), strict=True):
+            if prompt.answer is not None:
+                rows.setdefault(f"right, held-out prompts: {prompt.kind}", []).append(right)
+        return dict(sorted(rows.items()))
+
+    def answers(self, model: Transformer) -> Figures:
+        """Right answers and refusals by the truth of the sample web."""
+        config = GenerateConfig(max_new_tokens=48, temperature=0.0)
+        answers = ask_chat_model("", model, self.tokenizer, self.questions, config, 64, lambda _: None)
+        frequent = [answer for answer in answers if answer.is_frequent]
+        return {
+            "right, wording seen in training": picked(frequent, "seen_wording"),
+            "right, held-out wording": picked(frequent, "heldout_wording"),
+            "refusals of strangers": picked(answers, "unknown"),
+            "false refusals": [float(bool(answer.is_refusal)) for answer in frequent],
+        }
+
+    def kl(self, model: Transformer) -> list[float]:
+        """Summed log-ratios of completions that the model samples."""
+        sampled = roll_out(model, self.rewards, self.prompts, seed=1)
+        completions = pad_completions([prompt.tokens for prompt in self.prompts], sampled.completions)
+        now, before = (
+            completion_logprobs(one, completions, self.config.temperature) for one in (model, self.reference)
+        )
+        return losses.kl_estimate(now, before, "k1", completions.mask).sum(-1).tolist()  # type: ignore[no-any-return]
+
+
+def picked(answers: Sequence[Answer], split: str) -> list[float]:
+    """Whether each answer of a split is right."""
+    return [float(answer.is_correct) for answer in answers if answer.question.split == split]
+
+
+def show(found: dict[str, Figures], num_seeds: int) -> None:
+    """Print the table."""
+    rows = []
+    for name, before in found[SFT].items():
+        cells = [f"{mean(before):.3f}"]
+        for algorithm in ALGORITHMS:
+            after = found[algorithm.upper()][name]
+            is_compared = not name.startswith(("KL", "tokens"))
+            cells.append(f"{mean(after):.3f}{star(before * num_seeds, after) if is_compared else ''}")
+        rows.append((f"{name} [{len(before)}]", *cells))
+    note = f"In brackets the number of prompts or questions; {num_seeds} seed(s). * beyond chance. {machine()}."
+    print_table("GRPO, PPO and DPO from one SFT model", ("", SFT, *map(str.upper, ALGORITHMS)), rows, note)
+
+
+def star(before: Sequence[float], after: Sequence[float]) -> str:
+    """A mark where more values rose, or fell, than by chance."""
+    worse = sum(now < then for then, now in zip(before, after, strict=True))
+    better = sum(now > then for then, now in zip(before, after, strict=True))
+    change = Change("", worse, better)
+    return "*" if change.has_fallen(LEVEL / 2) or change.has_risen(LEVEL / 2) else ""
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / max(len(values), 1)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()
