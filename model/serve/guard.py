@@ -91,7 +91,7 @@ class Guard:
         if self.hosts is not None and hostname(host) not in self.hosts:
             raise ApiError(403, "the Host header names another server: use the address that `crawl2chat serve` prints")
         origin = headers.get("origin")
-        # A page without an origin of its own, such as a sandboxed frame, sends "null".
+        # A page without an origin, such as a sandboxed frame, sends "null".
         if origin is not None and (urlsplit_or_none(origin) != host.lower() or not host):
             raise ApiError(403, "requests from pages of other sites are not answered")
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not _is_open(scope):
