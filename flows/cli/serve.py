@@ -110,7 +110,7 @@ def _further_models(
 
 
 def _checkpoint(store: Store, artifact_id: str, tools: "Tools | None", settings: dict[str, int]) -> "ServedModel":
-    """The model of an artifact. Raises UserError where it is none that writes, such as a reward model."""
+    """The model of an artifact. Raises UserError where it cannot write, as a reward model."""
     from model.serve.served import ServedModel
 
     checkpoint = store.open(artifact_id, Checkpoint)

@@ -98,7 +98,7 @@ class Guard:
             raise ApiError(403, "requests from pages of other sites are not answered")
         if self.key is not None and not _is_open(scope):
             given = headers.get("authorization", "").removeprefix("Bearer ").strip()
-            # In constant time: the time of a plain comparison tells how many characters are right.
+            # In constant time: a plain comparison takes longer the more characters are right.
             if not hmac.compare_digest(given.encode("latin-1"), self.key):
                 raise ApiError(
                     401, "the API key is missing or wrong: send `Authorization: Bearer KEY`", code="invalid_api_key"
@@ -172,7 +172,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def hostname(host: str) -> str:
-    """The name in a Host header, without the port; "" where there is none."""
+    """The name in a Host header, without the port; "" where it is missing."""
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
