@@ -90,7 +90,7 @@ def serve(
 
 
 def _models(store: Store, recipe: str, tools: "Tools | None", settings: dict[str, int]) -> "list[ServedModel]":
-    """The models of a recipe that are finished. Raises UserError where none is."""
+    """The models of a recipe that are finished. Raises UserError where all are missing."""
     return [
         _checkpoint(store, store.latest(recipe, stage), tools, settings)
         for name, stage in STAGES.items()
@@ -110,7 +110,7 @@ def _further_models(
 
 
 def _checkpoint(store: Store, artifact_id: str, tools: "Tools | None", settings: dict[str, int]) -> "ServedModel":
-    """The model of an artifact. Raises UserError where it is none that writes, such as a reward model."""
+    """The model of an artifact. Raises UserError where it cannot write, as a reward model."""
     from model.serve.served import ServedModel
 
     checkpoint = store.open(artifact_id, Checkpoint)
@@ -139,7 +139,7 @@ def _has(store: Store, recipe: str, stage: str) -> bool:
 
 
 def _bundle(folder: Path, tools: "Tools | None", settings: dict[str, int]) -> "ServedModel":
-    """A model in the layout of `export`. Raises UserError where the folder is none."""
+    """A model in the layout of `export`. Raises UserError where the folder is no bundle."""
     from model.serve.served import ServedModel
 
     folder = folder.resolve()

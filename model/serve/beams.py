@@ -1,4 +1,4 @@
-"""Beam search next to the engine: in a thread with a cache of its own, one search at a time.
+"""Beam search next to the engine: in a separate thread with a separate cache, one search at a time.
 
 Reads a model's weights, which it shares with the engine; writes nothing.
 """

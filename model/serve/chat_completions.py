@@ -165,7 +165,7 @@ class ChatAnswer:
         talk = ToolConversation(tokenizer, self.prompt, tools, limits, min(self.max_tokens, MIN_TURN))
         while not talk.is_done:
             self.max_tokens = self.served.check_prompt(talk.tokens, self.max_tokens)
-            # A number of its own for each turn: with the same random numbers a turn would repeat the last one.
+            # Another number for each turn: with the same random numbers a turn would repeat the last one.
             job = self._job(list(talk.tokens), len(talk.reply.turns)) if talk.reply.turns else self.jobs[0]
             written = Written(tokenizer, job, self.body.stops, self.hidden_from)
             async with aclosing(follow(self.served.engine, [job], is_streamed=is_streamed)) as steps:

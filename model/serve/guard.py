@@ -91,14 +91,14 @@ class Guard:
         if self.hosts is not None and hostname(host) not in self.hosts:
             raise ApiError(403, "the Host header names another server: use the address that `crawl2chat serve` prints")
         origin = headers.get("origin")
-        # A page without an origin of its own, such as a sandboxed frame, sends "null".
+        # A page without an origin, such as a sandboxed frame, sends "null".
         if origin is not None and (urlsplit_or_none(origin) != host.lower() or not host):
             raise ApiError(403, "requests from pages of other sites are not answered")
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not _is_open(scope):
             raise ApiError(403, "requests from pages of other sites are not answered")
         if self.key is not None and not _is_open(scope):
             given = headers.get("authorization", "").removeprefix("Bearer ").strip()
-            # In constant time: the time of a plain comparison tells how many characters are right.
+            # In constant time: a plain comparison takes longer the more characters are right.
             if not hmac.compare_digest(given.encode("latin-1"), self.key):
                 raise ApiError(
                     401, "the API key is missing or wrong: send `Authorization: Bearer KEY`", code="invalid_api_key"
@@ -172,7 +172,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def hostname(host: str) -> str:
-    """The name in a Host header, without the port; "" where there is none."""
+    """The name in a Host header, without the port; "" where it is missing."""
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:

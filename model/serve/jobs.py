@@ -1,4 +1,4 @@
-"""A completion that the engine works on: its prompt, how it is sampled, and what has come of it so far.
+"""A completion that the engine works on: its prompt, how it is sampled, and its tokens so far.
 
 Reads and writes nothing. The engine's thread appends; the threads that wait for the result read `tokens` up to a length that they have seen, and
 `finish_reason`, which is set last.

@@ -8,7 +8,8 @@ Reads and writes the database, and asks the served models for answers. The page 
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -71,7 +72,7 @@ def _find(arena: Arena, number: int, who: str) -> Battle:
     return battle
 
 
-async def _answer(arena: Arena, battle: Battle, side: Side, model: ServedModel) -> AsyncIterator[str]:
+async def _answer(arena: Arena, battle: Battle, side: Side, model: ServedModel) -> AsyncGenerator[str]:
     """The answer of a side as server-sent events. A finished one is sent again as it was."""
     text = battle.texts[side]
     if text is not None:
@@ -79,9 +80,11 @@ async def _answer(arena: Arena, battle: Battle, side: Side, model: ServedModel) 
     else:
         pieces = []
         try:
-            async for piece in model.stream_reply(battle.messages, **battle.sampling):
-                pieces.append(piece)
-                yield _event({"text": piece})
+            # Closed when the person has left: the model stops writing.
+            async with aclosing(model.stream_reply(battle.messages, **battle.sampling)) as stream:
+                async for piece in stream:
+                    pieces.append(piece)
+                    yield _event({"text": piece})
         except ApiError as error:
             # The status is sent already.
             yield _event(error.body())

@@ -1,6 +1,6 @@
 """The file in which feedback is kept: one SQLite database, written by any number of processes at once.
 
-Reads and writes the file (with FILE-wal and FILE-shm while it is open); no network. Labels and votes are only ever added: triggers refuse to change
+Reads and writes the file (with FILE-wal and FILE-shm while it is open); no network. Labels, votes and what they refer to are only ever added: triggers refuse to change
 or delete one, also for whoever opens the file with another program. A correction is a further label.
 
 - Write-ahead logging (https://sqlite.org/wal.html): readers do not wait for writers, and writers wait for each other up to WAIT_SECONDS.
@@ -26,7 +26,7 @@ from model.errors import UserError
 FILE = "feedback.sqlite"
 APPLICATION_ID = 0x63326366  # "c2cf", in the file's header
 WAIT_SECONDS = 30.0
-APPEND_ONLY = ("guidelines", "labels", "votes")
+APPEND_ONLY = ("guidelines", "completions", "labels", "votes")
 TABLES = """
 CREATE TABLE IF NOT EXISTS guidelines (version TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS prompts (id INTEGER PRIMARY KEY, at TEXT NOT NULL, messages TEXT NOT NULL UNIQUE) STRICT;
@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS votes (
 """
 TRIGGER = """
 CREATE TRIGGER IF NOT EXISTS {table}_no_{action} BEFORE {action} ON {table}
-BEGIN SELECT RAISE(ABORT, '{table} are only added, never changed: add a correction'); END;
+BEGIN SELECT RAISE(ABORT, '{table} are only added, never changed: add a new one'); END;
 """
 
 

@@ -5,7 +5,7 @@ The protocols are structural: model/serve has these classes, with torch, and thi
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from fastapi import Request
@@ -34,7 +34,7 @@ class ServedModel(Protocol):
     async def reply(self, messages: Messages, *, seed: int | None = None, **sampling: Any) -> str:
         """The assistant's turn."""
 
-    def stream_reply(self, messages: Messages, *, seed: int | None = None, **sampling: Any) -> AsyncIterator[str]:
+    def stream_reply(self, messages: Messages, *, seed: int | None = None, **sampling: Any) -> AsyncGenerator[str]:
         """The assistant's turn, in pieces."""
 
 

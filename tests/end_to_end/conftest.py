@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.page_server import PageServer, served_page
-from tests.support.visitors import CHROMIUM, Visitor, visiting
+from tests.support.visitors import CHROMIUM, PATIENCE_MS, Visitor, visiting
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +18,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    playwright.expect.set_options(timeout=PATIENCE_MS)
     with playwright.sync_playwright() as driver:
         # Chromium's sandbox needs user namespaces, which root in a container has not. The pages are this project's.
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])

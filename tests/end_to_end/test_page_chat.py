@@ -2,11 +2,15 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.visitors import HOSTILE, NEEDS_CHROMIUM, PROMPT, Visitor, replies, say, wait_for_reply
+from model.tools.calculator import calculate
+from model.tools.registry import Tools
+from tests.support.page_server import EXAMPLE, served_page
+from tests.support.visitors import HOSTILE, NEEDS_CHROMIUM, PROMPT, Visitor, replies, say, visiting, wait_for_reply
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 pytestmark = NEEDS_CHROMIUM
@@ -135,8 +139,23 @@ def test_stream_that_fails_keeps_its_beginning(visit: Visitor, end: str, message
     playwright.expect(chat.get_by_role("button", name="Send", exact=True)).to_be_visible()
 
 
-def test_tool_calls_are_steps_with_their_results(visit: Visitor) -> None:
-    """The events are those of model/serve, which small random models do not produce."""
+def test_model_calls_a_tool_that_the_server_runs(browser: Any, tmp_path: Path) -> None:
+    """A model that has learned one conversation by heart, asked again, with the project's calculator."""
+    with (
+        served_page(tmp_path, taught=EXAMPLE, tools=Tools({"calculator": calculate})) as server,
+        visiting(browser, server.url) as visit,
+    ):
+        chat = visit.enter("Chat")
+        chat.get_by_role("combobox", name="Method").select_option("greedy")
+        say(chat, EXAMPLE[1]["content"])
+        text = wait_for_reply(chat, "policy")
+        assert re.search(r"Let me see\.\s+Used the tool calculator\s+asked\s+12\*7\s+result\s+84\s+It is 84\.", text)
+        with visit.page.expect_request("**/v1/chat/completions") as second:
+            say(chat, "and now?")
+        assert second.value.post_data_json["messages"] == [*EXAMPLE[1:], {"role": "user", "content": "and now?"}]
+
+
+def test_steps_with_hostile_text_and_errors_are_shown(visit: Visitor) -> None:
     steps = [
         {"name": "calculator", "arguments": "12*7", "result": "84", "is_error": False},
         {"name": "python", "arguments": HOSTILE, "result": "error: no", "is_error": True},

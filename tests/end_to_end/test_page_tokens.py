@@ -2,13 +2,12 @@
 
 import math
 import re
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
 from model.tokenizer.chat import ChatTokenizer
-from tests.support.page_server import PageServer
+from tests.support.page_server import EXAMPLE, PageServer
 from tests.support.visitors import HOSTILE, NEEDS_CHROMIUM, Visitor
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
@@ -55,13 +54,7 @@ def test_mask_of_a_conversation_is_that_of_training(visit: Visitor, served: Page
     room.get_by_label("A conversation").check()
     room.get_by_label("What is learned").check()
     tokenizer = ChatTokenizer.load(served.folder / "tokenizer.json")
-    messages: list[dict[str, Any]] = [
-        {"role": "system", "content": "Tools: calculator."},
-        {"role": "user", "content": "What is 12 times 7?"},
-        {"role": "assistant", "content": "Let me see.", "tool_calls": [{"name": "calculator", "arguments": "12*7"}]},
-        {"role": "tool", "content": "84"},
-        {"role": "assistant", "content": "It is 84."},
-    ]
+    messages = [dict(message) for message in EXAMPLE]  # the page begins with it
     for weight in (1, 0):
         messages[2]["weight"] = weight
         room.get_by_label("Learn turn 3").set_checked(bool(weight))

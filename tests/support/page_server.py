@@ -2,21 +2,35 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 import uvicorn
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy
 
+from model.network.huggingface import load_transformer, save_weights
 from model.serve.app import create_app
 from model.serve.served import Kind, ServedModel
+from model.tokenizer.chat import Messages
+from model.tools.registry import Tools
 from tasks.feedback.guidelines import Guidelines
 from tasks.feedback.routes import feedback_router
 from tests.support.tiny_models import TEXT, write_model, write_tokenizer
 
 KINDS: tuple[Kind, ...] = ("policy", "assistant", "base")
+
+EXAMPLE: list[dict[str, Any]] = [
+    {"role": "system", "content": "Tools: calculator."},
+    {"role": "user", "content": "What is 12 times 7?"},
+    {"role": "assistant", "content": "Let me see.", "tool_calls": [{"name": "calculator", "arguments": "12*7"}]},
+    {"role": "tool", "content": "84"},
+    {"role": "assistant", "content": "It is 84."},
+]
 
 
 @dataclass
@@ -33,15 +47,36 @@ def sharpen(weights: Path, factor: float = 8.0) -> None:
     save_file(tensors | {"model.norm.weight": tensors["model.norm.weight"] * factor}, weights, {"format": "pt"})
 
 
+def teach(folder: Path, tokens: Sequence[int], num_steps: int = 60, step_size: float = 0.01) -> None:
+    """Train a model until it repeats the tokens: sign descent with a falling step size, which needs no optimizer's state."""
+    model, ids = load_transformer(folder), torch.tensor([tokens])
+    parameters = dict(model.named_parameters())
+    for step in range(num_steps):
+        loss = cross_entropy(model(ids[:, :-1])[0].float(), ids[0, 1:])
+        gradients = torch.autograd.grad(loss, list(parameters.values()))
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters.values(), gradients, strict=True):
+                parameter.sub_(gradient.sign(), alpha=step_size * (1 - step / num_steps))
+    assert loss.item() < 0.1
+    save_weights(folder, model, {name: parameter.detach() for name, parameter in parameters.items()}, max_tokens=128)
+
+
 @contextmanager
-def served_page(folder: Path, *, api_key: str | None = None) -> Iterator[PageServer]:
-    """One random model under three names, another vocabulary to compare with, and the routes of people's feedback."""
+def served_page(
+    folder: Path, *, api_key: str | None = None, taught: Messages = (), tools: Tools | None = None
+) -> Iterator[PageServer]:
+    """One random model under three names, another vocabulary to compare with, and the routes of people's feedback.
+
+    `taught`: a conversation that the policy has learned by heart; `tools`: what the server runs for it.
+    """
     tokenizer = write_tokenizer(folder)
     other = write_tokenizer(folder / "other", TEXT + "another vocabulary of other words " * 20, vocab_size=360)
     for name in KINDS:
         write_model(folder / name, tokenizer.vocab_size)
         sharpen(folder / name / "model.safetensors")
-    served = [ServedModel(name, folder / name, folder / "tokenizer.json") for name in KINDS]
+    if taught:
+        teach(folder / "policy", tokenizer.render(taught).tokens)
+    served = [ServedModel(name, folder / name, folder / "tokenizer.json", tools=tools) for name in KINDS]
     app = create_app(
         served,
         api_key=api_key,

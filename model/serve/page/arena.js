@@ -93,7 +93,10 @@ class ArenaRoom {
     this.#update();
     try {
       const named = await this.api.post("/feedback/arena/votes", { who: nickname(), battle, winner });
-      for (const side of Object.keys(SIDES)) fill(this.sides[side].title, named[side].name, " ", h("small", {}, named[side].artifact));
+      for (const side of Object.keys(SIDES)) {
+        const { name, artifact } = named[side];
+        fill(this.sides[side].title, name, " ", artifact !== name && h("small", {}, artifact));
+      }
       this.status.textContent = `Your vote counts. Left was ${named.left.name}, right was ${named.right.name}.`;
       await this.refresh();
     } catch {

@@ -26,7 +26,7 @@ export function standings({ ratings, elo, names, num_votes: numVotes }) {
 function ratingsTable(ratings, names) {
   const head = ["", "Model", "Rating", "95% interval", "Votes"].map((text, column) => h("th", { scope: "col", class: column > 1 ? "number" : "" }, text));
   const rows = ratings.map(({ model, points, low, high, num_votes: votes }, number) =>
-    h("tr", {}, h("td", {}, `${number + 1}`), h("td", {}, names[model] ?? model, " ", h("small", {}, model)),
+    h("tr", {}, h("td", {}, `${number + 1}`), h("td", {}, names[model] ?? model, " ", (names[model] ?? model) !== model && h("small", {}, model)),
       [points.toFixed(0), low === null ? "after 10 votes" : `${low.toFixed(0)} to ${high.toFixed(0)}`, votes].map((value) => h("td", { class: "number" }, `${value}`))),
   );
   return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows)));

@@ -40,9 +40,9 @@ def test_vote_returns_the_names_and_is_counted(arena: Arena) -> None:
 
 
 def test_sides_and_pairs_are_random(arena: Arena) -> None:
-    pairs = Counter(tuple(start(arena, prompt=f"{n}").models.values()) for n in range(180))
+    pairs = Counter(tuple(start(arena, prompt=f"{n}").models.values()) for n in range(90))
     assert len(pairs) == 6
-    assert min(pairs.values()) > 12  # of 30
+    assert min(pairs.values()) > 4  # of 15
 
 
 @pytest.mark.parametrize("winner", ["left", "right", "tie", "both_bad"])

@@ -92,7 +92,15 @@ def test_correction_replaces_a_label_and_the_first_one_is_kept(book: LabelBook) 
     assert found.ranks == [3, 2, 1]
 
 
-@pytest.mark.parametrize("query", ["UPDATE labels SET ranks = '[9]'", "DELETE FROM labels", "DELETE FROM guidelines"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "UPDATE labels SET ranks = '[9]'",
+        "DELETE FROM labels",
+        "DELETE FROM guidelines",
+        "UPDATE completions SET text = ''",
+    ],
+)
 def test_labels_cannot_be_changed_by_any_program(book: LabelBook, query: str) -> None:
     fill(book)
     book.add_label(1, Label("ada", [1, 2, 3], False, False), RULES)

@@ -5,7 +5,7 @@ import json
 import random
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from starlette.testclient import TestClient
 
 from model.serve.app import create_app
 from model.serve.errors import ApiError
+from tasks.feedback import arena_routes
+from tasks.feedback.arena import Arena
 from tasks.feedback.database import FeedbackFile
 from tasks.feedback.guidelines import Guidelines
 from tasks.feedback.labels import LabelBook
@@ -48,11 +50,15 @@ class FakeModel:
         finally:
             self.num_running -= 1
 
-    async def stream_reply(self, messages: Sequence[Any], **sampling: Any) -> AsyncIterator[str]:
-        for number, piece in enumerate(("I ", "am ", "an answer.")):
-            if number == self.fails_after:
-                raise ApiError(429, "the queue is full")
-            yield piece
+    async def stream_reply(self, messages: Sequence[Any], **sampling: Any) -> AsyncGenerator[str]:
+        self.num_running += 1
+        try:
+            for number, piece in enumerate(("I ", "am ", "an answer.")):
+                if number == self.fails_after:
+                    raise ApiError(429, "the queue is full")
+                yield piece
+        finally:
+            self.num_running -= 1
 
 
 class FakeDrafter:
@@ -193,6 +199,23 @@ def test_side_that_fails_can_be_asked_again(client: TestClient, models: list[Fak
     assert events(answer.text)[-1] == "[DONE]"
     again = client.post(f"/feedback/arena/battles/{battle}/left", json=PERSON)
     assert events(again.text) == [{"text": "I am an answer."}, "[DONE]"]
+
+
+def test_reader_who_leaves_stops_the_model(tmp_path: Path, models: list[FakeModel]) -> None:
+    arena = Arena(FeedbackFile(tmp_path / "feedback.sqlite"))
+    battle = arena.start("ada", [{"role": "user", "content": "who?"}], ["policy/1", "assistant/1"], {})
+
+    async def leave() -> None:
+        answer = arena_routes._answer(arena, battle, "left", models[0])
+        assert "I " in await anext(answer)
+        assert models[0].num_running == 1
+        await answer.aclose()
+        assert models[0].num_running == 0
+
+    asyncio.run(leave())
+    found = arena.find(battle.id)
+    assert found is not None
+    assert found.texts["left"] is None
 
 
 def test_models_of_one_artifact_do_not_meet(client: TestClient, models: list[FakeModel]) -> None:

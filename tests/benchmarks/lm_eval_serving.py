@@ -1,0 +1,178 @@
+"""lm-eval's `local-completions` against `crawl2chat serve`, compared with its `hf` backend on the same bundle.
+
+    python -m tests.benchmarks.lm_eval_serving BUNDLE [PYTHON]
+
+BUNDLE: what the stage `export` makes. PYTHON: an interpreter with lm-eval[api]; without it one is made, which uses the torch and transformers of
+this environment. The tasks are local files made of the READMEs of this repository: which of four endings follows (accuracy by log-likelihood), the last word of a
+paragraph (greedy or not), the perplexity of paragraphs (rolling windows), and a greedy completion. The tokens, the log-probabilities and whether
+they are greedy all come from the server, so equal figures mean an equal model.
+"""
+
+import json
+import random
+import re
+import site
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.harness import ROOT, machine, peer, print_table, say
+from tests.benchmarks.serving_speed import server
+
+LM_EVAL = "lm-eval[api]==0.4.13"
+NUM_DOCUMENTS, NUM_CHOICES, MAX_TOKENS = 60, 4, 256
+TASKS: dict[str, dict[str, Any]] = {
+    "endings": {
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{context}}",
+        "doc_to_choice": "{{endings}}",
+        "doc_to_target": "{{label}}",
+        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+    },
+    "last_word": {
+        "output_type": "loglikelihood",
+        "doc_to_text": "{{context}}",
+        "doc_to_target": "{{word}}",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "perplexity"}, {"metric": "acc"}],
+    },
+    "paragraphs": {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [{"metric": "bits_per_byte"}, {"metric": "word_perplexity"}, {"metric": "byte_perplexity"}],
+    },
+    "completions": {
+        "output_type": "generate_until",
+        "doc_to_text": "{{context}}",
+        "doc_to_target": "{{word}}",
+        "generation_kwargs": {"until": ["\n", "."], "max_gen_toks": 16, "do_sample": False, "temperature": 0},
+        "metric_list": [{"metric": "exact_match"}],
+    },
+}
+
+
+def documents() -> list[dict[str, Any]]:
+    """A paragraph of the READMEs each, with what each task asks of it."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*/README.md"))]
+    paragraphs = [" ".join(part.split()) for text in texts for part in re.split(r"\n\n+", text)]
+    chosen = [part for part in paragraphs if re.match(r"[A-Z][^|$`]{80,}\.$", part)]
+    draws = random.Random(0)
+    halves = [_halves(part) for part in chosen]
+    found = []
+    for number, (first, second) in enumerate(halves[:NUM_DOCUMENTS]):
+        others = draws.sample([end for place, (_, end) in enumerate(halves) if place != number], NUM_CHOICES - 1)
+        label = draws.randrange(NUM_CHOICES)
+        endings = [*others[:label], second, *others[label:]]
+        context, _, word = chosen[number].rstrip(".").rpartition(" ")
+        found.append(
+            {"text": chosen[number], "context": context, "word": f" {word}", "endings": endings, "label": label}
+        )
+    return found
+
+
+def _halves(text: str) -> tuple[str, str]:
+    words = text[:600].split()
+    return " ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])
+
+
+def write_tasks(folder: Path) -> None:
+    lines = "".join(json.dumps(document) + "\n" for document in documents())
+    (folder / "documents.jsonl").write_text(lines, encoding="utf-8")
+    for name, task in TASKS.items():
+        data = {"data_files": {"test": str(folder / "documents.jsonl")}}
+        whole = {"task": name, "dataset_path": "json", "dataset_kwargs": data, "test_split": "test", **task}
+        (folder / f"{name}.yaml").write_text(json.dumps(whole), encoding="utf-8")  # JSON is YAML
+
+
+def evaluate(python: Path, folder: Path, model: str, arguments: dict[str, object]) -> dict[str, dict[str, float]]:
+    """Metrics of each task."""
+    out = folder / f"results-{model}"
+    command = [
+        python,
+        "-m",
+        "lm_eval",
+        "--model",
+        model,
+        "--tasks",
+        ",".join(TASKS),
+        "--include_path",
+        folder,
+        "--output_path",
+        out,
+    ]
+    command += ["--model_args", ",".join(f"{name}={value}" for name, value in arguments.items()), "--batch_size", "1"]
+    environment = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HOME": str(folder / "hf"),
+        "OMP_NUM_THREADS": "1",
+    }
+    subprocess.run(command, check=True, stdout=sys.stderr, env={"PATH": "/usr/bin:/bin", **environment})
+    [path] = out.rglob("results_*.json")
+    results: dict[str, dict[str, Any]] = json.loads(path.read_text())["results"]
+    return {
+        task: {name: value for name, value in found.items() if isinstance(value, float) and "stderr" not in name}
+        for task, found in results.items()
+    }
+
+
+def interpreter() -> Path:
+    """An environment with lm-eval on top of this one."""
+    python = peer("pip")
+    packages = next(python.parents[1].glob("lib/python*/site-packages"))
+    (packages / "ours.pth").write_text("\n".join(site.getsitepackages()))
+    subprocess.run([python, "-m", "pip", "install", "--quiet", LM_EVAL], check=True, stdout=sys.stderr)
+    return python
+
+
+def rows(bundle: Path, python: Path) -> Iterator[tuple[object, ...]]:
+    with tempfile.TemporaryDirectory() as name, server("--ours", str(bundle)) as (port, _):
+        folder = Path(name)
+        write_tasks(folder)
+        say("lm-eval with hf")
+        # One token less than the server reads: local-completions keeps one for the completion.
+        theirs = evaluate(
+            python,
+            folder,
+            "hf",
+            {"pretrained": bundle, "dtype": "float32", "max_length": MAX_TOKENS - 1, "device": "cpu"},
+        )
+        say("lm-eval with local-completions")
+        served = {
+            "model": "bundle",
+            "base_url": f"http://localhost:{port}/v1/completions",
+            "tokenizer_backend": "huggingface",
+            "tokenizer": bundle,
+            "max_length": MAX_TOKENS,
+            "num_concurrent": 4,
+        }
+        ours = evaluate(python, folder, "local-completions", served)
+    for task, metrics in theirs.items():
+        for metric, value in metrics.items():
+            mine = ours[task][metric]
+            yield (
+                task,
+                metric.partition(",")[0],
+                f"{value:.6f}",
+                f"{mine:.6f}",
+                "yes" if f"{value:.4f}" == f"{mine:.4f}" else "NO",
+            )
+
+
+def main() -> None:
+    bundle = Path(sys.argv[1]).resolve()
+    python = Path(sys.argv[2]) if len(sys.argv) > 2 else interpreter()
+    print_table(
+        f"lm-eval on a bundle: hf, and local-completions against crawl2chat serve, {NUM_DOCUMENTS} documents a task",
+        ["Task", "Metric", "hf", "local-completions", "Equal as lm-eval prints it"],
+        rows(bundle, python),
+        machine(),
+    )
+
+
+if __name__ == "__main__":
+    main()
