@@ -118,7 +118,7 @@ def _add_vocabulary(writer: "GGUFWriter", vocabulary: Vocabulary, tokenizer: Cha
 def tensors(weights: Mapping[str, Tensor], config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
     """Tensors by llama.cpp's names, as it computes with them."""
     for name, tensor in weights.items():
-        # A head that is tied to the embedding may be stored as well; llama.cpp takes the embedding where there is none.
+        # A head that is tied to the embedding may be stored as well; without one llama.cpp takes the embedding.
         if name == "lm_head.weight" and config.tie_embeddings:
             continue
         # Its llama pairs neighbouring channels in RoPE, as Meta's files do; its qwen3 the two halves, as the layout here does.

@@ -12,6 +12,7 @@ Letters in comments: T tokens, D width, H heads, J key and value heads, K head w
 
 import argparse
 import codecs
+import io
 import json
 import math
 import re
@@ -209,6 +210,7 @@ class Network:
         self.num_read = 0
         self.cache = np.zeros((self.num_layers, 2, self.J, max_tokens, self.K), np.float32)
 
+    @np.errstate(all="ignore")  # `choose` checks the logits
     def read(self, tokens: list[int]) -> Array:
         """Read T tokens after those that were read so far. Returns the logits [V] of the next one."""
         start, end = self.num_read, self.num_read + len(tokens)
@@ -277,10 +279,10 @@ def rotate(x: Array, cos: Array, sin: Array) -> Array:
 
 
 def choose(logits: Array, temperature: float, top_k: int, random: np.random.Generator) -> int:
-    """The likeliest token at temperature 0; else a random one of the top_k likeliest, by probability."""
+    """The likeliest token at temperature 0; otherwise a random one of the top_k likeliest, by probability."""
     if not np.isfinite(logits).all():
         raise ValueError("its weights give logits that are no numbers")
-    if temperature == 0:
+    if temperature < 1e-6:  # logits that are divided by less overflow
         return int(logits.argmax())
     if top_k:
         logits = np.where(logits < np.sort(logits)[-top_k:][0], -np.inf, logits)
@@ -291,6 +293,9 @@ def choose(logits: Array, temperature: float, top_k: int, random: np.random.Gene
 
 # What values of a wrong kind or size in the file give, wherever they are met.
 FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError, re.error)
+
+# Control characters, and those that change the direction of text.
+UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class Chat:
@@ -339,14 +344,15 @@ def main() -> None:
     options = parser.parse_args()
     if not 0 <= options.temperature < math.inf or options.top_k < 0 or options.seed < 0:
         parser.error("temperature, top-k and seed must not be negative")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack characters of a reply
     try:
         talk(Chat(options.model), options)
     except OSError as error:
         sys.exit(f"{options.model} cannot be read: {error.strerror}")
     except FAULTS as error:
-        sys.exit(
-            f"{options.model} is damaged or no such model ({type(error).__name__}: {str(error)[:200]}): fetch it again"
-        )
+        reason = visible(" ".join(str(error).split())[:200])  # it may quote the file
+        sys.exit(f"{options.model} is damaged or no such model ({type(error).__name__}: {reason}): fetch it again")
     except KeyboardInterrupt:
         print()
 
@@ -358,12 +364,17 @@ def talk(chat: Chat, options: argparse.Namespace) -> None:
         messages.append(("user", text))
         reply = ""
         for piece in chat.reply(messages, options.temperature, options.top_k, random):
-            print(piece, end="", flush=True)
+            print(visible(piece), end="", flush=True)
             reply += piece
         print()
         messages.append(("assistant", reply))
         if options.prompt:
             return
+
+
+def visible(text: str) -> str:
+    """The text with control characters as escapes: a model could else move the cursor, or write over other lines."""
+    return UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def ask() -> str:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tokenizers
+
 from model.config import FloatType, GGUFType
 from model.errors import UserError
 from model.files import replacing
@@ -28,7 +30,8 @@ NORMALIZERS = (None, {"type": "NFC"})  # that run.py has
 
 def run_metadata(shape: Mapping[str, Any], tokenizer: Path) -> dict[str, str]:
     """What run.py reads besides the weights. Raises UserError where the tokenizer is of a kind that run.py has not."""
-    fields = json.loads(tokenizer.read_text(encoding="utf-8"))
+    # Of the library and not of the file: older files write merges in another way.
+    fields = json.loads(tokenizers.Tokenizer.from_file(str(tokenizer)).to_str())
     pattern = pattern_of(fields)
     if not pattern or fields.get("normalizer") not in NORMALIZERS:
         raise UserError("the tokenizer.json splits words by more than one pattern, or has a normalizer that is not NFC")

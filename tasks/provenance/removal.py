@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tasks.artifacts.manifest import Documents, Report
-from tasks.evaluate.seeds import base_measures, chat_measures
+from tasks.evaluate.measures import base_measures, chat_measures, value_of
 from tasks.provenance import words
 from tasks.provenance.statements import names, statements
 from tasks.provenance.training_data import Occurrence, TrainingData
@@ -98,7 +98,7 @@ def compare_cards(before: Report, after: Report, seeds: Report | None) -> list[D
                 if (other := two.get(name, {}).get(model)) is not None:
                     runs = spread.get(section, {}).get(name, {}).get(model, [])
                     noise = NOISE * statistics.stdev(runs) if len(runs) > 1 else None
-                    found.append(Difference(name, model, value, other, noise))
+                    found.append(Difference(name, model, value_of(value), value_of(other), noise))
     return found
 
 

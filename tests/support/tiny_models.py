@@ -61,6 +61,7 @@ def finish(
     inputs: Mapping[str, str] | None = None,
     counts: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Step[A]:
     """Make an artifact of the files that lie in its folder."""
     stage, _, fingerprint = artifact_id.partition("/")
@@ -72,7 +73,7 @@ def finish(
         fingerprint=fingerprint,
         inputs=dict(inputs or {}),
         input_digests={role: made.digest for role, given in (inputs or {}).items() if (made := store.find(given))},
-        config={},
+        config=dict(config or {}),
         files=store.records(store.folder(artifact_id)),
         counts=dict(counts or {}),
         metrics=dict(metrics or {}),

@@ -265,3 +265,14 @@ def test_missing_file_and_wrong_options_are_refused(two_files: Path, tmp_path: P
 
 def test_special_tokens_are_those_of_the_format(two_files: Path) -> None:
     assert set(run.Chat(two_files / "model.safetensors").tokenizer.special) == set(SPECIAL_TOKENS)
+
+
+def test_control_characters_are_shown_and_not_sent_to_the_terminal() -> None:
+    assert run.visible("a\x1b[2Jb\u202e\tc\n") == "a\\x1b[2Jb\\u202e\tc\n"
+
+
+def test_tiny_temperature_is_greedy_and_logits_that_are_no_numbers_are_refused() -> None:
+    random = np.random.default_rng(0)
+    assert run.choose(np.array([1.0, 3.0, 2.0], np.float32), 1e-300, 0, random) == 1
+    with pytest.raises(ValueError, match="no numbers"):
+        run.choose(np.array([1.0, np.nan], np.float32), 1.0, 0, random)
