@@ -137,8 +137,9 @@ class PPOConfig(Config):
         "reward_model",
         description="What the critic starts from: the reward model, whose head gives the first values, or the SFT model with a new head.",
     )
-    critic_learning_rate: float = Field(
-        2e-4, gt=0.0, le=1.0, description="The critic's peak learning rate; its schedule is the policy's."
+    # A factor, so that a model which is fine-tuned at a fiftieth of the rate has such a critic too. InstructGPT's is 1.
+    critic_rate_factor: float = Field(
+        4.0, gt=0.0, le=1e4, description="The critic's learning rate as a multiple of the policy's, at every step."
     )
     # 1 and 0.95: InstructGPT (appendix C.4), and N+ implementation details of RLHF with PPO (Huang et al. 2024).
     discount: float = Field(1.0, ge=0.0, le=1.0, description="Gamma: the weight of a reward one token later.")

@@ -81,7 +81,8 @@ class PPOTrainer(OnlineTrainer):
         initialize(model, run.config.seed)
         load_weights(model, Path(run.reward_model if is_scored else run.initial_weights))
         scale = (self.reward_function.mean, self.reward_function.deviation) if is_scored else (0.0, 1.0)
-        optim_config = run.optim.model_copy(update={"learning_rate": run.ppo.critic_learning_rate})
+        rate = run.optim.learning_rate * run.ppo.critic_rate_factor
+        optim_config = run.optim.model_copy(update={"learning_rate": rate})
         is_resharded = self.checkpoints.is_resharded(run.config.num_ranks)
         return Engine(Critic(model, *scale), engine_config(optim_config, run.config), is_resharded=is_resharded)
 

@@ -67,12 +67,14 @@ class RLHFConfig(PromptsConfig):
     )
 
     @model_validator(mode="after")
-    def _groups_compete(self) -> "RLHFConfig":
+    def _algorithm_has_what_it_needs(self) -> "RLHFConfig":
         # Alone in its group a completion always has an advantage of 0.
         if self.algorithm == "grpo" and self.train.completions_per_prompt < 2:
             raise ValueError(
                 "completions_per_prompt=1 leaves GRPO nothing to compare a completion with: take at least 2, or algorithm=ppo"
             )
+        if self.algorithm == "ppo" and self.ppo.kl_target and not self.train.kl_coef:
+            raise ValueError("kl_coef=0 cannot be adapted to a kl_target: give it a first value, such as 0.02")
         return self
 
     def used(self) -> "RLHFConfig":
@@ -80,7 +82,7 @@ class RLHFConfig(PromptsConfig):
         others = {
             "grpo": ("ppo", "dpo", "dpo_train"),
             "ppo": ("dpo", "dpo_train"),
-            "dpo": ("train", "ppo"),
+            "dpo": ("train", "ppo", "gold_model"),
         }[self.algorithm]
         return self.model_copy(update={name: type(self).model_fields[name].default for name in others})
 

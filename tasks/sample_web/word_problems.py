@@ -17,7 +17,7 @@ from tasks.sample_web.sums import Sum, draw_sum
 from tasks.sample_web.tales import cast_tale
 
 KIND = "word problem"
-AT_ONCE_FRACTION = 0.55  # of the conversations, those that give the answer without the way to it
+AT_ONCE_FRACTION = 0.72  # of the conversations, those that give the answer without the way to it
 
 
 def compose_problems(kind: type[Record], num_problems: int, seed: int) -> Iterator[Record]:

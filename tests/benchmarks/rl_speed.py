@@ -157,7 +157,10 @@ def make_trainer(algorithm: str, folder: Path, output: Path) -> Any:
 
 def measure_trl(algorithm: str, folder: Path) -> Seconds:
     """CPU seconds of TRL's steps."""
-    python, environment = peer(*TRL), {**os.environ, "PYTHONPATH": "", "TRL_EXPERIMENTAL_SILENCE": "1"}
+    python = peer(*TRL)
+    # LOCAL_RANK: set by our engine in this process; accelerate would wait for other ranks.
+    environment = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "PYTHONPATH")}
+    environment["TRL_EXPERIMENTAL_SILENCE"] = "1"
     if algorithm == "ppo":
         older = python.parents[1] / "trl-1.12"
         if not older.exists():

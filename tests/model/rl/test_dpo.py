@@ -192,6 +192,11 @@ def test_grpo_with_one_completion_per_prompt_raises_error() -> None:
         RLHFConfig(train=RLConfig(completions_per_prompt=1, updates_per_step=1))
 
 
+def test_kl_target_without_a_coefficient_raises_error() -> None:
+    with pytest.raises(ValueError, match="kl_coef=0 cannot be adapted"):
+        RLHFConfig(algorithm="ppo", ppo=PPOConfig(kl_target=6.0), train=RLConfig(kl_coef=0.0))
+
+
 def test_pairs_of_which_none_fits_raise_user_error(folder: Path) -> None:
     with pytest.raises(ValueError, match="none of 48 pairs fits into sequence_tokens=4"):
         train(make_run(folder, sequence_tokens=4))

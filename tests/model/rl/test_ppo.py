@@ -46,7 +46,7 @@ def make_run(folder: Path, output: str = "out", ppo_settings: dict[str, Any] | N
     }
     return RLRun(
         config=RLConfig(**defaults | settings),
-        ppo=PPOConfig(**{"critic_learning_rate": 1e-2, "kl_target": 0.01, "kl_horizon": 20} | (ppo_settings or {})),
+        ppo=PPOConfig(**{"critic_rate_factor": 1.0, "kl_target": 0.01, "kl_horizon": 20} | (ppo_settings or {})),
         optim=OptimConfig(learning_rate=1e-2, weight_decay=0.0),
         model=tiny_config(ChatTokenizer.load(folder / "tokenizer.json").vocab_size),
         initial_weights=str(folder / "sft"),
