@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from tasks.provenance.spans import STOP_WORDS, WORD, Searchable
 from tasks.records.full_text import SENTENCE_END, FullTextIndex, IndexedText, Kind
 
-PRONOUNS = frozenset(["he", "she", "it", "they", "his", "her", "its", "their", "him", "them"])
+PRONOUNS = frozenset({"he", "she", "it", "they", "his", "her", "its", "their", "him", "them"})
 MAX_DOCUMENTS = 2_000
 MAX_NAMES = 4
 MAX_NAME_WORDS = 4
