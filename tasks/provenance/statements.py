@@ -1,8 +1,8 @@
 """Statements of a fact: the documents with a sentence that names what a question asks about, and the answer.
 
 Reads full-text indexes and the training data's word counts; writes nothing. A document states the fact where one sentence has the answer and
-a word of each name in the question, or has the answer and a pronoun after a sentence that has the names ("Ada moved. She lives in Orn."): the
-simplest rule that tells a list of several people apart. The relation itself is not compared: "born in Orn" counts for "lives in Orn" too.
+each name of the question (a part of it, once the whole stood before), or has the answer and a pronoun after a sentence that has the names
+("Ada moved. She lives in Orn."): the simplest rule that separates several people of one page. The relation itself is not compared: "born in Orn" counts for "lives in Orn" too.
 Kandpal et al. 2023 (https://arxiv.org/abs/2211.08411) count documents with both entities; a sentence is stricter.
 
 The names of a question are its capitalised words. A question may be typed in lower case: then neighbouring words that the training data has
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from tasks.provenance.spans import STOP_WORDS, WORD, Searchable
 from tasks.records.full_text import SENTENCE_END, FullTextIndex, IndexedText, Kind
 
-PRONOUNS = frozenset(["he", "she", "it", "they", "his", "her", "its", "their", "him", "them"])
+PRONOUNS = frozenset({"he", "she", "it", "they", "his", "her", "its", "their", "him", "them"})
 MAX_DOCUMENTS = 2_000
 MAX_NAMES = 4
 MAX_NAME_WORDS = 4
@@ -97,13 +97,19 @@ def _rarest(name: str) -> str:
 
 def stating(text: str, subjects: Sequence[str], answer: str) -> str:
     """The first sentence of a text that states the answer about all subjects; "" where none does."""
-    wanted = [set(name.lower().split()) for name in subjects]
+    full = [f" {' '.join(WORD.findall(name.lower()))} " for name in subjects]
     phrase = f" {' '.join(WORD.findall(answer.lower()))} "
+    is_known = [False] * len(full)  # whether the whole name stood before: a part of it is then enough
     is_open = False  # whether a pronoun stands for the subjects
     for sentence in SENTENCE_END.split(text):
         words = WORD.findall(sentence.lower())
-        is_named = all(name & set(words) for name in wanted)
-        is_open = is_named or (is_open and not PRONOUNS.isdisjoint(words))
-        if is_open and phrase in f" {' '.join(words)} ":
+        joined = f" {' '.join(words)} "
+        is_whole = [name in joined for name in full]
+        is_known = [known or whole for known, whole in zip(is_known, is_whole, strict=True)]
+        is_part = [
+            known and not set(name.split()).isdisjoint(words) for known, name in zip(is_known, full, strict=True)
+        ]
+        is_open = all(is_part) or (is_open and not PRONOUNS.isdisjoint(words))
+        if is_open and phrase in joined:
             return sentence.strip()
     return ""

@@ -9,7 +9,7 @@ of the pipeline, since nothing after a stage can make up for what it dropped:
     duplicate       they were dropped as duplicates of documents that do not state it
     refused         the base model knows it, and the chat model says that it does not know
     lost            the base model knows it, and the chat model says something else
-    rare            fewer documents state it than are needed, by the run's own curve of knowledge by mentions
+    rare            fewer documents state it than are needed, by the run's own curve of knowledge by mentions; or only held-out ones
     unlearned       enough documents state it, and the base model does not know it
 """
 
@@ -119,7 +119,8 @@ def diagnose(evidence: Evidence, question: Question, found: Found, asked: Asked)
     num_held_out = sum(is_validation(record.text, fraction) for record, _ in found.kept)
     num_kept = len(found.kept) - num_held_out
     dropped = [record for record, _ in found.dropped]
-    cause = decide(asked, num_kept, [record.reason for record in dropped], evidence.threshold)
+    reasons = [record.reason for record in dropped]
+    cause = decide(asked, num_kept, num_held_out, reasons, evidence.threshold)
     # What a filter drops comes back as often as it was dropped; more is needed where that is too rare.
     is_enough = cause in ("dropped", "duplicate") and num_kept + len(dropped) >= (evidence.threshold or 1)
     return Diagnosis(
@@ -139,11 +140,11 @@ def diagnose(evidence: Evidence, question: Question, found: Found, asked: Asked)
     )
 
 
-def decide(asked: Asked, num_kept: int, reasons: Sequence[str], threshold: int | None) -> Cause:
+def decide(asked: Asked, num_kept: int, num_held_out: int, reasons: Sequence[str], threshold: int | None) -> Cause:
     """The cause, by what the models said, how many documents state the answer, and why others were dropped."""
     if asked.is_right:
         return "answered"
-    if not num_kept:
+    if not num_kept and not num_held_out:
         if not reasons:
             return "never_crawled"
         # A copy of a dropped page says nothing about the page: the filter that dropped the page itself is the cause.

@@ -30,7 +30,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # with the arguments of the README's figu
     "learning": (),
     "causal_mentions": (),
     "generation_speed": (),
-    "provenance": ("1000000", "10000000", "100000000"),
+    "provenance": (),
     "linked_pages": (),
     "why_not": ("--carry-out",),
     "fuzz_archives": (),

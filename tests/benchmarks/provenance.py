@@ -1,9 +1,10 @@
 """Size, time and memory of the index of training data, and the time of a question, by the number of tokens.
 
-    python -m tests.benchmarks.provenance [TOKENS ...]
+    python -m tests.benchmarks.provenance [TOKENS[/ARRAYS] ...]
 
-Makes token shards of words drawn by their frequencies in the sample web's pages (Zipf's law holds there as elsewhere), with whole pages
-among them that the replies are taken from. A reply is some sentences of pages put together, 40 words; 200 are asked.
+Makes token shards of pages of the sample web, and of documents that are put together of runs of eight of their tokens, so that words and
+phrases have the frequencies of the pages. A reply is some sentences of pages put together, 40 words; 200 are asked. ARRAYS: at least so
+many suffix arrays, as more tokens would have. Times are CPU times of one process.
 """
 
 import random
@@ -18,6 +19,7 @@ from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
+import pyarrow as pa
 
 from model.data.token_stream import TokenStream
 from model.tokenizer.chat import ChatTokenizer
@@ -29,38 +31,33 @@ from tasks.provenance.token_text import TokenText, Vocabulary
 from tasks.records.full_text import SENTENCE_END
 from tasks.sample_web.articles import write_articles
 from tasks.sample_web.world import build_world
-from tasks.tokenizer.encode import TokenWriter, batches
 from tasks.tokenizer.train import TokenizerConfig, train
 from tests.benchmarks.harness import machine, print_table, say
 
-SIZES = (1_000_000, 10_000_000)
+SIZES = ("1000000", "10000000", "10000000/3")
 NUM_ARTICLES = 2_400
 NUM_REPLIES = 200
-DOCUMENT_WORDS = 300
+DOCUMENT_TOKENS, RUN_TOKENS, BATCH_TOKENS = 400, 8, 400_000
 VOCAB_SIZE = 3_072
 
 
 class Searched:
     """An index as `tasks.provenance.training_data.TrainingData` has it, without pages behind it."""
 
-    def __init__(self, folder: Path, num_tokens: int, texts: list[str]) -> None:
+    def __init__(self, folder: Path, num_tokens: int, num_arrays: int, texts: list[str]) -> None:
         tokenizer = ChatTokenizer.load(folder / "tokenizer.json")
         path = folder / f"{num_tokens}.arrow"
-        with TokenWriter(path, tokenizer, "") as writer:
-            made = 0
-            for batch in batches(documents(texts)):
-                made += writer.write(batch)
-                if made >= num_tokens:
-                    break
+        write_tokens(path, tokenizer, num_tokens, texts)
         stream, vocabulary = TokenStream([str(path)], tokenizer.vocab_size), Vocabulary(folder / "tokenizer.json")
         self.num_tokens = stream.num_tokens
-        start = time.perf_counter()
-        ranges = list(shards(stream, ProvenanceConfig().shard_tokens))
+        start = time.process_time()
+        shard_tokens = min(ProvenanceConfig().shard_tokens, -(-self.num_tokens // num_arrays) + DOCUMENT_TOKENS)
+        ranges = list(shards(stream, shard_tokens))
         self.num_words = sum(
             suffix_array.build(stream, vocabulary, *bounds, folder / f"{num_tokens}-{number}")
             for number, bounds in enumerate(ranges)
         )
-        self.build_seconds = time.perf_counter() - start
+        self.build_seconds = time.process_time() - start
         files = [*folder.glob(f"{num_tokens}-*.npy")]
         self.num_bytes = sum(file.stat().st_size for file in files)
         self.arrays = [
@@ -85,13 +82,21 @@ class Searched:
         return self.count(text)
 
 
-def documents(texts: list[str]) -> Iterator[str]:
-    """The texts, and then pages of their words without end."""
-    yield from texts
-    words = np.array(" ".join(texts).split())
+def write_tokens(path: Path, tokenizer: ChatTokenizer, num_tokens: int, texts: list[str]) -> None:
+    """A token shard of all texts, and then of documents that are put together of short runs of their tokens."""
+    pages = [[tokenizer.bos, *tokens] for tokens in tokenizer.encode_batch(texts)]
+    tokens = np.array([token for page in pages for token in page if token != tokenizer.bos], np.uint16)
     rng = np.random.default_rng(0)
-    while True:
-        yield " ".join(words[rng.integers(0, len(words), DOCUMENT_WORDS)])
+    schema = pa.schema([("tokens", pa.list_(pa.uint16()))], metadata={"vocab_size": str(tokenizer.vocab_size)})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(pa.record_batch([pa.array(pages, pa.list_(pa.uint16()))], schema=schema))
+        for _ in range(max(0, num_tokens - len(tokens)) // BATCH_TOKENS):
+            starts = rng.integers(0, len(tokens) - RUN_TOKENS, BATCH_TOKENS // RUN_TOKENS)
+            made = tokens[(starts[:, None] + np.arange(RUN_TOKENS)).ravel()]
+            made[::DOCUMENT_TOKENS] = tokenizer.bos
+            offsets = np.arange(0, len(made) + 1, DOCUMENT_TOKENS, dtype=np.int32)
+            column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(made))
+            writer.write_batch(pa.record_batch([column], schema=schema))
 
 
 def replies(texts: list[str]) -> Iterator[str]:
@@ -104,15 +109,16 @@ def replies(texts: list[str]) -> Iterator[str]:
 
 def main() -> None:
     """Print a row for each number of tokens."""
-    sizes = [int(argument) for argument in sys.argv[1:]] or SIZES
+    sizes = sys.argv[1:] or SIZES
     texts = ["\n".join(article.paragraphs) for article in write_articles(build_world(1), NUM_ARTICLES)]
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         train(iter(texts), TokenizerConfig(vocab_size=VOCAB_SIZE)).save(str(folder / "tokenizer.json"))
-        for num_tokens in sizes:
-            say(f"{num_tokens:,} tokens")
-            data = Searched(folder, num_tokens, texts)
+        for size in sizes:
+            num_tokens, _, num_arrays = size.partition("/")
+            say(f"{num_tokens} tokens")
+            data = Searched(folder, int(num_tokens), int(num_arrays or 1), texts)
             seconds = []
             for reply in islice(replies(texts), NUM_REPLIES):
                 # CPU time: one thread, and the pages of the index are in memory after a few replies.

@@ -58,7 +58,7 @@ from tests.benchmarks.harness import machine, print_table, say
 from tests.support.archives import PARAGRAPH, response
 
 NUM = 50  # facts of each cause
-NUM_ASKED = 56  # of those that fine-tuning was to make, which it does not always
+NUM_ASKED = 70  # of those that fine-tuning was to make, which it does not always
 CARRIED_OUT = 5  # of each
 OTHER_WORLD = 2
 MAX_RARE = 4
@@ -226,8 +226,8 @@ def main() -> None:
     rare = [fact for fact in world.facts if fact.is_heldout and fact.num_mentions <= MAX_RARE]
     known = [fact for fact in known_facts(store, run) if fact in asked]
     random.Random("known").shuffle(known)
-    half = len(known) // 2
-    write_lines(folder / "injected.jsonl", injected(world, known[:half], known[half:]))
+    lost, refused = known[:NUM_ASKED], known[NUM_ASKED : 2 * NUM_ASKED]
+    write_lines(folder / "injected.jsonl", injected(world, lost, refused))
     crawl = store.folder(run.of_stage("crawl").id) / "warc/*.warc.gz"  # type: ignore[union-attr]
     inputs = [str(crawl), str(folder / "made.warc.gz")]
     mixture = f"sft.conversations_mixture={json.dumps({str(folder / 'injected.jsonl'): INJECTED_WEIGHT})}"
@@ -251,8 +251,8 @@ def main() -> None:
         *(Case("dropped", question) for question in of_other[NUM : 2 * NUM]),
         *(Case("duplicate", question) for question in of_other[2 * NUM :]),
         *(Case("rare", asked[fact.id]) for fact in random.Random("rare").sample(rare, min(NUM, len(rare)))),
-        *(Case("lost", asked[fact]) for fact in known[:half][:NUM_ASKED]),
-        *(Case("refused", asked[fact]) for fact in known[half:][:NUM_ASKED]),
+        *(Case("lost", asked[fact]) for fact in lost),
+        *(Case("refused", asked[fact]) for fact in refused),
     ]
     found = taken(cases, diagnosed(evidence, cases))
     report(found)

@@ -70,7 +70,9 @@ def test_any_question_has_few_names(question: str) -> None:
     [
         ("Ada Brell lives in Orn.", True),
         ("Ada Brell came early. She lives in Orn.", True),
-        ("Ada lives in Orn.", True),
+        ("Ada lives in Orn.", False),  # any Ada
+        ("Eva Brell lives in Orn.", False),
+        ("Ada Brell came. There was rain. Ada lives in Orn.", True),
         ("Ada Brell came early. Ben lives in Orn.", False),
         ("Ada Brell lives in Ornstadt.", False),
         ("Ada Brell came. She sang. Then it rained all day. The house is in Orn.", False),
@@ -115,7 +117,11 @@ def test_statements_are_found_by_any_form_of_the_answer_once(tmp_path: Path) -> 
 def test_the_cause_is_decided_in_the_order_of_the_pipeline(
     asked: Asked, num_kept: int, reasons: list[str], cause: str
 ) -> None:
-    assert decide(asked, num_kept, reasons, threshold=20) == cause
+    assert decide(asked, num_kept, 0, reasons, threshold=20) == cause
+
+
+def test_what_only_held_out_documents_state_was_crawled() -> None:
+    assert decide(UNKNOWN, 0, 1, [], threshold=20) == "rare"
 
 
 def test_the_threshold_is_the_least_class_of_which_half_is_known() -> None:
