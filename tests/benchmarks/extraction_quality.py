@@ -93,7 +93,11 @@ def bare_resiliparse(html: str) -> str:
 
 
 def bare_justext(html: str) -> str:
-    return "\n".join(part.text for part in justext.justext(html, ENGLISH) if not part.is_boilerplate) if html.strip() else ""
+    return (
+        "\n".join(part.text for part in justext.justext(html, ENGLISH) if not part.is_boilerplate)
+        if html.strip()
+        else ""
+    )
 
 
 def ours(extractor: Extractor) -> Callable[[str], str]:

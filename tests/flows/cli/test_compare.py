@@ -62,7 +62,12 @@ def test_file_that_is_no_card_is_refused(tmp_path: Path, content: str, message: 
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [("tiny", "left no artifact"), ("nosuch", "no recipe"), ("evaluate/x", "no report card"), ("../../x", "no artifact")],
+    [
+        ("tiny", "left no artifact"),
+        ("nosuch", "no recipe"),
+        ("evaluate/x", "no report card"),
+        ("../../x", "no artifact"),
+    ],
 )
 def test_unknown_name_is_refused(filled: Store, source: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
