@@ -20,7 +20,7 @@ from flows.pipeline import dag
 from flows.recipes import Recipe, RecipeName, make_recipe, overlaid
 from flows.stage_run import Summary, run_name
 from model.errors import UserError
-from tasks.artifacts.manifest import Artifact, Report
+from tasks.artifacts.manifest import Artifact, Report, Tokenizer
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.evaluate.ablation import AblationConfig, Arm, ablation
@@ -80,36 +80,45 @@ def study(
         )
     if len(set(seeds)) < len(seeds) or not seeds:
         raise UserError(f"the seeds {', '.join(map(str, seeds))} are not all different: name each once")
+    arms = _arm_recipes(recipe, setting, values, tasks)
+    check_equal_tokens(arms, values)
+    shared = None if setting.startswith("tokenizer.") else dag(arms[0]).tokenizer
+    planned = [_plan_arm(arm, shared, seeds, tasks) for arm in arms]
+    config = AblationConfig(setting=setting, values=tuple(values), seeds=tuple(seeds))
+    report = ablation([reported for _, reported in planned], config)
+    return Study([plan for plan, _ in planned], (shared, arms[0]) if shared else None, report)
+
+
+def _arm_recipes(recipe: Recipe, setting: str, values: Sequence[str], tasks: Sequence[EvalTask]) -> list[Recipe]:
+    """The recipe of each arm, decontaminated against exactly the files that its models are scored by."""
     text = recipe_files.write(recipe, comments=False)
     made = [make_recipe("", settings=[f"{setting}={value}"], text=text) for value in values]
-    # Decontaminated against exactly the files that the models are scored by.
     eval_sets = [*recipe.dedup.eval_sets, *(task.path for task in tasks)]
-    arms = [
+    return [
         overlaid(arm, {"name": f"{recipe.name[:40]}-arm-{number}", "dedup": {"eval_sets": eval_sets}})
         for number, arm in enumerate(made)
     ]
-    check_equal_tokens(arms, values)
-    shared = None if setting.startswith("tokenizer.") else dag(arms[0]).tokenizer
-    files = task_files(tasks)
+
+
+def _plan_arm(
+    recipe: Recipe, shared: Step[Tokenizer] | None, seeds: Sequence[int], tasks: Sequence[EvalTask]
+) -> tuple[ArmPlan, Arm]:
+    """What runs for one arm, and what the report reads of it. `shared`: the tokenizer of all arms; None: each trains one."""
+    steps = dag(recipe)
+    tokenizer = shared or steps.tokenizer
+    tokens = tokenize(steps.dedup, tokenizer, recipe.tokenize)
+    runs = [
+        overlaid(recipe, {"name": f"{recipe.name}-seed-{seed}", "pretrain": {"train": {"seed": seed}}})
+        for seed in seeds
+    ]
+    initial, mixture = open_weights(recipe.pretrain.initial_model), more_tokens(recipe.pretrain.mixture)
+    bases = [pretrain(tokens, tokenizer, initial, mixture, run.pretrain) for run in runs]
     config = ScoresConfig(tasks=tuple(tasks), window_tokens=recipe.pretrain.train.sequence_tokens)
-    plans, reported = [], []
-    for arm in arms:
-        steps = dag(arm)
-        tokenizer = shared or steps.tokenizer
-        tokens = tokenize(steps.dedup, tokenizer, arm.tokenize)
-        runs = [
-            overlaid(arm, {"name": f"{arm.name}-seed-{seed}", "pretrain": {"train": {"seed": seed}}}) for seed in seeds
-        ]
-        initial, mixture = open_weights(arm.pretrain.initial_model), more_tokens(arm.pretrain.mixture)
-        bases = [pretrain(tokens, tokenizer, initial, mixture, run.pretrain) for run in runs]
-        scored = [scores(base, tokenizer, files, config) for base in bases]
-        data: list[Planned] = [(step, arm) for step in (steps.ingest, steps.filter, steps.dedup)]
-        own: list[Planned] = [] if shared else [(tokenizer, arm)]
-        trained: list[Planned] = [*own, (tokens, arm), *zip(bases, runs, strict=True)]
-        plans.append(ArmPlan(data, trained, scored))
-        reported.append(Arm(steps.ingest, steps.filter, steps.dedup, bases, scored))
-    report = ablation(reported, AblationConfig(setting=setting, values=tuple(values), seeds=tuple(seeds)))
-    return Study(plans, (shared, arms[0]) if shared else None, report)
+    scored = [scores(base, tokenizer, task_files(tasks), config) for base in bases]
+    data: list[Planned] = [(step, recipe) for step in (steps.ingest, steps.filter, steps.dedup)]
+    own: list[Planned] = [] if shared else [(tokenizer, recipe)]
+    training: list[Planned] = [*own, (tokens, recipe), *zip(bases, runs, strict=True)]
+    return ArmPlan(data, training, scored), Arm(steps.ingest, steps.filter, steps.dedup, bases, scored)
 
 
 def check_equal_tokens(arms: Sequence[Recipe], values: Sequence[str]) -> None:

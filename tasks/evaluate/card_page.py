@@ -9,6 +9,7 @@ from collections.abc import Callable
 from markupsafe import Markup
 
 from tasks.evaluate import report_card as card
+from tasks.evaluate.honesty import honesty_section
 from tasks.evaluate.pictures import (
     curve_pictures,
     funnel_picture,
@@ -24,10 +25,10 @@ PICTURES: dict[Build, Callable[[Figures], Markup]] = {
     card.documents_section: funnel_picture,
     card.attributes_section: histogram_pictures,
     card.facts_section: mentions_pictures,
-    card.honesty_section: honesty_pictures,
+    honesty_section: honesty_pictures,
 }
 # Long tables whose picture says most of it.
-FOLDED: frozenset[Build] = frozenset({card.dropped_section, card.attributes_section, card.honesty_section})
+FOLDED: frozenset[Build] = frozenset({card.dropped_section, card.attributes_section, honesty_section})
 
 
 def render_page(figures: Figures, title: str = "Report card") -> str:

@@ -72,7 +72,7 @@ def base_measures(figures: Figures) -> Measures:
 def chat_measures(figures: Figures) -> Measures:
     """Shares of the fine-tuned models, most important first."""
     # A card from before version 10 has the values alone.
-    chat = figures.get("chat_shares", figures["chat"])
+    chat: Figures = figures["chat_shares"] if "chat_shares" in figures else figures["chat"]
     honesty, sums = figures["honesty"], figures.get("sums") or {}
     kinds = honesty.get("kinds", {})
     measures: Measures = {

@@ -30,6 +30,7 @@ from tasks.evaluate import filter_truth
 from tasks.evaluate.knowledge import COMPLETED, FEW_SHOT, RANKED
 from tasks.evaluate.report_card import render
 from tasks.evaluate.stage import EvaluateConfig, evaluate
+from tasks.execution.reporter import Reporter, reporting
 from tasks.execution.runner import execute
 from tasks.records.conversations import Question
 from tasks.records.documents import Document, ShardWriter
@@ -136,8 +137,18 @@ def test_evaluate_models_writes_the_figures_of_all_stages(
     store: Store, inputs: dict[str, Any], config: EvaluateConfig
 ) -> None:
     step = evaluate(**inputs, questions=questions(config, world_seed=1), config=config)
-    manifest = execute(step, store)
+    pages: dict[str, str] = {}
+
+    class Pages(Reporter):
+        def markdown(self, stage: str, name: str, text: str, description: str) -> None:
+            pages[name] = text
+
+    with reporting(Pages()):
+        manifest = execute(step, store)
     report = store.open(step.id, Report)
+    assert f"[report.html]({(report.folder / 'report.html').as_uri()})" in pages["report"]
+    page = (report.folder / "report.html").read_text()
+    assert all(text in page for text in ("Lineage", "pretrain/b", "rlhf/p", "8 documents kept"))
     figures = json.loads((report.folder / "report.json").read_text())
     card = (report.folder / "report.md").read_text()
     families = figures["truth"]["families"]
