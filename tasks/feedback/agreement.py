@@ -47,7 +47,7 @@ def ordinal_alpha(units: Iterable[Sequence[float]]) -> float | None:
     kept = [unit for unit in units if len(unit) > 1]
     values = sorted({value for unit in kept for value in unit})
     if len(values) < 2:
-        return None  # without any difference, agreement cannot be told from chance
+        return None  # without any difference, agreement and chance are the same
     observed = _coincidences(kept, {value: place for place, value in enumerate(values)})
     totals = observed.sum(1)
     # What chance gives: values drawn without replacement from all that were given.

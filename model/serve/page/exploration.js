@@ -60,13 +60,13 @@ export class Exploration {
     const controller = (this.controller = new AbortController());
     this.#open(node);
     this.stopButton.hidden = false;
+    this.status.textContent = "writing…";
     try {
       const ids = [...this.prefix, ...node.tokens.map((token) => token.id)];
       for await (const { tokens, finish } of this.generate(ids, controller.signal)) {
         node.tokens.push(...tokens);
         node.finish = finish ?? node.finish;
-        if (this.node === node) this.run.append(tokens);
-        if (this.node === node) this.#report();
+        if (this.node === node) this.run.append(tokens); // the status waits for the end: it is read aloud
       }
     } catch (error) {
       if (!isAborted(error) && error.name !== "ApiError") throw error;
