@@ -104,7 +104,14 @@ def evaluate(python: Path, folder: Path, model: str, arguments: dict[str, object
         "--output_path",
         out,
     ]
-    command += ["--model_args", ",".join(f"{name}={value}" for name, value in arguments.items()), "--batch_size", "1"]
+    command += [
+        "--model_args",
+        ",".join(f"{name}={value}" for name, value in arguments.items()),
+        "--batch_size",
+        "1",
+        "--device",
+        "cpu",
+    ]
     environment = {
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
@@ -139,7 +146,7 @@ def rows(bundle: Path, python: Path) -> Iterator[tuple[object, ...]]:
             python,
             folder,
             "hf",
-            {"pretrained": bundle, "dtype": "float32", "max_length": MAX_TOKENS - 1, "device": "cpu"},
+            {"pretrained": bundle, "dtype": "float32", "max_length": MAX_TOKENS - 1},
         )
         say("lm-eval with local-completions")
         served = {
