@@ -22,9 +22,13 @@ def is_ranking(value: Any) -> bool:
 
 
 def ranking_preferences(value: Mapping[str, Any]) -> Values:
-    """Every better completion against every worse one."""
+    """Every better completion against every worse one. A blank one is never the better: nothing is to be learned from its text."""
     ranked = _ranked(value)
-    pairs = [(better, worse) for better, worse in itertools.permutations(ranked, 2) if better[0] < worse[0]]
+    pairs = [
+        (better, worse)
+        for better, worse in itertools.permutations(ranked, 2)
+        if better[0] < worse[0] and better[1].strip()
+    ]
     for (_, chosen), (_, rejected) in pairs:
         yield {"messages": value.get("messages"), "chosen": chosen, "rejected": rejected, "weight": 1 / len(pairs)}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.serve.errors import ApiError
@@ -93,6 +93,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(st.text('abö"\\\n', max_size=3), VALUES, max_size=2))
 def test_json_object_is_accepted(tokenizer: ChatTokenizer, vocabulary: Vocabulary, value: dict[str, Any]) -> None:
     deepest = json.dumps(value).replace("[", "{").count("{")
@@ -106,6 +107,7 @@ def test_json_object_is_accepted(tokenizer: ChatTokenizer, vocabulary: Vocabular
             assert accepts(grammar, tokenizer, text), text
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(max_size=12))
 def test_text_that_is_no_json_is_not_accepted(tokenizer: ChatTokenizer, vocabulary: Vocabulary, text: str) -> None:
     try:

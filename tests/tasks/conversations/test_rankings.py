@@ -103,6 +103,17 @@ def test_weighted_loss_is_the_mean_over_rankings(tmp_path: Path) -> None:
     torch.testing.assert_close(total / num_learned(batch), (nats[:6].mean() + nats[6]) / 2, rtol=1e-5, atol=1e-6)
 
 
+def test_blank_completion_is_never_the_better_one(tmp_path: Path) -> None:
+    """A model may say nothing, and a person may prefer that: the record is used without those pairs."""
+    texts = [{"text": " "}, {"text": "no"}, {"text": "wrong"}]
+    write_lines(tmp_path / "r.jsonl", [ranking([1, 2, 3], completions=texts), ranking([3, 1, 2], completions=texts)])
+    found = read_files(Preference, [tmp_path / "r.jsonl"])
+    assert found.num_bad == 0
+    assert [(pair.chosen, pair.rejected, pair.weight) for pair in found.records[:1]] == [("no", "wrong", 1.0)]
+    assert len(found.records) == 4
+    assert sum(pair.weight for pair in found.records) == pytest.approx(2)
+
+
 def test_prompts_can_be_taken_from_rankings(tmp_path: Path) -> None:
     write_lines(tmp_path / "r.jsonl", [ranking([1, 2])])
     [found] = read_files(Prompt, [tmp_path / "r.jsonl"]).records
