@@ -247,26 +247,29 @@ class Network:
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
     """x / rms(x) * weight."""
-    return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + np.float32(eps)) * weight
+    scaled: Array = x / np.sqrt(np.mean(x * x, -1, keepdims=True) + np.float32(eps)) * weight
+    return scaled
 
 
 def softmax(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Logits to probabilities. The largest is subtracted, so that no exponential overflows."""
     weights = np.exp(x - x.max(-1, keepdims=True))
-    return weights / weights.sum(-1, keepdims=True)
+    probabilities: npt.NDArray[Any] = weights / weights.sum(-1, keepdims=True)
+    return probabilities
 
 
 def rope_frequencies(K: int, config: Fields) -> Array:
     """Rotary positions (Su et al. 2021): how far each pair of channels turns from one token to the next, in radians."""
     scaling = config.get("rope_scaling")
-    radians = (1 / config["rope_theta"] ** (np.arange(0, K, 2, dtype=np.float32) / K)).astype(np.float32)
+    radians: Array = (1 / config["rope_theta"] ** (np.arange(0, K, 2, dtype=np.float32) / K)).astype(np.float32)
     if not scaling:
         return radians
     # Llama 3 slows the pairs that turn slowly, so that positions beyond its first training look like earlier ones.
     turns = scaling["original_max_position_embeddings"] * radians / (2 * math.pi)
     kept = (turns - scaling["low_freq_factor"]) / (scaling["high_freq_factor"] - scaling["low_freq_factor"])
     kept = np.clip(kept, 0, 1)
-    return ((1 - kept) * radians / scaling["factor"] + kept * radians).astype(np.float32)
+    radians = ((1 - kept) * radians / scaling["factor"] + kept * radians).astype(np.float32)
+    return radians
 
 
 def rotate(x: Array, cos: Array, sin: Array) -> Array:
