@@ -40,7 +40,15 @@ def main() -> None:
     parser.add_argument("--only", help="a word in the name of the files to take")
     given = parser.parse_args()
     rows = [figures(given.recipe, name) for name in FILES if not given.only or given.only in name]
-    headings = ("Preference file", "pairs", "held out", "reward model", "DPO", "DPO: log-ratio of chosen", "of rejected sides")
+    headings = (
+        "Preference file",
+        "pairs",
+        "held out",
+        "reward model",
+        "DPO",
+        "DPO: log-ratio of chosen",
+        "of rejected sides",
+    )
     note = f"Accuracy on held-out pairs with its standard error; log-ratios to the SFT model in nats. {machine()}."
     print_table("Reward models and DPO on real preference files", headings, rows, note)
 
