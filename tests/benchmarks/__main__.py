@@ -30,6 +30,9 @@ NAMES: dict[str, tuple[str, ...]] = {  # with the arguments of the README's figu
     "learning": (),
     "causal_mentions": (),
     "generation_speed": (),
+    "rl_speed": (),
+    "rl_algorithms": (),  # these two from a run of the recipe tiny
+    "preference_data": (),
     "fuzz_archives": (),
     "hostile_texts": (),
     "lease_races": (),
