@@ -256,7 +256,7 @@ def masked_moments(values: Tensor, mask: Tensor) -> Tensor:
 
 def whiten(values: Tensor, moments: Tensor, keeps_mean: bool = False) -> Tensor:
     """Values [...] with mean 0 and variance 1, by moments as `masked_moments` gives them. `keeps_mean`: only the variance changes."""
-    count, total, squares = moments.tolist()
+    count, total, squares = map(float, moments)
     mean = total / count
     # Over count - 1, as TRL has it; the floor serves a single value, and equal ones.
     variance = max(squares - count * mean * mean, 0.0) / max(count - 1, 1)

@@ -53,7 +53,17 @@ class Pairs(NamedTuple):
     weights: Tensor  # [B] float32: how much a pair counts
 
 
-Microbatch = Packed | Pairs
+class ReferencedPairs(NamedTuple):
+    """Preference pairs with what the reference policy finds of them: row 2 i is the chosen side of pair i, row 2 i + 1 the rejected one."""
+
+    tokens: Tensor  # [2 B, T] int64, padded on the right
+    mask: Tensor  # [2 B, T - 1] 1 where the next token belongs to the completion
+    reference_logprobs: Tensor  # [2 B] log p of the completion under the reference policy
+    lengths: Tensor  # [2 B] int64
+    weights: Tensor  # [B] float32: how much a pair counts
+
+
+Microbatch = Packed | Pairs | ReferencedPairs
 
 
 class Dataset(Protocol):

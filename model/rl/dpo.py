@@ -15,7 +15,6 @@ https://arxiv.org/abs/2410.08847): then it unlearns the chosen completions, too.
 
 import threading
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from model import losses
 from model.data.conversations import Pair, PreferencePairs
 from model.data.dataloader import batch_records
-from model.data.dataset import Dataset
+from model.data.dataset import Dataset, ReferencedPairs
 from model.data.packing import Indices
 from model.inference.scoring import continuation_logprobs
 from model.network.huggingface import load_transformer
@@ -35,16 +34,6 @@ from model.training.engine import Engine
 from model.training.loop import LossTrainer
 from model.training.metrics import Metrics
 from model.training.trainer import run_rank
-
-
-class ReferencedPairs(NamedTuple):
-    """Preference pairs with what the reference policy finds of them: row 2 i is the chosen side of pair i, row 2 i + 1 the rejected one."""
-
-    tokens: Tensor  # [2 B, T] int64, padded on the right
-    mask: Tensor  # [2 B, T - 1] 1 where the next token belongs to the completion
-    reference_logprobs: Tensor  # [2 B] log p of the completion under the reference policy
-    lengths: Tensor  # [2 B] int64
-    weights: Tensor  # [B] float32: how much a pair counts
 
 
 class ReferencedDataset:
@@ -123,8 +112,6 @@ class DPOTrainer(LossTrainer):
     """Minimises the loss of DPO over preference pairs."""
 
     run: DPORun
-    dataset: ReferencedDataset
-    validation: ReferencedDataset | None
 
     def start_engine(self) -> Engine:
         """The policy with its optimizer; the reference's log-probabilities are computed first."""

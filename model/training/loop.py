@@ -26,6 +26,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,8 +90,8 @@ class LossTrainer(Trainer):
             except BadStep as bad:
                 self.roll_back(bad)
 
-    def make_objective(self) -> torch.nn.Module:
-        """The objective around a model with fresh weights."""
+    def make_objective(self) -> Any:
+        """The objective around a model with fresh weights: a module that has it as `model`."""
         return make_objective(self.run, self.tokenizer)
 
     def start_engine(self) -> Engine:

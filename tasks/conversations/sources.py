@@ -34,12 +34,8 @@ from tasks.sample_web.word_problems import compose_problems
 from tasks.sample_web.world import World, build_world
 
 VERSION = 11  # 11: more worked sums, and more questions in lower case, keywords and misspelt
-# Of kinds that changed apart from the others. Preferences 12: more wrong answers. Prompts 12: the answer of a sum has both numbers
-VERSIONS: dict[type[Artifact], int] = {
-    Preferences: 12,
-    Prompts: 12,
-    Questions: 11,
-}
+# Of kinds that changed apart from the others. Prompts 12: the answer of a sum has both numbers
+VERSIONS: dict[type[Artifact], int] = {Prompts: 12, Questions: 11}
 WHERE = (
     "a path, glob or URL of JSON Lines or a JSON array, which may be gzip, in any format of tasks/conversations/formats, such as "
     "chats.jsonl or gsm8k_text:train.jsonl where the format is stated; or 'sample' to compose them."
@@ -97,7 +93,7 @@ class PreferencesConfig(_ReadConfig):
     preferences_mixture: dict[str, float] = runtime(
         {}, description="More sources of pairs, and how many pairs of each are taken for one of `preferences`."
     )
-    num_pairs: int = runtime(3000, ge=1, description="How many are composed where the source is 'sample'.")
+    num_pairs: int = runtime(12_000, ge=1, description="How many are composed where the source is 'sample'.")
     validation_fraction: float = runtime(0.1, ge=0.0, le=0.5, description="Pairs kept for validation.")
 
 

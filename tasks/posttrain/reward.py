@@ -30,8 +30,11 @@ VERSION = 5  # 5: measured by kind; more pairs
 class RewardConfig(PreferencesConfig):
     """The preference pairs, and how long the model is trained on them."""
 
-    # 80 steps of 8 pairs are less than an epoch of the sample's 2,700: InstructGPT's reward model overfits in the second (appendix C.2).
-    train: TrainConfig = Field(TrainConfig(num_steps=80, batch_tokens=4096, num_ranks=2), title="Training")
+    # 200 steps of 32 pairs are less than an epoch of the sample's 10,800: InstructGPT's reward model overfits in the second (appendix C.2).
+    # With 80 steps of 8, wrong facts were ranked right in 52% and wrong sums in 46%; so in 67% and 64%. At 1e-3 it was worse.
+    train: TrainConfig = Field(
+        TrainConfig(num_steps=200, batch_tokens=16_384, microbatch_sequences=32, num_ranks=2), title="Training"
+    )
     # A sixth of the rate of pretraining (OptimConfig): the layers are trained already, and only the head is new.
     optim: OptimConfig = Field(OptimConfig(learning_rate=5e-4), title="Optimizer")
 

@@ -370,12 +370,11 @@ def _add_fault(exchange: _Exchange, rng: random.Random) -> tuple[str, str]:
     if exchange.wrong:
         name = "confident" if exchange.kind == "unknown" else "wrong"
         draw = rng.random()
-        # A wrong answer is the worst fault and the hardest to see, so it is the most frequent. To claim not to know a fact is as frequent as
-        # to claim to know a stranger: with fewer of the one, a reward model preferred "I don't know" to right answers, and the policy
-        # refused what it knew.
-        if draw < 0.6:
+        # A wrong answer is the worst fault, so it is the most frequent. To claim not to know a fact is as frequent as to claim to know
+        # a stranger: with fewer of the one, a reward model preferred "I don't know" to right answers, and the policy refused what it knew.
+        if draw < 0.45:
             return name, exchange.wrong(rng)
-        if draw < 0.85 and "false_unknown" in faults:
+        if draw < 0.6 and "false_unknown" in faults:
             return "false_unknown", faults["false_unknown"]
     fault = rng.choice(list(faults))
     return fault, faults[fault]

@@ -33,6 +33,9 @@ NAMES: dict[str, tuple[str, ...]] = {  # with the arguments of the README's figu
     "provenance": (),
     "linked_pages": (),
     "why_not": ("--carry-out",),
+    "rl_speed": (),
+    "rl_algorithms": (),  # these two from a run of the recipe tiny
+    "preference_data": (),
     "fuzz_archives": (),
     "hostile_texts": (),
     "lease_races": (),

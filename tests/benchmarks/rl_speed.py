@@ -83,6 +83,8 @@ def write_inputs(folder: Path) -> None:
         (folder / name).mkdir()
         model = kind(config)
         initialize(model, seed=1)
+        if isinstance(model, RewardModel):  # otherwise all rewards are 0, and no group has an update
+            torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(2))
         weights = {part: parameter.detach() for part, parameter in model.named_parameters()}
         save_weights(folder / name, model, weights, max_tokens=512, token_ids=encoder.token_ids)
     prompts = [{"messages": pair["messages"][-1:], "text": pair["messages"][-1]["content"]} for pair in pairs]
