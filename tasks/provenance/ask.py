@@ -77,7 +77,7 @@ def ask_models(store: Store, run: Run, questions: Sequence[Question], sentences:
         return chat
     model = load_language_model(store.open(base.id, BaseModel))
     examples = list(islice(examples_of(store, run), MAX_EXAMPLES))
-    found = []
+    found: list[Asked] = []
     for start in range(0, len(questions), BATCH_QUESTIONS):
         group = slice(start, start + BATCH_QUESTIONS)
         found += with_base(model, tokenizer, questions[group], sentences[group], examples, chat[group])
