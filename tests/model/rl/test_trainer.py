@@ -169,7 +169,10 @@ def test_run_that_only_reports_a_fall_keeps_its_last_weights_and_says_so(
 
 def test_second_reward_model_scores_prompts_without_an_answer(folder: Path) -> None:
     lines = train(folder, num_steps=2, gold_model=str(folder / "second"))
-    assert 0 < lines[-1]["kind/small_talk/validation_gold_mean"] < 1
+    summary = json.loads((folder / "out" / "summary.json").read_text())
+    # In standard deviations from the SFT model's mean: about one half of its own completions are better.
+    assert 0.2 < summary["kind/small_talk/before_gold_mean"] < 0.8
+    assert 0 <= lines[-1]["kind/small_talk/validation_gold_mean"] <= 1
 
 
 @pytest.mark.parametrize(
