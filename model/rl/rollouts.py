@@ -65,7 +65,8 @@ def calibrate(reward_function: RewardFunction, reference: Transformer, prompts: 
     """The reward function with scores in standard deviations from the mean score of the SFT model's completions."""
     # From the reference and the seed, not from the policy: a resumed run gets the same scale.
     rollouts = roll_out(reference, reward_function, list(prompts[:CALIBRATION_PROMPTS]), reward_function.config.seed)
-    return reward_function.calibrated(rollouts.rewards.scores)
+    # Not the scores of the rewards: where the reward model has no weight, those are 0, and a scale is needed for gold scores.
+    return reward_function.calibrated(reward_function.model_scores(rollouts.prompts, rollouts.completions))
 
 
 def add_samples(path: Path, rollouts: Rollouts, gold: Sequence[float], tokenizer: ChatTokenizer, step: int) -> None:

@@ -159,5 +159,6 @@ def test_form_offers_the_artifacts_of_a_folder_and_asks_no_remote_store(store: S
     finish(store, Documents, "filter/abc")
     made = newest_artifacts(store.url)
     assert choices_of("filter", made) == {"documents": ["latest", "ingest/abc"]}
-    assert choices_of("pipeline", made) == choices_of("export", made) == {}
+    assert choices_of("export", made) == {"raw": ["latest", "ingest/abc"]}
+    assert choices_of("pipeline", made) == {}
     assert newest_artifacts("s3://a-bucket-that-is-not-there") == []

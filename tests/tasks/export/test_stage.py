@@ -186,13 +186,14 @@ def test_card_names_the_base_model_and_links_to_one_on_the_hub() -> None:
         input_digests={"base": "0123"}, config={}, files=[], counts={}, metrics={}, provenance={},
     )  # fmt: skip
     known = {"layout": "Llama", "initial_model": "meta-llama/Llama-3.2-1B"}
-    card = Card("m", "other", 1234, 128, {"Modelfile"}, {"base": known}, "", lineage, None)
+    figures = {"base": known, "gate": {"sentence": "The policy passes."}}
+    card = Card("m", "other", 1234, 128, {"Modelfile"}, figures, "", lineage, None)
     text = model_card(card)
     assert text.startswith("---\nlicense: other\nbase_model: meta-llama/Llama-3.2-1B\nlibrary_name")
     assert "from the base model meta-llama/Llama-3.2-1B by crawl2chat, in Llama's layout: 1,234 parameters" in text
     assert "| base | `pretrain/b` | `0123` |" in text
     assert "forge turns" in text
-    text = model_card(replace(card, figures={"base": known | {"initial_model": "my_<b>model"}}, files=set()))
+    text = model_card(replace(card, figures=figures | {"base": known | {"initial_model": "my_<b>model"}}, files=set()))
     assert "base_model:" not in text
     assert r"the base model my\_\<b\>model by" in text
     assert "forge turns" not in text
