@@ -17,8 +17,6 @@ from model.network.transformer import RewardModel
 from model.tokenizer.chat import ChatTokenizer
 
 NUM_BINS = 10
-MIN_ACCURACY = 0.8  # of pairs; a kind that is ranked worse is one that the model cannot rank
-MIN_PAIRS = 10  # of a kind; with fewer, chance decides
 
 
 class Ranking(NamedTuple):
@@ -62,17 +60,6 @@ def ranking_metrics(ranking: Ranking) -> dict[str, float]:
     for kind, (num_right, num) in accuracy_by_kind(ranking).items():
         metrics |= {f"pair_accuracy/{kind}": num_right / num, f"pairs/{kind}": float(num)}
     return metrics
-
-
-def unranked_kinds(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What a model cannot rank, by the metrics of its ranking: kinds and faults of at least MIN_PAIRS pairs, with the accuracy."""
-    return {
-        name.removeprefix("pair_accuracy/"): accuracy
-        for name, accuracy in metrics.items()
-        if name.startswith("pair_accuracy/")
-        and accuracy < MIN_ACCURACY
-        and metrics.get(f"pairs/{name.removeprefix('pair_accuracy/')}", 0) >= MIN_PAIRS
-    }
 
 
 def calibration_error(margins: Tensor) -> float:

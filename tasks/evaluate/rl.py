@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from model.files import read_lines
-from model.inference.ranking import unranked_kinds
+from model.inference.unranked_kinds import unranked_kinds
 from tasks.artifacts.manifest import Policy
 from tasks.markdown import Figures, name, one_line, percent, table
 from tasks.shares import shown, wilson_interval

@@ -83,7 +83,8 @@ def train_reward_model(ctx: StageContext, config: RewardConfig, inputs: RewardIn
 
 def measure(ctx: StageContext, inputs: RewardInputs) -> dict[str, float]:
     """The metrics of the finished model on the held-out pairs; reports what it cannot rank."""
-    from model.inference.ranking import rank_pairs, ranking_metrics, unranked_kinds
+    from model.inference.ranking import rank_pairs, ranking_metrics
+    from model.inference.unranked_kinds import unranked_kinds
     from model.network.huggingface import default_device, load_reward_model
 
     pairs = list(map(normal_form, read_records(Preference, inputs.preferences.folder / "validation.jsonl")))

@@ -166,7 +166,7 @@ def warn_of_unranked(
     ctx: StageContext, config: RLHFConfig, reward_model: RewardModel, prompts: Prompts
 ) -> dict[str, float]:
     """Log, once, the kinds of prompts that the reward model alone rewards and cannot rank. Returns them with its accuracy."""
-    from model.inference.ranking import unranked_kinds
+    from model.inference.unranked_kinds import unranked_kinds
 
     if not config.train.model_weight:
         return {}

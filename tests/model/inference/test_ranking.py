@@ -15,9 +15,9 @@ from model.inference.ranking import (
     length_correlation,
     rank_pairs,
     ranking_metrics,
-    unranked_kinds,
 )
 from model.inference.scoring import reply_tokens
+from model.inference.unranked_kinds import unranked_kinds
 from model.network.huggingface import load_reward_model
 from model.network.transformer import RewardModel
 from tests.support.tiny_models import write_model, write_tokenizer
