@@ -84,7 +84,9 @@ def test_module_uses_no_retired_word(path: Path) -> None:
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_readme_uses_no_retired_word(path: Path) -> None:
-    assert retired_phrases(path.read_text(encoding="utf-8")) == []
+    # A quoted line holds what a model wrote.
+    ours = re.sub(r"^>.*$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert retired_phrases(ours) == []
 
 
 def test_check_finds_retired_words() -> None:
