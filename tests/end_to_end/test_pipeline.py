@@ -86,7 +86,7 @@ def settings(*more: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Of every command here. A proxy that is dead, a long folder of temporary files and an ASCII terminal disturb none."""
+    """Of every command here. A proxy that is dead and a long folder of temporary files disturb none."""
     folder = tmp_path_factory.mktemp("pipeline")
     # A Unix socket's address has at most 108 bytes, which a socket in this folder exceeds.
     temporary = folder / ("temporary-" * 12)[: 120 - len(str(folder))].rstrip("-")
@@ -98,8 +98,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "COLUMNS": "160",
         **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9"),
         "TMPDIR": str(temporary),
-        "LC_ALL": "C",
-        "PYTHONIOENCODING": "ascii",
     }
 
 
@@ -168,6 +166,13 @@ def test_second_run_skips_every_stage(finished: str, environment: dict[str, str]
     imported = set(re.findall(r"^import time:.*\| +(\S+)$", printed, re.MULTILINE))
     assert "flows.recipes" in imported
     assert not imported & {"torch", "sqlalchemy", "prefect.server", "trafilatura"}
+
+
+@pytest.mark.parametrize("command", ["run tiny", "stages tiny", "show sft", "report tiny", "report tiny --brief"])
+def test_commands_print_to_an_ascii_terminal(finished: str, environment: dict[str, str], command: str) -> None:
+    ascii_only = {**environment, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    more = settings() if command != "show sft" and "report" not in command else []
+    assert crawl2chat(ascii_only, *command.split(), *more).isascii()
 
 
 def test_printed_recipe_is_up_to_date_at_once(finished: str, served: dict[str, str], tmp_path: Path) -> None:
