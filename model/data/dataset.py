@@ -59,7 +59,6 @@ class ReferencedPairs(NamedTuple):
     tokens: Tensor  # [2 B, T] int64, padded on the right
     mask: Tensor  # [2 B, T - 1] 1 where the next token belongs to the completion
     reference_logprobs: Tensor  # [2 B] log p of the completion under the reference policy
-    lengths: Tensor  # [2 B] int64
     weights: Tensor  # [B] float32: how much a pair counts
 
 

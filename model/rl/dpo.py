@@ -57,10 +57,7 @@ class ReferencedDataset:
         weights = torch.tensor([pair.weight for pair in pairs], dtype=torch.float32)
         prompts, completions = zip(*sides, strict=True)
         places = torch.from_numpy(np.searchsorted(self.used, indices))
-        lengths = torch.tensor([len(prompt) + len(done) for prompt, done in sides])
-        return ReferencedPairs(
-            *pad_completions(prompts, completions), self.logprobs[places].flatten(), lengths, weights
-        )
+        return ReferencedPairs(*pad_completions(prompts, completions), self.logprobs[places].flatten(), weights)
 
 
 class PreferenceObjective(nn.Module):

@@ -30,7 +30,8 @@ class GoldScorer(NamedTuple):
         prompts, completions = rollouts.prompts, rollouts.completions
         preferred = [float("nan")] * len(prompts)
         if self.second:
-            # Through a logistic function: the probability that it is better than a completion of the mean score (Bradley-Terry).
+            # A logistic function of the score in standard deviations: 1/2 for a completion of the SFT model's mean score. Reward models
+            # differ in their scale, and on Bradley-Terry's own one the scores of most are near 0 or 1.
             preferred = self.second.model_scores(prompts, completions).sigmoid().tolist()
         scores = [
             other if prompt.answer is None else float(self.is_right(prompt.answer, done))

@@ -1,7 +1,7 @@
 """The metrics of reinforcement learning: means over all rollouts of a step, and over those of each kind of prompt.
 
 Reads rollouts and log-probabilities, writes nothing. Means are kept as sums and counts, so that they are exact over microbatches and ranks. A reward
-may rise on average while one kind of prompt collapses, so every metric but the clipping is also kept as `kind/KIND/...`.
+may rise on average while one kind of prompt collapses, so those of completions are also kept as `kind/KIND/...`, and those of the critic and of clipping are not.
 """
 
 from collections import defaultdict

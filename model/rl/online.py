@@ -97,8 +97,10 @@ class OnlineTrainer(RLTrainer):
                     rows = torch.arange(number % every, len(batch.tokens), every, device=batch.mask.device)
                     self.update(batch.rows(rows), means, is_first=number == 0)
             # Before the trainer writes a checkpoint, which would otherwise hold NaN for good.
-            if not self.engine.has_finite_weights():
-                raise NonFiniteError("the updates made weights of the policy NaN or infinite")
+            # All are asked before one decides, since every rank must make the same calls.
+            are_finite = [engine.has_finite_weights() for engine in self.engines.values()]
+            if not all(are_finite):
+                raise NonFiniteError("the updates made weights of the policy or the critic NaN or infinite")
         except NonFiniteError as error:
             raise RuntimeError(
                 f"step {step + 1} failed ({error}): lower the learning rate {self.run.optim.learning_rate:g}"

@@ -22,6 +22,7 @@ critic/explained_fraction (1 minus the variance of returns minus values over tha
 critic/gradient_norm.
 """
 
+import math
 import threading
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from model.training.engine import Engine
 from model.training.metrics import Metrics
 from model.training.trainer import run_rank
 
+RATES = ("learning_rate", "muon_learning_rate")
 MAX_KL_ERROR = 0.2  # of the target: a larger error adapts the coefficient no further (Ziegler et al. 2019)
 
 
@@ -81,8 +83,8 @@ class PPOTrainer(OnlineTrainer):
         initialize(model, run.config.seed)
         load_weights(model, Path(run.reward_model if is_scored else run.initial_weights))
         scale = (self.reward_function.mean, self.reward_function.deviation) if is_scored else (0.0, 1.0)
-        rate = run.optim.learning_rate * run.ppo.critic_rate_factor
-        optim_config = run.optim.model_copy(update={"learning_rate": rate})
+        rates = {name: getattr(run.optim, name) * run.ppo.critic_rate_factor for name in RATES}
+        optim_config = run.optim.model_copy(update=rates)
         is_resharded = self.checkpoints.is_resharded(run.config.num_ranks)
         return Engine(Critic(model, *scale), engine_config(optim_config, run.config), is_resharded=is_resharded)
 
@@ -165,7 +167,8 @@ def next_kl_coef(kl_coef: float, kl_nats: float, num_rollouts: int, config: PPOC
     if not config.kl_target:
         return kl_coef
     error = min(max(kl_nats / config.kl_target - 1, -MAX_KL_ERROR), MAX_KL_ERROR)
-    return kl_coef * (1 + error * num_rollouts / config.kl_horizon)
+    # exp(x) instead of 1 + x, which is negative where a step has many rollouts: then the KL would be rewarded.
+    return kl_coef * math.exp(error * num_rollouts / config.kl_horizon)
 
 
 def train(run: RLRun, checkpoints: Path, stop: threading.Event) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from model.errors import UserError
 from model.files import read_lines
 from model.rl.config import RLConfig
+from model.rl.watch import ALL
 from model.tokenizer.chat import ChatTokenizer
 
 OTHER = "other"  # the kind of prompts that name none, and of the rarest kinds of a file that names many
@@ -48,8 +49,9 @@ def read_prompts(paths: Sequence[str], tokenizer: ChatTokenizer, config: RLConfi
 
 
 def kind_name(kind: str) -> str:
-    """A kind as a part of a metric's name: its letters and digits, at most 40."""
-    return re.sub(r"\W+", "_", kind).strip("_")[:40] or OTHER
+    """A kind as a part of a metric's name: its letters and digits, at most 40. "all" is the name of all prompts together."""
+    name = re.sub(r"\W+", "_", kind).strip("_")[:40]
+    return OTHER if name in ("", ALL) else name
 
 
 def with_few_kinds(prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -68,7 +70,8 @@ def split_prompts(prompts: Sequence[Prompt], config: RLConfig) -> tuple[list[Pro
     order = np.random.default_rng(config.seed).permutation(len(prompts))
     num_heldout = min(round(config.validation_fraction * len(prompts)), config.max_validation_prompts)
     heldout = [prompts[index] for index in order[:num_heldout]]
-    # By text: two files may hold the same prompt, and a copy on both sides would inflate the validation.
-    texts = {prompt.text for prompt in heldout}
-    rest = [prompts[index] for index in order[num_heldout:] if prompts[index].text not in texts]
+    # Two files may hold the same prompt, and a copy on both sides would inflate the validation. All turns count: many
+    # conversations end in "Why?".
+    known = {tuple(prompt.tokens) for prompt in heldout}
+    rest = [prompts[index] for index in order[num_heldout:] if tuple(prompts[index].tokens) not in known]
     return (rest, heldout) if rest else (list(prompts), [])

@@ -146,7 +146,8 @@ class Engine:
     @property
     def gradient_norm(self) -> float:
         """The L2 norm of the last step's gradient, before clipping."""
-        return float(self.deepspeed.get_global_grad_norm()) if self.has_zero else self._norm
+        # None before the first update: a first step may have nothing to learn from.
+        return float(self.deepspeed.get_global_grad_norm() or 0.0) if self.has_zero else self._norm
 
     def set_learning_rates(self, factor: float) -> None:
         """Give every parameter group `factor` of its peak learning rate."""

@@ -2,7 +2,7 @@
 
 Reads the SFTModel, which is also the frozen reference policy, and its Tokenizer; for GRPO and PPO the RewardModel and Prompts, for DPO the
 Preferences that a reward model is trained on. Writes a Policy, with `metrics.jsonl` (a line for each step) and, but for DPO, `rollouts.jsonl` (two
-completions of one prompt for each step).
+completions of one prompt for each step), `samples.jsonl`, `diagnosis.jsonl` and `training.svg` (tasks/posttrain/watching.py).
 
 - grpo (model/rl/grpo.py): group-relative advantages without a value model (GRPO, Shao et al. 2024, https://arxiv.org/abs/2402.03300), not divided by
   their deviation (Dr. GRPO, Liu et al. 2025, https://arxiv.org/abs/2503.20783), the asymmetric clip and the mean over tokens of DAPO (Yu et al.
@@ -75,6 +75,9 @@ class RLHFConfig(PromptsConfig):
             )
         if self.algorithm == "ppo" and self.ppo.kl_target and not self.train.kl_coef:
             raise ValueError("kl_coef=0 cannot be adapted to a kl_target: give it a first value, such as 0.02")
+        # Padded to its longest side, a batch of pairs has one of many shapes, and each would be compiled.
+        if self.algorithm == "dpo" and self.dpo_train.is_compiled:
+            raise ValueError("dpo_train.is_compiled is of no use, since DPO's batches have many shapes: turn it off")
         return self
 
     def used(self) -> "RLHFConfig":

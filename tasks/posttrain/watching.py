@@ -72,7 +72,7 @@ def newest_diagnosis(folder: Path) -> Mapping[str, Any]:
 
 
 def draw(lines: Sequence[Metrics], diagnosis: Mapping[str, Any]) -> "Figure":
-    """The panels of a run; a vertical line marks the step to which the rule has returned."""
+    """The panels of a run; a vertical line marks the step whose weights the rule prefers."""
     # Not pyplot, which keeps every figure in a global list.
     from matplotlib.figure import Figure
 

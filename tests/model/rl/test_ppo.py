@@ -1,7 +1,9 @@
 """PPO: the critic and the policy learn, it resumes after a kill with the same results, and its KL coefficient follows the target."""
 
 import json
+import math
 import threading
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +107,8 @@ def test_killed_run_resumes_with_the_same_results(folder: Path, monkeypatch: pyt
         patch.setattr(trainer, "add_rollouts", die)
         train(killed)
     assert untimed(train(killed)) == untimed(undisturbed)
-    assert len({line["policy/kl_coef"] for line in undisturbed}) == 4  # adapted at each step
+    coefficients = [line["policy/kl_coef"] for line in undisturbed]
+    assert len(coefficients) == 4 and all(one != other for one, other in pairwise(coefficients))  # adapted at each step
     weights, others = (load_file(folder / name / "model.safetensors") for name in ("undisturbed", "killed"))
     assert all(torch.equal(weights[name], others[name]) for name in weights)
 
@@ -128,11 +131,16 @@ def test_first_values_of_the_critic_are_the_normalised_scores(folder: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("kl", "expected"), [(6.0, 0.1), (60.0, 0.1 * 1.002), (6.6, 0.1 * 1.001), (0.0, 0.1 * 0.998), (-3.0, 0.1 * 0.998)]
+    ("kl", "expected"),
+    [(6.0, 0.1), (60.0, 0.1 * math.exp(0.002)), (6.6, 0.1 * math.exp(0.001)), (0.0, 0.1 * math.exp(-0.002))],
 )
 def test_kl_coefficient_moves_towards_the_target(kl: float, expected: float) -> None:
     config = PPOConfig(kl_target=6.0, kl_horizon=10000)
     assert next_kl_coef(0.1, kl, 100, config) == pytest.approx(expected)
+
+
+def test_kl_coefficient_stays_positive_with_many_rollouts_a_step() -> None:
+    assert next_kl_coef(0.02, 1.0, 640, PPOConfig(kl_target=6.0, kl_horizon=100)) > 0
 
 
 def test_fixed_kl_coefficient_stays() -> None:
