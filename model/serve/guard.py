@@ -22,7 +22,8 @@ from model.serve.errors import ApiError
 logger = logging.getLogger("crawl2chat")
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-STRING, BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL), re.compile(rb"[][{}]")
+# The last mark may be missing: a string without an end would be searched again from each of its marks, in quadratic time.
+STRING, BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL), re.compile(rb"[][{}]")
 OPEN_PATHS = ("/health", "/page/")  # without the key: the page has to load before it can ask for one
 SECURITY_HEADERS = {
     # The page's own files and nothing else: text of a model that became markup could neither run nor load anything.
