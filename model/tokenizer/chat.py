@@ -251,7 +251,8 @@ def tool_calls(message: Mapping[str, Any]) -> list[ToolCall]:
 
 def _tool_call(call: Any) -> ToolCall:
     function = call.get("function", call) if isinstance(call, Mapping) else {}
-    name, arguments = function.get("name"), function.get("arguments")
+    fields = function if isinstance(function, Mapping) else {}
+    name, arguments = fields.get("name"), fields.get("arguments")
     if not (isinstance(name, str) and name) or arguments is None:
         raise UserError(f"tool call {str(call)[:80]!r} has no name and arguments: give both")
     # transformers has them as an object, OpenAI as a string.
