@@ -84,7 +84,7 @@ def serve(
         port=port,
         api_key=api_key or None,
         routers=feedback_routers(store, recipe, labels, guidelines),
-        vocabularies=dict(map(_vocabulary, vocabulary)),
+        vocabularies=_vocabularies(vocabulary),
         announce=say,
     )
 
@@ -150,6 +150,17 @@ def _bundle(folder: Path, tools: "Tools | None", settings: dict[str, int]) -> "S
     return ServedModel("bundle", folder, folder / "tokenizer.json", lineage=name, tools=tools, **settings)
 
 
+def _vocabularies(paths: list[str]) -> "dict[str, ChatTokenizer]":
+    """Vocabularies to compare with, by name. Raises UserError where two have one name."""
+    found: dict[str, ChatTokenizer] = {}
+    for path in paths:
+        name, tokenizer = _vocabulary(path)
+        if name in found:
+            raise UserError(f"two vocabularies are called {name!r}, the second is {path}: rename its folder or file")
+        found[name] = tokenizer
+    return found
+
+
 def _vocabulary(path: str) -> "tuple[str, ChatTokenizer]":
     """A vocabulary to compare with, by its short name."""
     from model.tokenizer.chat import ChatTokenizer
@@ -159,4 +170,6 @@ def _vocabulary(path: str) -> "tuple[str, ChatTokenizer]":
     files = [file for name in FILES if (file := place / name).is_file()] if place.is_dir() else [place]
     if not files or not files[0].is_file():
         raise UserError(f"there is no vocabulary at {path}: give a tokenizer.json, GPT-2's folder or a file *.tiktoken")
-    return short_name(path), ChatTokenizer(load(files))
+    # All files of Hugging Face have one name: their folders tell them apart.
+    named = place.resolve().parent if place.name == "tokenizer.json" else place
+    return short_name(str(named)), ChatTokenizer(load(files))

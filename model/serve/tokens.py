@@ -28,7 +28,7 @@ async def tokenize(body: TokenizeBody, request: Request) -> dict[str, Any]:
     served = find_model(request, body.model)
     tokenizer, max_tokens = served.tokenizer, served.max_tokens
     if body.vocabulary:
-        tokenizer = vocabulary(request.app.state.vocabularies, body.vocabulary)
+        tokenizer = vocabulary(known_vocabularies(request), body.vocabulary)
     if (body.prompt is None) == (body.messages is None):
         raise ApiError(400, "give either prompt or messages", "prompt")
     # A megabyte of text takes a tenth of a second, which the other requests should not wait for.
@@ -89,9 +89,14 @@ async def tokenizer_info(request: Request, model: str = "") -> dict[str, Any]:
 @router.get("/vocabularies")
 async def vocabularies(request: Request) -> dict[str, Any]:
     """The vocabularies that /tokenize can compare: of the models, and of files that the server was started with."""
-    models = request.app.state.models.values()
-    found = {f"own:{served.id}": served.tokenizer for served in models} | dict(request.app.state.vocabularies)
+    found = known_vocabularies(request)
     return {"data": [{"name": name, "vocab_size": tokenizer.vocab_size} for name, tokenizer in found.items()]}
+
+
+def known_vocabularies(request: Request) -> dict[str, ChatTokenizer]:
+    """The vocabularies of the models and of the files, by name."""
+    models = request.app.state.models.values()
+    return {f"own:{served.id}": served.tokenizer for served in models} | dict(request.app.state.vocabularies)
 
 
 def vocabulary(known: Mapping[str, ChatTokenizer], name: str) -> ChatTokenizer:
