@@ -23,7 +23,13 @@ KNOWN = {
 }  # fmt: skip
 # These describe, and limit nothing.
 DESCRIPTIONS = {"title", "description", "default", "examples", "$schema", "$id", "$comment", "format", "strict"}
-TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "object": dict, "array": list, "string": str, "number": (int, float), "integer": int, "boolean": bool, "null": type(None),
+}  # fmt: skip
+# Keywords that say all of a value, and what may stand next to them.
+HEADS = ("$ref", "const", "enum", "anyOf", "oneOf")
+WITH_ALL = {"$defs", "definitions"}
+WITH_VALUES = {"const", "enum", "type"} | WITH_ALL
 
 
 def _byte_range(first: int, last: int) -> Chars:
@@ -109,20 +115,25 @@ class _Compiler:
             raise self._refuse(f"the schema is larger than {MAX_NODES} parts, or nested deeper than {MAX_DEPTH}")
         if unknown := sorted(map(str, schema.keys() - KNOWN - DESCRIPTIONS)):
             raise self._refuse(f"the keyword {unknown[0][:40]!r} is not supported")
-        if "$ref" in schema:
+        head = next((name for name in HEADS if name in schema), "")
+        if not head:
+            return Alt(tuple(self._of_type(name, schema, depth) for name in self._types(schema)))
+        allowed = WITH_VALUES if head in ("const", "enum") else WITH_ALL
+        # Both would have to hold, and a grammar has no "and".
+        if others := sorted(schema.keys() - allowed - DESCRIPTIONS - {head}):
+            raise self._refuse(f"{others[0]!r} next to {head!r} is not supported: keep one of them")
+        if head == "$ref":
             return self.compile(self._resolve(schema["$ref"]), depth + 1)
-        if "const" in schema or "enum" in schema:
-            return self._values([schema["const"]] if "const" in schema else schema["enum"])
-        if branches := schema.get("anyOf") or schema.get("oneOf"):
-            return Alt(tuple(self.compile(branch, depth + 1) for branch in self._list(branches, "anyOf")))
-        return self._typed(schema, depth)
+        if head in ("const", "enum"):
+            return self._values(schema)
+        return Alt(tuple(self.compile(branch, depth + 1) for branch in self._list(schema[head], head)))
 
-    def _typed(self, schema: Mapping[str, Any], depth: int) -> Node:
+    def _types(self, schema: Mapping[str, Any]) -> list[str]:
         types = schema.get("type", "object" if "properties" in schema else list(TYPES))
         names = types if isinstance(types, list) else [types]
         if not names or any(not isinstance(name, str) or name not in TYPES for name in names):
             raise self._refuse(f"type {str(types)[:40]!r} is unknown; use {', '.join(TYPES)}")
-        return Alt(tuple(self._of_type(name, schema, depth) for name in names))
+        return names
 
     def _of_type(self, name: str, schema: Mapping[str, Any], depth: int) -> Node:
         if name == "object":
@@ -164,8 +175,16 @@ class _Compiler:
             after, alone = (with_comma, first) if is_required else (Alt((with_comma, after)), Alt((first, alone)))  # type: ignore[assignment]
         return Seq((Text(b"{"), alone, Text(b"}")))
 
-    def _values(self, values: Any) -> Node:
-        return choices([json.dumps(value, ensure_ascii=False) for value in self._list(values, "enum")])
+    def _values(self, schema: Mapping[str, Any]) -> Node:
+        """The values that const, enum and type all allow, as they are written."""
+        types = self._types(schema)
+        values = self._list(schema["enum"], "enum") if "enum" in schema else [schema["const"]]
+        texts = [_json(value) for value in values if any(_is_of_type(value, name) for name in types)]
+        if "const" in schema:
+            texts = [text for text in texts if text == _json(schema["const"])]
+        if not texts:
+            raise self._refuse("const, enum and type together allow no value")
+        return choices(texts)
 
     def _list(self, values: Any, name: str) -> list[Any]:
         if not isinstance(values, list) or (not values and name != "required"):
@@ -185,8 +204,19 @@ class _Compiler:
         return place
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_of_type(value: Any, name: str) -> bool:
+    # In Python True is an int; JSON's 1.0 is an integer.
+    if name == "integer" and isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, TYPES[name]) and (name == "boolean" or not isinstance(value, bool))
+
+
 def _literal(text: str) -> Text:
-    return Text(json.dumps(text, ensure_ascii=False).encode("utf-8", "replace"))
+    return Text(_json(text).encode("utf-8", "replace"))
 
 
 def _string(least: int, most: int | None) -> Node:
