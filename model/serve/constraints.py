@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from model.serve.errors import ApiError
-from model.serve.grammar import Alt, Chars, Grammar, GrammarMask, Node, Repeat, Seq, Special, Text
+from model.serve.errors import ApiError, too_large
+from model.serve.grammar import Alt, Chars, Grammar, GrammarMask, GrammarTooLarge, Node, Repeat, Seq, Special, Text
 from model.serve.json_schema import any_object, choices, schema_grammar
 from model.serve.requests import ChatBody, SamplingBody
 from model.serve.served import ServedModel
@@ -55,6 +55,8 @@ def mask_of(served: ServedModel, body: SamplingBody, end_tokens: Sequence[int]) 
         return GrammarMask(_grammar(served, wanted), end_tokens)
     except RecursionError:
         raise ApiError(400, "the schema is nested too deep", wanted.get("param")) from None
+    except GrammarTooLarge as error:
+        raise too_large(error) from None
 
 
 def _output(wanted: dict[str, Any]) -> Node | None:

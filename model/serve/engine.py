@@ -15,7 +15,8 @@ from torch import Tensor
 
 from model.errors import UserError
 from model.network.transformer import Transformer
-from model.serve.errors import ApiError, queue_full
+from model.serve.errors import ApiError, queue_full, too_large
+from model.serve.grammar import GrammarTooLarge
 from model.serve.jobs import FinishReason, Job, ScoredToken
 from model.serve.rows import Rows
 from model.serve.sampling import next_tokens, score
@@ -24,6 +25,7 @@ from model.serve.slots import Part, make_slots
 logger = logging.getLogger("crawl2chat")
 
 CHUNK_TOKENS = 512  # of prompts in one turn, about
+TOO_LARGE = (GrammarTooLarge, RecursionError, MemoryError)
 CHUNK_LOGITS = 2**24  # where a prompt is scored, each of its tokens has V logits: 64 MiB of them at once
 
 
@@ -59,7 +61,9 @@ class Engine:
         with self._changed:
             if self._is_closed:
                 raise ApiError(503, "the server is shutting down")
-            if len(self.waiting) + len(jobs) > self.max_waiting:
+            # Those that find a free row do not wait.
+            num_free = max(0, self.max_running - len(self.active))
+            if len(self.waiting) + len(jobs) > self.max_waiting + num_free:
                 raise queue_full(len(self.waiting))
             self.waiting.extend(jobs)
             self.counts["requests"] += len(jobs)
@@ -195,11 +199,11 @@ class Engine:
                 job.ids.append(token.token)
                 job.tokens.append(token)
                 self.counts["generated_tokens"] += 1
-                if job.mask is not None:
-                    job.mask.accept(token.token)
             if reason := _finish_reason(job):
                 self._leave(job)
                 job.finish_reason = reason
+            elif not _accepts(job, token.token):
+                self._leave(job)
             job.notify()
 
     def _leave(self, job: Job) -> None:
@@ -232,9 +236,20 @@ def _has_mask(job: Job) -> bool:
     """Whether the mask of the next token can be computed; if not, this job alone fails."""
     try:
         assert job.mask is not None
-        job.mask.allowed()
-    except (RecursionError, MemoryError) as error:
-        job.error = ApiError(400, f"the grammar of the output is too large: {type(error).__name__}")
+        if not job.mask.allowed().any():
+            job.error = ApiError(400, "the grammar of the output allows no token of this vocabulary")
+    except TOO_LARGE as error:
+        job.error = too_large(error)
+    return job.error is None
+
+
+def _accepts(job: Job, token: int) -> bool:
+    """Whether the mask, where there is one, takes a token; if not, this job alone fails."""
+    try:
+        if job.mask is not None:
+            job.mask.accept(token)
+    except TOO_LARGE as error:
+        job.error = too_large(error)
     return job.error is None
 
 

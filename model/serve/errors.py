@@ -52,6 +52,11 @@ def queue_full(num_waiting: int) -> ApiError:
     )
 
 
+def too_large(error: Exception) -> ApiError:
+    """The grammar of the output cannot be computed."""
+    return ApiError(400, f"the grammar of the output is too large: {str(error) or type(error).__name__}")
+
+
 def invalid(details: Sequence[Mapping[str, Any]]) -> ApiError:
     """The first mistake that pydantic found in a request, as one sentence."""
     detail = details[0]

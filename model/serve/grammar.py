@@ -18,6 +18,7 @@ from model.tokenizer.pieces import Piece
 
 MAX_MASKS = 128  # kept for each grammar, V bytes each
 MAX_STATES = 20_000  # of one grammar
+MAX_PLACES = 256  # of one state: each byte of the vocabulary's tree is tried at each of them
 
 Node = Any
 """Text, Chars, Special, Seq, Alt or Repeat."""
@@ -94,8 +95,12 @@ class Vocabulary:
                 place.setdefault(None, []).append(token)
 
 
+class GrammarTooLarge(Exception):
+    """A grammar whose automaton would take too long to build."""
+
+
 class Grammar:
-    """The automaton of a grammar over a vocabulary. Used by the engine's thread alone."""
+    """The automaton of a grammar over a vocabulary. Used by the engine's thread alone. All methods may raise GrammarTooLarge."""
 
     def __init__(self, root: Node, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
@@ -108,10 +113,15 @@ class Grammar:
     @property
     def is_large(self) -> bool:
         """Whether it has met so many states that a new one should take its place."""
-        return len(self.places) > MAX_STATES
+        # Half: those that use it now still need room.
+        return len(self.places) > MAX_STATES // 2
 
     def _number(self, places: frozenset[Any]) -> int:
         if places not in self.numbers:
+            if len(places) > MAX_PLACES:
+                raise GrammarTooLarge(f"a token could belong to more than {MAX_PLACES} of its branches")
+            if len(self.places) >= MAX_STATES:
+                raise GrammarTooLarge(f"it has more than {MAX_STATES} states")
             self.numbers[places] = len(self.places)
             self.places.append(places)
             self.moves.append({})

@@ -70,8 +70,10 @@ def _draw(logits: Tensor, places: Sequence[int], jobs: Sequence[Job]) -> list[in
     config = GenerateConfig.model_construct(top_k=top_k, top_p=top_p, min_p=min_p)
     below = restrict(rows / temperatures, config).softmax(-1).cumsum(-1, dtype=torch.float64)
     darts = torch.tensor([[job.draws.random()] for job in jobs], dtype=torch.float64, device=logits.device)
-    drawn: list[int] = torch.searchsorted(below, darts * below[:, -1:], right=True).squeeze(-1).tolist()
-    return drawn
+    drawn = torch.searchsorted(below, darts * below[:, -1:], right=True).squeeze(-1)
+    # Past the last token where a row has no number: an index out of range would fail all rows.
+    tokens: list[int] = drawn.clamp_(max=rows.shape[-1] - 1).tolist()
+    return tokens
 
 
 def _scored(logits: Tensor, tokens: Sequence[int], jobs: Sequence[Job]) -> list[ScoredToken]:

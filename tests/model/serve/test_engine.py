@@ -16,7 +16,9 @@ from model.serve import engine as engine_module
 from model.serve import slots, small_slots
 from model.serve.engine import Engine
 from model.serve.errors import ApiError
+from model.serve.grammar import GrammarTooLarge
 from model.serve.jobs import Job
+from model.serve.sampling import _draw
 from model.serve.small_slots import SmallSlots
 from tests.support.served_models import finished, make_job, plain_logprobs, write_sharp_model
 
@@ -138,10 +140,52 @@ def test_cancelled_jobs_leave_and_give_their_rows_back(engine: Engine) -> None:
 
 def test_full_queue_refuses_all_jobs_of_a_request(engine: Engine) -> None:
     with pytest.raises(ApiError) as caught:
-        engine.submit([make_job([1]) for _ in range(101)])
+        engine.submit([make_job([1]) for _ in range(engine.max_running + 101)])
     assert caught.value.status == 429
     assert not engine.waiting
     assert len(finished(engine, make_job([1], max_tokens=3))[0]) == 3
+
+
+def test_job_that_finds_a_free_row_does_not_wait(model: Transformer) -> None:
+    engine = Engine(model, max_tokens=MAX_TOKENS, max_running=2, max_waiting=0, num_threads=1)
+    try:
+        assert [len(ids) for ids in finished(engine, make_job([1]), make_job([2]))] == [16, 16]
+        with pytest.raises(ApiError) as caught:
+            engine.submit([make_job([1]) for _ in range(3)])
+        assert caught.value.status == 429
+    finally:
+        engine.close()
+
+
+class _Mask:
+    """Allows every token, or none; may fail when it takes one."""
+
+    def __init__(self, engine: Engine, is_empty: bool) -> None:
+        self.mask, self.is_empty = torch.full((engine.vocab_size,), not is_empty), is_empty
+
+    def allowed(self) -> torch.Tensor:
+        return self.mask
+
+    def accept(self, token: int) -> None:
+        raise GrammarTooLarge("it has too many states")
+
+
+@pytest.mark.parametrize(("is_empty", "message"), [(True, "allows no token"), (False, "too many states")])
+def test_grammar_that_fails_ends_its_job_alone(engine: Engine, is_empty: bool, message: str) -> None:
+    healthy, failing = make_job([5, 6], max_tokens=20), make_job([7, 8], mask=_Mask(engine, is_empty))
+    engine.submit([healthy, failing])
+    wait_until_idle(engine)
+    assert len(healthy.ids) == 20
+    assert healthy.error is None
+    with pytest.raises(ApiError, match=message) as caught:
+        raise failing.error or AssertionError
+    assert caught.value.status == 400
+    assert sorted(engine.rows.free) == list(range(engine.slots.num_rows))
+
+
+def test_draw_of_a_row_without_numbers_is_a_token() -> None:
+    jobs = [make_job([1], seed) for seed in range(4)]
+    assert all(0 <= token < 10 for token in _draw(torch.full((4, 10), float("-inf")), range(4), jobs))
 
 
 def test_cache_grows_for_a_long_row_and_shrinks_again(engine: Engine) -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.serve import grammar as grammar_module
 from model.serve.errors import ApiError
-from model.serve.grammar import Grammar, GrammarMask, Vocabulary
+from model.serve.grammar import Grammar, GrammarMask, GrammarTooLarge, Vocabulary
 from model.serve.json_schema import any_object, choices, schema_grammar
 from model.tokenizer.chat import ChatTokenizer
 from model.tokenizer.pieces import token_pieces
@@ -141,6 +142,15 @@ def test_choices_accept_exactly_the_choices(tokenizer: ChatTokenizer, vocabulary
         ({"properties": {str(number): {} for number in range(500)}}, "at most 128"),
         ({"anyOf": [{"anyOf": [{}] * 100}] * 100}, "larger than"),
         ({"items": 3, "type": "array"}, "a schema is an object"),
+        ({"type": "object", "properties": {}, "anyOf": [{"type": "null"}]}, "'properties' next to 'anyOf'"),
+        ({"type": "object", "anyOf": [{"type": "null"}]}, "'type' next to 'anyOf'"),
+        ({"anyOf": [{"const": 3}], "oneOf": [{"const": 4}]}, "'oneOf' next to 'anyOf'"),
+        ({"$ref": "#/$defs/x", "enum": [2], "$defs": {"x": {"const": 1}}}, "'enum' next to '\\$ref'"),
+        ({"enum": ["a", "bc"], "minLength": 2}, "'minLength' next to 'enum'"),
+        ({"type": "string", "enum": [7]}, "together allow no value"),
+        ({"type": "integer", "const": True}, "together allow no value"),
+        ({"const": 1, "enum": [2]}, "together allow no value"),
+        ({"anyOf": []}, "anyOf must be a list"),
     ],
 )
 def test_schema_that_cannot_be_kept_is_refused(schema: dict[str, Any], message: str) -> None:
@@ -157,3 +167,40 @@ def test_object_with_as_many_optional_properties_as_allowed_can_be_walked(
     assert accepts(grammar, tokenizer, "{}")
     assert accepts(grammar, tokenizer, '{"p3": null, "p127":null}')
     assert not accepts(grammar, tokenizer, '{"p3": null, "p2": null}')
+
+
+def test_type_next_to_enum_leaves_its_values(tokenizer: ChatTokenizer, vocabulary: Vocabulary) -> None:
+    def written(schema: dict[str, Any]) -> set[str]:
+        grammar = Grammar(schema_grammar(schema, "guided_json"), vocabulary)
+        return {text for text in ("1", "1.0", "1.5", "true", "null", '"a"') if accepts(grammar, tokenizer, text)}
+
+    values = [1, 1.0, 1.5, True, None, "a"]
+    assert written({"enum": values}) == {"1", "1.0", "1.5", "true", "null", '"a"'}
+    assert written({"enum": values, "type": "integer"}) == {"1", "1.0"}
+    assert written({"enum": values, "type": "number"}) == {"1", "1.0", "1.5"}
+    assert written({"enum": values, "type": ["boolean", "null"]}) == {"true", "null"}
+    # As pydantic writes a literal of one value.
+    assert written({"const": "a", "enum": ["a"], "type": "string", "title": "A"}) == {'"a"'}
+
+
+def test_state_with_too_many_places_is_refused(vocabulary: Vocabulary) -> None:
+    branches = [{"type": "string", "maxLength": length} for length in range(100, 500)]
+    with pytest.raises(GrammarTooLarge, match="256"):
+        node = schema_grammar({"anyOf": branches}, "guided_json")
+        mask = GrammarMask(Grammar(node, vocabulary), [0])
+        mask.accept(vocabulary.tree[ord('"')][None][0])
+        mask.allowed()
+    assert Grammar(choices([f"choice {number}" for number in range(256)]), vocabulary).start == 0
+
+
+def test_number_of_states_is_bounded(
+    tokenizer: ChatTokenizer, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grammar_module, "MAX_STATES", 20)
+    grammar = Grammar(choices(["a" * 100]), vocabulary)
+    mask, [token] = GrammarMask(grammar, [tokenizer.turn_end]), vocabulary.tree[ord("a")][None]
+    with pytest.raises(GrammarTooLarge, match="20 states"):
+        for _ in range(100):
+            mask.accept(token)
+    assert grammar.is_large
+    assert len(grammar.places) == 20
