@@ -100,7 +100,8 @@ def _job(served: ServedModel, body: CompletionBody, prompt: list[int], index: in
         draws_of(body.seed, index),
         num_top=body.logprobs if body.best_of <= body.n else body.logprobs or 0,
         scores_prompt=body.echo and body.logprobs is not None,
-        mask=mask_of(served, body, sorted(sampling.stop_tokens)),
+        # An end token also where none stops: after the last token of a grammar something must be allowed.
+        mask=mask_of(served, body, sorted(sampling.stop_tokens | {served.tokenizer.bos})),
         is_ended=stop_check(served.tokenizer, body.stops),
     )
 
@@ -108,18 +109,27 @@ def _job(served: ServedModel, body: CompletionBody, prompt: list[int], index: in
 async def _search(served: ServedModel, body: CompletionBody, prompts: Sequence[list[int]]) -> list[Job]:
     """The n best completions of each prompt as jobs that are done."""
     num_beams = max(body.n, body.best_of)
-    if body.stream or body.echo or num_beams > MAX_BEAMS or body.stops or body.guided_choice or body.guided_json:
-        raise ApiError(
-            400,
-            f"use_beam_search has at most {MAX_BEAMS} beams (best_of), and no stream, echo, stop, guided_choice and guided_json",
-            "use_beam_search",
-        )
+    unused = {
+        "stream": body.stream,
+        "echo": body.echo,
+        "stop": body.stops,
+        "guided_choice": body.guided_choice,
+        "guided_json": body.guided_json is not None,
+        "response_format": body.response_format.type != "text",
+        "presence_penalty": body.presence_penalty,
+        "frequency_penalty": body.frequency_penalty,
+        "max_tokens 0": not body.max_tokens,
+    }
+    if refused := [name for name, is_set in unused.items() if is_set]:
+        raise ApiError(400, f"use_beam_search goes without {', '.join(refused)}", "use_beam_search")
+    if num_beams > MAX_BEAMS:
+        raise ApiError(400, f"use_beam_search has at most {MAX_BEAMS} beams (best_of)", "use_beam_search")
     jobs: list[Job] = []
     for prompt in prompts:
         job = _job(served, body, prompt, 0)
         config = BeamConfig(
             num_beams=num_beams,
-            max_new_tokens=max(1, job.sampling.max_tokens),
+            max_new_tokens=job.sampling.max_tokens,
             length_penalty=body.length_penalty,
             logit_bias=dict(body.logit_bias),
             repetition_penalty=body.repetition_penalty,

@@ -6,7 +6,7 @@ misspelt is ignored; those that change nothing here are accepted.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # Fields of OpenAI's API about accounts, storage and billing. A client library may send them.
 IGNORED = {
@@ -14,10 +14,12 @@ IGNORED = {
     "suffix", "do_sample", "modalities", "verbosity", "reasoning_effort",
 }  # fmt: skip
 MAX_STOPS, MAX_STOP_CHARACTERS, MAX_BIASES, MAX_N, MAX_CHOICES = 16, 256, 1024, 64, 256
+MAX_FIELDS, MAX_MESSAGES = 128, 4096
 
 Token = Annotated[int, Field(ge=0, lt=2**31)]
-# FailFast: a list of a million wrong values would make as many errors, a kilobyte each.
-Tokens = Annotated[list[Token], FailFast()]
+# fail_fast: a list of a million wrong values would make as many errors, a kilobyte each.
+Tokens = Annotated[list[Token], Field(fail_fast=True)]
+Objects = Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MAX_MESSAGES)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 
 
@@ -31,6 +33,8 @@ class Body(BaseModel):
     def _without_null(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
+        if len(values) > MAX_FIELDS:  # an error for each of them
+            raise ValueError(f"an object of a request has at most {MAX_FIELDS} fields, not {len(values)}")
         return {name: value for name, value in values.items() if value is not None and name not in IGNORED}
 
 
@@ -70,10 +74,8 @@ class SamplingBody(Body):
     min_p: float = Field(0.0, ge=0, le=1)
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
-    repetition_penalty: float = Field(1.0, gt=0, le=10)
-    logit_bias: dict[Annotated[int, Field(ge=0, lt=2**31)], Annotated[float, Field(ge=-100, le=100)]] = Field(
-        {}, max_length=MAX_BIASES
-    )
+    repetition_penalty: float = Field(1.0, ge=0.01, le=10)
+    logit_bias: dict[Token, Annotated[float, Field(ge=-100, le=100)]] = {}
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] = []
     stop_token_ids: list[Token] = Field([], max_length=MAX_STOPS)
@@ -82,6 +84,14 @@ class SamplingBody(Body):
     guided_choice: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field([], max_length=MAX_CHOICES)
     guided_json: dict[str, Any] | None = None
     return_token_ids: bool = False
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _check_biases(cls, biases: Any) -> Any:
+        # pydantic counts a dict's entries after it has reported an error for each.
+        if isinstance(biases, dict) and len(biases) > MAX_BIASES:
+            raise ValueError(f"has {len(biases)} tokens, at most {MAX_BIASES} are allowed")
+        return biases
 
     @property
     def stops(self) -> list[str]:
@@ -123,15 +133,18 @@ class Message(Body):
     model_config = ConfigDict(extra="ignore")
 
     role: str = Field(max_length=64)
-    content: str | list[dict[str, Any]] = ""
-    tool_calls: list[dict[str, Any]] = []
+    content: str | Objects = ""
+    tool_calls: Objects = []
     weight: Literal[0, 1] = 1  # 0: of /tokenize, an assistant's turn that is not learned
+
+
+Messages = Annotated[list[Message], Field(fail_fast=True, max_length=MAX_MESSAGES)]
 
 
 class ChatBody(SamplingBody):
     """POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1, max_length=4096)
+    messages: Messages = Field(min_length=1)
     max_tokens: int = Field(256, ge=1, lt=2**31)
     max_completion_tokens: int = Field(0, ge=0, lt=2**31)
     logprobs: bool = False
@@ -139,7 +152,7 @@ class ChatBody(SamplingBody):
     tools: list[dict[str, Any]] = Field([], max_length=64)
     tool_choice: Literal["auto", "none", "required"] | dict[str, Any] = "auto"
     parallel_tool_calls: bool = True
-    server_tools: bool | list[str] = False
+    server_tools: bool | Annotated[list[str], Field(fail_fast=True, max_length=64)] = False
     truncate: bool = False
 
 
@@ -149,7 +162,7 @@ class TokenizeBody(Body):
     model: str = Field("", max_length=256)
     vocabulary: str = Field("", max_length=256)
     prompt: str | None = None
-    messages: list[Message] | None = None
+    messages: Messages | None = None
     add_special_tokens: bool = True
     add_generation_prompt: bool = False
     return_token_strs: bool = True

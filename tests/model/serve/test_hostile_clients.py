@@ -14,7 +14,9 @@ import httpx
 import pytest
 
 from model.errors import UserError
+from model.serve import app as app_module
 from model.serve.app import create_app
+from model.serve.errors import ApiError, invalid
 from model.serve.guard import Limits, hostname, is_nested_deeper
 from model.serve.served import ServedModel
 from model.serve.server import check_address
@@ -176,6 +178,90 @@ def test_deep_json_is_refused(client: httpx.Client, body: str) -> None:
 def test_nesting_counts_no_brackets_in_strings() -> None:
     assert not is_nested_deeper(json.dumps({"a": '[[[[[["\\' * 20}).encode(), 3)
     assert is_nested_deeper(b'{"a":"\\"", "b":[[[1]]]}', 3)
+
+
+def test_nesting_of_a_string_without_an_end_is_found_in_linear_time() -> None:
+    begin = time.perf_counter()
+    assert not is_nested_deeper(b'"' + b'\\"' * 1_000_000, 3)
+    assert time.perf_counter() - begin < 2  # in quadratic time: an hour
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"repetition_penalty": 1e-300},
+        {"repetition_penalty": 1e-33, "temperature": 1e-6},
+        {"guided_json": {"anyOf": [{"type": "string", "maxLength": length} for length in range(100, 500)]}},
+    ],
+)
+def test_request_that_would_fail_the_others_is_refused_alone(client: httpx.Client, body: dict[str, Any]) -> None:
+    check_refusal(client.post("/v1/completions", json={"prompt": "x", "max_tokens": 8} | body), 400)
+
+
+@pytest.mark.parametrize(
+    ("path", "head"), [("/v1/completions", {"prompt": "x"}), ("/v1/chat/completions", {"messages": CHAT["messages"]})]
+)
+def test_choice_without_an_end_token_fails_no_request(client: httpx.Client, path: str, head: dict[str, Any]) -> None:
+    body = head | {"guided_choice": ["a"], "ignore_eos": True, "max_tokens": 8}
+    answer = client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    [choice] = answer.json()["choices"]
+    assert (choice["text"] if "text" in choice else choice["message"]["content"]) == "a"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {"messages": [0] * 20_000}),
+        ("/v1/chat/completions", {"messages": [0] * 20_000}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [0] * 20_000}]}),
+        ("/v1/chat/completions", {"messages": [{"role": "assistant", "tool_calls": [0] * 20_000}]}),
+        ("/v1/chat/completions", {"messages": CHAT["messages"], "server_tools": [0] * 20_000}),
+        ("/v1/completions", {"prompt": "x", "logit_bias": {f"x{number}": 0 for number in range(4000)}}),
+        ("/v1/completions", {"prompt": "x"} | {f"x{number}": 0 for number in range(4000)}),
+    ],
+)
+def test_many_wrong_values_make_few_errors(
+    client: httpx.Client, path: str, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+
+    def counted(details: Any) -> ApiError:
+        counts.append(len(details))
+        return invalid(details)
+
+    monkeypatch.setattr(app_module, "invalid", counted)
+    check_refusal(client.post(path, json=body), 400)
+    assert counts[0] <= 3
+
+
+@pytest.mark.parametrize("call", [{"function": 3}, {"function": None}, {"function": ["name"]}, {"name": 3}])
+def test_tool_call_that_is_none_is_refused(client: httpx.Client, call: dict[str, Any]) -> None:
+    messages = [{"role": "assistant", "content": "hi", "tool_calls": [call]}]
+    for path in ("/v1/chat/completions", "/tokenize"):
+        assert "tool call" in check_refusal(client.post(path, json={"messages": messages}), 400)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"response_format": {"type": "json_object"}},
+        {"guided_json": {}},
+        {"presence_penalty": 1},
+        {"frequency_penalty": 1},
+        {"max_tokens": 0},
+    ],
+)
+def test_beam_search_refuses_what_it_does_not_do(client: httpx.Client, setting: dict[str, Any]) -> None:
+    answer = client.post("/v1/completions", json={"prompt": "x", "use_beam_search": True} | setting)
+    assert "goes without" in check_refusal(answer, 400)
+
+
+def test_listed_vocabularies_can_be_used(client: httpx.Client) -> None:
+    names = [vocabulary["name"] for vocabulary in client.get("/vocabularies").json()["data"]]
+    assert names == ["own:policy"]
+    answer = client.post("/tokenize", json={"prompt": "the sky", "vocabulary": names[0]})
+    assert answer.json()["tokens"] == client.post("/tokenize", json={"prompt": "the sky"}).json()["tokens"]
 
 
 def test_form_and_text_bodies_are_refused(client: httpx.Client) -> None:
