@@ -90,7 +90,8 @@ class ChatAnswer:
             sampling,
             draws_of(body.seed, index),
             num_top=body.top_logprobs if body.logprobs else None,
-            mask=mask_of(served, body, sorted(sampling.stop_tokens)),
+            # An end token also where none stops: after the last token of a grammar something must be allowed.
+            mask=mask_of(served, body, sorted(sampling.stop_tokens | {served.tokenizer.turn_end})),
             is_ended=stop_check(served.tokenizer, body.stops),
         )
 
@@ -115,11 +116,11 @@ class ChatAnswer:
             }
             for index, choice in enumerate(choices)
         ]
-        return self._head("chat.completion") | {"choices": shown, "usage": usage(self.jobs)}
+        return self._head("chat.completion") | self._notice() | {"choices": shown, "usage": usage(self.jobs)}
 
     async def chunks(self) -> AsyncGenerator[dict[str, Any]]:
         """The answer in pieces as they come."""
-        head = self._head("chat.completion.chunk")
+        head, notice = self._head("chat.completion.chunk"), self._notice()
         begun: set[int] = set()
         events = self._events(is_streamed=True)
         async with aclosing(events):
@@ -127,7 +128,8 @@ class ChatAnswer:
                 role = {} if event.index in begun else {"role": "assistant"}
                 begun.add(event.index)
                 choice = {"index": event.index, "delta": role | event.delta, "finish_reason": event.reason}
-                yield head | {"choices": [choice | {"logprobs": self._logprobs(event.tokens)}]}
+                yield head | notice | {"choices": [choice | {"logprobs": self._logprobs(event.tokens)}]}
+                notice = {}  # once: it is a sentence to show
         if self.body.stream_options.include_usage:
             yield head | {"choices": [], "usage": usage(self.jobs)}
 
@@ -189,8 +191,10 @@ class ChatAnswer:
         yield Event(0, {"messages": talk.reply.messages}, reason=reason)
 
     def _head(self, kind: str) -> dict[str, Any]:
-        head = {"id": self.id, "object": kind, "created": self.created, "model": self.served.id}
-        return head | ({"notice": self.notice} if self.notice else {})
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.served.id}
+
+    def _notice(self) -> dict[str, str]:
+        return {"notice": self.notice} if self.notice else {}
 
     def _logprobs(self, tokens: Sequence[ScoredToken]) -> dict[str, Any] | None:
         if not self.body.logprobs:

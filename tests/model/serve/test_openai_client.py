@@ -322,6 +322,21 @@ def test_prompt_that_is_too_long_says_so(client: openai.OpenAI) -> None:
     assert "were cut off" in answer.notice  # type: ignore[attr-defined]
 
 
+def test_notice_is_sent_once(client: openai.OpenAI) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model="policy",
+            messages=[{"role": "user", "content": "so long " * 300}],
+            max_tokens=4,
+            stream=True,
+            logprobs=True,
+            extra_body={"truncate": True, "ignore_eos": True},
+        )
+    )
+    assert len(chunks) > 1
+    assert ["were cut off" in getattr(chunk, "notice", "") for chunk in chunks] == [True] + [False] * (len(chunks) - 1)
+
+
 def test_unknown_model_is_not_found(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="there are policy"):
         client.chat.completions.create(model="gpt-9", messages=HELLO)
