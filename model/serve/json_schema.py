@@ -7,6 +7,8 @@ $ref to the schema's own definitions. What would limit the output further (patte
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import groupby
+from os.path import commonprefix
 from typing import Any
 
 from model.serve.errors import ApiError
@@ -75,7 +77,18 @@ _COMMA, _COLON = Seq((Text(b","), _SPACE)), Seq((Text(b":"), _SPACE))
 
 def choices(texts: Sequence[str]) -> Node:
     """One of several texts."""
-    return Alt(tuple(Text(text.encode("utf-8", "replace")) for text in texts))
+    return _tree(sorted({text.encode("utf-8", "replace") for text in texts}))
+
+
+def _tree(texts: Sequence[bytes]) -> Node:
+    """Sorted texts, with what several begin with only once: a state of the grammar then has few places."""
+    if len(texts) == 1:
+        return Text(texts[0])
+    groups = [list(group) for _, group in groupby(texts, lambda text: text[:1])]
+    if len(groups) > 1:
+        return Alt(tuple(map(_tree, groups)))
+    start = commonprefix(texts)  # noqa: RUF071 - bytes are what is wanted
+    return Seq((Text(start), _tree([text[len(start) :] for text in texts])))
 
 
 @cache
