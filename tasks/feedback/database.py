@@ -1,7 +1,8 @@
 """The file in which feedback is kept: one SQLite database, written by any number of processes at once.
 
-Reads and writes the file (with FILE-wal and FILE-shm while it is open); no network. Labels, votes and what they refer to are only ever added: triggers refuse to change
-or delete one, also for whoever opens the file with another program. A correction is a further label.
+Reads and writes the file (with FILE-wal and FILE-shm while it is open); no network. Rows are only ever added: triggers refuse to change, replace
+or delete one, also for another program, until it removes the triggers. Only the two texts of a battle are filled in later, once each.
+A correction is a further label.
 
 - Write-ahead logging (https://sqlite.org/wal.html): readers do not wait for writers, and writers wait for each other up to WAIT_SECONDS.
 - synchronous=FULL: a label is on the disk before the server acknowledges it. After `kill -9` or a power cut only one that was not
@@ -26,7 +27,18 @@ from model.errors import UserError
 FILE = "feedback.sqlite"
 APPLICATION_ID = 0x63326366  # "c2cf", in the file's header
 WAIT_SECONDS = 30.0
-APPEND_ONLY = ("guidelines", "completions", "labels", "votes")
+# By table, what finds the row that a new one would replace. INSERT OR REPLACE deletes it without a trigger for DELETE.
+SAME_ROW = {
+    "guidelines": "version = NEW.version",
+    "prompts": "id = NEW.id OR messages = NEW.messages",
+    "completions": "prompt = NEW.prompt AND place = NEW.place",
+    "drafts": "prompt = NEW.prompt",
+    "labels": "id = NEW.id",
+    "battles": "id = NEW.id",
+    "votes": "id = NEW.id OR battle = NEW.battle",
+}
+# Adding one of these again is no error, and changes nothing.
+ADDED_AGAIN = ("guidelines", "prompts")
 TABLES = """
 CREATE TABLE IF NOT EXISTS guidelines (version TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS prompts (id INTEGER PRIMARY KEY, at TEXT NOT NULL, messages TEXT NOT NULL UNIQUE) STRICT;
@@ -52,9 +64,15 @@ CREATE TABLE IF NOT EXISTS votes (
     id INTEGER PRIMARY KEY, battle INTEGER NOT NULL UNIQUE REFERENCES battles, at TEXT NOT NULL, winner TEXT NOT NULL
 ) STRICT;
 """
+BATTLE_CHANGES = """
+    (NEW.id, NEW.who, NEW.at, NEW.messages, NEW.left_model, NEW.right_model, NEW.sampling)
+        IS NOT (OLD.id, OLD.who, OLD.at, OLD.messages, OLD.left_model, OLD.right_model, OLD.sampling)
+    OR OLD.left_text IS NOT NULL AND NEW.left_text IS NOT OLD.left_text
+    OR OLD.right_text IS NOT NULL AND NEW.right_text IS NOT OLD.right_text
+"""
 TRIGGER = """
-CREATE TRIGGER IF NOT EXISTS {table}_no_{action} BEFORE {action} ON {table}
-BEGIN SELECT RAISE(ABORT, '{table} are only added, never changed: add a new one'); END;
+CREATE TRIGGER IF NOT EXISTS {table}_no_{name} BEFORE {action} ON {table} WHEN {condition}
+BEGIN SELECT {refusal}; END;
 """
 
 
@@ -111,8 +129,18 @@ def _check_application(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _schema() -> str:
-    triggers = [TRIGGER.format(table=table, action=action) for table in APPEND_ONLY for action in ("UPDATE", "DELETE")]
-    return "\n".join([f"PRAGMA application_id={APPLICATION_ID};", "BEGIN;", TABLES, *triggers, "COMMIT;"])
+    return "\n".join([f"PRAGMA application_id={APPLICATION_ID};", "BEGIN;", TABLES, *_triggers(), "COMMIT;"])
+
+
+def _triggers() -> Iterator[str]:
+    for table, same_row in SAME_ROW.items():
+        refusal = f"RAISE(ABORT, '{table} are only added, never changed: add a new one')"
+        changes = BATTLE_CHANGES if table == "battles" else "TRUE"
+        for action, condition in (("UPDATE", changes), ("DELETE", "TRUE")):
+            yield TRIGGER.format(table=table, name=action, action=action, condition=condition, refusal=refusal)
+        is_there = f"EXISTS (SELECT 1 FROM {table} WHERE {same_row})"  # noqa: S608 - constants
+        reaction = "RAISE(IGNORE)" if table in ADDED_AGAIN else refusal
+        yield TRIGGER.format(table=table, name="REPLACE", action="INSERT", condition=is_there, refusal=reaction)
 
 
 def now() -> str:

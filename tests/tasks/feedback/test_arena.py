@@ -1,7 +1,9 @@
 """The arena: random sides, one vote for a battle, and limits for each person."""
 
 import random
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -100,8 +102,32 @@ def test_battles_of_a_person_are_limited_for_a_day(arena: Arena, monkeypatch: py
         start(arena, prompt="one more")
     start(arena, who="bo")
     with arena.file.writing() as database:
+        database.execute("DROP TRIGGER battles_no_UPDATE")  # which keeps anybody from doing this
         database.execute("UPDATE battles SET at = '2020-01-01T00:00:00.000+00:00'")
     start(arena, prompt="the next day")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "UPDATE battles SET left_model = right_model, right_model = left_model",
+        "UPDATE battles SET rowid = 7",
+        "UPDATE battles SET who = 'bo'",
+        "UPDATE battles SET left_text = 'another'",
+        "UPDATE battles SET right_text = NULL",
+        "REPLACE INTO battles SELECT id, who, at, messages, right_model, left_model, sampling, left_text, right_text FROM battles",
+        "DELETE FROM battles",
+        "REPLACE INTO votes VALUES (1, 1, '', 'right')",
+        "REPLACE INTO votes (battle, at, winner) VALUES (1, '', 'right')",
+        "UPDATE OR REPLACE votes SET winner = 'right'",
+    ],
+)
+def test_battles_and_votes_cannot_be_changed_by_any_program(arena: Arena, query: str) -> None:
+    arena.vote(finished(arena).id, "ada", "left")
+    before = [*map(tuple, arena.file.rows("SELECT * FROM battles JOIN votes ON battle = battles.id"))]
+    with closing(sqlite3.connect(arena.file.path)) as other, pytest.raises(sqlite3.IntegrityError, match="only added"):
+        other.execute(query)
+    assert [*map(tuple, arena.file.rows("SELECT * FROM battles JOIN votes ON battle = battles.id"))] == before
 
 
 @pytest.mark.parametrize("models", [[], ["sft/2"]])

@@ -99,6 +99,13 @@ def test_correction_replaces_a_label_and_the_first_one_is_kept(book: LabelBook) 
         "DELETE FROM labels",
         "DELETE FROM guidelines",
         "UPDATE completions SET text = ''",
+        "REPLACE INTO completions VALUES (1, 0, '', '', '')",
+        "UPDATE prompts SET messages = '[]'",
+        "DELETE FROM prompts",
+        "DELETE FROM drafts",
+        "REPLACE INTO drafts VALUES (1, '', '[3,2,1]')",
+        "REPLACE INTO labels VALUES (1, 1, 'ada', '', 'v1', '[3, 2, 1]', 0, 0)",
+        "UPDATE OR REPLACE labels SET id = id",
     ],
 )
 def test_labels_cannot_be_changed_by_any_program(book: LabelBook, query: str) -> None:
@@ -106,6 +113,25 @@ def test_labels_cannot_be_changed_by_any_program(book: LabelBook, query: str) ->
     book.add_label(1, Label("ada", [1, 2, 3], False, False), RULES)
     with closing(sqlite3.connect(book.file.path)) as other, pytest.raises(sqlite3.IntegrityError, match="only added"):
         other.execute(query)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "REPLACE INTO guidelines VALUES ('v1', 'Be unfair.')",
+        "REPLACE INTO prompts VALUES (1, '', '[]')",
+        "REPLACE INTO prompts (at, messages) SELECT '', messages FROM prompts",
+    ],
+)
+def test_what_may_be_added_again_stays_as_it_is(book: LabelBook, query: str) -> None:
+    fill(book)
+    book.add_label(1, Label("ada", [1, 2, 3], False, False), RULES)
+    rows = "SELECT * FROM prompts, guidelines"
+    before = [*map(tuple, book.file.rows(rows))]
+    with closing(sqlite3.connect(book.file.path)) as other, other:
+        other.execute(query)
+    assert [*map(tuple, book.file.rows(rows))] == before
+    assert book.add_prompts([ask("question 0?"), ask("new?"), ask("new?")]) == 1
 
 
 def test_everybody_gets_the_prompts_in_order_and_skipped_ones_again(book: LabelBook) -> None:
