@@ -256,3 +256,24 @@ def test_room_fits_a_narrow_screen(page: Any, served: PageServer, room: str) -> 
     part = enter(page, served, room, "ada")
     part.get_by_text("ranked by you" if room == "Rank" else "Ratings").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+
+
+def test_ranking_that_could_not_be_saved_stays_on_the_page(page: Any, served: PageServer) -> None:
+    part = enter(page, served, "Rank", "gil")
+    add_prompts(part, ["who is saved late?"])
+    cards(part).first.wait_for()
+    prompt = part.locator(".rank-prompt .text")
+    first, count = prompt.inner_text(), cards(part).count()
+    for rank in range(1, count + 1):
+        page.keyboard.press(str(rank))
+    # An error without a status of one, which the fixture would count as a fault.
+    page.route("**/feedback/rank/labels", lambda route: route.fulfill(body="no JSON"))
+    page.keyboard.press("Enter")
+    page.get_by_text("is not JSON").wait_for()
+    playwright.expect(prompt).to_have_text(first)
+    page.unroute("**/feedback/rank/labels")
+    part.get_by_role("button", name="Save and next").click()
+    playwright.expect(part.get_by_text("1 of ").first).to_be_visible()
+    [label] = [label for label in book(served).export() if label["who"] == "gil"]
+    assert label["messages"][0]["content"] == first
+    assert sorted(label["ranks"]) == list(range(1, count + 1))  # of cards in a random order

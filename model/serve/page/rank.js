@@ -117,11 +117,13 @@ class RankRoom {
     const body = {
       who: nickname(), prompt, ranks: this.board.ranks(), all_bad: this.allBad.checked, saw_draft: this.usedDraft, guidelines: this.side.version,
     };
+    let isSaved = false; // where it fails, the ranking stays on the page, to be saved again
     await this.#during("", async () => {
       await this.api.post("/feedback/rank/labels", body);
+      isSaved = true;
       this.side.refresh();
     });
-    await this.next(prompt);
+    if (isSaved) await this.next(prompt);
   }
 
   async #previous() {
