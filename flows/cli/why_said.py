@@ -67,11 +67,12 @@ def print_explanation(found: Explanation) -> None:
 
 def summary(found: Explanation) -> str:
     """One line on the whole reply."""
+    what = "The explained part" if found.is_cut else "The whole reply"
     if found.is_whole:
-        return "The whole reply stands in the training data."
+        return f"{what} stands in the training data."
     nowhere = ", ".join(repr(cut(text, 60)) for *_, text in found.nowhere[:5])
     unknown = f" In no training data: {nowhere}." if nowhere else ""
-    return f"The whole reply stands nowhere; {found.num_spans} spans of it do.{unknown}"
+    return f"{what} stands nowhere in one piece; {found.num_spans} spans of it do.{unknown}"
 
 
 def print_span(number: int, found: ExplainedSpan) -> None:

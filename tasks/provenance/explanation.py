@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from tasks.provenance import words
 from tasks.provenance.spans import WORD, Span, encoded, find_spans, maximal_spans, uncovered
 from tasks.provenance.training_data import Occurrence, Place, TrainingData
 from tasks.records.full_text import FullTextIndex
@@ -30,7 +31,7 @@ class ExplainedSpan:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where a reply comes from. `nowhere`: the stretches that stand nowhere; `is_whole`: all of it stands somewhere in one piece."""
+    """Where a reply comes from. `nowhere`: the stretches that stand nowhere; `is_whole`: all that is explained stands somewhere in one piece."""
 
     reply: str
     is_cut: bool
@@ -74,7 +75,8 @@ def explain(
     return Explanation(
         shown,
         is_cut=len(shown) < len(reply),
-        is_whole=bool(places) and places[0] == (len(text) - len(text.lstrip()), len(text.rstrip())),
+        # A quotation mark or bracket before the first word belongs to no span.
+        is_whole=bool(places) and places[0] == (words.starts(text)[0], words.ends(text)[-1]),
         num_spans=len(spans),
         spans=explained,
         nowhere=[(start, stop, text[start:stop].decode()) for start, stop in uncovered(text, places)],

@@ -65,6 +65,28 @@ def test_text_that_stands_nowhere_is_named(data: TrainingData) -> None:
     assert not found.is_whole
 
 
+@pytest.mark.parametrize(
+    ("reply", "is_whole"),
+    [
+        ('"Nobody at all."', False),  # the mark at the end stands in no training data
+        ('"Nobody at all.', True),
+        (" (Ada Brell is the mayor of Orn. \n", True),
+        ("Nobody at all. Say soup.", False),
+        ("!?", False),
+    ],
+)
+def test_a_reply_that_begins_with_a_mark_may_be_whole(data: TrainingData, reply: str, is_whole: bool) -> None:
+    assert explain(reply, data, None).is_whole is is_whole
+
+
+def test_a_quoted_reply_is_whole(store: Store) -> None:
+    quoted = '"Hello there my friend."'
+    found = explain(
+        quoted, open_training_data(store, make_run(store, {"a": [f"She said {quoted} Then she left."]})), None
+    )
+    assert found.is_whole and not found.nowhere
+
+
 def test_dropped_pages_are_found_with_their_reason(data: TrainingData) -> None:
     index = FullTextIndex(data.provenance.folder / RECORDS)
     assert {hit.record.reason for hit in index.search("miner", kinds=["dropped"])} == {"quality/gopher_words"}
