@@ -72,9 +72,7 @@ def without(
     if reason:
         changes += rule_changes(reason, made)
     before = evaluated(made, store)
-    if excluded and not list(
-        removed_documents(documents_of(store, before), lambda item: matches(item["url"], excluded))
-    ):
+    if excluded and not reason and not is_any_kept(documents_of(store, before), excluded):
         say(f"No document of {', '.join(excluded)} was kept, so nothing depends on it.")
         return
     name = f"{made.name[:MAX_NAME]}-without-{hashlib.sha256(' '.join(changes).encode()).hexdigest()[:8]}"
@@ -111,6 +109,11 @@ def rule_changes(reason: str, recipe: Recipe) -> list[str]:
 def matches(url: str, excluded: Sequence[str]) -> bool:
     """Whether a document of this URL is left out."""
     return is_excluded(url, frozenset(map(excluded_key, excluded)))
+
+
+def is_any_kept(documents: Documents, excluded: Sequence[str]) -> bool:
+    """Whether a document that is to be left out was kept."""
+    return any(True for _ in removed_documents(documents, lambda item: matches(item["url"], excluded)))
 
 
 def evaluated(recipe: Recipe, store: Store) -> Report:

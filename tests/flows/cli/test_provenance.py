@@ -1,16 +1,22 @@
 """The commands that explain a reply: what they print can neither steer a terminal nor fill it, and wrong use is one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from flows.cli.without import checked, rule_changes
+from flows.cli.why_said import summary
+from flows.cli.without import Comparison, checked, rule_changes, without
 from flows.recipes import make_recipe
 from model.errors import UserError
+from tasks.artifacts.manifest import Report
 from tasks.artifacts.store import Store
+from tasks.execution.runner import execute
+from tasks.provenance.explanation import Explanation
 from tests.support.commands import crawl2chat_here
-from tests.support.training_runs import make_run
+from tests.support.tiny_models import finish
+from tests.support.training_runs import make_run, pages
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +88,31 @@ def test_what_is_left_out_is_a_setting_of_the_recipe() -> None:
     ]
     with pytest.raises(UserError):
         rule_changes("", recipe)
+
+
+@pytest.mark.parametrize(("reason", "num_runs"), [("", 1), ("quality/gopher_words", 2)])
+def test_a_rule_is_left_out_also_where_nothing_of_a_host_was_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch, reason: str, num_runs: int
+) -> None:
+    report = store.open(finish(store, Report, "evaluate/r", inputs={"unique": make_documents(store)}).id, Report)
+    recipes = []
+    monkeypatch.setattr("flows.cli.without.evaluated", lambda recipe, _: recipes.append(recipe) or report)
+    monkeypatch.setattr("flows.cli.without.compared", lambda *_: Comparison("", "", [], [], [], None))
+    monkeypatch.setenv("CRAWL2CHAT_STORE", store.url)
+    without("tiny", ["none.example"], [], reason, [], 0, [], False)
+    assert len(recipes) == num_runs
+    assert recipes[-1].filter.min_gopher_words == (0 if reason else recipes[0].filter.min_gopher_words)
+
+
+def make_documents(store: Store) -> str:
+    return execute(pages({"a": ["The sea is blue."]}), store).id
+
+
+def test_summary_says_what_is_explained() -> None:
+    found = Explanation("Ada", False, True, 1, [], [], [])
+    assert summary(found) == "The whole reply stands in the training data."
+    assert summary(replace(found, is_cut=True)) == "The explained part stands in the training data."
+    assert summary(replace(found, is_cut=True, is_whole=False)).startswith("The explained part stands nowhere in one")
 
 
 def test_no_file_is_written_by_a_refused_question(environment: dict[str, str], tmp_path: Path) -> None:
