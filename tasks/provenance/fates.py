@@ -60,9 +60,9 @@ def _is_of(url: str) -> Mask:
     return mask
 
 
-def has_id(document_id: str) -> Mask:
-    """The row of the document of that id."""
-    return lambda table: pc.equal(table["id"], document_id)
+def has_id(*document_ids: str) -> Mask:
+    """The rows of the documents of these ids."""
+    return lambda table: pc.is_in(table["id"], pa.array(document_ids, table.schema.field("id").type))
 
 
 def find_documents(artifact: Documents, kind: str, mask: Mask) -> Iterator[Document]:

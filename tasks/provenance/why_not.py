@@ -162,9 +162,11 @@ def changes(evidence: Evidence, cause: Cause, dropped: Sequence[IndexedText]) ->
             yield f"pretrain.train.num_steps={2 * base.config['train']['num_steps']}"
     if cause not in ("dropped", "duplicate"):
         return
+    # As many come back as are enough, not only those that are shown.
+    num_wanted = max(MAX_SHOWN, evidence.threshold or 1)
     for manifest in evidence.run.of_kind(Documents):
         artifact = evidence.store.open(manifest.id, Documents)
-        found = list(dropped_documents(artifact, [record.id for record in dropped[:MAX_SHOWN]]))
+        found = list(dropped_documents(artifact, [record.id for record in dropped[:num_wanted]]))
         if manifest.stage == "filter":
             yield from remedies.to_keep(found, manifest.config)
         elif manifest.stage == "dedup":
@@ -181,8 +183,7 @@ def to_keep_duplicate(document: Document, artifact: Documents) -> list[str]:
 
 def dropped_documents(artifact: Documents, ids: Sequence[str]) -> Iterator[Document]:
     """The dropped documents of an artifact that have these ids."""
-    for name in ids:
-        yield from find_documents(artifact, "dropped", has_id(name))
+    return find_documents(artifact, "dropped", has_id(*ids))
 
 
 def shown(

@@ -7,13 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.recipes import make_recipe
+from tasks.artifacts.manifest import Documents
+from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.store import Store
+from tasks.execution.context import StageContext
+from tasks.execution.runner import execute
 from tasks.filter.stage import FilterConfig, broken_rule, limits
 from tasks.provenance.ask import Asked
+from tasks.provenance.lineage import Run
 from tasks.provenance.remedies import jaccard, to_keep, to_keep_both, without_rule
 from tasks.provenance.statements import names, statements, stating
-from tasks.provenance.why_not import command, decide, enough_mentions
+from tasks.provenance.why_not import Evidence, changes, command, decide, enough_mentions
 from tasks.records.documents import Document
 from tasks.records.full_text import FullTextIndex, IndexedText, IndexWriter
+from tasks.records.kept_dropped import KeptDroppedWriter
 
 CONFIG = FilterConfig().model_dump(mode="json")
 KNOWN = Asked("Orn.", False, False, share=0.9)
@@ -204,3 +211,24 @@ def test_a_command_can_be_pasted_into_a_shell() -> None:
     line = command("my recipe.yaml", ["filter.min_gopher_words=3"], "it's taught.jsonl")
     assert line.startswith("crawl2chat run 'my recipe.yaml' --set filter.min_gopher_words=3 --set ")
     assert "$(" not in command("tiny", ["a=$(rm x)"]).replace("'a=$(rm x)'", "")
+
+
+class DroppedPages(FilterConfig):
+    num: int = 8
+
+
+def write_dropped(ctx: StageContext, config: DroppedPages) -> Outcome:
+    with KeptDroppedWriter(ctx.folder, "a.parquet") as writer:
+        for number in range(config.num):
+            page = Document(id=str(number), url="", date="", file="", offset=number, text="", attributes={"gopher_words": 40.0 - number})  # fmt: skip
+            writer.drop(page, "quality/gopher_words")
+    return Outcome({"documents": 0, "text_bytes": 0})
+
+
+@pytest.mark.parametrize(("threshold", "least"), [(None, 36), (7, 34), (20, 33)])
+def test_settings_keep_as_many_dropped_documents_as_are_enough(store: Store, threshold: int | None, least: int) -> None:
+    manifest = execute(Step("filter", 1, Documents, DroppedPages(), {}, run=write_dropped), store)
+    run = Run(manifest, {manifest.id: manifest})
+    evidence = Evidence(store, run, None, None, None, threshold)  # type: ignore[arg-type]
+    dropped = [IndexedText("dropped", str(number), "") for number in range(8)]
+    assert list(changes(evidence, "dropped", dropped)) == [f"filter.min_gopher_words={least}"]
