@@ -7,7 +7,8 @@ only where it is larger than the noise:
 - several on one side: the t interval of a single run around the mean of the others;
 - one run each: for shares Newcombe's interval (Newcombe 1998, method 10), made of both Wilson intervals. It has the noise of the questions
   alone, not that of training: with another seed a difference may vanish. The questions are the same for both, which makes it too wide;
-- no interval (a loss of one run each): the verdict says that the noise is unknown.
+- several seeds that all score the same show no noise, which does not mean that there is none: shares are compared as one run each;
+- no interval (a loss of one run each, or of equal ones): the verdict says that the noise is unknown.
 """
 
 import math
@@ -102,15 +103,18 @@ def difference_interval(a: Sequence[Value], b: Sequence[Value]) -> tuple[float, 
     difference = statistics.fmean(two) - statistics.fmean(one)
     if len(one) > 1 and len(two) > 1:
         error, freedom = _welch(one, two)
-        half = float(t.ppf(LEVEL, freedom)) * error if error else 0.0
-        return difference - half, difference + half
-    if len(one) > 1 or len(two) > 1:
+    elif len(one) > 1 or len(two) > 1:
         many = one if len(one) > 1 else two
-        half = float(t.ppf(LEVEL, len(many) - 1)) * statistics.stdev(many) * math.sqrt(1 + 1 / len(many))
+        error, freedom = statistics.stdev(many) * math.sqrt(1 + 1 / len(many)), len(many) - 1
+    else:
+        error, freedom = 0.0, 1
+    if error:
+        half = float(t.ppf(LEVEL, freedom)) * error
         return difference - half, difference + half
     if isinstance(a[0], dict) and isinstance(b[0], dict):
         return _newcombe(a[0], b[0])
-    return None
+    # Seeds that all give one number on both sides are equal; that much is known.
+    return (0.0, 0.0) if not difference and max(len(one), len(two)) > 1 else None
 
 
 def _welch(one: Sequence[float], two: Sequence[float]) -> tuple[float, float]:
@@ -200,7 +204,7 @@ def summary(a: Side, b: Side, rows: Sequence[Row]) -> str:
         f"{runs[0]}, {runs[1]}. Of {len(decided)} figures with an interval B is better in {num['better']} and worse in {num['worse']}; were "
         f"both the same, about {0.05 * len(decided):.0f} would seem to differ.\n"
     )
-    if min(len(a.runs), len(b.runs)) == 1:
+    if max(len(a.runs), len(b.runs)) == 1:
         text += "\nIntervals of single runs hold the noise of the questions alone: `crawl2chat seeds` shows that of training.\n"
     return text
 

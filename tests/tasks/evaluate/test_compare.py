@@ -59,6 +59,22 @@ def test_numbers_of_single_runs_have_no_interval() -> None:
     assert high - low == pytest.approx(2 * 4.3027 * 0.01 * (4 / 3) ** 0.5, rel=1e-3)
 
 
+@pytest.mark.parametrize("num_b", [1, 2])
+def test_seeds_that_score_the_same_show_no_certainty(num_b: int) -> None:
+    full, one_less = share_of(200, 200), share_of(199, 200)
+    found = difference_interval([full, full], [one_less] * num_b)
+    assert found == difference_interval([full], [one_less])
+    assert found and found[0] < -0.005 < 0 < found[1]
+    assert difference_interval([0.3, 0.3], [0.4] * num_b) is None
+    assert difference_interval([0.3, 0.3], [0.3, 0.4]) is not None
+
+
+def test_noise_of_training_is_said_to_be_missing_between_single_runs_alone() -> None:
+    for nums, is_missing in (((1, 1), True), ((1, 3), False), ((3, 3), False)):
+        sides = [Side(name, [FULL] * num) for name, num in zip("ab", nums, strict=True)]
+        assert ("noise of the questions alone" in render_comparison(*sides, compare_rows(*sides))) is is_missing
+
+
 @pytest.mark.parametrize(
     ("difference", "interval", "better", "expected"),
     [
