@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from tasks.charts import Point, xy_chart
-from tasks.evaluate.compare import difference_interval
+from tasks.evaluate.compare import NOISE, UNKNOWN, difference_interval
 from tasks.evaluate.pictures import funnel_picture
 from tasks.markdown import Figures, name, one_line, percent, table
 from tasks.page import Section, charts, from_markdown, page
@@ -125,14 +125,26 @@ def scores_table(figures: Figures) -> str:
         is_text = task["kind"] == TEXT
         values = [[_value(score) for score in arm] for arm in task["arms"]]
         order = order_of([statistics.fmean(arm) for arm in values], is_text)
-        interval = difference_interval(values[order[0]], values[order[1]]) if len(figures["seeds"]) > 1 else None
-        best = names[order[0]] if interval and not interval[0] <= 0 <= interval[1] else "within noise"
+        best = _best(names[order[0]], values[order[0]], values[order[1]])
         cells = [_cell(values[arm], task["arms"][arm][0], is_text) for arm in range(len(names))]
         unit = "bits per byte" if is_text else "accuracy"
         rows.append([f"{name(task['task'])}, {unit}", f"{task['num']:,}", *cells, best])
-    note = "Mean over the seeds ± their standard deviation; in brackets the 95% interval of the first seed's score over records.\n\n"
+    if len(figures["seeds"]) > 1:
+        note = "Mean over the seeds ± their standard deviation; in brackets the 95% interval of the first seed's score over records.\n\n"
+    else:
+        note = "The score of one seed; in brackets its 95% interval over records.\n\n"
     sources = "".join(f"\n- {name(task['task'])}: {one_line(task['licence'])}, sha256 `{task['sha256'][:16]}`" for task in figures["tasks"])  # fmt: skip
     return note + table(["Task", "Records", *names, "Best"], rows) + sources + "\n"
+
+
+def _best(first: str, one: Sequence[float], two: Sequence[float]) -> str:
+    """The name of the first arm if it differs from the second one, else why it is not called the best. `one`, `two`: scores by seed."""
+    if len(one) == 1:
+        return "one seed"
+    interval = difference_interval(one, two)
+    if interval is None:
+        return UNKNOWN
+    return NOISE if interval[0] <= 0 <= interval[1] else first
 
 
 def _cell(values: Sequence[float], first: Figures, is_text: bool) -> str:

@@ -13,7 +13,7 @@ from model.errors import UserError
 from tasks.artifacts.manifest import BaseModel, Documents, Report, Tokenizer
 from tasks.artifacts.store import Store
 from tasks.evaluate.ablation import AblationConfig, Arm, ablation
-from tasks.evaluate.ablation_report import order_of, render_ablation, render_ablation_page, verdict
+from tasks.evaluate.ablation_report import order_of, render_ablation, render_ablation_page, scores_table, verdict
 from tasks.evaluate.eval_tasks import EvalTask
 from tasks.evaluate.scores import ScoresConfig, scores, task_files
 from tasks.execution.runner import execute
@@ -57,6 +57,22 @@ def test_of_accuracies_the_highest_is_best_and_one_seed_says_little() -> None:
     text = verdict(figures([0.4], [0.6], kind="choice"))
     assert "By mean accuracy on 1 task, the best first: `b` (60.0%), `a` (40.0%). One seed" in text
     assert order_of([1.0, 1.0], True) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("arms", "best"),
+    [
+        (([1.9], [1.5]), "one seed"),
+        (([1.9, 1.91], [1.5, 1.51]), "`b`"),
+        (([1.9, 1.4], [1.5, 1.51]), "within noise"),
+        (([1.9, 1.9], [1.5, 1.5]), "noise unknown"),
+    ],
+)
+def test_table_names_the_best_arm_or_why_it_cannot(arms: tuple[list[float], ...], best: str) -> None:
+    text = scores_table(figures(*arms))
+    [row] = [line for line in text.splitlines() if line.startswith("| wiki")]
+    assert row.split("|")[-2].strip() == best
+    assert ("±" in text) is (len(arms[0]) > 1)
 
 
 def test_report_has_funnel_cost_scores_and_sources() -> None:
