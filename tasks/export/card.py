@@ -43,7 +43,7 @@ class Card:
     files: Collection[str]  # of the bundle
     figures: Figures  # report.json
     report: str  # report.md
-    lineage: Manifest  # of the report: it names every artifact of the run
+    lineage: Manifest  # of the report: it names the artifacts that the report was made from
     raw: Documents | None  # the documents of the crawl, whose settings name it
 
 
@@ -107,7 +107,8 @@ def _data(card: Card) -> str:
     artifacts = ((role, f"`{made}`", f"`{digests.get(role, '')}`") for role, made in card.lineage.inputs.items())
     crawl = [_source(text) for text in card.raw.manifest.config["inputs"]] if card.raw else ["not named"]
     return f"""Crawl: {", ".join(crawl)}. What was kept of it and what was dropped, with the bound of each filter, stands in the report card. The weights
-are under the licence {one_line(card.license)}; the pages belong to their authors. The artifacts of the run, each with a hash of its files:
+are under the licence {one_line(card.license)}; the pages belong to their authors. The artifacts that the report card was
+made from, each with a hash of its files:
 
 {_table(("Role", "Artifact", "Digest"), artifacts)}"""
 

@@ -192,6 +192,7 @@ def test_card_names_the_base_model_and_links_to_one_on_the_hub() -> None:
     assert text.startswith("---\nlicense: other\nbase_model: meta-llama/Llama-3.2-1B\nlibrary_name")
     assert "from the base model meta-llama/Llama-3.2-1B by crawl2chat, in Llama's layout: 1,234 parameters" in text
     assert "| base | `pretrain/b` | `0123` |" in text
+    assert "The artifacts that the report card was\nmade from" in text
     assert "forge turns" in text
     text = model_card(replace(card, figures=figures | {"base": known | {"initial_model": "my_<b>model"}}, files=set()))
     assert "base_model:" not in text
