@@ -155,17 +155,21 @@ def _choices(record: Record) -> Item:
 
 
 def _choice(context: str, choices: Sequence[str], gold: object) -> Item:
+    return Item([spaced(context, choice) for choice in choices], _gold(gold, len(choices)))
+
+
+def _gold(gold: object, num_choices: int) -> int:
     number = int(gold)  # type: ignore[call-overload]
-    if not 0 <= number < len(choices):
-        raise ValueError(f"gold is {number} of {len(choices)} choices")
-    return Item([spaced(context, choice) for choice in choices], number)
+    if not 0 <= number < num_choices:
+        raise ValueError(f"gold is {number} of {num_choices} choices")
+    return int(number)
 
 
 def _core(record: Record) -> Item:
     """Of CORE: several choices, several contexts with one continuation, or one continuation alone."""
     if "context_options" in record:
         pairs = [spaced(context, record["continuation"]) for context in record["context_options"]]
-        return Item(pairs, int(record["gold"]))
+        return Item(pairs, _gold(record["gold"], len(pairs)))
     return _choice(record["query"], record["choices"], record["gold"])
 
 

@@ -83,7 +83,7 @@ def make_task(loaded: LoadedTask) -> Any:
         config["process_results"] = exact_match
     if loaded.kind == "text":
         config["doc_to_text"] = ""
-    return api(config={**config, "metadata": {}})
+    return api(config=config)
 
 
 def exact_match(document: Figures, results: Sequence[str]) -> dict[str, float]:

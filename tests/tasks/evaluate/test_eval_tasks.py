@@ -95,6 +95,8 @@ def test_hash_is_of_the_file_and_must_be_the_one_named(tmp_path: Path) -> None:
         (b'{"context": "a", "choices": ["b"], "gold": 3}\n', "choices", "gold is 3 of 1 choices"),
         (b'{"context": "a", "choices": 5, "gold": 0}\n', "choices", "TypeError"),
         (b'{"question": "Q", "choices": ["b"], "answer": "Z"}\n', "mmlu", "ValueError"),
+        (b'{"context_options": ["a", "b"], "continuation": "c", "gold": 2}\n', "core", "gold is 2 of 2 choices"),
+        (b'{"context_options": ["a", "b"], "continuation": "c", "gold": -1}\n', "core", "gold is -1 of 2 choices"),
     ],
 )
 def test_file_of_another_shape_is_refused(tmp_path: Path, content: bytes, name: str, message: str) -> None:
