@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import groupby
-from os.path import commonprefix
 from typing import Any
 
 from model.serve.errors import ApiError
@@ -87,8 +86,10 @@ def _tree(texts: Sequence[bytes]) -> Node:
     groups = [list(group) for _, group in groupby(texts, lambda text: text[:1])]
     if len(groups) > 1:
         return Alt(tuple(map(_tree, groups)))
-    start = commonprefix(texts)  # noqa: RUF071 - bytes are what is wanted
-    return Seq((Text(start), _tree([text[len(start) :] for text in texts])))
+    # What the first and the last of sorted texts begin with, all do.
+    first, last = texts[0], texts[-1]
+    length = next((place for place, byte in enumerate(first) if byte != last[place]), len(first))
+    return Seq((Text(first[:length]), _tree([text[length:] for text in texts])))
 
 
 @cache
