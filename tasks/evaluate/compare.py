@@ -7,7 +7,7 @@ only where it is larger than the noise:
 - several on one side: the t interval of a single run around the mean of the others;
 - one run each: for shares Newcombe's interval (Newcombe 1998, method 10), made of both Wilson intervals. It has the noise of the questions
   alone, not that of training: with another seed a difference may vanish. The questions are the same for both, which makes it too wide;
-- several seeds that all score the same show no noise, which does not mean that there is none: shares are compared as one run each;
+- several seeds that all score the same show no noise, but may have some: shares are compared as one run each;
 - no interval (a loss of one run each, or of equal ones): the verdict says that the noise is unknown.
 """
 
