@@ -328,6 +328,7 @@ DECIDING = {
     "pii_action": "keep",
     "pii_actions": {"email": "drop"},
     "max_pii_fraction": 0.5,
+    "exclude": ["example.org"],
 }
 MEASURING = {
     "languages": ["en", "de"],
