@@ -39,7 +39,7 @@ def main() -> None:
         counts += attempt(arguments.seed + number, is_abandoned=number % 2 == 0, is_stalled=number % 4 >= 2)
         if (number + 1) % 200 == 0:
             say(f"{number + 1} tries: {dict(counts)}")
-    print_table("Races and stalls at one lease", ["what", "times"], sorted(counts.items()))
+    print_table("Races and stalls at one lease", ["what", "times"], sorted((dict.fromkeys(WRONG, 0) | counts).items()))
     wrong = {name: num for name, num in counts.items() if name in WRONG}
     sys.exit(f"wrong: {wrong}" if wrong else 0)
 
