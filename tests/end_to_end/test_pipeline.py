@@ -382,7 +382,7 @@ def test_open_weights_model_passes_all_stages(
     store = store_of(copy)
     report, bundle = (store.folder(store.latest("tiny", stage)) for stage in ("evaluate", "export"))
     assert "imported from my-model (Llama layout), not trained further" in (report / "report.md").read_text()
-    assert "from the base model my-model by crawl2chat, in Llama's layout." in (bundle / "README.md").read_text()
+    assert "from the base model my-model by crawl2chat, in Llama's layout:" in (bundle / "README.md").read_text()
     theirs = transformers.AutoModelForCausalLM.from_pretrained(bundle)
     assert type(theirs).__name__ == "LlamaForCausalLM"
     tokens = torch.arange(300).reshape(3, 100)
