@@ -9,6 +9,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tasks.artifacts.store import Store
@@ -50,6 +51,9 @@ SLOW = (  # files that start servers, training processes or whole runs; `make qu
     "tasks/evaluate/test_stage.py",
     "tasks/web/test_download.py",
 )
+# A busy machine takes its time for an example.
+hypothesis.settings.register_profile("unhurried", parent=hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("unhurried")
 LONGEST = (  # files of minutes, which begin first: else one worker waits at the end for the other, which has begun one of these
     "end_to_end/test_pipeline.py",
     "end_to_end/test_kill.py",

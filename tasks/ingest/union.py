@@ -36,7 +36,7 @@ def merge(texts: Sequence[str]) -> str:
     merged = after.get(-1, [])
     for place, line in enumerate(lines):
         merged += [line, *after.get(place, ())]
-    return "\n".join(merged)
+    return "\n".join(merged).strip("\n")
 
 
 def _places(lines: Sequence[str]) -> dict[Gram, int]:

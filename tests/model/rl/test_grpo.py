@@ -318,7 +318,7 @@ def test_answer_of_a_prompt_may_be_a_json_number(folder: Path) -> None:
 
 
 def test_heldout_prompts_are_never_trained_on() -> None:
-    prompts = [Prompt(f"prompt {number % 30}", [number], None) for number in range(60)]
+    prompts = [Prompt(f"prompt {number % 30}", [number % 30], None) for number in range(60)]
     training, heldout = split_prompts(prompts, RLConfig(validation_fraction=0.2))
     assert len(heldout) == 12
     assert not {prompt.text for prompt in training} & {prompt.text for prompt in heldout}

@@ -97,11 +97,12 @@ def test_least_recently_used_copy_leaves_first_and_is_fetched_again(tmp_path: Pa
         folder = store.open(name, Artifact).folder
         os.utime(folder / cache_module.READERS, (1000 + place, 1000 + place))
     release()
-    copy = max(copy.bytes for copy in Cache(store.root, None).copies())
-    cache = Cache(store.root, 3 * copy)
+    # They differ by a few bytes: a manifest has times.
+    sizes = [copy.bytes for copy in Cache(store.root, None).copies()]
+    cache = Cache(store.root, sum(sizes))
     cache.make_room(1)
     assert [(store.root / name / MANIFEST).exists() for name in names] == [False, True, True]
-    cache.make_room(2 * copy)
+    cache.make_room(sum(sizes) - max(sizes))
     assert [(store.root / name / MANIFEST).exists() for name in names] == [False, False, True]
     again = Store(store.url, tmp_path / "reader")
     assert again.open(names[0], Artifact).files("text")[0].read_text() == "one:0.1 "
