@@ -73,7 +73,7 @@ def figures(recipe: str, name: str) -> tuple[str, ...]:
         sample_every_steps=0,
     )
     say(f"{name}: {num_pairs} pairs, {train.num_steps} steps")
-    judged = execute(reward(assistant, tokenizer, pairs, RewardConfig(train=train)), store).metrics
+    measured = execute(reward(assistant, tokenizer, pairs, RewardConfig(train=train)), store).metrics
     unread = prompts(PromptsConfig(), world_seed=1)
     config = RLHFConfig(algorithm="dpo", dpo_train=train)
     # Neither is read by DPO.
@@ -83,7 +83,7 @@ def figures(recipe: str, name: str) -> tuple[str, ...]:
         name,
         f"{num_pairs}",
         f"{num_heldout}",
-        accuracy(judged["validation/accuracy"], num_heldout),
+        accuracy(measured["validation/accuracy"], num_heldout),
         accuracy(preferred["validation/accuracy"], num_heldout),
         f"{preferred['validation/chosen_log_ratio']:+.1f}",
         f"{preferred['validation/rejected_log_ratio']:+.1f}",

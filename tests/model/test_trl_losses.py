@@ -90,7 +90,7 @@ def test_ppo_advantages_equal_trl(name: str, estimator: str, scale: str) -> None
     mask, places = episodes(name)
     kl = losses.kl_estimate(GIVEN["old"], GIVEN["reference"], estimator, mask)
     close(kl, golden["kl"])
-    # TRL puts the score at the place after a completion; where there is none, as here, at the last token.
+    # TRL puts the score at the place after a completion; where that place is missing, as here, at the last token.
     rewards = losses.token_rewards(GIVEN["scores"], kl, 0.05, places)
     if scale == "whitened":
         rewards = losses.whiten(rewards, losses.masked_moments(rewards, places), keeps_mean=True) * places

@@ -1,7 +1,5 @@
 """A server of the page with three small models, for tests in a browser: `with served_page(folder) as server:`."""
 
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import uvicorn
-from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
 from model.network.huggingface import load_transformer, save_weights
@@ -20,6 +16,7 @@ from model.tokenizer.chat import Messages
 from model.tools.registry import Tools
 from tasks.feedback.guidelines import Guidelines
 from tasks.feedback.routes import feedback_router
+from tests.support.served_models import running, sharpen
 from tests.support.tiny_models import TEXT, write_model, write_tokenizer
 
 KINDS: tuple[Kind, ...] = ("policy", "assistant", "base")
@@ -39,12 +36,6 @@ class PageServer:
 
     url: str
     folder: Path
-
-
-def sharpen(weights: Path, factor: float = 8.0) -> None:
-    """Scale the last norm, and so the logits: a random model finds all tokens about equally likely, and rounding would choose."""
-    tensors = load_file(weights)
-    save_file(tensors | {"model.norm.weight": tensors["model.norm.weight"] * factor}, weights, {"format": "pt"})
 
 
 def teach(folder: Path, tokens: Sequence[int], num_steps: int = 60, step_size: float = 0.01) -> None:
@@ -83,15 +74,5 @@ def served_page(
         routers=[feedback_router(folder / "feedback.db", Guidelines.read())],
         vocabularies={"other": other},
     )
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive(), "the server has ended before it was started"
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield PageServer(f"http://127.0.0.1:{port}", folder)
-    finally:
-        server.should_exit = True
-        thread.join()
+    with running(app) as url:
+        yield PageServer(url, folder)

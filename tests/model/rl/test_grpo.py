@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from model import losses
-from model.config import GenerateConfig, OptimConfig
+from model.config import GenerateConfig
 from model.inference.cpu_kernels import make_decoder
 from model.inference.generate import draw
 from model.inference.logits import NonFiniteError
@@ -35,7 +35,8 @@ from tasks.artifacts.store import Store
 from tasks.conversations.sources import PreferencesConfig, PromptsConfig, preferences, prompts
 from tasks.execution.runner import execute
 from tasks.posttrain.rlhf import RLHFConfig, rlhf
-from tests.support.tiny_models import finish, tiny_config, write_lines, write_model, write_tokenizer
+from tests.support.rl_runs import logged, rl_run, untimed
+from tests.support.tiny_models import finish, write_lines, write_model, write_tokenizer
 
 COLOURS = ["sky", "red", "green", "yes"] * 6
 
@@ -63,25 +64,11 @@ def make_run(folder: Path, output: str = "out", **settings: Any) -> RLRun:
         "checkpoint_every_steps": 2,
         "eval_every_steps": 2,
     }
-    return RLRun(
-        config=RLConfig(**defaults | settings),
-        optim=OptimConfig(learning_rate=1e-2, weight_decay=0.0),
-        model=tiny_config(ChatTokenizer.load(folder / "tokenizer.json").vocab_size),
-        initial_weights=str(folder / "sft"),
-        reward_model=str(folder / "reward_model"),
-        tokenizer=str(folder / "tokenizer.json"),
-        prompts=(str(folder / "prompts.jsonl"),),
-        output=str(folder / output),
-    )
+    return rl_run(folder, output, RLConfig(**defaults | settings))
 
 
 def train(run: RLRun) -> list[dict[str, Any]]:
-    rl.train(run, Path(run.output) / "checkpoints", threading.Event())
-    return [json.loads(line) for line in (Path(run.output) / "metrics.jsonl").read_text().splitlines()]
-
-
-def untimed(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in line.items() if not name.endswith("_seconds")} for line in lines]
+    return logged(rl.train, run)
 
 
 def test_policy_learns_to_say_the_answer(folder: Path) -> None:

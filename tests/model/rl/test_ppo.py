@@ -1,8 +1,6 @@
 """PPO: the critic and the policy learn, it resumes after a kill with the same results, and its KL coefficient follows the target."""
 
-import json
 import math
-import threading
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.config import OptimConfig
 from model.network.huggingface import load_reward_model
 from model.network.transformer import RewardModel
 from model.rl import ppo, trainer
 from model.rl.config import PPOConfig, RLConfig, RLRun
 from model.rl.ppo import Critic, next_kl_coef
-from model.tokenizer.chat import ChatTokenizer
-from tests.support.tiny_models import tiny_config, write_lines, write_model, write_tokenizer
+from tests.support.rl_runs import logged, rl_run, untimed
+from tests.support.tiny_models import write_lines, write_model, write_tokenizer
 
 
 @pytest.fixture
@@ -46,26 +43,13 @@ def make_run(folder: Path, output: str = "out", ppo_settings: dict[str, Any] | N
         "eval_every_steps": 0,
         "on_fall": "report",
     }
-    return RLRun(
-        config=RLConfig(**defaults | settings),
-        ppo=PPOConfig(**{"critic_rate_factor": 1.0, "kl_target": 0.01, "kl_horizon": 20} | (ppo_settings or {})),
-        optim=OptimConfig(learning_rate=1e-2, weight_decay=0.0),
-        model=tiny_config(ChatTokenizer.load(folder / "tokenizer.json").vocab_size),
-        initial_weights=str(folder / "sft"),
-        reward_model=str(folder / "reward_model"),
-        tokenizer=str(folder / "tokenizer.json"),
-        prompts=(str(folder / "prompts.jsonl"),),
-        output=str(folder / output),
-    )
+    defaults_of_ppo = {"critic_rate_factor": 1.0, "kl_target": 0.01, "kl_horizon": 20}
+    config = PPOConfig(**defaults_of_ppo | (ppo_settings or {}))
+    return rl_run(folder, output, RLConfig(**defaults | settings), ppo=config)
 
 
 def train(run: RLRun) -> list[dict[str, Any]]:
-    ppo.train(run, Path(run.output) / "checkpoints", threading.Event())
-    return [json.loads(line) for line in (Path(run.output) / "metrics.jsonl").read_text().splitlines()]
-
-
-def untimed(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in line.items() if not name.endswith("_seconds")} for line in lines]
+    return logged(ppo.train, run)
 
 
 def test_policy_learns_to_say_the_answer(folder: Path) -> None:
