@@ -201,4 +201,9 @@ def test_other_nodes_end_with_the_first_one(victim: str, tmp_path: Path) -> None
         _, living = psutil.wait_procs(children, LIMIT_SECONDS)
         assert not living
     log = (tmp_path / "node-1.log").read_text()
-    assert "RuntimeError: the ranks of node 1 ended: the training has ended on another node" in log
+    # The two nodes share a folder here: the second may learn it from the lease before it does from the rendezvous.
+    reasons = (
+        "the ranks of node 1 ended: the training has ended on another node",
+        "its stage has ended or lost its lease",
+    )
+    assert any(reason in log for reason in reasons), log

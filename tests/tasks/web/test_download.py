@@ -5,13 +5,15 @@ import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import fsspec
 import pytest
 
-from tasks.web import download
+from tasks.web import download, rate_limit
 from tasks.web.download import head, open_file
 from tasks.web.http_client import StatusError, ascii_url, retry_after_seconds, user_agent
 from tasks.web.rate_limit import RateLimiter
@@ -21,6 +23,11 @@ from tests.support.archives import BadServer, serving
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.001)
+
+
+def sleep_by(sleep: Callable[[float], object], module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the module alone sleep so: other threads of this process, which other tests left, sleep too."""
+    monkeypatch.setattr(module, "time", SimpleNamespace(**vars(time) | {"sleep": sleep}))
 
 
 @pytest.fixture
@@ -106,7 +113,7 @@ def test_missing_file_is_requested_once(tmp_path: Path) -> None:
     ["http://site..example/", "http://site.example/\udcfc", "http://site.example:port/", "http://[::1/", "http:///a"],
 )
 def test_invalid_url_is_not_tried_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits"))
+    sleep_by(lambda seconds: pytest.fail("it waits"), download, monkeypatch)
     with pytest.raises(ValueError, match=r"cannot be read .*: check the address"):
         open_file(url).read()
 
@@ -118,7 +125,7 @@ def test_download_waits_as_long_as_the_server_asks(
     tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch, retry_after: str, seconds: float
 ) -> None:
     waited: list[float] = []
-    monkeypatch.setattr("time.sleep", waited.append)
+    sleep_by(waited.append, download, monkeypatch)
     with serving(tmp_path) as server:
         server.faults["/file.gz"] = [f"busy {retry_after}"]
         assert read(server) == data
@@ -248,6 +255,11 @@ def test_clock_that_was_set_back_does_not_stop_requests(tmp_path: Path, monkeypa
     rate_limiter = RateLimiter(tmp_path / "rate_limit")
     rate_limiter.pause(1e9)
     waited: list[float] = []
-    monkeypatch.setattr("time.sleep", lambda seconds: (waited.append(seconds), rate_limiter.path.unlink()))
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        rate_limiter.path.unlink()
+
+    sleep_by(sleep, rate_limit, monkeypatch)
     rate_limiter.request()
     assert waited[0] < 400
