@@ -7,7 +7,7 @@ place more often than a home. Not found: countries whose addresses have another 
 
 import re
 from collections.abc import Collection, Iterator
-from functools import lru_cache, partial
+from typing import NamedTuple
 
 from tasks.pii.spans import Span, words_before
 
@@ -55,6 +55,11 @@ HOUSE_FIRST = re.compile(
 NAME = re.compile(rf"(?:{WORD}+|\d{{1,3}}(?:st|nd|rd|th)?) ")
 FULL = re.compile(rf"{WORD}{UNIT}(?:{PLACE})|(?:{WORD}+|\d{{1,4}}+){DOOR}(?:{PLACE})?")
 STREET_ONLY = re.compile(rf"{STREET}{UNIT}(?P<state>,\s{TOWN},? {STATE})?")
+# One of these is in every match of FULL, STREET_ONLY and FRENCH: a part of a postcode, a door, or the last word of a street
+LANDMARK = re.compile(rf"\d{{4}}|\d[A-Z]|(?<=\s)(?:Apt|Apartment|Suite|Ste)\b|(?<= ){STREET}")
+MAX_CHARACTERS = (
+    600  # from the start of a street's name to the landmark: 17 words and a unit, with what stands between them
+)
 FRENCH = re.compile(
     rf"(?:rue|avenue|boulevard|place|chemin|allée|impasse|quai)(?: [\w'’-]{{1,30}}){{1,6}}{CONTINENTAL_PLACE}"
 )
@@ -83,6 +88,8 @@ CONTEXT = re.compile(
     re.IGNORECASE,
 )
 
+CONTEXT_ENDS = ("address", "is", "at", "on", "in", "to")  # the last words of CONTEXT
+
 
 def find_addresses(text: str, kinds: Collection[str]) -> Iterator[Span]:
     """Addresses of every form, each from where the one before it ends."""
@@ -96,26 +103,64 @@ def find_addresses(text: str, kinds: Collection[str]) -> Iterator[Span]:
             yield Span(start, stop, "address")
 
 
+class Place(NamedTuple):
+    """What matches at a place after a house number: the next word of a name ends at `next` (-1: none), an address in full, a street alone."""
+
+    next: int
+    full: re.Match[str] | None
+    street: re.Match[str] | None
+
+
 def house_first(text: str) -> Iterator[tuple[int, int]]:
     """12 Main Street, Springfield, IL 62704; 12 rue de la Paix, 75002 Paris; a street alone where its state or the words before say so."""
-    # House numbers in a row lead to the same words. Each place is matched once: one pattern from the number on, which tried every
-    # division of a row of capitalised words into street and towns again for each number, took 5 times as long for such texts.
-    name_at, full_at, street_at = (
-        lru_cache(NUM_PLACES)(partial(form.match, text)) for form in (NAME, FULL, STREET_ONLY)
-    )
+    places: dict[int, Place] = {}
+    landmark = -1
     for house in HOUSE_FIRST.finditer(text):
-        start, place = house.span()
-        places = [place]
-        while len(places) <= MAX_NAMES and (name := name_at(places[-1])):
-            places.append(name.end())
-        places.reverse()  # the longest name is tried first, as a greedy pattern would
-        if match := next(filter(None, map(full_at, places)), None) or FRENCH.match(text, place):
+        start, first = house.span()
+        if landmark < first:
+            landmark = found.start() if (found := LANDMARK.search(text, first)) else len(text) + MAX_CHARACTERS
+        if landmark > first + MAX_CHARACTERS:
+            continue  # a number in a table, or one of a hostile million
+        if len(places) > NUM_PLACES:
+            places.clear()
+        full, street = _longest(text, first, places)
+        if match := full or FRENCH.match(text, first):
             yield start, match.end()
-            continue
-        match = next(filter(None, map(street_at, places[:-1])), None) if text[place - 2] != "," else None
-        # Without a postcode, its state or the words before must say that it is an address.
-        if match and (match["state"] or CONTEXT.search(words_before(text, start))):
-            yield start, match.end()
+        elif (
+            street
+            and text[first - 2] != ","
+            # Without a postcode, its state or the words before must say that it is an address.
+            and (street["state"] or _says_address(words_before(text, start)))
+        ):
+            yield start, street.end()
+
+
+def _longest(text: str, first: int, places: dict[int, Place]) -> tuple[re.Match[str] | None, re.Match[str] | None]:
+    """The address in full and the street alone with the longest name that begins at `first`, as a greedy pattern would match them.
+
+    House numbers in a row lead to the same words, so each place is matched once: one pattern from the number on, which tried every
+    division of a row of capitalised words into street and towns again for each number, took 5 times as long for such texts.
+    """
+    full: re.Match[str] | None = None
+    street: re.Match[str] | None = None
+    place = first
+    for num_names in range(MAX_NAMES + 1):
+        if (known := places.get(place)) is None:
+            name = NAME.match(text, place)
+            known = Place(name.end() if name else -1, FULL.match(text, place), STREET_ONLY.match(text, place))
+            places[place] = known
+        place = known.next
+        full = known.full or full
+        if num_names:  # "12 Street" has no name
+            street = known.street or street
+        if place < 0:
+            break
+    return full, street
+
+
+def _says_address(before: str) -> bool:
+    # The expression is slow, and before most numbers stands another word.
+    return before.rstrip().rstrip(":").rstrip().lower().endswith(CONTEXT_ENDS) and CONTEXT.search(before) is not None
 
 
 def house_last(text: str) -> Iterator[tuple[int, int]]:

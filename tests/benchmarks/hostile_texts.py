@@ -66,7 +66,8 @@ PIECES = {
         for name in ("P.O. Box 1 ", "tr. 1 ", "1 rue a ", "1 Main Street, ", "tel 0123456789 ", "jane@example.com ")
     },
     **{name: name for name in ("[{(", "https://", "a b c d e ", "eyJ", "token=", "visa 4111 ", "ssn 1 ", "call 1 ")},
-    **{name: name for name in ("1 1 A ", "1 A A A A ", "1 2 3 4 Aa Aa Aa Aa Aa Aa Aa Aa Aa Aa Aa Aa x ")},
+    **{name: name for name in ("1 1 A ", "1 1 A St ", "1 A A A A ", "1 2 3 4 Aa Aa Aa Aa Aa Aa Aa Aa Aa Aa Aa Aa x ")},
+    "postcodes far apart": "1 1 A " * 90 + "1234 ",
     "split towns": "1 A A A A A, A A A A A, A, W1 1AA ",
     "spaces": " ",
     "no-break spaces": "\u00a0",

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.pii import street_addresses
 from tasks.pii.detect import FINDERS, Span, find, kind_to_drop, redact, to_redact
 from tasks.pii.identifiers import NUMBERS, Table
+from tasks.pii.street_addresses import find_addresses
 from tests.support.cost import grows_linearly
 
 KINDS = list(FINDERS)
@@ -245,7 +247,14 @@ HOSTILE = (
     ),
     *("A", "AB12 ", "GB82 WEST ", "4111 1111 ", "tel 0123456789 ", "1 Aa Aa Aa Aa Aa, ", "Aa 1, 12345 Aa ", "1 rue a "),
     *("P.O. Box 1 ", "tr. 1 ", "1 Main Street, ", "1 Suite ", "212-555-0123 ", "jane@example.com "),
-    *("1 1 A ", "1 2 3 4 Aa Aa Aa Aa Aa Aa Aa Aa Aa Aa Aa x ", "1 A A A A A, A A A A A, A, W1 1AA ", "cc 4111 4111 "),
+    *(
+        "1 1 A ",
+        "1 1 A St ",
+        "1 1 A " * 90 + "1234 ",
+        "1 2 3 4 Aa Aa Aa Aa Aa Aa Aa Aa Aa Aa Aa x ",
+        "1 A A A A A, A A A A A, A, W1 1AA ",
+        "cc 4111 4111 ",
+    ),
 )
 
 
@@ -253,6 +262,21 @@ HOSTILE = (
 def test_find_takes_time_in_proportion_to_the_length(fragment):
     short, long = ((fragment * num_characters)[:num_characters] for num_characters in (2_000, 32_000))
     assert grows_linearly(lambda text: find(text, KINDS), short, long, 16)
+
+
+HOUSES = ("12 ", "7, ", "1 " * 20)
+NAMES = ("Main ", "Berlin ", "A " * 20, "St", "Street ", "rue de la Paix", "lives at ", "to: ", "x" * 300 + " ")
+ENDS = (", ", "\n", "Springfield ", "IL ", "IL, 62704", "SW1A 1AA", "Apt 5", "75002 Paris ")
+addresses = st.lists(st.sampled_from([*HOUSES, *NAMES, *ENDS]), max_size=20).map("".join)
+
+
+@settings(max_examples=300)
+@given(addresses)
+def test_landmarks_only_save_time(text):
+    found = list(find_addresses(text, KINDS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(street_addresses, "LANDMARK", re.compile(""))
+        assert list(find_addresses(text, KINDS)) == found
 
 
 fragments = st.lists(
