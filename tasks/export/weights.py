@@ -58,11 +58,28 @@ def write_safetensors(
         with replacing(folder / f"model{variant}.safetensors") as temporary:
             # "format" is what transformers writes itself.
             save_file(rounded, temporary, metadata={"format": "pt", **metadata})
+            sort_metadata(temporary)
     if len(dtypes) > 1:
         # vLLM loads every *.safetensors of a folder, unless an index names the ones to load.
         write_atomically(
             folder / INDEX, json.dumps({"weight_map": dict.fromkeys(sorted(weights), "model.safetensors")})
         )
+
+
+def sort_metadata(path: Path) -> None:
+    """Give the header of a safetensors file its one order: the library writes the metadata in that of a hash map, which differs each time.
+
+    Raises ValueError where the header cannot keep its length.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size)
+        if len(text) != size:
+            raise ValueError(f"{path}: its header has {size} bytes, and {len(text)} in order")
+        file.seek(8)
+        file.write(text)
 
 
 def write_gguf_files(

@@ -92,6 +92,14 @@ def two_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_two_files(tmp_path_factory.mktemp("two"), QWEN3)
 
 
+def test_files_have_the_same_bytes_each_time(two_files: Path, tmp_path: Path) -> None:
+    """safetensors alone writes four entries of metadata in 24 orders."""
+    written = {(two_files / "model.safetensors").read_bytes()}
+    for number in range(8):
+        written.add((write_two_files(tmp_path / str(number), QWEN3) / "model.safetensors").read_bytes())
+    assert len(written) == 1
+
+
 def talk(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     # -I: neither this project nor PYTHONPATH can be found.
     command = [sys.executable, "-I", str(folder / "run.py"), *arguments]
