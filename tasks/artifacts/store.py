@@ -225,8 +225,8 @@ class Store:
 
     def _read_pointer(self, pointer: str) -> str | None:
         path = self.root / pointer
-        if self.remote is not None:
-            self.remote.fetch(pointer, path, MAX_POINTER_BYTES)
+        if self.remote is not None and not self.remote.fetch(pointer, path, MAX_POINTER_BYTES):
+            path.unlink(missing_ok=True)  # deleted in the store: the copy of it no longer counts
         if not path.is_file():
             return None
         if not is_inside(path, self.root):

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from flows import cancellation
+from model.errors import UserError
 from model.files import read_lines
 from tasks.artifacts.store import Store
 from tests.benchmarks.harness import ROOT, machine, print_table, say
@@ -351,7 +352,7 @@ def timed(action: Callable[[], Row]) -> Row | None:
     start = time.monotonic()
     try:
         row = action()
-    except (AssertionError, httpx.HTTPError):
+    except (AssertionError, UserError, httpx.HTTPError):
         say(traceback.format_exc())
         return None
     say(f"{time.monotonic() - start:.0f} s: {row}")

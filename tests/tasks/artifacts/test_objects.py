@@ -90,6 +90,22 @@ def remote_store(tmp_path: Path) -> Store:
     return Store(url, tmp_path / "reader")
 
 
+def test_pointer_deleted_in_the_store_is_written_again(tmp_path: Path) -> None:
+    """The machine that made the artifact still has its copy of the pointer."""
+    url = f"memory://cache-{secrets.token_hex(4)}"
+    store, step = Store(url, tmp_path / "writer"), chain(0.1)
+    run_chain(store, step)
+    manifest = store.find(step.id)
+    assert manifest is not None
+    stage = manifest.stage
+    store.set_latest("tiny", manifest)
+    open_objects(url).delete([f"recipes/tiny/{stage}"])
+    with pytest.raises(UserError, match="has left no artifact"):
+        store.latest("tiny", stage)
+    store.set_latest("tiny", manifest)
+    assert Store(url, tmp_path / "reader").latest("tiny", stage) == manifest.id
+
+
 def test_least_recently_used_copy_leaves_first_and_is_fetched_again(tmp_path: Path) -> None:
     store = remote_store(tmp_path)
     names = [chain(first).inputs["documents"].id for first in (0.1, 0.2, 0.3)]
