@@ -57,9 +57,10 @@ FULL = re.compile(rf"{WORD}{UNIT}(?:{PLACE})|(?:{WORD}+|\d{{1,4}}+){DOOR}(?:{PLA
 STREET_ONLY = re.compile(rf"{STREET}{UNIT}(?P<state>,\s{TOWN},? {STATE})?")
 # One of these is in every match of FULL, STREET_ONLY and FRENCH: a part of a postcode, a door, or the last word of a street
 LANDMARK = re.compile(rf"\d{{4}}|\d[A-Z]|(?<=\s)(?:Apt|Apartment|Suite|Ste)\b|(?<= ){STREET}")
-MAX_CHARACTERS = (
-    600  # from the start of a street's name to the landmark: 17 words and a unit, with what stands between them
-)
+MAX_HOUSES = (
+    1 / 5
+)  # a character, that are followed up: prose and tables have fewer, and a hostile text is searched as far as that
+MAX_CHARACTERS = 600  # from the start of a street's name to its landmark: 17 words and a unit, with what separates them
 FRENCH = re.compile(
     rf"(?:rue|avenue|boulevard|place|chemin|allée|impasse|quai)(?: [\w'’-]{{1,30}}){{1,6}}{CONTINENTAL_PLACE}"
 )
@@ -114,13 +115,15 @@ class Place(NamedTuple):
 def house_first(text: str) -> Iterator[tuple[int, int]]:
     """12 Main Street, Springfield, IL 62704; 12 rue de la Paix, 75002 Paris; a street alone where its state or the words before say so."""
     places: dict[int, Place] = {}
-    landmark = -1
+    landmark, num_left = -1, 100 + int(len(text) * MAX_HOUSES)
     for house in HOUSE_FIRST.finditer(text):
         start, first = house.span()
         if landmark < first:
             landmark = found.start() if (found := LANDMARK.search(text, first)) else len(text) + MAX_CHARACTERS
         if landmark > first + MAX_CHARACTERS:
             continue  # a number in a table, or one of a hostile million
+        if not (num_left := num_left - 1):
+            return
         if len(places) > NUM_PLACES:
             places.clear()
         full, street = _longest(text, first, places)
