@@ -57,9 +57,7 @@ FULL = re.compile(rf"{WORD}{UNIT}(?:{PLACE})|(?:{WORD}+|\d{{1,4}}+){DOOR}(?:{PLA
 STREET_ONLY = re.compile(rf"{STREET}{UNIT}(?P<state>,\s{TOWN},? {STATE})?")
 # One of these is in every match of FULL, STREET_ONLY and FRENCH: a part of a postcode, a door, or the last word of a street
 LANDMARK = re.compile(rf"\d{{4}}|\d[A-Z]|(?<=\s)(?:Apt|Apartment|Suite|Ste)\b|(?<= ){STREET}")
-MAX_HOUSES = (
-    1 / 5
-)  # a character, that are followed up: prose and tables have fewer, and a hostile text is searched as far as that
+MAX_HOUSES = 1 / 5  # a character: prose and tables have fewer house numbers, and a hostile text is searched so far
 MAX_CHARACTERS = 600  # from the start of a street's name to its landmark: 17 words and a unit, with what separates them
 FRENCH = re.compile(
     rf"(?:rue|avenue|boulevard|place|chemin|allée|impasse|quai)(?: [\w'’-]{{1,30}}){{1,6}}{CONTINENTAL_PLACE}"
