@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,6 +32,8 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
+    # Or the browser looks up the hosts of links before anyone follows one, and the page links to what was crawled.
+    "x-dns-prefetch-control": "off",
     "cross-origin-resource-policy": "same-origin",
 }
 
@@ -147,8 +149,10 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_begun = True
-            added = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
-            message = {**message, "headers": [*message.get("headers", ()), *added]}
+            headers = MutableHeaders(raw=list(message.get("headers", ())))
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)  # a route may have a policy for its own page
+            message = {**message, "headers": headers.raw}
         await self.send(message)
 
     async def refuse(self, error: ApiError, scope: Scope, receive: Receive) -> None:
