@@ -25,7 +25,7 @@ logger = logging.getLogger("crawl2chat")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # The last mark may be missing: a string without an end would be searched again from each of its marks, in quadratic time.
 STRING, BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL), re.compile(rb"[][{}]")
-DISCARD_SECONDS, DISCARD_BYTES = 2.0, 2**26
+DISCARD_SECONDS, DISCARD_BYTES = 5.0, 2**26
 OPEN_PATHS = ("/health", "/page/")  # without the key: the page has to load before it can ask for one
 SECURITY_HEADERS = {
     # The page's own files and nothing else: text of a model that became markup could neither run nor load anything.

@@ -18,6 +18,10 @@ from tasks.feedback.guidelines import Guidelines
 KEY = "a-key-of-sixteen-characters"
 SECONDS = 90.0  # that an answer may take on a busy machine; the server gives up on a body earlier
 MAX_MESSAGE = 600  # characters
+PLAIN = (
+    b"Invalid HTTP request received.",
+    b"The head of the request did not arrive within 20 s.",
+)  # of what is no HTTP
 
 CHAT: dict[str, Any] = {
     "model": "policy", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 3, "temperature": 0.5, "top_p": 0.9, "n": 1,
@@ -325,7 +329,7 @@ def fault(request: Request, answer: Answer) -> str:
         return f"status {answer.status}: {answer.body[:300]!r}"
     if answer.status == 0:
         return "" if not request.is_whole or request.kind in ("http", "headers", "slow") else "no answer"
-    if answer.status < 400 or (answer.kind == "text/plain" and answer.body == b"Invalid HTTP request received."):
+    if answer.status < 400 or (answer.kind == "text/plain" and answer.body in PLAIN):
         return ""
     if not answer.body and request.content.startswith(b"HEAD"):
         return ""

@@ -16,6 +16,7 @@ import pytest
 
 from model.errors import UserError
 from model.serve import app as app_module
+from model.serve import connections
 from model.serve.app import create_app
 from model.serve.errors import ApiError, invalid
 from model.serve.guard import Limits, hostname, is_nested_deeper
@@ -130,6 +131,46 @@ def test_body_that_does_not_arrive_is_refused(url: str) -> None:
         connection.sendall(head.encode())
         connection.settimeout(10)
         assert b" 408 " in connection.recv(1000).splitlines()[0]
+
+
+def test_head_that_does_not_arrive_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    host, port = httpx.URL(url).host, httpx.URL(url).port or 0
+    for sent, expected in (
+        (b"GET /health HTTP/1.1\r\nHost: loc", b"The head of the request did not arrive"),
+        (b"", b""),
+    ):
+        with socket.create_connection((host, port)) as connection:
+            connection.sendall(sent)
+            connection.settimeout(20)
+            answer = b"".join(iter(lambda: connection.recv(1000), b""))  # noqa: B023 - until it is closed
+        assert expected in answer
+    # A connection that was used once.
+    with socket.create_connection((host, port)) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.settimeout(20)
+        assert b" 200 " in connection.recv(1000)
+        connection.sendall(b"GET /hea")
+        assert b" 400 " in b"".join(iter(lambda: connection.recv(1000), b""))  # noqa: B023
+
+
+def test_text_that_would_take_seconds_to_tokenize_is_refused(tmp_path: Path) -> None:
+    limits = Limits()
+    served = serve_small(tmp_path, num_threads=1)
+    text = "猫" * (served.max_text_bytes // 3 + 1)
+    bodies = {
+        "/v1/completions": {"prompt": text},
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": text}], "truncate": True},
+        "/tokenize": {"prompt": text},
+    }
+    with running(create_app([served], limits=limits)) as url, httpx.Client(base_url=url, timeout=60) as client:
+        for path, body in bodies.items():
+            answer = client.post(path, json=body)
+            assert "shorten it" in check_refusal(answer, 400)
+            assert answer.json()["error"]["code"] == "context_length_exceeded"
+        messages = [{"role": "user", "content": "x" * 500}, {"role": "assistant", "content": "y"}] * 400
+        body = {"messages": [*messages, CHAT["messages"][0]], "truncate": True, "max_tokens": 2}
+        assert "left out" in client.post("/v1/chat/completions", json=body).json()["notice"]
 
 
 @pytest.mark.parametrize("body", ['{"prompt": ' + "[" * 500 + "]" * 500 + "}", "[" * 40_000, '{"a":' * 9000])
