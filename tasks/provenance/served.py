@@ -22,10 +22,10 @@ class NoIndexError(UserError):
 
 
 class Opened(NamedTuple):
-    """What a model was trained on, searchable. `index`: of the pages by words, where the run has one."""
+    """What a model was trained on, searchable. `pages`: by their words, where the run has a full-text index."""
 
     data: TrainingData
-    index: FullTextIndex | None
+    pages: FullTextIndex | None
 
 
 class Explainer:

@@ -85,6 +85,19 @@ def test_keyboard_opens_and_closes_the_explanation(visit: Visitor) -> None:
     playwright.expect(button).to_be_focused()
 
 
+def test_further_spans_are_shown_on_request(visit: Visitor) -> None:
+    playground = visit.enter("Playground")
+    playground.get_by_role("combobox", name="Model").select_option("policy")
+    playground.get_by_role("textbox", name="Prompt").fill("soup mayor sea eats blue knows day lies")
+    playground.get_by_role("button", name="Score this text").click()
+    playground.get_by_role("button", name="Why was this said in Your text?").click()
+    spans = playground.get_by_role("group", name="Spans").locator("summary")
+    playwright.expect(spans).to_have_count(5)
+    playground.get_by_role("button", name="Show more spans").click()
+    playwright.expect(spans).to_have_count(8)
+    playwright.expect(playground.get_by_role("button", name="Show more spans")).to_have_count(0)
+
+
 def test_marking_a_part_of_a_reply_asks_nothing(visit: Visitor) -> None:
     reply = get_reply(visit)
     visit.page.evaluate("getSelection().selectAllChildren(document.querySelector('.chat-body p'))")
@@ -119,7 +132,14 @@ def test_hostile_pages_stay_text_and_only_web_addresses_are_links(visit: Visitor
     urls = ["javascript:document.title='owned'", "data:text/html,x", "https://[", "//b.example/x", "", HOSTILE]
     places = [hostile_place(url) for url in [*urls, "https://b.example/\u202egnp.exe?<b>"]]
     span = {"start": 0, "stop": 6, "text": HOSTILE, "counts": {HOSTILE: 3}, "occurrences": places}
-    answer = {"reply": HOSTILE, "summary": HOSTILE, "spans": [span], "nowhere": [], "in_other_words": places}
+    answer = {
+        "reply": HOSTILE,
+        "summary": HOSTILE,
+        "spans": [span],
+        "num_spans": 1,
+        "nowhere": [],
+        "in_other_words": places,
+    }
     visit.page.route("**/why-said", lambda route: route.fulfill(json=answer))
     reply = get_reply(visit)
     reply.get_by_role("button", name="Why").click()

@@ -16,7 +16,7 @@ class Reply {
     tokens.addEventListener("click", () => (tokens.href = `#tokens?${new URLSearchParams({ messages: JSON.stringify(conversation(model)) })}`));
     const copy = button("Copy", () => navigator.clipboard?.writeText(this.text), { kind: "quiet small", label: `Copy the reply of ${model.id}` });
     const again = button("Regenerate", () => regenerate(model), { kind: "quiet small", label: `Regenerate the reply of ${model.id}` });
-    this.why = new Why({ label: `Why was this said by ${model.id}?`, ask: () => why(model, this.text) });
+    this.why = new Why({ label: `Why was this said by ${model.id}?`, ask: (num) => why(model, this.text, num) });
     this.actions = h("div", { class: "row chat-actions", hidden: true }, again, copy, tokens, this.why.button);
     const header = h("div", { class: "row" }, h("h3", {}, model.id), this.note);
     this.element = h("article", { class: "card chat-reply", ariaLabel: `Reply of ${model.id}` }, header, this.body, this.actions, this.why.element);
@@ -79,7 +79,7 @@ class Reply {
 }
 
 export class ChatTurn {
-  /** `edit(text)`, `regenerate(model)`, `conversation(model)`, `why(model, text)`: what the buttons do. */
+  /** `edit(text)`, `regenerate(model)`, `conversation(model)`, `why(model, text, num)`: what the buttons do. */
   constructor(text, actions) {
     this.text = text;
     this.actions = actions;

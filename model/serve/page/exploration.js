@@ -18,7 +18,7 @@ function tail(text, length = CONTEXT_CHARACTERS) {
 }
 
 export class Exploration {
-  /** `prefix`: ids before the tokens; `context`: their text; `generate(ids, signal)`: yields {tokens, finish}; `why(text)`: the
+  /** `prefix`: ids before the tokens; `context`: their text; `generate(ids, signal)`: yields {tokens, finish}; `why(text, num)`: the
       answer of /why-said; `note`: of the settings. */
   constructor({ title, prefix, context, generate, why, note = "" }) {
     this.prefix = prefix;
@@ -30,7 +30,7 @@ export class Exploration {
     this.alternatives = h("div", { class: "alternatives", role: "group", ariaLabel: `Alternatives in ${title}`, hidden: true });
     this.alternatives.addEventListener("keydown", (event) => event.key === "Escape" && this.#close());
     this.branches = h("nav", { class: "branches", ariaLabel: `Branches of ${title}`, hidden: true });
-    this.why = new Why({ label: `Why was this said in ${title}?`, ask: () => why(wholeText(this.node.tokens)) });
+    this.why = new Why({ label: `Why was this said in ${title}?`, ask: (num) => why(wholeText(this.node.tokens), num) });
     const header = h("div", { class: "row" }, h("h3", {}, title), note && h("small", {}, note), h("span", { class: "push" }), this.why.button, this.stopButton);
     const given = context && h("span", { class: "given" }, shown(tail(context)));
     const text = h("div", { class: "tokens text exploration-text" }, given, this.run.element);

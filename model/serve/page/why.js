@@ -9,7 +9,9 @@ const textOf = (bytes) => new TextDecoder().decode(bytes);
 const detail = (text) => h("small", { class: "text" }, upright(text));
 const oneLine = (text) => text.replace(/\s+/g, " ");
 
-/** A button, and the part of the page that it opens. `ask()`: the answer of /why-said. */
+const [FEW, MANY] = [5, 100]; // spans
+
+/** A button, and the part of the page that it opens. `ask(num)`: the answer of /why-said with so many spans. */
 export class Why {
   constructor({ label, ask }) {
     this.ask = ask;
@@ -26,15 +28,21 @@ export class Why {
   async open() {
     if (!this.element.hidden) return;
     this.#show(true);
+    await this.#search(FEW);
+    this.element.scrollIntoView({ block: "nearest" });
+  }
+
+  async #search(num) {
     this.status.className = "muted";
     this.status.textContent = "Searching the training data…";
     this.found.replaceChildren();
     const asked = (this.asked = {});
     try {
-      const answer = await this.ask();
+      const answer = await this.ask(num);
       if (this.asked !== asked) return; // closed, and perhaps opened for another text
       this.status.textContent = upright(answer.summary);
-      fill(this.found, explanation(answer));
+      const more = button("Show more spans", () => this.#search(MANY), { kind: "small" });
+      fill(this.found, explanation(answer, num === FEW && more));
     } catch (error) {
       if (error.name !== "ApiError") throw error;
       if (this.asked !== asked) return;
@@ -42,7 +50,6 @@ export class Why {
       if (error.code !== "no_index") this.status.className = "failed";
       this.status.textContent = error.message;
     }
-    this.element.scrollIntoView({ block: "nearest" });
   }
 
   close({ focus = false } = {}) {
@@ -57,7 +64,7 @@ export class Why {
   }
 }
 
-function explanation({ reply, spans, nowhere, in_other_words: similar }) {
+function explanation({ reply, spans, num_spans: numSpans, nowhere, in_other_words: similar }, more) {
   const marks = new Map(spans.map((span) => [span, []])); // the parts of the reply that a span covers
   const folds = new Map(spans.map((span, place) => [span, spanDetails(span, place === 0, marks)]));
   const text = markedReply(bytesOf(reply), spans, nowhere, marks, (span) => {
@@ -66,6 +73,7 @@ function explanation({ reply, spans, nowhere, in_other_words: similar }) {
   });
   return [
     h("p", { class: "text why-reply" }, text),
+    numSpans > spans.length && h("div", { class: "row" }, h("small", {}, `The ${spans.length} rarest of ${numSpans} spans are marked; words without a mark stand in others.`), more),
     nowhere.length > 0 && h("p", { class: "muted" }, h("span", { class: "why-nowhere" }, "Underlined"), " words stand nowhere in the training data."),
     spans.length > 0 && h("div", { class: "stack tight", role: "group", ariaLabel: "Spans, the rarest first" }, [...folds.values()]),
     similar.length > 0 && h("details", { class: "why-fold" }, h("summary", {}, "Pages with the same words"), placeList(similar, "")),
@@ -121,7 +129,7 @@ function pageLink(url, host) {
 
 /** What stands around a span, on one line. */
 function context(place, text) {
-  const [line, span] = [oneLine(place.context), oneLine(text)];
+  const [line, span] = [oneLine(place.context).trim(), oneLine(text)];
   const at = span ? line.indexOf(span) : -1;
   const parts = at < 0 ? [upright(line)] : [upright(line.slice(0, at)), h("mark", {}, upright(span)), upright(line.slice(at + span.length))];
   return h("p", { class: "text why-context" }, parts);
