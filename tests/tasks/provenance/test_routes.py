@@ -82,13 +82,21 @@ def test_bundle_from_elsewhere_has_no_training_data(client: TestClient) -> None:
 
 
 def test_wrong_fields_are_refused(client: TestClient) -> None:
-    for fields in ({"reply": ""}, {"reply": 3}, {"num": 0}, {"num": 101}, {"num_places": 41}, {"places": 1}):
+    for fields in (
+        {"reply": ""},
+        {"reply": "\ud800"},
+        {"reply": 3},
+        {"num": 0},
+        {"num": 101},
+        {"num_places": 41},
+        {"places": 1},
+    ):
         assert ask(client, **fields).status_code == 400, fields
 
 
 def test_hostile_reply_gets_a_bounded_answer(client: TestClient, store: Store, run: Run) -> None:
     open_training_data(store, run)
-    for reply in ("\ud800", "\x00\u202e" * 9, "a" * 100_000, "Ada " * 20_000, "猫" * 30_000, " "):
+    for reply in ("\x00\u202e" * 9, "a" * 100_000, "Ada " * 20_000, "猫" * 30_000, " "):
         answer = ask(client, reply=reply)
         assert answer.status_code == 200, reply[:9]
         assert len(answer.content) < 100_000
