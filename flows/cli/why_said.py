@@ -1,13 +1,14 @@
 """`crawl2chat why-said`: where the words of a reply stand in the training data. Reads the store; makes the index on the first use."""
 
 import json
+import re
 import sys
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from flows.cli.console import RecipeArgument, console, recipe_name, say
+from flows.cli.console import console, recipe_name, say
 from model.errors import UserError
 from tasks.artifacts.store import Store
 from tasks.provenance.explanation import ExplainedSpan, Explanation, cut, explain, host, marked
@@ -17,10 +18,13 @@ from tasks.provenance.training_data import Occurrence
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead, for scripts.")]
 SHOWN_CHARACTERS = 2_000  # of a reply or a span on the terminal
 STDIN = "-"
+ARTIFACT = re.compile("[a-z_]+/[0-9a-f]{16}")  # and no recipe's file
 
 
 def why_said(
-    recipe: RecipeArgument,
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe, whose newest model it was, or STAGE/FINGERPRINT.")
+    ],
     reply: Annotated[str, typer.Argument(help='What the model said; "-" reads it from standard input.')],
     num: Annotated[int, typer.Option(min=1, max=100, help="How many spans are shown.")] = 5,
     num_places: Annotated[
@@ -29,7 +33,8 @@ def why_said(
     as_json: JsonOption = False,
 ) -> None:
     """Show which training data a reply comes from: pages, conversations, preferences, prompts."""
-    name, text = recipe_name(recipe), read_text(reply)
+    name = recipe if ARTIFACT.fullmatch(recipe) else recipe_name(recipe)
+    text = read_text(reply)
     if not text.strip():
         raise UserError("the reply is empty: give the text that the model wrote")
     store = Store.default()

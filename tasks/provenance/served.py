@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from model.errors import UserError
 from tasks.artifacts.manifest import Provenance
-from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.execution.runner import up_to_date
 from tasks.provenance.explanation import explain
@@ -42,12 +41,13 @@ class Explainer:
         return explain(reply, *self.opened[lineage], num_spans, num_places).as_json()
 
     def _open(self, lineage: str) -> Opened:
-        run = self._run(lineage)
-        index = find_index(self.store, run, find_run(self.store, self.recipe))
+        run, newest = self._run(lineage), find_run(self.store, self.recipe)
+        index = find_index(self.store, run, newest)
         if index is None:
+            # The index of the policy serves the assistant and the base model too, unless they are of an older run.
+            name = self.recipe if holds(newest, run) else lineage
             raise NoIndexError(
-                f"there is no index of what {lineage} was trained on yet: `crawl2chat why-said {self.recipe} TEXT` makes the one of the "
-                f"newest model of {self.recipe}, and then this page has it too"
+                f"there is no index of what {lineage} was trained on yet: `crawl2chat why-said {name} TEXT` makes it, once"
             )
         return Opened(TrainingData(self.store, index, run.manifests), open_text_index(self.store, self.recipe, run))
 
@@ -64,12 +64,14 @@ class Explainer:
 
 def find_index(store: Store, *runs: Run) -> Provenance | None:
     """The first index of these runs that is finished and holds all that the first of them was trained on."""
-    needed = _input_ids(provenance_step(runs[0]))
-    for step in map(provenance_step, runs):
-        if needed <= _input_ids(step) and up_to_date(step, store):
+    for run in runs:
+        step = provenance_step(run)
+        if holds(run, runs[0]) and up_to_date(step, store):
             return store.open(step.id, Provenance)
     return None
 
 
-def _input_ids(step: Step[Provenance]) -> set[str]:
-    return {one.id for one in step.inputs.values()}
+def holds(run: Run, other: Run) -> bool:
+    """Whether the index of a run has all that another was trained on."""
+    ours, theirs = ({one.id for one in provenance_step(each).inputs.values()} for each in (run, other))
+    return theirs <= ours

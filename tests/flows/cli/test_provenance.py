@@ -60,6 +60,7 @@ def test_why_said_prints_little_of_a_long_reply(environment: dict[str, str], rep
     [
         (("why-said", "tiny", " "), "the reply is empty"),
         (("why-said", "small", "x"), "has left no artifact"),
+        (("why-said", "rlhf/0123456789abcdef", "x"), "there is no artifact rlhf/0123456789abcdef"),
         (("why-not", "tiny", "", "--answer", "x"), "the question is empty"),
         (("why-not", "tiny", "Who?", "--answer", " "), "the --answer is empty"),
         (("why-not", "tiny", "Who?", "--answer", "?!"), "no letter or digit"),

@@ -14,9 +14,9 @@ from tasks.artifacts.manifest import BaseModel
 from tasks.artifacts.store import Store
 from tasks.provenance import routes
 from tasks.provenance.explanation import explain
-from tasks.provenance.lineage import Run, open_training_data
+from tasks.provenance.lineage import Run, find_run, open_training_data
 from tasks.provenance.routes import why_said_router
-from tasks.provenance.served import Explainer
+from tasks.provenance.served import Explainer, NoIndexError
 from tests.support.tiny_models import finish
 from tests.support.training_runs import PAGES, make_run
 
@@ -73,6 +73,19 @@ def test_index_that_is_missing_is_named_and_found_when_it_is_there(client: TestC
     assert "crawl2chat why-said tiny" in answer.json()["error"]["message"]
     open_training_data(store, run)
     assert ask(client).status_code == 200
+
+
+def test_model_of_an_older_run_has_an_index_made_by_its_name(client: TestClient, store: Store, run: Run) -> None:
+    make_run(store, {"a": ["Another page."]}, "other")
+    open_training_data(store, find_run(store, "other"))
+    recipe, models = Explainer(store, "other"), {"rlhf/tiny": REPLY, "rlhf/other": "Another page."}
+    with pytest.raises(NoIndexError, match="why-said rlhf/tiny TEXT"):
+        recipe.explain("rlhf/tiny", REPLY, 5, 2)
+    open_training_data(store, find_run(store, "rlhf/tiny"))
+    assert [recipe.explain(name, text, 5, 2)["spans"][0]["counts"]["pretraining"] for name, text in models.items()] == [
+        1,
+        1,
+    ]
 
 
 def test_bundle_from_elsewhere_has_no_training_data(client: TestClient) -> None:
