@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.serve.errors import ApiError
@@ -71,7 +70,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answer, incoming = _Answer(send), _Incoming(receive)
+        answer, incoming, refusal = _Answer(send), _Incoming(receive), None
         self.num_running += 1
         try:
             if self.num_running > self.limits.num_connections:
@@ -83,15 +82,18 @@ class Guard:
             body = await self._read_body(headers, incoming) if scope["method"] not in ("GET", "HEAD") else b""
             await self.app(scope, _replay(body, incoming), answer)
         except ApiError as error:
-            if error.status != 408:  # the rest did not come for long
-                await incoming.discard_rest()
-            await answer.refuse(error, scope, receive)
+            refusal = error
         except Exception as error:
             # The type alone: a message or a traceback could quote a prompt.
             logger.error("%s %s failed: %s", scope["method"], scope["path"], type(error).__name__)
-            await answer.refuse(ApiError(500, f"a fault of the server: {type(error).__name__}"), scope, receive)
+            refusal = ApiError(500, f"a fault of the server: {type(error).__name__}")
         finally:
             self.num_running -= 1
+        if refusal and not answer.has_begun:
+            # Not counted any more: whoever is refused for the lack of a key takes no place of others.
+            if refusal.status not in (408, 503):  # the rest did not come for long, or there is too much to do
+                await incoming.discard_rest()
+            await refusal.response()(scope, receive, answer)
 
     def _check_headers(self, scope: Scope, headers: Headers) -> None:
         host = headers.get("host", "")
@@ -178,11 +180,6 @@ class _Answer:
                 headers.setdefault(name, value)  # a route may have a policy for its own page
             message = {**message, "headers": headers.raw}
         await self.send(message)
-
-    async def refuse(self, error: ApiError, scope: Scope, receive: Receive) -> None:
-        if not self.has_begun:
-            response: Response = error.response()
-            await response(scope, receive, self)
 
 
 def _is_open(scope: Scope) -> bool:
