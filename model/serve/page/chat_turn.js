@@ -74,7 +74,11 @@ class Reply {
     if (!this.text && !this.body.children.length) this.body.append(h("p", { class: "muted" }, "An empty reply."));
     this.actions.hidden = false;
     this.why.button.hidden = !this.text.trim();
-    if (this.text.trim()) for (const one of this.body.querySelectorAll(":scope > p.text")) one.classList.add("explainable");
+    if (!this.text.trim()) return;
+    for (const one of this.body.querySelectorAll(":scope > p.text")) {
+      one.classList.add("explainable");
+      one.title = "Why was this said?";
+    }
   }
 }
 
