@@ -74,7 +74,7 @@ function explanation({ reply, spans, num_spans: numSpans, nowhere, in_other_word
   return [
     h("p", { class: "text why-reply" }, text),
     numSpans > spans.length && h("div", { class: "row" }, h("small", {}, `The ${spans.length} rarest of ${numSpans} spans are marked; words without a mark stand in others.`), more),
-    nowhere.length > 0 && h("p", { class: "muted" }, h("span", { class: "why-nowhere" }, "Underlined"), " words stand nowhere in the training data."),
+    nowhere.length > 0 && h("p", { class: "muted" }, "Words with a ", h("span", { class: "why-nowhere" }, "wavy line"), " stand nowhere in the training data."),
     spans.length > 0 && h("div", { class: "stack tight", role: "group", ariaLabel: "Spans, the rarest first" }, [...folds.values()]),
     similar.length > 0 && h("details", { class: "why-fold" }, h("summary", {}, "Pages with the same words"), placeList(similar, "")),
   ];
