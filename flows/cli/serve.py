@@ -9,10 +9,12 @@ from flows.cli.chat import open_tools
 from flows.cli.console import recipe_name, say
 from flows.cli.labels import feedback_routers
 from model.errors import UserError
-from tasks.artifacts.manifest import Checkpoint, Tokenizer
+from tasks.artifacts.manifest import Checkpoint, Report, Tokenizer
 from tasks.artifacts.store import Store
 
 if TYPE_CHECKING:
+    from fastapi import APIRouter
+
     from model.serve.served import Kind, ServedModel
     from model.tokenizer.chat import ChatTokenizer
     from model.tools.registry import Tools
@@ -83,7 +85,7 @@ def serve(
         host=host,
         port=port,
         api_key=api_key or None,
-        routers=feedback_routers(store, recipe, labels, guidelines),
+        routers=[*feedback_routers(store, recipe, labels, guidelines), *_run_routers(store, recipe, served[0].lineage)],
         vocabularies=_vocabularies(vocabulary),
         announce=say,
     )
@@ -128,6 +130,27 @@ def _checkpoint(store: Store, artifact_id: str, tools: "Tools | None", settings:
         tools=None if kind == "base" else tools,
         **settings,
     )
+
+
+def _run_routers(store: Store, recipe: str, lineage: str) -> "list[APIRouter]":
+    """What is known of the run: the training data behind a reply, and the report card of the first model."""
+    from tasks.evaluate.routes import report_router
+    from tasks.provenance.routes import why_said_router
+    from tasks.provenance.served import Explainer
+
+    return [why_said_router(Explainer(store, recipe)), report_router(lambda: _report(store, recipe, lineage))]
+
+
+def _report(store: Store, recipe: str, lineage: str) -> Report | None:
+    """The report card that a bundle was exported with, or the latest of the recipe, if it is of this model."""
+    try:
+        model = store.find(lineage)
+        if model and "report" in model.inputs:
+            return store.open(model.input("report"), Report)
+        report = store.open(store.latest(recipe, "evaluate"), Report)
+    except UserError:
+        return None  # a bundle from elsewhere, or a run that is not evaluated yet
+    return report if lineage in report.manifest.inputs.values() else None
 
 
 def _has(store: Store, recipe: str, stage: str) -> bool:

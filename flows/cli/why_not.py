@@ -9,12 +9,13 @@ import typer
 from rich.markup import escape
 
 from flows.cli.console import RecipeArgument, console, recipe_name, say
-from flows.cli.why_said import JsonOption, cut
+from flows.cli.why_said import JsonOption
 from model.errors import UserError
 from model.files import write_lines
 from tasks.artifacts.manifest import Report
 from tasks.artifacts.store import Store
 from tasks.provenance.ask import ask_models
+from tasks.provenance.explanation import cut
 from tasks.provenance.lineage import Run, find_run, open_text_index, open_training_data
 from tasks.provenance.spans import WORD
 from tasks.provenance.stage import RECORDS

@@ -1,26 +1,30 @@
 """`crawl2chat why-said`: where the words of a reply stand in the training data. Reads the store; makes the index on the first use."""
 
 import json
+import re
 import sys
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from flows.cli.console import RecipeArgument, console, recipe_name, say
+from flows.cli.console import console, recipe_name, say
 from model.errors import UserError
 from tasks.artifacts.store import Store
-from tasks.provenance.explanation import ExplainedSpan, Explanation, explain, host, marked
+from tasks.provenance.explanation import ExplainedSpan, Explanation, cut, explain, host, marked
 from tasks.provenance.lineage import find_run, open_text_index, open_training_data
 from tasks.provenance.training_data import Occurrence
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead, for scripts.")]
 SHOWN_CHARACTERS = 2_000  # of a reply or a span on the terminal
 STDIN = "-"
+ARTIFACT = re.compile("[a-z_]+/[0-9a-f]{16}")  # and no recipe's file
 
 
 def why_said(
-    recipe: RecipeArgument,
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe, whose newest model it was, or STAGE/FINGERPRINT.")
+    ],
     reply: Annotated[str, typer.Argument(help='What the model said; "-" reads it from standard input.')],
     num: Annotated[int, typer.Option(min=1, max=100, help="How many spans are shown.")] = 5,
     num_places: Annotated[
@@ -29,7 +33,8 @@ def why_said(
     as_json: JsonOption = False,
 ) -> None:
     """Show which training data a reply comes from: pages, conversations, preferences, prompts."""
-    name, text = recipe_name(recipe), read_text(reply)
+    name = recipe if ARTIFACT.fullmatch(recipe) else recipe_name(recipe)
+    text = read_text(reply)
     if not text.strip():
         raise UserError("the reply is empty: give the text that the model wrote")
     store = Store.default()
@@ -53,10 +58,12 @@ def print_explanation(found: Explanation) -> None:
     """Print the reply with what stands nowhere marked, then each span with its places."""
     parts = marked(found.reply.encode(), [(start, stop) for start, stop, _ in found.nowhere])
     shown = "".join(f"[red]{escape(part)}[/]" if is_nowhere else escape(part) for part, is_nowhere in parts)
-    console.print(shown if len(found.reply) <= SHOWN_CHARACTERS else escape(cut(found.reply)), highlight=False)
+    console.print(
+        shown if len(found.reply) <= SHOWN_CHARACTERS else escape(cut(found.reply, SHOWN_CHARACTERS)), highlight=False
+    )
     if found.is_cut:
         say(f"Only the first {len(found.reply):,} characters are explained.")
-    say(summary(found))
+    say(found.summary())
     for number, span in enumerate(found.spans, 1):
         print_span(number, span)
     if found.in_other_words:
@@ -65,20 +72,14 @@ def print_explanation(found: Explanation) -> None:
             print_place(place)
 
 
-def summary(found: Explanation) -> str:
-    """One line on the whole reply."""
-    what = "The explained part" if found.is_cut else "The whole reply"
-    if found.is_whole:
-        return f"{what} stands in the training data."
-    nowhere = ", ".join(repr(cut(text, 60)) for *_, text in found.nowhere[:5])
-    unknown = f" In no training data: {nowhere}." if nowhere else ""
-    return f"{what} stands nowhere in one piece; {found.num_spans} spans of it do.{unknown}"
-
-
 def print_span(number: int, found: ExplainedSpan) -> None:
     """Print a span, how often it stands, and where."""
     counts = ", ".join(f"{count:,} in {kind}" for kind, count in found.counts.items())
-    console.print(f"\n[bold]{number}. “{escape(cut(found.span.text))}”[/]  {counts}", highlight=False, soft_wrap=True)
+    console.print(
+        f"\n[bold]{number}. “{escape(cut(found.span.text, SHOWN_CHARACTERS))}”[/]  {counts}",
+        highlight=False,
+        soft_wrap=True,
+    )
     for place in found.occurrences:
         print_place(place)
 
@@ -91,8 +92,3 @@ def print_place(place: Occurrence) -> None:
         where = f"{place.url}  {host(place.url)}, {place.date[:10]}, {place.file} at byte {place.offset:,}"
     console.print(f"   {escape(where)}", highlight=False, soft_wrap=True)
     console.print(f"      [dim]{escape(cut(' '.join(place.context.split()), 300))}[/]", highlight=False)
-
-
-def cut(text: str, num_characters: int = SHOWN_CHARACTERS) -> str:
-    """At most so many characters of a text."""
-    return text if len(text) <= num_characters else f"{text[:num_characters]} ..."

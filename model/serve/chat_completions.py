@@ -73,6 +73,7 @@ class ChatAnswer:
     def _fit(self, messages: list[dict[str, Any]]) -> tuple[list[int], int]:
         """The prompt, and how many tokens may follow."""
         served, wanted = self.served, self.body.max_completion_tokens or self.body.max_tokens
+        served.check_texts((str(value) for message in messages for value in message.values()), "messages")
         if not self.body.truncate:
             prompt = served.tokenizer.render_prompt(messages)
             return prompt, served.check_prompt(prompt, wanted)

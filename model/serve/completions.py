@@ -63,6 +63,7 @@ def encode_prompts(served: ServedModel, body: CompletionBody) -> list[list[int]]
         given = [given]
     if not given:
         raise ApiError(400, "the prompt is empty: give a text or tokens", "prompt")
+    served.check_texts((one for one in given if isinstance(one, str)), "prompt")
     encode = served.tokenizer.encode_document if body.add_bos else served.tokenizer.encode
     return [encode(whole_characters(one)) if isinstance(one, str) else list(one) for one in given]
 

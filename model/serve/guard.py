@@ -6,6 +6,7 @@ another site's page cannot send without asking first (https://fetch.spec.whatwg.
 """
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import re
@@ -13,8 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
-from starlette.responses import Response
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.serve.errors import ApiError
@@ -24,6 +24,7 @@ logger = logging.getLogger("crawl2chat")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # The last mark may be missing: a string without an end would be searched again from each of its marks, in quadratic time.
 STRING, BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL), re.compile(rb"[][{}]")
+DISCARD_SECONDS, DISCARD_BYTES = 5.0, 2**26
 OPEN_PATHS = ("/health", "/page/")  # without the key: the page has to load before it can ask for one
 SECURITY_HEADERS = {
     # The page's own files and nothing else: text of a model that became markup could neither run nor load anything.
@@ -32,6 +33,8 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
+    # Or the browser looks up the hosts of links before anyone follows one, and the page links to what was crawled.
+    "x-dns-prefetch-control": "off",
     "cross-origin-resource-policy": "same-origin",
 }
 
@@ -67,7 +70,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer, incoming, refusal = _Answer(send), _Incoming(receive), None
         self.num_running += 1
         try:
             if self.num_running > self.limits.num_connections:
@@ -76,16 +79,21 @@ class Guard:
                 )
             headers = Headers(scope=scope)
             self._check_headers(scope, headers)
-            body = await self._read_body(headers, receive) if scope["method"] not in ("GET", "HEAD") else b""
-            await self.app(scope, _replay(body, receive), answer)
+            body = await self._read_body(headers, incoming) if scope["method"] not in ("GET", "HEAD") else b""
+            await self.app(scope, _replay(body, incoming), answer)
         except ApiError as error:
-            await answer.refuse(error, scope, receive)
+            refusal = error
         except Exception as error:
             # The type alone: a message or a traceback could quote a prompt.
             logger.error("%s %s failed: %s", scope["method"], scope["path"], type(error).__name__)
-            await answer.refuse(ApiError(500, f"a fault of the server: {type(error).__name__}"), scope, receive)
+            refusal = ApiError(500, f"a fault of the server: {type(error).__name__}")
         finally:
             self.num_running -= 1
+        if refusal and not answer.has_begun:
+            # Not counted any more: whoever is refused for the lack of a key takes no place of others.
+            if refusal.status not in (408, 503):  # the rest did not come for long, or there is too much to do
+                await incoming.discard_rest()
+            await refusal.response()(scope, receive, answer)
 
     def _check_headers(self, scope: Scope, headers: Headers) -> None:
         host = headers.get("host", "")
@@ -109,33 +117,53 @@ class Guard:
             if kind != "application/json":
                 raise ApiError(415, "send the request as JSON, with `Content-Type: application/json`")
 
-    async def _read_body(self, headers: Headers, receive: Receive) -> bytes:
+    async def _read_body(self, headers: Headers, incoming: "_Incoming") -> bytes:
         announced = headers.get("content-length", "0")
         if announced.isdecimal() and len(announced) < 20 and int(announced) > self.limits.body_bytes:
             raise self._too_large()
         try:
             async with asyncio.timeout(self.limits.body_seconds):
-                body = await self._receive_all(receive)
+                body = await self._receive_all(incoming)
         except TimeoutError:
             raise ApiError(408, f"the body did not arrive within {self.limits.body_seconds:g} s") from None
         if is_nested_deeper(body, self.limits.nesting):
             raise ApiError(400, f"the JSON is nested deeper than {self.limits.nesting} levels")
         return body
 
-    async def _receive_all(self, receive: Receive) -> bytes:
+    async def _receive_all(self, incoming: "_Incoming") -> bytes:
         body = bytearray()
         while True:
-            message = await receive()
+            message = await incoming()
             if message["type"] == "http.disconnect":
                 raise ApiError(400, "the client hung up before its request was complete")
             body += message.get("body", b"")
             if len(body) > self.limits.body_bytes:
                 raise self._too_large()
-            if not message.get("more_body", False):
+            if incoming.has_ended:
                 return bytes(body)
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the body has more than {self.limits.body_bytes} bytes", headers={"Connection": "close"})
+
+
+class _Incoming:
+    """`receive`, and the knowledge whether the body has ended."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive, self.has_ended = receive, False
+
+    async def __call__(self) -> Message:
+        message = await self.receive()
+        self.has_ended = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    async def discard_rest(self) -> None:
+        """Read what is left of a body that is refused: a connection that is closed before loses the answer on its way."""
+        num_bytes = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                while not self.has_ended and num_bytes < DISCARD_BYTES:
+                    num_bytes += len((await self()).get("body", b""))
 
 
 class _Answer:
@@ -147,14 +175,11 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_begun = True
-            added = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
-            message = {**message, "headers": [*message.get("headers", ()), *added]}
+            headers = MutableHeaders(raw=list(message.get("headers", ())))
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)  # a route may have a policy for its own page
+            message = {**message, "headers": headers.raw}
         await self.send(message)
-
-    async def refuse(self, error: ApiError, scope: Scope, receive: Receive) -> None:
-        if not self.has_begun:
-            response: Response = error.response()
-            await response(scope, receive, self)
 
 
 def _is_open(scope: Scope) -> bool:

@@ -1,7 +1,8 @@
 """A JSON schema as a grammar: every output that it allows is valid, and has its properties in the order of the schema.
 
-Reads and writes nothing. Supported is what the grammar can guarantee: types, enum, const, properties and required, items, lengths, anyOf and oneOf,
-$ref to the schema's own definitions. What would limit the output further (pattern, minimum ...) is refused, and not ignored.
+Reads and writes nothing. Supported is what the grammar can guarantee: types, enum, const, properties and required, items, lengths, anyOf, oneOf
+of branches that are apart, $ref to the schema's own definitions. What would limit the output further (pattern, minimum ...) is refused,
+and not ignored.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any
 
 from model.serve.errors import ApiError
 from model.serve.grammar import Alt, Chars, Node, Repeat, Seq, Text, optional
+from model.serve.schema_overlap import Overlaps
 
 MAX_NODES = 2_000
 MAX_DEPTH = 12  # of nested schemas, references among them
@@ -23,7 +25,18 @@ KNOWN = {
     "maxLength", "anyOf", "oneOf", "$ref", "$defs", "definitions",
 }  # fmt: skip
 # These describe, and limit nothing.
-DESCRIPTIONS = {"title", "description", "default", "examples", "$schema", "$id", "$comment", "format", "strict"}
+DESCRIPTIONS = {
+    "title",
+    "description",
+    "default",
+    "examples",
+    "$schema",
+    "$id",
+    "$comment",
+    "format",
+    "strict",
+    "discriminator",
+}
 TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict, "array": list, "string": str, "number": (int, float), "integer": int, "boolean": bool, "null": type(None),
 }  # fmt: skip
@@ -115,6 +128,7 @@ def schema_grammar(schema: Mapping[str, Any], param: str) -> Node:
 class _Compiler:
     def __init__(self, root: Mapping[str, Any], param: str) -> None:
         self.root, self.param, self.num_nodes = root, param, 0
+        self.overlaps = Overlaps(self._resolve, self._types, _is_of_type)
 
     def _refuse(self, reason: str) -> ApiError:
         return ApiError(400, f"{self.param}: {reason}", self.param)
@@ -140,7 +154,14 @@ class _Compiler:
             return self.compile(self._resolve(schema["$ref"]), depth + 1)
         if head in ("const", "enum"):
             return self._values(schema)
-        return Alt(tuple(self.compile(branch, depth + 1) for branch in self._list(schema[head], head)))
+        branches = self._list(schema[head], head)
+        compiled = Alt(tuple(self.compile(branch, depth + 1) for branch in branches))
+        if head == "oneOf" and (pair := self.overlaps.first(branches)):
+            raise self._refuse(
+                f"the branches {pair[0]} and {pair[1]} of oneOf may allow the same, which would be invalid: use anyOf, or a required "
+                "property that has another const in each"
+            )
+        return compiled
 
     def _types(self, schema: Mapping[str, Any]) -> list[str]:
         types = schema.get("type", "object" if "properties" in schema else list(TYPES))

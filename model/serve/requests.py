@@ -172,4 +172,4 @@ class DetokenizeBody(Body):
     """POST /detokenize."""
 
     model: str = Field("", max_length=256)
-    tokens: Tokens
+    tokens: Annotated[Tokens, Field(max_length=2**18)]

@@ -6,7 +6,7 @@ Reads a folder with model.safetensors and config.json, and a tokenizer.json. Wri
 import json
 import random
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ from model.tools.registry import Tools
 
 Kind = Literal["base", "assistant", "policy", "bundle"]
 MAX_TOKENS = 32_768  # of a context, whatever the model was made for: it bounds the cache
+MIN_TEXT_BYTES = 2**18
 SMALL = 20e6  # parameters: below it several threads wait for each other longer than they compute
 
 
@@ -113,6 +114,23 @@ class ServedModel:
             "lineage": self.lineage,
             "tools": sorted(self.tools.tools) if self.tools else [],
         }
+
+    @cached_property
+    def max_text_bytes(self) -> int:
+        """Bytes of a text that is tokenized: more than any that could fit, a conversation apart whose beginning is left out."""
+        # A normal form may shorten a text; by less than that.
+        return max(MIN_TEXT_BYTES, 4 * self.max_tokens * max(len(piece.content) for piece in self.pieces))
+
+    def check_texts(self, texts: Iterable[str], param: str) -> None:
+        """Raises ApiError where texts are too long to be tokenized: 4 MB take seconds and a gigabyte."""
+        num_bytes = sum(len(text.encode("utf-8", "replace")) for text in texts)
+        if num_bytes > self.max_text_bytes:
+            raise ApiError(
+                400,
+                f"the text has {num_bytes} bytes, and {self.id} takes {self.max_text_bytes} in a request: shorten it",
+                param,
+                "context_length_exceeded",
+            )
 
     def check_prompt(self, prompt: Sequence[int], max_tokens: int) -> int:
         """The number of tokens that may follow a prompt, at most max_tokens. Raises ApiError where the prompt is unfit."""

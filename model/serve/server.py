@@ -9,6 +9,7 @@ from fastapi import APIRouter
 
 from model.errors import UserError
 from model.serve.app import create_app
+from model.serve.connections import BoundedProtocol
 from model.serve.guard import LOOPBACK
 from model.serve.served import ServedModel
 from model.tokenizer.chat import ChatTokenizer
@@ -44,7 +45,13 @@ def run_server(
         )
         # No access log, and no traceback with a request in it: model/serve/guard.py logs the type of an error.
         config = uvicorn.Config(
-            app, log_level=logging.WARNING, access_log=False, timeout_graceful_shutdown=GRACE, server_header=False
+            app,
+            http=BoundedProtocol,
+            ws="none",
+            log_level=logging.WARNING,
+            access_log=False,
+            timeout_graceful_shutdown=GRACE,
+            server_header=False,
         )
         uvicorn.Server(config).run(sockets=[opened])
 

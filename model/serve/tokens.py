@@ -31,7 +31,9 @@ async def tokenize(body: TokenizeBody, request: Request) -> dict[str, Any]:
         tokenizer = vocabulary(known_vocabularies(request), body.vocabulary)
     if (body.prompt is None) == (body.messages is None):
         raise ApiError(400, "give either prompt or messages", "prompt")
-    # A megabyte of text takes a tenth of a second, which the other requests should not wait for.
+    texts = [body.prompt or "", *(str(message.content) for message in body.messages or ())]
+    served.check_texts(texts, "prompt" if body.messages is None else "messages")
+    # A long text takes a tenth of a second, which the other requests should not wait for.
     found = await run_in_threadpool(_tokenized, tokenizer, body)
     return found | {"max_model_len": max_tokens}
 

@@ -15,23 +15,20 @@ from tokenizers import models
 
 from model.errors import UserError
 from model.tokenizer.unicode import members
-from model.tokenizer.vocabularies import byte_of_character, pattern_of, pattern_text
+from model.tokenizer.vocabularies import ANY_CASE, FORMER_DIGITS, byte_of_character, pattern_of, pattern_text
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's types of tokens
-DIGITS_APART = pattern_text("gpt2_digits", 1)
-# Contractions in lower and upper case, as Llama 3 and Qwen 2 write them.
-_ANY_CASE = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-# GPT-4's pattern cuts as these two do: `\s*[\r\n]` and `\s*[\r\n]+` both end with the last line break of a stretch of spaces.
+DIGITS_APART = FORMER_DIGITS.replace("DIGITS", "1")
+# GPT-4's pattern cuts as Qwen's and Llama's do: `\s*[\r\n]` and `\s*[\r\n]+` both end with the last line break of a stretch of spaces.
 # One difference is left: before a long s (U+017F) only `tokenizers` sees a contraction in 'ſ; llama.cpp compares with s and S.
 PRE_TOKENIZERS: Mapping[str, str] = {
     pattern_text("gpt2"): "gpt-2",
+    pattern_text("gpt2_digits", 1): "smollm",
     DIGITS_APART: "gpt-2",  # where no merge joins a number with what stands before it, see `_joining`
     pattern_text("gpt4", 1): "qwen2",
     pattern_text("gpt4", 3): "llama-bpe",
-    _ANY_CASE % r"\p{N}": "qwen2",
-    _ANY_CASE % r"\p{N}{1,3}": "llama-bpe",
+    ANY_CASE.replace("{1,DIGITS}", ""): "qwen2",
+    ANY_CASE.replace("DIGITS", "3"): "llama-bpe",
 }
 IGNORE_MERGES = {"llama-bpe"}  # with these, a word that is a token is that token, whatever the merges make of it
 
@@ -59,7 +56,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
     if pre is None or fields["normalizer"]:
         raise NoEquivalentError(
             f"llama.cpp has no pre-tokenizer for {pattern or 'this kind of tokenizer.json'}"
-            f"{' after a normalizer' * bool(fields['normalizer'])}: take tokenizer.pattern gpt2, or gpt4 with max_digits 1 or 3"
+            f"{' after a normalizer' * bool(fields['normalizer'])}: take tokenizer.pattern gpt2, gpt2_digits with max_digits 1, or gpt4 with 1 or 3"
         )
     if not merges:
         raise NoEquivalentError("llama.cpp reads no vocabulary without merges: take a larger tokenizer.vocab_size")
@@ -71,7 +68,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
     if pattern == DIGITS_APART and (joining := _joining(merges)):
         raise NoEquivalentError(
             f"llama.cpp's pre-tokenizer gpt-2 leaves numbers together, and the merge {' '.join(joining)!r} would join one with what "
-            "stands before it: take tokenizer.pattern gpt4"
+            "stands before it: run the stage tokenizer again, whose pattern has an equal now"
         )
     return Vocabulary(pre, *_tokens(encoder), [" ".join(merge) for merge in merges])
 
@@ -101,9 +98,8 @@ def _unreached(fields: Mapping[str, Any]) -> Iterator[str]:
 def _joining(merges: Sequence[Sequence[str]]) -> Sequence[str] | None:
     """The first merge that joins a space or a part of a number with a part of the next number.
 
-    The pattern gpt2_digits makes a word of each number. llama.cpp's gpt-2 leaves them together, with a space before them, which
-    gives the same tokens as long as no merge goes across. Its pre-tokenizers that cut at numbers first (starcoder, smollm) are not
-    equal to the pattern either: they leave the spaces before a number together.
+    The former pattern of gpt2_digits makes a word of each number and of one space before it. llama.cpp's gpt-2 leaves them together,
+    which gives the same tokens as long as no merge goes across.
     """
     numbers = [number.encode() for number in members(r"\p{N}")]
     ends = {b" "} | {number[place:] for number in numbers for place in range(len(number))}

@@ -36,13 +36,19 @@ _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]
 _SUFFIX = r"(?:'(?i:[sdmt]|ll|ve|re))?"
 PATTERNS: dict[PatternName, str] = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    # As StarCoder 2 has it: GPT-2's with numbers cut into digits.
-    "gpt2_digits": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}{1,DIGITS}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    # As SmolLM has it: numbers are cut into digits first, and the text between them by GPT-2's pattern. So the spaces before a number are
+    # one word, as those at the end of a text.
+    "gpt2_digits": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}{1,DIGITS}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+",
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,DIGITS}| ?[^\s\p{L}\p{N}]++[\r\n]*"
     r"|\s*[\r\n]|\s+(?!\S)|\s+",
     "gpt4o": rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_SUFFIX}"
     r"|\p{N}{1,DIGITS}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
+
+# Of gpt2_digits in version 4 of the stage tokenizer: of several spaces before a number, the last was a word by itself.
+FORMER_DIGITS = PATTERNS["gpt2_digits"].replace(r"(?![^\s\p{N}])", r"(?!\S)")
+# As Qwen 2 and Llama 3 write GPT-4's in their tokenizer.json: contractions in lower and upper case.
+ANY_CASE = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,DIGITS}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def pattern_text(pattern: PatternName, max_digits: int = 3) -> str:

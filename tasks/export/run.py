@@ -5,10 +5,15 @@
 
 It is written to be read from top to bottom: the file format, the tokenizer, the network, the choice of the next token, the conversation. No
 part is simplified: tokens and replies are those of the project that trained the model. model.safetensors holds the weights, and
-in its metadata the network's config.json and the tokenizer.json, both in Hugging Face's formats.
-
-Letters in comments: T tokens, D width, H heads, J key and value heads, K head width, V vocabulary.
+in its metadata the network's config.json and the tokenizer.json, both in Hugging Face's formats. Letters in comments:
+T tokens, D width, H heads, J key and value heads, K head width, V vocabulary.
 """
+
+import sys
+from importlib.util import find_spec
+
+if sys.version_info < (3, 11) or not find_spec("numpy"):  # here, before what older ones do not have
+    sys.exit("run.py needs Python 3.11 or newer with numpy; this is Python " + sys.version.split()[0])
 
 import argparse
 import codecs
@@ -16,7 +21,6 @@ import io
 import json
 import math
 import re
-import sys
 import unicodedata
 from collections.abc import Iterator
 from itertools import pairwise
@@ -37,18 +41,15 @@ DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, tuple[npt.NDArray[Any], str]], dict[str, str]]:
-    """Tensors by name, each with its type, as they lie in the file, and the metadata. Raises ValueError where the file is damaged.
-
-    The file may come from anywhere: no size in its header is believed before it was compared with the size of the file.
-    """
+    """Tensors by name, each with its type, as they lie in the file, and the metadata. Raises ValueError where the file is damaged: it may
+    come from anywhere, and no size in its header is believed before it was compared with the size of the file."""
     data: npt.NDArray[np.uint8] = np.memmap(path, np.uint8, mode="r")  # read from the disk as it is needed
     length = int.from_bytes(data[:8].tobytes(), "little")
     if len(data) < 8 or length > min(len(data) - 8, MAX_HEADER_BYTES):
         raise ValueError("its header is longer than the file")
     header = json.loads(data[8 : 8 + length].tobytes())
     metadata = header.pop("__metadata__", {})
-    data = data[8 + length :]
-    tensors = {}
+    tensors, data = {}, data[8 + length :]
     for name, entry in header.items():
         dtype, shape, (start, end) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
         if any(type(number) is not int or number < 0 for number in (*shape, start, end)):
@@ -76,12 +77,32 @@ def byte_alphabet() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + place) for place, byte in enumerate(others)}
 
 
+# How a text is split into words. Only these patterns are run: the file may come from a stranger, and with another one a few words of text
+# could take for ever. A number of the longest run of digits, {1,3}, may follow the last \p{N}.
+GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|%s| ?[^\s\p{L}\p{N}]+|\s+(?!%s)|\s+"
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+START, SUFFIX = r"[^\r\n\p{L}\p{N}]?", r"(?:'(?i:[sdmt]|ll|ve|re))?"
+END = r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n%s]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PATTERNS = {
+    "gpt2": GPT2 % (r" ?\p{N}+", r"\S"),
+    "gpt2_digits": GPT2 % (r"\p{N}", r"[^\s\p{N}]"),
+    "gpt2_digits of older models": GPT2 % (r"\p{N}", r"\S"),
+    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+    "gpt4o": f"{START}{UPPER}*{LOWER}+{SUFFIX}|{START}{UPPER}+{LOWER}*{SUFFIX}|" + END % "/",
+    "llama3 and qwen2": rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|{START}\p{{L}}+|" + END % "",
+}
+
+
 def python_pattern(pattern: str, classes: dict[str, str]) -> str:
-    r"""The pattern that splits a text into words, for Python's `re`: that knows no \p{L} (letters), and takes other characters for spaces.
+    r"""The pattern for Python's `re`, which knows no \p{L} (letters), and takes other characters for spaces. Raises ValueError.
 
     `classes`: the characters of each class, as ranges. They come with the model: each version of Python has another version of
     Unicode, and one letter more or less gives other tokens.
     """
+    is_known = re.sub(r"\{1,[1-3]\}", "", pattern) in PATTERNS.values()
+    # A bracket in a class could end it.
+    if not is_known or not all(re.fullmatch(r"(?:\\.|[^][\\])+", ranges, re.DOTALL) for ranges in classes.values()):
+        raise ValueError(f"its words are split by another pattern than those of {', '.join(PATTERNS)}")
     pieces, is_in_brackets = [], False
     for piece in re.findall(r"\\p\{\w+\}|\\.|.", pattern, re.DOTALL):
         is_in_brackets = piece != "]" and (is_in_brackets or piece == "[")
@@ -112,17 +133,14 @@ class Tokenizer:
         others = sorted((token["content"] for token in added if not token["special"]), key=len, reverse=True)
         self.others = re.compile(f"({'|'.join(map(re.escape, others))})") if others else None
         # What each token adds to a text, in bytes: they may be a part of a character. Special tokens add nothing.
-        names = {
-            token: name for name, token in model["vocab"].items() if name not in self.special and name not in others
-        }
+        names = {token: name for name, token in model["vocab"].items() if name not in {*self.special, *others}}
         self.bytes_of = {token: bytes(byte_of[character] for character in name) for token, name in names.items()}
         self.bytes_of |= {self.ids[name]: name.encode() for name in others}
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text. None of them is special: nobody can forge a turn of a conversation by spelling its marks."""
-        text = text.encode("utf-16", "surrogatepass").decode(
-            "utf-16", "replace"
-        )  # half a character from a command line
+        # A command line may hold half a character.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         tokens = []
         for place, part in enumerate(self.others.split(text) if self.others else [text]):
             if place % 2:  # `split` puts what it has found between the other parts
@@ -154,19 +172,12 @@ class Tokenizer:
     def render(self, messages: Messages) -> list[int]:
         """The tokens of a conversation up to where the assistant writes: <|im_start|><|ROLE|><|im_sep|>TEXT<|im_end|> for each turn."""
         tokens = [self.ids["<|bos|>"]]
-        for role, text in messages:
-            tokens += [*self.turn_start(role), *self.encode(self.without_special_names(text)), self.ids["<|im_end|>"]]
-        return tokens + self.turn_start("assistant")
-
-    def without_special_names(self, text: str) -> str:
-        """The text with a space in every name of a special token: engines that read a conversation as one string need it so."""
-        for name in self.special:
-            text = text.replace(name, f"{name[0]} {name[1:]}")
-        return text
-
-    def turn_start(self, role: str) -> list[int]:
-        """The tokens before the text of a turn."""
-        return [self.ids[name] for name in ("<|im_start|>", f"<|{role}|>", "<|im_sep|>")]
+        for role, text in [*messages, ("assistant", "")]:
+            tokens += [self.ids[name] for name in ("<|im_start|>", f"<|{role}|>", "<|im_sep|>")]
+            for name in self.special:  # broken by a space, as engines that read a conversation as one string need it
+                text = text.replace(name, f"{name[0]} {name[1:]}")  # noqa: PLW2901
+            tokens += [*self.encode(text), self.ids["<|im_end|>"]]
+        return tokens[:-1]  # the assistant writes the end
 
 
 # 3. The network: a transformer with Qwen3's layers, or Llama's, which have no norms on queries and keys.
@@ -207,8 +218,7 @@ class Network:
 
     def start(self, max_tokens: int) -> None:
         """Forget all tokens; make room for the keys and values of `max_tokens`."""
-        self.num_read = 0
-        self.cache = np.zeros((self.num_layers, 2, self.J, max_tokens, self.K), np.float32)
+        self.num_read, self.cache = 0, np.zeros((self.num_layers, 2, self.J, max_tokens, self.K), np.float32)
 
     @np.errstate(all="ignore")  # `choose` checks the logits
     def read(self, tokens: list[int]) -> Array:
@@ -229,9 +239,8 @@ class Network:
     def attention(self, layer: dict[str, Array], cache: Array, x: Array, cos: Array, sin: Array) -> Array:
         """Each token [T, D] looks at itself and at the tokens before it, of which keys and values are in the cache."""
         start, end = self.num_read, self.num_read + len(x)
-        q, k, v = (
-            (x @ layer[f"self_attn.{name}_proj"].T).reshape(len(x), -1, self.K).transpose(1, 0, 2) for name in "qkv"
-        )  # [H, T, K], [J, T, K], [J, T, K]
+        # [H, T, K], [J, T, K], [J, T, K]
+        q, k, v = ((x @ layer[f"self_attn.{n}_proj"].T).reshape(len(x), -1, self.K).swapaxes(0, 1) for n in "qkv")
         if self.has_norms:
             q, k = rms_norm(q, layer["self_attn.q_norm"], self.eps), rms_norm(k, layer["self_attn.k_norm"], self.eps)
         cache[0, :, start:end], cache[1, :, start:end] = rotate(k, cos, sin), v
@@ -240,9 +249,8 @@ class Network:
         scores = groups @ cache[0, :, None, :end].swapaxes(-1, -2) / math.sqrt(self.K)
         is_later = np.arange(end) > np.arange(start, end)[:, None]
         mixed = softmax(np.where(is_later, -np.inf, scores)) @ cache[1, :, None, :end]
-        return (
-            mixed.reshape(self.H, len(x), self.K).transpose(1, 0, 2).reshape(len(x), -1) @ layer["self_attn.o_proj"].T
-        )
+        mixed = mixed.reshape(self.H, len(x), self.K).swapaxes(0, 1).reshape(len(x), -1)
+        return mixed @ layer["self_attn.o_proj"].T
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
@@ -296,7 +304,6 @@ def choose(logits: Array, temperature: float, top_k: int, random: np.random.Gene
 
 # What values of a wrong kind or size in the file give, wherever they are met.
 FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError, re.error)
-
 # Control characters, and those that change the direction of text.
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -317,10 +324,11 @@ class Chat:
 
     def prompt(self, messages: Messages) -> list[int]:
         """The tokens of a conversation. What does not fit is left out: the oldest exchanges, then the beginning of the last message."""
-        while len(tokens := self.tokenizer.render(messages)) > self.num_prompt and len(messages) > 1:
-            messages = messages[2:]
-        surplus = len(tokens) - self.num_prompt
-        return tokens if surplus <= 0 else tokens[:4] + tokens[4 + surplus :]
+        for place in range(0, len(messages), 2):
+            tokens = self.tokenizer.render(messages[place:])
+            if len(tokens) <= self.num_prompt:
+                return tokens
+        return tokens[:4] + tokens[4 + len(tokens) - self.num_prompt :]
 
     def reply(self, messages: Messages, temperature: float, top_k: int, random: np.random.Generator) -> Iterator[str]:
         """The assistant's next turn, in pieces of whole characters as they are generated."""
@@ -363,7 +371,7 @@ def main() -> None:
 def talk(chat: Chat, options: argparse.Namespace) -> None:
     """Ask and reply until an empty line."""
     random, messages = np.random.default_rng(options.seed), []
-    while text := options.prompt or ask():
+    for text in iter(lambda: options.prompt or ask(), ""):
         messages.append(("user", text))
         reply = ""
         for piece in chat.reply(messages, options.temperature, options.top_k, random):

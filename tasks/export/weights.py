@@ -19,6 +19,7 @@ from model.tokenizer.chat import ChatTokenizer
 from model.tokenizer.unicode import classes_of
 from model.tokenizer.vocabularies import pattern_of
 from tasks.artifacts.files import write_atomically
+from tasks.export.run import python_pattern
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,12 @@ def run_metadata(shape: Mapping[str, Any], tokenizer: Path) -> dict[str, str]:
     pattern = pattern_of(fields)
     if not pattern or fields.get("normalizer") not in NORMALIZERS:
         raise UserError("the tokenizer.json splits words by more than one pattern, or has a normalizer that is not NFC")
-    parts = {"config": shape, "tokenizer": fields, "words": {"pattern": pattern, "classes": classes_of(pattern)}}
+    words: dict[str, Any] = {"pattern": pattern, "classes": classes_of(pattern)}
+    try:
+        python_pattern(**words)
+    except ValueError as error:
+        raise UserError(f"the tokenizer.json is of a kind that run.py does not read: {error}") from None
+    parts = {"config": shape, "tokenizer": fields, "words": words}
     return {f"{name}.json": json.dumps(part, ensure_ascii=False, separators=(",", ":")) for name, part in parts.items()}
 
 

@@ -16,6 +16,7 @@ from tasks.provenance.training_data import Occurrence, Place, TrainingData
 from tasks.records.full_text import FullTextIndex
 from tasks.records.samples import redacted_url
 
+SHOWN_UNKNOWN, UNKNOWN_CHARACTERS = 5, 60  # stretches that stand nowhere, and of each, in the summary
 MAX_PLACES = 40  # of a span and kind of source, of which the nearest to the reply are shown
 PASSAGE_CHARACTERS = 240
 
@@ -43,13 +44,28 @@ class Explanation:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for scripts. Places in the reply are bytes of UTF-8."""
-        values = asdict(self)
+        values = {**asdict(self), "summary": self.summary()}
         for span in values["spans"]:
             span.update(span.pop("span"))
         for found in [*values["in_other_words"], *(place for span in values["spans"] for place in span["occurrences"])]:
             found["host"] = host(found["url"])
         values["nowhere"] = [{"start": start, "stop": stop, "text": text} for start, stop, text in self.nowhere]
         return values
+
+    def summary(self) -> str:
+        """One line on the whole reply."""
+        what = "The explained part" if self.is_cut else "The whole reply"
+        if self.is_whole:
+            return f"{what} stands in the training data."
+        nowhere = ", ".join(repr(cut(text, UNKNOWN_CHARACTERS)) for *_, text in self.nowhere[:SHOWN_UNKNOWN])
+        unknown = f" In no training data: {nowhere}." if nowhere else ""
+        do = "span of it does" if self.num_spans == 1 else "spans of it do"
+        return f"{what} stands nowhere in one piece; {self.num_spans:,} {do}.{unknown}"
+
+
+def cut(text: str, num_characters: int) -> str:
+    """At most so many characters of a text."""
+    return text if len(text) <= num_characters else f"{text[:num_characters]} ..."
 
 
 def host(url: str) -> str:

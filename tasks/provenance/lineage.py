@@ -50,7 +50,9 @@ class Run(NamedTuple):
 
 
 def find_run(store: Store, recipe: str) -> Run:
-    """The newest model of a recipe with what it was made of. Raises UserError where no stage has left tokens."""
+    """The newest model of a recipe, or the artifact STAGE/FINGERPRINT, with what it was made of. Raises UserError where it is missing."""
+    if "/" in recipe:
+        return follow(store, recipe)
     for stage in MODELS:
         try:
             return follow(store, store.latest(recipe, stage))

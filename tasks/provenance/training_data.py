@@ -6,7 +6,7 @@ from are read.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -63,18 +63,22 @@ class Place(NamedTuple):
 class TrainingData:
     """The sources of a Provenance."""
 
-    def __init__(self, store: Store, provenance: Provenance) -> None:
-        """Raises UserError where something that the index was made of is no longer in the store."""
+    def __init__(self, store: Store, provenance: Provenance, within: Container[str] | None = None) -> None:
+        """`within`: only sources of these artifacts. Raises UserError where something that the index was made of is no longer in the store."""
         self.provenance = provenance
         path = store.open(provenance.manifest.input("tokenizer"), Tokenizer).folder / "tokenizer.json"
         self.vocabulary = Vocabulary(path)
         found = json.loads((provenance.folder / SOURCES).read_text(encoding="utf-8"))
-        self.sources = [IndexedSource(Source(**values), store, provenance, self.vocabulary) for values in found]
+        self.sources = [
+            IndexedSource(source, store, provenance, self.vocabulary)
+            for source in (Source(**values) for values in found)
+            if within is None or provenance.manifest.input(source.artifact) in within
+        ]
         self.count_word = lru_cache(CACHED_WORDS)(self.count)
 
     @property
     def num_words(self) -> int:
-        """The words of all sources."""
+        """The words of all sources of the index."""
         return self.provenance.manifest.counts["words"]
 
     def longest(self, text: bytes) -> int:

@@ -3,7 +3,7 @@
 Reads Documents, and vocabularies to use or to compare with if the config names any. Writes tokenizer.json (loads in `tokenizers` and
 in `transformers`) and, to read, vocabulary.txt: one token per line in order of id, with the two tokens it was merged from.
 
-BPE as in Sennrich et al. 2016, on bytes as in GPT-2, with GPT-4's pattern to split text into words. Departures: the number of digits
+BPE as in Sennrich et al. 2016, on bytes as in GPT-2, with SmolLM's pattern to split text into words. Departures: the number of digits
 in a word is a setting, since a small vocabulary has no room for a thousand numbers; and of equally frequent pairs the one with the
 lower ids is merged first, where other trainers take the one that is greater as bytes, so those merges change places.
 
@@ -36,7 +36,7 @@ from tasks.execution.reporter import Row
 from tasks.records.documents import Document, read_documents
 from tasks.resources import resource
 
-VERSION = 4  # 4: the special tokens of turns, roles and tool calls
+VERSION = 5  # 5: gpt2_digits keeps the spaces before a number together, as llama.cpp's smollm does
 MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
 # Below this a fiftieth is fewer than 20 documents, on which bytes per token of a language say little.
 MIN_DOCUMENTS = 1_000
@@ -67,7 +67,7 @@ class TokenizerConfig(Config):
     # neither, so that a small model which answers "Q: Who ...?" on a page has to learn the same words again in SFT.
     pattern: PatternName = Field(
         "gpt2_digits",
-        description="Whose pattern splits text into words; gpt2_digits: GPT-2's, with numbers cut into digits.",
+        description="Whose pattern splits text into words; gpt2_digits: SmolLM's, which is GPT-2's with numbers cut into digits.",
     )
     # One by one, as Llama and Qwen: sums can then be worked digit by digit. With 3, digits alone can take 1,110 entries (10 + 100 + 1,000).
     max_digits: int = Field(

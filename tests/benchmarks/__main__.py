@@ -38,6 +38,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # with the arguments of the README's figu
     "preference_data": (),
     "fuzz_archives": (),
     "hostile_texts": (),
+    "hostile_clients": (),
     "lease_races": (),
     "kill_moments": (),
     "team_kills": (),

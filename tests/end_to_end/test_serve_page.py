@@ -11,9 +11,12 @@ from tests.support.page_server import served_page
 from tests.support.visitors import (
     HOSTILE,
     NEEDS_CHROMIUM,
+    OVERFLOW,
     PATIENCE_MS,
     PROMPT,
+    SCREENS,
     Visitor,
+    check_legible,
     say,
     tokens_of,
     wait_for_reply,
@@ -22,40 +25,6 @@ from tests.support.visitors import (
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 pytestmark = NEEDS_CHROMIUM
-
-
-# The lowest contrast of text with what is behind it, over all that is visible: WCAG's AA asks for 4.5, for large text for 3.
-CONTRAST = """() => {
-  const channel = (value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
-  const parse = (colour) => (colour.match(/[\\d.]+/g) ?? []).map(Number);
-  const luminance = ([r, g, b]) => 0.2126 * channel(r / 255) + 0.7152 * channel(g / 255) + 0.0722 * channel(b / 255);
-  const behind = (element) => {
-    for (let one = element; one; one = one.parentElement) {
-      const colour = parse(getComputedStyle(one).backgroundColor);
-      if (colour.length === 3 || colour[3] === 1) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const poor = [];
-  for (const element of document.querySelectorAll("body *")) {
-    const text = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    if (!text || !element.checkVisibility() || element.closest("[hidden], :disabled, dialog:not([open])")) continue;
-    const style = getComputedStyle(element);
-    const [one, other] = [luminance(parse(style.color)), luminance(behind(element))].sort((a, b) => b - a);
-    const ratio = (one + 0.05) / (other + 0.05);
-    if (ratio < (parseFloat(style.fontSize) >= 24 ? 3 : 4.5)) poor.push(`${ratio.toFixed(2)} ${element.tagName} ${element.textContent.slice(0, 40)}`);
-  }
-  return poor;
-}"""
-
-
-# Controls without a name that a screen reader could say.
-NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, a, [role=button]")]
-  .filter((one) => one.checkVisibility() && !one.ariaLabel && !one.labels?.length && !one.textContent.trim())
-  .map((one) => one.outerHTML.slice(0, 120))"""
-
-
-OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 def test_hostile_text_stays_text(visit: Visitor) -> None:
@@ -163,18 +132,9 @@ def fill_rooms(visit: Visitor) -> Iterator[str]:
         yield name
 
 
-SCREENS = {
-    "light": {"color_scheme": "light"},
-    "dark": {"color_scheme": "dark"},
-    "narrow": {"viewport": {"width": 360, "height": 740}},
-}
-
-
 @pytest.mark.parametrize("visit", SCREENS.values(), ids=SCREENS, indirect=True)
 def test_rooms_are_legible_and_fit(visit: Visitor, tmp_path: Path) -> None:
     """Contrast of text, names of controls, and no scrolling to the side. The screenshots are in pytest's temporary folder."""
     for name in fill_rooms(visit):
         visit.page.screenshot(path=tmp_path / f"{name}.png")
-        assert visit.page.evaluate(CONTRAST) == [], name
-        assert visit.page.evaluate(NAMELESS) == [], name
-        assert visit.page.evaluate(OVERFLOW) <= 0, name
+        check_legible(visit.page, name)

@@ -10,6 +10,8 @@ from flows.pipeline import select
 from flows.recipes import RECIPES, STAGE_NAMES, Recipe, StageName, make_recipe
 from model.config import ModelConfig, OptimConfig
 from model.network.huggingface import to_hugging_face
+from model.tokenizer.llama_cpp import PRE_TOKENIZERS
+from model.tokenizer.vocabularies import pattern_text
 from tasks.artifacts.manifest import Artifact
 from tasks.artifacts.step import Step
 
@@ -132,3 +134,9 @@ def test_select_takes_stages_in_order() -> None:
         select("sfft", "", "")
     with pytest.raises(ValueError, match="ingest comes before sft"):
         select("sft", "ingest", "")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_vocabulary_of_every_recipe_has_an_equal_in_llama_cpp(name: str) -> None:
+    tokenizer = make_recipe(name).tokenizer
+    assert pattern_text(tokenizer.pattern, tokenizer.max_digits) in PRE_TOKENIZERS

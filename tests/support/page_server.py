@@ -1,12 +1,13 @@
 """A server of the page with three small models, for tests in a browser: `with served_page(folder) as server:`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from fastapi import APIRouter
 from torch.nn.functional import cross_entropy
 
 from model.network.huggingface import load_transformer, save_weights
@@ -14,6 +15,8 @@ from model.serve.app import create_app
 from model.serve.served import Kind, ServedModel
 from model.tokenizer.chat import Messages
 from model.tools.registry import Tools
+from tasks.artifacts.manifest import Report
+from tasks.evaluate.routes import report_router
 from tasks.feedback.guidelines import Guidelines
 from tasks.feedback.routes import feedback_router
 from tests.support.served_models import running, sharpen
@@ -54,11 +57,19 @@ def teach(folder: Path, tokens: Sequence[int], num_steps: int = 60, step_size: f
 
 @contextmanager
 def served_page(
-    folder: Path, *, api_key: str | None = None, taught: Messages = (), tools: Tools | None = None
+    folder: Path,
+    *,
+    api_key: str | None = None,
+    taught: Messages = (),
+    tools: Tools | None = None,
+    lineages: Mapping[str, str] = {},
+    routers: Sequence[APIRouter] = (),
+    report: Report | None = None,
 ) -> Iterator[PageServer]:
     """One random model under three names, another vocabulary to compare with, and the routes of people's feedback.
 
-    `taught`: a conversation that the policy has learned by heart; `tools`: what the server runs for it.
+    `taught`: a conversation that the policy has learned by heart; `tools`: what the server runs for it; `lineages`: artifacts of the
+    models; `routers`: further routes.
     """
     tokenizer = write_tokenizer(folder)
     other = write_tokenizer(folder / "other", TEXT + "another vocabulary of other words " * 20, vocab_size=360)
@@ -67,11 +78,18 @@ def served_page(
         sharpen(folder / name / "model.safetensors")
     if taught:
         teach(folder / "policy", tokenizer.render(taught).tokens)
-    served = [ServedModel(name, folder / name, folder / "tokenizer.json", tools=tools) for name in KINDS]
+    served = [
+        ServedModel(name, folder / name, folder / "tokenizer.json", tools=tools, lineage=lineages.get(name, ""))
+        for name in KINDS
+    ]
     app = create_app(
         served,
         api_key=api_key,
-        routers=[feedback_router(folder / "feedback.db", Guidelines.read())],
+        routers=[
+            feedback_router(folder / "feedback.db", Guidelines.read()),
+            report_router(lambda: report),
+            *routers,
+        ],
         vocabularies={"other": other},
     )
     with running(app) as url:

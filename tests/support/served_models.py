@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from model.network.huggingface import load_transformer
 from model.network.transformer import Transformer
+from model.serve.connections import BoundedProtocol
 from model.serve.engine import Engine
 from model.serve.jobs import Job, Sampling
 from model.serve.served import Kind, ServedModel, draws_of
@@ -72,7 +73,8 @@ def plain_logprobs(model: Transformer, tokens: list[int]) -> torch.Tensor:
 @contextmanager
 def running(app: FastAPI) -> Iterator[str]:
     """The application behind a real server, at the URL that is yielded."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False))
+    config = uvicorn.Config(app, port=0, http=BoundedProtocol, ws="none", log_level="warning", access_log=False)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -85,6 +85,9 @@ class Api {
     }
   }
 
+  /** A file of the server, for which a link could send no key. */
+  blob = async (path) => (await this.#fetch(path, {})).blob();
+
   /** The models that the server has loaded, asked once. */
   models() {
     this.#models ??= this.get("/v1/models").then((answer) => answer.data);

@@ -94,6 +94,7 @@ class Chat {
       edit: (changed) => this.#resend(turn, changed),
       regenerate: (model) => this.#again(turn, model),
       conversation: (model) => this.#messages(model, this.turns.indexOf(turn) + 1),
+      why: (model, reply, num) => this.api.post("/why-said", { model: model.id, reply, num }, { quiet: true }),
     });
     this.turns.push(turn);
     this.log.append(turn.element);

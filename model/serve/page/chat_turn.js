@@ -3,10 +3,11 @@
 import { button, fill, h, upright } from "./dom.js";
 import { finishText } from "./generation.js";
 import { binOf, describeProbability, TokenRun } from "./token_run.js";
+import { Why } from "./why.js";
 
 /** One reply in the making. `messages`: its turns for the next request, tool calls and results included. */
 class Reply {
-  constructor(model, { regenerate, conversation }) {
+  constructor(model, { regenerate, conversation, why }) {
     this.text = "";
     this.messages = null;
     this.body = h("div", { class: "chat-body" });
@@ -15,9 +16,10 @@ class Reply {
     tokens.addEventListener("click", () => (tokens.href = `#tokens?${new URLSearchParams({ messages: JSON.stringify(conversation(model)) })}`));
     const copy = button("Copy", () => navigator.clipboard?.writeText(this.text), { kind: "quiet small", label: `Copy the reply of ${model.id}` });
     const again = button("Regenerate", () => regenerate(model), { kind: "quiet small", label: `Regenerate the reply of ${model.id}` });
-    this.actions = h("div", { class: "row chat-actions", hidden: true }, again, copy, tokens);
+    this.why = new Why({ label: `Why was this said by ${model.id}?`, ask: (num) => why(model, this.text, num) });
+    this.actions = h("div", { class: "row chat-actions", hidden: true }, again, copy, tokens, this.why.button);
     const header = h("div", { class: "row" }, h("h3", {}, model.id), this.note);
-    this.element = h("article", { class: "card chat-reply", ariaLabel: `Reply of ${model.id}` }, header, this.body, this.actions);
+    this.element = h("article", { class: "card chat-reply", ariaLabel: `Reply of ${model.id}` }, header, this.body, this.actions, this.why.element);
   }
 
   take({ text, tokens, step, notice, finish, messages }) {
@@ -35,21 +37,27 @@ class Reply {
 
   /** The text of a piece, or its tokens where they are known. */
   #write(text, tokens) {
-    this.text += text;
     // Text after a tool's result is a new paragraph.
+    if (!this.paragraph && this.text) this.text += "\n";
     if (!this.paragraph) this.#begin(Boolean(tokens));
+    this.text += text;
     if (this.run) this.run.append(tokens ?? []);
     else this.paragraph.append(upright(text));
     this.note.textContent = "writing…";
   }
 
   #begin(hasTokens) {
-    this.paragraph = h("p", { class: hasTokens ? "text tokens" : "text" });
+    this.paragraph = h("p", { class: hasTokens ? "text tokens" : "text", onclick: () => this.#explain() });
     this.body.append(this.paragraph);
     if (!hasTokens) return;
     const classOf = (token) => binOf(Math.exp(token.logprob));
     this.run = new TokenRun({ label: `Tokens of ${this.element.ariaLabel}`, describe: describeProbability, classOf });
     this.paragraph.append(this.run.element);
+  }
+
+  /** A click on the text asks why, as the button does; marking a part of it does not. */
+  #explain() {
+    if (this.messages && getSelection().isCollapsed) this.why.open();
   }
 
   #step({ name, arguments: given, result, is_error: isError }) {
@@ -65,11 +73,17 @@ class Reply {
     this.note.textContent = finish === "stop" ? "" : finishText(finish);
     if (!this.text && !this.body.children.length) this.body.append(h("p", { class: "muted" }, "An empty reply."));
     this.actions.hidden = false;
+    this.why.button.hidden = !this.text.trim();
+    if (!this.text.trim()) return;
+    for (const one of this.body.querySelectorAll(":scope > p.text")) {
+      one.classList.add("explainable");
+      one.title = "Why was this said?";
+    }
   }
 }
 
 export class ChatTurn {
-  /** `edit(text)`, `regenerate(model)`, `conversation(model)`: what the buttons do. */
+  /** `edit(text)`, `regenerate(model)`, `conversation(model)`, `why(model, text, num)`: what the buttons do. */
   constructor(text, actions) {
     this.text = text;
     this.actions = actions;

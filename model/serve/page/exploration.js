@@ -4,7 +4,8 @@
 import { isAborted } from "./api.js";
 import { button, fill, h, percent, shown, visible } from "./dom.js";
 import { finishText } from "./generation.js";
-import { binOf, describeProbability, textOf, TokenRun } from "./token_run.js";
+import { binOf, describeProbability, textOf, TokenRun, wholeText } from "./token_run.js";
+import { Why } from "./why.js";
 
 const CONTEXT_CHARACTERS = 60; // of the text before, in the name of a branch
 
@@ -17,8 +18,9 @@ function tail(text, length = CONTEXT_CHARACTERS) {
 }
 
 export class Exploration {
-  /** `prefix`: ids before the tokens; `context`: their text; `generate(ids, signal)`: yields {tokens, finish}; `note`: of the settings. */
-  constructor({ title, prefix, context, generate, note = "" }) {
+  /** `prefix`: ids before the tokens; `context`: their text; `generate(ids, signal)`: yields {tokens, finish}; `why(text, num)`: the
+      answer of /why-said; `note`: of the settings. */
+  constructor({ title, prefix, context, generate, why, note = "" }) {
     this.prefix = prefix;
     this.generate = generate;
     this.nodes = []; // {parent, at, tokens, finish, name}
@@ -28,10 +30,11 @@ export class Exploration {
     this.alternatives = h("div", { class: "alternatives", role: "group", ariaLabel: `Alternatives in ${title}`, hidden: true });
     this.alternatives.addEventListener("keydown", (event) => event.key === "Escape" && this.#close());
     this.branches = h("nav", { class: "branches", ariaLabel: `Branches of ${title}`, hidden: true });
-    const header = h("div", { class: "row" }, h("h3", {}, title), note && h("small", {}, note), h("span", { class: "push" }), this.stopButton);
+    this.why = new Why({ label: `Why was this said in ${title}?`, ask: (num) => why(wholeText(this.node.tokens), num) });
+    const header = h("div", { class: "row" }, h("h3", {}, title), note && h("small", {}, note), h("span", { class: "push" }), this.why.button, this.stopButton);
     const given = context && h("span", { class: "given" }, shown(tail(context)));
     const text = h("div", { class: "tokens text exploration-text" }, given, this.run.element);
-    this.element = h("article", { class: "card exploration", ariaLabel: title }, header, text, this.alternatives, this.status, this.branches);
+    this.element = h("article", { class: "card exploration", ariaLabel: title }, header, text, this.alternatives, this.why.element, this.status, this.branches);
     this.stopButton.hidden = true;
   }
 
@@ -81,11 +84,13 @@ export class Exploration {
     this.node = node;
     this.run.replace(node.tokens);
     this.#close({ focus: false });
+    this.why.close(); // it was of another text
     this.#report();
     this.#listBranches();
   }
 
   #report() {
+    this.why.button.hidden = !wholeText(this.node.tokens).trim();
     const scored = this.node.tokens.filter((token) => token.logprob !== null && token.logprob !== undefined);
     const nats = -scored.reduce((sum, token) => sum + token.logprob, 0) / scored.length;
     const parts = [`${this.node.tokens.length} tokens`];

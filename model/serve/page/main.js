@@ -4,7 +4,7 @@
    so that what a person has typed is there when they come back. A room module exports `room`: id, title, mount(section, api), once, and
    show(parameters), every time. */
 
-import { api } from "./api.js";
+import { api, orNull } from "./api.js";
 import { h } from "./dom.js";
 import { room as arena } from "./arena.js";
 import { room as chat } from "./chat.js";
@@ -70,6 +70,18 @@ function takeKey(event) {
   location.reload(); // every room asks again, with the key
 }
 
+/** A link to the report card, where the run has one. */
+async function linkReport() {
+  const link = document.getElementById("report");
+  link.hidden = !(await orNull(api.get("/report", { quiet: true })))?.artifact;
+  link.addEventListener("click", async (event) => {
+    if (!api.key) return;
+    event.preventDefault(); // following a link sends no key, so the card becomes a download
+    const blob = await orNull(api.blob(link.href));
+    if (blob) h("a", { href: URL.createObjectURL(blob), download: "report-card.html" }).click();
+  });
+}
+
 document.getElementById("rooms").append(...ROOMS.map(link));
 document.getElementById("key").addEventListener("click", askKey);
 document.getElementById("key-dialog").addEventListener("close", takeKey);
@@ -82,3 +94,4 @@ document.getElementById("key").hidden = !api.key;
 api.onKeyNeeded = askKey;
 window.addEventListener("hashchange", open);
 open();
+linkReport();

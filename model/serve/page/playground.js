@@ -101,6 +101,7 @@ class Playground {
       prefix,
       context,
       note: sampling.seed === undefined ? "" : `seed ${sampling.seed}`,
+      why: (reply, num) => this.api.post("/why-said", { model, reply, num }, { quiet: true }),
       generate: (ids, signal) => completionOf(this.api, model, ids, sampling, signal),
     });
   }

@@ -20,6 +20,9 @@ export function textOf(token) {
   return token.bytes.map(written).join("");
 }
 
+/** The text of tokens, of which a character may have several. */
+export const wholeText = (tokens) => new TextDecoder().decode(Uint8Array.from(tokens.flatMap((token) => token.bytes ?? [])));
+
 /** What a probability view says of a token. */
 export function describeProbability(token) {
   const chance = token.logprob === undefined || token.logprob === null ? "" : `, ${percent(Math.exp(token.logprob))}`;

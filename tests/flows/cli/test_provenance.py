@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.why_said import summary
 from flows.cli.without import Comparison, checked, rule_changes, without
 from flows.recipes import make_recipe
 from model.errors import UserError
@@ -61,6 +60,7 @@ def test_why_said_prints_little_of_a_long_reply(environment: dict[str, str], rep
     [
         (("why-said", "tiny", " "), "the reply is empty"),
         (("why-said", "small", "x"), "has left no artifact"),
+        (("why-said", "rlhf/0123456789abcdef", "x"), "there is no artifact rlhf/0123456789abcdef"),
         (("why-not", "tiny", "", "--answer", "x"), "the question is empty"),
         (("why-not", "tiny", "Who?", "--answer", " "), "the --answer is empty"),
         (("why-not", "tiny", "Who?", "--answer", "?!"), "no letter or digit"),
@@ -110,9 +110,9 @@ def make_documents(store: Store) -> str:
 
 def test_summary_says_what_is_explained() -> None:
     found = Explanation("Ada", False, True, 1, [], [], [])
-    assert summary(found) == "The whole reply stands in the training data."
-    assert summary(replace(found, is_cut=True)) == "The explained part stands in the training data."
-    assert summary(replace(found, is_cut=True, is_whole=False)).startswith("The explained part stands nowhere in one")
+    assert found.summary() == "The whole reply stands in the training data."
+    assert replace(found, is_cut=True).summary() == "The explained part stands in the training data."
+    assert replace(found, is_cut=True, is_whole=False).summary().startswith("The explained part stands nowhere in one")
 
 
 def test_no_file_is_written_by_a_refused_question(environment: dict[str, str], tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
-"""`crawl2chat serve`: the vocabularies that it offers for comparison."""
+"""`crawl2chat serve`: the vocabularies that it offers for comparison, and the report card that it links to."""
 
 from pathlib import Path
 
 import pytest
 
-from flows.cli.serve import _vocabularies
+from flows.cli.serve import _report, _vocabularies
 from model.errors import UserError
-from tests.support.tiny_models import write_tokenizer
+from tasks.artifacts.manifest import Bundle, Policy, Report
+from tasks.artifacts.store import Store
+from tests.support.tiny_models import finish, write_tokenizer
 
 
 def test_vocabularies_of_two_folders_have_two_names(tmp_path: Path) -> None:
@@ -18,3 +20,21 @@ def test_vocabularies_of_two_folders_have_two_names(tmp_path: Path) -> None:
     assert list(_vocabularies([str(tmp_path / "second")])) == ["second"]
     with pytest.raises(UserError, match="two vocabularies are called 'first'"):
         _vocabularies([paths[0], str(tmp_path / "other" / "first")])
+
+
+def test_report_card_is_that_of_the_first_model(store: Store) -> None:
+    for name in ("old", "new"):
+        finish(store, Policy, f"rlhf/{name}")
+        finish(store, Report, f"evaluate/{name}", inputs={"policy": f"rlhf/{name}"})
+    assert _report(store, "tiny", "rlhf/new") is None  # the recipe has no report yet
+    latest = store.find("evaluate/new")
+    assert latest
+    store.set_latest("tiny", latest)
+    finish(store, Bundle, "export/b", inputs={"policy": "rlhf/old", "report": "evaluate/old"})
+    found = {name: _report(store, "tiny", name) for name in ("rlhf/new", "rlhf/old", "export/b", "some-folder")}
+    assert {name: one and one.manifest.id for name, one in found.items()} == {
+        "rlhf/new": "evaluate/new",
+        "rlhf/old": None,
+        "export/b": "evaluate/old",
+        "some-folder": None,
+    }

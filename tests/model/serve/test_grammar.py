@@ -167,6 +167,82 @@ def test_schema_that_cannot_be_kept_is_refused(schema: dict[str, Any], message: 
     assert caught.value.status == 400
 
 
+KINDS = [{"type": "object", "properties": {"kind": {"const": name}, "x": {}}, "required": ["kind"]} for name in "ab"]
+APART: list[list[Any]] = [
+    [{"type": "string"}, {"type": "integer"}, {"type": "null"}, {"enum": [True]}],
+    [{"enum": [1, "a"]}, {"const": 2}, {"enum": [True, "b"]}],
+    KINDS,
+    [{"$ref": "#/$defs/a"}, KINDS[1]],
+    [{"type": "string", "maxLength": 2}, {"type": "string", "minLength": 3}],
+    [{"type": "array", "items": {"type": "string"}, "minItems": 1}, {"type": "array", "items": {"type": "null"}}],
+    [{"properties": {"a": {}}, "required": ["a"]}, {"properties": {"b": {}}, "required": ["b"]}],
+    [{"properties": {"a": {}}, "additionalProperties": False}, {"properties": {"a": {}, "b": {}}, "required": ["b"]}],
+    [{"anyOf": [{"type": "string"}, {"type": "null"}]}, {"oneOf": [{"type": "boolean"}, {"type": "number"}]}],
+]
+OVERLAPPING: list[list[Any]] = [
+    [{}, {"type": "string"}],
+    [{"type": "integer"}, {"type": "number"}],
+    [{"type": ["string", "null"]}, {"type": ["null", "boolean"]}],
+    [{"enum": [1, 2]}, {"enum": [3, 2.0]}],
+    [{"const": 3}, {"type": "integer"}],
+    [{"type": "string", "maxLength": 3}, {"type": "string", "minLength": 3}],
+    [{"type": "array", "items": {"type": "string"}}, {"type": "array", "items": {"type": "null"}}],
+    [{"properties": {"a": {"const": 1}}}, {"properties": {"a": {"const": 2}}}],
+    [{"properties": {"a": {}}}, {"properties": {"a": {}, "b": {}}, "required": ["b"]}],
+    [{"type": "object"}, KINDS[0]],
+    [{"anyOf": [{"type": "string"}, {"type": "null"}]}, {"type": "null"}],
+]
+
+
+@pytest.mark.parametrize("branches", APART)
+def test_one_of_branches_that_are_apart_is_valid(
+    branches: list[Any], tokenizer: ChatTokenizer, vocabulary: Vocabulary
+) -> None:
+    schema = {"oneOf": branches, "$defs": {"a": KINDS[0]}, "discriminator": {"propertyName": "kind"}}
+    grammar = Grammar(schema_grammar(schema, "guided_json"), vocabulary)
+    texts = [text for seed in range(30) if (text := walk(grammar, tokenizer, seed))]
+    assert len(texts) > 10
+    for text in texts:
+        jsonschema.validate(json.loads(text), schema)
+
+
+@pytest.mark.parametrize("branches", OVERLAPPING)
+def test_one_of_branches_that_overlap_is_refused(branches: list[Any]) -> None:
+    with pytest.raises(ApiError, match="the branches 1 and 2 of oneOf may allow the same"):
+        schema_grammar({"oneOf": branches}, "guided_json")
+
+
+BRANCHES = st.one_of(
+    st.sampled_from([branch for branches in [*APART, *OVERLAPPING] for branch in branches if "$ref" not in branch]),
+    st.fixed_dictionaries({"enum": st.lists(st.sampled_from([1, 1.0, True, None, "a", "b"]), min_size=1, max_size=2)}),
+    st.builds(
+        lambda names, needed, closed: {
+            "type": "object",
+            "properties": {name: {"const": value} for name, value in names.items()},
+            "required": sorted(needed & set(names)),
+            "additionalProperties": not closed,
+        },
+        st.dictionaries(st.sampled_from("abc"), st.sampled_from([1, 2]), min_size=1),
+        st.sets(st.sampled_from("abc")),
+        st.booleans(),
+    ),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(branches=st.lists(BRANCHES, min_size=2, max_size=3), seed=st.integers(0, 99))
+def test_one_of_is_refused_or_valid(
+    tokenizer: ChatTokenizer, vocabulary: Vocabulary, branches: list[Any], seed: int
+) -> None:
+    schema = {"oneOf": branches}
+    try:
+        grammar = Grammar(schema_grammar(schema, "guided_json"), vocabulary)
+    except ApiError:
+        return
+    if text := walk(grammar, tokenizer, seed):
+        jsonschema.validate(json.loads(text), schema)
+
+
 def test_object_with_as_many_optional_properties_as_allowed_can_be_walked(
     tokenizer: ChatTokenizer, vocabulary: Vocabulary
 ) -> None:

@@ -1,12 +1,14 @@
 """Clients that mean no good: each gets one clear message with a status of 4xx, and nothing of them stays behind."""
 
+import asyncio
 import json
 import logging
 import random
 import socket
-import string
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +17,19 @@ import pytest
 
 from model.errors import UserError
 from model.serve import app as app_module
+from model.serve import connections
 from model.serve.app import create_app
 from model.serve.errors import ApiError, invalid
 from model.serve.guard import Limits, hostname, is_nested_deeper
 from model.serve.served import ServedModel
 from model.serve.server import check_address
+from tasks.feedback.guidelines import Guidelines
+from tasks.feedback.routes import feedback_router
 from tests.support.cost import grows_linearly
+from tests.support.hostile_requests import CHAT, COMPLETION, POSTS, fault, mutated, requests, send
 from tests.support.served_models import running, serve_small
 
 LIMITS = Limits(body_bytes=50_000, body_seconds=1.0, nesting=12)
-CHAT: dict[str, Any] = {
-    "model": "policy",
-    "messages": [{"role": "user", "content": "hello"}],
-    "max_tokens": 3,
-    "temperature": 0.5,
-    "top_p": 0.9,
-    "n": 1,
-    "stop": ["x"],
-    "seed": 1,
-    "logit_bias": {"5": 1},
-    "stream": False,
-}
-COMPLETION: dict[str, Any] = {
-    "prompt": "the mayor",
-    "max_tokens": 3,
-    "logprobs": 2,
-    "echo": True,
-    "best_of": 1,
-    "top_k": 3,
-    "guided_choice": ["a", "b"],
-    "stop_token_ids": [3],
-}
-REQUESTS = {
-    "/v1/chat/completions": CHAT,
-    "/v1/completions": COMPLETION,
-    "/tokenize": {"prompt": "the sky", "add_special_tokens": True},
-    "/detokenize": {"tokens": [5, 6, 7]},
-}
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +38,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
 
 
 @pytest.fixture(scope="module")
-def url(served: ServedModel) -> Iterator[str]:
-    with running(create_app([served], limits=LIMITS)) as url:
+def url(served: ServedModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    routers = [feedback_router(tmp_path_factory.mktemp("feedback") / "feedback.db", Guidelines.read())]
+    with running(create_app([served], limits=LIMITS, routers=routers)) as url:
         yield url
 
 
@@ -92,59 +71,43 @@ def wait_until_idle(served: ServedModel, seconds: float = 20.0) -> None:
     assert sorted(served.engine.rows.free) == list(range(served.engine.slots.num_rows))
 
 
-STRANGE: list[Any] = [
-    None, True, -1, 0, 1.5, 2**31, 2**63, 2**70, -(10**30), 1e308, "", "\ud800", "\x00", "𝔘" * 100, "x" * 5000, [], {}, [[]], [None] * 2000,
-    [[1]] * 100, {"a": {"b": []}}, "NaN", ["<|im_start|>"], [2**40], [-1], {"type": "json_schema"}, {"$ref": "#"}, "\u202e",
-]  # fmt: skip
-NAMES = [
-    "model", "messages", "prompt", "max_tokens", "temperature", "n", "stop", "logit_bias", "tools", "tool_choice", "response_format",
-    "guided_json", "guided_choice", "seed", "logprobs", "top_logprobs", "stream_options", "server_tools", "use_beam_search", "best_of",
-    "min_p", "echo", "truncate", "tokens", "vocabulary", "suffix",
-]  # fmt: skip
-
-
-def mutated(body: dict[str, Any], draws: random.Random) -> bytes:
-    """A request with one or two things wrong with it: a field's value or type, a field more, or the JSON itself."""
-    changed: dict[str, Any] = json.loads(json.dumps(body))
-    for _ in range(draws.randint(1, 2)):
-        name = draws.choice([*changed, *NAMES]) or "x"
-        kind = draws.random()
-        if kind < 0.1:
-            changed.pop(name, None)
-        elif kind < 0.8:
-            changed[name] = draws.choice(STRANGE)
-        elif kind < 0.9 and "messages" in changed and isinstance(changed["messages"], list) and changed["messages"]:
-            place = draws.choice(changed["messages"])
-            if isinstance(place, dict):
-                place[draws.choice(["role", "content", "tool_calls", "weight"])] = draws.choice(STRANGE)
-        else:
-            changed["".join(draws.choices(string.printable, k=8))] = draws.choice(STRANGE)
-    # surrogatepass: a lone surrogate may come as bytes too.
-    content = json.dumps(changed, ensure_ascii=draws.random() < 0.7).encode("utf-8", "surrogatepass")
-    if draws.random() < 0.25:
-        place = draws.randrange(len(content) + 1)
-        junk = draws.choice([b"\xff", b"{", b"]", b'"', b"\\", b"1e999", b"NaN", b"[" * 40, bytes(draws.randbytes(5))])
-        content = content[:place] + junk + content[place + draws.randint(0, 3) :]
-    return content
-
-
-def test_mutated_requests_are_answered_or_refused(
-    client: httpx.Client, served: ServedModel, caplog: pytest.LogCaptureFixture
+def test_hostile_requests_are_answered_or_refused(
+    url: str, served: ServedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    draws = random.Random(16)
-    statuses: dict[int, int] = {}
-    for number in range(1200):
-        path, body = draws.choice(list(REQUESTS.items()))
-        content = mutated(body, draws)
-        answer = client.post(path, content=content, headers={"content-type": "application/json"})
-        statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
-        assert answer.status_code < 500, (number, path, content[:500], answer.text)
-        if answer.status_code >= 400:
-            check_refusal(answer)
-    assert statuses.get(200, 0) > 50
-    assert statuses.get(400, 0) > 300
+    """A seeded part of tests/benchmarks/hostile_clients.py, by several clients at once."""
+    port = httpx.URL(url).port
+    assert port
+    queue = requests(500, 16, body_seconds=LIMITS.body_seconds)
+    statuses: Counter[int] = Counter()
+
+    async def work() -> None:
+        for request in queue:
+            answer = await send(port, request)
+            statuses[answer.status] += 1
+            assert fault(request, answer) == "", request.content[:500]
+
+    async def work_together() -> None:
+        await asyncio.gather(*(work() for _ in range(8)))
+
+    asyncio.run(work_together())
+    assert statuses[200] > 20
+    assert statuses[400] > 100
     wait_until_idle(served)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_mutated_requests_are_answered_or_refused(client: httpx.Client, served: ServedModel) -> None:
+    draws = random.Random(16)
+    statuses: Counter[int] = Counter()
+    for _ in range(600):
+        path, body = draws.choice(POSTS[:5])
+        answer = client.post(path, content=mutated(body, draws), headers=JSON)
+        statuses[answer.status_code] += 1
+        if answer.status_code >= 400:
+            check_refusal(answer)
+    assert statuses[200] > 25
+    assert statuses[400] > 150
+    wait_until_idle(served)
 
 
 def test_body_that_is_too_large_is_refused(client: httpx.Client) -> None:
@@ -169,6 +132,48 @@ def test_body_that_does_not_arrive_is_refused(url: str) -> None:
         connection.sendall(head.encode())
         connection.settimeout(10)
         assert b" 408 " in connection.recv(1000).splitlines()[0]
+
+
+def test_head_that_does_not_arrive_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 2.0)
+    host, port = httpx.URL(url).host, httpx.URL(url).port or 0
+
+    def answer_to(*pieces: bytes) -> bytes:
+        """All that is sent back until the server closes the connection."""
+        with socket.create_connection((host, port)) as connection:
+            connection.settimeout(20)
+            received = b""
+            for piece in pieces:
+                connection.sendall(piece)
+                received = connection.recv(1000) if piece.endswith(b"\r\n\r\n") else received
+            return received + b"".join(iter(lambda: connection.recv(1000), b""))
+
+    with ThreadPoolExecutor() as threads:
+        new = threads.submit(answer_to, b"GET /health HTTP/1.1\r\nHost: loc")
+        used = threads.submit(answer_to, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET /hea")
+        unused = threads.submit(answer_to)
+    assert b"The head of the request did not arrive" in new.result()
+    assert [status in used.result() for status in (b" 200 ", b" 400 ")] == [True, True]
+    assert unused.result() == b""
+
+
+def test_text_that_would_take_seconds_to_tokenize_is_refused(tmp_path: Path) -> None:
+    limits = Limits()
+    served = serve_small(tmp_path, num_threads=1)
+    text = "猫" * (served.max_text_bytes // 3 + 1)
+    bodies = {
+        "/v1/completions": {"prompt": text},
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": text}], "truncate": True},
+        "/tokenize": {"prompt": text},
+    }
+    with running(create_app([served], limits=limits)) as url, httpx.Client(base_url=url, timeout=60) as client:
+        for path, body in bodies.items():
+            answer = client.post(path, json=body)
+            assert "shorten it" in check_refusal(answer, 400)
+            assert answer.json()["error"]["code"] == "context_length_exceeded"
+        messages = [{"role": "user", "content": "x" * 500}, {"role": "assistant", "content": "y"}] * 400
+        body = {"messages": [*messages, CHAT["messages"][0]], "truncate": True, "max_tokens": 2}
+        assert "left out" in client.post("/v1/chat/completions", json=body).json()["notice"]
 
 
 @pytest.mark.parametrize("body", ['{"prompt": ' + "[" * 500 + "]" * 500 + "}", "[" * 40_000, '{"a":' * 9000])

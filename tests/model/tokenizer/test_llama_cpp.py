@@ -1,5 +1,6 @@
 """A vocabulary in llama.cpp: the same tokens for every character and for hostile texts; what would differ is refused."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from model.config import ModelConfig
 from model.network.gguf import write_gguf
 from model.network.transformer import Transformer, initialize
 from model.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
-from model.tokenizer.llama_cpp import CONTROL, UNUSED, USER_DEFINED, NoEquivalentError, read_vocabulary
+from model.tokenizer.llama_cpp import CONTROL, DIGITS_APART, UNUSED, USER_DEFINED, NoEquivalentError, read_vocabulary
 from model.tokenizer.vocabularies import PatternName
 from tasks.tokenizer.train import TokenizerConfig, train
 from tests.support.llama_cpp import LlamaCpp, llama_cpp
@@ -22,11 +23,10 @@ WORLD = (
     "The mayor of Orn, Ada Brell, paid €12.50 for 3 “plums” at 08:15. Isn't it 1984? It's 100% true!\n\n\tdef f(x):\n    return x*x\n"
     "Größe, naïve café, Ελληνικά 123, Москва 2024 год, 東京は日本の首都です。 مرحبا ١٢٣ हिन्दी १२३ 한국어 👩‍👩‍👧 ½ ² Ⅷ １２\r\n"
 )
-# A vocabulary with merges of these joins numbers: a space and a byte begin other characters too.
 ASCII = "the mayor of Orn is Ada Brell. it's 1984, isn't it? 3 plums\n\n  12 and 34\n"
 PATTERNS: list[tuple[PatternName, int, str, str]] = [
     ("gpt2", 3, WORLD, "gpt-2"),
-    ("gpt2_digits", 1, ASCII, "gpt-2"),
+    ("gpt2_digits", 1, WORLD, "smollm"),
     ("gpt4", 1, WORLD, "qwen2"),
     ("gpt4", 3, WORLD, "llama-bpe"),
 ]
@@ -94,7 +94,6 @@ def test_llama_cpp_sees_no_contraction_before_a_long_s(tmp_path: Path) -> None:
         ("gpt4o", 1, WORLD, "no pre-tokenizer for .*Lu"),
         ("gpt4", 2, WORLD, r"no pre-tokenizer for .*\{1,2\}"),
         ("gpt2_digits", 3, ASCII, "no pre-tokenizer"),
-        ("gpt2_digits", 1, " «a ¬b ®c ¡d ½" * 9, "the merge 'Ġ Â' would join"),
     ],
 )
 def test_pattern_without_an_equal_is_refused(
@@ -102,6 +101,25 @@ def test_pattern_without_an_equal_is_refused(
 ) -> None:
     with pytest.raises(NoEquivalentError, match=message):
         read_vocabulary(save(train_encoder(pattern, max_digits, text), tmp_path))
+
+
+def former(encoder: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """The encoder with the pattern that gpt2_digits was before."""
+    fields = json.loads(encoder.to_str())
+    fields["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = DIGITS_APART
+    return tokenizers.Tokenizer.from_str(json.dumps(fields))
+
+
+def test_former_pattern_of_digits_has_an_equal_where_no_merge_joins_numbers(tmp_path: Path) -> None:
+    path = save(former(train_encoder("gpt2_digits", 1, ASCII)), tmp_path)
+    assert read_vocabulary(path).pre == "gpt-2"
+    with loaded_in_llama_cpp(path) as (ours, theirs):
+        for case in [*hostile_texts(200, seed=1), *real_texts(200), "a  1\n\n2"]:
+            assert theirs.encode(case) == ours.encode(case), repr(case[:300])
+    # A space and a byte begin other characters than numbers too.
+    joining = former(train_encoder("gpt2_digits", 1, " «a ¬b ®c ¡d ½" * 9))
+    with pytest.raises(NoEquivalentError, match="the merge 'Ġ Â' would join"):
+        read_vocabulary(save(joining, tmp_path))
 
 
 def test_normalizer_is_refused(tmp_path: Path) -> None:

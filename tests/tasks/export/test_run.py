@@ -1,6 +1,8 @@
 """run.py and model.safetensors alone: the tokens of the tokenizer, the replies of the chat, one line for a damaged file."""
 
+import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,14 +16,16 @@ import tokenizers
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import normalizers
+from tokenizers import normalizers, pre_tokenizers
 
 from model.config import ModelConfig, RopeScaling
+from model.errors import UserError
 from model.inference.chat import Chat
 from model.network.huggingface import to_hugging_face
 from model.network.transformer import Transformer, initialize
 from model.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
-from model.tokenizer.vocabularies import PatternName
+from model.tokenizer.unicode import classes_of
+from model.tokenizer.vocabularies import ANY_CASE, FORMER_DIGITS, PATTERNS, PatternName
 from tasks.export import run
 from tasks.export.weights import run_metadata, write_safetensors
 from tasks.tokenizer.train import TokenizerConfig, train
@@ -30,7 +34,7 @@ from tests.support.texts import PIECES, hostile_texts, real_texts
 WORLD = (
     "The mayor of Orn, Ada Brell, paid €12.50 in 1984. Isn't it GREAT? naïve Größe 東京 ١٢٣ ½\n\n\tdef f(x):\r\n" * 4
 )
-PATTERNS: list[tuple[PatternName, int]] = [
+PATTERN_NAMES: list[tuple[PatternName, int]] = [
     ("gpt2", 3),
     ("gpt2_digits", 1),
     ("gpt2_digits", 3),
@@ -106,7 +110,7 @@ def talk(folder: Path, *arguments: str, stdin: str = "") -> subprocess.Completed
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, cwd=folder, check=False)
 
 
-@pytest.mark.parametrize(("pattern", "max_digits"), PATTERNS)
+@pytest.mark.parametrize(("pattern", "max_digits"), PATTERN_NAMES)
 def test_tokens_are_those_of_tokenizers(tmp_path: Path, pattern: PatternName, max_digits: int) -> None:
     ours, theirs = both_tokenizers(make_encoder(pattern, max_digits), tmp_path)
     # Characters of every script next to a letter, a number and a space.
@@ -116,7 +120,7 @@ def test_tokens_are_those_of_tokenizers(tmp_path: Path, pattern: PatternName, ma
         assert theirs.encode(text) == ours.encode(text), repr(text[:200])
 
 
-@pytest.mark.parametrize(("pattern", "max_digits"), PATTERNS)
+@pytest.mark.parametrize(("pattern", "max_digits"), PATTERN_NAMES)
 def test_any_text_gives_the_tokens_of_tokenizers(
     tmp_path_factory: pytest.TempPathFactory, pattern: PatternName, max_digits: int
 ) -> None:
@@ -134,6 +138,59 @@ def test_any_text_gives_the_tokens_of_tokenizers(
         )
 
     check()
+
+
+def test_patterns_are_those_of_the_project(tmp_path: Path) -> None:
+    """Each with the characters that it is run with, and no other: a stranger's could run for ever."""
+    all_patterns = [*PATTERNS.values(), FORMER_DIGITS, ANY_CASE, ANY_CASE.replace("{1,DIGITS}", "")]
+    for pattern in all_patterns:
+        for digits in "123":
+            text = pattern.replace("DIGITS", digits)
+            assert re.compile(run.python_pattern(text, classes_of(text))).findall("it's  12 €") != []
+    assert len(run.PATTERNS) == len(all_patterns) - 1  # llama3 and qwen2 are one there
+
+
+@pytest.mark.parametrize(
+    ("pattern", "classes"),
+    [
+        (r"(a+)+$", {}),
+        (PATTERNS["gpt2"] + "|(a+)+$", {}),
+        (PATTERNS["gpt2"], {r"\p{N}": "0-9]+)+(?:[0-9"}),
+        (PATTERNS["gpt2"], {r"\s": "a\\"}),
+        (PATTERNS["gpt2"], {r"\s": ""}),
+    ],
+)
+def test_regular_expression_of_a_stranger_is_not_run(pattern: str, classes: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="another pattern than those of gpt2, gpt2_digits, "):
+        run.python_pattern(pattern, classes_of(PATTERNS["gpt2"]) | classes)
+
+
+def test_vocabulary_with_an_unknown_pattern_gets_no_run_py(tmp_path: Path) -> None:
+    encoder = make_encoder("gpt2", 1)
+    split = pre_tokenizers.Split(tokenizers.Regex(r"\w+|\W+"), behavior="isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    encoder.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    with pytest.raises(UserError, match="of a kind that"):
+        both_tokenizers(encoder, tmp_path)
+
+
+def test_old_python_gets_one_line(two_files: Path) -> None:
+    source = (two_files / "run.py").read_text(encoding="utf-8")
+    ast.parse(source, feature_version=(3, 6))  # or it would be a syntax error
+    code = f"import sys; sys.version_info = (3, 6, 9); exec(compile({source!r}, 'run.py', 'exec'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"run.py needs Python 3.11 or newer with numpy; this is Python {sys.version.split()[0]}"
+    ]
+
+
+def test_python_without_numpy_gets_one_line(two_files: Path) -> None:
+    # -S: no site-packages.
+    command = [sys.executable, "-I", "-S", str(two_files / "run.py"), "-p", "hello"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "with numpy" in done.stderr
 
 
 def test_lone_surrogate_becomes_a_replacement_character(tmp_path: Path) -> None:
@@ -250,8 +307,8 @@ def damages(content: bytes) -> Iterator[tuple[str, bytes]]:
         ),
     )
     yield (
-        "a broken pattern",
-        with_header(__metadata__=metadata | {"words.json": json.dumps({"pattern": "((", "classes": {}})}),
+        "a pattern that never ends",
+        with_header(__metadata__=metadata | {"words.json": json.dumps({"pattern": r"(\w+\s?)+!", "classes": {}})}),
     )
 
 
