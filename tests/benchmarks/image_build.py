@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.benchmarks.harness import ROOT, machine, print_table, say
 from tests.support.kills import SMALL_MODEL
@@ -144,7 +145,8 @@ def job_of(local: LocalPrefect, run_id: str) -> Any:
     deployment = local.call("GET", f"/deployments/{flow_run['deployment_id']}")
     pool = local.call("GET", f"/work_pools/{deployment['work_pool_name']}")
     values = deployment["job_variables"]
-    job = asyncio.run(DockerWorkerJobConfiguration.from_template_and_values(pool["base_job_template"], values))
+    with temporary_settings({PREFECT_API_URL: local.api}):
+        job = asyncio.run(DockerWorkerJobConfiguration.from_template_and_values(pool["base_job_template"], values))
     job.prepare_for_flow_run(FlowRun.model_validate(flow_run))
     return job
 
