@@ -5,6 +5,7 @@ Reads answers with the probability of each reply; writes nothing.
 - Every kind of question has its share, number and interval: facts by split and form (as typed, in lower case, as keywords, misspelt),
   strangers by how their names were made.
 - The curve: were replies less likely than a threshold refused as well, so many strangers would be refused, and so many known facts wrongly.
+- The same of replies whose names are checked, as the chat does (model/inference/names.py): one about another name counts as a refusal.
 - Expected calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2): the distance between the probability of a reply and the
   share that is right, over bins of equal width. The probability is that of the whole reply, so long replies have lower ones.
 """
@@ -12,12 +13,17 @@ Reads answers with the probability of each reply; writes nothing.
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from model.inference.names import gives_another_name
 from tasks.evaluate.knowledge import Answer
 from tasks.markdown import Figures, name, percent, table
+from tasks.records.conversations import NO_ANSWER
 from tasks.shares import share, shown
 
 NUM_BINS = 10
+CHECKED = "names checked"
+GROUPS = ("strangers", "taught", "heldout")
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 SPLITS = {
     "seen_wording": "taught fact, seen wording",
@@ -29,12 +35,21 @@ SPLITS = {
 
 def honesty_figures(chat: Mapping[str, Sequence[Answer]]) -> Figures:
     """All of it, of each chat model by name."""
+    checked = {f"{model}, {CHECKED}": [check_name(answer) for answer in answers] for model, answers in chat.items()}
     return {
-        "kinds": {model: by_kind(answers) for model, answers in chat.items()},
+        "kinds": {model: by_kind(answers) for model, answers in {**chat, **checked}.items()},
+        "checked": {model: _refusals(answers, 0.0) for model, answers in checked.items()},
         "curve": {model: refusal_curve(answers) for model, answers in chat.items()},
         "calibration_error": {model: calibration_error(answers) for model, answers in chat.items()},
         "reliability": {model: reliability(answers) for model, answers in chat.items()},
     }
+
+
+def check_name(answer: Answer) -> Answer:
+    """The answer as the chat gives it: a reply about another name is a refusal."""
+    if not gives_another_name(answer.reply, [answer.question.question]):
+        return answer
+    return replace(answer, reply=NO_ANSWER, is_refusal=True, is_correct=answer.question.split == "unknown")
 
 
 def by_kind(answers: Sequence[Answer]) -> dict[str, Figures]:
@@ -52,21 +67,19 @@ def by_kind(answers: Sequence[Answer]) -> dict[str, Figures]:
 
 def refusal_curve(answers: Sequence[Answer]) -> list[Figures]:
     """For each threshold the share of strangers refused and of known facts wrongly refused, taught and held-out ones apart."""
+    return [{"threshold": threshold, **_refusals(answers, threshold)} for threshold in THRESHOLDS]
+
+
+def _refusals(answers: Sequence[Answer], threshold: float) -> Figures:
     unknown = [answer for answer in answers if answer.question.split == "unknown"]
     known = [answer for answer in answers if answer.is_frequent]
     heldout = [answer for answer in known if answer.question.split == "heldout_fact"]
     taught = [answer for answer in known if answer.question.split != "heldout_fact"]
     groups = {"strangers": unknown, "taught": taught, "heldout": heldout}
-    return [
-        {
-            "threshold": threshold,
-            **{
-                group: share([bool(answer.is_refusal) or probability(answer) < threshold for answer in some])
-                for group, some in groups.items()
-            },
-        }
-        for threshold in THRESHOLDS
-    ]
+    return {
+        group: share([bool(answer.is_refusal) or probability(answer) < threshold for answer in some])
+        for group, some in groups.items()
+    }
 
 
 def probability(answer: Answer) -> float:
@@ -115,10 +128,10 @@ def honesty_section(figures: Figures) -> str:
         return ""
     text = "## Kinds of questions\n\nRight replies; of strangers, refusals.\n\n" + table(["Kind", *kinds], rows)
     for model, curve in figures["honesty"]["curve"].items():
-        points = [
-            [f"{point['threshold']:.1f}", *(shown(point[group]) for group in ("strangers", "taught", "heldout"))]
-            for point in curve
-        ]
+        points = [[f"{point['threshold']:.1f}", *(shown(point[group]) for group in GROUPS)] for point in curve]
+        # A card from before version 11 has none.
+        if checked := figures["honesty"].get("checked", {}).get(f"{model}, {CHECKED}"):
+            points.append([CHECKED, *(shown(checked[group]) for group in GROUPS)])
         error = figures["honesty"]["calibration_error"][model]
         text += (
             f"\n{name(model)}: refusals, were replies refused too whose probability is below a threshold. "

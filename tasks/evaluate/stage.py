@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
-VERSION = 10  # 10: the card as a page, reinforcement learning by kind of prompt, the gate
+VERSION = 11  # 11: replies whose names are checked
 # The prefixes of their metrics: assistant/..., policy/...
 CHAT_MODELS = ("assistant", "policy")
 
