@@ -18,7 +18,7 @@ import regex
 
 OTHER_NAME_REPLY = "other_name_reply"  # the field of generation_config.json that turns the check on
 WORD = regex.compile(r"[\p{L}\p{N}\p{M}]+")
-# Words that may stand in front of a name with a capital letter of their own: titles begin with articles, sentences with the others.
+# Words that may stand in front of a name and have a capital letter too: titles begin with articles, sentences with the others.
 BEFORE = frozenset(["the", "a", "an", "in", "of", "yes", "no", "and", "but", "so", "well", "sorry"])
 CAPITALISED = r"\p{Lu}[\p{L}\p{N}\p{M}'’-]*+"
 NAME = regex.compile(rf"{CAPITALISED}(?: {CAPITALISED})++")
