@@ -7,7 +7,9 @@ Reads answers with the probability of each reply; writes nothing.
 - The curve: were replies less likely than a threshold refused as well, so many strangers would be refused, and so many known facts wrongly.
 - The same of replies whose names are checked, as the chat does (model/inference/names.py): one about another name counts as a refusal.
 - Expected calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2): the distance between the probability of a reply and the
-  share that is right, over bins of equal width. The probability is that of the whole reply, so long replies have lower ones.
+  share that is right, over bins of equal width. The probability is that of the whole reply, so long replies have lower ones, and a
+  refusal shares it with other wordings of one. So it is shown a second time with all log-probabilities multiplied by one factor, as
+  temperature scaling does (section 4.2 there), which for each half of the questions is the likeliest one of the other half.
 """
 
 import math
@@ -41,6 +43,7 @@ def honesty_figures(chat: Mapping[str, Sequence[Answer]]) -> Figures:
         "checked": {model: _refusals(answers, 0.0) for model, answers in checked.items()},
         "curve": {model: refusal_curve(answers) for model, answers in chat.items()},
         "calibration_error": {model: calibration_error(answers) for model, answers in chat.items()},
+        "scaled_calibration_error": {model: scaled_calibration_error(answers) for model, answers in chat.items()},
         "reliability": {model: reliability(answers) for model, answers in chat.items()},
     }
 
@@ -89,11 +92,33 @@ def probability(answer: Answer) -> float:
 
 def calibration_error(answers: Sequence[Answer]) -> float | None:
     """The expected calibration error of the replies whose probability was measured; None where there are no such replies."""
-    bins = _by_probability(answers)
-    total = sum(map(len, bins))
-    if not total:
+    return _error(_measured(answers))
+
+
+def scaled_calibration_error(answers: Sequence[Answer]) -> float | None:
+    """The same with log-probabilities scaled for each half of the replies by what suits the other half; None below two replies."""
+    measured = _measured(answers)
+    one, two = measured[::2], measured[1::2]
+    if not two:
         return None
-    return sum(abs(sum(likely - right for likely, right in some)) for some in bins) / total
+    halves = ((one, best_factor(two)), (two, best_factor(one)))
+    return _error([(likely**factor, is_right) for half, factor in halves for likely, is_right in half])
+
+
+def best_factor(measured: Sequence[tuple[float, bool]]) -> float:
+    """The factor of log-probabilities, up to 2 in steps of 0.02, with which right and wrong replies are likeliest."""
+
+    def nats(factor: float) -> float:
+        # Clipped: a certain reply that is wrong would decide alone.
+        scaled = ((min(max(likely**factor, 1e-6), 1 - 1e-6), right) for likely, right in measured)
+        return sum(math.log(likely if right else 1 - likely) for likely, right in scaled)
+
+    return max((step / 50 for step in range(1, 101)), key=nats)
+
+
+def _error(measured: Sequence[tuple[float, bool]]) -> float | None:
+    gaps = [sum(likely - right for likely, right in some) for some in _bins(measured)]
+    return sum(map(abs, gaps)) / len(measured) if measured else None
 
 
 def reliability(answers: Sequence[Answer]) -> list[Figures]:
@@ -103,17 +128,20 @@ def reliability(answers: Sequence[Answer]) -> list[Figures]:
             "probability": sum(likely for likely, _ in some) / len(some),
             "correct": share([is_right for _, is_right in some]),
         }
-        for some in _by_probability(answers)
+        for some in _bins(_measured(answers))
     ]
 
 
-def _by_probability(answers: Sequence[Answer]) -> list[list[tuple[float, bool]]]:
-    """Probability and correctness of the replies whose probability was measured, in bins that are not empty, unlikely ones first."""
+def _measured(answers: Sequence[Answer]) -> list[tuple[float, bool]]:
+    """Probability and correctness of the replies whose probability was measured."""
+    return [(probability(answer), answer.is_correct) for answer in answers if answer.logprob is not None]
+
+
+def _bins(measured: Sequence[tuple[float, bool]]) -> list[list[tuple[float, bool]]]:
+    """The replies in bins that are not empty, unlikely ones first."""
     bins: dict[int, list[tuple[float, bool]]] = defaultdict(list)
-    for answer in answers:
-        if answer.logprob is not None:
-            likely = probability(answer)
-            bins[min(NUM_BINS - 1, int(likely * NUM_BINS))].append((likely, answer.is_correct))
+    for likely, is_right in measured:
+        bins[min(NUM_BINS - 1, int(likely * NUM_BINS))].append((likely, is_right))
     return [some for _, some in sorted(bins.items())]
 
 
@@ -133,9 +161,11 @@ def honesty_section(figures: Figures) -> str:
         if checked := figures["honesty"].get("checked", {}).get(f"{model}, {CHECKED}"):
             points.append([CHECKED, *(shown(checked[group]) for group in GROUPS)])
         error = figures["honesty"]["calibration_error"][model]
+        scaled = figures["honesty"].get("scaled_calibration_error", {}).get(model)
+        scaling = "" if scaled is None else f", and {percent(scaled)} of scaled probabilities"
         text += (
             f"\n{name(model)}: refusals, were replies refused too whose probability is below a threshold. "
-            f"Expected calibration error: {percent(error)}.\n\n"
+            f"Expected calibration error: {percent(error)}{scaling}.\n\n"
             + table(["Threshold", "Strangers refused", "Taught facts refused", "Held-out facts refused"], points)
         )
     return text

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
-VERSION = 11  # 11: replies whose names are checked
+VERSION = 11  # 11: replies whose names are checked, scaled probabilities
 # The prefixes of their metrics: assistant/..., policy/...
 CHAT_MODELS = ("assistant", "policy")
 

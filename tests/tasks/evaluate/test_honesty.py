@@ -5,7 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.evaluate.honesty import by_kind, calibration_error, honesty_figures, honesty_section, refusal_curve
+from tasks.evaluate.honesty import (
+    best_factor,
+    by_kind,
+    calibration_error,
+    honesty_figures,
+    honesty_section,
+    refusal_curve,
+    scaled_calibration_error,
+)
 from tasks.evaluate.knowledge import Answer
 from tasks.records.conversations import Question, Split
 
@@ -43,6 +51,17 @@ def test_calibration_error_is_the_distance_of_probability_and_accuracy() -> None
     assert calibration_error(answers) == pytest.approx(0.0)
     assert calibration_error([*answers, *(answer("other", 0.95, False) for _ in range(4))]) == pytest.approx(0.475)
     assert calibration_error([]) is None
+
+
+def test_scaling_removes_the_error_of_replies_that_are_all_too_unlikely() -> None:
+    # Probabilities are the squares of what is right: the factor is a half. Pairs, so that the halves are alike.
+    answers = [
+        answer("other", likely**2, number < 10 * likely) for likely in (0.3, 0.6, 0.9) for number in range(10) for _ in "ab"
+    ]  # fmt: skip
+    assert calibration_error(answers) == pytest.approx((0.21 + 0.24 + 0.09) / 3)
+    assert scaled_calibration_error(answers) == pytest.approx(0.0, abs=0.01)
+    assert scaled_calibration_error(answers[:1]) is None
+    assert best_factor([(0.0, True), (1.0, False)]) > 0  # no logarithm of 0
 
 
 def test_reply_about_another_name_counts_as_a_refusal() -> None:
