@@ -4,6 +4,11 @@ Reads and writes nothing. A small model completes a name that it does not know t
 was asked and what it answers then differ in the text itself, which a comparison finds with certainty; the model's probabilities show it
 poorly. Of the recipe `tiny`, 47 of 72 invented titles and 57 of 120 people with a known first and a known last name got such an answer.
 
+What was tried instead: with half of the strangers in fine-tuning recombined, 1,500 names, once each, 58% of the tested ones are refused
+instead of 50%, and 8.2% of taught and 26% of held-out facts instead of 1.8% and 10%; of the names that it was trained on it refuses 30%.
+The model does know such names from others: the probability of a name after its first token ranks known people above recombined ones in
+98 to 100% of pairs. But it finds that out in the question's last layers, too late for the reply (2026-11-30, one seed).
+
 A reply gives another name where one of its names (two or more words with capital letters) shares a word with the question, and none of
 its names is in the question as a whole, or in a turn before it ("And where does Rurik live?"). Capital letters of the question do not
 count, nor does one letter more or less in long words: who writes "Magrel" is answered about Magrell.
