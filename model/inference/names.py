@@ -1,20 +1,21 @@
 """Whether a reply gives another name than it was asked about: "Where does Rurik Cormund live?" "Rurik Talhas lives in Karmore."
 
 Reads and writes nothing. A small model completes a name that it does not know to one that it knows, and answers about that one. What it
-was asked and what it answers then differ in the text itself, which a comparison finds with certainty; the model's probabilities show it
-poorly. Of the recipe `tiny`, 47 of 72 invented titles and 57 of 120 people with a known first and a known last name got such an answer.
+was asked and what it answers then differ in the text itself, and need only be compared; the reply's probability shows it poorly. Of the
+recipe `tiny`, questions about 36 of 72 new titles and 53 of 120 people with a known first and a known last name got such an answer.
 
-What was tried instead: with half of the strangers in fine-tuning recombined, 1,500 names, once each, 58% of the tested ones are refused
-instead of 50%, and 8.2% of taught and 26% of held-out facts instead of 1.8% and 10%; of the names that it was trained on it refuses 30%.
-The model does know such names from others: the probability of a name after its first token ranks known people above recombined ones in
-98 to 100% of pairs. But it finds that out in the question's last layers, too late for the reply (2026-11-30, one seed).
-
-A reply gives another name where one of its names (two or more words with capital letters) shares a word with the question, and none of
-its names is in the question as a whole, or in a turn before it ("And where does Rurik live?"). Capital letters of the question do not
-count, nor does one letter more or less in long words: who writes "Magrel" is answered about Magrell.
+A reply gives another name where one of its names (two or more words with capital letters) shares a word with the question or a turn before
+it ("And where does Rurik live?"), and none of its names is in one of them as a whole. Capital letters of the question do not count, nor
+does one letter more or less in a long word: who writes "Magrel" is answered about Magrell.
 
 Limits: scripts without capital letters have no such names; a city of one word has none either; and a question by a last name alone, which
 the reply completes, counts as another name. So the check is a setting, for models whose names are like those of the sample web.
+
+What was tried besides (2026-11-30, one seed each). Replies that name nothing of the question at all count too: then all of 432 strangers are
+refused, and 3.0% of taught and 20% of held-out facts, which had been answered about others; but on the web a good reply need not repeat
+the question. Fine-tuning in which half of the strangers have recombined names, 1,500 of them: 58% of those tested are refused instead of
+50%, with 8.2% of taught and 26% of held-out facts instead of 1.8 and 10%; even of the names in the training 30%. Yet the base model can tell
+them apart: the probability of a name after its first token is higher for a known person than for a recombined one in 99% of pairs.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,13 +32,13 @@ MIN_LETTERS = 6  # of words that are the same with one letter more or less
 
 
 def gives_another_name(reply: str, turns: Sequence[str]) -> bool:
-    """Whether a reply is about another name than the last of `turns` asks about. `turns`: the texts before the reply, oldest first."""
+    """Whether a reply is about another name than the conversation. `turns`: the texts before the reply."""
     names = list(_names(reply))
     if not names or not turns:
         return False
-    *before, asked = map(_spellings, turns)
-    is_shared = any(word in asked for name in names for word in name)
-    return is_shared and not any(_is_whole(name, words) for name in names for words in (asked, *before))
+    spellings = [_spellings(turn) for turn in turns]
+    is_shared = any(word in words for words in spellings for name in names for word in name)
+    return is_shared and not any(_is_whole(name, words) for words in spellings for name in names)
 
 
 def _names(text: str) -> Iterator[list[str]]:

@@ -24,6 +24,12 @@ def test_reply_about_another_name_is_found(question: str, reply: str) -> None:
     assert gives_another_name(reply, [question])
 
 
+def test_name_of_an_earlier_turn_is_not_changed_either() -> None:
+    turns = ["Where was Mirel Ulmmund born?", "I don't know.", "And her mother?"]
+    assert gives_another_name("The mother of Mirel Turvald is Runa Lomnor.", turns)
+    assert not gives_another_name("The mother of Mirel Ulmmund is Runa Lomnor.", turns)
+
+
 @pytest.mark.parametrize(
     ("turns", "reply"),
     [
