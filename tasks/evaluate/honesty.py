@@ -154,7 +154,8 @@ def honesty_section(figures: Figures) -> str:
     ]
     if not rows:
         return ""
-    text = "## Kinds of questions\n\nRight replies; of strangers, refusals.\n\n" + table(["Kind", *kinds], rows)
+    scope = "Right replies; of strangers, refusals. Names checked: a reply about another name than the question's is a refusal."
+    text = f"## Kinds of questions\n\n{scope}\n\n" + table(["Kind", *kinds], rows)
     for model, curve in figures["honesty"]["curve"].items():
         points = [[f"{point['threshold']:.1f}", *(shown(point[group]) for group in GROUPS)] for point in curve]
         # A card from before version 11 has none.

@@ -185,6 +185,7 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
     }
     if tool_answers:
         figures["tools"] = tool_use.tool_figures(tool_answers)
+        figures["search_steps"] = tool_use.search_steps(tool_answers)
     return publish(ctx, figures, len(asked))
 
 
