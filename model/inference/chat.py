@@ -96,8 +96,9 @@ def fit_document(tokenizer: ChatTokenizer, text: str, max_tokens: int) -> Fitted
 
 def other_name_reply(folder: Path) -> str:
     """What the bundle in a folder says instead of a reply that gives another name; "" for nothing, as in folders that are no bundle."""
-    settings = folder / "generation_config.json"
-    found = json.loads(settings.read_text()).get(OTHER_NAME_REPLY, "") if settings.is_file() else ""
+    file = folder / "generation_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    found = settings.get(OTHER_NAME_REPLY) if isinstance(settings, dict) else None
     return found if isinstance(found, str) else ""
 
 

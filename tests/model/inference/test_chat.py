@@ -67,7 +67,7 @@ def test_reply_about_another_name_is_replaced_where_the_bundle_says_so(folder: P
     assert plain.other_name_reply == ""
 
 
-@pytest.mark.parametrize("settings", ['{"other_name_reply": 3}', '{"other_name_reply": null}', "{}"])
+@pytest.mark.parametrize("settings", ['{"other_name_reply": 3}', '{"other_name_reply": null}', "{}", "[]"])
 def test_bundle_without_a_text_checks_no_names(tmp_path: Path, settings: str) -> None:
     (tmp_path / "generation_config.json").write_text(settings)
     assert other_name_reply(tmp_path) == ""
