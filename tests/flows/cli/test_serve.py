@@ -34,6 +34,6 @@ def test_chat_models_reply_as_the_bundle_of_their_recipe(tmp_path: Path, monkeyp
     def said() -> list[str]:
         return [model.other_name_reply for model in serve._models(cast(Store, store), "tiny", None, {})]
 
-    assert said() == ["", "No idea.", "No idea."]
+    assert said() == ["No idea.", "No idea.", ""]  # policy, assistant, base
     finished.remove("export")
     assert said() == ["", "", ""]
