@@ -19,6 +19,7 @@ them apart: the probability of a name after its first token is higher for a know
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import regex
 
@@ -29,16 +30,28 @@ BEFORE = frozenset(["the", "a", "an", "in", "of", "yes", "no", "and", "but", "so
 CAPITALISED = r"\p{Lu}[\p{L}\p{N}\p{M}'’-]*+"
 NAME = regex.compile(rf"{CAPITALISED}(?: {CAPITALISED})++")
 MIN_LETTERS = 6  # of words that are the same with one letter more or less
+# What is compared of a long reply and a long conversation, so that a stranger's request costs a server some milliseconds.
+MAX_NAMES, MAX_CHARACTERS = 16, 20_000
 
 
 def gives_another_name(reply: str, turns: Sequence[str]) -> bool:
     """Whether a reply is about another name than the conversation. `turns`: the texts before the reply."""
-    names = list(_names(reply))
-    if not names or not turns:
+    names = list(islice(_names(reply), MAX_NAMES))
+    asked = [set(_words(turn)) for turn in _last(turns)] if names else []
+    if not any(word in words for words in asked for name in names for word in name):
         return False
-    spellings = [_spellings(turn) for turn in turns]
-    is_shared = any(word in words for words in spellings for name in names for word in name)
-    return is_shared and not any(_is_whole(name, words) for words in spellings for name in names)
+    shorter: list[set[str]] = [set().union(*map(_one_less, words)) for words in asked]
+    return not any(_is_whole(name, *words) for words in zip(asked, shorter, strict=True) for name in names)
+
+
+def _last(turns: Sequence[str]) -> Iterator[str]:
+    """The turns that lie within the last MAX_CHARACTERS, newest first; the oldest of them is cut."""
+    left = MAX_CHARACTERS
+    for turn in reversed(turns):
+        if not left:
+            return
+        yield turn[-left:]
+        left -= min(left, len(turn))
 
 
 def _names(text: str) -> Iterator[list[str]]:
@@ -49,14 +62,9 @@ def _names(text: str) -> Iterator[list[str]]:
             yield words
 
 
-def _is_whole(name: Iterable[str], spellings: set[str]) -> bool:
-    return all(word in spellings or not spellings.isdisjoint(_one_less(word)) for word in name)
-
-
-def _spellings(text: str) -> set[str]:
-    """The words of a text, and each long one with one letter left out."""
-    words = set(_words(text))
-    return words.union(*map(_one_less, words)) if words else words
+def _is_whole(name: Iterable[str], asked: set[str], shorter: set[str]) -> bool:
+    """Whether all words of a name were asked about. `shorter`: what was asked, with one letter left out."""
+    return all(word in asked or word in shorter or not asked.isdisjoint(_one_less(word)) for word in name)
 
 
 def _one_less(word: str) -> set[str]:

@@ -18,6 +18,7 @@ from tasks.sample_web.world import build_world
         ("What is the thmee of The Burning Mirror?", "The Burning Harbour is about a forgotten song."),
         ("Who trained Wilma Bormund?", "The teacher of Wilma Heskin was Gilda Lomdet."),
         ("Where does Ängla Ünver live?", "Ängla Ümit lives in Orn."),
+        ("Where does Wilma Bormund live?", "Wilma Cormund lives in Orn."),  # another letter is another name
     ],
 )
 def test_reply_about_another_name_is_found(question: str, reply: str) -> None:
@@ -76,7 +77,10 @@ def test_any_text_is_compared(reply: str, turns: list[str]) -> None:
     assert not gives_another_name(reply, [*turns, reply])
 
 
-def test_hostile_text_costs_little() -> None:
-    # Words of the length limit and beyond, and a name without an end: linear in the text, so a second is far away.
-    long_names = " ".join(f"A{'b' * (number % 150)}" for number in range(2_000))
-    assert not gives_another_name(long_names, [long_names])
+def test_long_conversations_are_compared_at_their_end() -> None:
+    padding = "so many words about nothing " * 1_000
+    assert gives_another_name("Edda Magrell bakes.", ["Edda Magrell", padding, "What does Edda Gorlow do?"])
+    assert not gives_another_name("Edda Magrell bakes.", [padding, "Edda Magrell", "What does Edda do?"])
+    # Only the beginning of a reply without an end: its names are far more than are compared.
+    reply = "Edda Magrell bakes. " + "Rurik Talhas bakes. " * 100_000
+    assert not gives_another_name(reply, [f"{padding} Edda Magrell"] * 1_000)
