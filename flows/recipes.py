@@ -111,6 +111,7 @@ def make_recipe(
     if inputs := list(inputs):
         # The recipe's own max_files belongs to its own inputs: with others, 0 means all of them again.
         values["ingest"] |= {"inputs": inputs, "max_files": max_files}
+        values["export"]["other_name_reply"] = ""  # suits the names of the sample web
     elif max_files:
         values["ingest"]["max_files"] = max_files
     if base_model:
@@ -224,6 +225,7 @@ def _start_from(values: dict[str, Any], folder: str) -> None:
     values["pretrain"]["train"]["num_steps"] = 0
     # The licence of the weights is that of their makers.
     values["export"]["license"] = "other"
+    values["export"]["other_name_reply"] = ""  # suits the names of the sample web
     values["sft"]["starts_from_letters"] = False  # its own tokens that end a text are better
     for stage, rate in BASE_MODEL_RATES.items():
         # The rates above are AdamW's; Muon's have another scale.

@@ -9,7 +9,7 @@ from flows.cli.chat import open_tools
 from flows.cli.console import recipe_name, say
 from flows.cli.labels import feedback_routers
 from model.errors import UserError
-from tasks.artifacts.manifest import Checkpoint, Report, Tokenizer
+from tasks.artifacts.manifest import Bundle, Checkpoint, Report, Tokenizer
 from tasks.artifacts.store import Store
 
 if TYPE_CHECKING:
@@ -93,12 +93,23 @@ def serve(
 
 def _models(store: Store, recipe: str, tools: "Tools | None", settings: dict[str, int]) -> "list[ServedModel]":
     """The models of a recipe that are finished. Raises UserError where all are missing."""
-    return [
+    from model.inference.chat import other_name_reply
+
+    found = [
         _checkpoint(store, store.latest(recipe, stage), tools, settings)
         for name, stage in STAGES.items()
         # A recipe may end earlier, and a run may not be finished.
         if name == "base" or _has(store, recipe, stage)
     ]
+    # They reply as the recipe's bundle does.
+    said = (
+        other_name_reply(store.open(store.latest(recipe, "export"), Bundle).folder)
+        if _has(store, recipe, "export")
+        else ""
+    )
+    for served in found:
+        served.other_name_reply = said if served.is_chat else ""
+    return found
 
 
 def _further_models(

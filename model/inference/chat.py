@@ -15,6 +15,7 @@ from model.config import GenerateConfig, explained
 from model.errors import UserError
 from model.inference.cpu_kernels import make_decoder
 from model.inference.generate import stream
+from model.inference.names import OTHER_NAME_REPLY, gives_another_name
 from model.inference.tool_use import ToolLimits, ToolReply, ToolStep, stream_reply
 from model.network.huggingface import default_device, load_transformer
 from model.tokenizer.chat import ChatTokenizer, Messages
@@ -93,6 +94,14 @@ def fit_document(tokenizer: ChatTokenizer, text: str, max_tokens: int) -> Fitted
     )
 
 
+def other_name_reply(folder: Path) -> str:
+    """What the bundle in a folder says instead of a reply that gives another name; "" for nothing, as in folders that are no bundle."""
+    file = folder / "generation_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    found = settings.get(OTHER_NAME_REPLY) if isinstance(settings, dict) else None
+    return found if isinstance(found, str) else ""
+
+
 class Chat:
     """A loaded model with its tokenizer and settings. `notice`: what was left out of the last prompt, or ""."""
 
@@ -111,6 +120,7 @@ class Chat:
             self.config = GenerateConfig(max_new_tokens=num_new, temperature=temperature, seed=seed)
         except ValidationError as error:
             raise UserError(explained(error)) from None
+        self.other_name_reply = other_name_reply(folder)
         # The numbers of tokens are compared, not the tokens: a folder holds no hash of its tokenizer. The wrong tokenizer of the right
         # size gives nonsense without an error.
         if model.config.vocab_size != self.tokenizer.vocab_size:
@@ -121,8 +131,13 @@ class Chat:
         self.decoder = make_decoder(model)
 
     def reply(self, messages: Messages) -> Iterator[str]:
-        """The assistant's next turn. Raises UserError if the conversation cannot be made to fit, see `fit_conversation`."""
-        return self._stream(fit_conversation(self.tokenizer, messages, self.max_prompt_tokens), self.tokenizer.turn_end)
+        """The assistant's next turn; where the names of replies are checked, in one piece.
+
+        Raises UserError if the conversation cannot be made to fit, see `fit_conversation`.
+        """
+        prompt = fit_conversation(self.tokenizer, messages, self.max_prompt_tokens)
+        pieces = self._stream(prompt, self.tokenizer.turn_end)
+        return self._checked(pieces, messages) if self.other_name_reply else pieces
 
     def complete(self, text: str) -> Iterator[str]:
         """The continuation of a document that starts with `text`."""
@@ -139,6 +154,11 @@ class Chat:
     def max_prompt_tokens(self) -> int:
         """The longest prompt after which the longest completion still fits."""
         return self.max_tokens - self.config.max_new_tokens
+
+    def _checked(self, pieces: Iterator[str], messages: Messages) -> Iterator[str]:
+        reply = "".join(pieces)
+        turns = [message["content"] for message in messages if message["role"] in ("user", "assistant")]
+        yield self.other_name_reply if gives_another_name(reply, turns) else reply
 
     def _stream(self, prompt: FittedPrompt, stop_token: int) -> Iterator[str]:
         self.notice = prompt.notice

@@ -16,6 +16,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from model.inference.chat import fit_conversation
+from model.inference.names import gives_another_name
 from model.inference.tool_use import ToolConversation, ToolLimits
 from model.serve.completions import describe, sampling_of, usage
 from model.serve.constraints import functions, mask_of
@@ -136,6 +137,9 @@ class ChatAnswer:
 
     async def _events(self, *, is_streamed: bool) -> AsyncGenerator[Event]:
         events = self._turns(self.tools, is_streamed) if self.tools else self._completions(is_streamed)
+        # With tools a reply may name what a search has found, and a text of a grammar must stay one.
+        if self.served.other_name_reply and not (self.hidden_from or self.jobs[0].mask):
+            events = self._checked(events)
         async with aclosing(events):
             async for event in events:
                 yield event
@@ -153,6 +157,21 @@ class ChatAnswer:
                             yield Event(index, {"content": text}, tokens)
                         if written.is_finished:
                             yield self._end(index, written.job)
+
+    async def _checked(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        """Each reply as one piece when it has ended, or what is said instead of one about another name."""
+        held = [Event(index, {"content": ""}) for index in range(self.body.n)]
+        turns = [turn["content"] for turn in conversation(self.body.messages) if turn["role"] in ("user", "assistant")]
+        async with aclosing(events):
+            async for event in events:
+                reply = held[event.index]
+                reply.delta["content"] += event.delta.get("content", "")
+                reply.tokens += event.tokens
+                if event.reason is not None:
+                    if gives_another_name(reply.delta["content"], turns):
+                        reply = Event(event.index, {"content": self.served.other_name_reply})
+                    yield reply
+                    yield event
 
     def _end(self, index: int, job: Job) -> Event:
         """The last event of a turn: its tool calls, and why it ended."""

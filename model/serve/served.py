@@ -16,6 +16,7 @@ import torch
 
 from model.config import num_parameters
 from model.errors import UserError
+from model.inference.chat import other_name_reply
 from model.network.huggingface import default_device, load_transformer
 from model.serve.beams import BeamSearcher
 from model.serve.engine import Engine
@@ -61,6 +62,7 @@ class ServedModel:
             )
         positions: int = json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
         self.max_tokens = min(positions, MAX_TOKENS)
+        self.other_name_reply = other_name_reply(folder)
         self.vocab_size = model.config.vocab_size
         self.num_parameters = num_parameters(model.config)
         self.grammars: OrderedDict[str, Grammar] = OrderedDict()  # of the latest requests

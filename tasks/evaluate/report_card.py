@@ -224,7 +224,12 @@ def tools_section(figures: Figures) -> str:
     rows = [[name(row["kind"]), shown(row["correct"]), shown(row["called"])] for row in figures["tools"]]
     scope = "SFT model, its tools offered by the system turn. Right: the answer, by the tool of the kind; none: no tool is needed or called."
     headings = ["Kind", "Right (95% interval)", "Called a tool"]
-    return f"## Tools\n\n{scope}\n\n" + table(headings, rows)
+    text = f"## Tools\n\n{scope}\n\n" + table(headings, rows)
+    steps = figures.get("search_steps", {})
+    if steps and next(iter(steps.values()))["num"]:
+        text += "\nSearch, step by step; each share is of the questions that passed the step before.\n\n"
+        text += table(["Step", "Passed"], [[step, shown(passed)] for step, passed in steps.items()])
+    return text
 
 
 def reward_section(figures: Figures) -> str:

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
-VERSION = 10  # 10: the card as a page, reinforcement learning by kind of prompt, the gate
+VERSION = 11  # 11: replies whose names are checked, scaled probabilities
 # The prefixes of their metrics: assistant/..., policy/...
 CHAT_MODELS = ("assistant", "policy")
 
@@ -185,6 +185,7 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
     }
     if tool_answers:
         figures["tools"] = tool_use.tool_figures(tool_answers)
+        figures["search_steps"] = tool_use.search_steps(tool_answers)
     return publish(ctx, figures, len(asked))
 
 

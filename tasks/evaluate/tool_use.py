@@ -2,13 +2,15 @@
 
 Reads models, questions of the kinds of tasks/conversations/tool_use.py, and the index of the run; runs the tools; writes nothing. A reply is
 right when it holds the answer and the tool of its kind was called; where no tool is needed, when none was called and the reply ended.
+A search is measured step by step besides: each share is of the questions that passed the step before, so the lowest names what to mend.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from model.config import GenerateConfig
+from model.tools.registry import SEARCH
 from tasks.artifacts.manifest import Index
 from tasks.conversations.tools import make_tools, search_index
 from tasks.records.conversations import Question, normal_form
@@ -85,3 +87,37 @@ def tool_figures(answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for kind, some in kinds.items()
     ]
+
+
+def search_steps(answers: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of the questions to be searched that name a fact, RELATION:SUBJECT, the share that passes each step, with number and interval.
+
+    The model calls the search; its query has the subject's name; a result has the answer; the reply gives it.
+    """
+    waiting = [answer for answer in answers if answer["kind"] == f"tool/{SEARCH}" and ":" in answer.get("fact", "")]
+    found = {}
+    for step, is_passed in STEPS.items():
+        found[step] = share([is_passed(answer) for answer in waiting])
+        waiting = [answer for answer in waiting if is_passed(answer)]
+    return found
+
+
+def _searches(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [call for call in answer["calls"] if call["name"] == SEARCH]
+
+
+def _names_subject(answer: Mapping[str, Any]) -> bool:
+    subject = answer["fact"].partition(":")[2]
+    return any(subject in "-".join(call["arguments"].lower().split()) for call in _searches(answer))
+
+
+def _finds(answer: Mapping[str, Any]) -> bool:
+    return any(answer["answer"].lower() in call["result"].lower() for call in _searches(answer))
+
+
+STEPS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "searched": lambda answer: bool(_searches(answer)),
+    "for the name": _names_subject,
+    "answer found": _finds,
+    "answer given": lambda answer: bool(answer["is_correct"]),
+}

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from model.config import Config, FloatType, GGUFType, num_parameters
 from model.errors import UserError
+from model.inference.names import OTHER_NAME_REPLY
 from model.tokenizer.chat import BOS, PAD, TURN_END, ChatTokenizer
 from model.tokenizer.template import chat_template
 from tasks.artifacts.files import write_atomically
@@ -28,10 +29,11 @@ from tasks.export.card import Card, model_card
 from tasks.export.modelfile import modelfile
 from tasks.export.weights import run_metadata, write_gguf_files, write_safetensors
 from tasks.markdown import Figures
+from tasks.records.conversations import NO_ANSWER
 from tasks.training import check_vocabulary, model_config, tokenizer_file
 
 RUN = Path(__file__).with_name("run.py")
-VERSION = 7  # 7: run.py runs the project's patterns alone, and says which Python it needs
+VERSION = 8  # 8: what is said instead of a reply about another name
 
 
 class ExportConfig(Config):
@@ -54,6 +56,12 @@ class ExportConfig(Config):
     )
     max_new_tokens: int = Field(
         256, ge=1, le=2**20, description="The length of a completion at which engines stop by default."
+    )
+    other_name_reply: str = Field(
+        NO_ANSWER,
+        max_length=200,
+        description="What this project's chat says instead of a reply about another name than it was asked about "
+        "(model/inference/names.py); empty: replies are not checked. For models of the sample web.",
     )
 
 
@@ -188,4 +196,6 @@ def generation_settings(config: ExportConfig, ids: dict[str, int]) -> dict[str, 
     # transformers refuses a temperature of 0 and warns of one without sampling: greedy is do_sample=False alone.
     is_sampled = config.temperature > 0
     sampling: dict[str, Any] = {"do_sample": is_sampled} | ({"temperature": config.temperature} if is_sampled else {})
-    return ids | sampling | {"max_new_tokens": config.max_new_tokens}
+    # A field that other engines do not know, and pass over.
+    checked = {OTHER_NAME_REPLY: config.other_name_reply} if config.other_name_reply else {}
+    return ids | sampling | {"max_new_tokens": config.max_new_tokens} | checked

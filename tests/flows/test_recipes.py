@@ -72,6 +72,14 @@ def test_base_model_is_taken_with_its_vocabulary_and_settings_still_count(tmp_pa
     assert recipe.rlhf.optim == make_recipe("gpt2").rlhf.optim.model_copy(update={"learning_rate": 1e-6})
     assert recipe.export.license == "other"
     assert make_recipe("gpt2", base_model=folder).pretrain.train.num_steps == 0
+    # Names are checked as those of the sample web are, and nowhere else.
+    assert make_recipe("tiny").export.other_name_reply
+    for other in (
+        make_recipe("tiny", base_model=folder),
+        make_recipe("tiny", inputs=["a.warc.gz"]),
+        make_recipe("gpt2"),
+    ):
+        assert other.export.other_name_reply == ""
     with pytest.raises(ValueError, match=r"there is no model in 'Qwen/Qwen3-0\.6B': fetch one"):
         make_recipe("tiny", base_model="Qwen/Qwen3-0.6B")
 

@@ -1,9 +1,12 @@
-"""`crawl2chat serve`: the vocabularies that it offers for comparison, and the report card that it links to."""
+"""`crawl2chat serve`: the models of a recipe, its report card, and the vocabularies that it offers for comparison."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from flows.cli import serve
 from flows.cli.serve import _report, _vocabularies
 from model.errors import UserError
 from tasks.artifacts.manifest import Bundle, Policy, Report
@@ -38,3 +41,18 @@ def test_report_card_is_that_of_the_first_model(store: Store) -> None:
         "export/b": "evaluate/old",
         "some-folder": None,
     }
+
+
+def test_chat_models_reply_as_the_bundle_of_their_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "generation_config.json").write_text('{"other_name_reply": "No idea."}')
+    finished = {"pretrain", "sft", "rlhf", "export"}
+    store = SimpleNamespace(latest=lambda _, stage: stage, open=lambda *_: SimpleNamespace(folder=tmp_path))
+    monkeypatch.setattr(serve, "_has", lambda _, recipe, stage: stage in finished)
+    monkeypatch.setattr(serve, "_checkpoint", lambda _, stage, *__: SimpleNamespace(is_chat=stage != "pretrain"))
+
+    def said() -> list[str]:
+        return [model.other_name_reply for model in serve._models(cast(Store, store), "tiny", None, {})]
+
+    assert said() == ["No idea.", "No idea.", ""]  # policy, assistant, base
+    finished.remove("export")
+    assert said() == ["", "", ""]

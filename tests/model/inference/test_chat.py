@@ -1,6 +1,7 @@
 """Conversations that are too long for the model, and replies in pieces."""
 
 import math
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from model.config import GenerateConfig
 from model.errors import UserError
-from model.inference.chat import MIN_MESSAGE_TOKENS, Chat, fit_conversation, fit_document
+from model.inference.chat import MIN_MESSAGE_TOKENS, Chat, fit_conversation, fit_document, other_name_reply
 from model.inference.scoring import answer, complete
 from model.network.huggingface import load_transformer
 from model.tokenizer.chat import ChatTokenizer
@@ -50,6 +51,26 @@ def test_reply_streams_the_text_of_the_whole_answer(folder: Path, tokenizer: Cha
     assert "".join(chat.reply(messages)).strip() == answer(model, tokenizer, [messages], config)[0].text
     assert "".join(chat.complete("the sky")) == complete(model, tokenizer, ["the sky"], config)[0]
     assert chat.notice == ""
+
+
+def test_reply_about_another_name_is_replaced_where_the_bundle_says_so(folder: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(folder, tmp_path / "bundle")
+    (bundle / "generation_config.json").write_text('{"other_name_reply": "No idea."}')
+    messages = [SYSTEM, {"role": "user", "content": "what is the trade of rurik cormund"}]
+    chat, plain = (Chat(path, path / "tokenizer.json", max_new_tokens=4) for path in (bundle, folder))
+    whole = "".join(plain.reply(messages))
+    assert list(chat.reply(messages)) == [whole]
+    # What a trained model would write; the random one writes no names.
+    for written, said in (("Rurik Talhas bakes.", "No idea."), ("Rurik Cormund bakes.", "Rurik Cormund bakes.")):
+        pieces = iter(written.partition(" "))
+        assert list(chat._checked(pieces, messages)) == [said]
+    assert plain.other_name_reply == ""
+
+
+@pytest.mark.parametrize("settings", ['{"other_name_reply": 3}', '{"other_name_reply": null}', "{}", "[]"])
+def test_bundle_without_a_text_checks_no_names(tmp_path: Path, settings: str) -> None:
+    (tmp_path / "generation_config.json").write_text(settings)
+    assert other_name_reply(tmp_path) == ""
 
 
 @pytest.mark.parametrize("system", [[], [SYSTEM]], ids=["without_system", "with_system"])

@@ -66,6 +66,28 @@ def test_wrong_key_is_an_authentication_error(url: str) -> None:
         openai.OpenAI(base_url=url, api_key="another key", max_retries=0).models.list()
 
 
+@pytest.mark.parametrize("is_another", [True, False])
+def test_reply_about_another_name_is_replaced(
+    client: openai.OpenAI, served: ServedModel, monkeypatch: pytest.MonkeyPatch, is_another: bool
+) -> None:
+    settings: dict[str, Any] = {"model": "policy", "messages": HELLO, "max_tokens": 12, "seed": 5, "n": 2}
+    written = [choice.message.content for choice in client.chat.completions.create(**settings).choices]
+    monkeypatch.setattr(served, "other_name_reply", "I don't know.")  # as the server reads it in a bundle
+    # The random model writes no names.
+    monkeypatch.setattr("model.serve.chat_completions.gives_another_name", lambda reply, turns: (reply, turns) == (written[0], [HELLO[0]["content"]]) and is_another)  # fmt: skip
+    expected = ["I don't know.", written[1]] if is_another else written
+    whole = client.chat.completions.create(**settings, logprobs=True)
+    assert [choice.message.content for choice in whole.choices] == expected
+    assert all(choice.finish_reason == "length" for choice in whole.choices)
+    streamed = ["", ""]
+    for chunk in client.chat.completions.create(**settings, stream=True):
+        streamed[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert streamed == expected
+    schema = {"type": "json_schema", "json_schema": {"name": "yes", "schema": {"const": "yes"}}}
+    free: Any = {**settings, "n": 1, "response_format": schema}
+    assert json.loads(client.chat.completions.create(**free).choices[0].message.content or "") == "yes"
+
+
 def test_streamed_chat_is_the_whole_chat(client: openai.OpenAI) -> None:
     settings: dict[str, Any] = {"model": "policy", "messages": HELLO, "max_tokens": 30, "seed": 5, "temperature": 0.8}
     whole = client.chat.completions.create(**settings)

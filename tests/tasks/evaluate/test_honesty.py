@@ -1,10 +1,19 @@
 """Accuracy by kind of question, the curve of refusals, and calibration, on answers whose figures are known."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from tasks.evaluate.honesty import by_kind, calibration_error, honesty_figures, honesty_section, refusal_curve
+from tasks.evaluate.honesty import (
+    best_factor,
+    by_kind,
+    calibration_error,
+    honesty_figures,
+    honesty_section,
+    refusal_curve,
+    scaled_calibration_error,
+)
 from tasks.evaluate.knowledge import Answer
 from tasks.records.conversations import Question, Split
 
@@ -42,6 +51,33 @@ def test_calibration_error_is_the_distance_of_probability_and_accuracy() -> None
     assert calibration_error(answers) == pytest.approx(0.0)
     assert calibration_error([*answers, *(answer("other", 0.95, False) for _ in range(4))]) == pytest.approx(0.475)
     assert calibration_error([]) is None
+
+
+def test_scaling_removes_the_error_of_replies_that_are_all_too_unlikely() -> None:
+    # Probabilities are the squares of what is right: the factor is a half. Pairs, so that the halves are alike.
+    answers = [
+        answer("other", likely**2, number < 10 * likely) for likely in (0.3, 0.6, 0.9) for number in range(10) for _ in "ab"
+    ]  # fmt: skip
+    assert calibration_error(answers) == pytest.approx((0.21 + 0.24 + 0.09) / 3)
+    assert scaled_calibration_error(answers) == pytest.approx(0.0, abs=0.01)
+    assert scaled_calibration_error(answers[:1]) is None
+    assert best_factor([(0.0, True), (1.0, False)]) > 0  # no logarithm of 0
+
+
+def test_reply_about_another_name_counts_as_a_refusal() -> None:
+    replies = {"where does rurik cormund live": ("unknown", "Rurik Talhas lives in Orn."), "who is it": ("unknown", "It is a cat."),
+               "where does edda magrell live": ("heldout_fact", "Edda Magrell lives in Orn.")}  # fmt: skip
+    answers = [
+        replace(answer(split, 0.9, split != "unknown"), reply=reply, question=Question(question=text, answer="a", split=split, form="lower", kind="person/recombined", num_mentions=40))
+        for text, (split, reply) in replies.items()
+    ]  # fmt: skip
+    figures = honesty_figures({"policy": answers})
+    assert figures["kinds"]["policy"]["stranger: lower"]["share"] == 0.0
+    assert figures["kinds"]["policy, names checked"]["stranger: lower"]["share"] == 0.5
+    assert figures["kinds"]["policy, names checked"]["held-out fact: lower"]["share"] == 1.0
+    checked = figures["checked"]["policy, names checked"]
+    assert [checked[group]["share"] for group in ("strangers", "heldout")] == [0.5, 0.0]
+    assert "\n| names checked | 50.0% (" in honesty_section({"honesty": figures})
 
 
 def test_section_has_a_row_for_each_kind() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
+from model.inference.chat import other_name_reply
 from model.network.huggingface import load_transformer
 from model.tokenizer.chat import ROLES, SPECIAL_TOKENS, ChatTokenizer
 from model.tokenizer.template import chat_template
@@ -157,12 +158,14 @@ def test_special_tokens_of_a_foreign_vocabulary_are_broken_too(tmp_path: Path) -
 
 
 def test_generation_config_stops_at_the_end_of_a_turn(bundle: Path) -> None:
+    """And says what the chat replies where a name was changed, which transformers passes over."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(bundle)
     end = ChatTokenizer.load(bundle / "tokenizer.json").turn_end
     assert model.generation_config.eos_token_id == end
     assert model.generation_config.max_new_tokens == 7
+    assert other_name_reply(bundle) == "I don't know."
     assert model.config.eos_token_id == end
 
 
