@@ -1,0 +1,85 @@
+"""Steps and prompts of a small model on a CPU, with compiled loops between the products (model/serve/compiled.py).
+
+Reads a model's weights; writes nothing. A token of a prompt is computed as a step of its row: the tokens before it are in the cache by then. So prompts and steps
+are one function, and prompts of any lengths are one product.
+
+Shapes: as in model/serve/slots.py; N tokens, W of them wanted.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.network.transformer import Transformer
+from model.serve.compiled import Compiled
+from model.serve.slots import Part
+from model.serve.small_slots import Array, SmallSlots
+
+# Slots that a prompt may reach: beyond, torch's attention is faster than a loop over the cache for each token.
+MOST_SLOTS = 512
+
+
+class CompiledSlots(SmallSlots):
+    """The same as SmallSlots, faster."""
+
+    def __init__(self, model: Transformer, num_rows: int, max_tokens: int, compiled: Compiled) -> None:
+        super().__init__(model, num_rows, max_tokens)
+        self._compiled = compiled
+        none = np.empty((0, 0), np.float32)
+        self._norms = [none if norms is None else np.ascontiguousarray(norms) for norms in self._qk_norms]
+        self._floors = np.float32(self._square_floor), np.float32(self._head_square_floor)
+        # Compiled, or read from where numba keeps it, now and not at the first request. No row holds anything yet.
+        self._compute([0], [0], [0])
+
+    def _make_turns(self) -> None:
+        super()._make_turns()
+        # Whenever the cache has moved: calls with numpy's views of it cost less than making the views again.
+        self._turn_pairs = torch.view_as_real(self.turns[:, 0]).contiguous().numpy()
+        self._tables = [(keys.numpy(), values.numpy()) for keys, values in zip(self.keys, self.values, strict=True)]
+
+    def advance(self, tokens: Sequence[int], rows: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """See Slots."""
+        return self._compute(tokens, rows, positions)
+
+    def extend(self, parts: Sequence[Part]) -> Tensor:
+        """See Slots."""
+        if max(part.start + len(part.tokens) for part in parts) > MOST_SLOTS:
+            return super().extend(parts)
+        tokens, rows, positions, wanted = [], [], [], []
+        for part in parts:
+            tokens += part.tokens
+            rows += [part.row] * len(part.tokens)
+            positions += range(part.start, part.start + len(part.tokens))
+            wanted += range(len(tokens) - (len(part.tokens) if part.wants_all else 1), len(tokens))
+        return self._compute(tokens, rows, positions, wanted)
+
+    def _compute(
+        self, tokens: Sequence[int], rows: Sequence[int], positions: Sequence[int], wanted: Sequence[int] | None = None
+    ) -> Tensor:
+        """Append N tokens, those of a row in order -> logits [W, V] after the wanted ones, None: all."""
+        config, head_floor = self.config, self._floors[1]
+        places = np.array(rows), np.array(positions)
+        x = self._embedding[list(tokens)]
+        added, attended = np.zeros_like(x), np.empty((len(x), config.num_heads * config.head_width), np.float32)
+        scores = np.empty(self.num_slots, np.float32)
+        for number, layer in enumerate(self.layers):
+            heads = layer.qkv(self._normed(x, added)).numpy()
+            self._compiled.attend(
+                heads, self._norms[number], head_floor, self._turn_pairs, *places, *self._tables[number], scores, attended
+            )
+            # Above the last attention only the wanted tokens are needed.
+            if wanted is not None and number + 1 == len(self.layers):
+                x, attended = x[wanted], attended[wanted]
+            gate_up = layer.gate_up(self._normed(x, layer.out(torch.from_numpy(attended)).numpy())).numpy()
+            gated = np.empty((len(x), config.ff_width), np.float32)
+            self._compiled.gate(gate_up, gated)
+            added = layer.down(torch.from_numpy(gated)).numpy()
+        return self.head(self._normed(x, added))
+
+    def _normed(self, x: Array, added: Array) -> Tensor:
+        """x += added -> the norm of x [N, D] without its weights."""
+        unit = np.empty_like(x)
+        self._compiled.add_and_norm(x, added, self._floors[0], unit)
+        return torch.from_numpy(unit)
