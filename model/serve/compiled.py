@@ -9,15 +9,18 @@ the first start on a machine compiles, for some seconds.
 Shapes: as in model/serve/slots.py; N tokens, each of a row and a position. The tokens of a row are given in the order of their positions.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 try:
     import numba
 except ImportError:
     numba = None
+
+Array = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
 
 # Sums may be taken in another order, so that they are vectors; NaN and infinity keep their meaning, since the engine looks for them.
 OPTIONS: dict[str, Any] = {
@@ -36,7 +39,7 @@ class Compiled(NamedTuple):
     gate: Any
 
 
-def _exp(x):  # type: ignore[no-untyped-def]
+def _exp(x: np.float32) -> np.float32:
     """exp(x) in float32, by a polynomial that becomes vector instructions: the library's would be called number by number."""
     low, high, half, one = np.float32(-87.0), np.float32(88.0), np.float32(0.5), np.float32(1.0)
     # In this order NaN stays NaN.
@@ -58,7 +61,7 @@ def _exp(x):  # type: ignore[no-untyped-def]
     return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-def _add_and_norm(x, added, square_floor, unit):  # type: ignore[no-untyped-def]
+def _add_and_norm(x: Array, added: Array, square_floor: np.float32, unit: Array) -> None:
     """x += added, both [N, D]; unit [N, D] becomes x divided by its length, as `_unit` of model/inference/cpu_kernels.py has it."""
     N, D = x.shape
     for n in range(N):
@@ -71,7 +74,18 @@ def _add_and_norm(x, added, square_floor, unit):  # type: ignore[no-untyped-def]
             unit[n, d] = x[n, d] * scale
 
 
-def _attend(heads, norms, square_floor, turns, rows, positions, keys, values, scores, out):  # type: ignore[no-untyped-def]
+def _attend(
+    heads: Array,
+    norms: Array,
+    square_floor: np.float32,
+    turns: Array,
+    rows: Indices,
+    positions: Indices,
+    keys: Array,
+    values: Array,
+    scores: Array,
+    out: Array,
+) -> None:
     """Rotate queries and keys, write keys and values into the cache, attend: heads [N, (H + 2 J) K] -> out [N, H K].
 
     norms [H + J, K], empty without QK-norm; turns [S, K/2, 2]: cosines and sines; keys [R, J, K, S], values [R, J, S, K]; scores [S]: room for them.
@@ -84,16 +98,8 @@ def _attend(heads, norms, square_floor, turns, rows, positions, keys, values, sc
         for h in range(H + J):
             head = heads[n, h * K : (h + 1) * K]
             if len(norms):
-                squares = square_floor
-                for k in range(K):
-                    squares += head[k] * head[k]
-                scale = np.float32(1.0) / np.sqrt(squares)
-                for k in range(K):
-                    head[k] *= scale * norms[h, k]
-            for k in range(K // 2):
-                real, imaginary = head[2 * k], head[2 * k + 1]
-                cos, sin = turns[position, k, 0], turns[position, k, 1]
-                head[2 * k], head[2 * k + 1] = real * cos - imaginary * sin, real * sin + imaginary * cos
+                _norm(head, norms[h], square_floor)
+            _turn(head, turns[position])
         for j in range(J):
             for k in range(K):
                 keys[row, j, k, position] = heads[n, (H + j) * K + k]
@@ -108,20 +114,28 @@ def _attend(heads, norms, square_floor, turns, rows, positions, keys, values, sc
             )
 
 
-def _attend_head(query, keys, values, scores, out):  # type: ignore[no-untyped-def]
+def _norm(head: Array, norm: Array, square_floor: np.float32) -> None:
+    """Divide a head [K] by its length, and multiply it by weights [K]."""
+    squares = square_floor
+    for k in range(len(head)):
+        squares += head[k] * head[k]
+    scale = np.float32(1.0) / np.sqrt(squares)
+    for k in range(len(head)):
+        head[k] *= scale * norm[k]
+
+
+def _turn(head: Array, turns: Array) -> None:
+    """Rotate neighbouring channels of a head [K] by cosines and sines [K/2, 2]."""
+    for k in range(len(turns)):
+        real, imaginary, cos, sin = head[2 * k], head[2 * k + 1], turns[k, 0], turns[k, 1]
+        head[2 * k], head[2 * k + 1] = real * cos - imaginary * sin, real * sin + imaginary * cos
+
+
+def _attend_head(query: Array, keys: Array, values: Array, scores: Array, out: Array) -> None:
     """A query [K] over keys [K, S'] and values [S', K], of whose slots the first S are read: scores [S] -> out [K]."""
-    S, K = len(scores), len(query)
-    for s in range(S):
-        scores[s] = np.float32(0.0)
-    # Four channels at a time, so that the sums are read and written a quarter as often. Slot by slot in the inner loop: the keys of a channel are neighbours.
-    for k in range(0, K - 3, 4):
-        a, b, c, d = query[k], query[k + 1], query[k + 2], query[k + 3]
-        for s in range(S):
-            scores[s] += a * keys[k, s] + b * keys[k + 1, s] + c * keys[k + 2, s] + d * keys[k + 3, s]
-    for k in range(K - K % 4, K):
-        a = query[k]
-        for s in range(S):
-            scores[s] += a * keys[k, s]
+    S = len(scores)
+    # Both are weighted sums of rows that lie one after another in memory: of the keys' channels, then of the values' slots.
+    _weighted_sum(query, keys, scores)
     greatest = scores[0]
     for s in range(S):
         greatest = max(greatest, scores[s])
@@ -129,22 +143,29 @@ def _attend_head(query, keys, values, scores, out):  # type: ignore[no-untyped-d
     for s in range(S):
         scores[s] = _exp(scores[s] - greatest)
         total += scores[s]
-    for k in range(K):
-        out[k] = np.float32(0.0)
-    for s in range(0, S - 3, 4):
-        a, b, c, d = scores[s], scores[s + 1], scores[s + 2], scores[s + 3]
-        for k in range(K):
-            out[k] += a * values[s, k] + b * values[s + 1, k] + c * values[s + 2, k] + d * values[s + 3, k]
-    for s in range(S - S % 4, S):
-        a = scores[s]
-        for k in range(K):
-            out[k] += a * values[s, k]
+    _weighted_sum(scores, values, out)
     scale = np.float32(1.0) / total
-    for k in range(K):
+    for k in range(len(out)):
         out[k] *= scale
 
 
-def _gate(gate_up, out):  # type: ignore[no-untyped-def]
+def _weighted_sum(weights: Array, rows: Array, out: Array) -> None:
+    """The sum of the first I rows [I', O'] with weights [I], of each its first O numbers: out [O]."""
+    num_rows, width = len(weights), len(out)
+    for o in range(width):
+        out[o] = np.float32(0.0)
+    # Four rows at a time, so that the sums are read and written a quarter as often.
+    for i in range(0, num_rows - 3, 4):
+        a, b, c, d = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
+        for o in range(width):
+            out[o] += a * rows[i, o] + b * rows[i + 1, o] + c * rows[i + 2, o] + d * rows[i + 3, o]
+    for i in range(num_rows - num_rows % 4, num_rows):
+        a = weights[i]
+        for o in range(width):
+            out[o] += a * rows[i, o]
+
+
+def _gate(gate_up: Array, out: Array) -> None:
     """silu(gate) * up: gate_up [N, 2F] -> out [N, F]."""
     N, F = out.shape
     for n in range(N):
@@ -154,13 +175,14 @@ def _gate(gate_up, out):  # type: ignore[no-untyped-def]
 
 
 def _compile() -> Compiled | None:
-    global _exp, _attend_head
+    """The functions, None where that is not possible."""
     if numba is None:
         return None
     try:
         compiled = numba.njit(**OPTIONS)
         # Those that the others call: a compiled function calls compiled ones alone.
-        _exp, _attend_head = compiled(_exp), compiled(_attend_head)
+        for function in (_exp, _norm, _turn, _weighted_sum, _attend_head):
+            globals()[function.__name__] = compiled(function)
         return Compiled(compiled(_add_and_norm), compiled(_attend), compiled(_gate))
     except RuntimeError:  # no folder to keep them in
         return None

@@ -67,7 +67,14 @@ class CompiledSlots(SmallSlots):
         for number, layer in enumerate(self.layers):
             heads = layer.qkv(self._normed(x, added)).numpy()
             self._compiled.attend(
-                heads, self._norms[number], head_floor, self._turn_pairs, *places, *self._tables[number], scores, attended
+                heads,
+                self._norms[number],
+                head_floor,
+                self._turn_pairs,
+                *places,
+                *self._tables[number],
+                scores,
+                attended,
             )
             # Above the last attention only the wanted tokens are needed.
             if wanted is not None and number + 1 == len(self.layers):

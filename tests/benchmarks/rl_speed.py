@@ -164,7 +164,10 @@ def make_trainer(algorithm: str, folder: Path, output: Path) -> Any:
     if algorithm == "dpo":
         # Sides are padded to the longest of a microbatch; sequence_tokens only says how many sequences a batch has.
         train = TrainConfig(
-            num_steps=NUM_STEPS[algorithm], batch_tokens=2 * PAIRS * 256, microbatch_sequences=16, checkpoint_every_steps=0
+            num_steps=NUM_STEPS[algorithm],
+            batch_tokens=2 * PAIRS * 256,
+            microbatch_sequences=16,
+            checkpoint_every_steps=0,
         )
         run = DPORun(objective="dpo", train=train, train_paths=(str(folder / "pairs.jsonl"),), **common)
         trainer = DPOTrainer(run, output / "checkpoints", stop)

@@ -41,7 +41,9 @@ def run(slots: PlainSlots | SmallSlots) -> torch.Tensor:
             slots.fit(max(lengths) + 1)
             found.append(slots.extend(parts).clone())
             rows = [4, 0, 3]
-            found.append(slots.advance([draws.randrange(97) for _ in rows], rows, [lengths[row] for row in rows]).clone())
+            found.append(
+                slots.advance([draws.randrange(97) for _ in rows], rows, [lengths[row] for row in rows]).clone()
+            )
             for row in rows:
                 lengths[row] += 1
     return torch.cat(found)

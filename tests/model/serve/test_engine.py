@@ -13,8 +13,8 @@ from model.config import GenerateConfig
 from model.inference.decoder import Decoder
 from model.inference.generate import generate
 from model.network.transformer import Transformer
-from model.serve import engine as engine_module
 from model.serve import compiled, slots, small_slots
+from model.serve import engine as engine_module
 from model.serve.engine import Engine
 from model.serve.errors import ApiError
 from model.serve.grammar import GrammarTooLarge
