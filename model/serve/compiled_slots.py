@@ -47,7 +47,8 @@ class CompiledSlots(SmallSlots):
         """See Slots."""
         if max(part.start + len(part.tokens) for part in parts) > MOST_SLOTS:
             return super().extend(parts)
-        tokens, rows, positions, wanted = [], [], [], []
+        lists: tuple[list[int], ...] = ([], [], [], [])
+        tokens, rows, positions, wanted = lists
         for part in parts:
             tokens += part.tokens
             rows += [part.row] * len(part.tokens)
