@@ -22,6 +22,8 @@ except ImportError:
 Array = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
+# Slots whose keys lie together: of a channel as many as a vector has, and all that a query reads from the first on, one after another.
+BLOCK = 16
 # Sums may be taken in another order, so that they are vectors; NaN and infinity keep their meaning, since the engine looks for them.
 OPTIONS: dict[str, Any] = {
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},
@@ -88,13 +90,13 @@ def _attend(
 ) -> None:
     """Rotate queries and keys, write keys and values into the cache, attend: heads [N, (H + 2 J) K] -> out [N, H K].
 
-    norms [H + J, K], empty without QK-norm; turns [S, K/2, 2]: cosines and sines; keys [R, J, K, S], values [R, J, S, K]; scores [S]: room for them.
+    norms [H + J, K], empty without QK-norm; turns [S, K/2, 2]: cosines and sines; keys [R, J, S/BLOCK, K, BLOCK], values [R, J, S, K]; scores [S]: room
+    for them.
     """
-    J, K = keys.shape[1], keys.shape[2]
+    J, K = keys.shape[1], keys.shape[3]
     H = out.shape[1] // K
     for n in range(len(heads)):
         row, position = rows[n], positions[n]
-        S = position + 1
         for h in range(H + J):
             head = heads[n, h * K : (h + 1) * K]
             if len(norms):
@@ -102,14 +104,15 @@ def _attend(
             _turn(head, turns[position])
         for j in range(J):
             for k in range(K):
-                keys[row, j, k, position] = heads[n, (H + j) * K + k]
+                keys[row, j, position // BLOCK, k, position % BLOCK] = heads[n, (H + j) * K + k]
                 values[row, j, position, k] = heads[n, (H + J + j) * K + k]
         for h in range(H):
             _attend_head(
                 heads[n, h * K : (h + 1) * K],
                 keys[row, h * J // H],
                 values[row, h * J // H],
-                scores[:S],
+                position + 1,
+                scores,
                 out[n, h * K : (h + 1) * K],
             )
 
@@ -131,19 +134,18 @@ def _turn(head: Array, turns: Array) -> None:
         head[2 * k], head[2 * k + 1] = real * cos - imaginary * sin, real * sin + imaginary * cos
 
 
-def _attend_head(query: Array, keys: Array, values: Array, scores: Array, out: Array) -> None:
-    """A query [K] over keys [K, S'] and values [S', K], of whose slots the first S are read: scores [S] -> out [K]."""
-    S = len(scores)
-    # Both are weighted sums of rows that lie one after another in memory: of the keys' channels, then of the values' slots.
-    _weighted_sum(query, keys, scores)
+def _attend_head(query: Array, keys: Array, values: Array, size: int, scores: Array, out: Array) -> None:
+    """A query [K] over keys [B, K, BLOCK] and values [S', K], of whose slots the first `size` are read: scores [S'] -> out [K]."""
+    for block in range((size + BLOCK - 1) // BLOCK):
+        _weighted_sum(query, keys[block], scores[block * BLOCK : (block + 1) * BLOCK])
     greatest = scores[0]
-    for s in range(S):
+    for s in range(size):
         greatest = max(greatest, scores[s])
     total = np.float32(0.0)
-    for s in range(S):
+    for s in range(size):
         scores[s] = _exp(scores[s] - greatest)
         total += scores[s]
-    _weighted_sum(scores, values, out)
+    _weighted_sum(scores[:size], values, out)
     scale = np.float32(1.0) / total
     for k in range(len(out)):
         out[k] *= scale

@@ -3,7 +3,7 @@
 Reads a model's weights; writes nothing. A token of a prompt is computed as a step of its row: the tokens before it are in the cache by then. So prompts and steps
 are one function, and prompts of any lengths are one product.
 
-Shapes: as in model/serve/slots.py; N tokens, W of them wanted.
+Shapes: as in model/serve/compiled.py; W of the N tokens are wanted.
 """
 
 from collections.abc import Sequence
@@ -12,32 +12,56 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.config import ModelConfig
+from model.inference.cpu_kernels import CPUDecoder
 from model.network.transformer import Transformer
-from model.serve.compiled import Compiled
+from model.serve.compiled import BLOCK, Compiled
 from model.serve.slots import Part
-from model.serve.small_slots import Array, SmallSlots
-
-# Slots that a prompt may reach: beyond, torch's attention is faster than a loop over the cache for each token.
-MOST_SLOTS = 512
+from model.serve.small_slots import FIXED_BYTES, Array, small_product
 
 
-class CompiledSlots(SmallSlots):
-    """The same as SmallSlots, faster."""
+def fits(config: ModelConfig, num_rows: int, max_tokens: int) -> bool:
+    """Whether a cache of all slots is small: here it never grows."""
+    numbers = 2 * config.num_layers * config.num_kv_heads * config.head_width
+    return 4 * numbers * num_rows * max_tokens <= FIXED_BYTES
+
+
+class CompiledSlots(CPUDecoder):
+    """The same as SmallSlots, faster. A step computes on the slots that hold tokens alone, so spare ones cost nothing but memory."""
 
     def __init__(self, model: Transformer, num_rows: int, max_tokens: int, compiled: Compiled) -> None:
-        super().__init__(model, num_rows, max_tokens)
-        self._compiled = compiled
+        super().__init__(model, small_product)
+        self._compiled, config = compiled, self.config
+        self.num_rows, self.max_tokens = num_rows, max_tokens
+        num_blocks = -(-max_tokens // BLOCK)
+        self.num_slots = num_blocks * BLOCK
+        shape, width = (num_rows, config.num_kv_heads), config.head_width
+        self._tables = [
+            (
+                np.zeros((*shape, num_blocks, width, BLOCK), np.float32),
+                np.zeros((*shape, self.num_slots, width), np.float32),
+            )
+            for _ in self.layers
+        ]
+        self._make_turns()
+        self._turn_pairs = torch.view_as_real(self.turns[:, 0]).contiguous().numpy()
+        self._embedding = self.embedding.numpy()
         none = np.empty((0, 0), np.float32)
-        self._norms = [none if norms is None else np.ascontiguousarray(norms) for norms in self._qk_norms]
-        self._floors = np.float32(self._square_floor), np.float32(self._head_square_floor)
+        self._norms = [none if layer.qk_norm is None else layer.qk_norm.contiguous().numpy() for layer in self.layers]
+        self._floors = np.float32(float(self.floor) ** 2), np.float32(float(self.head_floor) ** 2)
         # Compiled, or read from where numba keeps it, now and not at the first request. No row holds anything yet.
         self._compute([0], [0], [0])
 
-    def _make_turns(self) -> None:
-        super()._make_turns()
-        # Whenever the cache has moved: calls with numpy's views of it cost less than making the views again.
-        self._turn_pairs = torch.view_as_real(self.turns[:, 0]).contiguous().numpy()
-        self._tables = [(keys.numpy(), values.numpy()) for keys, values in zip(self.keys, self.values, strict=True)]
+    def fit(self, span: int) -> int:
+        """See Slots."""
+        return self.num_slots
+
+    def copy(self, source: int, row: int, num_tokens: int) -> None:
+        """See Slots."""
+        for keys, values in self._tables:
+            # Whole blocks: what lies beyond the tokens is not read before it is written.
+            keys[row, :, : num_tokens // BLOCK + 1] = keys[source, :, : num_tokens // BLOCK + 1]
+            values[row, :, :num_tokens] = values[source, :, :num_tokens]
 
     def advance(self, tokens: Sequence[int], rows: Sequence[int], positions: Sequence[int]) -> Tensor:
         """See Slots."""
@@ -45,8 +69,6 @@ class CompiledSlots(SmallSlots):
 
     def extend(self, parts: Sequence[Part]) -> Tensor:
         """See Slots."""
-        if max(part.start + len(part.tokens) for part in parts) > MOST_SLOTS:
-            return super().extend(parts)
         lists: tuple[list[int], ...] = ([], [], [], [])
         tokens, rows, positions, wanted = lists
         for part in parts:

@@ -8,7 +8,6 @@ import torch
 
 from model.config import ModelConfig
 from model.network.transformer import Transformer, initialize
-from model.serve import compiled_slots, small_slots
 from model.serve.compiled import _exp, compiled
 from model.serve.compiled_slots import CompiledSlots
 from model.serve.slots import Part, PlainSlots, make_slots
@@ -28,7 +27,7 @@ def make_model(**changes: object) -> Transformer:
     return model
 
 
-def run(slots: PlainSlots | SmallSlots) -> torch.Tensor:
+def run(slots: PlainSlots | CompiledSlots) -> torch.Tensor:
     """Logits of prompts that are read in two portions, and of steps of some rows, in another order than that of the cache."""
     draws, found, lengths = random.Random(0), [], [0] * 5
     with torch.inference_mode():
@@ -46,29 +45,26 @@ def run(slots: PlainSlots | SmallSlots) -> torch.Tensor:
             )
             for row in rows:
                 lengths[row] += 1
+            slots.copy(4, 2, lengths[4] - 1)
+            found.append(slots.advance([5], [2], [lengths[4] - 1]).clone())
     return torch.cat(found)
 
 
-@pytest.mark.parametrize("fixed_bytes", [0, 2**28])
-@pytest.mark.parametrize("most_slots", [8, 512])
 @pytest.mark.parametrize(
     "changes",
     [{}, {"num_kv_heads": 4, "head_width": 6}, {"num_kv_heads": 1, "normalize_qk": False, "tie_embeddings": False}],
     ids=str,
 )
-def test_compiled_slots_give_the_logits_of_the_plain_ones(
-    changes: dict[str, object], most_slots: int, fixed_bytes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compiled_slots, "MOST_SLOTS", most_slots)
-    monkeypatch.setattr(small_slots, "FIXED_BYTES", fixed_bytes)
+def test_compiled_slots_give_the_logits_of_the_plain_ones(changes: dict[str, object]) -> None:
     model = make_model(**changes)
     assert compiled is not None
     expected = run(PlainSlots(model, 5, MAX_TOKENS))
     torch.testing.assert_close(run(CompiledSlots(model, 5, MAX_TOKENS, compiled)), expected, atol=2e-4, rtol=1e-4)
 
 
-def test_make_slots_takes_numpy_where_numba_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_slots_takes_numpy_for_a_large_cache_or_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(make_slots(make_model(), 2, MAX_TOKENS)) is CompiledSlots
+    assert type(make_slots(make_model(), 2, 2**22)) is SmallSlots  # whose cache grows when it must
     monkeypatch.setattr("model.serve.compiled.compiled", None)
     assert type(make_slots(make_model(), 2, MAX_TOKENS)) is SmallSlots
 
