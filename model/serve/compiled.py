@@ -17,7 +17,7 @@ import numpy.typing as npt
 try:
     import numba
 except ImportError:
-    numba = None
+    numba = None  # type: ignore[assignment]
 
 Array = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
