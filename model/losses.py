@@ -32,23 +32,28 @@ def cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor
 
 
 class TokenNats(torch.autograd.Function):
-    """-log p(target): logits [..., V] in float32, targets [...] -> [...].
+    """-log p(target): logits [..., V] in float32, targets [...] -> [...]. With `has_entropy` also the entropy [...], without a gradient.
 
     The same as torch's cross entropy with two tensors [..., V] less: the saved log-probabilities become the gradient in place.
     Where the gradient from above is 0, the gradient of the logits is 0, even if a logit is infinite or NaN.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        """-log p(target) in nats: logits [..., V] in float32, targets [...] int64 -> [...]."""
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, has_entropy: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """-log p(target) in nats: logits [..., V] in float32, targets [...] int64 -> [...]; `has_entropy`: and the entropy [...]."""
         # One such tensor of 16 sequences of 1,024 tokens with GPT-2's vocabulary has 3.3 GB: it is what a step's memory peaks at.
         # Only the log-probabilities are saved: softmax is their exponential, and the logits are not needed again.
         logprobs, targets = logits.log_softmax(-1), targets[..., None]
         ctx.save_for_backward(logprobs, targets)
-        return -logprobs.gather(-1, targets).squeeze(-1)
+        nats = -logprobs.gather(-1, targets).squeeze(-1)
+        if not has_entropy:
+            return nats
+        entropies = _entropy(logprobs)
+        ctx.mark_non_differentiable(entropies)
+        return nats, entropies
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         """Gradient [...] of the result -> gradient [..., V] of the logits: (softmax - one-hot target) times it. Targets have none."""
         logprobs, targets = ctx.saved_tensors
         gradient = gradient[..., None]
@@ -56,7 +61,7 @@ class TokenNats(torch.autograd.Function):
         # about a tensor modified in place: no wrong gradient comes out.
         # d(-log p_target)/d logits = softmax - one-hot(target). In place, since nothing else needs the log-probabilities.
         of_logits = logprobs.exp_().mul_(gradient).scatter_add_(-1, targets, -gradient)
-        return of_logits.masked_fill_(gradient == 0, 0.0), None
+        return of_logits.masked_fill_(gradient == 0, 0.0), None, None
 
 
 def z_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -93,9 +98,12 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0, mas
 
 def entropy(logits: Tensor) -> Tensor:
     """Entropy of softmax(logits) in nats: logits [..., V] -> [...] in float32. A logit of -inf adds nothing (0 log 0 is 0)."""
-    # 0 x -inf is NaN: impossible tokens are left out before the product.
-    logprobs = logits.float().log_softmax(-1)
-    return -(logprobs.exp() * logprobs.where(logprobs > float("-inf"), 0.0)).sum(-1)
+    return _entropy(logits.float().log_softmax(-1))
+
+
+def _entropy(logprobs: Tensor) -> Tensor:
+    # 0 x -inf is NaN. The bound changes no product: below -104 the exponential is 0 in float32.
+    return -(logprobs.exp() * logprobs.clamp_min(-1e3)).sum(-1)
 
 
 def group_advantages(rewards: Tensor, is_scaled: bool = True, eps: float = MIN_REWARD_DEVIATION) -> Tensor:

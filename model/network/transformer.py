@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model.config import ModelConfig
+from model.network.products import Linear, linear
 
 
 class Context(NamedTuple):
@@ -93,10 +94,10 @@ class Attention(nn.Module):
         # Modules are named as in Hugging Face's files: with another name here no published weights could be read.
         self.head_width = config.head_width
         self.is_grouped = config.num_kv_heads < config.num_heads
-        self.q_proj = nn.Linear(config.width, config.num_heads * config.head_width, bias=False)
-        self.k_proj = nn.Linear(config.width, config.num_kv_heads * config.head_width, bias=False)
-        self.v_proj = nn.Linear(config.width, config.num_kv_heads * config.head_width, bias=False)
-        self.o_proj = nn.Linear(config.num_heads * config.head_width, config.width, bias=False)
+        self.q_proj = Linear(config.width, config.num_heads * config.head_width)
+        self.k_proj = Linear(config.width, config.num_kv_heads * config.head_width)
+        self.v_proj = Linear(config.width, config.num_kv_heads * config.head_width)
+        self.o_proj = Linear(config.num_heads * config.head_width, config.width)
         # One norm for all heads, as in Qwen3. Identity has no weights, so the names fit Llama's files.
         self.q_norm = RMSNorm(config.head_width, config.norm_eps) if config.normalize_qk else nn.Identity()
         self.k_norm = RMSNorm(config.head_width, config.norm_eps) if config.normalize_qk else nn.Identity()
@@ -124,9 +125,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.width, config.ff_width, bias=False)
-        self.up_proj = nn.Linear(config.width, config.ff_width, bias=False)
-        self.down_proj = nn.Linear(config.ff_width, config.width, bias=False)
+        self.gate_proj = Linear(config.width, config.ff_width)
+        self.up_proj = Linear(config.width, config.ff_width)
+        self.down_proj = Linear(config.ff_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, D] -> [B, T, D]."""
@@ -196,7 +197,7 @@ class Transformer(nn.Module):
         self.config = config
         self.model = Backbone(config)
         if not config.tie_embeddings:
-            self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
+            self.lm_head = Linear(config.width, config.vocab_size)
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
         """tokens [B, T] -> logits [B, T, V], or [K, V] of the K places where kept [B, T] is true.
@@ -212,7 +213,7 @@ class Transformer(nn.Module):
         """hidden states [..., D] -> logits [..., V]."""
         # Logits have the dtype of the weights; model/losses.py takes them to float32.
         weight = self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
-        return F.linear(hidden, weight)
+        return linear(hidden, weight)
 
 
 class RewardModel(nn.Module):

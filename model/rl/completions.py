@@ -38,18 +38,23 @@ def num_places(mask: Tensor) -> int:
     return int(mask.amax(0).nonzero().max()) + 1
 
 
-def score_completions(
-    model: Transformer, tokens: Tensor, mask: Tensor, temperature: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """tokens [N, T], mask [N, T - 1] -> log p of each next token [N, T - 1] in float32, 0 where mask is 0; logits [K, V] of the K others.
+def score_completions(model: Transformer, tokens: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
+    """tokens [N, T], mask [N, T - 1] -> log p of each next token [N, T - 1] in float32, 0 where mask is 0."""
+    kept = mask.bool()
+    logits, targets = completion_logits(model, tokens, kept, temperature)
+    nats: Tensor = losses.TokenNats.apply(logits, targets)  # type: ignore[no-untyped-call]
+    return scattered(-nats, kept)
+
+
+def completion_logits(model: Transformer, tokens: Tensor, kept: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """tokens [N, T], kept [N, T - 1] -> logits [K, V] in float32 and next tokens [K] of the K places where kept is true.
 
     Padding on the right needs no attention mask: no real token attends to what follows it.
     """
     # The last position predicts a token that is not there.
-    kept = mask.bool()
-    logits = model(tokens[:, :-1], kept=kept).float() / temperature
-    nats: Tensor = losses.TokenNats.apply(logits, tokens[:, 1:][kept])  # type: ignore[no-untyped-call]
-    return scattered(-nats, kept), logits
+    logits = model(tokens[:, :-1], kept=kept).float()
+    # At temperature 1, the usual one, a division would be a pass over all logits, and another over their gradients.
+    return logits if temperature == 1.0 else logits / temperature, tokens[:, 1:][kept]
 
 
 def scattered(values: Tensor, kept: Tensor) -> Tensor:
@@ -70,10 +75,10 @@ class CompletionModel(nn.Module):
 
         Both are 0 where mask is 0.
         """
-        logprobs, logits = score_completions(self.model, tokens, mask, self.temperature)
-        with torch.no_grad():
-            entropies = scattered(losses.entropy(logits), mask.bool())
-        return logprobs, entropies
+        kept = mask.bool()
+        logits, targets = completion_logits(self.model, tokens, kept, self.temperature)
+        nats, entropies = losses.TokenNats.apply(logits, targets, True)  # type: ignore[no-untyped-call]
+        return scattered(-nats, kept), scattered(entropies, kept)
 
 
 @torch.no_grad()
@@ -89,5 +94,5 @@ def completion_logprobs(
         places = num_places(mask)
         logprobs[rows, :places] = score_completions(
             model, completions.tokens[rows, : places + 1], mask[:, :places], temperature
-        )[0]
+        )
     return logprobs

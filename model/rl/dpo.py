@@ -72,7 +72,7 @@ class PreferenceObjective(nn.Module):
 
     def log_ratios(self, pairs: ReferencedPairs) -> Tensor:
         """log of policy over reference for each side, in nats: [B, 2]."""
-        logprobs, _ = score_completions(self.model, pairs.tokens, pairs.mask)
+        logprobs = score_completions(self.model, pairs.tokens, pairs.mask)
         ratios = logprobs.sum(-1) - (0.0 if self.config.is_reference_free else pairs.reference_logprobs)
         # Means over tokens, see `losses.preference_loss`.
         ratios = ratios / pairs.mask.sum(-1) if self.config.loss_type == "ipo" else ratios

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from model.inference.chat import fit_conversation
 from model.inference.names import gives_another_name
@@ -40,12 +41,12 @@ _tool_runs = asyncio.Semaphore(MAX_TOOL_RUNS)
 
 
 @router.post("/v1/chat/completions", response_model=None)
-async def chat_completions(body: ChatBody, request: Request) -> Response | dict[str, Any]:
+async def chat_completions(body: ChatBody, request: Request) -> Response:
     """Answer a conversation."""
     answer = ChatAnswer(find_model(request, body.model), body)
     if body.stream:
         return EventStream(request, answer.chunks())
-    return await while_connected(request, answer.whole())
+    return JSONResponse(await while_connected(request, answer.whole()))
 
 
 @dataclass

@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from model.config import BeamConfig
 from model.serve.constraints import mask_of
@@ -32,7 +33,7 @@ MAX_BEAMS = 16
 
 
 @router.post("/v1/completions", response_model=None)
-async def completions(body: CompletionBody, request: Request) -> Response | dict[str, Any]:
+async def completions(body: CompletionBody, request: Request) -> Response:
     """Complete one text or several."""
     served = find_model(request, body.model)
     prompts = encode_prompts(served, body)
@@ -43,7 +44,7 @@ async def completions(body: CompletionBody, request: Request) -> Response | dict
         raise ApiError(400, "the best of several completions is known at the end: stream without best_of", "best_of")
     if body.use_beam_search:
         found = await while_connected(request, _search(served, body, prompts))
-        return Answer(served, body, found).whole(found)
+        return JSONResponse(Answer(served, body, found).whole(found))
     jobs = [
         _job(served, body, prompt, number * num_sampled + place)
         for number, prompt in enumerate(prompts)
@@ -53,7 +54,8 @@ async def completions(body: CompletionBody, request: Request) -> Response | dict
     if body.stream:
         return EventStream(request, answer.chunks())
     await while_connected(request, finish(served.engine, jobs))
-    return answer.whole(best_of(jobs, num_sampled, body.n))
+    # As a response: FastAPI would walk through a dict first, value by value.
+    return JSONResponse(answer.whole(best_of(jobs, num_sampled, body.n)))
 
 
 def encode_prompts(served: ServedModel, body: CompletionBody) -> list[list[int]]:

@@ -112,8 +112,9 @@ class Engine:
             self._step(running)
 
     def _drop_cancelled(self) -> None:
-        if any(job.is_cancelled for job in self.waiting):
-            with self._changed:
+        # With the lock: whoever submits a job meanwhile would change the queue under the loop, and all running jobs would fail.
+        with self._changed:
+            if any(job.is_cancelled for job in self.waiting):
                 kept = [job for job in self.waiting if not job.is_cancelled]
                 self.counts["cancelled"] += len(self.waiting) - len(kept)
                 self.waiting = deque(kept)

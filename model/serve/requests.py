@@ -58,7 +58,7 @@ class ResponseFormat(Body):
     """What the output must be."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
-    json_schema: JsonSchema = JsonSchema()
+    json_schema: JsonSchema = Field(default_factory=JsonSchema)
 
 
 class SamplingBody(Body):
@@ -66,7 +66,8 @@ class SamplingBody(Body):
 
     model: str = Field("", max_length=256)
     stream: bool = False
-    stream_options: StreamOptions = StreamOptions()
+    # A factory: pydantic copies a model that is a default deeply, for each request.
+    stream_options: StreamOptions = Field(default_factory=StreamOptions)
     n: int = Field(1, ge=1, le=MAX_N)
     temperature: float = Field(1.0, ge=0, le=10)
     top_p: float = Field(1.0, ge=0, le=1)
@@ -80,7 +81,7 @@ class SamplingBody(Body):
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] = []
     stop_token_ids: list[Token] = Field([], max_length=MAX_STOPS)
     ignore_eos: bool = False
-    response_format: ResponseFormat = ResponseFormat()
+    response_format: ResponseFormat = Field(default_factory=ResponseFormat)
     guided_choice: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field([], max_length=MAX_CHOICES)
     guided_json: dict[str, Any] | None = None
     return_token_ids: bool = False

@@ -55,12 +55,18 @@ class Slots(Protocol):
 
 def make_slots(model: Transformer, num_rows: int, max_tokens: int) -> Slots:
     """The fastest cache for the model's device."""
+    from model.serve.compiled import compiled
+    from model.serve.compiled_slots import CompiledSlots, fits
     from model.serve.small_slots import SmallSlots, is_small
 
     weight = model.model.embed_tokens.weight
     if weight.device.type != "cpu" or missing_kernels():
         return PlainSlots(model, num_rows, max_tokens)
-    return (SmallSlots if is_small(model) else CPUSlots)(model, num_rows, max_tokens)
+    if not is_small(model):
+        return CPUSlots(model, num_rows, max_tokens)
+    if compiled is None or not fits(model.config, num_rows, max_tokens):
+        return SmallSlots(model, num_rows, max_tokens)
+    return CompiledSlots(model, num_rows, max_tokens, compiled)
 
 
 def slots_needed(span: int, max_tokens: int) -> int:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.inference.cpu_kernels import Product, packed_product
+from model.network.products import Product, packed_product
 from model.network.transformer import Transformer
 from model.serve.slots import CPUSlots
 

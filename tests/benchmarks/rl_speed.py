@@ -6,7 +6,8 @@ The laptop recipe's model with initial weights, its reward model, texts of the s
 prompts) of up to 32 tokens, scored by the reward model, and two updates; a step of PPO the same of 128 prompts, with a critic; a step of DPO 16
 pairs, with the reference's log-probabilities computed before. TRL 1.16, and 1.12 for PPO, the last release that has it; their fastest settings
 here: no gradient checkpointing, float32, whole updates as one microbatch, cached generation. One thread each; CPU seconds, since the machine may be
-shared; the first step is left out, the median of the others is shown. The models hardly ever end a completion, so both generate equally many tokens.
+shared; the first step is left out, the mean of the others is shown. Both read the same tokens, and the models hardly ever end a completion, so both
+generate equally many. Ours runs in the environment that stages give their ranks, which sets how memory is allocated (tasks/execution/launcher.py).
 """
 
 import json
@@ -18,11 +19,12 @@ import threading
 import time
 from itertools import islice
 from pathlib import Path
-from statistics import median
+from statistics import mean
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import tokenizers
 import torch
 
 from model.config import OptimConfig, TrainConfig
@@ -33,6 +35,7 @@ from model.rl.dpo import DPOTrainer
 from model.rl.grpo import GRPOTrainer
 from model.rl.ppo import PPOTrainer
 from model.tokenizer.chat import ChatTokenizer
+from tasks.execution import launcher
 from tasks.pretrain.stage import PretrainConfig
 from tasks.records.conversations import normal_form
 from tasks.sample_web import chat
@@ -43,21 +46,25 @@ from tests.benchmarks.harness import machine, peer, print_table, say
 
 TRL = ("trl==1.16.0", "transformers==5.24.0", "torch==2.14.1")
 OLD_TRL = "trl==1.12.0"
-NUM_STEPS, GROUP, ROLLOUTS, UPDATES, NEW_TOKENS, PAIRS = 5, 8, 128, 2, 32, 16
+GROUP, ROLLOUTS, UPDATES, NEW_TOKENS, PAIRS, NUM_PAIRS = 8, 128, 2, 32, 16, 400
+# The steps of DPO read every pair once: the lengths of pairs differ, and the two sides draw them in different orders.
+NUM_STEPS = {"grpo": 6, "ppo": 6, "dpo": NUM_PAIRS // PAIRS}
 OPTIM = OptimConfig(learning_rate=1e-5, weight_decay=0.0)
 Seconds = list[dict[str, float]]  # of each step: all, and those of its generation
 
 
 def main() -> None:
     """Measure both sides of each algorithm, print the table."""
-    torch.set_num_threads(1)
+    if sys.argv[1:2] == ["--ours"]:
+        print(json.dumps(time_steps(sys.argv[2], Path(sys.argv[3]))))
+        return
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_inputs(folder)
         for algorithm in sys.argv[1:] or ("grpo", "ppo", "dpo"):
             ours, theirs = measure(algorithm, folder), measure_trl(algorithm, folder)
-            mine, other = (median(step["step"] for step in steps) for steps in (ours, theirs))
+            mine, other = (mean(step["step"] for step in steps) for steps in (ours, theirs))
             rows.append(
                 (algorithm.upper(), f"{mine:.2f}", share(ours), f"{other:.2f}", share(theirs), f"{other / mine:.2f}")
             )
@@ -73,7 +80,7 @@ def share(steps: Seconds) -> str:
 def write_inputs(folder: Path) -> None:
     """Tokenizer, models, prompts and pairs, for both sides."""
     world = build_world(1)
-    pairs = [normal_form(pair) for pair in islice(chat.preferences(world, 600), 400)]
+    pairs = [normal_form(pair) for pair in islice(chat.preferences(world, 600), NUM_PAIRS)]
     texts = [text for pair in pairs for text in (pair["messages"][-1]["content"], pair["chosen"], pair["rejected"])]
     train_tokenizer(iter(texts), TokenizerConfig(vocab_size=4096)).save(str(folder / "tokenizer.json"))
     encoder = ChatTokenizer.load(folder / "tokenizer.json")
@@ -87,17 +94,23 @@ def write_inputs(folder: Path) -> None:
             torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(2))
         weights = {part: parameter.detach() for part, parameter in model.named_parameters()}
         save_weights(folder / name, model, weights, max_tokens=512, token_ids=encoder.token_ids)
-    prompts = [{"messages": pair["messages"][-1:], "text": pair["messages"][-1]["content"]} for pair in pairs]
-    write(folder / "prompts.jsonl", prompts)
+    parser = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    sides = [{"prompt": prompt(encoder, parser, pair), **pair} for pair in pairs]
+    write(folder / "prompts.jsonl", [{"messages": pair["messages"], "text": pair["prompt"]} for pair in sides])
     write(folder / "pairs.jsonl", pairs)
-    sides = [
-        {"prompt": pair["messages"][-1]["content"], **{side: pair[side] for side in ("chosen", "rejected")}}
-        for pair in pairs
-    ]
     write(folder / "trl_pairs.jsonl", sides)
     settings = {"group": GROUP, "rollouts": ROLLOUTS, "updates": UPDATES, "new_tokens": NEW_TOKENS, "pairs": PAIRS}
     settings |= {"pad": encoder.pad, "end": encoder.turn_end}
     (folder / "settings.json").write_text(json.dumps(settings))
+
+
+def prompt(encoder: ChatTokenizer, parser: tokenizers.Tokenizer, pair: dict[str, Any]) -> str:
+    """The text of a prompt with its special tokens, which TRL's side parses: so both read the same tokens."""
+    tokens = encoder.render_prompt(pair["messages"])
+    text = str(encoder.encoder.decode(tokens, skip_special_tokens=False))
+    # Another encoder: ours takes the names of special tokens in a text for plain characters.
+    assert parser.encode(text, add_special_tokens=False).ids == tokens
+    return text
 
 
 def write(path: Path, records: list[dict[str, Any]]) -> None:
@@ -105,21 +118,35 @@ def write(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def measure(algorithm: str, folder: Path) -> Seconds:
-    """CPU seconds of this project's steps."""
+    """CPU seconds of this project's steps, in the environment that stages give their ranks."""
+    command = [sys.executable, "-m", "tests.benchmarks.rl_speed", "--ours", algorithm, folder]
+    return seconds_of(f"ours, {algorithm}", command, launcher._environment(1))
+
+
+def seconds_of(name: str, command: list[Any], environment: dict[str, str]) -> Seconds:
+    """What a process of either side prints last."""
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+    found: Seconds = json.loads(printed.splitlines()[-1])
+    say(f"{name}: {[round(step['step'], 2) for step in found]}")
+    return found
+
+
+def time_steps(algorithm: str, folder: Path) -> Seconds:
+    """CPU seconds of this project's steps, in this process."""
+    torch.set_num_threads(1)
     output = folder / f"our-{algorithm}"
     output.mkdir()
     trainer = make_trainer(algorithm, folder, output)
     # What `train` does before the first step; checkpoints, logs and validations are not part of a step on either side.
     trainer.resume(0)
     found = []
-    for step in range(NUM_STEPS):
+    for step in range(NUM_STEPS[algorithm]):
         started = time.process_time()
         metrics = trainer.train_step(step)
         # One thread: the seconds of the clock are CPU seconds where nothing else runs, and more where something does.
         wall = sum(seconds for name, seconds in metrics.items() if name.startswith("phase/"))
         spent = time.process_time() - started
         found.append({"step": spent, "generation": metrics.get("phase/generation_seconds", 0.0) / wall * spent})
-        say(f"{algorithm}, step {step + 1}: {spent:.2f} s")
     return found[1:]
 
 
@@ -137,14 +164,17 @@ def make_trainer(algorithm: str, folder: Path, output: Path) -> Any:
     if algorithm == "dpo":
         # Sides are padded to the longest of a microbatch; sequence_tokens only says how many sequences a batch has.
         train = TrainConfig(
-            num_steps=NUM_STEPS, batch_tokens=2 * PAIRS * 256, microbatch_sequences=16, checkpoint_every_steps=0
+            num_steps=NUM_STEPS[algorithm],
+            batch_tokens=2 * PAIRS * 256,
+            microbatch_sequences=16,
+            checkpoint_every_steps=0,
         )
         run = DPORun(objective="dpo", train=train, train_paths=(str(folder / "pairs.jsonl"),), **common)
         trainer = DPOTrainer(run, output / "checkpoints", stop)
         trainer.engine = trainer.start_engine()
         return trainer
     config = RLConfig(
-        num_steps=NUM_STEPS,
+        num_steps=NUM_STEPS[algorithm],
         prompts_per_step=ROLLOUTS // GROUP if algorithm == "grpo" else ROLLOUTS,
         completions_per_prompt=GROUP if algorithm == "grpo" else 1,
         updates_per_step=UPDATES,
@@ -170,11 +200,8 @@ def measure_trl(algorithm: str, folder: Path) -> Seconds:
             subprocess.run(command, check=True, stdout=sys.stderr)
         environment["PYTHONPATH"] = str(older)
     script = Path(__file__).with_name("trl_peer.py")
-    command = [python, script, algorithm, folder, str(NUM_STEPS)]
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
-    found: Seconds = json.loads(printed.splitlines()[-1])
-    say(f"TRL, {algorithm}: {found}")
-    return found
+    command = [python, script, algorithm, folder, str(NUM_STEPS[algorithm])]
+    return seconds_of(f"TRL, {algorithm}", command, environment)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,8 @@ def ppo(folder: Path, num_steps: int, clock: Clock) -> int:
 
     config = PPOConfig(
         **COMMON,
-        per_device_train_batch_size=SETTINGS["rollouts"] // SETTINGS["updates"],
+        # The rollouts of a step: TRL 1.12 makes as many, and divides them by the number of minibatches.
+        per_device_train_batch_size=SETTINGS["rollouts"],
         num_mini_batches=SETTINGS["updates"],
         num_ppo_epochs=1,
         local_rollout_forward_batch_size=SETTINGS["rollouts"],

@@ -14,6 +14,7 @@ from model.inference.beam_search import beam_search
 from model.inference.cpu_kernels import CPUDecoder, make_decoder, missing_kernels
 from model.inference.decoder import Decoder
 from model.inference.generate import generate
+from model.network.products import missing_products
 from model.network.transformer import Transformer
 
 SCALING = {"factor": 4.0, "slow_turns": 1.0, "fast_turns": 4.0, "original_tokens": 16}
@@ -38,8 +39,10 @@ def tokens() -> Tensor:
 
 @pytest.fixture(autouse=True)
 def fresh_check() -> Iterator[None]:
+    missing_products.cache_clear()
     missing_kernels.cache_clear()
     yield
+    missing_products.cache_clear()
     missing_kernels.cache_clear()
 
 
@@ -136,9 +139,9 @@ def _raise(*_: object) -> None:
     [
         ("torch.backends.mkldnn.is_available", lambda: False, "oneDNN is missing"),
         ("model.inference.cpu_kernels._has_fbgemm", lambda: False, "FBGEMM is missing"),
-        ("model.inference.cpu_kernels.packed_product", _raise, "a private operator has changed"),
+        ("model.network.products.packed_product", _raise, "a private operator has changed"),
         (
-            "model.inference.cpu_kernels.packed_product",
+            "model.network.products.packed_product",
             lambda matrix: lambda x: 2 * x @ matrix.T,
             "gives other results",
         ),

@@ -1,8 +1,9 @@
 """The engine: what it computes is what the model says, whatever else is in the batch, and rows are always given back."""
 
 import random
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from model.config import GenerateConfig
 from model.inference.decoder import Decoder
 from model.inference.generate import generate
 from model.network.transformer import Transformer
+from model.serve import compiled, slots, small_slots
 from model.serve import engine as engine_module
-from model.serve import slots, small_slots
+from model.serve.compiled_slots import CompiledSlots
 from model.serve.engine import Engine
 from model.serve.errors import ApiError
 from model.serve.grammar import GrammarTooLarge
@@ -30,10 +32,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Transformer:
     return write_sharp_model(tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture(params=["small", "cpu kernels", "plain"])
+@pytest.fixture(params=["compiled", "small", "cpu kernels", "plain"])
 def engine(model: Transformer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     if request.param == "plain":
         monkeypatch.setattr(slots, "missing_kernels", lambda: "for the test")
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+    if request.param == "small":
+        monkeypatch.setattr(compiled, "compiled", None)
     if request.param == "cpu kernels":
         monkeypatch.setattr(small_slots, "is_small", lambda model: False)
     made = Engine(model, max_tokens=MAX_TOKENS, max_running=6, max_waiting=100, num_threads=1)
@@ -99,6 +105,44 @@ def test_seeded_completion_is_the_same_whatever_else_is_in_the_batch(engine: Eng
             time.sleep(0.003)
         wait_until_idle(engine)
         assert [job.ids for job in jobs] == alone
+
+
+class WatchedJob(Job):
+    """A job that calls `on_check` when the engine asks whether it is cancelled."""
+
+    on_check: Callable[[], None]
+
+    @property
+    def is_cancelled(self) -> bool:
+        if threading.current_thread().name == "engine":
+            self.on_check()
+        return False
+
+    @is_cancelled.setter
+    def is_cancelled(self, _: bool) -> None:
+        pass
+
+
+def test_request_that_arrives_while_the_queue_is_checked_fails_no_other(model: Transformer) -> None:
+    engine = Engine(model, max_tokens=MAX_TOKENS, max_running=1, num_threads=1)
+    first, second, last = (make_job([4, number], max_tokens=20) for number in range(3))
+    watched = WatchedJob([3], first.sampling, random.Random(0))
+    late = threading.Thread(target=engine.submit, args=([last],))
+
+    def submit_another() -> None:
+        if watched in engine.waiting and not late.ident:
+            late.start()
+            late.join(0.1)  # it may have to wait until the queue has been checked
+
+    watched.on_check = submit_another
+    try:
+        engine.submit([first, watched, second])
+        wait_until_idle(engine)
+        late.join()
+        wait_until_idle(engine)
+    finally:
+        engine.close()
+    assert [job.finish_reason for job in (first, watched, second, last)] == ["length"] * 4
 
 
 def test_another_seed_gives_another_completion(engine: Engine) -> None:
@@ -189,7 +233,7 @@ def test_draw_of_a_row_without_numbers_is_a_token() -> None:
 
 
 def test_cache_grows_for_a_long_row_and_shrinks_again(engine: Engine) -> None:
-    if isinstance(engine.slots, SmallSlots):
+    if isinstance(engine.slots, SmallSlots | CompiledSlots):
         assert engine.slots.num_slots == MAX_TOKENS  # made once
         return
     finished(engine, make_job(prompts(1)[0], max_tokens=10))
