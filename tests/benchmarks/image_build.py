@@ -27,22 +27,20 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.benchmarks.harness import ROOT, machine, print_table, say
-from tests.support.kills import SMALL_MODEL
 from tests.support.prefect_servers import FINAL, LocalPrefect, running_server
 
 TARGETS = ("data", "serve", "train")
-STAGES = ("ingest", "filter", "dedup", "tokenizer", "tokenize", "pretrain")
-SETTINGS = [
-    "ingest.sample.num_articles=60",
-    "ingest.sample.num_files=3",
-    "tokenizer.vocab_size=400",
-    *SMALL_MODEL,
-    "pretrain.train.num_steps=4",
-    "pretrain.train.batch_tokens=512",
-    "pretrain.train.sequence_tokens=64",
-    "pretrain.train.microbatch_sequences=4",
-    "pretrain.train.num_ranks=1",
-]
+CONFIGS: dict[str, dict[str, Any]] = {  # of the stages, as the forms of the UI take them
+    "ingest": {"sample": {"num_articles": 60, "num_files": 3}},
+    "filter": {},
+    "dedup": {},
+    "tokenizer": {"vocab_size": 400},
+    "tokenize": {},
+    "pretrain": {
+        "model": {"num_layers": 1, "width": 32, "num_heads": 2, "advanced": {"num_kv_heads": 2, "head_width": 16, "ff_width": 64}},
+        "train": {"num_steps": 4, "batch_tokens": 512, "sequence_tokens": 64, "num_ranks": 1, "advanced": {"microbatch_sequences": 4}},
+    },
+}  # fmt: skip
 USER = "1001"
 PACKAGES = "ca-certificates,python3,python3-pip,python3-venv"
 # $1: root of the image; $2: folder of the store; then the command, which `env` gives its variables
@@ -153,16 +151,7 @@ def job_of(local: LocalPrefect, run_id: str) -> Any:
 
 def run_stage(local: LocalPrefect, images: dict[str, Image], stage: str, store: Path) -> tuple[str, ...]:
     """Run a stage's deployment in its image -> a row of the table."""
-    config: dict[str, Any] = {}
-    for setting in SETTINGS:
-        name, _, value = setting.partition("=")
-        first, *path, last = name.split(".")
-        if first == stage:
-            place = config
-            for part in path:
-                place = place.setdefault(part, {})
-            place[last] = int(value)
-    created = local.create_run(stage, {"config": config}, deployment=f"{stage}-docker")
+    created = local.create_run(stage, {"config": CONFIGS[stage]}, deployment=f"{stage}-docker")
     job = job_of(local, created["id"])
     image = images[job.image.split(":")[0].removeprefix("crawl2chat-")]
     assert job.container_create_kwargs["user"] == f"{USER}:{USER}"
@@ -206,7 +195,7 @@ def main() -> None:
         shutil.chown(store, int(USER), int(USER))
         with running_server(folder, CRAWL2CHAT_STORE=str(store)) as local:
             local.deploy("--target", "docker")
-            rows = [run_stage(local, images, stage, store) for stage in STAGES]
+            rows = [run_stage(local, images, stage, store) for stage in CONFIGS]
         began = time.monotonic()
         text = start(images["serve"], store, {}, ["crawl2chat", "complete", "The river", "--max-new-tokens", "8"])
         say(text)
