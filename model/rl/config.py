@@ -110,8 +110,8 @@ class RLConfig(Config):
 
     on_fall: Literal["stop", "report"] = Field(
         "stop",
-        description="When the held-out gold score falls beyond chance: end the run and return to its best step, or only report it "
-        "(model/rl/watch.py has the rule).",
+        description="stop: keep the weights of the best held-out gold score, and end the run when it falls beyond chance. report: train to the "
+        "end, and only report it (model/rl/watch.py has the rule).",
     )
 
     @model_validator(mode="after")
@@ -186,6 +186,13 @@ class DPOLossConfig(Config):
     )
     label_smoothing: float = Field(
         0.0, ge=0.0, lt=0.5, description="The probability that a pair is the wrong way round, for sigmoid and robust."
+    )
+    # 1 in Pang et al. 2024, https://arxiv.org/abs/2404.19733, equation 2; TRL's rpo_alpha.
+    sft_weight: float = Field(
+        1.0,
+        ge=0.0,
+        description="Weight of the negative log-likelihood of the chosen completion, a mean over its tokens: DPO alone makes the chosen "
+        "completions less likely, too.",
     )
     is_reference_free: bool = Field(
         False, description="Compare with a reference that finds all completions equally likely."

@@ -29,7 +29,7 @@ from tasks.posttrain.watching import RLFollower, rewarded_alone, unranked_prompt
 from tasks.records.conversations import Prompt
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
-VERSION = 6  # 6: dead groups are left out; GRPO, PPO or DPO
+VERSION = 7  # 7: the weights of the best validation; a likelihood in DPO's loss
 # The metrics that the progress display shows, by label.
 SHOWN = {
     "reward": "reward/mean",

@@ -3,25 +3,26 @@
     python -m tests.benchmarks.rl_algorithms [RECIPE] [--seeds 1]
 
 Reads the latest SFT model, reward model, preference pairs, prompts and questions of a recipe that was run (default: tiny) and its settings of `rlhf`;
-trains a policy by each algorithm, into the store. Questions, right answers and refusals are those of the report card, whose truth no training sees. The
-reward-model score is that of greedy completions of the prompts that GRPO and PPO hold out, in standard deviations of the SFT model's; the KL is
-measured on completions sampled from the policy (k1, nats of a whole completion). A star marks what differs from the SFT model beyond chance (sign
-test over the questions or prompts on which they differ, p < 0.05).
+trains a policy by each algorithm, into the store. Questions, right answers and refusals are those of the report card, whose truth no training sees.
+The held-out judge is the gold score (model/rl/gold.py) of greedy completions of further prompts of the sample world, which no run has trained or
+validated on; so is the reward model's score, in standard deviations of the SFT model's. The KL is measured on completions sampled
+from the policy (k1, nats of a whole completion). A star marks what differs from the SFT model beyond chance (sign test over the questions or
+prompts on which they differ, p < 0.05).
 """
 
 import argparse
 import os
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
-import torch
-
-from flows.recipes import make_recipe
+from flows.recipes import Recipe, make_recipe
 from model import losses
 from model.config import GenerateConfig
 from model.network.huggingface import load_reward_model, load_transformer
 from model.network.transformer import Transformer
 from model.rl.completions import completion_logprobs, pad_completions
+from model.rl.gold import GoldScorer
 from model.rl.prompts import Prompt, read_prompts, split_prompts
 from model.rl.rewards import RewardFunction
 from model.rl.rollouts import calibrate, roll_out
@@ -35,10 +36,12 @@ from tasks.evaluate.knowledge import Answer, ask_chat_model, sample_questions
 from tasks.execution.runner import execute
 from tasks.posttrain.rlhf import RLHFConfig, rlhf
 from tasks.records.conversations import Question
+from tasks.sample_web.chat import prompts as compose_prompts
+from tasks.sample_web.world import build_world
 from tests.benchmarks.harness import machine, print_table, say
 
 ALGORITHMS = ("grpo", "ppo", "dpo")
-MAX_QUESTIONS, MAX_PROMPTS, LEVEL = 1200, 256, 0.05
+MAX_QUESTIONS, NUM_PROMPTS, LEVEL = 2000, 800, 0.05
 SFT = "SFT model"
 Figures = dict[str, list[float]]  # by row of the table: a value for each question or prompt
 
@@ -51,7 +54,7 @@ def main() -> None:
     given = parser.parse_args()
     store, config = Store.default(), make_recipe(given.recipe).rlhf
     ids = inputs_of(store, given.recipe)
-    measure = Measure(store, ids, config)
+    measure = Measure(store, ids, make_recipe(given.recipe))
     found = {SFT: measure(store.folder(ids["sft"]))}
     for algorithm in ALGORITHMS:
         for seed in range(given.seeds):
@@ -101,13 +104,14 @@ def train(store: Store, ids: dict[str, str], config: RLHFConfig, algorithm: str,
 class Measure:
     """What the table shows of one model."""
 
-    def __init__(self, store: Store, ids: dict[str, str], config: RLHFConfig) -> None:
-        self.config = config.train
+    def __init__(self, store: Store, ids: dict[str, str], recipe: Recipe) -> None:
+        self.config = recipe.rlhf.train
         self.tokenizer = ChatTokenizer.load(store.folder(ids["tokenizer"]) / "tokenizer.json")
         self.reference = load_transformer(store.folder(ids["sft"]))
         paths = [str(path) for path in sorted(store.folder(ids["prompts"]).glob("*.jsonl")) if path.stem != "bad_lines"]
-        training, heldout = split_prompts(read_prompts(paths, self.tokenizer, self.config), self.config)
-        self.prompts: list[Prompt] = heldout[:MAX_PROMPTS]
+        known = read_prompts(paths, self.tokenizer, self.config)
+        training, _ = split_prompts(known, self.config)
+        self.prompts = further_prompts(recipe, known, self.tokenizer)
         reward_model = load_reward_model(store.folder(ids["reward"]))
         self.rewards = calibrate(RewardFunction(self.config, self.tokenizer, reward_model), self.reference, training)
         self.questions = sample_questions(
@@ -118,20 +122,21 @@ class Measure:
         """The rows of the model in a folder."""
         model = load_transformer(folder)
         greedy = roll_out(model, self.rewards, self.prompts, seed=0, temperature=0.0)
+        gold = GoldScorer(self.tokenizer)(greedy).tolist()
         return {
+            "held-out judge": gold,
+            **self.gold_by_kind(gold),
             "reward-model score (standard deviations)": greedy.rewards.scores.tolist(),
-            **self.prompts_by_kind(greedy.rewards.is_right),
             **self.answers(model),
             "KL to the SFT model (nats per completion)": self.kl(model),
             "tokens per completion": [float(len(done)) for done in greedy.completions],
         }
 
-    def prompts_by_kind(self, is_right: torch.Tensor) -> Figures:
-        """Right answers to held-out prompts, by kind, where these have answers."""
+    def gold_by_kind(self, gold: Sequence[float]) -> Figures:
+        """The gold scores by kind of prompt."""
         rows: Figures = {}
-        for prompt, right in zip(self.prompts, is_right.tolist(), strict=True):
-            if prompt.answer is not None:
-                rows.setdefault(f"right, held-out prompts: {prompt.kind}", []).append(right)
+        for prompt, score in zip(self.prompts, gold, strict=True):
+            rows.setdefault(f"held-out judge: {prompt.kind}", []).append(score)
         return dict(sorted(rows.items()))
 
     def answers(self, model: Transformer) -> Figures:
@@ -154,6 +159,22 @@ class Measure:
             completion_logprobs(one, completions, self.config.temperature) for one in (model, self.reference)
         )
         return losses.kl_estimate(now, before, "k1", completions.mask).sum(-1).tolist()  # type: ignore[no-any-return]
+
+
+def further_prompts(recipe: Recipe, known: Sequence[Prompt], tokenizer: ChatTokenizer) -> list[Prompt]:
+    """Prompts with an answer that are not among the known ones, composed after those of the recipe."""
+    first, texts = recipe.rlhf.num_prompts, {prompt.text for prompt in known}
+    composed = islice(compose_prompts(build_world(recipe.world_seed), first + 4 * NUM_PROMPTS), first, None)
+    fresh = (prompt for prompt in composed if prompt.answer and prompt.messages[-1].content not in texts)
+    return [
+        Prompt(
+            text := one.messages[-1].content,
+            tokenizer.render_prompt([{"role": "user", "content": text}]),
+            one.answer,
+            one.kind or "",
+        )
+        for one in islice(fresh, NUM_PROMPTS)
+    ]
 
 
 def picked(answers: Sequence[Answer], split: str) -> list[float]:
