@@ -53,10 +53,10 @@ class RLHFConfig(PromptsConfig):
     train: RLConfig = Field(RLConfig(num_steps=24, num_ranks=2), title="GRPO and PPO")
     ppo: PPOConfig = Field(PPOConfig(), title="PPO")
     dpo: DPOLossConfig = Field(DPOLossConfig(), title="DPO")
-    # A quarter of an epoch of the sample's 10,800 pairs.
-    dpo_train: TrainConfig = Field(TrainConfig(num_steps=160, batch_tokens=8192, num_ranks=2), title="DPO's training")
+    # An eighth of an epoch of the sample's 10,800 pairs.
+    dpo_train: TrainConfig = Field(TrainConfig(num_steps=80, batch_tokens=8192, num_ranks=2), title="DPO's training")
     optim: OptimConfig = Field(
-        OptimConfig(learning_rate=5e-5, weight_decay=0.0, decay_fraction=1.0, final_learning_rate_fraction=0.1),
+        OptimConfig(learning_rate=2e-4, weight_decay=0.0, decay_fraction=1.0, final_learning_rate_fraction=0.1),
         title="Optimizer",
     )
 

@@ -4,8 +4,8 @@
 
 Reads the latest SFT model, reward model, preference pairs, prompts and questions of a recipe that was run (default: tiny) and its settings of `rlhf`;
 trains a policy by each algorithm, into the store. Questions, right answers and refusals are those of the report card, whose truth no training sees.
-The held-out judge is the gold score (model/rl/gold.py) of greedy completions of further prompts of the sample world, which no run has trained or
-validated on; so is the reward model's score, in standard deviations of the SFT model's. The KL is measured on completions sampled
+The held-out judge is the gold score (model/rl/gold.py) of completions of further prompts of the sample world, which no run has trained or validated
+on: greedy ones, and ones sampled at the temperature of training. The reward model's score is in standard deviations of the SFT model's. The KL is measured on completions sampled
 from the policy (k1, nats of a whole completion). A star marks what differs from the SFT model beyond chance (sign test over the questions or
 prompts on which they differ, p < 0.05).
 """
@@ -25,7 +25,7 @@ from model.rl.completions import completion_logprobs, pad_completions
 from model.rl.gold import GoldScorer
 from model.rl.prompts import Prompt, read_prompts, split_prompts
 from model.rl.rewards import RewardFunction
-from model.rl.rollouts import calibrate, roll_out
+from model.rl.rollouts import Rollouts, calibrate, roll_out
 from model.rl.watch import Change
 from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Preferences, Prompts, RewardModel, SFTModel, Tokenizer
@@ -121,23 +121,23 @@ class Measure:
     def __call__(self, folder: Path) -> Figures:
         """The rows of the model in a folder."""
         model = load_transformer(folder)
-        greedy = roll_out(model, self.rewards, self.prompts, seed=0, temperature=0.0)
-        gold = GoldScorer(self.tokenizer)(greedy).tolist()
+        greedy, sampled = (roll_out(model, self.rewards, self.prompts, seed=1, temperature=one) for one in (0.0, None))
         return {
-            "held-out judge": gold,
-            **self.gold_by_kind(gold),
-            "reward-model score (standard deviations)": greedy.rewards.scores.tolist(),
+            **self.judge("greedy", greedy),
+            **self.judge("sampled", sampled),
+            "reward-model score, greedy (standard deviations)": greedy.rewards.scores.tolist(),
             **self.answers(model),
-            "KL to the SFT model (nats per completion)": self.kl(model),
+            "KL to the SFT model (nats per completion)": self.kl(model, sampled),
             "tokens per completion": [float(len(done)) for done in greedy.completions],
         }
 
-    def gold_by_kind(self, gold: Sequence[float]) -> Figures:
-        """The gold scores by kind of prompt."""
-        rows: Figures = {}
-        for prompt, score in zip(self.prompts, gold, strict=True):
-            rows.setdefault(f"held-out judge: {prompt.kind}", []).append(score)
-        return dict(sorted(rows.items()))
+    def judge(self, how: str, rollouts: Rollouts) -> Figures:
+        """The gold scores of completions, all and by kind of prompt."""
+        gold = GoldScorer(self.tokenizer)(rollouts).tolist()
+        rows: Figures = {f"held-out judge, {how}": gold}
+        for prompt, score in sorted(zip(self.prompts, gold, strict=True), key=lambda pair: pair[0].kind):
+            rows.setdefault(f"held-out judge, {how}: {prompt.kind}", []).append(score)
+        return rows
 
     def answers(self, model: Transformer) -> Figures:
         """Right answers and refusals by the truth of the sample web."""
@@ -151,9 +151,8 @@ class Measure:
             "false refusals": [float(bool(answer.is_refusal)) for answer in frequent],
         }
 
-    def kl(self, model: Transformer) -> list[float]:
-        """Summed log-ratios of completions that the model samples."""
-        sampled = roll_out(model, self.rewards, self.prompts, seed=1)
+    def kl(self, model: Transformer, sampled: Rollouts) -> list[float]:
+        """Summed log-ratios of completions that the model has sampled."""
         completions = pad_completions([prompt.tokens for prompt in self.prompts], sampled.completions)
         now, before = (
             completion_logprobs(one, completions, self.config.temperature) for one in (model, self.reference)
