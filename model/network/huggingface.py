@@ -7,6 +7,7 @@ Nothing is pickled.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -230,10 +231,12 @@ def load_transformer(folder: Path) -> Transformer:
 
 
 def load_reward_model(folder: Path) -> RewardModel:
-    """The reward model in a folder, in evaluation mode."""
+    """The reward model in a folder, in evaluation mode. Raises UserError where it is damaged."""
     # A field that only our reward models have.
     weight = _read_fields(folder / "config.json").get("likelihood_weight", 0.0)
-    model = RewardModel(read_config(folder), float(weight))
+    if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        raise UserError(f"{folder / 'config.json'} has likelihood_weight={weight!r}: give a number from 0 on")
+    model = RewardModel(read_config(folder), weight)
     load_weights(model, folder)
     return model.eval()
 

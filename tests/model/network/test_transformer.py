@@ -1,11 +1,13 @@
 """The model is Qwen3: the same logits as transformers', and the same number of weights."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from model.config import ModelConfig, flops_per_token, num_matrix_parameters, num_parameters
+from model.errors import UserError
 from model.network.huggingface import load_reward_model, load_transformer, load_weights, save_weights, to_hugging_face
 from model.network.transformer import RewardModel, Transformer, frequencies, initialize
 
@@ -100,6 +102,16 @@ def test_saved_reward_model_keeps_the_weight_of_the_likelihood(tmp_path: Path) -
         logprobs = language_model(tokens)[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
     # Place t of the log-probabilities is of token t + 1.
     torch.testing.assert_close(found - head, 2 * logprobs[:, 8:14].mean(-1), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("weight", ["5", -1.0, float("nan")])
+def test_damaged_weight_of_the_likelihood_is_refused(tmp_path: Path, weight: object) -> None:
+    model = RewardModel(shape())
+    save_weights(tmp_path, model, {name: one.detach() for name, one in model.named_parameters()}, max_tokens=64)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(fields | {"likelihood_weight": weight}))
+    with pytest.raises(UserError, match="likelihood_weight"):
+        load_reward_model(tmp_path)
 
 
 def test_reward_does_not_depend_on_padding() -> None:
