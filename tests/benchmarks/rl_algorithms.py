@@ -1,6 +1,6 @@
 """GRPO, PPO and DPO from one SFT model: what each does to the reward, to right answers and to refusals, at what KL.
 
-    python -m tests.benchmarks.rl_algorithms [RECIPE] [--seeds 1]
+    python -m tests.benchmarks.rl_algorithms [RECIPE] [--seeds 1] [--algorithms grpo dpo]
 
 Reads the latest SFT model, reward model, preference pairs, prompts and questions of a recipe that was run (default: tiny) and its settings of `rlhf`;
 trains a policy by each algorithm, into the store. Questions, right answers and refusals are those of the report card, whose truth no training sees.
@@ -51,12 +51,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", nargs="?", default="tiny")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
     given = parser.parse_args()
     store, config = Store.default(), make_recipe(given.recipe).rlhf
     ids = inputs_of(store, given.recipe)
     measure = Measure(store, ids, make_recipe(given.recipe))
     found = {SFT: measure(store.folder(ids["sft"]))}
-    for algorithm in ALGORITHMS:
+    for algorithm in given.algorithms:
         for seed in range(given.seeds):
             folder = train(store, ids, config, algorithm, seed)
             figures = measure(folder)
@@ -183,16 +184,16 @@ def picked(answers: Sequence[Answer], split: str) -> list[float]:
 
 def show(found: dict[str, Figures], num_seeds: int) -> None:
     """Print the table."""
-    rows = []
+    rows, names = [], [name for name in found if name != SFT]
     for name, before in found[SFT].items():
         cells = [f"{mean(before):.3f}"]
-        for algorithm in ALGORITHMS:
-            after = found[algorithm.upper()][name]
+        for algorithm in names:
+            after = found[algorithm][name]
             is_compared = not name.startswith(("KL", "tokens"))
             cells.append(f"{mean(after):.3f}{star(before * num_seeds, after) if is_compared else ''}")
         rows.append((f"{name} [{len(before)}]", *cells))
     note = f"In brackets the number of prompts or questions; {num_seeds} seed(s). * beyond chance. {machine()}."
-    print_table("GRPO, PPO and DPO from one SFT model", ("", SFT, *map(str.upper, ALGORITHMS)), rows, note)
+    print_table("GRPO, PPO and DPO from one SFT model", ("", SFT, *names), rows, note)
 
 
 def star(before: Sequence[float], after: Sequence[float]) -> str:
