@@ -110,8 +110,8 @@ class RLConfig(Config):
 
     on_fall: Literal["stop", "report"] = Field(
         "stop",
-        description="stop: keep the weights of the best held-out gold score, and end the run when it falls beyond chance. report: train to the "
-        "end, and only report it (model/rl/watch.py has the rule).",
+        description="When the held-out gold score falls beyond chance: end the run and return to its best step, or only report it "
+        "(model/rl/watch.py has the rule).",
     )
 
     @model_validator(mode="after")

@@ -40,10 +40,6 @@ class History:
             # Rewritten whole: a step that is taken again after a kill replaces its earlier line.
             write_lines(self.file, map(as_json, self.validations))
 
-    def has_gold(self) -> bool:
-        """Whether some held-out prompt has a gold score: without one no step is better than another."""
-        return bool(self.validations) and not np.isnan(self.validations[0].gold).all()
-
     def diagnosis(self, until: int | None = None) -> Diagnosis:
         """The diagnosis of the validations up to step `until`, or of all."""
         known = [one for one in self.validations if until is None or one.step <= until]

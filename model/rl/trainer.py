@@ -7,8 +7,7 @@ Reads a run's SFT model, reward model, tokenizer and prompts. Writes what every 
     diagnosis.jsonl    after each validation, one sentence on the run so far
 
 At each validation the policy completes the held-out prompts greedily; both the reward and the gold score
-(model/rl/gold.py) see them. The weights of the step with the best gold score are kept (model/rl/watch.py), and the run ends where that score has fallen
-beyond chance, unless `on_fall` is to report it only.
+(model/rl/gold.py) see them. Where the gold score has fallen beyond chance (model/rl/watch.py), the run ends with the weights of its best step, unless `on_fall` is to report it only.
 
 Metrics: reward/mean, reward/model (standard deviations), reward/verifiable (fraction right, of completions whose prompt has an answer),
 completion/tokens_mean, completion/finished_fraction, completion/distinct_fraction, phase/generation_seconds, phase/scoring_seconds. Of held-out
@@ -151,8 +150,11 @@ class RLTrainer(Trainer):
         return self.config.on_fall == "stop" and self.diagnosis.is_over
 
     def best_step(self) -> int | None:
-        """The step whose weights are the result; None where it is the last one, whatever the held-out prompts say."""
-        return self.diagnosis.best_step if self.config.on_fall == "stop" and self.history.has_gold() else None
+        """The step that a run which the rule ended returns to; None where the last weights are kept.
+
+        Not always that of the best validation: of 139 prompts three differ by chance, and most runs returned the SFT model.
+        """
+        return self.diagnosis.best_step if self.is_over() else None
 
     def result(self) -> dict[str, Tensor]:
         """The weights after the last step, or those of the best one."""
@@ -173,7 +175,7 @@ class RLTrainer(Trainer):
     def summary(self, last: Metrics) -> dict[str, Any]:
         """Counts, the last step's metrics without times, and the SFT model's validation under before/.
 
-        validation/... is that of the weights that were kept.
+        Where the rule ended the run, validation/... is that of the weights that were kept.
         """
         best = self.best_step()
         if best is not None:

@@ -167,27 +167,6 @@ def test_run_that_only_reports_a_fall_keeps_its_last_weights_and_says_so(
     assert summary["gold/has_fallen"] == 1.0
 
 
-def test_run_that_ends_below_its_best_step_has_the_weights_of_that_step(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Too little below for the rule to end it."""
-    scores = iter((0.5, 0.9, 0.7))  # of the SFT model, after two steps, after four
-    monkeypatch.setattr(GoldScorer, "__call__", lambda _, rollouts: np.full(len(rollouts.prompts), next(scores)))
-    monkeypatch.setattr("model.rl.watch.Change.has_fallen", lambda *_: False)
-    lines = train(folder, num_steps=4)
-    summary = json.loads((folder / "out" / "summary.json").read_text())
-    assert (summary["steps"], summary["kept_step"]) == (4, 2)
-    assert summary["validation/gold_mean"] == pytest.approx(0.9)
-    assert summary["validation/reward_mean"] == lines[1]["validation/reward_mean"]
-
-
-def test_run_whose_prompts_have_no_gold_score_keeps_its_last_weights(folder: Path) -> None:
-    lines = [json.loads(line) for line in (folder / "prompts.jsonl").read_text().splitlines()]
-    write_lines(folder / "prompts.jsonl", [{**line, "answer": None} for line in lines])
-    train(folder, num_steps=2, model_weight=1.0)
-    assert json.loads((folder / "out" / "summary.json").read_text())["kept_step"] == 2
-
-
 def test_second_reward_model_scores_prompts_without_an_answer(folder: Path) -> None:
     lines = train(folder, num_steps=2, gold_model=str(folder / "second"))
     summary = json.loads((folder / "out" / "summary.json").read_text())
