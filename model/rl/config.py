@@ -189,7 +189,7 @@ class DPOLossConfig(Config):
     )
     # 1 in Pang et al. 2024, https://arxiv.org/abs/2404.19733, equation 2; TRL's rpo_alpha.
     sft_weight: float = Field(
-        1.0,
+        0.0,
         ge=0.0,
         description="Weight of the negative log-likelihood of the chosen completion, a mean over its tokens: DPO alone makes the chosen "
         "completions less likely, too.",

@@ -8,8 +8,7 @@ The reward is implicit: beta times the log-ratio of the policy and of the frozen
 al. 2023, https://arxiv.org/abs/2305.18290). The losses are in model/losses.py. The reference's log-probabilities are computed once, before the
 first step, and again after a restart; then the reference needs no memory.
 
-Departure: by default the negative log-likelihood of the chosen completions is added, as Pang et al. do (2024, https://arxiv.org/abs/2404.19733). A
-model of 1 M parameters lost right answers and got longer without it.
+With `sft_weight` the negative log-likelihood of the chosen completions is added, as Pang et al. do (2024, https://arxiv.org/abs/2404.19733).
 
 Metrics: those of model/training/loop.py; validation/accuracy is the fraction of pairs whose chosen completion has the higher implicit reward,
 validation/chosen_log_ratio and validation/rejected_log_ratio the means of the log-ratios in nats. DPO may lower both (Razin et al. 2024,

@@ -53,7 +53,7 @@ class RLHFConfig(PromptsConfig):
     train: RLConfig = Field(RLConfig(num_steps=16, num_ranks=2), title="GRPO and PPO")
     ppo: PPOConfig = Field(PPOConfig(), title="PPO")
     # With beta=0.1 and 80 steps the rejected sides became e^54 times less likely, and right answers fell from 84% to 78%.
-    dpo: DPOLossConfig = Field(DPOLossConfig(beta=1.0), title="DPO")
+    dpo: DPOLossConfig = Field(DPOLossConfig(beta=1.0, sft_weight=1.0), title="DPO")
     # A sixteenth of an epoch of the sample's 10,800 pairs.
     dpo_train: TrainConfig = Field(TrainConfig(num_steps=40, batch_tokens=8192, num_ranks=2), title="DPO's training")
     optim: OptimConfig = Field(

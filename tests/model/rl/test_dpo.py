@@ -92,7 +92,7 @@ def test_policy_learns_what_the_pairs_prefer(folder: Path, loss_type: str) -> No
 
 def test_first_loss_is_that_of_the_reference_itself(folder: Path) -> None:
     """Policy and reference are one model: every log-ratio is 0, and the loss log 2."""
-    [line] = train(make_run(folder, dpo_settings={"sft_weight": 0.0}, num_steps=1, eval_every_steps=0))
+    [line] = train(make_run(folder, num_steps=1, eval_every_steps=0))
     assert line["train/loss_nats"] == pytest.approx(0.693147, abs=1e-5)
 
 
