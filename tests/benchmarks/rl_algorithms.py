@@ -4,7 +4,7 @@
 
 Reads the latest SFT model, reward model, preference pairs, prompts and questions of a recipe that was run (default: tiny) and its settings of `rlhf`;
 trains a policy by each algorithm, into the store. Questions, right answers and refusals are those of the report card, whose truth no training sees.
-The held-out judge is the gold score (model/rl/gold.py) of completions of further prompts of the sample world, which no run has trained or validated
+The gold score (model/rl/gold.py) is that of completions of further prompts of the sample world, which no run has trained or validated
 on: greedy ones, and ones sampled at the temperature of training. The reward model's score is in standard deviations of the SFT model's. The KL is measured on completions sampled
 from the policy (k1, nats of a whole completion). A star marks what differs from the SFT model beyond chance (sign test over the questions or
 prompts on which they differ, p < 0.05).
@@ -124,20 +124,20 @@ class Measure:
         model = load_transformer(folder)
         greedy, sampled = (roll_out(model, self.rewards, self.prompts, seed=1, temperature=one) for one in (0.0, None))
         return {
-            **self.judge("greedy", greedy),
-            **self.judge("sampled", sampled),
+            **self.gold("greedy", greedy),
+            **self.gold("sampled", sampled),
             "reward-model score, greedy (standard deviations)": greedy.rewards.scores.tolist(),
             **self.answers(model),
             "KL to the SFT model (nats per completion)": self.kl(model, sampled),
             "tokens per completion": [float(len(done)) for done in greedy.completions],
         }
 
-    def judge(self, how: str, rollouts: Rollouts) -> Figures:
+    def gold(self, how: str, rollouts: Rollouts) -> Figures:
         """The gold scores of completions, all and by kind of prompt."""
         gold = GoldScorer(self.tokenizer)(rollouts).tolist()
-        rows: Figures = {f"held-out judge, {how}": gold}
+        rows: Figures = {f"gold score, {how}": gold}
         for prompt, score in sorted(zip(self.prompts, gold, strict=True), key=lambda pair: pair[0].kind):
-            rows.setdefault(f"held-out judge, {how}: {prompt.kind}", []).append(score)
+            rows.setdefault(f"gold score, {how}: {prompt.kind}", []).append(score)
         return rows
 
     def answers(self, model: Transformer) -> Figures:
