@@ -152,7 +152,7 @@ class RLTrainer(Trainer):
     def best_step(self) -> int | None:
         """The step that a run which the rule ended returns to; None where the last weights are kept.
 
-        Not always that of the best validation: of 139 prompts three differ by chance, and most runs returned the SFT model.
+        Not always that of the best validation: a run of GRPO was thrown away for three prompts of 139, which is chance.
         """
         return self.diagnosis.best_step if self.is_over() else None
 
