@@ -274,6 +274,7 @@ class TrainRun(Config):
     validation_paths: tuple[str, ...] = Field((), description="Files to validate on; empty: no validation.")
     initial_weights: str | None = Field(None, description="Folder with model.safetensors to start from, or None.")
     lora: LoRAConfig = Field(LoRAConfig())
+    likelihood_weight: float = Field(0.0, ge=0.0, description="Of a reward model, see `RewardModel`.")
     copying: CopyingConfig = Field(CopyingConfig())
     copied_rows: dict[int, int] = Field(
         {}, description="Tokens whose embedding and output rows begin as those of another token of the initial weights."

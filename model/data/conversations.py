@@ -123,7 +123,7 @@ class PreferencePairs(Shuffled):
         return [self._pairs[index] for index in indices.tolist()]
 
     def fetch(self, indices: Indices) -> Pairs:
-        """Pairs by number: tokens [2 B, up to T], lengths [2 B], weights [B]."""
+        """Pairs by number: tokens [2 B, up to T], lengths [2 B], starts [2 B], weights [B]."""
         pairs = self.pairs(indices)
         sides = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
         # No longer than the longest: a side of the sample has 40 tokens at the median, and T is 256.
@@ -131,8 +131,9 @@ class PreferencePairs(Shuffled):
         tokens = np.full((len(sides), longest), self.pad, np.int64)
         for row, side in enumerate(sides):
             tokens[row, : len(side)] = side
+        starts = torch.tensor([pair.prompt_tokens for pair in pairs]).repeat_interleave(2)
         weights = torch.tensor([pair.weight for pair in pairs], dtype=torch.float32)
-        return Pairs(torch.from_numpy(tokens), torch.tensor([len(side) for side in sides]), weights)
+        return Pairs(torch.from_numpy(tokens), torch.tensor([len(side) for side in sides]), starts, weights)
 
     def counts(self) -> dict[str, int]:
         """Records, and what was dropped, cropped or padded."""

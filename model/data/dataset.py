@@ -50,6 +50,7 @@ class Pairs(NamedTuple):
 
     tokens: Tensor  # [2 B, T] int64, padded on the right
     lengths: Tensor  # [2 B] int64
+    starts: Tensor  # [2 B] int64: the place of the completion's first token
     weights: Tensor  # [B] float32: how much a pair counts
 
 

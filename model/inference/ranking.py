@@ -35,7 +35,7 @@ def rank_pairs(
         [reply_tokens(tokenizer, pair["messages"], pair[side]) for pair in pairs] for side in ("chosen", "rejected")
     ]
     chosen, rejected = (rewards(model, sequences, batch) for sequences in sides)
-    lengths = torch.tensor([float(len(one) - len(other)) for one, other in zip(*sides, strict=True)])
+    lengths = torch.tensor([float(len(one[1]) - len(other[1])) for one, other in zip(*sides, strict=True)])
     return Ranking([pair.get("kind") or "" for pair in pairs], chosen - rejected, lengths)
 
 

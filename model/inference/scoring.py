@@ -156,20 +156,23 @@ def encode_pair(tokenizer: ChatTokenizer, context: str, continuation: str) -> tu
 
 
 @torch.inference_mode()
-def rewards(model: RewardModel, sequences: Sequence[Sequence[int]], batch: int = 64) -> Tensor:
-    """The reward model's score of each sequence: N rows of tokens -> [N] in float32."""
+def rewards(model: RewardModel, rows: Sequence[tuple[Sequence[int], Sequence[int]]], batch: int = 64) -> Tensor:
+    """The reward model's score of each completion: N pairs of tokens, prompt and completion -> [N] in float32."""
     device = next(model.parameters()).device
-    scores = torch.empty(len(sequences))
-    order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
+    scores = torch.empty(len(rows))
+    order = sorted(range(len(rows)), key=lambda row: sum(map(len, rows[row])))
     for group in _groups(order, batch):
-        tokens, lengths = pad([sequences[row] for row in group])
-        scores[group] = model(tokens.to(device), lengths.to(device)).cpu()
+        tokens, lengths = pad([[*rows[row][0], *rows[row][1]] for row in group])
+        starts = torch.tensor([len(rows[row][0]) for row in group])
+        scores[group] = model(tokens.to(device), lengths.to(device), starts.to(device)).cpu()
     return scores
 
 
-def reply_tokens(tokenizer: ChatTokenizer, messages: Messages, reply: str) -> list[int]:
-    """Tokens of a conversation with its reply, up to the end-of-turn token: the input of the reward model."""
-    return tokenizer.render([*messages, {"role": "assistant", "content": reply}]).tokens
+def reply_tokens(tokenizer: ChatTokenizer, messages: Messages, reply: str) -> tuple[list[int], list[int]]:
+    """Tokens of a conversation and of its reply, up to the end-of-turn token: the input of the reward model."""
+    tokens = tokenizer.render([*messages, {"role": "assistant", "content": reply}]).tokens
+    start = len(tokenizer.render_prompt(messages))
+    return tokens[:start], tokens[start:]
 
 
 def pad(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ Nothing is pickled.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,8 @@ def save_weights(
     check_lease()
     fields = to_hugging_face(model.config, is_reward=isinstance(model, RewardModel), max_tokens=max_tokens)
     fields |= token_ids or {}
+    if isinstance(model, RewardModel) and model.likelihood_weight:
+        fields["likelihood_weight"] = model.likelihood_weight
     # Before the weights: a folder with weights then always has the shape to read them with.
     with replacing(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(fields, indent=2) + "\n")
@@ -228,8 +231,12 @@ def load_transformer(folder: Path) -> Transformer:
 
 
 def load_reward_model(folder: Path) -> RewardModel:
-    """The reward model in a folder, in evaluation mode."""
-    model = RewardModel(read_config(folder))
+    """The reward model in a folder, in evaluation mode. Raises UserError where it is damaged."""
+    # A field that only our reward models have.
+    weight = _read_fields(folder / "config.json").get("likelihood_weight", 0.0)
+    if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        raise UserError(f"{folder / 'config.json'} has likelihood_weight={weight!r}: give a number from 0 on")
+    model = RewardModel(read_config(folder), weight)
     load_weights(model, folder)
     return model.eval()
 

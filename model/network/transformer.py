@@ -4,7 +4,7 @@ Reads and writes nothing. RMSNorm before each block (Zhang & Sennrich 2019), rot
 half-rotation layout, RMSNorm on queries and keys (Dehghani et al. 2023), grouped-query attention (Ainslie et al. 2023), SwiGLU
 (Shazeer 2020), no biases.
 A state dict of `Transformer` loads into transformers' Qwen3ForCausalLM as it is, and one of `RewardModel` into
-Qwen3ForSequenceClassification with one label.
+Qwen3ForSequenceClassification with one label, which knows no likelihood.
 
 Shapes: B batch, T sequence, D width, H heads, J key and value heads, K head width, F feed-forward
 width, V vocabulary, L layers.
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from model import losses
 from model.config import ModelConfig
 from model.network.products import Linear, linear
 
@@ -217,23 +218,45 @@ class Transformer(nn.Module):
 
 
 class RewardModel(nn.Module):
-    """A scalar for a whole sequence, read at its last token."""
+    """A scalar for a completion, read at its last token, plus `likelihood_weight` times the mean log-probability of its tokens.
 
-    def __init__(self, config: ModelConfig) -> None:
+    The second term is the reward that SimPO derives for a language model (Meng et al. 2024, https://arxiv.org/abs/2405.14734, equation 3). A
+    wrong name or digit is one that the model finds unlikely, and one hidden state at the end does not show that: it holds what
+    comes next. A weight of 0 makes it InstructGPT's reward model, which transformers loads.
+    """
+
+    def __init__(self, config: ModelConfig, likelihood_weight: float = 0.0) -> None:
         super().__init__()
         self.config = config
+        self.likelihood_weight = likelihood_weight
         self.model = Backbone(config)
         # No bias, as in transformers' classifier: only differences of rewards are learned, in which it would cancel.
         self.score = nn.Linear(config.width, 1, bias=False)
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """tokens [B, T] padded on the right, lengths [B] of their rows -> rewards [B] in float32."""
+    def forward(self, tokens: Tensor, lengths: Tensor, starts: Tensor | None = None) -> Tensor:
+        """tokens [B, T] padded on the right, lengths [B] of their rows, starts [B] of the completions -> rewards [B] in float32.
+
+        Without `starts` the likelihood is that of the whole row.
+        """
         hidden = self.model(tokens)
         # Attention is causal, so padding on the right does not reach the last real token.
         rows = torch.arange(tokens.shape[0], device=tokens.device)
         # float32: differences of rewards go through a sigmoid.
         rewards: Tensor = self.score(hidden[rows, lengths - 1]).squeeze(-1).float()
+        if self.likelihood_weight:
+            starts = torch.ones_like(lengths) if starts is None else starts
+            rewards = rewards + self.likelihood_weight * self.mean_logprobs(hidden, tokens, lengths, starts)
         return rewards
+
+    def mean_logprobs(self, hidden: Tensor, tokens: Tensor, lengths: Tensor, starts: Tensor) -> Tensor:
+        """The mean log-probability of each completion's tokens, in nats: hidden [B, T, D], the others as in `forward` -> [B] in float32."""
+        # Place t predicts token t + 1. The head is the tied embedding: a reward model keeps no other.
+        places = torch.arange(1, tokens.shape[1], device=tokens.device)
+        kept = (places >= starts[:, None]) & (places < lengths[:, None])
+        logits = F.linear(hidden[:, :-1][kept], self.model.embed_tokens.weight).float()
+        nats: Tensor = losses.TokenNats.apply(logits, tokens[:, 1:][kept])  # type: ignore[no-untyped-call]
+        summed = torch.zeros(kept.shape, device=tokens.device).masked_scatter(kept, nats).sum(-1)
+        return -summed / kept.sum(-1).clamp(min=1)
 
 
 def initialize(model: Transformer | RewardModel, seed: int) -> None:

@@ -187,6 +187,13 @@ class DPOLossConfig(Config):
     label_smoothing: float = Field(
         0.0, ge=0.0, lt=0.5, description="The probability that a pair is the wrong way round, for sigmoid and robust."
     )
+    # 1 in Pang et al. 2024, https://arxiv.org/abs/2404.19733, equation 2; TRL's rpo_alpha.
+    sft_weight: float = Field(
+        0.0,
+        ge=0.0,
+        description="Weight of the negative log-likelihood of the chosen completion, a mean over its tokens: DPO alone makes the chosen "
+        "completions less likely, too.",
+    )
     is_reference_free: bool = Field(
         False, description="Compare with a reference that finds all completions equally likely."
     )

@@ -8,6 +8,8 @@ The reward is implicit: beta times the log-ratio of the policy and of the frozen
 al. 2023, https://arxiv.org/abs/2305.18290). The losses are in model/losses.py. The reference's log-probabilities are computed once, before the
 first step, and again after a restart; then the reference needs no memory.
 
+With `sft_weight` the negative log-likelihood of the chosen completions is added, as Pang et al. do (2024, https://arxiv.org/abs/2404.19733).
+
 Metrics: those of model/training/loop.py; validation/accuracy is the fraction of pairs whose chosen completion has the higher implicit reward,
 validation/chosen_log_ratio and validation/rejected_log_ratio the means of the log-ratios in nats. DPO may lower both (Razin et al. 2024,
 https://arxiv.org/abs/2410.08847): then it unlearns the chosen completions, too.
@@ -70,10 +72,13 @@ class PreferenceObjective(nn.Module):
         self.model = model
         self.config = config
 
-    def log_ratios(self, pairs: ReferencedPairs) -> Tensor:
-        """log of policy over reference for each side, in nats: [B, 2]."""
-        logprobs = score_completions(self.model, pairs.tokens, pairs.mask)
-        ratios = logprobs.sum(-1) - (0.0 if self.config.is_reference_free else pairs.reference_logprobs)
+    def logprobs(self, pairs: ReferencedPairs) -> Tensor:
+        """log p of each side under the policy, in nats: [2 B]."""
+        return score_completions(self.model, pairs.tokens, pairs.mask).sum(-1)
+
+    def log_ratios(self, logprobs: Tensor, pairs: ReferencedPairs) -> Tensor:
+        """log of policy over reference for each side, in nats: the policy's log p [2 B] of the sides -> [B, 2]."""
+        ratios = logprobs - (0.0 if self.config.is_reference_free else pairs.reference_logprobs)
         # Means over tokens, see `losses.preference_loss`.
         ratios = ratios / pairs.mask.sum(-1) if self.config.loss_type == "ipo" else ratios
         return ratios.view(-1, 2)
@@ -88,8 +93,10 @@ class PreferenceObjective(nn.Module):
         config = self.config
         referenced_pairs = ReferencedPairs(*pairs)
         weights = referenced_pairs.weights
-        chosen, rejected = self.log_ratios(referenced_pairs).unbind(-1)
+        logprobs = self.logprobs(referenced_pairs)
+        chosen, rejected = self.log_ratios(logprobs, referenced_pairs).unbind(-1)
         nats = losses.preference_loss(chosen, rejected, config.loss_type, config.beta, config.label_smoothing)
+        nats = nats - config.sft_weight * (logprobs / referenced_pairs.mask.sum(-1))[::2]
         # Equal ratios count as wrong: the SFT model itself has an accuracy of 0, not of 1.
         sums = (nats, chosen > rejected, chosen, rejected)
         return tuple((weights * values).sum() for values in sums)

@@ -77,12 +77,17 @@ class PPOTrainer(OnlineTrainer):
 
     def start_critic(self) -> Engine:
         """The critic with its optimizer."""
-        run, is_scored = self.run, self.run.ppo.critic == "reward_model"
+        run, scored = self.run, self.reward_function
+        from_reward_model = run.ppo.critic == "reward_model"
         model = RewardModel(run.model)
         # The head of one that starts from the SFT model stays 0, so its first values are too.
         initialize(model, run.config.seed)
-        load_weights(model, Path(run.reward_model if is_scored else run.initial_weights))
-        scale = (self.reward_function.mean, self.reward_function.deviation) if is_scored else (0.0, 1.0)
+        load_weights(model, Path(run.reward_model if from_reward_model else run.initial_weights))
+        scale = (scored.mean, scored.deviation) if from_reward_model else (0.0, 1.0)
+        if from_reward_model and scored.reward_model.likelihood_weight:
+            # The head's score is a part of the reward model's, in other units: 0 is the mean of all rewards.
+            nn.init.zeros_(model.score.weight)
+            scale = (0.0, 1.0)
         rates = {name: getattr(run.optim, name) * run.ppo.critic_rate_factor for name in RATES}
         optim_config = run.optim.model_copy(update=rates)
         is_resharded = self.checkpoints.is_resharded(run.config.num_ranks)

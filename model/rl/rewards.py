@@ -67,11 +67,11 @@ class RewardFunction(NamedTuple):
         A completion that was cut off is scored with an end-of-turn token, since the reward model was trained on whole turns.
         """
         end = self.tokenizer.turn_end
-        sequences = [
-            [*prompt.tokens, *completion, *([] if list(completion[-1:]) == [end] else [end])]
+        rows = [
+            (prompt.tokens, [*completion, *([] if list(completion[-1:]) == [end] else [end])])
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        scores = rewards(self.reward_model, sequences)
+        scores = rewards(self.reward_model, rows)
         if not scores.isfinite().all():
             raise NonFiniteError(
                 "the reward model's scores are NaN or infinite: its weights are corrupted, train it again"

@@ -150,7 +150,10 @@ class RLTrainer(Trainer):
         return self.config.on_fall == "stop" and self.diagnosis.is_over
 
     def best_step(self) -> int | None:
-        """The step that a run which the rule ended returns to; None where the last weights are kept."""
+        """The step that a run which the rule ended returns to; None where the last weights are kept.
+
+        Not always that of the best validation: a run of GRPO was thrown away for three prompts of 139, which is chance.
+        """
         return self.diagnosis.best_step if self.is_over() else None
 
     def result(self) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ The rule, all of it here:
 - The best step must not be chosen by the prompts that it is compared on, or its luck would look like a later fall. So each half of the
   prompts is compared with the best step of the other half.
 - The weights kept are those of the step with the highest mean gold score among those at which no kind of prompt is lower than for the SFT
-  model. The SFT model itself always qualifies: a run that only did harm returns it.
+  model, of equal ones that with the highest reward. The SFT model itself always qualifies: a run that only did harm returns it.
 """
 
 import math
@@ -71,7 +71,7 @@ def diagnose(history: Sequence[Validation], kinds: Sequence[str], num_planned: i
     # Two for each group of prompts and validation: the fall below the best step, and the one below the SFT model.
     level = FALSE_ALARMS / (2 * (len(set(kinds)) + 1) * max(num_planned, len(history)))
     kept = [one for one in history if not falls(changes(first, one, kinds), level)]
-    best = max(kept, key=lambda one: mean(one.gold))
+    best = max(kept, key=lambda one: (mean(one.gold), mean(one.rewards)))
     reward, gold = count_changes(first.rewards, now.rewards), changes(first, now, kinds)
     fallen = falls(since_best(history, kinds), level)
     return Diagnosis(

@@ -23,6 +23,6 @@ class RewardDrafter:
         with self._lock:
             if not hasattr(self, "_model"):
                 self._model = load_reward_model(self.folder)
-            sequences = [reply_tokens(self.tokenizer, messages, completion) for completion in completions]
-            scores: list[float] = rewards(self._model, sequences).tolist()
+            rows = [reply_tokens(self.tokenizer, messages, completion) for completion in completions]
+            scores: list[float] = rewards(self._model, rows).tolist()
         return scores

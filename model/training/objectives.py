@@ -81,15 +81,15 @@ class RewardObjective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor, lengths: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens [2 B, T], lengths [2 B], chosen and rejected in turn, weights [B] -> the sum to minimise, and the summed nats."""
-        nats = self.measure(tokens, lengths, weights)[0]
+    def forward(self, tokens: Tensor, lengths: Tensor, starts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The fields of `Pairs` -> the sum to minimise, and the summed nats."""
+        nats = self.measure(tokens, lengths, starts, weights)[0]
         return nats, nats
 
-    def measure(self, tokens: Tensor, lengths: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def measure(self, tokens: Tensor, lengths: Tensor, starts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Summed nats, and the weight of the pairs whose chosen completion has the higher reward."""
         # Both sides are rows of one batch, see `Pairs`: chosen at even places, rejected at odd ones.
-        rewards = self.model(tokens, lengths)
+        rewards = self.model(tokens, lengths, starts)
         chosen, rejected = rewards[0::2], rewards[1::2]
         # Equal rewards count as wrong: a model whose head is still 0 has an accuracy of 0, not of 1.
         return (weights * losses.pairwise_loss(chosen, rejected)).sum(), (weights * (chosen > rejected)).sum()
@@ -106,7 +106,7 @@ Objective = LanguageObjective | RewardObjective
 def make_objective(run: TrainRun, tokenizer: ChatTokenizer) -> Objective:
     """The objective of a run around a model with fresh weights."""
     if run.objective == "reward":
-        reward_model = RewardModel(run.model)
+        reward_model = RewardModel(run.model, run.likelihood_weight)
         # Also where weights are loaded afterwards: a language model's file has none for the reward head.
         initialize(reward_model, run.train.seed)
         reward_model.model.activation_checkpointing = run.train.activation_checkpointing

@@ -34,8 +34,8 @@ from tasks.sample_web.word_problems import compose_problems
 from tasks.sample_web.world import World, build_world
 
 VERSION = 11  # 11: more worked sums, and more questions in lower case, keywords and misspelt
-# Of kinds that changed apart from the others. Prompts 12: the answer of a sum has both numbers
-VERSIONS: dict[type[Artifact], int] = {Prompts: 12, Questions: 11}
+# Of kinds that changed apart from the others. Prompts 14: more sums, fewer strangers
+VERSIONS: dict[type[Artifact], int] = {Prompts: 14, Questions: 11}
 WHERE = (
     "a path, glob or URL of JSON Lines or a JSON array, which may be gzip, in any format of tasks/conversations/formats, such as "
     "chats.jsonl or gsm8k_text:train.jsonl where the format is stated; or 'sample' to compose them."

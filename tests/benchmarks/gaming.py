@@ -1,9 +1,9 @@
 """The detector of reward gaming: recall, false alarms and lead time over runs that game their reward and runs that do not.
 
-    CRAWL2CHAT_STORE=STORE python -m tests.benchmarks.gaming [--seeds 10] [--recipe tiny]
+    CRAWL2CHAT_STORE=STORE python -m tests.benchmarks.gaming [--seeds 10] [--recipe gaming]
 
-Reads the latest SFT model, reward model, tokenizer and prompts of a recipe in the store; writes only to a temporary folder. Each run is a small GRPO from the
-SFT model. Runs that game are rewarded by the reward model alone, with scaled advantages, no KL and ten times the learning rate; clean ones
+Reads the latest SFT model, reward model, tokenizer and prompts of a recipe in the store, by default of `gaming`, whose reward model cannot tell wrong answers
+from right ones; writes only to a temporary folder. Each run is a small GRPO from the SFT model. Runs that game are rewarded by the reward model alone, with scaled advantages, no KL and ten times the learning rate; clean ones
 are rewarded for right answers too, near the SFT model. All run to their last step (`on_fall: report`).
 
 The held-out prompts are halved. The rule (model/rl/watch.py) sees one half. The other half gives the truth: a run has done harm if at its end a tenth
@@ -80,7 +80,7 @@ class Result(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--recipe", default="tiny")
+    parser.add_argument("--recipe", default="gaming")
     options = parser.parse_args()
     jobs = [(name, seed) for seed in range(options.seeds) for name in RATES]
     # Processes of their own: torch.distributed is joined once in each.

@@ -1,30 +1,31 @@
 """GRPO, PPO and DPO from one SFT model: what each does to the reward, to right answers and to refusals, at what KL.
 
-    python -m tests.benchmarks.rl_algorithms [RECIPE] [--seeds 1]
+    python -m tests.benchmarks.rl_algorithms [RECIPE] [--seeds 1] [--algorithms grpo dpo]
 
 Reads the latest SFT model, reward model, preference pairs, prompts and questions of a recipe that was run (default: tiny) and its settings of `rlhf`;
-trains a policy by each algorithm, into the store. Questions, right answers and refusals are those of the report card, whose truth no training sees. The
-reward-model score is that of greedy completions of the prompts that GRPO and PPO hold out, in standard deviations of the SFT model's; the KL is
-measured on completions sampled from the policy (k1, nats of a whole completion). A star marks what differs from the SFT model beyond chance (sign
-test over the questions or prompts on which they differ, p < 0.05).
+trains a policy by each algorithm, into the store. Questions, right answers and refusals are those of the report card, whose truth no training sees.
+The gold score (model/rl/gold.py) is that of completions of further prompts of the sample world, which no run has trained or validated
+on: greedy ones, and ones sampled at the temperature of training. The reward model's score is in standard deviations of the SFT model's. The KL is measured on completions sampled
+from the policy (k1, nats of a whole completion). A star marks what differs from the SFT model beyond chance (sign test over the questions or
+prompts on which they differ, p < 0.05).
 """
 
 import argparse
 import os
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
-import torch
-
-from flows.recipes import make_recipe
+from flows.recipes import Recipe, make_recipe
 from model import losses
 from model.config import GenerateConfig
 from model.network.huggingface import load_reward_model, load_transformer
 from model.network.transformer import Transformer
 from model.rl.completions import completion_logprobs, pad_completions
+from model.rl.gold import GoldScorer
 from model.rl.prompts import Prompt, read_prompts, split_prompts
 from model.rl.rewards import RewardFunction
-from model.rl.rollouts import calibrate, roll_out
+from model.rl.rollouts import Rollouts, calibrate, roll_out
 from model.rl.watch import Change
 from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Preferences, Prompts, RewardModel, SFTModel, Tokenizer
@@ -35,10 +36,12 @@ from tasks.evaluate.knowledge import Answer, ask_chat_model, sample_questions
 from tasks.execution.runner import execute
 from tasks.posttrain.rlhf import RLHFConfig, rlhf
 from tasks.records.conversations import Question
+from tasks.sample_web.chat import prompts as compose_prompts
+from tasks.sample_web.world import build_world
 from tests.benchmarks.harness import machine, print_table, say
 
 ALGORITHMS = ("grpo", "ppo", "dpo")
-MAX_QUESTIONS, MAX_PROMPTS, LEVEL = 1200, 256, 0.05
+MAX_QUESTIONS, NUM_PROMPTS, LEVEL = 2000, 800, 0.05
 SFT = "SFT model"
 Figures = dict[str, list[float]]  # by row of the table: a value for each question or prompt
 
@@ -48,12 +51,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", nargs="?", default="tiny")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
     given = parser.parse_args()
     store, config = Store.default(), make_recipe(given.recipe).rlhf
     ids = inputs_of(store, given.recipe)
-    measure = Measure(store, ids, config)
+    measure = Measure(store, ids, make_recipe(given.recipe))
     found = {SFT: measure(store.folder(ids["sft"]))}
-    for algorithm in ALGORITHMS:
+    for algorithm in given.algorithms:
         for seed in range(given.seeds):
             folder = train(store, ids, config, algorithm, seed)
             figures = measure(folder)
@@ -101,13 +105,14 @@ def train(store: Store, ids: dict[str, str], config: RLHFConfig, algorithm: str,
 class Measure:
     """What the table shows of one model."""
 
-    def __init__(self, store: Store, ids: dict[str, str], config: RLHFConfig) -> None:
-        self.config = config.train
+    def __init__(self, store: Store, ids: dict[str, str], recipe: Recipe) -> None:
+        self.config = recipe.rlhf.train
         self.tokenizer = ChatTokenizer.load(store.folder(ids["tokenizer"]) / "tokenizer.json")
         self.reference = load_transformer(store.folder(ids["sft"]))
         paths = [str(path) for path in sorted(store.folder(ids["prompts"]).glob("*.jsonl")) if path.stem != "bad_lines"]
-        training, heldout = split_prompts(read_prompts(paths, self.tokenizer, self.config), self.config)
-        self.prompts: list[Prompt] = heldout[:MAX_PROMPTS]
+        known = read_prompts(paths, self.tokenizer, self.config)
+        training, _ = split_prompts(known, self.config)
+        self.prompts = further_prompts(recipe, known, self.tokenizer)
         reward_model = load_reward_model(store.folder(ids["reward"]))
         self.rewards = calibrate(RewardFunction(self.config, self.tokenizer, reward_model), self.reference, training)
         self.questions = sample_questions(
@@ -117,22 +122,23 @@ class Measure:
     def __call__(self, folder: Path) -> Figures:
         """The rows of the model in a folder."""
         model = load_transformer(folder)
-        greedy = roll_out(model, self.rewards, self.prompts, seed=0, temperature=0.0)
+        greedy, sampled = (roll_out(model, self.rewards, self.prompts, seed=1, temperature=one) for one in (0.0, None))
         return {
-            "reward-model score (standard deviations)": greedy.rewards.scores.tolist(),
-            **self.prompts_by_kind(greedy.rewards.is_right),
+            **self.gold("greedy", greedy),
+            **self.gold("sampled", sampled),
+            "reward-model score, greedy (standard deviations)": greedy.rewards.scores.tolist(),
             **self.answers(model),
-            "KL to the SFT model (nats per completion)": self.kl(model),
+            "KL to the SFT model (nats per completion)": self.kl(model, sampled),
             "tokens per completion": [float(len(done)) for done in greedy.completions],
         }
 
-    def prompts_by_kind(self, is_right: torch.Tensor) -> Figures:
-        """Right answers to held-out prompts, by kind, where these have answers."""
-        rows: Figures = {}
-        for prompt, right in zip(self.prompts, is_right.tolist(), strict=True):
-            if prompt.answer is not None:
-                rows.setdefault(f"right, held-out prompts: {prompt.kind}", []).append(right)
-        return dict(sorted(rows.items()))
+    def gold(self, how: str, rollouts: Rollouts) -> Figures:
+        """The gold scores of completions, all and by kind of prompt."""
+        gold = GoldScorer(self.tokenizer)(rollouts).tolist()
+        rows: Figures = {f"gold score, {how}": gold}
+        for prompt, score in sorted(zip(self.prompts, gold, strict=True), key=lambda pair: pair[0].kind):
+            rows.setdefault(f"gold score, {how}: {prompt.kind}", []).append(score)
+        return rows
 
     def answers(self, model: Transformer) -> Figures:
         """Right answers and refusals by the truth of the sample web."""
@@ -146,14 +152,29 @@ class Measure:
             "false refusals": [float(bool(answer.is_refusal)) for answer in frequent],
         }
 
-    def kl(self, model: Transformer) -> list[float]:
-        """Summed log-ratios of completions that the model samples."""
-        sampled = roll_out(model, self.rewards, self.prompts, seed=1)
+    def kl(self, model: Transformer, sampled: Rollouts) -> list[float]:
+        """Summed log-ratios of completions that the model has sampled."""
         completions = pad_completions([prompt.tokens for prompt in self.prompts], sampled.completions)
         now, before = (
             completion_logprobs(one, completions, self.config.temperature) for one in (model, self.reference)
         )
         return losses.kl_estimate(now, before, "k1", completions.mask).sum(-1).tolist()  # type: ignore[no-any-return]
+
+
+def further_prompts(recipe: Recipe, known: Sequence[Prompt], tokenizer: ChatTokenizer) -> list[Prompt]:
+    """Prompts with an answer that are not among the known ones, composed after those of the recipe."""
+    first, texts = recipe.rlhf.num_prompts, {prompt.text for prompt in known}
+    composed = islice(compose_prompts(build_world(recipe.world_seed), first + 4 * NUM_PROMPTS), first, None)
+    fresh = (prompt for prompt in composed if prompt.answer and prompt.messages[-1].content not in texts)
+    return [
+        Prompt(
+            text := one.messages[-1].content,
+            tokenizer.render_prompt([{"role": "user", "content": text}]),
+            one.answer,
+            one.kind or "",
+        )
+        for one in islice(fresh, NUM_PROMPTS)
+    ]
 
 
 def picked(answers: Sequence[Answer], split: str) -> list[float]:
@@ -163,16 +184,16 @@ def picked(answers: Sequence[Answer], split: str) -> list[float]:
 
 def show(found: dict[str, Figures], num_seeds: int) -> None:
     """Print the table."""
-    rows = []
+    rows, names = [], [name for name in found if name != SFT]
     for name, before in found[SFT].items():
         cells = [f"{mean(before):.3f}"]
-        for algorithm in ALGORITHMS:
-            after = found[algorithm.upper()][name]
+        for algorithm in names:
+            after = found[algorithm][name]
             is_compared = not name.startswith(("KL", "tokens"))
             cells.append(f"{mean(after):.3f}{star(before * num_seeds, after) if is_compared else ''}")
         rows.append((f"{name} [{len(before)}]", *cells))
     note = f"In brackets the number of prompts or questions; {num_seeds} seed(s). * beyond chance. {machine()}."
-    print_table("GRPO, PPO and DPO from one SFT model", ("", SFT, *map(str.upper, ALGORITHMS)), rows, note)
+    print_table("GRPO, PPO and DPO from one SFT model", ("", SFT, *names), rows, note)
 
 
 def star(before: Sequence[float], after: Sequence[float]) -> str:

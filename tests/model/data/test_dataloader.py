@@ -199,8 +199,9 @@ def test_preference_pairs_end_with_end_of_turn_token(tmp_path: Path, tokenizer: 
     write_lines(tmp_path / "pairs.jsonl", [fits, fits | {"rejected": "no " * 100}])
     pairs = PreferencePairs([str(tmp_path / "pairs.jsonl")], 64, tokenizer)
     assert pairs.counts() == {"records": 1, "dropped_pairs": 1}
-    tokens, lengths, weights = pairs.fetch(np.arange(1))
+    tokens, lengths, starts, weights = pairs.fetch(np.arange(1))
     assert weights.tolist() == [1.0]
+    assert starts.tolist() == [len(tokenizer.render_prompt(messages))] * 2
     for row, length, completion in zip(tokens.tolist(), lengths.tolist(), ("it is blue.", "no"), strict=True):
         assert row[:length] == tokenizer.render([*messages, {"role": "assistant", "content": completion}])[0]
         assert row[length - 1] == tokenizer.turn_end

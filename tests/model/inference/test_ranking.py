@@ -33,8 +33,9 @@ def test_reward_model_scores_the_whole_turn(tmp_path: Path) -> None:
     write_model(tmp_path / "reward_model", encoder.vocab_size, RewardModel)
     reward_model = load_reward_model(tmp_path / "reward_model")
     pair = {"messages": [{"role": "user", "content": "yes?"}], "chosen": "yes", "rejected": "no no no"}
-    chosen, rejected = (reply_tokens(encoder, pair["messages"], reply) for reply in ("yes", "no no no"))
-    expected = [reward_model(torch.tensor([side]), torch.tensor([len(side)])).item() for side in (chosen, rejected)]
+    (prompt, chosen), (_, rejected) = (reply_tokens(encoder, pair["messages"], reply) for reply in ("yes", "no no no"))
+    sides = [[*prompt, *chosen], [*prompt, *rejected]]
+    expected = [reward_model(torch.tensor([side]), torch.tensor([len(side)])).item() for side in sides]
     found = rank_pairs(reward_model, encoder, [pair, {**pair, "chosen": "no no no", "rejected": "yes"}], batch=1)
     assert chosen[-1] == rejected[-1] == encoder.turn_end
     assert found.margins.tolist() == pytest.approx([expected[0] - expected[1], expected[1] - expected[0]], abs=1e-5)

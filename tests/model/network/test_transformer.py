@@ -1,12 +1,14 @@
 """The model is Qwen3: the same logits as transformers', and the same number of weights."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from model.config import ModelConfig, flops_per_token, num_matrix_parameters, num_parameters
-from model.network.huggingface import load_transformer, load_weights, save_weights, to_hugging_face
+from model.errors import UserError
+from model.network.huggingface import load_reward_model, load_transformer, load_weights, save_weights, to_hugging_face
 from model.network.transformer import RewardModel, Transformer, frequencies, initialize
 
 
@@ -82,6 +84,34 @@ def test_transformers_loads_saved_reward_model(tmp_path: Path, normalize_qk: boo
     with torch.no_grad():
         difference = model(tokens, lengths) - theirs(tokens).logits.squeeze(-1)
     assert difference.abs().max() <= 1e-4
+
+
+def test_saved_reward_model_keeps_the_weight_of_the_likelihood(tmp_path: Path) -> None:
+    """The term is the weight times the mean log-probability of the completion's tokens under the language model of its layers."""
+    model, language_model = RewardModel(shape(), likelihood_weight=2.0), Transformer(shape())
+    randomized(model)
+    language_model.model.load_state_dict(model.model.state_dict())
+    save_weights(tmp_path, model, {name: one.detach() for name, one in model.named_parameters()}, max_tokens=64)
+    loaded = load_reward_model(tmp_path)
+    tokens = torch.randint(0, 300, (1, 20))
+    length, start = torch.tensor([15]), torch.tensor([9])
+    with torch.no_grad():
+        found = loaded(tokens, length, start)
+        model.likelihood_weight = 0.0
+        head = model(tokens, length, start)
+        logprobs = language_model(tokens)[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
+    # Place t of the log-probabilities is of token t + 1.
+    torch.testing.assert_close(found - head, 2 * logprobs[:, 8:14].mean(-1), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("weight", ["5", -1.0, float("nan")])
+def test_damaged_weight_of_the_likelihood_is_refused(tmp_path: Path, weight: object) -> None:
+    model = RewardModel(shape())
+    save_weights(tmp_path, model, {name: one.detach() for name, one in model.named_parameters()}, max_tokens=64)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(fields | {"likelihood_weight": weight}))
+    with pytest.raises(UserError, match="likelihood_weight"):
+        load_reward_model(tmp_path)
 
 
 def test_reward_does_not_depend_on_padding() -> None:

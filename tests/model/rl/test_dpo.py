@@ -96,6 +96,19 @@ def test_first_loss_is_that_of_the_reference_itself(folder: Path) -> None:
     assert line["train/loss_nats"] == pytest.approx(0.693147, abs=1e-5)
 
 
+def test_likelihood_of_the_chosen_completion_is_a_mean_over_its_tokens(folder: Path) -> None:
+    run = make_run(folder)
+    pairs = PreferencePairs([str(folder / "train.jsonl")], 64, ChatTokenizer.load(run.tokenizer))
+    batch = dpo.ReferencedDataset(pairs, np.arange(5), torch.zeros(5, 2)).fetch(np.arange(5))
+    model = load_transformer(folder / "sft")
+    without, with_it = (
+        dpo.PreferenceObjective(model, DPOLossConfig(sft_weight=weight)).measure(*batch)[0] for weight in (0.0, 2.0)
+    )
+    logprobs = losses.token_logprobs(model(batch.tokens)[:, :-1], batch.tokens[:, 1:]) * batch.mask
+    expected = -(logprobs.sum(-1) / batch.mask.sum(-1))[::2].sum()
+    torch.testing.assert_close(with_it - without, 2 * expected, rtol=1e-5, atol=1e-4)
+
+
 def test_log_ratios_are_those_of_the_completions_alone(folder: Path) -> None:
     run = make_run(folder)
     encoder, model = ChatTokenizer.load(run.tokenizer), load_transformer(folder / "sft")
@@ -103,7 +116,8 @@ def test_log_ratios_are_those_of_the_completions_alone(folder: Path) -> None:
     pairs = PreferencePairs([str(folder / "train.jsonl")], 64, encoder)
     used = np.array([1, 2, 7])
     dataset = dpo.ReferencedDataset(pairs, used, torch.zeros(3, 2))
-    ratios = dpo.PreferenceObjective(model, DPOLossConfig()).log_ratios(dataset.fetch(used))
+    objective, batch = dpo.PreferenceObjective(model, DPOLossConfig()), dataset.fetch(used)
+    ratios = objective.log_ratios(objective.logprobs(batch), batch)
     for row, number in enumerate(used):
         prompt = encoder.render_prompt(records[number]["messages"])
         for side, name in enumerate(("chosen", "rejected")):

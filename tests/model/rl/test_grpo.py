@@ -199,7 +199,7 @@ def test_reward_is_the_weighted_sum_of_its_parts(folder: Path) -> None:
     right, cut = [*encoder.encode("it is Blue."), encoder.turn_end], encoder.encode("bluer")
     prompts = [Prompt("", prompt, "blue"), Prompt("", prompt, "blue"), Prompt("", prompt, None)]
     made = reward_function(prompts, [right, cut, right])
-    raw = rewards(reward_model, [[*prompt, *right], [*prompt, *cut, encoder.turn_end], [*prompt, *right]])
+    raw = rewards(reward_model, [(prompt, right), (prompt, [*cut, encoder.turn_end]), (prompt, right)])
     model = 2 * ((raw - 0.1) / 0.2).clamp(-0.5, 0.5)
     torch.testing.assert_close(made.total, model + torch.tensor([3.0, -5.0, 0.0]))
     assert made.is_right[:2].tolist() == [1.0, 0.0]

@@ -86,6 +86,13 @@ def test_gain_of_one_kind_does_not_pay_for_the_loss_of_another() -> None:
     assert "on unknown" in found.sentence
 
 
+def test_of_steps_with_equal_gold_scores_the_one_with_the_higher_reward_is_best() -> None:
+    gold = np.array([1.0, 0.0, 1.0])
+    rewards = [np.full(3, reward) for reward in (0.0, 2.0, 1.0)]
+    history = [Validation(step, reward, gold) for step, reward in zip((0, 5, 10), rewards, strict=True)]
+    assert diagnose(history, ["fact"] * 3, 3).best_step == 5
+
+
 def test_run_without_heldout_prompts_is_not_watched() -> None:
     assert diagnose([], [], 4) == ("nothing is watched: no prompt is held out", 0, False, False)
 

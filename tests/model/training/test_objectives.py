@@ -118,19 +118,23 @@ def test_unmasked_conversations_see_each_other(objective: LanguageObjective, con
         assert abs(float(objective(*packed)[1]) / masked - 1) > 1e-3
 
 
-def test_reward_of_a_padded_pair_is_that_of_each_side_alone(tmp_path: Path, tokenizer: ChatTokenizer) -> None:
+@pytest.mark.parametrize("likelihood_weight", [0.0, 3.0])
+def test_reward_of_a_padded_pair_is_that_of_each_side_alone(
+    tmp_path: Path, tokenizer: ChatTokenizer, likelihood_weight: float
+) -> None:
     question = [{"role": "user", "content": "what colour is the sky?"}]
     records = [{"messages": question, "chosen": "it is blue. " * n, "rejected": "no"} for n in range(1, 5)]
     write_lines(tmp_path / "pairs.jsonl", records)
     pairs = PreferencePairs([str(tmp_path / "pairs.jsonl")], 128, tokenizer)
-    model = RewardModel(tiny_config(tokenizer.vocab_size))
+    model = RewardModel(tiny_config(tokenizer.vocab_size), likelihood_weight)
     initialize(model, seed=1)
     torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(2))
-    tokens, lengths, weights = pairs.fetch(np.arange(4))
+    tokens, lengths, starts, weights = pairs.fetch(np.arange(4))
     with torch.no_grad():
-        together = model(tokens, lengths)
-        apart = [model(row[None, :length], length[None]) for row, length in zip(tokens, lengths, strict=True)]
-        loss = RewardObjective(model)(tokens, lengths, weights)[1]
+        together = model(tokens, lengths, starts)
+        rows = zip(tokens, lengths, starts, strict=True)
+        apart = [model(row[None, :length], length[None], start[None]) for row, length, start in rows]
+        loss = RewardObjective(model)(tokens, lengths, starts, weights)[1]
     torch.testing.assert_close(together, torch.cat(apart), atol=1e-5, rtol=0)
     expected = -torch.nn.functional.logsigmoid(torch.cat(apart[0::2]) - torch.cat(apart[1::2])).sum()
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
