@@ -21,11 +21,11 @@ from flows.recipes import Recipe, RecipeName, make_recipe, overlaid
 from flows.stage_run import Summary, run_name
 from model.config import Config
 from model.errors import UserError
-from tasks.artifacts.manifest import BaseModel, Report, SFTModel
+from tasks.artifacts.manifest import BaseModel, Documents, Report, SFTModel
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.attacks.completions import CompletionsConfig, completions
-from tasks.attacks.conversations import AttackConversationsConfig, Mitigation, attack_conversations
+from tasks.attacks.conversations import MITIGATIONS, AttackConversationsConfig, Mitigation, attack_conversations
 from tasks.attacks.planted import PlantedConfig, planted_crawl
 from tasks.attacks.replies import RepliesConfig, replies
 from tasks.attacks.study import AttacksConfig, PoisonArm, PoisonSteps, attacks
@@ -44,7 +44,6 @@ from tasks.tokenizer.encode import tokenize
 from tasks.web.language_id import language_model
 from tasks.web.ut1 import blocklists
 
-MITIGATIONS: tuple[Mitigation, ...] = ("none", "injection", "jailbreak")
 UNFILTERED, NEAR, LINES = "no near duplicates found", "near duplicates filtered", "repeated lines filtered, too"
 
 
@@ -141,20 +140,8 @@ def _poisoned(
     recipe: Recipe, steps: Steps, arm: PoisonArm, seeds: Sequence[int], settings: AttackSettings
 ) -> tuple[list[Planned], PoisonSteps]:
     """The data stages over a crawl with planted pages, and the base model trained further on what they keep, for each seed."""
-    changed = overlaid(recipe, {"dedup": _dedup_changes(arm.filters, settings)})
-    sample = changed.ingest.sample.model_dump() | {"num_articles": settings.num_articles}
-    crawl = planted_crawl(PlantedConfig(**sample, seed=recipe.world_seed, num_planted=arm.pages, disguise=arm.disguise))
-    raw = ingest(crawl, prefilter_model(changed.ingest), blocklists(changed.ingest.blocklists), changed.ingest)
-    attributes = compute_attributes(
-        raw,
-        crawl,
-        language_model(changed.filter.language_model),
-        blocklists(changed.filter.blocklists),
-        quality_classifier(changed.filter.quality_model),
-        changed.filter,
-    )
-    clean = filter(raw, attributes, changed.filter)
-    unique = dedup(clean, [], [], changed.dedup)
+    changed = overlaid(recipe, {"dedup": dedup_changes(arm.filters, settings)})
+    raw, clean, unique = poisoned_documents(changed, arm, settings)
     tokens = tokenize(unique, steps.tokenizer, changed.tokenize)
     runs: list[Planned] = [(step, changed) for step in (raw, clean, unique, tokens)]
     found: list[Step[Report]] = []
@@ -168,7 +155,21 @@ def _poisoned(
     return runs, PoisonSteps(raw, clean, unique, found)
 
 
-def _dedup_changes(filters: str, settings: AttackSettings) -> dict[str, bool | int]:
+def poisoned_documents(recipe: Recipe, arm: PoisonArm, settings: AttackSettings) -> tuple[Step[Documents], ...]:
+    """The documents of ingest, filter and dedup of a crawl with planted pages."""
+    sample = recipe.ingest.sample.model_dump() | {"num_articles": settings.num_articles}
+    planted = PlantedConfig(**sample, seed=recipe.world_seed, num_planted=arm.pages, disguise=arm.disguise)
+    crawl = planted_crawl(planted)
+    raw = ingest(crawl, prefilter_model(recipe.ingest), blocklists(recipe.ingest.blocklists), recipe.ingest)
+    languages, lists = language_model(recipe.filter.language_model), blocklists(recipe.filter.blocklists)
+    classifier = quality_classifier(recipe.filter.quality_model)
+    attributes = compute_attributes(raw, crawl, languages, lists, classifier, recipe.filter)
+    clean = filter(raw, attributes, recipe.filter)
+    return raw, clean, dedup(clean, [], [], recipe.dedup)
+
+
+def dedup_changes(filters: str, settings: AttackSettings) -> dict[str, bool | int]:
+    """The settings of dedup that a name of its filters stands for."""
     return {
         UNFILTERED: {"by_minhash": False},
         NEAR: {"by_minhash": True},

@@ -19,7 +19,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
@@ -44,6 +44,7 @@ from tasks.sample_web.world import Fact, World, build_world
 
 VERSION = 1
 Mitigation = Literal["none", "injection", "jailbreak"]
+MITIGATIONS: tuple[Mitigation, ...] = get_args(Mitigation)  # none is what the others are compared with
 VALIDATION_FRACTION = 0.03
 OFFER = f"Tools: {SEARCH}."  # as Tools.system_prompt writes it
 Search = Callable[[str], str]
