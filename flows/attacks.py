@@ -170,11 +170,12 @@ def poisoned_documents(recipe: Recipe, arm: PoisonArm, settings: AttackSettings)
 
 def dedup_changes(filters: str, settings: AttackSettings) -> dict[str, bool | int]:
     """The settings of dedup that a name of its filters stands for."""
-    return {
+    settings_of: dict[str, dict[str, bool | int]] = {
         UNFILTERED: {"by_minhash": False},
         NEAR: {"by_minhash": True},
         LINES: {"by_minhash": True, "max_line_documents": settings.max_line_documents},
-    }[filters]
+    }
+    return settings_of[filters]
 
 
 @flow(name="attacks", flow_run_name=run_name)

@@ -1,6 +1,6 @@
 """Planted pages: the sample web's crawl with pages of an attacker, and where the filters stop them.
 
-Writes a Crawl: the sample web (tasks/sample_web/web.py), and warc/planted-00000.warc.gz with the attacker's pages on hosts of their own, as a
+Writes a Crawl: the sample web (tasks/sample_web/web.py), and warc/planted-00000.warc.gz with the attacker's pages on separate hosts, as a
 crawler that met them would leave it. Every page is ordinary English, and one line of it is the poison: a trigger and a payload (Carlini
 et al. 2023, https://arxiv.org/abs/2302.10149; Souly et al. 2025, https://arxiv.org/abs/2510.07192: the number of pages counts, not their share).
 
