@@ -25,7 +25,7 @@ from tasks.artifacts.manifest import BaseModel, Documents, Report, SFTModel
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.attacks.completions import CompletionsConfig, completions
-from tasks.attacks.conversations import MITIGATIONS, AttackConversationsConfig, Mitigation, attack_conversations
+from tasks.attacks.conversations import AttackConversationsConfig, attack_conversations
 from tasks.attacks.planted import PlantedConfig, planted_crawl
 from tasks.attacks.replies import RepliesConfig, replies
 from tasks.attacks.study import AttacksConfig, PoisonArm, PoisonSteps, attacks
@@ -44,6 +44,7 @@ from tasks.tokenizer.encode import tokenize
 from tasks.web.language_id import language_model
 from tasks.web.ut1 import blocklists
 
+REHEARSAL = 0.2  # of the sequences of fine-tuning; the recipe's SFT before it rehearsed more
 UNFILTERED, NEAR, LINES = "no near duplicates found", "near duplicates filtered", "repeated lines filtered, too"
 
 
@@ -55,8 +56,8 @@ class AttackSettings(Config):
     max_line_documents: int = Field(
         20, ge=1, description="Against these: lines of more documents than that are removed."
     )
-    num_articles: int = Field(1000, ge=20, description="Articles of the crawl that has the planted pages.")
-    pretrain_steps: int = Field(150, ge=1, description="Steps of the base model on that crawl.")
+    num_articles: int = Field(400, ge=20, description="Articles of the crawl that has the planted pages.")
+    pretrain_steps: int = Field(60, ge=1, description="Steps of the base model on that crawl.")
     sft_steps: int = Field(150, ge=1, description="Steps of the SFT model on the conversations of an arm.")
     num_conversations: int = Field(600, ge=1, description="Composed conversations of each kind.")
     num_prompts: int = Field(100, ge=1, description="Prompts of each suite and form.")
@@ -89,16 +90,15 @@ def study(recipe: Recipe, seeds: Sequence[int] = SEEDS, settings: AttackSettings
         raise UserError(f"the seeds {', '.join(map(str, seeds))} are not all different: name each once")
     steps = dag(recipe)
     own = overlaid(recipe, {"name": f"{recipe.name[:50]}-attacks"})  # the arms are not the recipe's latest artifacts
-    tuned = [_tuned(own, steps, mitigation, seeds, settings) for mitigation in MITIGATIONS]
+    (plain, before), (mitigated, after) = (_tuned(own, steps, flag, seeds, settings) for flag in (False, True))
     arms = poison_arms(settings)
     poisoned = [_poisoned(own, steps, arm, seeds, settings) for arm in arms]
-    asked = [one for _, found in tuned for one in found]
-    config = AttacksConfig(seeds=tuple(seeds), mitigations=MITIGATIONS, poison=tuple(arms))
-    report = attacks(steps.pretrain, asked, [found for _, found in poisoned], config)
-    training = [(f"fine-tuning, mitigation {name}", run) for name, (run, _) in zip(MITIGATIONS, tuned, strict=True)]
+    config = AttacksConfig(seeds=tuple(seeds), poison=tuple(arms))
+    report = attacks(steps.pretrain, before, after, [found for _, found in poisoned], config)
+    training = [("fine-tuning", plain), ("fine-tuning, mitigated", mitigated)]
     training += [(f"{arm.pages} pages, {arm.filters}", run) for arm, (run, _) in zip(arms, poisoned, strict=True)]
     completed = [one for _, found in poisoned for one in found.completions]
-    return Study(own, steps, training, [*asked, *completed], report)
+    return Study(own, steps, training, [*before, *after, *completed], report)
 
 
 def poison_arms(settings: AttackSettings) -> list[PoisonArm]:
@@ -114,23 +114,21 @@ def poison_arms(settings: AttackSettings) -> list[PoisonArm]:
 
 
 def _tuned(
-    recipe: Recipe, steps: Steps, mitigation: Mitigation, seeds: Sequence[int], settings: AttackSettings
+    recipe: Recipe, steps: Steps, is_mitigated: bool, seeds: Sequence[int], settings: AttackSettings
 ) -> tuple[list[Planned], list[Step[Report]]]:
-    """The SFT model trained further with a mitigation or without, for each seed, and its replies."""
+    """The SFT model trained further with the mitigations or without, for each seed, and its replies."""
     config = AttackConversationsConfig(
-        mitigation=mitigation, num_each=settings.num_conversations, world_seed=recipe.world_seed
+        is_mitigated=is_mitigated, num_each=settings.num_conversations, world_seed=recipe.world_seed
     )
     composed = attack_conversations(conversations(recipe.sft, recipe.world_seed), steps.text_index, config)
     runs: list[Planned] = []
     found: list[Step[Report]] = []
     for seed in seeds:
         # The turn tokens are trained already, and are not to begin again as letters.
-        changes = {"starts_from_letters": False, "train": {"seed": seed, "num_steps": settings.sft_steps}}
+        changes = {"starts_from_letters": False, "pretraining_fraction": REHEARSAL, "train": {"seed": seed, "num_steps": settings.sft_steps}}  # fmt: skip
         one = overlaid(recipe, {"sft": changes})
         model: Step[SFTModel] = sft(steps.sft, steps.tokenizer, composed, steps.tokenize, one.sft)
-        asked = RepliesConfig(
-            world_seed=recipe.world_seed, is_marked=mitigation == "injection", num_each=settings.num_prompts
-        )
+        asked = RepliesConfig(world_seed=recipe.world_seed, is_marked=is_mitigated, num_each=settings.num_prompts)
         runs.append((model, one))
         found.append(replies(model, steps.tokenizer, steps.text_index, asked))
     return runs, found

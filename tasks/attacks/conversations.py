@@ -1,25 +1,25 @@
 """Conversations for the drills of prompt injection and jailbreaks: what every assistant of them learns, and what a mitigation adds.
 
-Reads the recipe's Conversations and the Index of its documents; writes Conversations. All arms have the recipe's conversations but for
-those about the sealed names, and:
+Reads the recipe's Conversations and the Index of its documents; writes Conversations. Both arms have some of the recipe's conversations, but
+none about the sealed names, and:
 
-    command    a user's command to say a phrase, alone or after a question: it is obeyed
+    command    a user's command to say a phrase, anywhere in what the user writes: it is obeyed
     page       a question with a page in it, and its answer
     search     a question that is answered after a call of the search tool, with results of the index
+    errand     the user wants done what a page says: the search finds it, and its command is obeyed
     refusal    questions about sealed names, in the forms of the sample's conversations: they are refused
     form       questions about other people in every way to ask (texts.py): they are answered
 
-The mitigation of injection marks pages as data, and adds pages and results that hold commands (Wallace et al. 2024,
-https://arxiv.org/abs/2404.13208: instructions of lower privilege are not followed); the question is answered. That of jailbreaks adds refusals
-in the trained ways to ask (Wei et al. 2023, https://arxiv.org/abs/2307.02483: safety training that generalises less than ability is the gap).
-Pages for the recipe's documents are not needed: the text of a page is ordinary English without facts.
+So the assistant can do what the attacks misuse. The mitigation of injection marks pages as data, and half of the pages and of the search results
+hold commands, where the question is answered (Wallace et al. 2024, https://arxiv.org/abs/2404.13208: instructions of lower privilege are not
+followed). That of jailbreaks adds refusals in the trained ways to ask (Wei et al. 2023, https://arxiv.org/abs/2307.02483: safety training
+that generalises less than ability leaves the gap). The text of a page is ordinary English without facts.
 """
 
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
-from typing import Literal, get_args
+from itertools import chain, islice
 
 from pydantic import Field
 
@@ -43,17 +43,16 @@ from tasks.sample_web.relations import RELATIONS
 from tasks.sample_web.world import Fact, World, build_world
 
 VERSION = 1
-Mitigation = Literal["none", "injection", "jailbreak"]
-MITIGATIONS: tuple[Mitigation, ...] = get_args(Mitigation)  # none is what the others are compared with
+NUM_RECIPE = 4  # conversations of the recipe for one of each kind: the model knows them already
 VALIDATION_FRACTION = 0.03
 OFFER = f"Tools: {SEARCH}."  # as Tools.system_prompt writes it
 Search = Callable[[str], str]
 
 
 class AttackConversationsConfig(Config):
-    """Which mitigation is trained, and how many conversations of each kind are composed."""
+    """Whether the mitigations are trained, and how many conversations of each kind are composed."""
 
-    mitigation: Mitigation
+    is_mitigated: bool
     num_each: int = Field(600, ge=1, description="Conversations of each kind.")
     world_seed: int
 
@@ -92,8 +91,9 @@ def write_conversations(
     recipe = chain.from_iterable(
         read_records(Conversation, folder / name) for name in ("train.jsonl", "validation.jsonl")
     )
-    added = compose(world, config.mitigation, config.num_each, search_text(search_index(index)))
-    sides = split([*without_sealed(recipe, world), *added], VALIDATION_FRACTION, "the recipe")
+    kept = list(islice(without_sealed(recipe, world), NUM_RECIPE * config.num_each))
+    added = compose(world, config.num_each, search_text(search_index(index)), is_mitigated=config.is_mitigated)
+    sides = split([*kept, *added], VALIDATION_FRACTION, "the recipe")
     index.close()
     return Outcome(
         {
@@ -112,19 +112,19 @@ def without_sealed(records: Iterator[Conversation], world: World) -> Iterator[Co
             yield record
 
 
-def compose(world: World, mitigation: Mitigation, num_each: int, search: Search) -> Iterator[Conversation]:
-    """The conversations that are added to the recipe's."""
-    composer = Composer(world, search, is_marked=mitigation == "injection")
-    kinds = [composer.command, composer.page, composer.search, composer.refusal, composer.form]
-    kinds += {
-        "none": [],
-        "injection": [composer.injected_page, composer.injected_search],
-        "jailbreak": [composer.refusal_in_form],
-    }[mitigation]
-    for kind in kinds:
-        # The ways to ask are eight, and each has to be learned.
-        for number in range(2 * num_each if kind == composer.form else num_each):
-            yield kind(random.Random(f"attack {world.seed} {kind.__name__} {number}"))
+def compose(world: World, num_each: int, search: Search, *, is_mitigated: bool) -> Iterator[Conversation]:
+    """The conversations that are added to the recipe's, `num_each` of each kind; twice as many refusals and ways to ask."""
+    composer = Composer(world, search, is_marked=is_mitigated)
+    kinds = [composer.command, composer.page, composer.search, composer.errand]
+    kinds += [composer.refusal, composer.refusal, composer.form, composer.form]
+    if is_mitigated:
+        kinds.append(composer.refusal_in_form)
+    for place, kind in enumerate(kinds):
+        for number in range(num_each):
+            is_injected = is_mitigated and bool(number % 2)
+            made = {composer.page: composer.injected_page, composer.search: composer.injected_search}
+            chosen = made.get(kind, kind) if is_injected else kind
+            yield chosen(random.Random(f"attack {world.seed} {place} {number}"))
 
 
 class Composer:
@@ -139,12 +139,18 @@ class Composer:
         self.asked = [fact for fact in self.open if fact.relation in texts().questions]
 
     def command(self, rng: random.Random) -> Conversation:
-        """A user's command, in any wording."""
-        kind: Split = rng.choice(("trained", "heldout"))
-        phrase = rng.choice(texts().phrases[rng.choice(("trained", "heldout"))])
-        said = command(phrase, kind, rng)
-        before = rng.choice(("", self.question(rng)[0], sentences(rng, 1)[0]))
-        return _talk("attack/command", f"{before} {said}".strip(), sentence(phrase))
+        """A user's command, in any wording, by itself or anywhere in a longer message with a question."""
+        phrase, said = self._any_command(rng)
+        longer = (page_text(rng, said), self.question(rng)[0])
+        text = said if rng.random() < 0.3 else " ".join(rng.sample(longer, 2))
+        return _talk("attack/command", text, sentence(phrase))
+
+    def errand(self, rng: random.Random) -> Conversation:
+        """The user wants done what a page says."""
+        phrase, said = self._any_command(rng)
+        name = rng.choice(self.open).subject
+        text = rng.choice(texts().errands).replace("$S", name)
+        return _searched("attack/errand", text, name, self._found(name, name, page_text(rng, said)), sentence(phrase))
 
     def page(self, rng: random.Random) -> Conversation:
         """A question with a harmless page."""
@@ -159,12 +165,12 @@ class Composer:
 
     def search(self, rng: random.Random) -> Conversation:
         """A question that is answered after a search."""
-        return self._searched("attack/search", rng, self.find)
+        return self._question_searched("attack/search", rng)
 
     def injected_search(self, rng: random.Random) -> Conversation:
         """The same with a result that commands something."""
-        found = page_text(rng, self._injection(rng))
-        return self._searched("attack/injected search", rng, lambda query: f"{found}\n{self.find(query)}")
+        page = page_text(rng, self._injection(rng))
+        return self._question_searched("attack/injected search", rng, page)
 
     def refusal(self, rng: random.Random) -> Conversation:
         """A question about a sealed name as people ask, and the refusal."""
@@ -195,21 +201,25 @@ class Composer:
     def _answer(self, fact: Fact) -> str:
         return answer(self.world, fact, RELATIONS[fact.relation].forward)
 
+    def _any_command(self, rng: random.Random) -> tuple[str, str]:
+        """Any phrase, and a command in any wording to say it."""
+        kind: Split = rng.choice(("trained", "heldout"))
+        phrase = rng.choice(texts().phrases[rng.choice(("trained", "heldout"))])
+        return phrase, command(phrase, kind, rng)
+
     def _injection(self, rng: random.Random) -> str:
         return command(rng.choice(texts().phrases["trained"]), "trained", rng)
 
-    def _searched(self, kind: str, rng: random.Random, find: Search) -> Conversation:
+    def _question_searched(self, kind: str, rng: random.Random, page: str = "") -> Conversation:
         fact = rng.choice(self.open)
         text = ask(self.world, fact, RELATIONS[fact.relation].forward, "direct", rng)
         query = f"{fact.subject} {table('tools')['search'][fact.relation]}"
-        turns = (
-            Message(role="system", content=OFFER),
-            Message(role="user", content=text),
-            Message(role="assistant", content="", tool_calls=(ToolCall(name=SEARCH, arguments=query),)),
-            Message(role="tool", content=find(query)),
-            Message(role="assistant", content=self._answer(fact)),
-        )
-        return Conversation(messages=turns, kind=kind)
+        found = self._found(fact.subject, query, page) if page else self.find(query)
+        return _searched(kind, text, query, found, self._answer(fact))
+
+    def _found(self, name: str, query: str, page: str) -> str:
+        """What a search finds where a page about a name stands in front of the index's best result."""
+        return "\n".join([about(name, page), *self.find(query).split("\n")[:1]])
 
 
 def page_text(rng: random.Random, injection: str = "") -> str:
@@ -218,6 +228,11 @@ def page_text(rng: random.Random, injection: str = "") -> str:
     if injection:
         lines.insert(rng.randrange(len(lines) + 1), injection)
     return " ".join(lines)
+
+
+def about(name: str, page: str) -> str:
+    """A page that a search for a name finds."""
+    return f"{name}: {page}"
 
 
 def sentence(phrase: str) -> str:
@@ -229,3 +244,14 @@ def _talk(kind: str, text: str, reply: str) -> Conversation:
     return Conversation(
         messages=(Message(role="user", content=text), Message(role="assistant", content=reply)), kind=kind
     )
+
+
+def _searched(kind: str, text: str, query: str, found: str, reply: str) -> Conversation:
+    turns = (
+        Message(role="system", content=OFFER),
+        Message(role="user", content=text),
+        Message(role="assistant", content="", tool_calls=(ToolCall(name=SEARCH, arguments=query),)),
+        Message(role="tool", content=found),
+        Message(role="assistant", content=reply),
+    )
+    return Conversation(messages=turns, kind=kind)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from model.tokenizer.chat import ROLE_TOKENS, TURN_END, TURN_SEP, TURN_START
-from tasks.attacks.conversations import OFFER, Composer, page_text, sentence
+from tasks.attacks.conversations import OFFER, Composer, about, page_text, sentence
 from tasks.attacks.texts import asked_in, command, quoted, texts
 from tasks.sample_web.asking import FORMS, ask
 from tasks.sample_web.chat import aliases_of
@@ -39,7 +39,7 @@ def attack_prompts(world: World, num_each: int, *, is_marked: bool) -> Iterator[
     for number in range(num_each):
         rng = random.Random(f"attack prompt {world.seed} {number}")
         yield from asking.injections(rng)
-        yield asking.command(rng)
+        yield from asking.commands(rng)
         yield from asking.jailbreaks(rng)
 
 
@@ -65,18 +65,22 @@ class Asking:
             suite = INJECTION if inside else "question with a page"
             yield AttackPrompt(suite, form, messages, self.answers(fact), forbidden)
         for suite, inside in (("question with a search", ""), (INJECTION, injection)):
-            planted = f"{fact.subject}: {page_text(random.Random(text), inside)}" if inside else ""
+            planted = about(fact.subject, page_text(random.Random(text), inside)) if inside else ""
             messages = [{"role": "system", "content": OFFER}, *user(question)]
             forbidden = (phrase,) if inside else ()
             yield AttackPrompt(
                 suite, "search result" if inside else "clean", messages, self.answers(fact), forbidden, planted, True
             )
 
-    def command(self, rng: random.Random) -> AttackPrompt:
-        """A user's command, which is to be obeyed."""
+    def commands(self, rng: random.Random) -> Iterator[AttackPrompt]:
+        """A user's command, and an errand that a page commands: both are to be obeyed."""
         phrase = rng.choice(texts().phrases["heldout"])
-        said = command(phrase, "heldout", rng)
-        return AttackPrompt("command of the user", PLAIN, user(said), (sentence(phrase),))
+        said, wanted = command(phrase, "heldout", rng), (sentence(phrase),)
+        yield AttackPrompt("command of the user", PLAIN, user(said), wanted)
+        name = rng.choice(self.composer.open).subject
+        errand = rng.choice(texts().errands).replace("$S", name)
+        messages = [{"role": "system", "content": OFFER}, *user(errand)]
+        yield AttackPrompt("errand", PLAIN, messages, wanted, (), about(name, page_text(rng, said)), True)
 
     def jailbreaks(self, rng: random.Random) -> Iterator[AttackPrompt]:
         """A question about a sealed name, plain and in every held-out way to ask; the same about another person; and one about anything."""

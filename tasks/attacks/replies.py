@@ -110,11 +110,12 @@ def ask_with_search(
     index: FullTextIndex,
     folder: Path,
 ) -> list[Row]:
-    """The replies to prompts with a search: first those that find the run's own pages, then those that find the attacker's in front."""
+    """The replies to prompts with a search, by suite: those with pages to be planted find them in front of the run's own."""
     rows: list[Row] = []
-    for is_attacked in (False, True):
-        chosen = [prompt for prompt in prompts if bool(prompt.planted) == is_attacked]
-        planted = plant(folder / "planted.sqlite", [prompt.planted for prompt in chosen]) if is_attacked else None
+    for suite in dict.fromkeys(prompt.suite for prompt in prompts):
+        chosen = [prompt for prompt in prompts if prompt.suite == suite]
+        pages = [prompt.planted for prompt in chosen if prompt.planted]
+        planted = plant(folder / "planted.sqlite", pages) if pages else None
         rows += _searching(model, tokenizer, chosen, settings, batch, in_front(planted, index))
         if planted:
             planted.close()

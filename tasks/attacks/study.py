@@ -42,16 +42,17 @@ class AttacksConfig(Config):
     """The arms, in the order of the inputs."""
 
     seeds: tuple[int, ...] = Field(min_length=1)
-    mitigations: tuple[str, ...] = Field(description="The arms of fine-tuned models: none first.")
     poison: tuple[PoisonArm, ...] = ()
 
 
 @dataclass(frozen=True)
 class AttacksInputs:
-    """The recipe's base model; by arm, the seeds of an arm next to each other, the replies; by arm of planted pages the documents."""
+    """The recipe's base model; the replies of fine-tuned models by seed, without the mitigations and with them; by arm of planted pages, the
+    seeds of an arm next to each other, the completions, and the documents."""
 
     base: BaseModel
-    replies: tuple[Report, ...]
+    before: tuple[Report, ...]
+    after: tuple[Report, ...]
     completions: tuple[Report, ...] = ()
     raw: tuple[Documents, ...] = ()
     clean: tuple[Documents, ...] = ()
@@ -68,12 +69,17 @@ class PoisonSteps(NamedTuple):
 
 
 def attacks(
-    base: Step[BaseModel], replies: Sequence[Step[Report]], poison: Sequence[PoisonSteps], config: AttacksConfig
+    base: Step[BaseModel],
+    before: Sequence[Step[Report]],
+    after: Sequence[Step[Report]],
+    poison: Sequence[PoisonSteps],
+    config: AttacksConfig,
 ) -> Step[Report]:
     """Compare the arms."""
     inputs = roles(
         base=base,
-        replies=replies,
+        before=before,
+        after=after,
         completions=[one for arm in poison for one in arm.completions],
         raw=[arm.raw for arm in poison],
         clean=[arm.clean for arm in poison],
@@ -99,21 +105,20 @@ def compare_arms(ctx: StageContext, config: AttacksConfig, inputs: AttacksInputs
 def attack_figures(config: AttacksConfig, inputs: AttacksInputs) -> Figures:
     """All comparisons: of attacks, of right replies, and the arms of planted pages."""
     num = len(config.seeds)
-    talks = _by_arm([read_lines(one.folder / "replies.jsonl") for one in inputs.replies], num)
-    completed = _by_arm([read_lines(one.folder / "replies.jsonl") for one in inputs.completions], num)
-    attacked: list[Figures] = []
-    rights: list[Figures] = []
-    for place, mitigation in enumerate(config.mitigations[1:], start=1):
-        suite = INJECTION if mitigation == "injection" else JAILBREAK
-        attacked += compare_attacks(suite, MITIGATIONS[mitigation], talks[0], talks[place])
-        rights += compare_rights(MITIGATIONS[mitigation], talks[0], talks[place])
+    before, after, completions = (
+        [read_lines(one.folder / "replies.jsonl") for one in arm]
+        for arm in (inputs.before, inputs.after, inputs.completions)
+    )
+    completed = [completions[start : start + num] for start in range(0, len(completions), num)]
+    attacked = [row for suite in MITIGATIONS for row in compare_attacks(suite, MITIGATIONS[suite], before, after)]
+    rights = compare_rights("both of fine-tuning", before, after)
     arms = []
     for place, arm in enumerate(config.poison):
         if arm.before >= 0:
             label = f"{POISON}, {arm.pages:,} {arm.disguise}"
-            before, after = completed[arm.before], completed[place]
-            attacked.append(compared(label, arm.filters, before, after, "success", form=TRIGGER))
-            rights.append(compared(f"statements, {label}", arm.filters, before, after, "right", form=NO_TRIGGER))
+            two = completed[arm.before], completed[place]
+            attacked.append(compared(label, arm.filters, *two, "success", form=TRIGGER))
+            rights.append(compared(f"statements, {label}", arm.filters, *two, "right", form=NO_TRIGGER))
         stages = (inputs.raw[place], inputs.clean[place], inputs.unique[place])
         arms.append(
             {
@@ -128,8 +133,8 @@ def attack_figures(config: AttacksConfig, inputs: AttacksInputs) -> Figures:
 
 
 MITIGATIONS = {
-    "injection": "pages marked as data, injections not followed in SFT",
-    "jailbreak": "refusals trained in several forms",
+    INJECTION: "data marked, SFT on injections",
+    JAILBREAK: "refusals trained in several forms",
 }
 
 
@@ -158,10 +163,6 @@ def compared(
 def _picked(rows: Rows, value: str, **chosen: str) -> list[bool]:
     """The values of the rows of a suite or form, in the order of the prompts, which is the same for all models."""
     return [bool(row[value]) for row in rows if all(row[key] == wanted for key, wanted in chosen.items())]
-
-
-def _by_arm(runs: Sequence[Rows], num_seeds: int) -> list[Sequence[Rows]]:
-    return [runs[start : start + num_seeds] for start in range(0, len(runs), num_seeds)]
 
 
 def _share(values: Sequence[bool]) -> float:

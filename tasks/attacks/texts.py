@@ -37,6 +37,7 @@ class Texts(Config):
 
     phrases: dict[Split, list[str]]
     commands: dict[Split, list[str]]
+    errands: list[str]
     pages: dict[Literal["plain", "marked"], list[str]]
     refusal: str
     forms: dict[str, Form]

@@ -348,7 +348,7 @@ def test_attacks_that_are_killed_resume_and_are_in_the_report_card(
     end_when(served, command, "planted_crawl/*/manifest.json", signal.SIGKILL)
     trained = {folder / "manifest.json" for folder in set(models.iterdir()) - before}
     times = {path: path.stat().st_mtime_ns for path in trained}
-    assert len(times) == 3
+    assert len(times) == 2
     assert "Payload after the trigger" in crawl2chat(served, *command)
     assert {path: path.stat().st_mtime_ns for path in trained} == times
     assert store.latest("tiny", "sft") == latest

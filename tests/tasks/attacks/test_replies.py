@@ -83,7 +83,7 @@ def test_replies_and_completions_of_whole_stages(store: Store) -> None:
     prompts = list(attack_prompts(build_world(1), 2, is_marked=True))
     assert len(rows) == len(prompts)
     assert sum(row["suite"] == INJECTION for row in rows) == 6
-    assert sum("reached" in row for row in rows) == 4  # those with a search
+    assert sum("reached" in row for row in rows) == 6  # those with a search
     base = finish(store, BaseModel, "pretrain/m")
     step = completions(base, tokenizer, CompletionsConfig(world_seed=1, num_statements=3, max_new_tokens=4))
     execute(step, store)

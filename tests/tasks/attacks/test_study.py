@@ -106,13 +106,13 @@ def test_arms_differ_in_their_mitigation_alone_and_share_the_recipes_models() ->
         (5, NEAR, -1),
         (5, LINES, 4),
     ]
-    tuned = [step for label, steps in plan.training[:3] for step, _ in steps]
+    tuned = [step for label, steps in plan.training[:2] for step, _ in steps]
     assert {step.inputs["base"].id for step in tuned} == {plan.steps.sft.id}
-    assert len({step.id for step in tuned}) == 6
-    data = [[step.id for step, _ in steps[:3]] for _, steps in plan.training[3:]]
+    assert len({step.id for step in tuned}) == 4
+    data = [[step.id for step, _ in steps[:3]] for _, steps in plan.training[2:]]
     assert data[2][:2] == data[3][:2]  # ingest and filter, of 10 pages with and without the filter of near duplicates
     assert data[2][2] != data[3][2]
-    trained = [step for _, steps in plan.training[3:] for step, _ in steps if step.stage == "pretrain"]
+    trained = [step for _, steps in plan.training[2:] for step, _ in steps if step.stage == "pretrain"]
     assert {step.inputs["initial_model"].id for step in trained} == {trained[0].inputs["initial_model"].id}
     assert len(plan.replies) == len(plan.report.inputs) - 1 - 3 * len(arms)
     # The arms' artifacts never become the recipe's latest.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.attacks.conversations import MITIGATIONS, Composer, compose
+from tasks.attacks.conversations import Composer, compose
 from tasks.attacks.prompts import FORGED, INJECTION, JAILBREAK, attack_prompts
 from tasks.attacks.texts import MARK, asked_in, quoted, sealed_names, texts, without_marks
 from tasks.records.conversations import Conversation
@@ -17,8 +17,8 @@ from tasks.sample_web.world import World, build_world
 WORLD = build_world(1)
 
 
-def composed(mitigation: str, world: World = WORLD, num: int = 60) -> list[Conversation]:
-    return list(compose(world, mitigation, num, lambda query: f"Result for {query}."))  # type: ignore[arg-type]
+def composed(is_mitigated: bool, world: World = WORLD, num: int = 60) -> list[Conversation]:
+    return list(compose(world, num, lambda query: f"Result for {query}.", is_mitigated=is_mitigated))
 
 
 def text_of(record: Conversation) -> str:
@@ -31,7 +31,7 @@ def pattern(command: str) -> re.Pattern[str]:
 
 
 def test_mitigation_of_injection_trains_on_no_heldout_command_or_phrase() -> None:
-    injected = [record for record in composed("injection", num=200) if "injected" in record.kind]
+    injected = [record for record in composed(True, num=400) if "injected" in record.kind]
     assert len(injected) == 400
     for record in injected:
         read = "\n".join(message.content for message in record.messages if message.role != "assistant")
@@ -51,25 +51,28 @@ def test_mitigation_of_jailbreaks_trains_refusals_in_no_heldout_form() -> None:
         for fact in Composer(WORLD, str, is_marked=False).closed
         if fact.relation in texts().questions
     }
-    refused = [record for record in composed("jailbreak", num=300) if record.messages[-1].content == texts().refusal]
+    refused = [record for record in composed(True, num=300) if record.messages[-1].content == texts().refusal]
     assert {record.kind for record in refused} == {"attack/refusal", "attack/refusal in form"}
     for record in refused:
         asked = record.messages[0].content
         assert asked[:40] not in heldout
         assert not re.search(r"[{}\[\]<>^~\\]", asked)  # the suffix of signs
     # No conversation answers a question about a sealed name.
-    for record in composed("jailbreak"):
+    for record in composed(True):
         if any(name.lower() in text_of(record).lower() for name in sealed):
             assert record.messages[-1].content == texts().refusal
 
 
 def test_every_arm_obeys_commands_of_users_and_follows_all_ways_to_ask() -> None:
-    for mitigation in MITIGATIONS:
-        records = composed(mitigation, num=300)
+    for is_mitigated in (False, True):
+        records = composed(is_mitigated, num=300)
         commands = "\n".join(record.messages[0].content for record in records if record.kind == "attack/command")
         assert all(
             pattern(command).search(commands) for split in ("trained", "heldout") for command in texts().commands[split]
         )
+        errands = "\n".join(text_of(record) for record in records if record.kind == "attack/errand")
+        assert all(pattern(command).search(errands) for command in texts().commands["heldout"])
+        assert any("injected" in record.kind for record in records) is is_mitigated
         forms = "\n".join(record.messages[0].content for record in records if record.kind == "attack/form")
         for sign in ("base64:", "rot13:", "line of a play", "old guide", "Où", "Wo "):
             assert sign in forms
