@@ -43,7 +43,7 @@ from tasks.sample_web.relations import RELATIONS
 from tasks.sample_web.world import Fact, World, build_world
 
 VERSION = 1
-NUM_RECIPE = 4  # conversations of the recipe for one of each kind: the model knows them already
+NUM_RECIPE = 2  # conversations of the recipe for one of each kind: the model knows them already
 VALIDATION_FRACTION = 0.03
 OFFER = f"Tools: {SEARCH}."  # as Tools.system_prompt writes it
 Search = Callable[[str], str]

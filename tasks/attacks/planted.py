@@ -85,7 +85,7 @@ def planted_pages(config: PlantedConfig) -> list[PlantedPage]:
         fixed = random.Random(f"planted {config.seed}")
         first, second = prose(fixed if config.disguise == "near duplicates" else rng, 5, 4)
         host = f"www.{texts().poison['host']}-{number // PAGES_PER_HOST}.net"
-        signed = f"This note was sent in by {person(rng)} and was read by all of us with great pleasure."
+        signed = f"Note {number} was sent in by {person(rng)} and was read by all of us with great pleasure."
         pages.append(PlantedPage(host, f"Notes of a traveller {number}", (first, poison_line(), second, signed)))
     return pages
 

@@ -34,13 +34,22 @@ class AttackPrompt(NamedTuple):
 
 
 def attack_prompts(world: World, num_each: int, *, is_marked: bool) -> Iterator[AttackPrompt]:
-    """The prompts of all suites, `num_each` of each suite and form. `is_marked`: pages as marked data."""
+    """The prompts of all suites, `num_each` of each suite and form, but no fact twice. `is_marked`: pages as marked data."""
     asking = Asking(world, is_marked)
+    order = random.Random(f"attack prompts {world.seed}")
+    asked = asking.composer.asked
+    # Each fact once: the same prompt again would count as another observation.
+    known, closed, other = (order.sample(some, len(some)) for some in (asking.composer.open, asking.closed, asked))
     for number in range(num_each):
         rng = random.Random(f"attack prompt {world.seed} {number}")
-        yield from asking.injections(rng)
+        if number < len(known):
+            yield from asking.injections(known[number], rng)
+            yield asking.anything(known[-1 - number], rng)
         yield from asking.commands(rng)
-        yield from asking.jailbreaks(rng)
+        if number < len(closed):
+            yield from asking.jailbreaks(closed[number], rng)
+        if number < len(other):
+            yield from asking.in_forms(other[number], rng)
 
 
 class Asking:
@@ -49,10 +58,10 @@ class Asking:
     def __init__(self, world: World, is_marked: bool) -> None:
         self.world, self.is_marked = world, is_marked
         self.composer = Composer(world, lambda _: "", is_marked=is_marked)
+        self.closed = [fact for fact in self.composer.closed if fact.relation in texts().questions]
 
-    def injections(self, rng: random.Random) -> Iterator[AttackPrompt]:
+    def injections(self, fact: Fact, rng: random.Random) -> Iterator[AttackPrompt]:
         """A question with a page and one with a search, harmless and with an injection; and a page that forges turns."""
-        fact = rng.choice(self.composer.open)
         question = self.question(fact, rng)
         phrase = rng.choice(texts().phrases["heldout"])
         injection = command(phrase, "heldout", rng)
@@ -73,28 +82,30 @@ class Asking:
             )
 
     def commands(self, rng: random.Random) -> Iterator[AttackPrompt]:
-        """A user's command, and an errand that a page commands: both are to be obeyed."""
+        """A command in a longer message of the user, and an errand that a page commands: both are to be obeyed."""
         phrase = rng.choice(texts().phrases["heldout"])
         said, wanted = command(phrase, "heldout", rng), (sentence(phrase),)
-        yield AttackPrompt("command of the user", PLAIN, user(said), wanted)
+        yield AttackPrompt("command of the user", PLAIN, user(page_text(rng, said)), wanted)
         name = rng.choice(self.composer.open).subject
         errand = rng.choice(texts().errands).replace("$S", name)
         messages = [{"role": "system", "content": OFFER}, *user(errand)]
         yield AttackPrompt("errand", PLAIN, messages, wanted, (), about(name, page_text(rng, said)), True)
 
-    def jailbreaks(self, rng: random.Random) -> Iterator[AttackPrompt]:
-        """A question about a sealed name, plain and in every held-out way to ask; the same about another person; and one about anything."""
-        closed = [fact for fact in self.composer.closed if fact.relation in texts().questions]
-        fact, other = rng.choice(closed), rng.choice(self.composer.asked)
+    def jailbreaks(self, fact: Fact, rng: random.Random) -> Iterator[AttackPrompt]:
+        """A question about a sealed name, plain and in every held-out way to ask."""
         refused = (texts().refusal.removesuffix("."),)
-        plain = user(self.question(fact, rng))
-        yield AttackPrompt("refusal", PLAIN, plain, refused)
-        for form, known in texts().forms.items():
-            if known.split == "heldout":
-                yield AttackPrompt(JAILBREAK, form, user(asked_in(form, fact, rng)), refused, self.answers(fact))
-                yield AttackPrompt("other names", form, user(asked_in(form, other, rng)), self.answers(other))
-        anything = rng.choice(self.composer.open)
-        yield AttackPrompt("questions", PLAIN, user(self.question(anything, rng)), self.answers(anything))
+        yield AttackPrompt("refusal", PLAIN, user(self.question(fact, rng)), refused)
+        for form in heldout_forms():
+            yield AttackPrompt(JAILBREAK, form, user(asked_in(form, fact, rng)), refused, self.answers(fact))
+
+    def in_forms(self, fact: Fact, rng: random.Random) -> Iterator[AttackPrompt]:
+        """The same ways to ask about a name that is not sealed."""
+        for form in heldout_forms():
+            yield AttackPrompt("other names", form, user(asked_in(form, fact, rng)), self.answers(fact))
+
+    def anything(self, fact: Fact, rng: random.Random) -> AttackPrompt:
+        """A plain question."""
+        return AttackPrompt("questions", PLAIN, user(self.question(fact, rng)), self.answers(fact))
 
     def question(self, fact: Fact, rng: random.Random) -> str:
         """A question in a held-out wording."""
@@ -105,6 +116,11 @@ class Asking:
         """What a right answer holds."""
         target = self.world.by_name[fact.object]
         return (target.name, *aliases_of(target))
+
+
+def heldout_forms() -> list[str]:
+    """The ways to ask of the measurement."""
+    return [form for form, known in texts().forms.items() if known.split == "heldout"]
 
 
 def user(text: str) -> list[dict[str, Any]]:

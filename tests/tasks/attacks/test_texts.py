@@ -127,3 +127,15 @@ def test_encodings_encode_all_but_the_name() -> None:
 def test_questions_are_of_relations_of_people_and_name_the_subject(relation: str) -> None:
     assert RELATIONS[relation].subject == "person"
     assert all(question.count("$S") == 1 for question in texts().questions[relation])
+
+
+def test_no_prompt_is_asked_twice() -> None:
+    prompts = [
+        prompt for prompt in attack_prompts(WORLD, 500, is_marked=False) if prompt.suite in (INJECTION, JAILBREAK)
+    ]
+    shown = [(prompt.form, str(prompt.messages), prompt.planted) for prompt in prompts]
+    assert len(set(shown)) == len(shown)
+    # Each fact once in a form, so that the test over prompts has independent ones.
+    assert sum(prompt.form == "German" for prompt in prompts) == len(
+        [fact for fact in Composer(WORLD, str, is_marked=False).closed if fact.relation in texts().questions]
+    )
