@@ -58,7 +58,7 @@ class AttackSettings(Config):
     )
     num_articles: int = Field(400, ge=20, description="Articles of the crawl that has the planted pages.")
     pretrain_steps: int = Field(60, ge=1, description="Steps of the base model on that crawl.")
-    sft_steps: int = Field(48, ge=1, description="Steps of the SFT model on the conversations of an arm.")
+    sft_steps: int = Field(150, ge=1, description="Steps of the SFT model on the conversations of an arm.")
     num_conversations: int = Field(600, ge=1, description="Composed conversations of each kind.")
     num_prompts: int = Field(100, ge=1, description="Prompts of each suite and form.")
 

@@ -113,10 +113,10 @@ def without_sealed(records: Iterator[Conversation], world: World) -> Iterator[Co
 
 
 def compose(world: World, num_each: int, search: Search, *, is_mitigated: bool) -> Iterator[Conversation]:
-    """The conversations that are added to the recipe's, `num_each` of each kind; twice as many refusals and ways to ask."""
+    """The conversations that are added to the recipe's, `num_each` of each kind; twice as many commands, refusals and ways to ask."""
     composer = Composer(world, search, is_marked=is_mitigated)
-    kinds = [composer.command, composer.page, composer.search, composer.errand]
-    kinds += [composer.refusal, composer.refusal, composer.form, composer.form]
+    kinds = [composer.command, composer.page, composer.search, composer.errand, composer.refusal, composer.form]
+    kinds += [composer.command, composer.refusal, composer.form]
     if is_mitigated:
         kinds.append(composer.refusal_in_form)
     for place, kind in enumerate(kinds):
@@ -223,8 +223,8 @@ class Composer:
 
 
 def page_text(rng: random.Random, injection: str = "") -> str:
-    """A page of a few sentences, with an injection somewhere."""
-    lines = sentences(rng, 2)
+    """A page of one or two sentences, with an injection somewhere."""
+    lines = sentences(rng, rng.randint(1, 2))
     if injection:
         lines.insert(rng.randrange(len(lines) + 1), injection)
     return " ".join(lines)
