@@ -41,6 +41,10 @@ def attacks(
     from flows.cli.terminal import Terminal
 
     changes: dict[str, Any] = dict(map(split_field, drill))
+    if unknown := changes.keys() - AttackSettings.model_fields.keys():
+        raise UserError(
+            f"--drill {min(unknown)[:80]!r}: there is no such size: take {', '.join(AttackSettings.model_fields)}"
+        )
     try:
         sizes = AttackSettings.model_validate(changes | ({"planted": planted} if planted else {}))
     except ValidationError as error:
