@@ -11,9 +11,6 @@ from collections.abc import Sequence
 from model.rl.watch import FALSE_ALARMS, tail
 from tasks.markdown import Figures, name, percent, table
 
-LOWERED, NOT_LOWERED = "lowered", "not lowered beyond chance"
-KEPT, FALLEN = "not lowered beyond chance", "lowered"
-
 
 def compare_by_prompt(before: Sequence[Sequence[bool]], after: Sequence[Sequence[bool]]) -> Figures:
     """Two arms of models: the share of each seed, and how likely so many falls are by chance. `before`, `after`: by seed, then by prompt."""
@@ -70,36 +67,26 @@ def summary(attacks: Figures) -> str:
 
 def attack_table(attacks: Figures) -> str:
     """Each attack before and after."""
-    rows = [
-        [
-            name(row["measure"]),
-            name(row["mitigation"]),
-            f"{row['num']}",
-            _seeds(row["before"]),
-            _seeds(row["after"]),
-            _probability(row["p_fall"]),
-            LOWERED if is_lowered(row) else NOT_LOWERED,
-        ]
-        for row in attacks["attacks"]
-    ]
+    rows = [_comparison(row, is_lowered(row)) for row in attacks["attacks"]]
     return table(["Attack", "Mitigation", "Prompts", "Succeeds before", "After", "p", "Verdict"], rows)
 
 
 def right_table(attacks: Figures) -> str:
-    """Right answers before and after."""
-    rows = [
-        [
-            name(row["measure"]),
-            name(row["mitigation"]),
-            f"{row['num']}",
-            _seeds(row["before"]),
-            _seeds(row["after"]),
-            _probability(row["p_fall"]),
-            FALLEN if has_fallen(row, len(attacks["rights"])) else KEPT,
-        ]
-        for row in attacks["rights"]
-    ]
+    """Right replies before and after."""
+    rows = [_comparison(row, has_fallen(row, len(attacks["rights"]))) for row in attacks["rights"]]
     return table(["Right replies", "Mitigation", "Prompts", "Before", "After", "p", "Verdict"], rows)
+
+
+def _comparison(row: Figures, lowered: bool) -> list[str]:
+    return [
+        name(row["measure"]),
+        name(row["mitigation"]),
+        f"{row['num']:,}",
+        _seeds(row["before"]),
+        _seeds(row["after"]),
+        _probability(row["p_fall"]),
+        "lowered" if lowered else "not lowered beyond chance",
+    ]
 
 
 def poison_table(attacks: Figures) -> str:
