@@ -11,10 +11,15 @@ from lxml import html as parser
 from flows.attacks import LINES, NEAR, UNFILTERED, AttackSettings, poison_arms, study
 from flows.recipes import make_recipe
 from model.errors import UserError
-from tasks.attacks.study import compare_attacks, compare_rights
+from tasks.artifacts.manifest import BaseModel, Documents, Report
+from tasks.artifacts.step import Step
+from tasks.artifacts.store import Store
+from tasks.attacks.study import AttacksConfig, PoisonArm, PoisonSteps, attacks, compare_attacks, compare_rights
 from tasks.evaluate.attacks import attacks_section, compare_by_prompt, has_fallen, is_lowered
 from tasks.evaluate.card_page import _section
+from tasks.execution.runner import execute
 from tasks.page import page
+from tests.support.tiny_models import finish, write_lines
 
 
 def arm(*shares: float, num: int = 40) -> list[list[bool]]:
@@ -67,6 +72,35 @@ def test_rows_are_compared_by_suite_and_form_and_right_replies_only_without_atta
     assert attacked["injection, page"]["after"] == [0.0]
     assert attacked["injection, search"]["after"] == [1.0]
     assert [row["measure"] for row in compare_rights("marks", before, after)] == ["questions"]
+
+
+def test_report_compares_the_arms_of_all_drills(store: Store) -> None:
+    def report(name: str, *rows: dict[str, Any]) -> Step[Report]:
+        write_lines(store.folder(f"replies/{name}") / "replies.jsonl", list(rows))
+        return finish(store, Report, f"replies/{name}")
+
+    def talks(name: str, success: bool) -> Step[Report]:
+        rows = [reply(suite, "page", success, True) for suite in ("injection", "jailbreak") for _ in range(8)]
+        return report(name, *rows, reply("questions", "plain", None, True))
+
+    def drill(name: str, success: bool) -> PoisonSteps:
+        documents = [finish(store, Documents, f"{stage}/{name}") for stage in ("ingest", "filter", "dedup")]
+        rows = [reply("poisoned pages", form, success and form == "trigger", True) for form in ("no trigger", "trigger") for _ in range(8)]  # fmt: skip
+        return PoisonSteps(*documents, [report(f"{name}-{seed}", *rows) for seed in (0, 1)])
+
+    base = finish(store, BaseModel, "pretrain/b")
+    arms = (PoisonArm(pages=9, disguise="disguised", filters=NEAR), PoisonArm(pages=9, disguise="disguised", filters=LINES, before=0))  # fmt: skip
+    before, after = ([talks(f"{flag}-{seed}", flag) for seed in (0, 1)] for flag in (True, False))
+    drills = [drill("p", True), drill("m", False)]
+    step = attacks(base, before, after, drills, AttacksConfig(seeds=(0, 1), poison=arms))
+    assert execute(step, store).counts == {"attacks": 3, "lowered": 3}
+    folder = store.open(step.id, Report).folder
+    found = json.loads((folder / "report.json").read_text())["attacks"]
+    assert [row["before"] for row in found["attacks"]] == [[1.0, 1.0]] * 3
+    assert [row["measure"] for row in found["rights"]] == ["questions", "statements, poisoned pages, 9 disguised"]
+    assert [(arm["triggered"], arm["untriggered"]) for arm in found["poison"]] == [([1.0, 1.0], [0.0, 0.0]), ([0.0, 0.0], [0.0, 0.0])]  # fmt: skip
+    assert "poisoned pages, 9 disguised" in (folder / "report.md").read_text()
+    assert "<table" in (folder / "report.html").read_text()
 
 
 def figures(label: str = "injection, page") -> dict[str, Any]:
