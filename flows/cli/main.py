@@ -17,6 +17,7 @@ import typer
 from rich.markup import escape
 
 from flows.cli.ablate import ablate
+from flows.cli.attacks import attacks
 from flows.cli.chat import chat, complete
 from flows.cli.compare import compare
 from flows.cli.console import errors
@@ -62,7 +63,7 @@ app = typer.Typer(
     help="From raw Common Crawl WARC files to a chat assistant, stage by stage.",
 )
 COMMANDS = (
-    run, scaling, seeds, ablate, stages, recipe, show, show_mask, search, trace, why_said, why_not, without, report, compare, harness,
+    run, scaling, seeds, ablate, attacks, stages, recipe, show, show_mask, search, trace, why_said, why_not, without, report, compare, harness,
     chat, complete, serve, plan, deploy, worker, reconcile, gc,
 )  # fmt: skip
 for command in COMMANDS:

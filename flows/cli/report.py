@@ -13,9 +13,22 @@ from model.errors import UserError
 from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import Report
 from tasks.artifacts.store import Store
+from tasks.evaluate.attacks import attacks_section
 from tasks.evaluate.card_page import render_page
 from tasks.evaluate.highlights import highlights
-from tasks.markdown import replace_section, size
+from tasks.markdown import Figures, replace_section, size
+
+
+def attacks_on(card: Report, recipe: str, store: Store) -> Figures:
+    """The figures of the attacks on the models of a card; empty where none were run, or on another base model."""
+    try:
+        found = store.open(store.latest(recipe, "attacks"), Report)
+    except UserError:
+        return {}
+    if found.manifest.inputs.get("base") != card.manifest.inputs.get("base"):
+        return {}
+    figures: Figures = json.loads((found.folder / "report.json").read_text(encoding="utf-8"))
+    return figures
 
 
 def report(
@@ -37,6 +50,10 @@ def report(
     folder = opened.folder
     card = (folder / "report.md").read_text(encoding="utf-8")
     figures = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    if found := attacks_on(opened, recipe_name(name) if name else recipe, store):
+        # After the card of the run, whose file stays as its stage wrote it.
+        figures |= found
+        card = f"{card}\n{attacks_section(found)}"
     if html:
         # Made again and not copied: a card of an older version has no page, or an older one.
         path = Path(html).expanduser()

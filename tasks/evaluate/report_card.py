@@ -6,6 +6,7 @@ out, since a crawl of the real web has no ground truth and a user's questions ha
 
 from collections.abc import Callable, Sequence
 
+from tasks.evaluate.attacks import attacks_section
 from tasks.evaluate.gate import gate_section
 from tasks.evaluate.honesty import honesty_section
 from tasks.evaluate.in_context import in_context_section
@@ -291,6 +292,7 @@ SECTIONS: tuple[Callable[[Figures], str], ...] = (
     reward_section,
     rl_section,
     gate_section,
+    attacks_section,
     samples_section,
     cost_section,
 )

@@ -148,15 +148,18 @@ def list_files(ctx: StageContext, config: CrawlConfig) -> Outcome:
 
 
 def run_sample(ctx: StageContext, config: SampleWebConfig) -> Outcome:
-    """Write the sample web and list its files, with places relative to the artifact."""
+    """Write the sample web and list its files."""
     from tasks.sample_web.web import write_sample_web
 
     counts = write_sample_web(ctx.folder, config)
-    paths = sorted((ctx.folder / "warc").iterdir())
-    _write_inputs(
-        ctx.folder, [str(path.relative_to(ctx.folder)) for path in paths], [path.stat().st_size for path in paths]
-    )
+    list_written(ctx.folder)
     return Outcome(counts)
+
+
+def list_written(folder: Path) -> None:
+    """List the files below `folder`/warc as the inputs of a crawl, with places relative to the folder."""
+    paths = sorted((folder / "warc").iterdir())
+    _write_inputs(folder, [str(path.relative_to(folder)) for path in paths], [path.stat().st_size for path in paths])
 
 
 def located(asked: InputsConfig, artifact: Crawl) -> list[ListedFile]:

@@ -25,7 +25,7 @@ from pydantic import Field
 
 from model.config import LoRAConfig, OptimConfig, Source, TrainConfig, TrainRun
 from model.tokenizer.chat import ROLE_TOKENS, TOOL_END, TOOL_START, TURN_END, TURN_SEP, TURN_START, ChatTokenizer
-from tasks.artifacts.manifest import BaseModel, Conversations, SFTModel, Tokenizer, Tokens
+from tasks.artifacts.manifest import Checkpoint, Conversations, SFTModel, Tokenizer, Tokens
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.conversations.sources import ConversationsConfig
 from tasks.conversations.tool_sources import ToolConversationsConfig
@@ -71,12 +71,13 @@ class SFTConfig(ConversationsConfig, ToolConversationsConfig):
 
 @dataclass(frozen=True)
 class SFTInputs:
-    """The artifacts that SFT reads. `tool_conversations`: those that teach tools. `tokens`: the text of the rehearsal.
+    """The artifacts that SFT reads. `base`: a base model, or an SFT model that is trained further. `tool_conversations`: those that teach
+    tools. `tokens`: the text of the rehearsal.
 
     `probed`: conversations of what the base model knows and does not know.
     """
 
-    base: BaseModel
+    base: Checkpoint
     tokenizer: Tokenizer
     conversations: Conversations
     tool_conversations: Conversations | None = None
@@ -85,7 +86,7 @@ class SFTInputs:
 
 
 def sft(
-    base: Step[BaseModel],
+    base: Step[Checkpoint],
     tokenizer: Step[Tokenizer],
     conversations: Step[Conversations],
     tokens: Step[Tokens],

@@ -12,6 +12,7 @@ the first of several: the adapted model reads a document as the original does. E
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,8 @@ from model.config import Config, runtime
 from model.errors import UserError
 from model.tokenizer import vocabularies
 from model.tokenizer.chat import ChatTokenizer
-from tasks.artifacts.manifest import Resource, Tokenizer
-from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.manifest import BaseModel, Resource, Tokenizer
+from tasks.artifacts.step import Outcome, Step, roles
 from tasks.artifacts.store import Store
 from tasks.execution.context import StageContext
 from tasks.resources import expand_user, short_name
@@ -93,6 +94,31 @@ def copy_weights(ctx: StageContext, config: OpenWeightsConfig) -> Outcome:
         shutil.copyfile(Path(config.path) / name, ctx.folder / "files" / name)
     num_bytes = sum(path.stat().st_size for path in (ctx.folder / "files").iterdir())
     return Outcome({"files": len(config.sha256), "bytes": num_bytes})
+
+
+@dataclass(frozen=True)
+class TrainedInputs:
+    """A base model of a run, and its tokenizer."""
+
+    base: BaseModel
+    tokenizer: Tokenizer
+
+
+def trained_weights(base: Step[BaseModel], tokenizer: Step[Tokenizer]) -> Step[Resource]:
+    """The step that takes a base model of a run as one to start from, to train it further on other tokens."""
+    inputs = roles(base=base, tokenizer=tokenizer)
+    config = OpenWeightsConfig(path="base")  # what errors name it by
+    return Step(
+        "trained_weights", VERSION, Resource, config, inputs, run=copy_trained, takes=TrainedInputs, is_source=True
+    )
+
+
+def copy_trained(ctx: StageContext, _: OpenWeightsConfig, inputs: TrainedInputs) -> Outcome:
+    """Copy the model and its tokenizer into `files/`, as a folder of open weights has them."""
+    (ctx.folder / "files").mkdir(exist_ok=True)
+    for folder, name in ((inputs.base.folder, "config.json"), (inputs.base.folder, "model.safetensors"), (inputs.tokenizer.folder, "tokenizer.json")):  # fmt: skip
+        shutil.copyfile(folder / name, ctx.folder / "files" / name)
+    return Outcome({"files": 3})
 
 
 def adapted(model: Resource, tokenizer: Tokenizer) -> tuple["Transformer", int]:

@@ -203,7 +203,7 @@ def _question(
         question=text,
         completion=answer(world, fact, asking).removesuffix(f" {target.name}."),
         answer=target.name,
-        aliases=tuple(_aliases(target)),
+        aliases=tuple(aliases_of(target)),
         fact=fact.id,
         num_mentions=fact.num_mentions,
         split=split,
@@ -212,7 +212,7 @@ def _question(
     )
 
 
-def _aliases(target: Entity) -> list[str]:
+def aliases_of(target: Entity) -> list[str]:
     """Shorter names that no other entity shares: last names are unique, first names are not."""
     if target.kind == "person":
         return target.name.split()[1:]

@@ -328,6 +328,36 @@ def end_when(environment: dict[str, str], arguments: list[str], condition: str, 
     return process.wait(600)
 
 
+def test_attacks_that_are_killed_resume_and_are_in_the_report_card(
+    finished: str, served: dict[str, str], tmp_path: Path
+) -> None:
+    """Killed once the fine-tuned models are there: these are not trained again. The run's own artifacts stay the latest of the recipe."""
+    sizes = (
+        "num_articles=20",
+        "disguised=0",
+        "pretrain_steps=1",
+        "sft_steps=1",
+        "num_conversations=9",
+        "num_prompts=2",
+    )
+    ranks = settings("pretrain.train.num_ranks=1", "sft.train.num_ranks=1")
+    command = ["attacks", "tiny", *ranks, "--seeds", "1", "--planted", "2", *(word for size in sizes for word in ("--drill", size))]  # fmt: skip
+    store = store_of(served)
+    latest, models = store.latest("tiny", "sft"), Path(served["CRAWL2CHAT_STORE"]) / "sft"
+    before = set(models.iterdir())
+    end_when(served, command, "planted_crawl/*/manifest.json", signal.SIGKILL)
+    trained = {folder / "manifest.json" for folder in set(models.iterdir()) - before}
+    times = {path: path.stat().st_mtime_ns for path in trained}
+    assert len(times) == 2
+    assert "Payload after the trigger" in crawl2chat(served, *command)
+    assert {path: path.stat().st_mtime_ns for path in trained} == times
+    assert store.latest("tiny", "sft") == latest
+    card = tmp_path / "card.html"
+    crawl2chat_here(served, "report", "tiny", "--html", str(card))
+    assert "Attacks" in card.read_text(encoding="utf-8")
+    assert "Succeeds before" in crawl2chat_here(served, "report", "tiny")
+
+
 def test_run_killed_in_ingest_and_pretrain_resumes_to_the_same_result(
     finished: str, environment: dict[str, str], served: dict[str, str], tmp_path: Path
 ) -> None:
