@@ -197,7 +197,7 @@ def main() -> None:
             local.deploy("--target", "docker")
             rows = [run_stage(local, images, stage, store) for stage in CONFIGS]
         began = time.monotonic()
-        text = start(images["serve"], store, {}, ["crawl2chat", "complete", "The river", "--max-new-tokens", "8"])
+        text = start(images["serve"], store, {}, ["crawl2chat", "complete", "The river"])
         say(text)
         rows.append(("`crawl2chat complete`", "serve", "status 0", f"{time.monotonic() - began:.0f}"))
     built = [(one.target, f"{one.num_bytes / 2**20:,.0f}", f"{one.seconds:.0f}") for one in images.values()]
