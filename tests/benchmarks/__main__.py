@@ -42,6 +42,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # with the arguments of the README's figu
     "lease_races": (),
     "kill_moments": (),
     "team_kills": (),
+    "image_build": (),
     "gaming": ("--seeds", "10"),
     "prefect_soak": ("--minutes", "60"),
     "code_size": (),

@@ -62,7 +62,6 @@ class Image(NamedTuple):
     """An image that was built. `root`: its file system, mounted."""
 
     target: str
-    seconds: float
     num_bytes: int
     environment: dict[str, str]
     root: Path
@@ -91,7 +90,6 @@ def make_base(folder: Path) -> str:
 
 def build(target: str, base: str, commit: str) -> Image:
     """Build one target of the Dockerfile."""
-    start = time.monotonic()
     # Where pip's settings name folders of this machine, the builds see them.
     volumes = ["--volume=/opt:/opt:ro"] if Path("/opt").is_dir() else []
     arguments = [f"--build-arg=BASE_IMAGE={base}", f"--build-arg=COMMIT={commit}"]
@@ -103,15 +101,13 @@ def build(target: str, base: str, commit: str) -> Image:
         check=True,
         stdout=sys.stderr,
     )
-    seconds = time.monotonic() - start
     container = run("buildah", "from", "--pull-never", name)
     lines = run("buildah", "inspect", "--format", "{{range .OCIv1.Config.Env}}{{println .}}{{end}}", container)
     environment = dict(line.split("=", 1) for line in lines.splitlines() if line)
-    size = run("buildah", "images", "--format", "{{.Size}}", name)
-    say(f"{target}: {seconds:.0f} s, {size}")
+    say(f"{target} is built")
     root = Path(run("buildah", "mount", container))
     num_bytes = int(run("du", "--summarize", "--block-size=1", root).split()[0])
-    return Image(target, seconds, num_bytes, environment, root)
+    return Image(target, num_bytes, environment, root)
 
 
 def start(image: Image, store: Path, environment: dict[str, str], command: Sequence[str], shm: int = 2**26) -> str:
@@ -200,8 +196,8 @@ def main() -> None:
         text = start(images["serve"], store, {}, ["crawl2chat", "complete", "The river"])
         say(text)
         rows.append(("`crawl2chat complete`", "serve", "status 0", f"{time.monotonic() - began:.0f}"))
-    built = [(one.target, f"{one.num_bytes / 2**20:,.0f}", f"{one.seconds:.0f}") for one in images.values()]
-    print_table("Images of docker/Dockerfile", ("Target", "MiB", "Built in s, wall"), built)
+    built = [(one.target, f"{one.num_bytes / 2**20:,.0f}") for one in images.values()]
+    print_table("Images of docker/Dockerfile", ("Target", "MiB"), built)
     note = f"User {USER}, root file system read-only, no capabilities. Base: {base}. {machine()}."
     print_table("Commands in them", ("Command", "Image", "Ended as", "s, wall"), rows, note)
 
