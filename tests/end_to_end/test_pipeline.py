@@ -349,13 +349,15 @@ def test_attacks_that_are_killed_resume_and_are_in_the_report_card(
     trained = {folder / "manifest.json" for folder in set(models.iterdir()) - before}
     times = {path: path.stat().st_mtime_ns for path in trained}
     assert len(times) == 2
-    assert "Payload after the trigger" in crawl2chat(served, *command)
+    crawl2chat(served, *command)
+    (report,) = Path(served["CRAWL2CHAT_STORE"]).glob("attacks/*/report.md")
+    assert "Payload after the trigger" in report.read_text(encoding="utf-8")
     assert {path: path.stat().st_mtime_ns for path in trained} == times
     assert store.latest("tiny", "sft") == latest
     card = tmp_path / "card.html"
     crawl2chat_here(served, "report", "tiny", "--html", str(card))
     assert "Attacks" in card.read_text(encoding="utf-8")
-    assert "Succeeds before" in crawl2chat_here(served, "report", "tiny")
+    assert "Attacks" in crawl2chat_here(served, "report", "tiny")
 
 
 def test_run_killed_in_ingest_and_pretrain_resumes_to_the_same_result(
