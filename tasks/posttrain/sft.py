@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from model.config import LoRAConfig, OptimConfig, Source, TrainConfig, TrainRun
+from model.errors import UserError
 from model.tokenizer.chat import ROLE_TOKENS, TOOL_END, TOOL_START, TURN_END, TURN_SEP, TURN_START, ChatTokenizer
-from tasks.artifacts.manifest import Checkpoint, Conversations, SFTModel, Tokenizer, Tokens
+from tasks.artifacts.manifest import BaseModel, Checkpoint, Conversations, SFTModel, Tokenizer, Tokens
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.conversations.sources import ConversationsConfig
 from tasks.conversations.tool_sources import ToolConversationsConfig
@@ -86,7 +87,7 @@ class SFTInputs:
 
 
 def sft(
-    base: Step[Checkpoint],
+    base: Step[BaseModel] | Step[SFTModel],
     tokenizer: Step[Tokenizer],
     conversations: Step[Conversations],
     tokens: Step[Tokens],
@@ -110,8 +111,17 @@ def sft(
     return Step("sft", VERSION, SFTModel, config, inputs, run=fine_tune, takes=SFTInputs)
 
 
+def check_kind(base: Checkpoint) -> None:
+    """Raises UserError where a model is trained further that is not meant to be: a policy would lose what it was rewarded for."""
+    if base.manifest.kind not in (BaseModel.__name__, SFTModel.__name__):
+        raise UserError(
+            f"artifact {base.manifest.id} is of kind {base.manifest.kind}, and BaseModel or SFTModel is needed here"
+        )
+
+
 def fine_tune(ctx: StageContext, config: SFTConfig, inputs: SFTInputs) -> Outcome:
     """Train on the assistant's turns. Raises UserError where the tokenizer is not that of the base model and the tokens."""
+    check_kind(inputs.base)
     check_vocabulary(inputs.base, inputs.tokenizer)
     if inputs.tokens:
         check_tokens([inputs.tokens], inputs.tokenizer)

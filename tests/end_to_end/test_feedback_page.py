@@ -146,7 +146,8 @@ def check_training(served: PageServer, rankings: Path, store: Store) -> None:
     assert f"rankings.jsonl sha256 {content_hash(rankings)[:12]}" in shown
     steps = read_lines(store.open(manifest.id, RewardModel).folder / "metrics.jsonl")
     assert len(steps) == 6
-    assert all(0 < step["train/loss_nats"] < 3 for step in steps)
+    # The models are random, and five times the log-probability of a reply is a part of its score.
+    assert all(0 < step["train/loss_nats"] < 20 for step in steps)
 
 
 def models(served: PageServer, store: Store) -> tuple[Step[SFTModel], Step[Tokenizer]]:

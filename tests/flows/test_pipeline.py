@@ -23,6 +23,7 @@ from tasks.artifacts.step import ExistingArtifact, Step
 from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.export.stage import ExportConfig, export
+from tasks.posttrain.sft import SFTConfig, sft
 from tests.support.tiny_models import finish
 
 WIRING = """
@@ -71,6 +72,15 @@ def test_export_of_a_reward_model_that_is_called_a_policy_is_refused_when_it_run
     tokenizer, report = finish(store, Tokenizer, "tokenizer/t"), finish(store, Report, "evaluate/e")
     step = export(wrong, assistant, tokenizer, report, ExportConfig())
     with pytest.raises(UserError, match="artifact reward/r is of kind RewardModel, and Policy is needed here"):
+        execute(step, store)
+
+
+def test_sft_of_a_policy_is_refused_when_it_runs(store: Store) -> None:
+    policy: Any = finish(store, artifacts.Policy, "rlhf/p")
+    tokenizer, tokens = finish(store, Tokenizer, "tokenizer/t"), finish(store, artifacts.Tokens, "tokenize/t")
+    chats = finish(store, artifacts.Conversations, "conversations/c")
+    step = sft(policy, tokenizer, chats, tokens, SFTConfig())
+    with pytest.raises(UserError, match="artifact rlhf/p is of kind Policy, and BaseModel or SFTModel is needed here"):
         execute(step, store)
 
 

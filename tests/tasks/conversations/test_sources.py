@@ -180,7 +180,7 @@ def test_conversations_refuse_a_file_that_changed_after_the_start(tmp_path: Path
 GOLDEN_DIGESTS = {
     ("conversations", 11): "423b4904652be052",
     ("preferences", 11): "9a35e7d5e183b39b",
-    ("prompts", 12): "99fb6d9d10e88d06",
+    ("prompts", 14): "22c1af5372a0a515",
     ("questions", 11): "5261ada90926eb04",
 }
 
