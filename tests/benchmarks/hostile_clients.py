@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.hostile_clients [NUM_REQUESTS] [SEED]      # 10,000, 0
 
-The server is a process of its own with three small models, people's feedback, an index of training data and a key. 24 clients send at once. Of every
+The server runs in a separate process with three small models, people's feedback, an index of training data and a key. 24 clients send at once. Of every
 refusal: a status of 4xx and one line. At the end nothing may run or wait, and a good request must be answered as at the beginning.
 """
 

@@ -63,7 +63,7 @@ def test_search_finds_the_attackers_page_in_front_of_the_runs_own(tmp_path: Path
     planted = plant(tmp_path / "planted.sqlite", pages)
     assert in_front(planted, own)("Ada Brell home lives") == [pages[0], "Ada Brell lives in Orn."]
     assert in_front(None, own)("Ada Brell home lives")[0] == "Ada Brell lives in Orn."
-    # A second attempt begins anew, and a query of no word finds nothing.
+    # A second attempt begins from the start, and a query of no word finds nothing.
     assert in_front(plant(tmp_path / "planted.sqlite", pages[:1]), own)("?!") == []
 
 
