@@ -79,14 +79,11 @@ def crawl_rows(extractor: str, folder: Path) -> list[list[Any]]:
     rows, total_hours, total_bytes, pages = [], 0.0, 0.0, 0.0
     for stage in STAGES:
         say(f"{extractor}: {stage}")
-        printed = []
-        for name, inputs in (
-            ("few", [few(folder)]),
-            ("all", [str(shared_data() / "extraction" / file) for file in PAGES]),
-        ):
-            printed.append(measure(folder / f"{extractor}-{name}", stage, inputs, extractor))
-        pages = pages or printed[1]["pages"] - printed[0]["pages"]
-        cost = per_page(*printed, pages)
+        less = measure(folder / f"{extractor}-few", stage, [few(folder)], extractor)
+        files = [str(shared_data() / "extraction" / file) for file in PAGES]
+        more = measure(folder / f"{extractor}-all", stage, files, extractor)
+        pages = pages or more["pages"] - less["pages"]
+        cost = per_page(less, more, pages)
         hours, num_bytes = cost["cpu_seconds"] * extracted / 3600, cost["bytes"] * extracted
         is_scaled = stage != "tokenizer"  # which reads a sample of bounded size
         total_hours, total_bytes = total_hours + is_scaled * hours, total_bytes + is_scaled * num_bytes
@@ -95,7 +92,7 @@ def crawl_rows(extractor: str, folder: Path) -> list[list[Any]]:
                 stage,
                 f"{1000 * cost['cpu_seconds']:.1f}",
                 f"{cost['documents']:.2f}" if "documents" in cost else "",
-                f"{printed[1]['peak_bytes'] / 2**30:.2f}",
+                f"{more['peak_bytes'] / 2**30:.2f}",
                 f"{hours:,.0f}" if is_scaled else "as here",
                 f"{num_bytes / 1e12:.2f}" if is_scaled else "as here",
             ]

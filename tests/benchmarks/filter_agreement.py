@@ -125,14 +125,14 @@ def decide(text: str, model: Any) -> Answer:
 
 
 def as_row(language: str, score: float, attributes: quality.Attributes) -> Answer:
-    asked = {"url_rule": None, "language": language, "language_score": score, "pii": [], "pii_fraction": 0.0}
+    asked: Answer = {"url_rule": None, "language": language, "language_score": score, "pii": [], "pii_fraction": 0.0}
     return dict.fromkeys(attribute_names(CONFIG)) | asked | attributes
 
 
 def ask(
     texts: dict[str, str], kept: list[str], lists: dict[str, list[str]], addresses: list[str], folder: Path
 ) -> Answer:
-    left = {name: quality.clean_lines(text, "en", CONFIG)[0] for name, text in texts.items()}
+    left = {name: quality.clean_lines(text, "en", CONFIG) for name, text in texts.items()}
     asked = {
         "texts": texts,
         "kept": kept,
@@ -208,7 +208,7 @@ def explain(text: str, ours: Answer, theirs: Answer) -> tuple[str, Answer, str |
 def measured_with(text: str, row: Answer, theirs: Answer, things: Iterable[str]) -> Answer:
     """Our measures of `text` with their words, sentences or way to count n-grams."""
     words = theirs["words"] if "words" in things else quality.split_words(text)
-    left, num_removed, c4 = quality.clean_lines(text, "en", CONFIG)
+    left, num_removed, c4 = quality.clean_and_count(text, "en", CONFIG)
     num_words_left = theirs["num_words_left"] if "words" in things else len(words) - num_removed
     attributes = quality.repetition(text, words) | c4 | quality.fineweb_quality(left, num_words_left)
     attributes |= quality.gopher_quality(text, words, "en", language_id.STOP_WORDS["en"])
@@ -267,8 +267,8 @@ def addresses_of(data: Path, lists: dict[str, list[str]]) -> Iterator[tuple[str,
     for first, second in words:
         yield "words", f"http://example.com/{first}-{second}.html"
     for file in ("wcxb-dev-sample", "trafilatura-eval", "fundus-news"):
-        for page in lines_of(data / f"extraction/{file}.gold.jsonl.gz"):
-            yield "real pages", page["url"]
+        for record in lines_of(data / f"extraction/{file}.gold.jsonl.gz"):
+            yield "real pages", record["url"]
 
 
 def tell_addresses(

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tasks.ingest.charset import decode
 from tasks.ingest.dropped import Dropped
@@ -99,7 +100,7 @@ if __name__ == "__main__":
 """
 
 
-def timed(command: Sequence[str | Path], *, is_pinned: bool = True, path: Path = ROOT) -> dict[str, float]:
+def timed(command: Sequence[str | Path], *, is_pinned: bool = True, path: Path = ROOT) -> dict[str, Any]:
     """What a command tells as its last line, with its wall and CPU seconds, those of its processes included."""
     pin = ["taskset", "-c", str(max(os.sched_getaffinity(0)))] if is_pinned else []
     environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}

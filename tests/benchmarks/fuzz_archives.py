@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tasks.execution import shards
 from tasks.ingest.dropped import Dropped
 from tasks.ingest.extraction_process import Sandbox, Settings
 from tasks.ingest.http_response import Body
@@ -94,7 +93,7 @@ def fuzz(num_copies: int) -> list[object]:
 
 
 def hostile(extractor: str) -> list[list[object]]:
-    rows = []
+    rows: list[list[object]] = []
     for name, unit in UNITS.items():
         box = Sandbox(Settings(extractor, IngestConfig().page_seconds))  # type: ignore[arg-type]
         with contextlib.suppress(Dropped):
@@ -120,10 +119,6 @@ def cpu_seconds(box: Sandbox) -> float:
 
 
 def main() -> None:
-    shards.tick = lambda num=1: None  # no progress bar
-    import tasks.ingest.stage as stage
-
-    stage.tick = shards.tick
     num_copies = int(sys.argv[1]) if len(sys.argv) > 1 else 500
     row = fuzz(num_copies)
     headings = ["Copies", "Records", "Damaged ranges", "Pages", "Documents", "Dropped", "Slowest, CPU s"]

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import ModelConfig, OptimConfig, TrainRun
-from model.data.dataloader import TokenShards, microbatches
+from model.data.dataloader import microbatches
+from model.data.token_shards import TokenShards
 from model.losses import bits_per_byte
 from model.tokenizer.chat import ChatTokenizer
 from model.training.optim import learning_rate_factor

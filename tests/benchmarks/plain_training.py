@@ -49,7 +49,7 @@ def nanochat(settings: Settings) -> Peer:
 
 
 def nano_gpt(settings: Settings) -> Peer:
-    from model import GPT, GPTConfig
+    from model import GPT, GPTConfig  # type: ignore[attr-defined]  # model.py of nanoGPT, first on the path
 
     shape = settings["model"]
     sizes = {"n_layer": shape["num_layers"], "n_embd": shape["width"], "vocab_size": shape["vocab_size"]}

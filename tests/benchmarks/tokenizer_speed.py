@@ -9,7 +9,6 @@ the stage and of the bare encoder take turns; the best round of each is reported
 import gzip
 import hashlib
 import json
-import multiprocessing
 import os
 import subprocess
 import tempfile
@@ -26,7 +25,6 @@ import pyarrow as pa
 import tokenizers
 
 from model.tokenizer import vocabularies
-from tasks.execution import shards as executor
 from tasks.records.documents import Document, ShardWriter
 from tasks.tokenizer.encode import BATCH_DOCUMENTS, SPLITS, Shard, tokenize_shard
 from tests.benchmarks import harness
@@ -102,7 +100,6 @@ def measure(folder: Path, encoder: tokenizers.Tokenizer, texts: list[str]) -> tu
     write_shard(folder / "shard.parquet", texts)
     encoder.save(str(folder / "tokenizer.json"))
     shard = Shard(folder / "shard.parquet", folder, folder / "tokenizer.json", "", validation_fraction=0.02)
-    executor._done = multiprocessing.Value("q", 0)  # who counts the documents of a worker
     rounds = [
         (seconds(lambda: bare(encoder, texts)), seconds(lambda: tokenize_shard(shard))) for _ in range(ROUNDS + 1)
     ]

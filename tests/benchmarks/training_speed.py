@@ -91,7 +91,7 @@ class Training:
             command = [sys.executable, str(PLAIN_TRAINING), str(run_file)]
         else:
             run_file.write_text(own_run(contender, shape, data, folder).model_dump_json())
-            command = launcher._command("model.training.loop", run_file, contender.num_ranks)
+            command = launcher._command("model.training.loop", run_file, contender.num_ranks, None, None)
         with self.log.open("wb") as log:
             variables = environment(contender, device, shape.train.dtype)
             self.process = psutil.Popen(command, env=variables, stdout=log, stderr=log, cwd=folder)
@@ -99,7 +99,7 @@ class Training:
     def progress(self) -> list[float]:
         """Seconds since the beginning, by step."""
         if self.process.poll() is not None:
-            sys.exit(f"{self.contender.name} ended: {launcher.cause(self.log.read_text(errors='replace'))}")
+            sys.exit(f"{self.contender.name} ended: {launcher.last_lines(self.log)}")
         whole = self.metrics.read_text().rpartition("\n")[0]
         return [json.loads(line)["train/seconds"] for line in whole.splitlines()]
 

@@ -49,7 +49,7 @@ class Clock(TrainerCallback):
             finally:
                 self.seconds += time.process_time() - started
 
-        GenerationMixin.generate = timed
+        GenerationMixin.generate = timed  # type: ignore[method-assign]
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.ends.append(time.process_time())
@@ -59,7 +59,7 @@ class Clock(TrainerCallback):
 def tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The project's vocabulary; the ids of padding and end are those of config.json."""
     made = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-    made.pad_token, made.eos_token = made.convert_ids_to_tokens([SETTINGS["pad"], SETTINGS["end"]])
+    made.pad_token, made.eos_token = (made.convert_ids_to_tokens(SETTINGS[name]) for name in ("pad", "end"))
     made.padding_side = "left"
     return made
 
