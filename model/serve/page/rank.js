@@ -14,7 +14,7 @@ const HINT = "Drag each completion to a rank, or press its number; two on one ra
 const KEYS =
   "Number keys rank the chosen completion, arrow keys choose another, Enter saves. D takes the draft, B marks all as bad, S skips, P goes back.";
 const NOTHING_LEFT = "Nothing is left to rank. Add further prompts under “Add prompts”, or with `crawl2chat labels add`.";
-const NO_PROMPTS = "There is nothing to rank yet. Add prompts under “Add prompts”, or begin with three examples.";
+const NO_PROMPTS = "There is nothing to rank yet. Add prompts under “Add prompts”, or rank answers to three examples.";
 
 class RankRoom {
   constructor(root, api) {
@@ -33,7 +33,7 @@ class RankRoom {
     this.draft = button("Take the draft", () => this.#takeDraft());
     this.skip = button("Skip", () => this.next(this.item?.prompt ?? 0), { kind: "quiet" });
     this.back = button("Previous", () => this.#previous(), { kind: "quiet" });
-    this.examples = button("Rank answers to three examples", () => this.side.add(IDEAS), { kind: "primary" });
+    this.examples = button("Begin with three examples", () => this.side.add(IDEAS), { kind: "primary" });
     this.retry = button("Let the models write again", () => this.#complete(), {});
     this.#build();
     document.addEventListener("keydown", (event) => this.#onKey(event));
