@@ -30,7 +30,7 @@ class RankRoom {
     this.status = h("p", { role: "status", class: "rank-status" });
     this.allBad = h("input", { type: "checkbox", onchange: () => this.#update() });
     this.save = button("Save and next", () => this.#save(), { kind: "primary" });
-    this.draft = button("Take the draft", () => this.#takeDraft());
+    this.draft = button("Take the model's draft", () => this.#takeDraft());
     this.skip = button("Skip", () => this.next(this.item?.prompt ?? 0), { kind: "quiet" });
     this.back = button("Previous", () => this.#previous(), { kind: "quiet" });
     this.examples = button("Begin with three examples", () => this.side.add(IDEAS), { kind: "primary" });
@@ -106,6 +106,7 @@ class RankRoom {
         if (count < wanted) this.status.textContent = `The models repeat themselves here: ${count} different completions instead of ${wanted}.`;
       } catch {
         this.retry.hidden = false; // the error is on top of the page
+        this.draft.hidden = true;
         this.actions.hidden = false;
       }
     });

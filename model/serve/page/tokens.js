@@ -113,6 +113,7 @@ class TokensRoom {
     this.controller?.abort();
     const { signal } = (this.controller = new AbortController());
     const chosen = this.kind === "text" && this.second.value !== NONE ? [this.first, this.second] : [this.first];
+    if (!this.results.firstChild) fill(this.results, h("p", { class: "muted" }, "Reading the vocabulary …")); // GPT-2's takes a second
     try {
       const answers = await Promise.all(chosen.map((one) => this.#tokenize(one.value, signal)));
       fill(this.results, answers.map((answer, place) => tokenCard(answer, chosen[place].selectedOptions[0].text, this.colour === "mask")));
