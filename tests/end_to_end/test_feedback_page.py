@@ -107,6 +107,7 @@ def book(served: PageServer) -> LabelBook:
 
 def test_rankings_of_20_prompts_train_a_reward_model(page: Any, served: PageServer, tmp_path: Path) -> None:
     part = enter(page, served, "Rank", "ada")
+    part.get_by_role("button", name="Begin with three examples").wait_for()
     add_prompts(part, PROMPTS)
     for number, prompt in enumerate(PROMPTS):
         wait_for_prompt(part, prompt)

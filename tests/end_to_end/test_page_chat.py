@@ -28,6 +28,16 @@ def test_chat_answers_remembers_and_starts_over(visit: Visitor) -> None:
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
     assert [messages[0]["content"], messages[-1]["content"]] == ["Be brief.", "why?"]
     wait_for_reply(chat, "policy", 1)
+    said = [reply.inner_text() for reply in replies(chat, "policy").all()]
+    chat.get_by_label("Message", exact=True).fill("half a")
+    visit.page.reload()  # loses nothing: neither what was said nor what is being written
+    playwright.expect(replies(chat, "policy")).to_have_count(2)
+    assert [reply.inner_text() for reply in replies(chat, "policy").all()] == said
+    playwright.expect(chat.get_by_label("Message", exact=True)).to_have_value("half a")
+    with visit.page.expect_request("**/v1/chat/completions") as third:
+        chat.get_by_label("Message", exact=True).press("Enter")
+    assert third.value.post_data_json["messages"][:4] == messages
+    wait_for_reply(chat, "policy", 2)
     chat.get_by_role("button", name="New conversation").click()
     playwright.expect(replies(chat, "policy")).to_have_count(0)
 
@@ -118,6 +128,11 @@ def test_reply_can_be_stopped(visit: Visitor) -> None:
     chat.get_by_role("button", name="Stop", exact=True).click()
     playwright.expect(replies(chat, "policy")).to_contain_text("stopped")
     playwright.expect(chat.get_by_role("button", name="Send", exact=True)).to_be_visible()
+    chat.get_by_role("button", name="Regenerate").click()
+    playwright.expect(replies(chat, "policy")).to_contain_text("writing…")
+    visit.page.reload()  # in the middle of the reply
+    playwright.expect(replies(chat, "policy")).to_contain_text("stopped")
+    playwright.expect(replies(chat, "policy")).to_contain_text("a beginning")
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,23 @@ def test_errors_are_shown_in_words(visit: Visitor) -> None:
     visit.faults.clear()  # the browser reports the status 400 in its console
 
 
+def test_room_that_found_no_server_is_filled_when_it_is_back(visit: Visitor) -> None:
+    missing = ("**/vocabularies", "**/feedback/**", "**/health")
+    for path in missing:
+        visit.page.route(path, lambda route: route.abort())
+    room = visit.enter("Tokens")
+    playwright.expect(visit.page.get_by_role("alert")).to_contain_text("The server does not answer")
+    visit.enter("Rank")
+    playwright.expect(visit.page.get_by_role("alert")).to_contain_text("The server does not answer")
+    for path in missing:
+        visit.page.unroute(path)
+    playwright.expect(visit.page.get_by_role("alert")).to_be_empty()
+    playwright.expect(visit.page.get_by_text("0 of 0 prompts")).to_be_visible()
+    visit.enter("Tokens")
+    playwright.expect(room.get_by_role("article")).to_have_count(2)
+    visit.faults.clear()  # the browser reports each failed request in its console
+
+
 def test_keyboard_is_enough(visit: Visitor) -> None:
     """From the address bar to a branch, without a mouse."""
     page = visit.page

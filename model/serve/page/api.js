@@ -4,6 +4,7 @@
    restore its buttons. A request that was aborted throws a DOMException named AbortError, which is shown to nobody. */
 
 const KEY = "crawl2chat-key";
+const GONE = "The server does not answer. Is `crawl2chat serve` still running?";
 
 export class ApiError extends Error {
   /** `code`: the server's name of the mistake, such as context_length_exceeded, or "". */
@@ -53,6 +54,7 @@ export async function* readEvents(body) {
 class Api {
   onError = () => {};
   onKeyNeeded = () => {};
+  onGone = () => {}; // the server has not answered
   #models = null;
 
   get key() {
@@ -80,10 +82,14 @@ class Api {
       }
     } catch (error) {
       if (isAborted(error)) throw error;
-      // The server has ended, or something between it and this page.
+      // The server has ended, or something between it and this page. Or the person is leaving the page, which then keeps the reply as it stands.
+      await new Promise((resolve) => setTimeout(resolve));
       throw this.#report(error instanceof ApiError ? error : new ApiError("The connection broke in the middle of the answer.", 0), options);
     }
   }
+
+  /** True when the server answers. */
+  isUp = () => fetch("/health").then((response) => response.ok, () => false);
 
   /** A file of the server, for which a link could send no key. */
   blob = async (path) => (await this.#fetch(path, {})).blob();
@@ -114,7 +120,7 @@ class Api {
       response = await fetch(path, { ...request, headers: { ...headers, ...request.headers } });
     } catch (error) {
       if (isAborted(error)) throw error;
-      throw this.#report(new ApiError("The server does not answer. Is `crawl2chat serve` still running?", 0), options);
+      throw this.#report(new ApiError(GONE, 0), options);
     }
     if (response.ok) return response;
     const error = await errorOf(response, path);
@@ -125,6 +131,7 @@ class Api {
 
   #report(error, options) {
     if (!options.quiet) this.onError(error.message);
+    if (error.status === 0) this.onGone();
     return error;
   }
 }

@@ -4,6 +4,7 @@
 
 import { standings } from "./arena_table.js";
 import { button, field, fill, h } from "./dom.js";
+import { keepText } from "./kept.js";
 import { nickname, nicknameField } from "./person.js";
 
 const SIDES = { left: "Left", right: "Right" };
@@ -18,6 +19,8 @@ class ArenaRoom {
     this.abort = null;
     this.person = nicknameField(() => this.#update());
     this.prompt = h("textarea", { rows: 2, placeholder: "Ask both models something", oninput: () => this.#update() });
+    keepText("arena-prompt", this.prompt);
+    this.missing = h("small", {}, "Type a nickname first.");
     this.ask = button("Ask both", () => this.#start(), { kind: "primary" });
     this.status = h("p", { role: "status", class: "arena-status" });
     this.table = h("div", { class: "stack" });
@@ -25,7 +28,6 @@ class ArenaRoom {
     this.votes = CHOICES.map(([winner, text, key]) => button(`${text} (${key})`, () => this.#vote(winner)));
     this.#build();
     document.addEventListener("keydown", (event) => this.#onKey(event));
-    this.refresh();
   }
 
   #pane(name) {
@@ -35,7 +37,7 @@ class ArenaRoom {
   }
 
   #build() {
-    const form = h("div", { class: "card stack" }, this.person.element, field("Prompt", this.prompt, "Ctrl+Enter asks."), h("div", { class: "row" }, this.ask));
+    const form = h("div", { class: "card stack" }, this.person.element, field("Prompt", this.prompt, "Ctrl+Enter asks."), h("div", { class: "row" }, this.ask, this.missing));
     this.battleground = h("div", { class: "stack" }, h("div", { class: "columns" }, this.sides.left.element, this.sides.right.element), h("div", { class: "row arena-votes" }, this.votes));
     this.battleground.hidden = true;
     this.root.append(
@@ -46,8 +48,9 @@ class ArenaRoom {
     this.#update();
   }
 
-  /** Draw the table of ratings again. */
-  async refresh() {
+  /** Draw the table of ratings again: others vote too. */
+  async load() {
+    this.#update(); // the nickname may be new
     try {
       const found = await this.api.get("/feedback/arena");
       fill(this.table, standings(found));
@@ -98,7 +101,7 @@ class ArenaRoom {
         fill(this.sides[side].title, name, " ", artifact !== name && h("small", {}, artifact));
       }
       this.status.textContent = `Your vote counts. Left was ${named.left.name}, right was ${named.right.name}.`;
-      await this.refresh();
+      await this.load();
     } catch {
       this.battle = battle;
     }
@@ -107,6 +110,7 @@ class ArenaRoom {
   }
 
   #update() {
+    this.missing.hidden = Boolean(nickname());
     this.ask.disabled = !nickname() || !this.prompt.value.trim();
     for (const vote of this.votes) vote.disabled = this.battle === null;
   }
@@ -131,5 +135,8 @@ export const room = {
   title: "Arena",
   mount(root, api) {
     this.made = new ArenaRoom(root, api);
+  },
+  load() {
+    return this.made.load();
   },
 };

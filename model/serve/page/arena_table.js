@@ -1,6 +1,6 @@
 /* The table of the arena: Bradley-Terry ratings with their intervals, and Elo ratings after each vote as a drawing. */
 
-import { h } from "./dom.js";
+import { count, h } from "./dom.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, RIGHT, LEFT, EDGE] = [720, 260, 120, 48, 18];
@@ -18,7 +18,7 @@ export function standings({ ratings, elo, names, num_votes: numVotes }) {
   const shownName = (model) => names[model] ?? model;
   return [
     ratingsTable(ratings, names),
-    h("p", { class: "muted" }, `Bradley-Terry ratings of ${numVotes} ${numVotes === 1 ? "vote" : "votes"}; 400 points are 10 wins for each loss. Intervals hold 95% of resampled ratings.`),
+    h("p", { class: "muted" }, `Bradley-Terry ratings of ${count(numVotes, "vote")}; 400 points are 10 wins for each loss. Intervals hold 95% of resampled ratings.`),
     elo.length > 1 && h("figure", { class: "arena-figure" }, h("figcaption", {}, "Elo after each vote"), h("div", { class: "scroll" }, drawing(elo, shownName))),
   ];
 }

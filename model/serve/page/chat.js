@@ -7,11 +7,12 @@ import { isAborted, orNull } from "./api.js";
 import { ChatTurn } from "./chat_turn.js";
 import { button, field, fill, foldable, h } from "./dom.js";
 import { replyOf } from "./generation.js";
+import { kept, keepText } from "./kept.js";
 import { samplingPanel } from "./sampling.js";
+import { IDEAS } from "./templates.js";
 
 const MAX_MODELS = 3; // side by side
 const ORDER = ["policy", "assistant", "bundle", "base"]; // whom a newcomer talks to first
-const IDEAS = ["Who are you?", "What is 12 times 7?", "Tell me about a book."];
 
 class Chat {
   constructor(root, api) {
@@ -32,7 +33,9 @@ class Chat {
     this.#build(root);
     this.#showBusy();
     this.#welcome();
-    this.#loadModels();
+    keepText("chat-system", this.system);
+    keepText("chat-message", this.message);
+    this.earlier = kept("chat", () => (this.models.length ? { turns: this.turns, chosen: this.#chosen().map(({ id }) => id) } : this.earlier));
   }
 
   #build(root) {
@@ -42,17 +45,41 @@ class Chat {
     const coloured = h("label", { class: "check" }, this.probabilities, "Colour tokens by probability");
     const setup = foldable("Answered by", this.choices, field("System message", this.system), h("div", { class: "chat-checks" }, this.toolsLabel, coloured));
     const side = h("div", { class: "stack chat-side" }, setup, this.panel.element);
-    const header = h("div", { class: "row" }, h("h1", {}, "Chat"), h("span", { class: "push" }), button("New conversation", () => this.#reset(), { kind: "quiet" }));
+    const header = h("div", { class: "row" }, h("h1", {}, "Chat"), h("span", { class: "push" }), button("New conversation", () => this.#reset()));
     root.append(header, h("div", { class: "with-side" }, talk, side));
   }
 
-  async #loadModels() {
+  load() {
+    return (this.loading ??= this.#load().finally(() => (this.loading = null)));
+  }
+
+  /** The models, and the conversation that this tab had before a reload. */
+  async #load() {
+    if (this.models.length) return;
     const models = [...((await orNull(this.api.models())) ?? [])].sort((one, other) => ORDER.indexOf(one.kind) - ORDER.indexOf(other.kind));
     this.models = models;
-    this.boxes = models.map((model, place) => h("input", { type: "checkbox", checked: place === 0, onchange: () => this.#limit() }));
+    this.boxes = models.map((model, place) => h("input", { type: "checkbox", checked: this.earlier?.chosen.includes(model.id) ?? place === 0, onchange: () => this.#limit() }));
     const lines = models.map((model, place) => h("label", { class: "check" }, this.boxes[place], model.id, !model.is_chat && h("small", {}, "by prompting")));
     fill(this.choices, h("fieldset", { class: "chat-models" }, h("legend", { class: "visually-hidden" }, "Models"), lines));
     this.toolsLabel.hidden = !models.some((model) => model.tools?.length);
+    if (!models.length) return;
+    this.#limit();
+    this.#restore(this.earlier?.turns ?? []);
+  }
+
+  #restore(turns) {
+    for (const { text, replies } of turns) {
+      const models = this.models.filter(({ id }) => id in replies);
+      if (!models.length) continue; // the server has other models now
+      const turn = this.#add(text);
+      turn.begin(models);
+      for (const { id } of models) turn.replies.get(id).replay(replies[id]);
+    }
+    if (this.turns.length) this.#follow(true);
+  }
+
+  #chosen() {
+    return this.models.filter((_, place) => this.boxes[place].checked);
   }
 
   /** At least one model is chosen, and not more than fit next to each other. */
@@ -69,7 +96,11 @@ class Chat {
   }
 
   #welcome() {
-    const ideas = IDEAS.map((idea) => button(idea, () => this.#ask(idea)));
+    const say = (idea) => {
+      this.message.value = idea;
+      this.#submit();
+    };
+    const ideas = IDEAS.map((idea) => button(idea, () => say(idea)));
     fill(this.log, h("div", { class: "welcome" }, h("p", { class: "muted" }, "Ask something, or begin with one of these."), h("div", { class: "row" }, ideas)));
   }
 
@@ -80,7 +111,8 @@ class Chat {
     this.message.focus();
   }
 
-  #submit() {
+  async #submit() {
+    await this.load(); // where the server did not answer before
     const text = this.message.value.trim();
     if (!text || this.controller || !this.models.length) return;
     this.message.value = "";
@@ -88,7 +120,11 @@ class Chat {
   }
 
   #ask(text) {
-    if (!this.models.length) return; // they are not known yet
+    return this.#answer(this.#add(text), this.#chosen());
+  }
+
+  /** A turn at the end of the conversation. */
+  #add(text) {
     if (!this.turns.length) this.log.replaceChildren();
     const turn = new ChatTurn(text, {
       edit: (changed) => this.#resend(turn, changed),
@@ -98,8 +134,7 @@ class Chat {
     });
     this.turns.push(turn);
     this.log.append(turn.element);
-    const chosen = this.models.filter((_, place) => this.boxes[place].checked);
-    return this.#answer(turn, chosen);
+    return turn;
   }
 
   /** A turn with another text; what followed it is dropped. */
@@ -147,7 +182,7 @@ class Chat {
       }
     } catch (error) {
       if (!isAborted(error) && error.name !== "ApiError") throw error;
-      reply.fail(isAborted(error) ? "stopped" : error.message, !isAborted(error));
+      reply.take({ failure: isAborted(error) ? { reason: "stopped" } : { reason: error.message, isError: true } });
     }
   }
 
@@ -172,5 +207,10 @@ class Chat {
 export const room = {
   id: "chat",
   title: "Chat",
-  mount: (root, api) => new Chat(root, api),
+  mount(root, api) {
+    this.made = new Chat(root, api);
+  },
+  load() {
+    return this.made.load();
+  },
 };

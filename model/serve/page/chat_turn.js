@@ -1,6 +1,6 @@
 /* One exchange: what the person said, which can be edited, and the reply of each model, with the tools that it called. */
 
-import { button, fill, h, upright } from "./dom.js";
+import { button, fill, h, prose, upright } from "./dom.js";
 import { finishText } from "./generation.js";
 import { binOf, describeProbability, TokenRun } from "./token_run.js";
 import { Why } from "./why.js";
@@ -10,6 +10,7 @@ class Reply {
   constructor(model, { regenerate, conversation, why }) {
     this.text = "";
     this.messages = null;
+    this.events = []; // that made it
     this.body = h("div", { class: "chat-body" });
     this.note = h("small", {}, "thinking…");
     const tokens = h("a", { class: "button-link", href: "#tokens" }, "Tokens");
@@ -22,16 +23,26 @@ class Reply {
     this.element = h("article", { class: "card chat-reply", ariaLabel: `Reply of ${model.id}` }, header, this.body, this.actions, this.why.element);
   }
 
-  take({ text, tokens, step, notice, finish, messages }) {
+  /** An event of the stream; `failure`: why it broke off, and whether that is an error. */
+  take({ tokens, ...event }) {
+    const { text, step, notice, finish, messages, failure } = event;
+    this.events.push(event);
+    if (failure) this.#fail(failure);
     if (notice) this.body.append(h("p", { class: "muted" }, notice));
     if (text || tokens?.length) this.#write(text ?? "", tokens);
     if (step) this.#step(step);
     if (messages) this.#end(messages, finish);
   }
 
+  /** The same reply after a reload, without the probabilities of its tokens: they are large. */
+  replay(events) {
+    for (const event of events) this.take(event);
+    if (!this.messages) this.take({ failure: { reason: "stopped" } }); // the page was left in the middle
+  }
+
   /** The reply ends here: what was written stays. */
-  fail(reason, isError) {
-    if (isError) this.body.append(h("p", { class: "failed" }, reason));
+  #fail({ reason, isError }) {
+    if (isError) this.body.append(h("p", { class: "failed" }, prose(reason)));
     this.#end([{ role: "assistant", content: this.text }], isError ? "failed" : reason);
   }
 
@@ -109,6 +120,11 @@ export class ChatTurn {
   messagesOf(id) {
     const reply = this.replies.get(id) ?? [...this.replies.values()].find((one) => one.messages);
     return reply?.messages ?? [];
+  }
+
+  /** What makes this exchange again. */
+  toJSON() {
+    return { text: this.text, replies: Object.fromEntries([...this.replies].map(([id, reply]) => [id, reply.events])) };
   }
 
   #showText() {

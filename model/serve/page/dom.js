@@ -20,6 +20,9 @@ export function fill(element, ...children) {
   return element;
 }
 
+/** A sentence whose `commands` stand in the type of code. */
+export const prose = (text) => text.split("`").map((part, number) => (number % 2 ? h("code", {}, part) : part));
+
 let counter = 0;
 
 /** A label with its control, tied by id, and an optional hint that screen readers read with it. */
@@ -27,7 +30,7 @@ export function field(label, control, hint = "") {
   control.id ||= `field-${++counter}`;
   const lines = [h("label", { htmlFor: control.id }, label), control];
   if (hint) {
-    lines.push(h("small", { id: `${control.id}-hint` }, hint));
+    lines.push(h("small", { id: `${control.id}-hint` }, prose(hint)));
     control.setAttribute("aria-describedby", `${control.id}-hint`);
   }
   return h("div", { class: "field" }, lines);
@@ -72,6 +75,9 @@ export function shown(text) {
 
 /** Text that stands alone, in quotes or a table: its spaces are seen too. */
 export const visible = (text) => shown(text).replaceAll("⏎\n", "⏎").replaceAll("⇥\t", "⇥").replaceAll(" ", "␣");
+
+/** A number with its noun: 1 vote, 2 votes. */
+export const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 
 /** A probability for people: 42.0%, 0.03%, < 0.01%. */
 export function percent(probability) {

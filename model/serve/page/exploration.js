@@ -129,8 +129,9 @@ export class Exploration {
     bar.style.setProperty("--share", chance); // through the object model, which the Content-Security-Policy allows
     const isChosen = one.id === chosen.id;
     const parts = [bar, h("span", { class: "mono text" }, visible(textOf(one))), isChosen && h("small", {}, "in the text"), h("span", { class: "chance" }, percent(chance))];
+    // The second click of a double click on a token lands here, where the panel has come under the pointer, and chooses nothing.
     const name = `“${visible(textOf(one))}”, ${percent(chance)}${isChosen ? ", in the text" : ""}`;
-    return h("li", {}, h("button", { type: "button", ariaLabel: name, onclick: () => this.#branch(place, one) }, parts));
+    return h("li", {}, h("button", { type: "button", ariaLabel: name, onclick: (event) => event.detail < 2 && this.#branch(place, one) }, parts));
   }
 
   #branch(place, alternative) {

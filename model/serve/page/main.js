@@ -2,10 +2,10 @@
 
    The hash names the room, with what it opens with: #tokens?text=Hello. A room is made when it is first opened and stays in the page, hidden,
    so that what a person has typed is there when they come back. A room module exports `room`: id, title, mount(section, api), once, and
-   show(parameters), every time. */
+   every time it is opened show(parameters), where a link can name something, and load(), which asks the server for what the room still lacks. */
 
 import { api, orNull } from "./api.js";
-import { h } from "./dom.js";
+import { h, prose } from "./dom.js";
 import { room as arena } from "./arena.js";
 import { room as chat } from "./chat.js";
 import { room as playground } from "./playground.js";
@@ -14,6 +14,7 @@ import { room as tokens } from "./tokens.js";
 
 const ROOMS = [chat, playground, tokens, rank, arena];
 const SHOWN_ERRORS = 3; // older ones make room: a server that is gone fails every request
+const ASK_AGAIN_MS = 2000;
 const main = document.getElementById("room");
 const opened = new Map(); // room id -> its section
 
@@ -43,6 +44,20 @@ function open() {
   document.getElementById("errors").replaceChildren(); // they belonged to the other room
   document.title = `${room.title} · crawl2chat`;
   room.show?.(parameters);
+  room.load();
+}
+
+let isWaiting = false;
+
+/** Ask until a server that is gone is back; then the errors go, and the room gets what it could not load. */
+async function waitForServer() {
+  if (isWaiting) return;
+  isWaiting = true;
+  do await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
+  while (!(await api.isUp()));
+  isWaiting = false;
+  document.getElementById("errors").replaceChildren();
+  (currentHash().room ?? ROOMS[0]).load();
 }
 
 function showError(message) {
@@ -50,7 +65,7 @@ function showError(message) {
   const same = [...errors.children].find((one) => one.dataset.message === message);
   same?.remove();
   const dismiss = h("button", { type: "button", class: "quiet", ariaLabel: "Dismiss" }, "×");
-  const line = h("div", { class: "error", "data-message": message }, h("span", {}, message), dismiss);
+  const line = h("div", { class: "error", "data-message": message }, h("span", {}, prose(message)), dismiss);
   dismiss.addEventListener("click", () => line.remove());
   errors.append(line);
   while (errors.children.length > SHOWN_ERRORS) errors.firstChild.remove();
@@ -90,6 +105,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   main.focus();
 });
 api.onError = showError;
+api.onGone = waitForServer;
 document.getElementById("key").hidden = !api.key;
 api.onKeyNeeded = askKey;
 window.addEventListener("hashchange", open);

@@ -4,6 +4,7 @@ import { orNull } from "./api.js";
 import { button, field, fill, h, select } from "./dom.js";
 import { Exploration } from "./exploration.js";
 import { completionOf, idsOf, scoredText } from "./generation.js";
+import { keepText } from "./kept.js";
 import { samplingPanel } from "./sampling.js";
 import { TEMPLATES } from "./templates.js";
 import { probabilityLegend } from "./token_run.js";
@@ -22,9 +23,11 @@ class Playground {
     this.prompt.addEventListener("keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && this.complete());
     this.count = select(SIDE_BY_SIDE.map((number) => [number, number === 1 ? "1" : `${number} side by side`]), 1);
     this.results = h("div", { class: "explorations", role: "region", ariaLabel: "Completions" });
+    this.stopAll = button("Stop all", () => this.stop());
+    this.stopAll.hidden = true;
     this.#build(root);
     this.#useTemplate();
-    this.#loadModels();
+    keepText("playground-prompt", this.prompt);
   }
 
   #build(root) {
@@ -34,7 +37,7 @@ class Playground {
       { class: "row" },
       button("Complete", () => this.complete(), { kind: "primary" }),
       button("Score this text", () => this.score()),
-      button("Stop all", () => this.stop(), { kind: "quiet" }),
+      this.stopAll,
       h("small", { class: "push" }, "Ctrl + Enter completes"),
     );
     const work = h("div", { class: "stack" }, h("div", { class: "card stack" }, choices, field("Prompt", this.prompt), buttons), this.results);
@@ -46,7 +49,8 @@ class Playground {
     fill(this.results, h("p", { class: "muted empty" }, "Completions appear here."));
   }
 
-  async #loadModels() {
+  async load() {
+    if (this.model.options.length) return;
     const models = (await orNull(this.api.models())) ?? [];
     fill(this.model, models.map((model) => h("option", { value: model.id }, model.id)));
     const base = models.find((model) => model.kind === "base");
@@ -69,6 +73,7 @@ class Playground {
     this.stop();
     this.controller = new AbortController();
     this.explorations = [];
+    this.stopAll.hidden = true;
     this.results.replaceChildren();
     return { model: this.model.value, text: this.prompt.value, signal: this.controller.signal };
   }
@@ -82,8 +87,9 @@ class Playground {
   }
 
   async complete() {
+    await this.load(); // where the server did not answer before
     const { model, text, signal } = this.#begin();
-    const prefix = await orNull(idsOf(this.api, model, text, signal));
+    const prefix = model && (await orNull(idsOf(this.api, model, text, signal)));
     if (!prefix) return;
     const sampling = this.panel.values();
     const number = sampling.seed === undefined ? 1 : Number(this.count.value); // greedy and beam search give the same each time
@@ -92,7 +98,10 @@ class Playground {
       const title = number > 1 ? `Completion ${place + 1}` : "Completion";
       return this.#add(this.#exploration(title, model, prefix, text, own));
     });
+    const shown = this.explorations; // until the next ones replace them
+    this.stopAll.hidden = all.length === 1; // which has a button for it
     await Promise.all(all.map((one) => one.start()));
+    if (this.explorations === shown) this.stopAll.hidden = true;
   }
 
   #exploration(title, model, prefix, context, sampling) {
@@ -107,8 +116,9 @@ class Playground {
   }
 
   async score() {
+    await this.load();
     const { model, text, signal } = this.#begin();
-    const tokens = await orNull(scoredText(this.api, model, text, signal));
+    const tokens = model && (await orNull(scoredText(this.api, model, text, signal)));
     if (!tokens) return;
     this.#add(this.#exploration("Your text", model, [], "", this.panel.values())).show(tokens);
   }
@@ -117,5 +127,10 @@ class Playground {
 export const room = {
   id: "playground",
   title: "Playground",
-  mount: (root, api) => new Playground(root, api),
+  mount(root, api) {
+    this.made = new Playground(root, api);
+  },
+  load() {
+    return this.made.load();
+  },
 };

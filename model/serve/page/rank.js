@@ -3,13 +3,18 @@
    A completion is dragged to a rank, or gets it by its buttons or a number key; two on one rank are a tie. Everything works with the keyboard alone.
    The names of the models are not known here: see tasks/feedback/rank_routes.py. */
 
-import { button, field, fill, h } from "./dom.js";
+import { orNull } from "./api.js";
+import { button, fill, h, prose } from "./dom.js";
 import { nickname, nicknameField } from "./person.js";
 import { Board } from "./rank_board.js";
 import { RankSide } from "./rank_side.js";
+import { IDEAS } from "./templates.js";
 
-const HINT =
+const HINT = "Drag each completion to a rank, or press its number; two on one rank are a tie.";
+const KEYS =
   "Number keys rank the chosen completion, arrow keys choose another, Enter saves. D takes the draft, B marks all as bad, S skips, P goes back.";
+const NOTHING_LEFT = "Nothing is left to rank. Add further prompts under “Add prompts”, or with `crawl2chat labels add`.";
+const NO_PROMPTS = "There is nothing to rank yet. Add prompts under “Add prompts”, or rank answers to three examples.";
 
 class RankRoom {
   constructor(root, api) {
@@ -19,15 +24,16 @@ class RankRoom {
     this.visited = []; // numbers of the prompts that were shown, so that a ranking can be corrected
     this.isBusy = false;
     this.board = new Board(() => this.#update());
-    this.side = new RankSide(api, () => (this.item ? this.board.focus() : this.next(0))); // what is shown stays
-    this.person = nicknameField(() => this.start());
+    this.side = new RankSide(api, () => (this.item ? this.board.focus() : this.load())); // what is shown stays
+    this.person = nicknameField(() => this.load());
     this.prompt = h("div", { class: "card rank-prompt" });
     this.status = h("p", { role: "status", class: "rank-status" });
     this.allBad = h("input", { type: "checkbox", onchange: () => this.#update() });
     this.save = button("Save and next", () => this.#save(), { kind: "primary" });
-    this.draft = button("Take the draft", () => this.#takeDraft());
+    this.draft = button("Take the model's draft", () => this.#takeDraft());
     this.skip = button("Skip", () => this.next(this.item?.prompt ?? 0), { kind: "quiet" });
     this.back = button("Previous", () => this.#previous(), { kind: "quiet" });
+    this.examples = button("Begin with three examples", () => this.side.add(IDEAS), { kind: "primary" });
     this.retry = button("Let the models write again", () => this.#complete(), {});
     this.#build();
     document.addEventListener("keydown", (event) => this.#onKey(event));
@@ -36,8 +42,9 @@ class RankRoom {
   #build() {
     const badLabel = h("label", { class: "check" }, this.allBad, "All are bad");
     this.actions = h("div", { class: "row rank-actions" }, this.save, badLabel, this.draft, h("span", { class: "push" }), this.back, this.skip);
-    this.work = h("div", { class: "stack" }, this.prompt, this.retry, this.board.element, this.actions, h("small", {}, HINT));
-    const main = h("div", { class: "stack" }, h("div", { class: "card" }, this.person.element), this.status, this.work);
+    this.work = h("div", { class: "stack" }, this.prompt, this.retry, h("small", {}, HINT), this.board.element, this.actions, h("small", {}, KEYS));
+    const examples = h("div", { class: "row" }, this.examples);
+    const main = h("div", { class: "stack" }, h("div", { class: "card" }, this.person.element), this.status, examples, this.work);
     this.root.append(
       h("h1", {}, "Rank"),
       h("p", { class: "muted" }, "Put the completions of a prompt in order. Your rankings train the reward model."),
@@ -46,11 +53,16 @@ class RankRoom {
     this.#clear();
   }
 
-  /** Show guidelines and progress, and the first prompt. */
-  async start() {
-    await this.side.refresh();
-    if (nickname()) await this.next(0);
-    else this.status.textContent = "Type a nickname to begin.";
+  /** Show guidelines and progress, and the first prompt. A ranking that has begun stays. */
+  async load() {
+    const progress = await orNull(this.side.refresh());
+    const isSame = this.who === nickname();
+    if (!progress || (isSame && (this.item || this.isBusy))) return;
+    if (!isSame) this.visited = [];
+    this.who = nickname();
+    this.hasPrompts = progress.prompts > 0;
+    if (this.who) await this.next(0);
+    else this.#clear("Type a nickname to begin.");
   }
 
   /** The next prompt after a number that this person has not ranked. */
@@ -58,8 +70,11 @@ class RankRoom {
     if (!nickname()) return;
     await this.#during("", async () => {
       const { item } = await this.api.post("/feedback/rank/next", { who: nickname(), after });
+      const isAgain = item && item.prompt === this.item?.prompt;
       if (item) await this.#show(item);
-      else this.#clear("Nothing is left to rank. More prompts can be added here, or with `crawl2chat labels add`.");
+      else this.#clear(this.hasPrompts ? NOTHING_LEFT : NO_PROMPTS);
+      this.examples.hidden = Boolean(item) || this.hasPrompts;
+      if (isAgain) this.status.textContent = "This is the only prompt left.";
     });
   }
 
@@ -87,8 +102,11 @@ class RankRoom {
         if (this.item.prompt !== prompt) return; // the person has gone on meanwhile
         this.item = item;
         this.#place();
+        const [wanted, count] = [body.num_completions, item.completions.length];
+        if (count < wanted) this.status.textContent = `The models repeat themselves here: ${count} different completions instead of ${wanted}.`;
       } catch {
         this.retry.hidden = false; // the error is on top of the page
+        this.draft.hidden = true;
         this.actions.hidden = false;
       }
     });
@@ -158,9 +176,9 @@ class RankRoom {
 
   #clear(text = "") {
     this.item = null;
-    this.work.hidden = true;
+    this.work.hidden = this.examples.hidden = true;
     this.board.clear();
-    if (text) this.status.textContent = text;
+    if (text) fill(this.status, prose(text));
   }
 
   #onKey(event) {
@@ -189,6 +207,8 @@ export const room = {
   title: "Rank",
   mount(root, api) {
     this.made = new RankRoom(root, api);
-    this.made.start();
+  },
+  load() {
+    return this.made.load();
   },
 };

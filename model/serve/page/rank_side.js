@@ -1,6 +1,7 @@
 /* The side of the room Rank: guidelines, progress, agreement, how completions are sampled, and prompts to add. */
 
-import { button, field, fill, h, percent } from "./dom.js";
+import { orNull } from "./api.js";
+import { button, count, field, fill, h, percent } from "./dom.js";
 import { nickname } from "./person.js";
 
 const STRONG = 0.8; // Krippendorff's limit for firm conclusions, and below it the one for tentative ones
@@ -30,10 +31,10 @@ export class RankSide {
     this.tokens = h("input", { type: "number", min: 1, max: 4096, value: 128 });
     this.models = h("div", { class: "stack tight" });
     this.prompts = h("textarea", { rows: 4, placeholder: "Who are you?" });
-    const form = h("div", { class: "stack tight" }, field("Prompts", this.prompts, "One a line."), button("Add", () => this.#add()));
+    this.added = h("small", { role: "status" });
+    const form = h("div", { class: "stack tight" }, field("Prompts", this.prompts, "One a line."), this.added, button("Add", () => this.#addTyped()));
     this.adding = h("details", { class: "card" }, h("summary", {}, "Add prompts"), form);
     this.element = h("aside", { class: "stack", ariaLabel: "Guidelines and progress" }, this.#cards());
-    this.#loadModels();
   }
 
   #cards() {
@@ -50,6 +51,7 @@ export class RankSide {
   }
 
   async #loadModels() {
+    if (this.models.firstChild) return;
     const models = await this.api.models();
     const box = (model) => h("label", { class: "check" }, h("input", { type: "checkbox", value: model.id, checked: model.is_chat }), model.id);
     fill(this.models, h("span", {}, "Models"), models.map(box));
@@ -64,17 +66,22 @@ export class RankSide {
     };
   }
 
-  async #add() {
+  async #addTyped() {
     const prompts = this.prompts.value.split("\n").map((line) => line.trim()).filter(Boolean);
-    if (!prompts.length) return;
-    await this.api.post("/feedback/rank/prompts", { prompts });
-    this.prompts.value = "";
-    await this.refresh();
-    this.onprompts();
+    if (prompts.length && (await this.add(prompts))) this.prompts.value = "";
   }
 
-  /** Ask the server for guidelines, progress and agreement. */
+  /** Add prompts to the queue. True where the server took them. */
+  async add(prompts) {
+    const answer = await orNull(this.api.post("/feedback/rank/prompts", { prompts }));
+    if (answer) this.added.textContent = `${count(answer.added, "prompt")} added.`;
+    if (answer && (await orNull(this.refresh()))) this.onprompts();
+    return answer !== null;
+  }
+
+  /** Ask the server for guidelines, progress, which is returned, and agreement. */
   async refresh() {
+    await this.#loadModels();
     const who = nickname() ? `?who=${encodeURIComponent(nickname())}` : "";
     const { guidelines, progress, agreement } = await this.api.get(`/feedback/rank${who}`);
     if (guidelines.version !== this.version) {
@@ -87,8 +94,9 @@ export class RankSide {
       this.progress,
       bar,
       h("div", {}, `${progress.mine} of ${progress.prompts} prompts ranked by you`),
-      h("small", {}, `${progress.labels} rankings by ${progress.people} ${progress.people === 1 ? "person" : "people"}. ${this.#agreementText(agreement)}`),
+      h("small", {}, `${count(progress.labels, "ranking")} by ${count(progress.people, "person", "people")}. ${this.#agreementText(agreement)}`),
     );
+    return progress;
   }
 
   #agreementText({ alpha, pairs, num_prompts: shared }) {

@@ -1,5 +1,8 @@
 /* Prompts to begin with: texts that a base model continues, examples before a question (few-shot), and an assistant made by a prompt alone. */
 
+/** What a newcomer may ask first. */
+export const IDEAS = ["Who are you?", "What is 12 times 7?", "Tell me about a book."];
+
 export const STOP_TURN = "\n"; // a turn is a line
 const ASSISTANT = "This is a conversation between a person and a helpful, honest assistant. The assistant answers briefly.";
 

@@ -2,7 +2,8 @@
 
 import { isAborted, orNull } from "./api.js";
 import { conversationEditor, EXAMPLE, readConversation } from "./conversation_editor.js";
-import { field, fill, h, select } from "./dom.js";
+import { field, fill, h, prose, select } from "./dom.js";
+import { keepText } from "./kept.js";
 import { tokenCard } from "./token_card.js";
 
 const TEXT = "Crawling the web, one page at a time: naïve café, 東京, 12,345 🙂";
@@ -38,8 +39,8 @@ class TokensRoom {
     for (const one of [this.first, this.second]) one.addEventListener("change", () => this.#ask());
     this.results = h("div", { class: "columns tokens-results" });
     this.comparison = h("p", { role: "status", class: "tokens-comparison" });
+    keepText("tokens-text", this.text);
     this.#build(root);
-    this.#loadVocabularies().then(() => this.#ask());
   }
 
   #build(root) {
@@ -50,7 +51,7 @@ class TokensRoom {
       this.colour = colour;
       this.#ask();
     });
-    this.secondField = field("Compare with", this.second);
+    this.secondField = field("Compare with", this.second, "Others are here after `crawl2chat serve --vocabulary FILE`, such as GPT-2's.");
     const choices = h("div", { class: "columns" }, field("Vocabulary", this.first), this.secondField);
     root.append(
       h("h1", {}, "Tokens"),
@@ -86,7 +87,8 @@ class TokensRoom {
     this.#ask();
   }
 
-  async #loadVocabularies() {
+  async load() {
+    if (this.models) return;
     const [models, others] = await Promise.all([orNull(this.api.models()), orNull(this.api.get("/vocabularies"))]);
     if (!models || !others) return;
     this.models = models;
@@ -98,6 +100,7 @@ class TokensRoom {
     fill(this.first, options([...own, ...named]));
     fill(this.second, options([[NONE, "nothing"], [BYTES, "bytes (256 tokens)"], ...named, ...own]));
     this.second.value = named[0]?.[0] ?? BYTES;
+    this.#ask();
   }
 
   #later() {
@@ -106,17 +109,19 @@ class TokensRoom {
   }
 
   async #ask() {
-    if (!this.models) return;
+    if (!this.models) return; // load() asks when they are here
     this.controller?.abort();
     const { signal } = (this.controller = new AbortController());
     const chosen = this.kind === "text" && this.second.value !== NONE ? [this.first, this.second] : [this.first];
+    if (!this.results.firstChild) fill(this.results, h("p", { class: "muted" }, "Reading the vocabulary …")); // GPT-2's takes a second
     try {
       const answers = await Promise.all(chosen.map((one) => this.#tokenize(one.value, signal)));
       fill(this.results, answers.map((answer, place) => tokenCard(answer, chosen[place].selectedOptions[0].text, this.colour === "mask")));
       this.comparison.textContent = compare(answers, chosen.map((one) => one.value.slice(one.value.indexOf(":") + 1)));
     } catch (error) {
       if (isAborted(error)) return;
-      fill(this.results, h("p", { class: "muted" }, error.message));
+      this.comparison.textContent = "";
+      fill(this.results, h("p", { class: "failed" }, prose(error.message)));
     }
   }
 
@@ -147,4 +152,5 @@ export const room = {
     mounted = new TokensRoom(root, api);
   },
   show: (parameters) => mounted.open(parameters),
+  load: () => mounted.load(),
 };

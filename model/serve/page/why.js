@@ -2,7 +2,7 @@
 
    Addresses and texts of pages are a stranger's: text stays text, and only http and https become links, which a person has to follow. */
 
-import { button, fill, h, shown, upright } from "./dom.js";
+import { button, fill, h, prose, shown, upright } from "./dom.js";
 
 const bytesOf = (text) => new TextEncoder().encode(text);
 const textOf = (bytes) => new TextDecoder().decode(bytes);
@@ -48,7 +48,7 @@ export class Why {
       if (this.asked !== asked) return;
       // Without an index there is nothing wrong: the message says how to make one.
       if (error.code !== "no_index") this.status.className = "failed";
-      this.status.textContent = error.message;
+      fill(this.status, prose(error.message));
     }
   }
 
