@@ -36,8 +36,8 @@ NETWORK = (
     'exec "$@"'
 )
 SUDO = '#!/bin/sh\n[ "$1" = -u ] && { shift; user=$1; shift; exec runuser -u "$user" -- "$@"; }\nexec "$@"\n'
-COMMAND_SECONDS = 1200
-WORKER_SECONDS = 60
+COMMAND_SECONDS = 1800
+WORKER_SECONDS = 300  # bounds on hangs
 
 
 class Done(NamedTuple):
