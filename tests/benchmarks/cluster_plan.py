@@ -65,7 +65,7 @@ class Crawl:
     """What each stage costs: core-hours and TB, as crawl_cost has them, and the documents that dedup reads."""
 
     def __init__(self) -> None:
-        (table,) = [found for found in tables("crawl_cost")[:1]]  # the first is of EXTRACTOR
+        table = tables("crawl_cost")[0]  # the first is of EXTRACTOR
         self.core_hours = {stage: number(cell(table, stage, "Core-hours")) for stage in PASSES}
         self.terabytes = {stage: number(cell(table, stage, "TB on disk")) for stage in PASSES}
         kept = number(cell(table, "filter", "Kept of a page"))
@@ -174,7 +174,9 @@ def shortages(crawl: Crawl, merged: dict[str, float], num: int) -> list[list[str
         "Prefect's server and its database": ((per_shard["Prefect's server"] + per_shard["PostgreSQL and Redis"]) * each, "stays"),
         f"S3 server, {per_shard['Requests to S3, a shard']:.1f} requests a shard, one process": (per_shard["S3 server"] * each, "falls with its servers"),
     }  # fmt: skip
-    return [[name, f"{hours:.2f}", grows] for name, (hours, grows) in sorted(parts.items(), key=lambda item: -item[1][0])]
+    return [
+        [name, f"{hours:.2f}", grows] for name, (hours, grows) in sorted(parts.items(), key=lambda item: -item[1][0])
+    ]
 
 
 def main() -> None:
@@ -209,7 +211,12 @@ def main() -> None:
     )  # fmt: skip
     rows = shortages(crawl, merged, num)
     first = next(row for row in rows if row[2].startswith("stays"))
-    print_table("What a crawl asks of each part", ["Part", "Hours", "With more nodes"], rows, f"First short: {first[0]}. {machine()}.")
+    print_table(
+        "What a crawl asks of each part",
+        ["Part", "Hours", "With more nodes"],
+        rows,
+        f"First short: {first[0]}. {machine()}.",
+    )
 
 
 if __name__ == "__main__":

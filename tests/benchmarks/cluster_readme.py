@@ -32,8 +32,7 @@ README = ROOT / "infra/README.md"
 PROCESSES, RAY, BY_HAND = "Several machines with processes", "Ray", "A Ray cluster for the data half"
 ADDRESS = "192.0.2.1"  # of the documentation network: nothing answers there but this namespace
 NETWORK = (
-    f"ip link set lo up && ip address add {ADDRESS}/24 dev lo && ip route add default dev lo src {ADDRESS} && "
-    'exec "$@"'
+    f'ip link set lo up && ip address add {ADDRESS}/24 dev lo && ip route add default dev lo src {ADDRESS} && exec "$@"'
 )
 SUDO = '#!/bin/sh\n[ "$1" = -u ] && { shift; user=$1; shift; exec runuser -u "$user" -- "$@"; }\nexec "$@"\n'
 COMMAND_SECONDS = 1800
@@ -213,7 +212,9 @@ def inside(folder: Path) -> None:
                 for worker in one.workers:
                     kill(worker)
             s3.kill()
-    rows = [(done.section, done.machine, f"`{done.command}`", done.ended, f"{done.seconds:.0f}") for done in transcript.rows]
+    rows = [
+        (done.section, done.machine, f"`{done.command}`", done.ended, f"{done.seconds:.0f}") for done in transcript.rows
+    ]
     print_table("Commands in their order", ("Section", "Machine", "Command", "Ended", "s, wall"), rows, f"{machine()}.")
 
 
