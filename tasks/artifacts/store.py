@@ -121,6 +121,19 @@ class Store:
         self.verify(manifest)
         return kind(manifest, folder)
 
+    def file(self, artifact_id: str, name: str) -> Path:
+        """One file of a finished artifact, of a remote store its copy on this machine. Raises UserError where there is no such file."""
+        manifest = self.find(artifact_id)
+        record = next((file for file in manifest.files if file.path == name), None) if manifest else None
+        if record is None:
+            raise UserError(
+                f"there is no file {name} of artifact {artifact_id} in {self.shown_url}: run its stage again"
+            )
+        folder = self.folder(artifact_id)
+        if self.remote is not None and not (folder / name).exists():
+            self.remote.fetch_files(artifact_id, folder, [record])
+        return folder / name
+
     def verify(self, manifest: Manifest) -> None:
         """Raises DamagedArtifact where a file is not what its manifest says. A copy of a remote file is deleted instead: there is another."""
         folder = self.folder(manifest.id)
