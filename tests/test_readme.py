@@ -22,7 +22,7 @@ READMES = [
     if not {".venv", ".git", "artifacts", "node_modules"} & set(path.relative_to(ROOT).parts)
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ENVIRONMENT_ONLY = {"source", "export", "hf", "cd", "pip", "printf", "sudo"}  # set up a machine: nothing to parse
+ENVIRONMENT_ONLY = {"source", "export", "git", "hf", "cd", "pip", "printf", "sudo"}  # set up a machine: nothing to parse
 
 
 def commands_of(path: Path) -> list[str]:
