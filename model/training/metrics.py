@@ -87,7 +87,7 @@ class TensorBoard:
 
         # In one event: with `add_scalar`, one for each, a step of 15 metrics cost 0.7 ms, and now 0.1 ms.
         scalars = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items() if name != "step"]
-        self.writer.file_writer.add_summary(Summary(value=scalars), metrics["step"])
+        self.writer._get_file_writer().add_summary(Summary(value=scalars), metrics["step"])
         # Otherwise a thread writes every two minutes: a stop, a rollback or a kill would lose the steps since then, which are not
         # taken again if a checkpoint was saved.
         self.writer.flush()
