@@ -79,7 +79,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         # purge_step hides, of the files that are in the folder already, the scalars from that step on; it deletes nothing.
-        self.writer = SummaryWriter(str(folder), purge_step=first_step)
+        self.writer: Any = SummaryWriter(str(folder), purge_step=first_step)
 
     def log(self, metrics: Metrics) -> None:
         """Add every metric of a step as a scalar."""

@@ -52,7 +52,7 @@ class Done(NamedTuple):
 def blocks(section: str) -> list[list[str]]:
     """The console blocks of a section: their commands, without comments."""
     text = README.read_text(encoding="utf-8")
-    found = re.search(rf"^(##+) {re.escape(section)}\n(.*?)(?=^##)", text, re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^(##+) {re.escape(section)}\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
     assert found is not None, f"{README} has no section {section!r}"
     consoles = re.findall(r"^```console\n(.*?)^```", found[2], re.MULTILINE | re.DOTALL)
     return [re.findall(r"^\$ (.*?)(?: +#.*)?$", console, re.MULTILINE) for console in consoles]
