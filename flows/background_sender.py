@@ -7,6 +7,7 @@ all says that something was dropped.
 """
 
 import atexit
+import contextlib
 import contextvars
 import itertools
 import threading
@@ -44,6 +45,7 @@ class BackgroundSender:
         self._changed = threading.Condition()
         self._numbers = itertools.count()
         self._is_sending = self._is_failing = self._is_closed = self._is_exiting = self._has_warned = False
+        self._client: SyncPrefectClient | None = None  # of the thread alone, while there is something to send
         context = contextvars.copy_context()  # the server's address may be set for this context alone
         # A daemon, so that the interpreter does not join it before atexit: `_finish` gives it its last seconds.
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="reports", daemon=True)
@@ -109,6 +111,8 @@ class BackgroundSender:
                         self._changed.wait()
                     self._is_sending = True
                 is_sent = self._try_next()
+                if not (self._calls or self._lines):
+                    self._disconnect()
                 with self._changed:
                     self._is_sending, self._is_failing = False, not is_sent
                     self._changed.notify_all()
@@ -133,12 +137,10 @@ class BackgroundSender:
             key = None if lines else next(iter(self._calls))
             call: Call = (lambda client: client.create_logs(lines)) if lines else self._calls.pop(key)
         try:
-            # A client for each report: it is made in this thread and context, and a connection that an outage broke is
-            # not used again.
-            with get_client(httpx_settings={"timeout": REQUEST_SECONDS}, sync_client=True) as client:
-                call(client)
+            call(self._connected())
             return True
         except Exception as error:  # whatever a report does wrong, the work that it reports continues
+            self._disconnect()  # a connection that an outage broke is not used again
             if not _may_be_retried(error):
                 self._warn("the Prefect server refused a report: %s", str(error).partition("\n")[0])
                 return True
@@ -149,6 +151,18 @@ class BackgroundSender:
                 # To the front again, unless a newer report of the same key came while this one was being sent.
                 self._calls = {key: call, **self._calls}
         return False
+
+    def _connected(self) -> SyncPrefectClient:
+        """The client, made in this thread and context. One for all that waits: each loads certificates, 20 ms of CPU time."""
+        if self._client is None:
+            self._client = get_client(httpx_settings={"timeout": REQUEST_SECONDS}, sync_client=True).__enter__()
+        return self._client
+
+    def _disconnect(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):
+                client.__exit__(None, None, None)
 
     def _put_back(self, lines: list[LogCreate]) -> None:
         """Put lines that were not sent to the front again, in order. Where lines that came meanwhile left no room, the oldest go."""

@@ -42,6 +42,9 @@ class PrefectReporter(Reporter):
         flow, task = FlowRunContext.get(), TaskRunContext.get()
         self.flow_run_id: UUID | None = flow.flow_run.id if flow and flow.flow_run else None
         self.task_run_id: UUID | None = task.task_run.id if task else None
+        run = flow.flow_run if flow else None
+        # A run of a deployment may have a parent too, in another process.
+        self.is_subflow = bool(run and run.parent_task_run_id and not run.deployment_id)
         self.logger = get_run_logger()
         self.progress_id: UUID | None = None
         self.progress_time = 0.0
@@ -105,8 +108,12 @@ class PrefectReporter(Reporter):
             self.sender.send(partial(self._write_cost, key, manifest, cpu_seconds() - self.cpu_seconds), key)
 
     def close(self) -> None:
-        """Give a server that answers some seconds to take what waits; what it does not take is sent later, in the background."""
-        self.sender.flush()
+        """Give a server that answers some seconds to take what waits; what it does not take is sent later, in the background.
+
+        A subflow waits for nothing: this process lives on, and the next stage need not wait for the pages of this one.
+        """
+        if not self.is_subflow:
+            self.sender.flush()
         self.sender.close()
 
     def _log(self, message: str) -> None:

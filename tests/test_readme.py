@@ -13,6 +13,7 @@ from flows import picture
 from flows.cli.main import app
 from flows.pipeline import dag
 from flows.resources import POOL_NAMES
+from tests.benchmarks.cluster_readme import BY_HAND, PROCESSES, RAY, blocks
 from tests.benchmarks.summary import anchor_of, summary_rows
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +23,16 @@ READMES = [
     if not {".venv", ".git", "artifacts", "node_modules"} & set(path.relative_to(ROOT).parts)
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ENVIRONMENT_ONLY = {"source", "export", "hf", "cd", "pip", "printf", "sudo"}  # set up a machine: nothing to parse
+ENVIRONMENT_ONLY = {
+    "source",
+    "export",
+    "git",
+    "hf",
+    "cd",
+    "pip",
+    "printf",
+    "sudo",
+}  # set up a machine: nothing to parse
 
 
 def commands_of(path: Path) -> list[str]:
@@ -130,3 +140,23 @@ def test_make_help_lists_every_target() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert phony is not None
     assert set(re.findall(r"^([a-z]+):.*  ## ", makefile, re.MULTILINE)) == set(phony[1].split())
+
+
+def test_cluster_sections_have_the_blocks_that_the_benchmark_runs() -> None:
+    found = {section: blocks(section) for section in (PROCESSES, RAY, BY_HAND)}
+    assert {section: len(commands) for section, commands in found.items()} == {PROCESSES: 6, RAY: 4, BY_HAND: 1}
+    assert [commands[0].split()[0] for commands in found[PROCESSES]] == [
+        "git",
+        "sudo",
+        "export",
+        "prefect",
+        "crawl2chat",
+        "prefect",
+    ]
+    assert [command.split()[0] for command in found[BY_HAND][0][-5:]] == [
+        "export",
+        "ray",
+        "ray",
+        "ray",
+        "CRAWL2CHAT_EXECUTOR=ray:auto",
+    ]

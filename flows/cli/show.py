@@ -114,7 +114,7 @@ def _climb(tree: Tree, manifest: Manifest, store: Store, seen: set[str]) -> None
         if made_of := store.find(artifact_id):
             _climb(branch, made_of, store, seen)
     if manifest.kind == "Crawl":
-        files = read_lines(store.folder(manifest.id) / "inputs.jsonl")
+        files = read_lines(store.file(manifest.id, "inputs.jsonl"))
         for file in files[:SHOWN_FILES]:
             tree.add(f"[dim]{escape(file['url'])}[/]")
         if len(files) > SHOWN_FILES:
@@ -147,7 +147,7 @@ def peek(artifact: Artifact, store: Store, num: int) -> Iterator[RenderableType]
         yield from (_panel(document) for document in itertools.islice(documents, num))
     # The first shard may hold no document: panels are taken from as many shards as are needed.
     if shards := artifact.files("train/*.arrow"):
-        tokenizer = ChatTokenizer.load(store.folder(artifact.manifest.input("tokenizer")) / "tokenizer.json")
+        tokenizer = ChatTokenizer.load(store.file(artifact.manifest.input("tokenizer"), "tokenizer.json"))
         panels = (panel for path in shards for panel in _token_panels(path, tokenizer))
         yield from itertools.islice(panels, num)
     for path in artifact.files("*.jsonl"):

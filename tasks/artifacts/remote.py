@@ -103,7 +103,7 @@ class Remote:
             ) from None
 
 
-def in_parallel(work: Callable[[T], None], items: Sequence[T]) -> None:
+def in_parallel(work: Callable[[T], object], items: Sequence[T]) -> None:
     """`work` on every item, several at a time. Raises the first error; what was not begun then is not done."""
     if len(items) < 2:
         # Without a pool: an error then has a short traceback, and most stages publish one or two files at a time.

@@ -37,7 +37,7 @@ from tasks.artifacts.manifest import (
     kind_named,
 )
 from tasks.artifacts.object_servers import open_objects
-from tasks.artifacts.remote import DamagedArtifact, Remote
+from tasks.artifacts.remote import DamagedArtifact, Remote, in_parallel
 from tasks.artifacts.step import A_co
 from tasks.redaction import redact_url
 
@@ -45,6 +45,7 @@ __all__ = ["DamagedArtifact", "Store"]
 
 MAX_MANIFEST_BYTES = 2**28  # a crawl of 90,000 files has some 270,000 records of 200 bytes
 MAX_POINTER_BYTES = 1_000
+PARALLEL_BYTES = 2**20  # files above are hashed several at a time
 
 
 class Store:
@@ -119,6 +120,19 @@ class Store:
             self.remote.fetch_files(artifact_id, folder, missing)
         self.verify(manifest)
         return kind(manifest, folder)
+
+    def file(self, artifact_id: str, name: str) -> Path:
+        """One file of a finished artifact, of a remote store its copy on this machine. Raises UserError where there is no such file."""
+        manifest = self.find(artifact_id)
+        record = next((file for file in manifest.files if file.path == name), None) if manifest else None
+        if record is None:
+            raise UserError(
+                f"there is no file {name} of artifact {artifact_id} in {self.shown_url}: run its stage again"
+            )
+        folder = self.folder(artifact_id)
+        if self.remote is not None and not (folder / name).exists():
+            self.remote.fetch_files(artifact_id, folder, [record])
+        return folder / name
 
     def verify(self, manifest: Manifest) -> None:
         """Raises DamagedArtifact where a file is not what its manifest says. A copy of a remote file is deleted instead: there is another."""
@@ -197,11 +211,13 @@ class Store:
     def records(self, folder: Path) -> list[FileRecord]:
         """A record of every file in `folder`, without those that the store needs for itself."""
         # Sorted: the digest of an artifact is a hash of this list.
-        paths = [path for path in sorted(folder.rglob("*")) if not is_bookkeeping(path.relative_to(folder).parts[0])]
+        found = [path for path in sorted(folder.rglob("*")) if not is_bookkeeping(path.relative_to(folder).parts[0])]
+        paths = [path for path in found if path.is_file()]
+        # One core hashes some 2 GB/s, and ingest leaves terabytes. hashlib lets other threads run; a small file is not worth one.
+        in_parallel(self.hashes.of, [path for path in paths if path.stat().st_size > PARALLEL_BYTES])
         return [
             FileRecord(path=str(path.relative_to(folder)), bytes=path.stat().st_size, sha256=self.hashes.of(path))
             for path in paths
-            if path.is_file()
         ]
 
     def set_latest(self, recipe: str, manifest: Manifest) -> None:

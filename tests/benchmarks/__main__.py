@@ -24,6 +24,8 @@ NAMES: dict[str, tuple[str, ...]] = {  # with the arguments of the README's figu
     "reading_speed": (),
     "robustness": (),
     "crawl_cost": (),
+    "many_shards": (),
+    "cluster_plan": (),  # from the tables of the two before
     "training_speed": (),
     "loader_speed": (),
     "orchestration": (),
@@ -42,6 +44,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # with the arguments of the README's figu
     "lease_races": (),
     "kill_moments": (),
     "team_kills": (),
+    "cluster_readme": (),
     "image_build": (),
     "gaming": ("--seeds", "10"),
     "prefect_soak": ("--minutes", "60"),

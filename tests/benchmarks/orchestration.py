@@ -1,9 +1,11 @@
 """What a run costs next to its steps: Prefect, the launch of the ranks, imports, checkpoints, the manifest.
 
-    python -m tests.benchmarks.orchestration [--minutes 5]
+    python -m tests.benchmarks.orchestration [--minutes 5] [--until STAGE]
 
 Runs `crawl2chat run tiny --only pretrain` on tokens of novels, as a person does, with a checkpoint, a validation and samples every 100
-steps. A first run of a few steps tells how many steps fill the minutes, and makes Prefect's database. Wall seconds.
+steps. A first run of a few steps tells how many steps fill the minutes, and makes Prefect's database. Then runs all of `tiny` (a quarter of an
+hour; `--until` ends it earlier), and again when nothing is left to do: what is not in the function of a step, or of a source that it
+reads, is around them. Wall seconds.
 """
 
 import argparse
@@ -85,10 +87,42 @@ def phases(seconds: float, stage_seconds: float, lines: Sequence[Line]) -> dict[
     }
 
 
+def whole_run(until: str) -> None:
+    """The second table: a run of tiny in the store, by step."""
+    command = [sys.executable, "-m", "flows.cli.main", "run", "tiny", "--until", until]
+    say(f"tiny until {until}")
+    took = []
+    for _ in range(2):
+        started = time.monotonic()
+        subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+        took.append(time.monotonic() - started)
+    manifests = sorted(Store.default().manifests(), key=lambda manifest: manifest.provenance["started"])
+    inside = {manifest.id: float(manifest.provenance["wall_seconds"]) for manifest in manifests}
+    around, seconds = took[0] - sum(inside.values()), took[0]
+    rows = [(name.partition("/")[0], f"{spent:.1f}", f"{spent / seconds:.1%}") for name, spent in inside.items()]
+    rows.append(("**imports, Prefect, leases, hashes, manifests**", f"{around:.1f}", f"**{around / seconds:.1%}**"))
+    print_table(
+        f"Where {seconds:.0f} seconds of tiny until {until} go, by step and source",
+        ["", "wall seconds", "share"],
+        rows,
+        f"The same command again, with nothing to do: {took[1]:.1f} s. {machine()}.",
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--minutes", type=float, default=5.0)
-    minutes: float = parser.parse_args().minutes
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=5.0, help="Of pretraining alone; 0 leaves this table out.")
+    parser.add_argument("--until", default="export", help="The last stage of the whole run.")
+    options = parser.parse_args()
+    if options.minutes:
+        pretraining(options.minutes)
+    with tempfile.TemporaryDirectory() as name:
+        os.environ |= {"CRAWL2CHAT_STORE": f"{name}/store", "PREFECT_HOME": f"{name}/prefect"}
+        whole_run(options.until)
+
+
+def pretraining(minutes: float) -> None:
+    """The first table."""
     with tempfile.TemporaryDirectory() as name:
         os.environ |= {"CRAWL2CHAT_STORE": f"{name}/store", "PREFECT_HOME": f"{name}/prefect"}
         store = Store.default()

@@ -164,3 +164,24 @@ def test_flush_gives_a_server_that_never_answers_its_seconds_and_no_more(monkeyp
         assert not sender.flush(0.1)
         assert sender._is_sending  # the request continues in its thread
         sender._finish()
+
+
+def test_one_connection_serves_all_that_waits_and_none_after_an_error(sender: BackgroundSender) -> None:
+    clients: list[Any] = []
+    waits, errors = threading.Event(), [httpx.ConnectError("broken")]
+
+    def use(client: Any) -> None:
+        clients.append(client)
+        assert waits.wait(60)
+        if len(clients) == 3 and errors:
+            raise errors.pop()
+
+    for _ in range(5):
+        sender.send(use)
+    waits.set()
+    wait_for(lambda: len(clients) == 6, "the call that failed is made again")
+    assert len({id(client) for client in clients[:3]}) == 1
+    assert len({id(client) for client in clients[3:]}) == 1
+    assert clients[2]._closed
+    assert clients[2] is not clients[3]
+    wait_for(lambda: clients[-1]._closed, "the connection is closed")

@@ -43,8 +43,8 @@ def find_postgres() -> Path | None:
 class _Service:
     """A process in the foreground. `account`: the user that it runs as, and that owns its data; None: this one."""
 
-    def __init__(self, account: str | None) -> None:
-        self.account, self.port = account, free_port()
+    def __init__(self, account: str | None, port: int = 0) -> None:
+        self.account, self.port = account, port or free_port()
         # Not in the folder of a test, whose parents only this user may enter.
         self.folder = Path(tempfile.mkdtemp(prefix="crawl2chat-test-"))
         if account:
@@ -92,12 +92,12 @@ class _Service:
 
 
 class PostgreSQL(_Service):
-    """A database server with one empty database."""
+    """A database server with one empty database. `port`: 0 takes a free one."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         programs = find_postgres()
         assert programs is not None
-        super().__init__(ROLE if os.getuid() == 0 else None)
+        super().__init__(ROLE if os.getuid() == 0 else None, port)
         self.programs, self.data = programs, self.folder / "data"
         initdb = [programs / "initdb", "--pgdata", self.data, "--username", ROLE, "--auth", "trust", "--no-sync"]
         subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, user=self.account, cwd=self.folder)

@@ -1,5 +1,6 @@
 """Artifacts: identity, completion, damage, and two runners of one fingerprint."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import pytest
 from pydantic import Field
 
 from model.config import Config, runtime
+from model.errors import UserError
 from tasks.artifacts.config import fingerprint
 from tasks.artifacts.manifest import Documents, Tokens
 from tasks.artifacts.step import ExistingArtifact, Outcome, Step
-from tasks.artifacts.store import DamagedArtifact, Store
+from tasks.artifacts.store import PARALLEL_BYTES, DamagedArtifact, Store
 from tasks.execution.context import StageContext
 from tasks.execution.runner import execute, up_to_date
 
@@ -160,3 +162,26 @@ def test_remote_store_returns_what_was_committed_to_it(tmp_path: Path) -> None:
     elsewhere = Store("memory://artifacts", tmp_path / "two")
     assert run_chain(elsewhere, step) == []
     assert (elsewhere.open(step.id, Documents).folder / "text").read_text() == "one:0.5 two:0.5 "
+
+
+def test_one_file_of_an_artifact_is_copied_from_a_remote_store(tmp_path: Path) -> None:
+    step = chain()
+    run_chain(Store("memory://one-file", tmp_path / "one"), step)
+    elsewhere = Store("memory://one-file", tmp_path / "two")
+    assert elsewhere.file(step.id, "text").read_text() == "one:0.5 two:0.5 "
+    assert elsewhere.file(step.id, "text").is_relative_to(tmp_path / "two")
+    for artifact_id, name in ((step.id, "no-such"), (step.id, "../text"), ("two/0000", "text")):
+        with pytest.raises(UserError, match="there is no file"):
+            elsewhere.file(artifact_id, name)
+
+
+def test_records_hash_large_files_like_small_ones(tmp_path: Path) -> None:
+    store, content = (
+        Store(str(tmp_path)),
+        {"small": b"a", "large": b"b" * (PARALLEL_BYTES + 1), "larger": b"c" * (2 * PARALLEL_BYTES)},
+    )
+    for name, data in content.items():
+        (tmp_path / name).write_bytes(data)
+    assert {one.path: one.sha256 for one in store.records(tmp_path)} == {
+        name: hashlib.sha256(data).hexdigest() for name, data in content.items()
+    }
