@@ -165,7 +165,17 @@ def main() -> None:
                     *(f"{1000 * value:.0f} ms" for value in (*middle_and_p95(warm), *middle_and_p95(cold))),
                 )
             )
-    headings = ["Tokens", "Suffix arrays", "Bytes a token", "Build", "Peak memory", "Reply, CPU median", "p95", "Cold, wall median", "p95"]
+    headings = [
+        "Tokens",
+        "Suffix arrays",
+        "Bytes a token",
+        "Build",
+        "Peak memory",
+        "Reply, CPU median",
+        "p95",
+        "Cold, wall median",
+        "p95",
+    ]
     print_table("The index of training data, and the spans of a reply", headings, rows, machine())
 
 
