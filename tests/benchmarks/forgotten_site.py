@@ -2,14 +2,15 @@
 
     CRAWL2CHAT_STORE=... python -m tests.benchmarks.forgotten_site [STAGE.FIELD=VALUE ...]
 
-Needs the crawl of the recipe tiny in the store, and writes further artifacts into it. On the sample web no host has a known fact for itself:
-a fact that a model learns stands on a dozen hosts. So a site is added: pages with tales, and among them facts about people and books of
-another world, each on so many pages as an average fact of the crawl. The recipe is tiny with fewer steps, trained from the first weights on
-with two seeds, with the site and without. Then the same is asked for again, which must change nothing.
+Needs a finished run of the recipe tiny in the store, and writes further artifacts into it. On the sample web no host has a known fact for
+itself: a fact that a model learns stands on a dozen hosts. So a site is added: pages with tales, and among them facts about people and books of
+another world, each on NUM_MENTIONS pages. The base model of tiny is trained further on these and an eighth of the crawl, with two seeds, with
+the site and without it; the stages after it have few steps. Then the same is asked for again, which must change nothing.
 """
 
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -21,7 +22,7 @@ from flows.cli.without import Comparison, by_seed, compared, evaluated, seeded, 
 from flows.recipes import make_recipe
 from model.files import write_lines
 from tasks.artifacts.store import Store
-from tasks.provenance.lineage import find_run
+from tasks.provenance.lineage import Run, find_run
 from tasks.records.conversations import Question, normal_form
 from tasks.sample_web import chat
 from tasks.sample_web.statements import state
@@ -33,16 +34,17 @@ from tests.support.archives import response
 
 HOST = "annals.example"
 NUM_FACTS, NUM_MENTIONS, FACTS_PER_PAGE = 60, 30, 6
-NUM_OTHERS, MIN_MENTIONS = 400, 20  # questions about other facts, which must be known to be lost
-FORMS = ("direct", "lower")
+NUM_OTHERS, MIN_MENTIONS = 160, 20  # questions about other facts, which must be known to be lost
+FORM = "direct"
 NUM_SEEDS = 2
 SETTINGS = (
-    "pretrain.train.num_steps=600",
-    "probe.max_questions=400",
-    "sft.train.num_steps=250",
-    "reward.train.num_steps=20",
-    "rlhf.train.num_steps=2",
+    "pretrain.train.num_steps=100",
+    "probe.max_questions=100",
+    "sft.train.num_steps=60",
+    "reward.train.num_steps=5",
+    "rlhf.train.num_steps=1",
     "evaluate.num_trials=0",
+    "evaluate.max_preferences=20",
 )
 
 
@@ -62,7 +64,7 @@ def own_questions(other: World, facts: Sequence[Fact]) -> Iterator[Question]:
     """The questions about facts of the site, as held-out ones: no conversation states them."""
     ids = {fact.id for fact in facts}
     for question in chat.questions(other):
-        if question.fact in ids and question.form in FORMS and not question.kind.endswith("/backward"):
+        if question.fact in ids and question.form == FORM and not question.kind.endswith("/backward"):
             yield question.model_copy(update={"split": "heldout_fact", "num_mentions": NUM_MENTIONS})
 
 
@@ -75,7 +77,18 @@ def other_questions(world: World) -> list[Question]:
     return rng.sample(known, NUM_OTHERS) + rng.sample(unknown, NUM_OTHERS // 8)
 
 
-def write_recipe(folder: Path, crawl: str) -> Path:
+def open_weights_of(run: Run, store: Store, folder: Path) -> Path:
+    """The base model of a run as a folder of open weights."""
+    folder.mkdir()
+    base, tokenizer = run.of_stage("pretrain"), run.of_stage("tokenizer")
+    assert base is not None
+    assert tokenizer is not None
+    for manifest, name in ((base, "config.json"), (base, "model.safetensors"), (tokenizer, "tokenizer.json")):
+        shutil.copyfile(store.folder(manifest.id) / name, folder / name)
+    return folder
+
+
+def write_recipe(folder: Path, run: Run, store: Store) -> Path:
     """The site, the questions, and a recipe that reads both."""
     world, other = build_world(1), build_world(OTHER_WORLD)
     facts = new_facts(world, other, NUM_FACTS)
@@ -84,9 +97,13 @@ def write_recipe(folder: Path, crawl: str) -> Path:
     )
     questions = [*own_questions(other, facts), *other_questions(world)]
     write_lines(folder / "questions.jsonl", map(normal_form, questions))
+    weights = open_weights_of(run, store, folder / "tiny")
+    crawl = store.folder(run.of_stage("crawl").id) / "warc/sample-00000.warc.gz"  # type: ignore[union-attr]
     recipe = {
         "extends": "tiny",
-        "ingest": {"inputs": [crawl, str(folder / "site.warc.gz")]},
+        "ingest": {"inputs": [str(crawl), str(folder / "site.warc.gz")]},
+        "tokenizer": {"vocabulary": str(weights / "tokenizer.json")},
+        "pretrain": {"initial_model": str(weights)},
         "evaluate": {"questions": str(folder / "questions.jsonl")},
     }
     (folder / "site.yaml").write_text(json.dumps(recipe))
@@ -113,9 +130,8 @@ def main() -> None:
     """Make the site, run with it and without it, and print the table."""
     store = Store.default()
     run = find_run(store, "tiny")
-    crawl = store.folder(run.of_stage("crawl").id) / "warc/*.warc.gz"  # type: ignore[union-attr]
     folder = Path(tempfile.mkdtemp(prefix="forgotten-site-"))
-    recipe, settings = write_recipe(folder, str(crawl)), [*SETTINGS, *sys.argv[1:]]
+    recipe, settings = write_recipe(folder, run, store), [*SETTINGS, *sys.argv[1:]]
     say(f"{recipe}: {NUM_MENTIONS * NUM_FACTS // FACTS_PER_PAGE} pages of {HOST}")
     found = run_both(recipe, settings, store)
     manifests = {manifest.id: manifest.model_dump_json() for manifest in store.manifests()}
