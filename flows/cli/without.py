@@ -173,8 +173,8 @@ def compared(
             if not is_validation(document["text"], held_out)  # no model was trained on these
         )
         removal = check_removal(one, two, texts)
-    names = [", ".join(report.manifest.id for report in reports) for reports in (before, after)]
-    return Comparison(*names, settings, figures, facts, removal)
+    earlier, later = (", ".join(report.manifest.id for report in reports) for reports in (before, after))
+    return Comparison(earlier, later, settings, figures, facts, removal)
 
 
 def seeds_of(store: Store, recipe: str) -> Report | None:

@@ -99,8 +99,8 @@ def compare_cards(before: Sequence[Report], after: Sequence[Report], seeds: Repo
                 if all(model in run.get(name, {}) for run in (*one, *two)):
                     earlier, later = ([run[name][model] for run in runs] for runs in (one, two))
                     noise = noise_of(earlier, later, spread.get(section, {}).get(name, {}).get(model, []))
-                    means = (statistics.fmean(map(value_of, runs)) for runs in (earlier, later))
-                    found.append(Difference(name, model, *means, noise))
+                    mean, other_mean = (statistics.fmean(map(value_of, runs)) for runs in (earlier, later))
+                    found.append(Difference(name, model, mean, other_mean, noise))
     return found
 
 
@@ -165,7 +165,7 @@ def _rights(before: list[list[dict[str, Any]]], after: list[list[dict[str, Any]]
         "after": pooled[1],
         "before_by_seed": [one["share"] for one in by_seed[0]],
         "after_by_seed": [one["share"] for one in by_seed[1]],
-        "noise": noise_of(*by_seed),
+        "noise": noise_of(by_seed[0], by_seed[1]),
     }
 
 

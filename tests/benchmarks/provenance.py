@@ -165,6 +165,7 @@ def main() -> None:
                     *(f"{1000 * value:.0f} ms" for value in (*middle_and_p95(warm), *middle_and_p95(cold))),
                 )
             )
+            say(" | ".join(map(str, rows[-1])))
     headings = [
         "Tokens",
         "Suffix arrays",
