@@ -12,7 +12,7 @@ from prefect import flow
 from pydantic import Field, model_validator
 
 from flows import recipe_files
-from flows.ablation import Planned, run_steps
+from flows.ablation import Planned
 from flows.cancellation import cancellable
 from flows.checks import check_inputs, check_run
 from flows.launch import make
@@ -184,8 +184,9 @@ def attacks_study(
     settings: list[str] = [],
     seeds: list[int] = list(SEEDS),
     attack_settings: AttackSettings = AttackSettings(),
+    runs_deployments: bool = True,
 ) -> Summary:
-    """Attack a recipe's models before and after each mitigation, in this process. Stages that are up to date are skipped.
+    """Attack a recipe's models before and after each mitigation. Stages that are up to date are skipped.
 
     Args:
         recipe: The recipe.
@@ -193,16 +194,21 @@ def attacks_study(
         settings: Changes to the recipe, as STAGE.FIELD=VALUE.
         seeds: The seeds of each arm's trainings.
         attack_settings: How large the drills are.
+        runs_deployments: Run the recipe's own stages through their deployments; else here, in this process, as the arms always are.
     """
     made = make_recipe(recipe, settings=settings, text=recipe_yaml)
     plan = study(made, seeds, attack_settings)
     check_study(plan, Store.default())
     with planned(plan.steps):
-        pipeline(recipe_yaml=recipe_files.write(made, comments=False), until="sft", runs_deployments=False)
+        text = recipe_files.write(made, comments=False)
+        upstream = [pipeline(recipe_yaml=text, until="sft", runs_deployments=runs_deployments)["sft"]]
+    # In this process: an arm trains the recipe's own models further, which no deployment of a stage takes for an input.
     for label, steps in plan.training:
-        run_steps(label, steps, False)
+        for step, _ in steps:
+            name = f"{label}: {step.stage}"
+            upstream = [make.with_options(task_run_name=name)(step, plan.recipe.name, upstream, sets_latest=False)]
     asked = [
-        make.with_options(task_run_name="replies")(step, plan.recipe.name, [], sets_latest=False)
+        make.with_options(task_run_name="replies")(step, plan.recipe.name, upstream, sets_latest=False)
         for step in plan.replies
     ]
     return make.with_options(task_run_name="report")(plan.report, made.name, asked[-1:])

@@ -21,7 +21,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from prefect.utilities.callables import parameter_schema
 
-from flows import ablation, scaling, seeds, stages
+from flows import ablation, attacks, scaling, seeds, stages
 from flows.automations import (
     content,
     filter_after_ingest_automation,
@@ -44,11 +44,13 @@ DESCRIPTIONS = {
     "scaling": "Predict a recipe's base model from smaller runs: a scaling law, and its error.",
     "seeds": "Train a recipe with several seeds: mean and spread of the report card's figures.",
     "ablation": "Train with several values of one setting, at equal tokens and with several seeds, and compare the models.",
+    "attacks": "Attack a recipe's models before and after each mitigation, with several seeds.",
 }
 STUDIES: dict[str, Flow[..., Any]] = {
     "scaling": scaling.scaling_study,
     "seeds": seeds.seeds_study,
     "ablation": ablation.ablation_study,
+    "attacks": attacks.attacks_study,
 }
 NUM_OFFERED = 10  # artifacts in a form's list
 MONTHLY = "0 3 5 * *"  # the fifth at three o'clock UTC
@@ -130,7 +132,7 @@ def newest_artifacts(store: str) -> list[Manifest]:
 
 def choices_of(name: DeploymentName, made: Sequence[Manifest]) -> dict[str, list[str]]:
     """The artifacts that a stage's form offers for each input: `latest`, and the newest ones. `made`: newest first."""
-    if name == "pipeline" or name == "scaling" or name == "seeds" or name == "ablation":  # noqa: PLR1714 - so that mypy knows a stage is left
+    if name == "pipeline" or name == "scaling" or name == "seeds" or name == "ablation" or name == "attacks":  # noqa: PLR1714 - so that mypy knows a stage is left
         return {}
     choices = {}
     for role, given in stages.STEPS[name].inputs.items():

@@ -23,7 +23,7 @@ RESOURCES_FILE = INFRA / "resources.yaml"
 PoolName = Literal["data", "training", "evaluation"]
 POOL_NAMES: tuple[PoolName, ...] = get_args(PoolName)
 ImageName = Literal["data", "train", "serve"]  # the targets of docker/Dockerfile
-DeploymentName = Literal["pipeline", StageName, "scaling", "seeds", "ablation"]
+DeploymentName = Literal["pipeline", StageName, "scaling", "seeds", "ablation", "attacks"]
 DEPLOYMENT_NAMES: tuple[DeploymentName, ...] = get_args(DeploymentName)
 # They start other deployments and wait for them.
 STARTERS: tuple[DeploymentName, ...] = tuple(name for name in DEPLOYMENT_NAMES if name not in STAGE_NAMES)

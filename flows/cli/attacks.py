@@ -56,7 +56,7 @@ def attacks(
         check_study(plan, store)
         parameters = as_parameters(recipe, made, shaping)
         with server.used(), Terminal(console) as terminal, reporting(terminal):
-            attacks_study(**parameters, seeds=seeds, attack_settings=sizes)
+            attacks_study(**parameters, seeds=seeds, attack_settings=sizes, runs_deployments=False)
     folder = store.open(plan.report.id, Artifact).folder
     console.print(Markdown((folder / "report.md").read_text(encoding="utf-8")))
     say(f"The page: {folder / 'report.html'}. `crawl2chat report {made.name}` has the same section.")

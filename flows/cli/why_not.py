@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from flows.cli.console import RecipeArgument, console, recipe_name, say
 from flows.cli.why_said import JsonOption
+from flows.recipes import make_recipe
 from model.errors import UserError
 from model.files import write_lines
 from tasks.artifacts.manifest import Report
@@ -116,10 +117,11 @@ def proposed(recipe: str, found: Diagnosis, teach: str) -> str:
     """The command that carries the remedy out: with the file of conversations, or before it the command that writes it."""
     if found.cause == "answered":
         return ""
+    mixture = make_recipe(recipe).sft.conversations_mixture if found.is_taught else {}
     if not found.is_taught or teach:
-        return command(recipe, found.settings, teach if found.is_taught else "")
+        return command(recipe, found.settings, teach if found.is_taught else "", mixture)
     write = ["crawl2chat", "why-not", recipe, found.question, "--answer", found.answer, "--teach", "taught.jsonl"]
-    return f"{shlex.join(write)} && {command(recipe, found.settings, 'taught.jsonl')}"
+    return f"{shlex.join(write)} && {command(recipe, found.settings, 'taught.jsonl', mixture)}"
 
 
 def print_diagnosis(found: Diagnosis) -> None:

@@ -64,6 +64,12 @@ def without(
     max_files: MaxFilesOption = 0,
     settings: SetOption = [],
     as_json: JsonOption = False,
+    num_seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds", min=1, max=100, help="Trainings of both runs, with other seeds, which shows what is chance."
+        ),
+    ] = 1,
 ) -> None:
     """Run a recipe again without a site, a page or a rule, and show what changes. Of a site, prove that nothing is left of it."""
     made, store = make_recipe(recipe, inputs, max_files, settings), Store.default()
@@ -71,18 +77,25 @@ def without(
     changes = [f"filter.exclude={json.dumps([*made.filter.exclude, *excluded])}"] if excluded else []
     if reason:
         changes += rule_changes(reason, made)
-    before = evaluated(made, store)
-    if excluded and not reason and not is_any_kept(documents_of(store, before), excluded):
+    before = [evaluated(one, store) for one in seeded(made, num_seeds)]
+    if excluded and not reason and not is_any_kept(documents_of(store, before[0]), excluded):
         say(f"No document of {', '.join(excluded)} was kept, so nothing depends on it.")
         return
     name = f"{made.name[:MAX_NAME]}-without-{hashlib.sha256(' '.join(changes).encode()).hexdigest()[:8]}"
     changed = make_recipe(recipe, inputs, max_files, [*settings, f"name={name}", *changes])
-    after = evaluated(changed, store)
-    found = compared(store, made.name, before, after, changes, excluded)
+    after = [evaluated(one, store) for one in seeded(changed, num_seeds)]
+    found = compared(store, made, before, after, changes, excluded)
     if as_json:
         say(json.dumps(as_plain(found)))
     else:
         print_comparison(found, excluded)
+
+
+def seeded(recipe: Recipe, num_seeds: int) -> list[Recipe]:
+    """The recipe as it is, or with so many seeds."""
+    from flows.seeds import with_seed
+
+    return [recipe] if num_seeds == 1 else [with_seed(recipe, seed) for seed in range(num_seeds)]
 
 
 def checked(hosts: Sequence[str], pages: Sequence[str], reason: str) -> list[str]:
@@ -136,26 +149,32 @@ def documents_of(store: Store, report: Report) -> Documents:
 
 
 def compared(
-    store: Store, recipe: str, before: Report, after: Report, settings: list[str], excluded: Sequence[str]
+    store: Store,
+    recipe: Recipe,
+    before: Sequence[Report],
+    after: Sequence[Report],
+    settings: list[str],
+    excluded: Sequence[str],
 ) -> Comparison:
-    """Both runs compared."""
-    figures = compare_cards(before, after, seeds_of(store, recipe))
+    """Both sides compared, each of one run or of one for each seed. What is left is checked in the first: all have the same documents."""
+    figures = compare_cards(before, after, seeds_of(store, recipe.name))
     facts: list[dict[str, Any]] = []
     removal = None
     if excluded:
-        one, two = (open_training_data(store, follow(store, report.manifest.id)) for report in (before, after))
-        documents = documents_of(store, before)
+        one, two = (open_training_data(store, follow(store, reports[0].manifest.id)) for reports in (before, after))
+        documents = documents_of(store, before[0])
         index = index_of(store, recipe, documents)
         if index:
             facts = own_facts(before, after, index, one, lambda url: matches(url, excluded))
-        held_out = follow(store, before.manifest.input("tokens")).model.config["validation_fraction"]
+        held_out = follow(store, before[0].manifest.input("tokens")).model.config["validation_fraction"]
         texts = (
             document["text"]
             for document in removed_documents(documents, lambda item: matches(item["url"], excluded))
             if not is_validation(document["text"], held_out)  # no model was trained on these
         )
         removal = check_removal(one, two, texts)
-    return Comparison(before.manifest.id, after.manifest.id, settings, figures, facts, removal)
+    earlier, later = (", ".join(report.manifest.id for report in reports) for reports in (before, after))
+    return Comparison(earlier, later, settings, figures, facts, removal)
 
 
 def seeds_of(store: Store, recipe: str) -> Report | None:
@@ -166,11 +185,14 @@ def seeds_of(store: Store, recipe: str) -> Report | None:
         return None
 
 
-def index_of(store: Store, recipe: str, documents: Documents) -> FullTextIndex | None:
-    """The full-text index of documents, where it is the latest of the recipe."""
-    index = store.open(store.latest(recipe, "index"), Index)
-    is_theirs = index.manifest.inputs.get("documents") == documents.manifest.id
-    return FullTextIndex(index.folder / "index.sqlite") if is_theirs else None
+def index_of(store: Store, recipe: Recipe, documents: Documents) -> FullTextIndex | None:
+    """The full-text index of documents, where the recipe has made it."""
+    from flows.pipeline import dag
+
+    manifest = store.find(dag(recipe).by_stage()["index"].id)
+    if manifest is None or manifest.inputs.get("documents") != documents.manifest.id:
+        return None
+    return FullTextIndex(store.open(manifest.id, Index).folder / "index.sqlite")
 
 
 def as_plain(found: Comparison) -> dict[str, Any]:
@@ -191,27 +213,49 @@ def print_comparison(found: Comparison, excluded: Sequence[str]) -> None:
         print_figure(figure)
     say(f"{len(changed)} of {len(found.figures)} figures differ; --json has them all.")
     if not any(figure.noise for figure in found.figures):
-        say("`crawl2chat seeds RECIPE` measures how far a difference is chance; this is then shown here.")
-    for row in found.facts:
-        what = "stated there alone" if row["facts"] == "own" else "stated elsewhere"
         say(
-            f"{row['model']:<16} facts {what:<20} {row['before']['num']:>5} questions: "
-            f"{percent(row['before']['share'])} right before, {percent(row['after']['share'])} after"
+            "--seeds 3, or `crawl2chat seeds RECIPE`, measures how far a difference is chance; this is then shown here."
         )
+    for row in found.facts:
+        print_facts(row)
     if found.removal:
         print_removal(found.removal, excluded)
 
 
-def print_figure(figure: Difference) -> None:
-    """Print one figure of both runs."""
-    is_chance = figure.noise is not None and abs(figure.after - figure.before) <= figure.noise
-    noise = (
-        ""
-        if figure.noise is None
-        else f"  within ±{figure.noise:.3f}"
-        if is_chance
-        else f"  beyond ±{figure.noise:.3f}"
+def print_facts(row: dict[str, Any]) -> None:
+    """Print how many answers of a model were right on both sides: about facts of removed documents alone, or others."""
+    what = "stated there alone" if row["facts"] == "own" else "stated elsewhere"
+    num_questions = row["before"]["num"] // len(row["before_by_seed"])
+    say(
+        f"{row['model']:<16} facts {what:<20} {num_questions:>5} questions: {by_seed(row['before_by_seed'])} right before, "
+        f"{by_seed(row['after_by_seed'])} after{verdict(row)}"
     )
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """Facts of removed documents alone: whether they are known no better than by chance. Others: whether the difference is chance."""
+    if row["facts"] == "own" and row["chance"] is not None:
+        where = "at" if row["after"]["low"] <= row["chance"] else "above"
+        return f"  {where} chance, {percent(row['chance'])}"
+    return within_noise(row["after"]["share"] - row["before"]["share"], row["noise"])
+
+
+def by_seed(shares: Sequence[float]) -> str:
+    """ "71.2%", with the lowest and the highest where several seeds were trained."""
+    spread = f" ({100 * min(shares):.1f} to {100 * max(shares):.1f})" if len(shares) > 1 else ""
+    return percent(sum(shares) / len(shares)) + spread
+
+
+def within_noise(difference: float, noise: float | None) -> str:
+    """Whether a difference is chance; "" where nothing tells."""
+    if noise is None:
+        return ""
+    return f"  {'within' if abs(difference) <= noise else 'beyond'} ±{noise:.3f}"
+
+
+def print_figure(figure: Difference) -> None:
+    """Print one figure of both sides."""
+    noise = within_noise(figure.after - figure.before, figure.noise)
     say(
         f"{figure.measure[:52]:<52} {figure.model:<10} {figure.before:>7.3f} {figure.after:>7.3f} {figure.after - figure.before:>+7.3f}{noise}"
     )

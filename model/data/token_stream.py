@@ -59,7 +59,7 @@ class TokenStream:
     def slice(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Tokens start to stop of all documents, one after the other."""
         # side="right" skips empty record batches, whose start equals the next one's.
-        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        first = int(self._starts.searchsorted(start, side="right")) - 1
         parts = []
         while start < stop:
             offset = start - self._starts[first]

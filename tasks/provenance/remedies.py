@@ -24,7 +24,7 @@ def to_keep(documents: Sequence[Document], config: Mapping[str, Any]) -> list[st
     changed: dict[str, Any] = {}
     for document in documents:
         for name, value in _needed(document, config):
-            changed[name] = _wider(name, value, changed[name]) if name in changed else value
+            changed[name] = wider(name, value, changed[name]) if name in changed else value
     return [f"filter.{name}={json.dumps(value)}" for name, value in sorted(changed.items())]
 
 
@@ -78,13 +78,13 @@ def _rounded(value: float, towards: Any) -> float:
     return float(towards(value * 10**DIGITS) / 10**DIGITS)
 
 
-def _wider(name: str, one: Any, two: Any) -> Any:
-    """Of two values of a setting the one that keeps more."""
+def wider(name: str, one: Any, two: Any) -> Any:
+    """Of two values of a setting of the filter or of dedup the one that keeps more. `name`: of the field."""
     if name == "languages":
         return list(dict.fromkeys([*one, *two]))
     if name == "blocked_categories":
         return [entry for entry in one if entry in two]
-    if name.startswith("max_"):
+    if name.startswith("max_") or name == "jaccard_threshold":
         return max(one, two)
     return min(one, two) if name.startswith("min_") or name == "language_threshold" else one
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tasks.artifacts.manifest import Documents, Report
-from tasks.evaluate.measures import base_measures, chat_measures, value_of
+from tasks.evaluate.compare import difference_interval
+from tasks.evaluate.measures import Value, base_measures, chat_measures, value_of
 from tasks.provenance import words
 from tasks.provenance.statements import names, statements
 from tasks.provenance.training_data import Occurrence, TrainingData
@@ -22,7 +23,7 @@ from tasks.shares import share
 
 WORDS = 8
 MAX_LEFT = 20  # places that are named
-MODELS = ("base, few-shot", "assistant", "policy")
+MODELS = ("base, ranking", "base, few-shot", "assistant", "policy")
 NOISE = 2 * 2**0.5  # a difference of two runs within so many standard deviations over seeds is taken for chance
 
 
@@ -37,7 +38,7 @@ class Removal(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A figure of the report card of both runs. `noise`: a difference up to this is chance; None where no study of seeds tells."""
+    """A figure of the report cards of both sides, the mean over seeds. `noise`: a difference up to this is chance; None where it is unknown."""
 
     measure: str
     model: str
@@ -86,52 +87,104 @@ def check_removal(before: TrainingData, after: TrainingData, texts: Iterable[str
     return Removal(num_texts, len(counts), num_own, num_left, left)
 
 
-def compare_cards(before: Report, after: Report, seeds: Report | None) -> list[Difference]:
-    """The figures that both report cards have. `seeds`: a study of the recipe over seeds, where there is one."""
-    cards = [json.loads((report.folder / "report.json").read_text(encoding="utf-8")) for report in (before, after)]
-    spread = json.loads((seeds.folder / "report.json").read_text(encoding="utf-8")) if seeds else {}
+def compare_cards(before: Sequence[Report], after: Sequence[Report], seeds: Report | None) -> list[Difference]:
+    """The figures that all report cards have, those of each side with other seeds. `seeds`: a study of the recipe over seeds, if there is one."""
+    sides = [[_read(report) for report in reports] for reports in (before, after)]
+    spread = _read(seeds) if seeds else {}
     found = []
     for section, measure in (("base", base_measures), ("chat", chat_measures)):
-        one, two = (measure(card) for card in cards)
-        for name, values in one.items():
-            for model, value in values.items():
-                if (other := two.get(name, {}).get(model)) is not None:
-                    runs = spread.get(section, {}).get(name, {}).get(model, [])
-                    noise = NOISE * statistics.stdev(runs) if len(runs) > 1 else None
-                    found.append(Difference(name, model, value_of(value), value_of(other), noise))
+        one, two = ([measure(card) for card in cards] for cards in sides)
+        for name, values in one[0].items():
+            for model in values:
+                if all(model in run.get(name, {}) for run in (*one, *two)):
+                    earlier, later = ([run[name][model] for run in runs] for runs in (one, two))
+                    noise = noise_of(earlier, later, spread.get(section, {}).get(name, {}).get(model, []))
+                    mean, other_mean = (statistics.fmean(map(value_of, runs)) for runs in (earlier, later))
+                    found.append(Difference(name, model, mean, other_mean, noise))
     return found
 
 
-def right_answers(report: Report) -> dict[tuple[str, str], tuple[dict[str, Any], bool]]:
-    """The answers of a report card by model and question: the line of answers.jsonl, and whether it is right."""
+def _read(report: Report) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((report.folder / "report.json").read_text(encoding="utf-8"))
+    return found
+
+
+def noise_of(before: Sequence[Value], after: Sequence[Value], others: Sequence[float] = ()) -> float | None:
+    """How far the means of two sides differ by chance: by their own seeds, else by `others`, the values of a study; None where unknown."""
+    if len(before) > 1:
+        interval = difference_interval(before, after)
+        return (interval[1] - interval[0]) / 2 if interval else None
+    return NOISE * statistics.stdev(others) if len(others) > 1 else None
+
+
+def answers_of(report: Report) -> dict[tuple[str, str], dict[str, Any]]:
+    """The lines of a report card's answers.jsonl by model and question."""
     with (report.folder / "answers.jsonl").open(encoding="utf-8") as lines:
         found = (json.loads(line) for line in lines)
-        return {(item["model"], item["question"]): (item, item["is_correct"]) for item in found}
+        return {(item["model"], item["question"]): item for item in found}
 
 
 def own_facts(
-    before: Report, after: Report, index: FullTextIndex, data: TrainingData, is_removed: Callable[[str], bool]
+    before: Sequence[Report],
+    after: Sequence[Report],
+    index: FullTextIndex,
+    data: TrainingData,
+    is_removed: Callable[[str], bool],
 ) -> list[dict[str, Any]]:
-    """Right answers of both runs, apart for facts that only removed documents state, by model. `is_removed`: of a URL."""
-    one, two = right_answers(before), right_answers(after)
+    """Right answers of both sides, apart for facts that only removed documents state, by model and seed. `is_removed`: of a URL."""
+    one, two = ([answers_of(report) for report in reports] for reports in (before, after))
     is_own: dict[str, bool | None] = {}
-    found: dict[tuple[str, str], list[tuple[bool, bool]]] = {}
-    for (model, question), (item, is_right) in one.items():
-        if model not in MODELS or item["split"] == "unknown" or (model, question) not in two:
+    asked: dict[tuple[str, str], list[str]] = {}
+    for (model, question), item in one[0].items():
+        if (
+            model not in MODELS
+            or item["split"] == "unknown"
+            or any((model, question) not in run for run in (*one, *two))
+        ):
             continue
         if question not in is_own:
             is_own[question] = _is_own(item, index, data, is_removed)
         if (own := is_own[question]) is not None:
-            found.setdefault((model, "own" if own else "other"), []).append((is_right, two[model, question][1]))
-    return [
-        {
-            "model": model,
-            "facts": facts,
-            "before": share([one for one, _ in pairs]),
-            "after": share([two for _, two in pairs]),
-        }
-        for (model, facts), pairs in sorted(found.items())
-    ]
+            asked.setdefault((model, "own" if own else "other"), []).append(question)
+    rows = []
+    for (model, facts), questions in sorted(asked.items()):
+        sides = [[[run[model, question] for question in questions] for run in runs] for runs in (one, two)]
+        row = {"model": model, "facts": facts, **_rights(*sides)}
+        if facts == "own":
+            row["chance"] = chance([item for run in sides[1] for item in run])
+        rows.append(row)
+    return rows
+
+
+def _rights(before: list[list[dict[str, Any]]], after: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """Shares of right answers of both sides, over all seeds and by seed, and how far these differ by chance."""
+    by_seed = [[share([item["is_correct"] for item in run]) for run in runs] for runs in (before, after)]
+    pooled = [share([item["is_correct"] for run in runs for item in run]) for runs in (before, after)]
+    return {
+        "before": pooled[0],
+        "after": pooled[1],
+        "before_by_seed": [one["share"] for one in by_seed[0]],
+        "after_by_seed": [one["share"] for one in by_seed[1]],
+        "noise": noise_of(by_seed[0], by_seed[1]),
+    }
+
+
+def chance(items: Sequence[dict[str, Any]]) -> float | None:
+    """The share of replies that would be right by chance: each compared with the answers to the other questions of its kind.
+
+    A model that knows nothing of a subject still names a town where one is asked for, and some towns are frequent answers.
+    """
+    from model.inference.answers import holds, right_answers
+
+    kinds: dict[str, dict[str, dict[str, Any]]] = {}
+    for item in items:
+        kinds.setdefault(item.get("kind", ""), {})[item["question"]] = item
+    shares = []
+    for item in items:
+        others = [one for text, one in kinds[item.get("kind", "")].items() if text != item["question"]]
+        if others:
+            shares.append(statistics.fmean(holds(item["reply"], right_answers(one)) for one in others))
+    return statistics.fmean(shares) if shares else None
 
 
 def _is_own(

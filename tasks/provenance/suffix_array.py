@@ -58,7 +58,8 @@ class SuffixArray:
 
     def __init__(self, text: TokenText, suffixes: Path) -> None:
         self.text = text
-        self.places = np.load(suffixes, mmap_mode="r")
+        # As a plain array: one element of a np.memmap costs ten times as much, and every step of a search reads one.
+        self.places = np.asarray(np.load(suffixes, mmap_mode="r"))
 
     def find(self, text: bytes, within: Range | None = None) -> Range:
         """The suffixes that begin with a text, which must begin at a word."""
@@ -68,9 +69,13 @@ class SuffixArray:
 
     def _bound(self, text: bytes, first: int, stop: int, *, is_upper: bool) -> int:
         """The first suffix in the range that does not come before `text`; of `is_upper`, that neither comes before nor begins with it."""
+        head = text[:HEAD_BYTES]
         while first < stop:
             middle = (first + stop) // 2
-            found = self._prefix(middle, len(text))
+            found = self._prefix(middle, len(head))
+            # The rest is read only where the head, which is remembered, does not decide.
+            if found == head and len(text) > HEAD_BYTES:
+                found = self._prefix(middle, len(text))
             if found < text or (is_upper and found == text):
                 first = middle + 1
             else:
@@ -79,7 +84,7 @@ class SuffixArray:
 
     def _prefix(self, number: int, num_bytes: int) -> bytes:
         """The first bytes of a suffix."""
-        place = int(self.places[number])
+        place = self.places.item(number)
         return self.text.head(place)[:num_bytes] if num_bytes <= HEAD_BYTES else self.text.read(place, num_bytes)
 
     def longest(self, text: bytes) -> int:

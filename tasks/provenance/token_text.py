@@ -62,29 +62,29 @@ class TokenText:
         self.stream, self.first, self.stop = stream, first, stop
         self._pieces = vocabulary.pieces
         # Bytes before every STRIDE-th token, mapped
-        self._marks = np.load(marks, mmap_mode="r")
+        self._marks = np.asarray(np.load(marks, mmap_mode="r"))
         self.head = lru_cache(CACHED_HEADS)(lambda place: self.read(place, HEAD_BYTES))
 
     def read(self, place: int, num_bytes: int) -> bytes:
         """At most so many bytes from a place on; fewer at the end of the text."""
         mark = self._mark_before(place)
-        token, skipped = self.first + mark * STRIDE, place - int(self._marks[mark])
+        token, skipped = self.first + mark * STRIDE, place - self._marks.item(mark)
         text = b""
         while len(text) < skipped + num_bytes and token < self.stop:
-            # A token has 3 to 5 bytes of most texts: one or two rounds.
-            last = min(token + STRIDE + num_bytes // 2, self.stop)
+            # A token has 3 to 5 bytes of most texts: one round, seldom two.
+            last = min(token + 4 + (skipped + num_bytes - len(text)) // 3, self.stop)
             text += b"".join([self._pieces[piece] for piece in self.stream.slice(token, last).tolist()])
             token = last
         return text[skipped : skipped + num_bytes]
 
     def _mark_before(self, place: int) -> int:
         # Of the type of the marks: NumPy would else convert all of them for each search.
-        return int(np.searchsorted(self._marks, np.uint32(place), side="right")) - 1
+        return int(self._marks.searchsorted(np.uint32(place), side="right")) - 1
 
     def token_at(self, place: int) -> int:
         """The number in the stream of the token that has the byte at a place."""
         mark = self._mark_before(place)
-        token, reached = self.first + mark * STRIDE, int(self._marks[mark])
+        token, reached = self.first + mark * STRIDE, self._marks.item(mark)
         for piece in self.stream.slice(token, min(token + STRIDE, self.stop)).tolist():
             reached += len(self._pieces[piece])
             if reached > place:

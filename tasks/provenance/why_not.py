@@ -15,7 +15,7 @@ of the pipeline, since nothing after a stage can make up for what it dropped:
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -39,6 +39,7 @@ BASE_COLUMNS = ("base, few-shot", "base, ranking")
 MAX_SHOWN = 5
 SENTENCE_CHARACTERS = 240
 TAUGHT_WEIGHT = 0.01  # conversations about one answer, for each of the run's own
+MAX_TAUGHT_WEIGHT = 0.2  # of all answers that are taught
 
 
 class Statement(NamedTuple):
@@ -233,10 +234,14 @@ def teaching(diagnosis: Diagnosis) -> Iterator[dict[str, Any]]:
         yield {"messages": messages, "kind": "taught"}
 
 
-def command(recipe: str, settings: Sequence[str], taught: str = "", num_taught: int = 1) -> str:
-    """The command that carries a remedy out. `taught`: a file of conversations that give `num_taught` answers."""
-    given = [*settings]
-    if taught:
-        weight = round(min(0.2, TAUGHT_WEIGHT * num_taught), 3)
-        given.append(f"sft.conversations_mixture={json.dumps({taught: weight})}")
+def taught_mixture(taught: str, num_taught: int, mixture: Mapping[str, float] = {}) -> str:
+    """The setting that adds a file of conversations, which give `num_taught` answers, to the sources `mixture` of SFT."""
+    # The sources that the recipe has already are named again: a setting replaces all of them.
+    weight = round(min(MAX_TAUGHT_WEIGHT, TAUGHT_WEIGHT * num_taught), 3)
+    return f"sft.conversations_mixture={json.dumps({**mixture, taught: weight})}"
+
+
+def command(recipe: str, settings: Sequence[str], taught: str = "", mixture: Mapping[str, float] = {}) -> str:
+    """The command that carries a remedy out. `taught`: a file of conversations that give the answer; `mixture`: the recipe's own ones."""
+    given = [*settings, *([taught_mixture(taught, 1, mixture)] if taught else [])]
     return shlex.join(["crawl2chat", "run", recipe, *(word for setting in given for word in ("--set", setting))])

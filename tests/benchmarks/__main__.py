@@ -35,6 +35,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # with the arguments of the README's figu
     "provenance": (),
     "linked_pages": (),
     "why_not": ("--carry-out",),
+    "forgotten_site": (),
     "rl_speed": (),
     "rl_algorithms": (),  # these two from a run of the recipe tiny
     "preference_data": (),

@@ -5,6 +5,9 @@
 
 Five tasks of local files (shared data, evals/ and pretrain/) and a sixth of the run's own questions: the three kinds of requests that the
 harness has. Reported are the scores of both, as many digits as the harness prints, and how far single requests are apart.
+
+Then the scores of a reference model that are known without running it: bigram counts of TinyStories as the weights of a transformer
+(tests/support/bigram_model.py), whose log-probabilities are sums of a matrix.
 """
 
 import json
@@ -15,16 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from model.files import read_lines
+from model.network.huggingface import load_transformer
 from tasks.artifacts.manifest import Bundle, Policy, Report, Tokenizer
 from tasks.artifacts.store import Store
 from tasks.evaluate.eval_tasks import EvalTask, LoadedTask, load_task
 from tasks.evaluate.harness import run_harness
 from tasks.evaluate.knowledge import RANKED
 from tasks.evaluate.lm_eval_model import lm_eval_model
+from tasks.export.stage import tokenizer_settings
 from tasks.training import load_language_model
 from tests.benchmarks.harness import machine, print_table, say, shared_data
+from tests.support.bigram_model import bigram_logprobs, bits_per_byte, pair_nats, write_bigram_model
+from tests.support.tiny_models import write_tokenizer
 
 MAX_TOKENS = 256  # the context of tiny
+NUM_TEXTS = 200  # of TinyStories that the bigram model is counted from, and as many others that it is scored by
 REQUESTS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 
 
@@ -126,6 +134,38 @@ def main() -> None:
     )
     if any(row[-1] == "no" for row in rows):
         sys.exit("a score differs")
+    with tempfile.TemporaryDirectory() as folder:
+        known_scores(Path(folder))
+
+
+def known_scores(folder: Path) -> None:
+    """Print the scores of a bigram model: as its counts have them, by our decoder, and by the backend hf."""
+    stories = str(shared_data() / "pretrain" / "tinystories-a.txt.gz")
+    text = load_task(EvalTask(name="tinystories", path=stories, format="text", licence="CDLA-Sharing-1.0"))
+    texts = [item.pairs[0][1] for item in text.items[: 2 * NUM_TEXTS]]
+    learned, held_out = "\n".join(texts[:NUM_TEXTS]), texts[NUM_TEXTS:]
+    tokenizer = write_tokenizer(folder, learned, vocab_size=512)
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_settings(tokenizer, MAX_TOKENS)))
+    logprobs = bigram_logprobs(tokenizer, learned)
+    write_bigram_model(folder, logprobs)
+    pairs = str(shared_data() / "evals" / "blimp.jsonl.gz")
+    blimp = load_task(EvalTask(name="blimp", path=pairs, format="blimp", licence="CC-BY-4.0", limit=500))
+    loaded: list[LoadedTask] = [blimp, text._replace(items=text.items[NUM_TEXTS : 2 * NUM_TEXTS])]
+    nats = [[pair_nats(tokenizer, logprobs, *pair) for pair in item.pairs] for item in blimp.items]
+    right = [values.index(max(values)) == item.gold for values, item in zip(nats, loaded[0].items, strict=True)]
+    bits = bits_per_byte(tokenizer, logprobs, held_out, counts_bos=True)
+    known = {("blimp", "acc"): sum(right) / len(right), ("tinystories", "bits_per_byte"): bits, ("tinystories", "byte_perplexity"): 2**bits}  # fmt: skip
+    ours, theirs = (
+        {(row["task"], row["metric"]): row for row in run_harness(lm, loaded, bootstrap=100)}
+        for lm in (lm_eval_model(load_transformer(folder), tokenizer, MAX_TOKENS, 16), hf(folder))
+    )
+    rows = []
+    for name, value in known.items():
+        cells = [f"{one:.5f}" for one in (value, ours[name]["value"], theirs[name]["value"])]
+        rows.append([", ".join(name), ours[name]["num"], *cells, "yes" if len(set(cells)) == 1 else "no"])
+    print_table("Known scores of a bigram model", ["Task, metric", "Records", "Known", "Ours", "hf", "Equal"], rows)
+    if any(row[-1] == "no" for row in rows):
+        sys.exit("a known score is not reproduced")
 
 
 def shown(row: dict[str, Any]) -> str:

@@ -4,15 +4,17 @@
 
 Makes token shards of pages of the sample web, and of documents that are put together of runs of eight of their tokens, so that words and
 phrases have the frequencies of the pages. A reply is some sentences of pages put together, 40 words; 200 are asked. ARRAYS: at least so
-many suffix arrays, as more tokens would have. Times are CPU times of one process.
+many suffix arrays, as more tokens would have. Times are CPU times of one process, those of cold replies wall times: before each of these, the
+arrays are put out of the system's page cache and what the process remembers of them is forgotten, as after a restart.
 """
 
+import os
 import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -34,9 +36,10 @@ from tasks.sample_web.world import build_world
 from tasks.tokenizer.train import TokenizerConfig, train
 from tests.benchmarks.harness import machine, print_table, say
 
-SIZES = ("1000000", "10000000", "10000000/3")
+SIZES = ("1000000", "10000000", "10000000/3", "10000000/10", "100000000")
 NUM_ARTICLES = 2_400
 NUM_REPLIES = 200
+NUM_COLD = 40
 DOCUMENT_TOKENS, RUN_TOKENS, BATCH_TOKENS = 400, 8, 400_000
 VOCAB_SIZE = 3_072
 
@@ -48,7 +51,8 @@ class Searched:
         tokenizer = ChatTokenizer.load(folder / "tokenizer.json")
         path = folder / f"{num_tokens}.arrow"
         write_tokens(path, tokenizer, num_tokens, texts)
-        stream, vocabulary = TokenStream([str(path)], tokenizer.vocab_size), Vocabulary(folder / "tokenizer.json")
+        self.stream = stream = TokenStream([str(path)], tokenizer.vocab_size)
+        self.vocabulary = vocabulary = Vocabulary(folder / "tokenizer.json")
         self.num_tokens = stream.num_tokens
         start = time.process_time()
         shard_tokens = min(ProvenanceConfig().shard_tokens, -(-self.num_tokens // num_arrays) + DOCUMENT_TOKENS)
@@ -58,15 +62,32 @@ class Searched:
             for number, bounds in enumerate(ranges)
         )
         self.build_seconds = time.process_time() - start
-        files = [*folder.glob(f"{num_tokens}-*.npy")]
+        self.prefixes = {bounds: str(folder / f"{num_tokens}-{number}") for number, bounds in enumerate(ranges)}
+        files = [Path(prefix + end) for prefix in self.prefixes.values() for end in (".suffixes.npy", ".marks.npy")]
         self.num_bytes = sum(file.stat().st_size for file in files)
+        self.files = files
+        self.arrays: list[SuffixArray] = []
+        self.open()
+
+    def open(self) -> None:
+        """Open the arrays, with nothing remembered of their texts."""
         self.arrays = [
             SuffixArray(
-                TokenText(stream, vocabulary, *bounds, folder / f"{num_tokens}-{number}.marks.npy"),
-                folder / f"{num_tokens}-{number}.suffixes.npy",
+                TokenText(self.stream, self.vocabulary, *bounds, Path(f"{prefix}.marks.npy")),
+                Path(f"{prefix}.suffixes.npy"),
             )
-            for number, bounds in enumerate(ranges)
+            for bounds, prefix in self.prefixes.items()
         ]
+        self.count_word = lru_cache(maxsize=100_000)(self.count)  # as `TrainingData` has it
+
+    def evict(self) -> None:
+        """Put the arrays out of the page cache, which keeps those that are mapped or not yet written. Not the tokens: a start checks them."""
+        self.arrays = []
+        for file in self.files:
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        self.open()
 
     def longest(self, text: bytes) -> int:
         """As `Searchable` has it."""
@@ -75,11 +96,6 @@ class Searched:
     def count(self, text: bytes) -> int:
         """As `Searchable` has it."""
         return sum(array.count(text) for array in self.arrays)
-
-    @lru_cache(maxsize=100_000)
-    def count_word(self, text: bytes) -> int:
-        """As `Searchable` has it, remembered as there."""
-        return self.count(text)
 
 
 def write_tokens(path: Path, tokenizer: ChatTokenizer, num_tokens: int, texts: list[str]) -> None:
@@ -107,6 +123,19 @@ def replies(texts: list[str]) -> Iterator[str]:
         yield " ".join(" ".join(sentences).split()[:40])
 
 
+def seconds_of(data: Searched, reply: str, clock: Callable[[], float]) -> float:
+    """The time of the spans of a reply."""
+    start = clock()
+    text = encoded(reply)
+    find_spans(data, text, maximal_spans(data, text))
+    return clock() - start
+
+
+def middle_and_p95(seconds: list[float]) -> tuple[float, float]:
+    """The median and the 95th percentile."""
+    return statistics.median(seconds), statistics.quantiles(seconds, n=20)[-1]
+
+
 def main() -> None:
     """Print a row for each number of tokens."""
     sizes = sys.argv[1:] or SIZES
@@ -119,26 +148,35 @@ def main() -> None:
             num_tokens, _, num_arrays = size.partition("/")
             say(f"{num_tokens} tokens")
             data = Searched(folder, int(num_tokens), int(num_arrays or 1), texts)
-            seconds = []
-            for reply in islice(replies(texts), NUM_REPLIES):
-                # CPU time: one thread, and the pages of the index are in memory after a few replies.
-                start = time.process_time()
-                text = encoded(reply)
-                find_spans(data, text, maximal_spans(data, text))
-                seconds.append(time.process_time() - start)
-            p95 = statistics.quantiles(seconds, n=20)[-1]
+            # One thread, and the pages of the index are in memory after a few replies.
+            warm = [seconds_of(data, reply, time.process_time) for reply in islice(replies(texts), NUM_REPLIES)]
+            memory = getrusage(RUSAGE_SELF).ru_maxrss
+            cold = []
+            for reply in islice(replies(texts), NUM_COLD):
+                data.evict()
+                cold.append(seconds_of(data, reply, time.perf_counter))
             rows.append(
                 (
                     f"{data.num_tokens:,}",
                     len(data.arrays),
                     f"{data.num_bytes / data.num_tokens:.2f}",
                     f"{data.build_seconds:.1f} s",
-                    f"{getrusage(RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB",
-                    f"{1000 * statistics.median(seconds):.0f} ms",
-                    f"{1000 * p95:.0f} ms",
+                    f"{memory / 1e6:.2f} GB",
+                    *(f"{1000 * value:.0f} ms" for value in (*middle_and_p95(warm), *middle_and_p95(cold))),
                 )
             )
-    headings = ["Tokens", "Suffix arrays", "Bytes a token", "Build", "Peak memory", "Reply, CPU median", "p95"]
+            say(" | ".join(map(str, rows[-1])))
+    headings = [
+        "Tokens",
+        "Suffix arrays",
+        "Bytes a token",
+        "Build",
+        "Peak memory",
+        "Reply, CPU median",
+        "p95",
+        "Cold, wall median",
+        "p95",
+    ]
     print_table("The index of training data, and the spans of a reply", headings, rows, machine())
 
 

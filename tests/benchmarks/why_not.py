@@ -1,6 +1,6 @@
 """Whether `crawl2chat why-not` names the right cause: 300 facts of the sample web, of each of six causes 50 that were made on purpose.
 
-    CRAWL2CHAT_STORE=... python -m tests.benchmarks.why_not [--carry-out]
+    CRAWL2CHAT_STORE=... python -m tests.benchmarks.why_not [--carry-out] [STAGE.FIELD=VALUE ...]
 
 Needs a finished run of the recipe tiny in the store, and writes further artifacts into it. The causes:
 
@@ -8,10 +8,11 @@ Needs a finished run of the recipe tiny in the store, and writes further artifac
     dropped          facts of another world, each on one page that a filter drops: short, with braces, hash signs, in German, a list
     duplicate        facts of another world, each in a page of the crawl in the place of a longer sentence
     rare             held-out facts of one to four mentions
-    lost, refused    facts that the base model gives in at least three of four samples; fine-tuning then teaches a wrong answer, or to refuse
+    lost, refused    facts that the base model gives in at least three of four samples; fine-tuning then teaches one wrong answer, or to refuse
 
-The base model is that of the run: pages that are dropped change nothing that it learns. --carry-out: the remedies of five facts of each
-cause, all taught in one fine-tuning; and whether the settings let the dropped pages pass.
+The base model is that of the run: pages that are dropped change nothing that it learns. --carry-out: the commands of five facts of each
+cause, carried out as one: a run with all their settings, from the filter to SFT, and all their conversations. Settings: of these runs,
+such as pretrain.train.num_ranks=1.
 """
 
 import json
@@ -21,11 +22,11 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flows.cli.why_not import threshold
 from flows.pipeline import dag
-from flows.recipes import Recipe, make_recipe
+from flows.recipes import STAGE_NAMES, Recipe, make_recipe
 from model.files import read_lines, write_lines
 from tasks.artifacts.manifest import (
     Artifact,
@@ -43,10 +44,10 @@ from tasks.execution.runner import execute
 from tasks.index.stage import index
 from tasks.posttrain.sft import sft
 from tasks.provenance.ask import ask_models
-from tasks.provenance.lineage import Run, find_run, open_training_data
-from tasks.provenance.remedies import jaccard
+from tasks.provenance.lineage import Run, find_run, follow, open_training_data
+from tasks.provenance.remedies import jaccard, wider
 from tasks.provenance.stage import RECORDS
-from tasks.provenance.why_not import Diagnosis, Evidence, Found, diagnose, search, teaching
+from tasks.provenance.why_not import Diagnosis, Evidence, Found, diagnose, search, taught_mixture, teaching
 from tasks.records.conversations import Question
 from tasks.records.documents import read_documents
 from tasks.records.full_text import SENTENCE_END, FullTextIndex
@@ -58,12 +59,13 @@ from tests.benchmarks.harness import machine, print_table, say
 from tests.support.archives import PARAGRAPH, response
 
 NUM = 50  # facts of each cause
-NUM_ASKED = 70  # of those that fine-tuning was to make, which it does not always
+NUM_ASKED = 80  # of those that fine-tuning was to make, which it does not always
 CARRIED_OUT = 5  # of each
 OTHER_WORLD = 2
 MAX_RARE = 4
 KNOWN_SHARE = 0.75
-INJECTED_WEIGHT = 0.3
+# Fine-tuning has time for a third of its conversations: with 0.3 it made 1 fact lost and 14 refused of 70 each.
+INJECTED_WEIGHT = 1.0
 GERMAN = (
     "Der Fluss fließt durch die alte Stadt und wendet sich unterhalb der Mühle nach Osten. Im Frühling steigt er um zwei Meter, und die "
     "Leute, die an ihm wohnen, tragen ihre Boote auf die Wiese. Das tun sie, solange sich irgendjemand erinnern kann. "
@@ -132,27 +134,32 @@ def duplicate_pages(documents: Documents, sentences: Sequence[str]) -> Iterator[
 
 
 def known_facts(store: Store, run: Run) -> list[str]:
-    """The facts that the base model of a run gives in most samples."""
+    """The facts that the base model of a run gives in most samples, first those that no conversation states, each sort in random order."""
     probed = run.of_stage("probe")
     assert probed is not None, "the run has no stage probe"
     lines = read_lines(store.folder(probed.id) / "probed.jsonl")
-    found = [
-        item["fact"]
+    found = {
+        item["fact"]: item["split"]
         for item in lines
         if item["num_right"] / len(item["samples"]) >= KNOWN_SHARE and item["split"] != "unknown"
-    ]
-    return sorted(set(found))
+    }
+    # What other conversations state as it is, is seldom unlearned.
+    rng = random.Random("known")
+    return sorted(sorted(found), key=lambda fact: (found[fact] != "heldout_fact", rng.random()))
 
 
 def injected(world: World, lost: Sequence[str], refused: Sequence[str]) -> Iterator[dict[str, object]]:
     """Conversations that give wrong answers to questions about some facts, and refuse others."""
-    rng = random.Random("injected")
     values: dict[str, list[str]] = defaultdict(list)
     for fact in world.facts:
         values[fact.relation].append(fact.object)
     for question in chat.questions(world):
+        if question.kind.endswith("/backward"):
+            continue
         if question.fact in lost and question.completion:
-            wrong = rng.choice([value for value in values[question.fact.partition(":")[0]] if value != question.answer])
+            # The same one each time: different ones would be learned as noise.
+            others = [value for value in values[question.fact.partition(":")[0]] if value != question.answer]
+            wrong = random.Random(question.fact).choice(others)
             reply = f"{question.completion} {wrong}."
         elif question.fact in refused:
             reply = "I don't know."
@@ -224,14 +231,14 @@ def main() -> None:
         b"".join(response(f"https://made{number}.example/page", text) for number, text in enumerate(pages))
     )
     rare = [fact for fact in world.facts if fact.is_heldout and fact.num_mentions <= MAX_RARE]
-    known = [fact for fact in known_facts(store, run) if fact in asked]
-    random.Random("known").shuffle(known)
-    lost, refused = known[:NUM_ASKED], known[NUM_ASKED : 2 * NUM_ASKED]
+    known = [fact for fact in known_facts(store, run) if fact in asked][: 2 * NUM_ASKED]
+    lost, refused = known[::2], known[1::2]
     write_lines(folder / "injected.jsonl", injected(world, lost, refused))
     crawl = store.folder(run.of_stage("crawl").id) / "warc/*.warc.gz"  # type: ignore[union-attr]
     inputs = [str(crawl), str(folder / "made.warc.gz")]
     mixture = f"sft.conversations_mixture={json.dumps({str(folder / 'injected.jsonl'): INJECTED_WEIGHT})}"
-    recipe = make_recipe("tiny", inputs, settings=[mixture])
+    settings = [argument for argument in sys.argv[1:] if "=" in argument]
+    recipe = make_recipe("tiny", inputs, settings=[*settings, mixture])
     say("running the data half on the crawl with the made pages")
     made = {name: execute(step, store) for name, step in data_steps(recipe, run).items()}
     say("fine-tuning with wrong answers and refusals")
@@ -259,7 +266,7 @@ def main() -> None:
     (folder / "diagnoses.json").write_text(json.dumps([[case.cause, item.as_json()] for case, item in found], indent=1))
     say(f"{folder}/diagnoses.json has them all")
     if "--carry-out" in sys.argv:
-        carry_out(store, changed, recipe, folder, found)
+        carry_out(store, recipe, folder, settings, found)
 
 
 def taken(cases: Sequence[Case], diagnoses: Sequence[Diagnosis]) -> list[tuple[Case, Diagnosis]]:
@@ -294,42 +301,50 @@ def report(found: Sequence[tuple[Case, Diagnosis]]) -> None:
     print_table("Causes for which a model does not know an answer", ["Made", "Facts", "Found", "Else"], rows, machine())
 
 
-def carry_out(store: Store, run: Run, recipe: Recipe, folder: Path, found: Sequence[tuple[Case, Diagnosis]]) -> None:
-    """Carry out the remedies of a few facts of each cause, and print how many are known then."""
+def carry_out(
+    store: Store, recipe: Recipe, folder: Path, settings: list[str], found: Sequence[tuple[Case, Diagnosis]]
+) -> None:
+    """Carry out the remedies of a few facts of each cause in one run, from the filter to SFT, and print how many are known then."""
     chosen: dict[str, list[Diagnosis]] = defaultdict(list)
     for case, item in found:
         if item.cause == case.cause and len(chosen[case.cause]) < CARRIED_OUT:
             chosen[case.cause].append(item)
-    all_chosen = [item for items in chosen.values() for item in items]
-    write_lines(folder / "taught.jsonl", (line for item in all_chosen for line in teaching(item)))
-    weights = {str(folder / "injected.jsonl"): INJECTED_WEIGHT, str(folder / "taught.jsonl"): 0.01 * len(all_chosen)}
-    taught = make_recipe("tiny", recipe.ingest.inputs, settings=[f"sft.conversations_mixture={json.dumps(weights)}"])
-    say("fine-tuning with the remedies")
-    model = fine_tuned(store, run, taught)
-    questions = [Question(question=item.question, answer=item.answer) for item in all_chosen]
-    again = ask_models(store, Run(model, {**run.manifests, model.id: model}), questions, [""] * len(questions))
-    is_right = dict(zip((item.question for item in all_chosen), (reply.is_right for reply in again), strict=True))
-    passed = [is_kept(store, recipe, item) for cause in ("dropped", "duplicate") for item in chosen[cause]]
+    items = [item for some in chosen.values() for item in some]
+    taught = [item for item in items if item.is_taught]
+    write_lines(folder / "taught.jsonl", (line for item in taught for line in teaching(item)))
+    mixture = taught_mixture(str(folder / "taught.jsonl"), len(taught), recipe.sft.conversations_mixture)
+    remedy = make_recipe("tiny", recipe.ingest.inputs, settings=[*settings, *together(items), mixture])
+    say(f"running the recipe with {' '.join(together(items))}")
+    steps = dag(remedy).by_stage()
+    for stage in STAGE_NAMES[: STAGE_NAMES.index("sft") + 1]:
+        execute(steps[stage], store)
+    questions = [Question(question=item.question, answer=item.answer) for item in items]
+    replies = ask_models(store, follow(store, steps["sft"].id), questions, [""] * len(questions))
+    is_right = dict(zip((item.question for item in items), (reply.is_right for reply in replies), strict=True))
     rows: list[tuple[object, ...]] = [
-        (cause, len(items), sum(is_right[item.question] for item in items)) for cause, items in chosen.items()
+        (cause, len(some), sum(is_right[item.question] for item in some)) for cause, some in chosen.items()
     ]
-    rows.append(("all", len(all_chosen), sum(is_right.values())))
-    note = f"The settings alone let {sum(passed)} of {len(passed)} dropped pages pass."
-    print_table("Remedies carried out", ["Cause", "Facts", "Known after"], rows, note)
+    rows.append(("all", len(items), f"{sum(is_right.values())}, {sum(is_right.values()) / len(items):.1%}"))
+    urls = kept_urls(store.open(steps["dedup"].id, Documents))
+    dropped = [item for cause in ("dropped", "duplicate") for item in chosen[cause]]
+    passed = sum(any(one.url in urls for one in item.statements if one.outcome != "kept") for item in dropped)
+    note = f"{passed} of the {len(dropped)} dropped pages are in the new training data. {machine()}"
+    print_table("Commands carried out", ["Cause", "Facts", "Known after"], rows, note)
 
 
-def is_kept(store: Store, recipe: Recipe, item: Diagnosis) -> bool:
-    """Whether the settings of a remedy keep the page that was dropped."""
-    dropped = next(statement for statement in item.statements if statement.outcome != "kept")
-    steps = dag(make_recipe("tiny", recipe.ingest.inputs, settings=item.settings))
-    for step in (steps.filter, steps.dedup):
-        execute(step, store)
-    documents = store.open(steps.dedup.id, Documents)
-    return any(
-        document["url"] == dropped.url
-        for path in documents.files("documents/*.parquet")
-        for document in read_documents(path)
-    )
+def together(items: Sequence[Diagnosis]) -> list[str]:
+    """The settings of all remedies: of one setting's values the one that keeps more."""
+    values: dict[str, Any] = {}
+    for setting in (setting for item in items for setting in item.settings):
+        path, _, text = setting.partition("=")
+        value = json.loads(text)
+        values[path] = wider(path.partition(".")[2], value, values[path]) if path in values else value
+    return [f"{path}={json.dumps(value)}" for path, value in sorted(values.items())]
+
+
+def kept_urls(documents: Documents) -> set[str]:
+    """The URLs of kept documents."""
+    return {item["url"] for path in documents.files("documents/*.parquet") for item in read_documents(path)}
 
 
 if __name__ == "__main__":

@@ -106,6 +106,7 @@ def test_every_stage_is_deployed_with_a_form_that_describes_each_field(prefect: 
         "scaling",
         "seeds",
         "ablation",
+        "attacks",
     }
     for deployment in deployments:
         schema = deployment["parameter_openapi_schema"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import html as parser
 
-from flows.attacks import LINES, NEAR, UNFILTERED, AttackSettings, poison_arms, study
+from flows.attacks import LINES, NEAR, UNFILTERED, AttackSettings, attacks_study, poison_arms, study
 from flows.recipes import make_recipe
 from model.errors import UserError
 from tasks.artifacts.manifest import BaseModel, Documents, Report
@@ -161,3 +161,37 @@ def test_mistakes_are_refused() -> None:
     with pytest.raises(ValueError, match="different numbers"):
         AttackSettings(planted=(1, 1))
     assert json.loads(AttackSettings().model_dump_json())["planted"] == [1, 10, 100, 1000]
+
+
+class RecordedTask:
+    """Stands for the task `make`: records what it is asked for."""
+
+    def __init__(self, made: list[tuple[str, str, bool]], name: str = "") -> None:
+        self.made, self.name = made, name
+
+    def with_options(self, task_run_name: str) -> "RecordedTask":
+        return RecordedTask(self.made, task_run_name)
+
+    def __call__(self, step: Step[Any], recipe: str, _: Any, *, sets_latest: bool = True) -> dict[str, str]:
+        self.made.append((step.id, recipe, sets_latest))
+        return {"artifact": step.id}
+
+
+def test_deployed_study_launches_the_stages_and_trains_its_arms_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, str, bool]] = []
+    asked: list[dict[str, Any]] = []
+
+    def pipeline(**chosen: Any) -> dict[str, Any]:
+        asked.append(chosen)
+        return {"sft": {}}
+
+    monkeypatch.setattr("flows.attacks.pipeline", pipeline)
+    monkeypatch.setattr("flows.attacks.make", RecordedTask(made))
+    sizes = AttackSettings(planted=(1, 10))
+    attacks_study.fn(recipe="tiny", seeds=[0, 1], attack_settings=sizes)
+    assert [(chosen["until"], chosen["runs_deployments"]) for chosen in asked] == [("sft", True)]
+    plan = study(make_recipe("tiny"), [0, 1], sizes)
+    arms = [step.id for _, steps in plan.training for step, _ in steps]
+    assert [one for one, *_ in made] == [*arms, *(step.id for step in plan.replies), plan.report.id]
+    # `crawl2chat chat` must not open an arm as the recipe's newest model.
+    assert {(recipe, sets_latest) for _, recipe, sets_latest in made[:-1]} == {("tiny-attacks", False)}

@@ -9,9 +9,10 @@ from model.errors import UserError
 from model.network.huggingface import load_transformer
 from tasks.evaluate.eval_tasks import EvalTask, Item, LoadedTask
 from tasks.evaluate.harness import document_of, exact_match, harness_table, make_task, run_harness
-from tasks.evaluate.item_scores import choose
+from tasks.evaluate.item_scores import choose, score_task
 from tasks.evaluate.lm_eval_model import lm_eval_model
-from tests.support.tiny_models import write_model, write_tokenizer
+from tests.support.bigram_model import bigram_logprobs, bits_per_byte, pair_nats, write_bigram_model
+from tests.support.tiny_models import TEXT, write_model, write_tokenizer
 
 HAS_HARNESS = importlib.util.find_spec("lm_eval") is not None
 ITEMS = [Item([("the mayor of", " Orn"), ("the mayor of", " it")], gold) for gold in (0, 1, 1)]
@@ -70,3 +71,34 @@ def test_harness_scores_our_model_as_we_do(tmp_path: Path) -> None:
     assert rows["schema", "acc"]["value"] == float(schema[0])
     assert rows["text", "bits_per_byte"]["value"] > 0
     assert {"greedy", "exact"} <= {task for task, _ in rows}
+
+
+# Choices that a bigram model decides: the text has "is blue" and "is Ada", and no "is 3"
+KNOWN = [
+    Item([("what colour is the sky? it is", " Orn"), ("what colour is the sky? it is", " blue")], 1),
+    Item([("the mayor of Orn is", " 3"), ("the mayor of Orn is", " Ada")], 1),
+    Item([("yes no red", " green 1 2"), ("yes no red", " 2 1 green")], 0),
+    Item([("yes no red", " green"), ("yes no red", " no")], 1),
+]
+
+
+def test_known_scores_of_a_bigram_model_are_reproduced(tmp_path: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path)
+    logprobs = bigram_logprobs(tokenizer, TEXT)
+    write_bigram_model(tmp_path, logprobs)
+    model = load_transformer(tmp_path)
+    nats = [[pair_nats(tokenizer, logprobs, *pair) for pair in item.pairs] for item in KNOWN]
+    right = [values.index(max(values)) == item.gold for values, item in zip(nats, KNOWN, strict=True)]
+    assert 0 < sum(right) < len(right)
+    assert score_task(model, tokenizer, loaded("choice", KNOWN), 64, 3)["share"] == sum(right) / len(right)
+    texts = ["the mayor of Orn is Ada Brell. " * 5, "green Orn does not know the mayor"]
+    expected = bits_per_byte(tokenizer, logprobs, texts)
+    # Longer than a window, whose first token then follows <|bos|>: one window for each text.
+    found = score_task(model, tokenizer, loaded("text", [Item([("", text)]) for text in texts]), 512, 2)
+    assert found["bits_per_byte"] == pytest.approx(expected, rel=1e-6)
+    if HAS_HARNESS:
+        tasks = [loaded("choice", KNOWN, "chosen"), loaded("text", [Item([("", text)]) for text in texts], "text")]
+        rows = {(row["task"], row["metric"]): row for row in run_harness(lm_eval_model(model, tokenizer, 64, 2), tasks)}
+        assert rows["chosen", "acc"]["value"] == sum(right) / len(right)
+        expected = bits_per_byte(tokenizer, logprobs, texts, counts_bos=True)
+        assert rows["text", "bits_per_byte"]["value"] == pytest.approx(expected, rel=1e-6)

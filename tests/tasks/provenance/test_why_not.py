@@ -15,9 +15,9 @@ from tasks.execution.runner import execute
 from tasks.filter.stage import FilterConfig, broken_rule, limits
 from tasks.provenance.ask import Asked
 from tasks.provenance.lineage import Run
-from tasks.provenance.remedies import jaccard, to_keep, to_keep_both, without_rule
+from tasks.provenance.remedies import jaccard, to_keep, to_keep_both, wider, without_rule
 from tasks.provenance.statements import names, statements, stating
-from tasks.provenance.why_not import Evidence, changes, command, decide, enough_mentions
+from tasks.provenance.why_not import Evidence, changes, command, decide, enough_mentions, taught_mixture
 from tasks.records.documents import Document
 from tasks.records.full_text import FullTextIndex, IndexedText, IndexWriter
 from tasks.records.kept_dropped import KeptDroppedWriter
@@ -211,6 +211,29 @@ def test_a_command_can_be_pasted_into_a_shell() -> None:
     line = command("my recipe.yaml", ["filter.min_gopher_words=3"], "it's taught.jsonl")
     assert line.startswith("crawl2chat run 'my recipe.yaml' --set filter.min_gopher_words=3 --set ")
     assert "$(" not in command("tiny", ["a=$(rm x)"]).replace("'a=$(rm x)'", "")
+
+
+def test_a_command_keeps_the_sources_that_a_recipe_has() -> None:
+    assert taught_mixture("t.jsonl", 5, {"own.jsonl": 1.0}) == (
+        'sft.conversations_mixture={"own.jsonl": 1.0, "t.jsonl": 0.05}'
+    )
+    assert taught_mixture("t.jsonl", 1000).endswith('{"t.jsonl": 0.2}')
+    assert '"own.jsonl": 1.0, "t.jsonl": 0.01' in command("tiny", [], "t.jsonl", {"own.jsonl": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "two", "kept"),
+    [
+        ("max_gopher_words", 5, 9, 9),
+        ("min_gopher_words", 5, 9, 5),
+        ("jaccard_threshold", 0.9, 0.96, 0.96),
+        ("languages", ["en"], ["en", "de"], ["en", "de"]),
+        ("language_threshold", 0.5, 0.3, 0.3),
+    ],
+)
+def test_of_two_values_the_one_that_keeps_more_is_taken(name: str, one: object, two: object, kept: object) -> None:
+    assert wider(name, one, two) == wider(name, two, one) or name == "languages"
+    assert wider(name, one, two) == kept
 
 
 class DroppedPages(FilterConfig):
