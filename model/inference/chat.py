@@ -15,7 +15,7 @@ from model.config import GenerateConfig, explained
 from model.errors import UserError
 from model.inference.cpu_kernels import make_decoder
 from model.inference.generate import stream
-from model.inference.names import OTHER_NAME_REPLY, gives_another_name
+from model.inference.names import OTHER_NAME_REPLY, checked
 from model.inference.tool_use import ToolLimits, ToolReply, ToolStep, stream_reply
 from model.network.huggingface import default_device, load_transformer
 from model.tokenizer.chat import ChatTokenizer, Messages
@@ -156,9 +156,7 @@ class Chat:
         return self.max_tokens - self.config.max_new_tokens
 
     def _checked(self, pieces: Iterator[str], messages: Messages) -> Iterator[str]:
-        reply = "".join(pieces)
-        turns = [message["content"] for message in messages if message["role"] in ("user", "assistant")]
-        yield self.other_name_reply if gives_another_name(reply, turns) else reply
+        yield checked("".join(pieces), messages, self.other_name_reply)
 
     def _stream(self, prompt: FittedPrompt, stop_token: int) -> Iterator[str]:
         self.notice = prompt.notice

@@ -26,7 +26,7 @@ class Completion(NamedTuple):
     """The tokens that follow a prompt, including the stop token or sequence that ended them."""
 
     tokens: list[int]
-    logprobs: list[float]  # of each token under the model at temperature 1, in nats; empty unless requested
+    logprobs: list[float]  # of each token under the model, in nats; empty unless requested
     ended_by: tuple[int, ...] = ()  # the stop token or sequence; () if the completion was cut off at max_new_tokens
 
 
@@ -44,11 +44,15 @@ def generate(
 
 @torch.inference_mode()
 def draw(
-    decoder: Decoder, prompts: Sequence[Sequence[int]], config: GenerateConfig, stop_token: int
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    config: GenerateConfig,
+    stop_token: int,
+    logprobs_at: float = 1.0,
 ) -> list[Completion]:
-    """A completion of each prompt with its log-probabilities and what ended it. Raises what `generate` raises."""
+    """A completion of each prompt with its log-probabilities at temperature `logprobs_at`, and what ended it. Raises what `generate` raises."""
     stops = ((stop_token,), *config.stop_sequences)
-    *_, completions = steps(decoder, prompts, config, stops, with_logprobs=True)
+    *_, completions = steps(decoder, prompts, config, stops, logprobs_at=logprobs_at)
     return [completion._replace(ended_by=ending(completion.tokens, stops)) for completion in completions]
 
 
@@ -58,9 +62,12 @@ def steps(
     config: GenerateConfig,
     stops: Sequence[tuple[int, ...]],
     *,
-    with_logprobs: bool = False,
+    logprobs_at: float | None = None,
 ) -> Iterator[list[Completion]]:
-    """Yields the completions after each step: the unfinished ones are a token longer. To be run in inference mode."""
+    """Yields the completions after each step: the unfinished ones are a token longer. To be run in inference mode.
+
+    `logprobs_at`: the temperature of the log-probabilities; None: they are not computed.
+    """
     device = decoder.embedding.device
     # Own generator: the global one would make the samples depend on earlier calls.
     generator = torch.Generator(device).manual_seed(config.seed)
@@ -73,9 +80,9 @@ def steps(
     logits = decoder.read(prompts).float()
     for number in range(config.max_new_tokens):
         tokens = pick(logits if limits is None else limits.apply(logits), config, generator)
-        # From the logits before constraints and temperature: the probabilities are the model's.
-        if with_logprobs:
-            for row, logprob in zip(rows, token_logprobs(logits, tokens).tolist(), strict=True):
+        # From the logits before constraints: the probabilities are the model's.
+        if logprobs_at is not None:
+            for row, logprob in zip(rows, token_logprobs(logits, tokens, logprobs_at).tolist(), strict=True):
                 if row not in ended:
                     completions[row].logprobs.append(logprob)
         for row, token in zip(rows, tokens.tolist(), strict=True):

@@ -18,8 +18,9 @@ the question. Fine-tuning in which half of the strangers have recombined names, 
 them apart: the probability of a name after its first token is higher for a known person than for a recombined one in 99% of pairs.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import regex
 
@@ -32,6 +33,12 @@ NAME = regex.compile(rf"{CAPITALISED}(?: {CAPITALISED})++")
 MIN_LETTERS = 6  # of words that are the same with one letter more or less
 # What is compared of a long reply and a long conversation, so that a stranger's request costs a server some milliseconds.
 MAX_NAMES, MAX_CHARACTERS = 16, 20_000
+
+
+def checked(reply: str, messages: Iterable[Mapping[str, Any]], said: str) -> str:
+    """A reply, or `said` instead of one about another name than its conversation; "" leaves all as they are."""
+    turns = [message["content"] for message in messages if message["role"] in ("user", "assistant")]
+    return said if said and gives_another_name(reply, turns) else reply
 
 
 def gives_another_name(reply: str, turns: Sequence[str]) -> bool:

@@ -87,6 +87,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos.to(x.dtype) + torch.cat((-high, low), -1) * sin.to(x.dtype)
 
 
+def at(x: Tensor, places: Tensor | None) -> Tensor:
+    """x [B, T, D] at K places, numbers from 0 to B T - 1: [K, D]. None: all of x as it is."""
+    return x if places is None else x.flatten(0, 1).index_select(0, places)
+
+
 class Attention(nn.Module):
     """Causal grouped-query attention with RoPE."""
 
@@ -103,8 +108,8 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(config.head_width, config.norm_eps) if config.normalize_qk else nn.Identity()
         self.k_norm = RMSNorm(config.head_width, config.norm_eps) if config.normalize_qk else nn.Identity()
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        """x [B, T, D] -> [B, T, D]."""
+    def forward(self, x: Tensor, context: Context, places: Tensor | None = None) -> Tensor:
+        """x [B, T, D] -> [B, T, D], or [K, D] at K places, see `at`."""
         B, T, _ = x.shape
         # Normalized first, then rotated, as in Qwen3. A rotation keeps lengths, so a score q k / sqrt(K) stays within sqrt(K)
         # while the gains are 1: attention cannot collapse onto single tokens early (Dehghani et al. 2023).
@@ -117,7 +122,7 @@ class Attention(nn.Module):
             query, key, value, attn_mask=context.mask, is_causal=context.mask is None, enable_gqa=self.is_grouped
         )
         # The annotation is for mypy, to which the call of a module is Any. So in the modules below.
-        out: Tensor = self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
+        out: Tensor = self.o_proj(at(y.transpose(1, 2).reshape(B, T, -1), places))
         return out
 
 
@@ -147,9 +152,9 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        """x [B, T, D] -> [B, T, D]."""
-        x = x + self.self_attn(self.input_layernorm(x), context)
+    def forward(self, x: Tensor, context: Context, places: Tensor | None = None) -> Tensor:
+        """x [B, T, D] -> [B, T, D], or [K, D] at K places, see `at`."""
+        x = at(x, places) + self.self_attn(self.input_layernorm(x), context, places)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -166,15 +171,22 @@ class Backbone(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
 
-    def forward(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """tokens [B, T] -> hidden states [B, T, D]; see Transformer.forward."""
+    def forward(self, tokens: Tensor, documents: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
+        """tokens [B, T] -> hidden states [B, T, D], or [K, D] where kept [B, T] is true; see Transformer.forward."""
         context = self.context(tokens, documents)
+        # Above the last attention nothing reads the other places: of four layers that saves a fifth of the products there.
+        wanted = None if kept is None else kept.flatten().nonzero().squeeze(1)
         x: Tensor = self.embed_tokens(tokens)
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers):
+            places = wanted if number + 1 == len(self.layers) else None
             activation_checkpointing = self.activation_checkpointing and torch.is_grad_enabled()
             # A whole layer at a time: its input is kept, and the backward pass computes the forward pass once more.
             # use_reentrant=False is the variant that torch recommends; without gradients there is nothing to save.
-            x = checkpoint(layer, x, context, use_reentrant=False) if activation_checkpointing else layer(x, context)
+            x = (
+                checkpoint(layer, x, context, places, use_reentrant=False)
+                if activation_checkpointing
+                else layer(x, context, places)
+            )
         x = self.norm(x)
         return x
 
@@ -206,9 +218,8 @@ class Transformer(nn.Module):
         Rows may be padded on the right. documents [B, T]: the number of each token's document, which no token attends beyond, and
         in which positions count from 0. A packed document then has the logits that it has in a row by itself.
         """
-        hidden = self.model(tokens, documents)
         # Here and not by the caller: with ZeRO 3 the head's weights are there within the forward alone.
-        return self.head(hidden if kept is None else hidden[kept])
+        return self.head(self.model(tokens, documents, kept))
 
     def head(self, hidden: Tensor) -> Tensor:
         """hidden states [..., D] -> logits [..., V]."""
@@ -238,25 +249,28 @@ class RewardModel(nn.Module):
 
         Without `starts` the likelihood is that of the whole row.
         """
-        hidden = self.model(tokens)
         # Attention is causal, so padding on the right does not reach the last real token.
-        rows = torch.arange(tokens.shape[0], device=tokens.device)
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        is_last = places == lengths[:, None] - 1
+        # Place t predicts token t + 1: those before the tokens of the completion.
+        starts = torch.ones_like(lengths) if starts is None else starts
+        predicts = (places >= starts[:, None] - 1) & (places < lengths[:, None] - 1)
+        kept = is_last | predicts if self.likelihood_weight else is_last
+        hidden = self.model(tokens, kept=kept)  # [K, D]
         # float32: differences of rewards go through a sigmoid.
-        rewards: Tensor = self.score(hidden[rows, lengths - 1]).squeeze(-1).float()
+        rewards: Tensor = self.score(hidden[is_last[kept]]).squeeze(-1).float()
         if self.likelihood_weight:
-            starts = torch.ones_like(lengths) if starts is None else starts
-            rewards = rewards + self.likelihood_weight * self.mean_logprobs(hidden, tokens, lengths, starts)
+            rewards = rewards + self.likelihood_weight * self.mean_logprobs(hidden[predicts[kept]], tokens, predicts)
         return rewards
 
-    def mean_logprobs(self, hidden: Tensor, tokens: Tensor, lengths: Tensor, starts: Tensor) -> Tensor:
-        """The mean log-probability of each completion's tokens, in nats: hidden [B, T, D], the others as in `forward` -> [B] in float32."""
-        # Place t predicts token t + 1. The head is the tied embedding: a reward model keeps no other.
-        places = torch.arange(1, tokens.shape[1], device=tokens.device)
-        kept = (places >= starts[:, None]) & (places < lengths[:, None])
-        logits = F.linear(hidden[:, :-1][kept], self.model.embed_tokens.weight).float()
-        nats: Tensor = losses.TokenNats.apply(logits, tokens[:, 1:][kept])  # type: ignore[no-untyped-call]
-        summed = torch.zeros(kept.shape, device=tokens.device).masked_scatter(kept, nats).sum(-1)
-        return -summed / kept.sum(-1).clamp(min=1)
+    def mean_logprobs(self, hidden: Tensor, tokens: Tensor, predicts: Tensor) -> Tensor:
+        """The mean log-probability of each completion's tokens, in nats: hidden [K, D] of the places where predicts [B, T] is true -> [B] in float32."""
+        # The head is the tied embedding: a reward model keeps no other.
+        logits = F.linear(hidden, self.model.embed_tokens.weight).float()
+        targets = tokens[:, 1:][predicts[:, :-1]]
+        nats: Tensor = losses.TokenNats.apply(logits, targets)  # type: ignore[no-untyped-call]
+        summed = torch.zeros(predicts.shape, device=tokens.device).masked_scatter(predicts, nats).sum(-1)
+        return -summed / predicts.sum(-1).clamp(min=1)
 
 
 def initialize(model: Transformer | RewardModel, seed: int) -> None:

@@ -4,7 +4,7 @@ Reads and writes nothing. The head's matrix product with the vocabulary, and the
 alone: of a model of 1 M parameters with 4,096 tokens they are half of the work, and prompts are often longer than replies.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -86,13 +86,16 @@ def completion_logprobs(
     model: Transformer, completions: Completions, temperature: float = 1.0, num_rows: int = 16
 ) -> Tensor:
     """log p of each next token of a completion: [N, T - 1], 0 elsewhere. Computed for `num_rows` rows at a time."""
-    logprobs = torch.zeros_like(completions.mask)
+    return in_parts(completions, num_rows, lambda tokens, mask: score_completions(model, tokens, mask, temperature))
+
+
+def in_parts(completions: Completions, num_rows: int, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """What `function` makes of `num_rows` rows at a time: [N, T - 1], 0 in the padding that it is not given."""
+    found = torch.zeros_like(completions.mask)
     # In the order of their lengths, so that a part holds little padding.
-    ends = (completions.mask * torch.arange(1, completions.mask.shape[1] + 1, device=logprobs.device)).amax(1)
+    ends = (completions.mask * torch.arange(1, found.shape[1] + 1, device=found.device)).amax(1)
     for rows in torch.split(ends.argsort(stable=True), num_rows):
         mask = completions.mask[rows]
         places = num_places(mask)
-        logprobs[rows, :places] = score_completions(
-            model, completions.tokens[rows, : places + 1], mask[:, :places], temperature
-        )
-    return logprobs
+        found[rows, :places] = function(completions.tokens[rows, : places + 1], mask[:, :places])
+    return found

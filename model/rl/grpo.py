@@ -24,11 +24,9 @@ import threading
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from model import losses
 from model.network.transformer import Transformer
-from model.rl.completions import Completions
 from model.rl.config import RLRun
 from model.rl.means import Means
 from model.rl.online import Batch, OnlineTrainer
@@ -50,16 +48,8 @@ class GRPOTrainer(OnlineTrainer):
         is_live = ~losses.dead_groups(grouped).repeat_interleave(config.completions_per_prompt)
         learned = completions.mask * is_live[:, None] if config.skip_dead_groups else completions.mask
         kinds, none = means.rows(rollouts).to(device), torch.zeros_like(completions.mask)
-        old = self.old_logprobs(policy, completions)
+        old = self.sampled_logprobs(rollouts, policy, completions)
         return Batch(*completions, learned, advantages, old, of_reference, kinds, old_values=none, returns=none)
-
-    def old_logprobs(self, policy: Transformer, completions: Completions) -> Tensor:
-        """The log-probabilities before any update, of the rollouts whose update is not the first; 0 for the others."""
-        old, numbers = torch.zeros_like(completions.mask), torch.arange(len(completions.mask))
-        later = numbers[(numbers % self.config.updates_per_step > 0) | (self.config.epochs_per_step > 1)]
-        if len(later):
-            old[later] = self.logprobs(policy, Completions(*(part[later] for part in completions)))
-        return old
 
     def update(self, batch: Batch, means: Means, *, is_first: bool) -> None:
         """One optimizer update on some of the rollouts (5)."""

@@ -25,7 +25,14 @@ from model.data.dataset import shuffled
 from model.inference.logits import NonFiniteError
 from model.network.huggingface import load_transformer, transformer_of
 from model.network.transformer import Transformer
-from model.rl.completions import CompletionModel, Completions, completion_logprobs, num_places, pad_completions
+from model.rl.completions import (
+    CompletionModel,
+    Completions,
+    completion_logprobs,
+    num_places,
+    pad_completions,
+    scattered,
+)
 from model.rl.config import RLConfig
 from model.rl.means import Means
 from model.rl.rollouts import Rollouts, roll_out
@@ -141,9 +148,17 @@ class OnlineTrainer(RLTrainer):
         return self.engine.to_device(padded)
 
     def logprobs(self, model: Transformer, completions: Completions) -> Tensor:
-        """The log-probabilities [N, T - 1] of completions under the policy that sampled them, or under the reference."""
-        # Computed again rather than kept from sampling, so that the rounding of the cached decoder stays out of the ratio.
+        """The log-probabilities [N, T - 1] of completions under a policy."""
         return completion_logprobs(model, completions, self.config.temperature, self.config.microbatch_sequences)
+
+    def sampled_logprobs(self, rollouts: Rollouts, policy: Transformer, completions: Completions) -> Tensor:
+        """The log-probabilities [N, T - 1] of the rollouts under `policy`, which sampled them; 0 elsewhere."""
+        # The decoder's, which saves a forward of all rollouts: in float32 they are a forward's to about a millionth. In bfloat16 the two
+        # round differently, and that would be a part of every ratio.
+        if policy.model.embed_tokens.weight.dtype != torch.float32:
+            return self.logprobs(policy, completions)
+        kept = completions.mask.bool()
+        return scattered(torch.tensor([nats for row in rollouts.logprobs for nats in row], device=kept.device), kept)
 
     def update_policy(self, batch: Batch, means: Means, kl_coef: float, *, is_first: bool) -> None:
         """One update of the policy, in microbatches. `kl_coef`: weight of the KL in the loss."""

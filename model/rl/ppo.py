@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from model import losses
 from model.network.huggingface import load_weights
 from model.network.transformer import RewardModel, Transformer, initialize
+from model.rl.completions import Completions, in_parts, scattered
 from model.rl.config import PPOConfig, RLRun
 from model.rl.means import Means
 from model.rl.online import Batch, OnlineTrainer, engine_config, microbatches
@@ -53,11 +54,11 @@ class Critic(nn.Module):
         self.model = model
         self.mean, self.deviation = mean, deviation
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """tokens [N, T], padded on the right -> the value of the state before each next token [N, T - 1] in float32."""
-        hidden = self.model.model(tokens[:, :-1])
-        scores: Tensor = self.model.score(hidden).squeeze(-1).float()
-        return (scores - self.mean) / self.deviation
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """tokens [N, T], padded on the right -> the value of the state before each next token [N, T - 1] in float32, 0 where mask is 0."""
+        kept = mask.bool()
+        scores: Tensor = self.model.score(self.model.model(tokens[:, :-1], kept=kept)).squeeze(-1).float()
+        return scattered((scores - self.mean) / self.deviation, kept)
 
 
 class PPOTrainer(OnlineTrainer):
@@ -117,14 +118,17 @@ class PPOTrainer(OnlineTrainer):
         """The advantages of tokens, and what stays fixed during the updates (2 and 3)."""
         ppo, device = self.run.ppo, self.engine.device
         completions = self.completions(rollouts)
-        old, of_reference = (self.logprobs(model, completions) for model in (policy, self.reference))
+        old, of_reference = (
+            self.sampled_logprobs(rollouts, policy, completions),
+            self.logprobs(self.reference, completions),
+        )
         mask, kinds = completions.mask, means.rows(rollouts).to(device)
         kl = losses.kl_estimate(old, of_reference, ppo.kl_estimator, mask)
         means.add("policy/kl_completion_nats", losses.kl_estimate(old, of_reference, "k1", mask).sum(-1), None, kinds)
         rewards = losses.token_rewards(rollouts.rewards.total.to(device), kl, self.kl_coef, mask)
         if ppo.whiten_rewards:
             rewards = losses.whiten(rewards, self.moments(rewards, mask), keeps_mean=True)
-        values = self.values(completions.tokens)
+        values = self.values(completions)
         advantages = losses.generalized_advantages(rewards, values, mask, ppo.discount, ppo.trace)
         returns = advantages + values
         self.report_fit(values, returns, mask, means)
@@ -136,10 +140,10 @@ class PPOTrainer(OnlineTrainer):
         return torch.tensor(self.engine.totals(losses.masked_moments(values, mask).tolist()), dtype=torch.float64)
 
     @torch.no_grad()
-    def values(self, tokens: Tensor) -> Tensor:
-        """The critic's values before any update: tokens [N, T] -> [N, T - 1]."""
+    def values(self, completions: Completions) -> Tensor:
+        """The critic's values before any update [N, T - 1], 0 outside of the completions."""
         # All ranks have as many rows, so with ZeRO 3 they gather the weights as often.
-        return torch.cat([self.critic(rows) for rows in torch.split(tokens, self.config.microbatch_sequences)])
+        return in_parts(completions, self.config.microbatch_sequences, self.critic)
 
     def report_fit(self, values: Tensor, returns: Tensor, mask: Tensor, means: Means) -> None:
         """Add how much of the returns' variance the critic's values explain."""
@@ -157,7 +161,7 @@ class PPOTrainer(OnlineTrainer):
         self.update_policy(batch, means, 0.0, is_first=is_first)
         num_tokens = self.critic.total(float(batch.mask.sum()))
         for part in microbatches(batch, self.config):
-            values = self.critic(part.tokens)
+            values = self.critic(part.tokens, part.mask)
             nats = losses.value_loss(values, part.old_values, part.returns, self.run.ppo.value_clip)
             with torch.no_grad():
                 means.add("critic/loss", nats, part.mask)

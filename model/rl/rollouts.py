@@ -13,7 +13,7 @@ import torch
 from model.config import GenerateConfig
 from model.files import read_lines, write_lines
 from model.inference.cpu_kernels import make_decoder
-from model.inference.generate import generate
+from model.inference.generate import draw
 from model.network.transformer import Transformer
 from model.rl.prompts import Prompt
 from model.rl.rewards import RewardFunction, Rewards
@@ -31,6 +31,8 @@ class Rollouts(NamedTuple):
     prompts: list[Prompt]  # N
     completions: list[list[int]]  # N
     rewards: Rewards
+    # N: of each token under the policy that sampled it, at the temperature of sampling, or at 1 where it was greedy
+    logprobs: Sequence[Sequence[float]] = ()
 
 
 @torch.no_grad()
@@ -56,9 +58,11 @@ def roll_out(
     # A new decoder for each call: it may copy the weights, which each update changes.
     with clocked(seconds, "phase/generation_seconds"):
         tokens = [prompt.tokens for prompt in prompts]
-        completions = generate(make_decoder(policy), tokens, sampling, tokenizer.turn_end)
+        drawn = draw(make_decoder(policy), tokens, sampling, tokenizer.turn_end, sampling.temperature or 1.0)
+    completions = [completion.tokens for completion in drawn]
     with clocked(seconds, "phase/scoring_seconds"):
-        return Rollouts(prompts, completions, reward_function(prompts, completions))
+        rewards = reward_function(prompts, completions)
+    return Rollouts(prompts, completions, rewards, [completion.logprobs for completion in drawn])
 
 
 def calibrate(reward_function: RewardFunction, reference: Transformer, prompts: Sequence[Prompt]) -> RewardFunction:

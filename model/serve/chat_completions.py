@@ -16,14 +16,14 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from model.inference.chat import fit_conversation
-from model.inference.names import gives_another_name
+from model.inference.chat import FittedPrompt, fit_conversation
+from model.inference.names import checked
 from model.inference.tool_use import ToolConversation, ToolLimits
 from model.serve.completions import describe, sampling_of, usage
 from model.serve.constraints import functions, mask_of
 from model.serve.errors import ApiError
 from model.serve.events import EventStream
-from model.serve.follow import follow, while_connected
+from model.serve.follow import aside, follow, while_connected
 from model.serve.jobs import Job, ScoredToken
 from model.serve.messages import conversation
 from model.serve.models import find_model
@@ -43,7 +43,7 @@ _tool_runs = asyncio.Semaphore(MAX_TOOL_RUNS)
 @router.post("/v1/chat/completions", response_model=None)
 async def chat_completions(body: ChatBody, request: Request) -> Response:
     """Answer a conversation."""
-    answer = ChatAnswer(find_model(request, body.model), body)
+    answer = await ChatAnswer.begin(find_model(request, body.model), body)
     if body.stream:
         return EventStream(request, answer.chunks())
     return JSONResponse(await while_connected(request, answer.whole()))
@@ -62,28 +62,23 @@ class Event:
 class ChatAnswer:
     """The answer to a request."""
 
-    def __init__(self, served: ServedModel, body: ChatBody) -> None:
+    def __init__(self, served: ServedModel, body: ChatBody, tools: Tools | None, prompt: FittedPrompt) -> None:
         """Raises ApiError for a request that cannot be answered."""
-        self.served, self.body = served, body
-        self.notice = ""
-        self.tools = _server_tools(served, body)
-        self.hidden_from = served.tokenizer.special[TOOL_START] if body.tools or self.tools else None
-        self.prompt, self.max_tokens = self._fit(_with_tools(conversation(body.messages), body, self.tools))
+        self.served, self.body, self.tools = served, body, tools
+        self.prompt, self.notice = prompt
+        self.max_tokens = served.check_prompt(self.prompt, body.max_completion_tokens or body.max_tokens)
+        self.hidden_from = served.tokenizer.special[TOOL_START] if body.tools or tools else None
         self.jobs = [self._job(self.prompt, index) for index in range(body.n)]
         self.id, self.created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
 
-    def _fit(self, messages: list[dict[str, Any]]) -> tuple[list[int], int]:
-        """The prompt, and how many tokens may follow."""
-        served, wanted = self.served, self.body.max_completion_tokens or self.body.max_tokens
-        served.check_texts((str(value) for message in messages for value in message.values()), "messages")
-        if not self.body.truncate:
-            prompt = served.tokenizer.render_prompt(messages)
-            return prompt, served.check_prompt(prompt, wanted)
-        # At least half of the positions are left to the prompt.
-        room = min(wanted, served.max_tokens // 2)
-        fitted = fit_conversation(served.tokenizer, messages, served.max_tokens - room)
-        self.notice = fitted.notice
-        return fitted.tokens, served.check_prompt(fitted.tokens, wanted)
+    @classmethod
+    async def begin(cls, served: ServedModel, body: ChatBody) -> "ChatAnswer":
+        """The answer to a request whose conversation is tokenized first. Raises ApiError."""
+        tools = _server_tools(served, body)
+        messages = _with_tools(conversation(body.messages), body, tools)
+        texts = [str(value) for message in messages for value in message.values()]
+        served.check_texts(texts, "messages")
+        return cls(served, body, tools, await aside(texts, _fit, served, body, messages))
 
     def _job(self, prompt: list[int], index: int) -> Job:
         body, served = self.body, self.served
@@ -162,15 +157,16 @@ class ChatAnswer:
     async def _checked(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
         """Each reply as one piece when it has ended, or what is said instead of one about another name."""
         held = [Event(index, {"content": ""}) for index in range(self.body.n)]
-        turns = [turn["content"] for turn in conversation(self.body.messages) if turn["role"] in ("user", "assistant")]
+        messages = conversation(self.body.messages)
         async with aclosing(events):
             async for event in events:
                 reply = held[event.index]
                 reply.delta["content"] += event.delta.get("content", "")
                 reply.tokens += event.tokens
                 if event.reason is not None:
-                    if gives_another_name(reply.delta["content"], turns):
-                        reply = Event(event.index, {"content": self.served.other_name_reply})
+                    text = checked(reply.delta["content"], messages, self.served.other_name_reply)
+                    if text != reply.delta["content"]:  # what is said instead has no tokens
+                        reply = Event(event.index, {"content": text})
                     yield reply
                     yield event
 
@@ -228,6 +224,15 @@ class ChatAnswer:
             ],
             "refusal": None,
         }
+
+
+def _fit(served: ServedModel, body: ChatBody, messages: list[dict[str, Any]]) -> FittedPrompt:
+    """The prompt of a conversation."""
+    if not body.truncate:
+        return FittedPrompt(served.tokenizer.render_prompt(messages), "")
+    # At least half of the positions are left to the prompt.
+    room = min(body.max_completion_tokens or body.max_tokens, served.max_tokens // 2)
+    return fit_conversation(served.tokenizer, messages, served.max_tokens - room)
 
 
 class _Choice:

@@ -24,6 +24,7 @@ Indices = npt.NDArray[np.int64]
 
 # Slots whose keys lie together: of a channel as many as a vector has, and all that a query reads from the first on, one after another.
 BLOCK = 16
+CHANNELS = 8  # of a key that are multiplied at a time; a head has at least so many
 # Sums may be taken in another order, so that they are vectors; NaN and infinity keep their meaning, since the engine looks for them.
 OPTIONS: dict[str, Any] = {
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},
@@ -98,11 +99,7 @@ def _attend(
     H = out.shape[1] // K
     for n in range(len(heads)):
         row, position = rows[n], positions[n]
-        for h in range(H + J):
-            head = heads[n, h * K : (h + 1) * K]
-            if len(norms):
-                _norm(head, norms[h], square_floor)
-            _turn(head, turns[position])
+        _norm_and_turn(heads[n], norms, square_floor, turns[position], H + J, K)
         for j in range(J):
             for k in range(K):
                 keys[row, j, position // BLOCK, k, position % BLOCK] = heads[n, (H + j) * K + k]
@@ -118,27 +115,31 @@ def _attend(
             )
 
 
-def _norm(head: Array, norm: Array, square_floor: np.float32) -> None:
-    """Divide a head [K] by its length, and multiply it by weights [K]."""
-    squares = square_floor
-    for k in range(len(head)):
-        squares += head[k] * head[k]
-    scale = np.float32(1.0) / np.sqrt(squares)
-    for k in range(len(head)):
-        head[k] *= scale * norm[k]
+def _norm_and_turn(
+    heads: Array, norms: Array, square_floor: np.float32, turns: Array, num_heads: int, head_width: int
+) -> None:
+    """Queries and keys of a token, the first `num_heads` [K] of heads [(H + 2 J) K].
 
-
-def _turn(head: Array, turns: Array) -> None:
-    """Rotate neighbouring channels of a head [K] by cosines and sines [K/2, 2]."""
-    for k in range(len(turns)):
-        real, imaginary, cos, sin = head[2 * k], head[2 * k + 1], turns[k, 0], turns[k, 1]
-        head[2 * k], head[2 * k + 1] = real * cos - imaginary * sin, real * sin + imaginary * cos
+    Each is divided by its length and multiplied by its weights, where norms has any; its neighbouring channels are rotated by cosines and sines [K/2, 2].
+    """
+    for h in range(num_heads):
+        first = h * head_width
+        if len(norms):
+            squares = square_floor
+            for k in range(head_width):
+                squares += heads[first + k] * heads[first + k]
+            scale = np.float32(1.0) / np.sqrt(squares)
+            for k in range(head_width):
+                heads[first + k] *= scale * norms[h, k]
+        for k in range(head_width // 2):
+            low, high = first + 2 * k, first + 2 * k + 1
+            real, imaginary, cos, sin = heads[low], heads[high], turns[k, 0], turns[k, 1]
+            heads[low], heads[high] = real * cos - imaginary * sin, real * sin + imaginary * cos
 
 
 def _attend_head(query: Array, keys: Array, values: Array, size: int, scores: Array, out: Array) -> None:
     """A query [K] over keys [B, K, BLOCK] and values [S', K], of whose slots the first `size` are read: scores [S'] -> out [K]."""
-    for block in range((size + BLOCK - 1) // BLOCK):
-        _weighted_sum(query, keys[block], scores[block * BLOCK : (block + 1) * BLOCK])
+    _scores(query, keys, (size + BLOCK - 1) // BLOCK, scores)
     greatest = scores[0]
     for s in range(size):
         greatest = max(greatest, scores[s])
@@ -150,6 +151,29 @@ def _attend_head(query: Array, keys: Array, values: Array, size: int, scores: Ar
     scale = np.float32(1.0) / total
     for k in range(len(out)):
         out[k] *= scale
+
+
+def _scores(query: Array, keys: Array, num_blocks: int, scores: Array) -> None:
+    """The products of a query [K] with the keys of each slot [B, K, BLOCK] -> scores [B BLOCK]."""
+    whole = len(query) // CHANNELS * CHANNELS
+    # All bounds but two are constants, and nothing is sliced: then a block is a few vectors in registers. Otherwise a vector is made for 64 slots,
+    # and a block of 16 taken number by number, which took three times as long.
+    for block in range(num_blocks):
+        first = block * BLOCK
+        for o in range(BLOCK):
+            total = np.float32(0.0)
+            for k in range(CHANNELS):
+                total += query[k] * keys[block, k, o]
+            scores[first + o] = total
+        for start in range(CHANNELS, whole, CHANNELS):
+            for o in range(BLOCK):
+                total = np.float32(0.0)
+                for k in range(CHANNELS):
+                    total += query[start + k] * keys[block, start + k, o]
+                scores[first + o] += total
+        for k in range(whole, len(query)):
+            for o in range(BLOCK):
+                scores[first + o] += query[k] * keys[block, k, o]
 
 
 def _weighted_sum(weights: Array, rows: Array, out: Array) -> None:
@@ -184,7 +208,7 @@ def _compile() -> Compiled | None:
     try:
         compiled = numba.njit(**OPTIONS)
         # Those that the others call: a compiled function calls compiled ones alone.
-        for function in (_exp, _norm, _turn, _weighted_sum, _attend_head):
+        for function in (_exp, _norm_and_turn, _scores, _weighted_sum, _attend_head):
             globals()[function.__name__] = compiled(function)
         return Compiled(compiled(_add_and_norm), compiled(_attend), compiled(_gate))
     except RuntimeError:  # no folder to keep them in

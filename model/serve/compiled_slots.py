@@ -15,15 +15,15 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.inference.cpu_kernels import CPUDecoder
 from model.network.transformer import Transformer
-from model.serve.compiled import BLOCK, Compiled
+from model.serve.compiled import BLOCK, CHANNELS, Compiled
 from model.serve.slots import Part
 from model.serve.small_slots import FIXED_BYTES, Array, small_product
 
 
 def fits(config: ModelConfig, num_rows: int, max_tokens: int) -> bool:
-    """Whether a cache of all slots is small: here it never grows."""
+    """Whether the loops suit the heads, and a cache of all slots is small: here it never grows."""
     numbers = 2 * config.num_layers * config.num_kv_heads * config.head_width
-    return 4 * numbers * num_rows * max_tokens <= FIXED_BYTES
+    return config.head_width >= CHANNELS and 4 * numbers * num_rows * max_tokens <= FIXED_BYTES
 
 
 class CompiledSlots(CPUDecoder):

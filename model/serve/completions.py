@@ -19,7 +19,7 @@ from model.config import BeamConfig
 from model.serve.constraints import mask_of
 from model.serve.errors import ApiError
 from model.serve.events import EventStream
-from model.serve.follow import finish, follow, while_connected
+from model.serve.follow import aside, finish, follow, while_connected
 from model.serve.jobs import Job, Sampling, ScoredToken
 from model.serve.models import find_model
 from model.serve.requests import CompletionBody, SamplingBody
@@ -36,7 +36,7 @@ MAX_BEAMS = 16
 async def completions(body: CompletionBody, request: Request) -> Response:
     """Complete one text or several."""
     served = find_model(request, body.model)
-    prompts = encode_prompts(served, body)
+    prompts = await encode_prompts(served, body)
     num_sampled = max(body.n, body.best_of)
     if len(prompts) * num_sampled > MAX_COMPLETIONS:
         raise ApiError(400, f"a request may have {MAX_COMPLETIONS} completions: send several", "n")
@@ -58,16 +58,21 @@ async def completions(body: CompletionBody, request: Request) -> Response:
     return JSONResponse(answer.whole(best_of(jobs, num_sampled, body.n)))
 
 
-def encode_prompts(served: ServedModel, body: CompletionBody) -> list[list[int]]:
+async def encode_prompts(served: ServedModel, body: CompletionBody) -> list[list[int]]:
     """Tokens of each prompt: a text is a document, <|bos|> first, unless add_bos is off; tokens are as they are."""
     given: Sequence[Any] = body.prompt if isinstance(body.prompt, list) else [body.prompt]
     if given and isinstance(given[0], int):
         given = [given]
     if not given:
         raise ApiError(400, "the prompt is empty: give a text or tokens", "prompt")
-    served.check_texts((one for one in given if isinstance(one, str)), "prompt")
+    texts = [one for one in given if isinstance(one, str)]
+    served.check_texts(texts, "prompt")
     encode = served.tokenizer.encode_document if body.add_bos else served.tokenizer.encode
-    return [encode(whole_characters(one)) if isinstance(one, str) else list(one) for one in given]
+
+    def encoded() -> list[list[int]]:
+        return [encode(whole_characters(one)) if isinstance(one, str) else list(one) for one in given]
+
+    return await aside(texts, encoded)
 
 
 def sampling_of(served: ServedModel, body: SamplingBody, max_tokens: int, end: int) -> Sampling:

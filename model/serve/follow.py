@@ -7,7 +7,8 @@ engine as often. So news are collected for INTERVAL seconds; the end is reported
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -15,6 +16,11 @@ from model.serve.engine import Engine
 from model.serve.jobs import Job
 
 INTERVAL = 0.02  # seconds: 50 pieces of text a second read as a flow
+
+SHORT_TEXT = 2**13  # characters: they are tokenized before a thread has been given the work
+
+# Two threads: a text of some MB takes up to a gigabyte while it is tokenized.
+_tokenizing = ThreadPoolExecutor(2, "tokenizing")
 
 T = TypeVar("T")
 
@@ -65,6 +71,13 @@ async def finish(engine: Engine, jobs: Sequence[Job]) -> None:
     async with contextlib.aclosing(follow(engine, jobs, is_streamed=False)) as steps:
         async for _ in steps:
             pass
+
+
+async def aside(texts: Sequence[str], work: Callable[..., T], *arguments: Any) -> T:
+    """What `work` makes of texts: of long ones in a thread, so that other requests do not wait for it. The tokenizer releases the GIL."""
+    if sum(map(len, texts)) <= SHORT_TEXT:
+        return work(*arguments)
+    return await asyncio.get_running_loop().run_in_executor(_tokenizing, work, *arguments)
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:

@@ -17,11 +17,12 @@ import torch
 from model.config import num_parameters
 from model.errors import UserError
 from model.inference.chat import other_name_reply
+from model.inference.names import checked
 from model.network.huggingface import default_device, load_transformer
 from model.serve.beams import BeamSearcher
 from model.serve.engine import Engine
 from model.serve.errors import ApiError
-from model.serve.follow import finish, follow
+from model.serve.follow import aside, finish, follow
 from model.serve.grammar import Grammar, Vocabulary
 from model.serve.jobs import Job, Sampling
 from model.serve.text import Written
@@ -153,20 +154,28 @@ class ServedModel:
 
     async def reply(self, messages: Messages, **settings: Any) -> str:
         """The assistant's next turn, as text. Settings: temperature, top_p, seed, max_tokens. Raises ApiError."""
-        return await self._text(self.tokenizer.render_prompt(messages), self.tokenizer.turn_end, **settings)
+        text = await self._text(await self._prompt(messages), self.tokenizer.turn_end, **settings)
+        return checked(text, messages, self.other_name_reply)
 
     async def continue_text(self, text: str, **settings: Any) -> str:
         """The continuation of a document. Settings and errors as of `reply`."""
-        return await self._text(self.tokenizer.encode_document(text), self.tokenizer.bos, **settings)
+        tokens = await aside([text], self.tokenizer.encode_document, text)
+        return await self._text(tokens, self.tokenizer.bos, **settings)
 
     async def stream_reply(self, messages: Messages, **settings: Any) -> AsyncGenerator[str]:
-        """The same as `reply` in pieces."""
-        job = self._job(self.tokenizer.render_prompt(messages), self.tokenizer.turn_end, **settings)
+        """The same as `reply` in pieces; in one where the names in it are checked."""
+        if self.other_name_reply:
+            yield await self.reply(messages, **settings)
+            return
+        job = self._job(await self._prompt(messages), self.tokenizer.turn_end, **settings)
         written = Written(self.tokenizer, job)
         async with aclosing(follow(self.engine, [job], is_streamed=True)) as steps:
             async for _ in steps:
                 if taken := written.take():
                     yield taken[0]
+
+    async def _prompt(self, messages: Messages) -> list[int]:
+        return await aside([message["content"] for message in messages], self.tokenizer.render_prompt, messages)
 
     async def _text(self, prompt: list[int], stop_token: int, **settings: Any) -> str:
         job = self._job(prompt, stop_token, **settings)

@@ -9,9 +9,9 @@ from functools import lru_cache
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
 
 from model.serve.errors import ApiError
+from model.serve.follow import aside
 from model.serve.messages import conversation
 from model.serve.models import find_model
 from model.serve.requests import DetokenizeBody, TokenizeBody
@@ -33,8 +33,7 @@ async def tokenize(body: TokenizeBody, request: Request) -> dict[str, Any]:
         raise ApiError(400, "give either prompt or messages", "prompt")
     texts = [body.prompt or "", *(str(message.content) for message in body.messages or ())]
     served.check_texts(texts, "prompt" if body.messages is None else "messages")
-    # A long text takes a tenth of a second, which the other requests should not wait for.
-    found = await run_in_threadpool(_tokenized, tokenizer, body)
+    found = await aside(texts, _tokenized, tokenizer, body)
     return found | {"max_model_len": max_tokens}
 
 

@@ -3,8 +3,8 @@
     python run.py                          a conversation; an empty line ends it
     python run.py -p "Who are you?"        one reply
 
-It is written to be read from top to bottom: the file format, the tokenizer, the network, the choice of the next token, the conversation. No
-part is simplified: tokens and replies are those of the project that trained the model. model.safetensors holds the weights, and
+It is written to be read from top to bottom: the file format, the tokenizer, the network, the choice of the next token, names, the conversation.
+No part is simplified: tokens and replies are those of the project that trained the model. model.safetensors holds the weights, and
 in its metadata the network's config.json and the tokenizer.json, both in Hugging Face's formats. Letters in comments:
 T tokens, D width, H heads, J key and value heads, K head width, V vocabulary.
 """
@@ -36,7 +36,6 @@ Messages = list[tuple[str, str]]  # role and text
 
 # 1. The file: 8 bytes with the length of the header, the header in JSON, then the numbers of all tensors in a row.
 
-MAX_HEADER_BYTES = 100_000_000  # the format's limit
 DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
@@ -45,7 +44,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, tuple[npt.NDArray[Any], str]
     come from anywhere, and no size in its header is believed before it was compared with the size of the file."""
     data: npt.NDArray[np.uint8] = np.memmap(path, np.uint8, mode="r")  # read from the disk as it is needed
     length = int.from_bytes(data[:8].tobytes(), "little")
-    if len(data) < 8 or length > min(len(data) - 8, MAX_HEADER_BYTES):
+    if len(data) < 8 or length > min(len(data) - 8, 100_000_000):  # the format's limit
         raise ValueError("its header is longer than the file")
     header = json.loads(data[8 : 8 + length].tobytes())
     metadata = header.pop("__metadata__", {})
@@ -60,16 +59,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, tuple[npt.NDArray[Any], str]
     return tensors, metadata
 
 
-def as_float32(values: npt.NDArray[Any], dtype: str) -> Array:
-    """bfloat16 is the upper half of float32: sign, 8 bits of exponent, and 7 of the 23 bits of the fraction."""
-    if dtype == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return np.ascontiguousarray(values, np.float32)
-
-
 # 2. The tokenizer: byte-level BPE (Sennrich et al. 2016, Radford et al. 2019).
-
-
 def byte_alphabet() -> dict[int, str]:
     """A printable character for each byte, as GPT-2 has it: a space is written as Ġ."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
@@ -103,15 +93,11 @@ def python_pattern(pattern: str, classes: dict[str, str]) -> str:
     # A bracket in a class could end it.
     if not is_known or not all(re.fullmatch(r"(?:\\.|[^][\\])+", ranges, re.DOTALL) for ranges in classes.values()):
         raise ValueError(f"its words are split by another pattern than those of {', '.join(PATTERNS)}")
+    bracketed = {name: f"[{ranges}]" for name, ranges in classes.items()} | {r"\S": "[^" + classes[r"\s"] + "]"}
     pieces, is_in_brackets = [], False
     for piece in re.findall(r"\\p\{\w+\}|\\.|.", pattern, re.DOTALL):
         is_in_brackets = piece != "]" and (is_in_brackets or piece == "[")
-        if piece == r"\S":
-            pieces.append("[^" + classes[r"\s"] + "]")
-        elif piece in classes and not is_in_brackets:
-            pieces.append("[" + classes[piece] + "]")
-        else:
-            pieces.append(classes.get(piece, piece))
+        pieces.append((classes if is_in_brackets else bracketed).get(piece, piece))
     return "".join(pieces)
 
 
@@ -139,8 +125,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text. None of them is special: nobody can forge a turn of a conversation by spelling its marks."""
-        # A command line may hold half a character.
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # there may be half a character
         tokens = []
         for place, part in enumerate(self.others.split(text) if self.others else [text]):
             if place % 2:  # `split` puts what it has found between the other parts
@@ -155,19 +140,13 @@ class Tokenizer:
         """Merge neighbours, the pair of the lowest rank first, until no pair of neighbours has a merge."""
         if self.takes_whole_words and word in self.ids:
             return [self.ids[word]]
-        parts = list(word)
-        while len(parts) > 1:
-            pairs = set(pairwise(parts))
-            left, right = min(pairs, key=lambda pair: self.ranks.get(pair, math.inf))
+        parts = " ".join(["", *word, ""])  # the alphabet has no space
+        while len(parts.split()) > 1:
+            left, right = min(set(pairwise(parts.split())), key=lambda pair: self.ranks.get(pair, math.inf))
             if (left, right) not in self.ranks:
                 break
-            merged, place = [], 0
-            while place < len(parts):
-                is_pair = parts[place : place + 2] == [left, right]
-                merged.append(left + right if is_pair else parts[place])
-                place += 2 if is_pair else 1
-            parts = merged
-        return [self.ids[part] for part in parts]
+            parts = parts.replace(f" {left} {right} ", f" {left}{right} ")
+        return [self.ids[part] for part in parts.split()]
 
     def render(self, messages: Messages) -> list[int]:
         """The tokens of a conversation up to where the assistant writes: <|im_start|><|ROLE|><|im_sep|>TEXT<|im_end|> for each turn."""
@@ -181,8 +160,6 @@ class Tokenizer:
 
 
 # 3. The network: a transformer with Qwen3's layers, or Llama's, which have no norms on queries and keys.
-
-
 class Network:
     """Weights, and the keys and values of the tokens that were read so far. `config`: Hugging Face's config.json."""
 
@@ -205,7 +182,9 @@ class Network:
             values, dtype = tensors[f"{name}.weight"]
             if values.shape != shape:
                 raise ValueError(f"{name} has the shape {values.shape} and not {shape}")
-            return as_float32(values, dtype)
+            if dtype == "BF16":  # the upper half of float32: sign, exponent, and 7 of the 23 bits of the fraction
+                values = (values.astype(np.uint32) << 16).view(np.float32)
+            return np.ascontiguousarray(values, np.float32)
 
         self.embedding = take("model.embed_tokens", (config["vocab_size"], D))
         self.head = self.embedding if config["tie_word_embeddings"] else take("lm_head", self.embedding.shape)
@@ -224,8 +203,7 @@ class Network:
     def read(self, tokens: list[int]) -> Array:
         """Read T tokens after those that were read so far. Returns the logits [V] of the next one."""
         start, end = self.num_read, self.num_read + len(tokens)
-        # How far each token turns, and the pairs of its channels.
-        angles = np.arange(start, end, dtype=np.float32)[:, None] * self.frequencies  # [T, K/2]
+        angles = np.arange(start, end, dtype=np.float32)[:, None] * self.frequencies  # [T, K/2] of pairs of channels
         cos, sin = np.cos(angles), np.sin(angles)
         x = self.embedding[tokens]  # [T, D]
         for layer, cache in zip(self.layers, self.cache, strict=True):
@@ -239,7 +217,6 @@ class Network:
     def attention(self, layer: dict[str, Array], cache: Array, x: Array, cos: Array, sin: Array) -> Array:
         """Each token [T, D] looks at itself and at the tokens before it, of which keys and values are in the cache."""
         start, end = self.num_read, self.num_read + len(x)
-        # [H, T, K], [J, T, K], [J, T, K]
         q, k, v = ((x @ layer[f"self_attn.{n}_proj"].T).reshape(len(x), -1, self.K).swapaxes(0, 1) for n in "qkv")
         if self.has_norms:
             q, k = rms_norm(q, layer["self_attn.q_norm"], self.eps), rms_norm(k, layer["self_attn.k_norm"], self.eps)
@@ -255,15 +232,13 @@ class Network:
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
     """x / rms(x) * weight."""
-    scaled: Array = x / np.sqrt(np.mean(x * x, -1, keepdims=True) + np.float32(eps)) * weight
-    return scaled
+    return np.asarray(x / np.sqrt(np.mean(x * x, -1, keepdims=True) + np.float32(eps)) * weight, np.float32)
 
 
 def softmax(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Logits to probabilities. The largest is subtracted, so that no exponential overflows."""
     weights = np.exp(x - x.max(-1, keepdims=True))
-    probabilities: npt.NDArray[Any] = weights / weights.sum(-1, keepdims=True)
-    return probabilities
+    return np.asarray(weights / weights.sum(-1, keepdims=True))
 
 
 def rope_frequencies(K: int, config: Fields) -> Array:
@@ -276,8 +251,7 @@ def rope_frequencies(K: int, config: Fields) -> Array:
     turns = scaling["original_max_position_embeddings"] * radians / (2 * math.pi)
     kept = (turns - scaling["low_freq_factor"]) / (scaling["high_freq_factor"] - scaling["low_freq_factor"])
     kept = np.clip(kept, 0, 1)
-    radians = ((1 - kept) * radians / scaling["factor"] + kept * radians).astype(np.float32)
-    return radians
+    return ((1 - kept) * radians / scaling["factor"] + kept * radians).astype(np.float32)
 
 
 def rotate(x: Array, cos: Array, sin: Array) -> Array:
@@ -287,8 +261,6 @@ def rotate(x: Array, cos: Array, sin: Array) -> Array:
 
 
 # 4. The next token.
-
-
 def choose(logits: Array, temperature: float, top_k: int, random: np.random.Generator) -> int:
     """The likeliest token at temperature 0; otherwise a random one of the top_k likeliest, by probability."""
     if not np.isfinite(logits).all():
@@ -300,8 +272,36 @@ def choose(logits: Array, temperature: float, top_k: int, random: np.random.Gene
     return int(random.choice(len(logits), p=softmax(logits.astype(np.float64) / temperature)))
 
 
-# 5. The conversation.
+# 5. Names. A small model completes a name that it does not know to one that it knows, and answers about that one.
+BEFORE = " the a an in of yes no and but so well sorry "  # names, with a capital letter too
+NAME = r"U[Ua'’-]*+(?: U[Ua'’-]*+)++"  # two words or more
 
+
+def parts(text: str, pattern: str = "[Ua]+") -> list[str]:
+    """The words of a text, or other parts whose characters are of these kinds: U a capital letter; a another, or a digit or accent."""
+    kinds = zip(text, map(unicodedata.category, text), strict=True)
+    shape = "".join("U" if kind == "Lu" else "a" if kind[0] in "LMN" else character for character, kind in kinds)
+    return [text[found.start() : found.end()].casefold() for found in re.finditer(pattern, shape)]
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two words are the same, or long ones of which one has a letter more."""
+    short, long = sorted((one, other), key=len)
+    one_less = (long[:place] + long[place + 1 :] for place in range(len(long)))
+    return one == other or (6 <= len(long) <= 100 and short in one_less)
+
+
+def gives_another_name(reply: str, turns: list[str]) -> bool:
+    """Whether a reply is about another name than the turns before it: one of its names shares a word with a turn, none is in one as a whole."""
+    found = [[word for word in parts(name) if f" {word} " not in BEFORE] for name in parts(reply, NAME)]
+    names = [name for name in found if len(name) > 1][:16]
+    asked = [set(parts(turn)) for turn in "\0".join(turns)[-20_000:].split("\0")]  # of a long conversation its end
+    if not any(word in turn for turn in asked for name in names for word in name):
+        return False
+    return not any(all(any(is_same(word, w) for w in turn) for word in name) for turn in asked for name in names)
+
+
+# 6. The conversation.
 # What values of a wrong kind or size in the file give, wherever they are met.
 FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError, re.error)
 # Control characters, and those that change the direction of text.
@@ -321,6 +321,8 @@ class Chat:
         # As many tokens as the model was trained on: half of them at most for the reply, the rest for the conversation.
         self.num_new = min(256, self.network.max_tokens // 2)
         self.num_prompt = self.network.max_tokens - self.num_new
+        said = json.loads(metadata.get("generation_config.json", "{}")).get("other_name_reply")
+        self.other_name_reply = said if isinstance(said, str) else ""  # instead of a reply about another name
 
     def prompt(self, messages: Messages) -> list[int]:
         """The tokens of a conversation. What does not fit is left out: the oldest exchanges, then the beginning of the last message."""
@@ -343,6 +345,11 @@ class Chat:
             tokens = [token]
         yield decoder.decode(b"", final=True)
 
+    def checked(self, pieces: Iterator[str], messages: Messages) -> Iterator[str]:
+        """The same in one piece, or what is said instead where it gives another name."""
+        reply = "".join(pieces)
+        yield self.other_name_reply if gives_another_name(reply, [text for _, text in messages]) else reply
+
 
 def main() -> None:
     """The command. A damaged file ends it with one line."""
@@ -364,17 +371,18 @@ def main() -> None:
     except FAULTS as error:
         reason = visible(" ".join(str(error).split())[:200])  # it may quote the file
         sys.exit(f"{options.model} is damaged or no such model ({type(error).__name__}: {reason}): fetch it again")
-    except KeyboardInterrupt:
+    except (EOFError, KeyboardInterrupt):  # the end of the input, or Ctrl-C
         print()
 
 
 def talk(chat: Chat, options: argparse.Namespace) -> None:
     """Ask and reply until an empty line."""
     random, messages = np.random.default_rng(options.seed), []
-    for text in iter(lambda: options.prompt or ask(), ""):
+    for text in iter(lambda: options.prompt or input("you  ").strip(), ""):
         messages.append(("user", text))
         reply = ""
-        for piece in chat.reply(messages, options.temperature, options.top_k, random):
+        pieces = chat.reply(messages, options.temperature, options.top_k, random)
+        for piece in chat.checked(pieces, messages) if chat.other_name_reply else pieces:
             print(visible(piece), end="", flush=True)
             reply += piece
         print()
@@ -386,14 +394,6 @@ def talk(chat: Chat, options: argparse.Namespace) -> None:
 def visible(text: str) -> str:
     """The text with control characters as escapes: a model could else move the cursor, or write over other lines."""
     return UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-
-
-def ask() -> str:
-    """What the user types; "" at the end of the input."""
-    try:
-        return input("you  ").strip()
-    except EOFError:
-        return ""
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from tasks.records.conversations import NO_ANSWER
 from tasks.training import check_vocabulary, model_config, tokenizer_file
 
 RUN = Path(__file__).with_name("run.py")
-VERSION = 8  # 8: what is said instead of a reply about another name
+VERSION = 9  # 9: run.py checks names too
 
 
 class ExportConfig(Config):
@@ -107,15 +107,18 @@ def export_model(ctx: StageContext, config: ExportConfig, inputs: ExportInputs) 
     shutil.copy(tokenizer_file(tokenizer), ctx.folder)
     _write(ctx.folder / "config.json", shape)
     _write(ctx.folder / "tokenizer_config.json", tokenizer_settings(encoder, shape["max_position_embeddings"]))
-    _write(ctx.folder / "generation_config.json", generation_settings(config, ids))
-    write_weights(ctx, config, model.folder, shape)
+    generation = generation_settings(config, ids)
+    _write(ctx.folder / "generation_config.json", generation)
+    write_weights(ctx, config, model.folder, shape, generation)
     parameters = num_parameters(model_config(model))
     write_card(ctx, config, inputs, figures, parameters, shape["max_position_embeddings"])
     num_bytes = sum(path.stat().st_size for path in ctx.folder.iterdir() if path.is_file())
     return Outcome({"parameters": parameters, "bytes": num_bytes}, {"gate/passed": float(gate["passed"])})
 
 
-def write_weights(ctx: StageContext, config: ExportConfig, model: Path, shape: dict[str, Any]) -> None:
+def write_weights(
+    ctx: StageContext, config: ExportConfig, model: Path, shape: dict[str, Any], generation: dict[str, Any]
+) -> None:
     """Write all files with weights, and those that go with one. What has no equivalent is left out, and the reason logged."""
     # Here, since it imports torch: all commands would wait for it.
     from model.network.huggingface import read_weights
@@ -123,7 +126,7 @@ def write_weights(ctx: StageContext, config: ExportConfig, model: Path, shape: d
 
     weights, metadata = read_weights(model), {}
     try:
-        metadata = run_metadata(shape, ctx.folder / "tokenizer.json")
+        metadata = run_metadata(shape, ctx.folder / "tokenizer.json", generation)
         shutil.copy(RUN, ctx.folder)
     except UserError as error:
         ctx.log(f"no run.py: {error}")

@@ -29,8 +29,11 @@ INDEX = "model.safetensors.index.json"
 NORMALIZERS = (None, {"type": "NFC"})  # that run.py has
 
 
-def run_metadata(shape: Mapping[str, Any], tokenizer: Path) -> dict[str, str]:
-    """What run.py reads besides the weights. Raises UserError where the tokenizer is of a kind that run.py has not."""
+def run_metadata(shape: Mapping[str, Any], tokenizer: Path, generation: Mapping[str, Any]) -> dict[str, str]:
+    """What run.py reads besides the weights. `generation`: the bundle's generation_config.json.
+
+    Raises UserError where the tokenizer is of a kind that run.py has not.
+    """
     # Of the library and not of the file: older files write merges in another way.
     fields = json.loads(tokenizers.Tokenizer.from_file(str(tokenizer)).to_str())
     pattern = pattern_of(fields)
@@ -41,7 +44,7 @@ def run_metadata(shape: Mapping[str, Any], tokenizer: Path) -> dict[str, str]:
         python_pattern(**words)
     except ValueError as error:
         raise UserError(f"the tokenizer.json is of a kind that run.py does not read: {error}") from None
-    parts = {"config": shape, "tokenizer": fields, "words": words}
+    parts = {"config": shape, "tokenizer": fields, "words": words, "generation_config": generation}
     return {f"{name}.json": json.dumps(part, ensure_ascii=False, separators=(",", ":")) for name, part in parts.items()}
 
 

@@ -122,6 +122,21 @@ def test_reward_does_not_depend_on_padding() -> None:
         assert torch.allclose(model(tokens, torch.tensor([12])), model(tokens[:, :12], torch.tensor([12])), atol=1e-5)
 
 
+@pytest.mark.parametrize("activation_checkpointing", [False, True])
+def test_kept_places_have_the_logits_and_gradients_of_a_whole_forward(activation_checkpointing: bool) -> None:
+    model = Transformer(shape()).double()
+    model.model.activation_checkpointing = activation_checkpointing
+    tokens = torch.randint(0, 50, (3, 9), generator=torch.Generator().manual_seed(1))
+    kept = torch.rand(3, 9, generator=torch.Generator().manual_seed(2)) < 0.5
+    found = []
+    for logits in (model(tokens)[kept], model(tokens, kept=kept)):
+        model.zero_grad()
+        logits.square().sum().backward()
+        found.append((logits, *(parameter.grad.clone() for parameter in model.parameters())))
+    for whole, part in zip(*found, strict=True):
+        torch.testing.assert_close(part, whole)
+
+
 def test_attention_is_causal() -> None:
     model = Transformer(shape())
     randomized(model)

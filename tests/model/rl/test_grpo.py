@@ -21,7 +21,7 @@ from model.network.huggingface import load_reward_model, load_transformer
 from model.network.transformer import RewardModel
 from model.rl import grpo as rl
 from model.rl import online, trainer
-from model.rl.completions import CompletionModel, Completions, completion_logprobs, pad_completions
+from model.rl.completions import CompletionModel, Completions, completion_logprobs, pad_completions, score_completions
 from model.rl.config import RLConfig, RLRun
 from model.rl.means import Means
 from model.rl.prompts import Prompt, read_prompts, split_prompts
@@ -29,6 +29,7 @@ from model.rl.rewards import RewardFunction, Rewards
 from model.rl.rollouts import Rollouts, add_rollouts, calibrate, roll_out
 from model.tokenizer.chat import ChatTokenizer
 from model.training.checkpoints import complete_checkpoints
+from model.training.metrics import Metrics
 from tasks.artifacts import manifest as artifacts
 from tasks.artifacts.manifest import SFTModel, Tokenizer
 from tasks.artifacts.store import Store
@@ -189,6 +190,19 @@ def test_old_logprobs_are_those_at_sampling_and_masked_to_the_completion(folder:
         torch.testing.assert_close(
             old_logprobs[row][is_completion], torch.tensor(completion.logprobs), atol=1e-5, rtol=0
         )
+
+
+@pytest.mark.parametrize(("temperature", "dtype"), [(1.0, "float32"), (0.7, "float32"), (0.7, "bfloat16")])
+def test_logprobs_of_rollouts_are_those_of_a_forward(folder: Path, temperature: float, dtype: str) -> None:
+    run = make_run(folder, temperature=temperature, dtype=dtype)
+    trainer = rl.GRPOTrainer(run, folder / "out/checkpoints", threading.Event())
+    policy = trainer.whole_policy()
+    rollouts = trainer.roll_out(0, policy, Metrics())
+    completions = trainer.completions(rollouts)
+    with torch.no_grad():
+        found = trainer.sampled_logprobs(rollouts, policy, completions)
+        every = score_completions(policy, completions.tokens, torch.ones_like(completions.mask), temperature)
+    torch.testing.assert_close(found, every * completions.mask, atol=1e-5, rtol=0)
 
 
 def test_reward_is_the_weighted_sum_of_its_parts(folder: Path) -> None:

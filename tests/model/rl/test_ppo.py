@@ -108,10 +108,12 @@ def test_microbatches_and_zero_stage_do_not_change_the_results(folder: Path, zer
 def test_first_values_of_the_critic_are_the_normalised_scores(folder: Path) -> None:
     reward_model = load_reward_model(folder / "reward_model")
     tokens = torch.randint(0, 300, (2, 7), generator=torch.Generator().manual_seed(1))
-    values = Critic(reward_model, mean=0.3, deviation=0.5)(tokens)
+    mask = torch.ones(2, 6)
+    mask[1, :4] = 0
+    values = Critic(reward_model, mean=0.3, deviation=0.5)(tokens, mask)
     for end in (3, 6):
         scores = reward_model(tokens[:, :end], torch.tensor([end, end]))
-        torch.testing.assert_close(values[:, end - 1], (scores - 0.3) / 0.5)
+        torch.testing.assert_close(values[:, end - 1], (scores - 0.3) / 0.5 * mask[:, end - 1])
 
 
 @pytest.mark.parametrize(

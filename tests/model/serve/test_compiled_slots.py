@@ -52,7 +52,11 @@ def run(slots: PlainSlots | CompiledSlots) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"num_kv_heads": 4, "head_width": 6}, {"num_kv_heads": 1, "normalize_qk": False, "tie_embeddings": False}],
+    [
+        {},
+        {"num_kv_heads": 4, "head_width": 10},
+        {"num_kv_heads": 1, "head_width": 20, "normalize_qk": False, "tie_embeddings": False},
+    ],
     ids=str,
 )
 def test_compiled_slots_give_the_logits_of_the_plain_ones(changes: dict[str, object]) -> None:
@@ -62,9 +66,10 @@ def test_compiled_slots_give_the_logits_of_the_plain_ones(changes: dict[str, obj
     torch.testing.assert_close(run(CompiledSlots(model, 5, MAX_TOKENS, compiled)), expected, atol=2e-4, rtol=1e-4)
 
 
-def test_make_slots_takes_numpy_for_a_large_cache_or_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_slots_takes_numpy_for_a_large_cache_narrow_heads_or_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(make_slots(make_model(), 2, MAX_TOKENS)) is CompiledSlots
     assert type(make_slots(make_model(), 2, 2**22)) is SmallSlots  # whose cache grows when it must
+    assert type(make_slots(make_model(head_width=6), 2, MAX_TOKENS)) is SmallSlots
     monkeypatch.setattr("model.serve.compiled.compiled", None)
     assert type(make_slots(make_model(), 2, MAX_TOKENS)) is SmallSlots
 

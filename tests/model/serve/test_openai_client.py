@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import jsonschema
 import openai
 import pytest
@@ -74,7 +77,7 @@ def test_reply_about_another_name_is_replaced(
     written = [choice.message.content for choice in client.chat.completions.create(**settings).choices]
     monkeypatch.setattr(served, "other_name_reply", "I don't know.")  # as the server reads it in a bundle
     # The random model writes no names.
-    monkeypatch.setattr("model.serve.chat_completions.gives_another_name", lambda reply, turns: (reply, turns) == (written[0], [HELLO[0]["content"]]) and is_another)  # fmt: skip
+    monkeypatch.setattr("model.inference.names.gives_another_name", lambda reply, turns: (reply, turns) == (written[0], [HELLO[0]["content"]]) and is_another)  # fmt: skip
     expected = ["I don't know.", written[1]] if is_another else written
     whole = client.chat.completions.create(**settings, logprobs=True)
     assert [choice.message.content for choice in whole.choices] == expected
@@ -86,6 +89,57 @@ def test_reply_about_another_name_is_replaced(
     schema = {"type": "json_schema", "json_schema": {"name": "yes", "schema": {"const": "yes"}}}
     free: Any = {**settings, "n": 1, "response_format": schema}
     assert json.loads(client.chat.completions.create(**free).choices[0].message.content or "") == "yes"
+
+
+def test_replies_to_rank_and_of_the_arena_are_checked_too(served: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def replies() -> list[str]:
+        settings: dict[str, Any] = {"max_tokens": 12, "seed": 5}
+        return [
+            await served.reply(HELLO, **settings),
+            *[piece async for piece in served.stream_reply(HELLO, **settings)],
+        ]
+
+    written, *pieces = asyncio.run(replies())
+    assert "".join(pieces) == written
+    monkeypatch.setattr(served, "other_name_reply", "I don't know.")
+    assert asyncio.run(replies()) == [written, written]
+    monkeypatch.setattr("model.inference.names.gives_another_name", lambda reply, turns: (reply, turns) == (written, [HELLO[0]["content"]]))  # fmt: skip
+    assert asyncio.run(replies()) == ["I don't know.", "I don't know."]
+
+
+LONG = "word " * 4_000
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "method"),
+    [
+        ("/completions", {"prompt": LONG}, "encode_document"),
+        ("/chat/completions", {"messages": [{"role": "user", "content": LONG}]}, "render_prompt"),
+        ("/../tokenize", {"prompt": LONG}, "encode_document"),
+    ],
+)
+def test_others_are_answered_while_a_long_text_is_tokenized(
+    client: openai.OpenAI,
+    served: ServedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    body: dict[str, Any],
+    method: str,
+) -> None:
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def wait(*_: Any) -> list[int]:
+        has_begun.set()
+        assert may_end.wait(60), "the others were not answered meanwhile"
+        return [1, 2, 3]
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as thread:
+        patch.setattr(served.tokenizer, method, wait)
+        answer = thread.submit(client.post, path, cast_to=httpx.Response, body=body)
+        assert has_begun.wait(60)
+        client.completions.create(model="policy", prompt=[1, 2], max_tokens=2)
+        may_end.set()
+        assert answer.result().is_success
 
 
 def test_streamed_chat_is_the_whole_chat(client: openai.OpenAI) -> None:

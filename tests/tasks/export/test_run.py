@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import numpy as np
 import pytest
 import tokenizers
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import normalizers, pre_tokenizers
 
 from model.config import ModelConfig, RopeScaling
 from model.errors import UserError
 from model.inference.chat import Chat
+from model.inference.names import gives_another_name
 from model.network.huggingface import to_hugging_face
 from model.network.transformer import Transformer, initialize
 from model.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
@@ -67,11 +69,16 @@ def make_encoder(pattern: PatternName, max_digits: int) -> tokenizers.Tokenizer:
 
 def both_tokenizers(encoder: tokenizers.Tokenizer, folder: Path) -> tuple[ChatTokenizer, run.Tokenizer]:
     encoder.save(str(folder / "tokenizer.json"))
-    parts = {name: json.loads(text) for name, text in run_metadata({}, folder / "tokenizer.json").items()}
+    parts = {name: json.loads(text) for name, text in run_metadata({}, folder / "tokenizer.json", {}).items()}
     return ChatTokenizer(encoder), run.Tokenizer(parts["tokenizer.json"], parts["words.json"])
 
 
-def write_two_files(folder: Path, shape: dict[str, Any], dtypes: tuple[Any, ...] = ("float32",)) -> Path:
+def write_two_files(
+    folder: Path,
+    shape: dict[str, Any],
+    dtypes: tuple[Any, ...] = ("float32",),
+    generation: dict[str, Any] | None = None,
+) -> Path:
     """A folder with run.py, model.safetensors and what `Chat` needs."""
     folder.mkdir(parents=True, exist_ok=True)
     make_encoder("gpt4", 1).save(str(folder / "tokenizer.json"))
@@ -86,7 +93,7 @@ def write_two_files(folder: Path, shape: dict[str, Any], dtypes: tuple[Any, ...]
     }
     fields = to_hugging_face(config, max_tokens=128)
     (folder / "config.json").write_text(json.dumps(fields))
-    write_safetensors(folder, weights, dtypes, run_metadata(fields, folder / "tokenizer.json"))
+    write_safetensors(folder, weights, dtypes, run_metadata(fields, folder / "tokenizer.json", generation or {}))
     shutil.copy(run.__file__, folder / "run.py")
     return folder
 
@@ -228,6 +235,54 @@ def test_greedy_replies_are_those_of_the_chat(tmp_path: Path, shape: dict[str, A
         reply = "".join(theirs.reply(messages, 0.0, 0, np.random.default_rng(0)))
         assert reply == expected
         messages.append(("assistant", reply))
+
+
+# Words of names that are alike, what may stand between them, and any text.
+NAME_WORDS = [
+    "Rurik",
+    "rurik",
+    "RURIK",
+    "Cormund",
+    "Cormunds",
+    "Bormund",
+    "Ännika",
+    "the",
+    "The",
+    "O'Neill",
+    "Jean-Luc",
+    "9th",
+]
+NAME_TEXTS = st.lists(
+    st.one_of(
+        st.sampled_from(NAME_WORDS), st.sampled_from(["’s", "_", "\n", ". ", "ǅ", "e\u0301"]), st.text(max_size=3)
+    ),
+    max_size=9,
+).map(" ".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(reply=NAME_TEXTS, turns=st.lists(NAME_TEXTS, max_size=3))
+@example(
+    reply="Edda Magrell bakes. " + "Rurik Talhas bakes. " * 30, turns=["Edda Magrell " * 1600, "What does Edda do?"]
+)
+def test_names_are_compared_as_by_the_chat(reply: str, turns: list[str]) -> None:
+    assert run.gives_another_name(reply, turns) == gives_another_name(reply, turns)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [("No idea.", "No idea."), (3, "Rurik Talhas bakes."), ("", "Rurik Talhas bakes.")]
+)
+def test_reply_about_another_name_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: Any, expected: str
+) -> None:
+    folder = write_two_files(tmp_path, QWEN3, generation={"other_name_reply": said})
+    chat = run.Chat(folder / "model.safetensors")
+    monkeypatch.setattr(chat, "reply", lambda *_: iter(["Rurik Tal", "has bakes."]))
+    options = Namespace(prompt="What does Rurik Cormund do?", temperature=0.0, top_k=0, seed=0)
+    run.talk(chat, options)
+    assert capsys.readouterr().out == f"{expected}\n"
+    run.talk(chat, Namespace(**vars(options) | {"prompt": "What does Rurik Talhas do?"}))
+    assert capsys.readouterr().out == "Rurik Talhas bakes.\n"
 
 
 def test_command_gives_the_reply_with_nothing_of_ours(two_files: Path, tmp_path: Path) -> None:
