@@ -1,5 +1,6 @@
 """What tests share: the folder of real data, where there is one, and a store of their own."""
 
+import gc
 import os
 import shutil
 import signal
@@ -14,6 +15,12 @@ import pytest
 
 from tasks.artifacts.store import Store
 from tests.support.prefect_home import SHARED
+
+# Before torch is imported: with a thread for each core in each worker, the threads of small matrices spin while they wait for each
+# other, and take the cores from other tests. Processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What 190 test files import stays: Python's collector would visit it again and again, a seventh of the time of collecting tests.
+gc.set_threshold(50_000, 10, 10)
 
 # A shell starts its background jobs with SIGINT ignored, and so would be every process that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
@@ -31,7 +38,6 @@ SLOW = (  # files that start servers, training processes or whole runs; `make qu
     "end_to_end/",
     "flows/test_background_sender.py",
     "flows/test_deployments.py",
-    "flows/test_infra.py",
     "flows/test_prefect_server.py",
     "flows/test_prefect_sqlite.py",
     "flows/test_server_outage.py",

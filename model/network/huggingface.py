@@ -8,7 +8,7 @@ Nothing is pickled.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from model.config import ModelConfig, RopeScaling, explained
 from model.errors import UserError
@@ -303,11 +304,23 @@ def copy_rows(model: nn.Module, rows: Mapping[int, int]) -> None:
         weights[name][list(rows)] = weights[name][list(rows.values())]
 
 
+class _Uninitialized(TorchFunctionMode):
+    """No function of torch.nn.init does anything. Where there is no memory, the first of them imports torch's compiler: a second."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":  # those return the tensor that they initialize
+            return given["tensor"] if "tensor" in given else args[0]
+        return func(*args, **given)
+
+
 def transformer_of(weights: dict[str, Tensor], config: ModelConfig) -> Transformer:
     """The model around its weights, which are not copied, in evaluation mode."""
     # No memory and no initialization: assign=True puts the given tensors in place.
     # The model has parameters alone: a buffer that is not in a state dict would stay without memory.
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialized():
         model = Transformer(config)
     model.load_state_dict(weights, assign=True)
     return model.eval()

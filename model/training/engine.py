@@ -8,6 +8,8 @@ DeepSpeed is pinned, and all that depends on its internals is in this file. Each
 - `deepspeed.ops.__compatible_ops__` is emptied: otherwise the first collective on a CPU compiles, with g++, an operation that only
   DeepSpeed's inference uses.
 - The optimizer is passed to DeepSpeed: its own Adam would be compiled at the first step.
+- torch's own optimizers import torch's compiler at the first call: 1.4 CPU seconds of each rank's start, a third. `EagerAdamW`
+  does not. With ZeRO or Muon DeepSpeed imports it in any case.
 - bfloat16 takes at least ZeRO 1: float32 master weights exist only there.
 - Without ZeRO the gradient is clipped here: DeepSpeed then clips but does not report the norm.
 - With Muon nothing is clipped: a step of Muon has the same length whatever the gradient's norm, and with ZeRO DeepSpeed would
@@ -22,6 +24,7 @@ DeepSpeed is pinned, and all that depends on its internals is in this file. Each
 
 import argparse
 import contextlib
+import inspect
 import logging
 import os
 import resource
@@ -34,6 +37,7 @@ from typing import Any, NamedTuple, TypeVar
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
 from torch import Tensor, nn
 
 from model.config import OptimConfig
@@ -252,12 +256,26 @@ def leave_ranks() -> None:
     os._exit(0)
 
 
+class EagerAdamW(torch.optim.AdamW):
+    """torch's AdamW without its decorators, which import the compiler to tell it that these methods are not for it."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+
+
+# ZeRO compares classes themselves, and takes only those of its list.
+ZERO_SUPPORTED_OPTIMIZERS.append(EagerAdamW)
+
+
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """The optimizer over the parameter groups of `model`: torch's fused AdamW, or DeepSpeed's Muon with AdamW for the rest."""
     if config.optimizer == "adamw":
         groups = optim.parameter_groups(model, config)
         # Fused: one pass over weights, gradients and moments instead of one for each operation of the update.
-        return torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+        return EagerAdamW(groups, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
     if not torch.cuda.is_available():
         _uncompile_muon()
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam

@@ -13,6 +13,7 @@ import pytest
 
 from flows import prefect_server
 from flows.prefect_server import APPLICATION, TEMPORARY, prepare_environment
+from tests.support.prefect_home import DATABASE, provide_database
 from tests.support.prefect_servers import ROOT, free_port
 
 SMALL = ["--set", "ingest.sample.num_articles=20", "--set", "ingest.sample.num_files=1", "--until", "ingest"]
@@ -97,6 +98,7 @@ def test_prepare_environment_handles_sigint_that_the_shell_ignores() -> None:
 def test_run_and_reading_commands_work_with_proxies_that_are_dead(scheme: str, tmp_path: Path) -> None:
     dead = f"{scheme}://127.0.0.1:{free_port()}"
     environment = plain_environment(tmp_path) | dict.fromkeys(PROXIES, dead)
+    provide_database(tmp_path / "prefect")
     assert "✓ ingest" in command(environment, "run", "tiny", *SMALL)
     assert "documents" in command(environment, "show", "ingest")
 
@@ -122,7 +124,10 @@ CAN_CHANGE_USER = (
 @pytest.mark.skipif(not CAN_CHANGE_USER, reason="only root can run a process as another user")
 @pytest.mark.parametrize("home", [None, "not-there", "read-only"])
 def test_run_and_reading_commands_work_without_a_home_to_write_to(home: str | None) -> None:
-    """A user that no account file lists, as containers have them; a home that is not there, or cannot be written to."""
+    """A user that no account file lists, as containers have them; a home that is not there, or cannot be written to.
+
+    Without a home the server makes its database, as it does for a user; elsewhere it finds one.
+    """
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
         folder = Path(name)
         (folder / "read-only").mkdir(mode=0o555)
@@ -132,6 +137,10 @@ def test_run_and_reading_commands_work_without_a_home_to_write_to(home: str | No
             environment.pop(variable, None)
         if home is not None:
             environment["HOME"] = str(folder / home)
+            database = provide_database(folder / "made") / DATABASE
+            for path in (database, database.parent):  # SQLite writes its journal next to it
+                os.chown(path, UNKNOWN_USER, UNKNOWN_USER)
+            environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{database}"
         assert "✓ ingest" in command(environment, "run", "tiny", *SMALL, prefix=OTHER_USER)
         assert "documents" in command(environment, "show", "ingest", prefix=OTHER_USER)
 

@@ -1,7 +1,6 @@
 """The slot for training on a real server: one at a time, first in first out, whatever is killed: the holder, or the server."""
 
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,40 +9,24 @@ from typing import Any
 import pytest
 
 from flows.training_slot import LIMIT, QUEUE
-from tests.support.prefect_servers import LocalPrefect, kill, running_server, wait_for
+from tests.support.forker import Forked, Forker
+from tests.support.prefect_servers import LocalPrefect, running_server, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-
-# Holds the slot until its file STOP is there, and writes when it had it. Constants of the module may be set: NAME=SECONDS.
-SCRIPT = """
-import sys, time
-from pathlib import Path
-from flows import training_slot
-folder, name, *constants = sys.argv[1:]
-for constant in constants:
-    setattr(training_slot, constant.partition("=")[0], float(constant.partition("=")[2]))
-events = Path(folder, "events")
-with training_slot.training_slot(name):
-    with events.open("a") as stream: print("start", name, time.time(), file=stream)
-    while not Path(folder, name).exists(): time.sleep(0.1)
-    with events.open("a") as stream: print("end", name, time.time(), file=stream)
-"""
 
 
 class Slots:
     """Runs that want the slot, as processes."""
 
-    def __init__(self, prefect: LocalPrefect, folder: Path) -> None:
-        self.prefect, self.folder = prefect, folder
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+    def __init__(self, prefect: LocalPrefect, forker: Forker, folder: Path) -> None:
+        self.prefect, self.forker, self.folder = prefect, forker, folder
+        self.processes: dict[str, Forked] = {}
 
     def start(self, name: str, **constants: float) -> None:
         """Start a run, and wait until it is in the queue."""
         constants = {"POLL_SECONDS": 0.5} | constants
         arguments = [str(self.folder), name, *(f"{constant}={value}" for constant, value in constants.items())]
-        self.processes[name] = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, *arguments], env=self.prefect.environment, start_new_session=True
-        )
+        self.processes[name] = self.forker.fork(arguments, self.folder / f"{name}.log")
         wait_for(lambda: name in self.queue(), f"{name} is in the queue")
 
     def queue(self) -> list[str]:
@@ -54,6 +37,10 @@ class Slots:
     def let_end(self, name: str) -> None:
         (self.folder / name).touch()
         assert self.processes[name].wait(600) == 0
+
+    def kill(self, name: str) -> None:
+        self.processes[name].send(signal.SIGKILL)
+        assert self.processes[name].wait() == -signal.SIGKILL
 
     def events(self) -> list[tuple[str, str, float]]:
         path = self.folder / "events"
@@ -82,16 +69,23 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
         yield local
 
 
+@pytest.fixture(scope="module")
+def forker(prefect: LocalPrefect) -> Iterator[Forker]:
+    made = Forker("tests.support.slot_holder", prefect.environment)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def slots(prefect: LocalPrefect, tmp_path: Path) -> Iterator[Slots]:
+def slots(prefect: LocalPrefect, forker: Forker, tmp_path: Path) -> Iterator[Slots]:
     """Nobody waits for the slot, and nobody has it."""
-    made = Slots(prefect, tmp_path)
+    made = Slots(prefect, forker, tmp_path)
     made.reset()
     try:
         yield made
     finally:
         for process in made.processes.values():
-            kill(process)
+            process.send(signal.SIGKILL)
 
 
 def test_training_slot_is_held_by_one_run_at_a_time_in_order(slots: Slots) -> None:
@@ -128,8 +122,8 @@ def test_killed_runs_that_train_and_that_wait_do_not_block_the_next(slots: Slots
     slots.wait_for_start("killed")
     slots.start("killed-waiter")
     slots.start("next", DEAD_SECONDS=10)
-    kill(slots.processes["killed-waiter"])
-    kill(slots.processes["killed"])
+    slots.kill("killed-waiter")
+    slots.kill("killed")
     slots.wait_for_start("next")
     slots.let_end("next")
 
@@ -158,7 +152,7 @@ def test_slot_that_a_restarted_server_keeps_for_nobody_is_freed(slots: Slots) ->
     slots.start("killed")
     slots.wait_for_start("killed")
     slots.prefect.kill_server()
-    kill(slots.processes["killed"])
+    slots.kill("killed")
     slots.prefect.start_server()
     assert slots.limit()["active_slots"] == 1
     slots.start("next", DEAD_SECONDS=5, ORPHAN_SECONDS=5)

@@ -11,9 +11,9 @@ from flows.cli.console import console
 from flows.cli.main import main
 
 
-def crawl2chat_here(environment: Mapping[str, str], *arguments: str, status: int = 0) -> str:
-    """What the command prints in lines of COLUMNS. It has to end with `status`."""
-    output, before = io.StringIO(), dict(os.environ)
+def crawl2chat_here(environment: Mapping[str, str], *arguments: str, status: int = 0, encoding: str = "utf-8") -> str:
+    """What the command prints in lines of COLUMNS, to a terminal of that encoding. It has to end with `status`."""
+    output, before = io.TextIOWrapper(raw := io.BytesIO(), encoding=encoding, write_through=True), dict(os.environ)
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output):
         patch.setattr(console, "_width", width := int(environment["COLUMNS"]))
         assert console.width == width
@@ -24,5 +24,6 @@ def crawl2chat_here(environment: Mapping[str, str], *arguments: str, status: int
         finally:
             os.environ.clear()
             os.environ.update(before)
-    assert ended.value.code == status, output.getvalue()
-    return output.getvalue()
+    printed = raw.getvalue().decode()
+    assert ended.value.code == status, printed
+    return printed

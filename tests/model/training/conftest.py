@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.ranks import Forker
+from tests.support.forker import Forker
 
 
 @pytest.fixture(scope="session")
 def forker() -> Iterator[Forker]:
     """What ranks are forked from."""
-    made = Forker()
+    made = Forker("model.training.loop")
     yield made
     made.close()

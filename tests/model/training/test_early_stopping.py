@@ -19,7 +19,8 @@ from model.training.checkpoints import complete_checkpoints
 from model.training.early_stopping import EarlyStopping
 from model.training.loop import train
 from tests.model.training.test_loop import count_lines, data, make_run, metrics, one_thread
-from tests.support.ranks import Forker, Ranks
+from tests.support.forker import Forker
+from tests.support.ranks import Ranks
 from tests.support.tiny_models import write_lines, write_model
 
 __all__ = ["data", "one_thread"]  # fixtures

@@ -34,7 +34,8 @@ from model.training.metrics import MetricsLog
 from model.training.optim import learning_rate_factor, parameter_groups
 from model.training.trainer import INTERRUPTED
 from tests.model.data.test_dataloader import write_shard
-from tests.support.ranks import Forker, Ranks
+from tests.support.forker import Forker
+from tests.support.ranks import Ranks
 from tests.support.tiny_models import tiny_config, write_lines, write_tokenizer
 
 ROOT = Path(__file__).parents[3]
@@ -316,8 +317,8 @@ def count_lines(run: TrainRun) -> int:
     ),
 )
 def test_stopped_run_saves_checkpoint_and_resumes_exactly(data: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
-    undisturbed = make_run(data, tmp_path / "undisturbed", num_steps=5, **settings)
-    run = make_run(data, tmp_path / "out", num_steps=5, **settings)
+    undisturbed = make_run(data, tmp_path / "undisturbed", num_steps=3, **settings)
+    run = make_run(data, tmp_path / "out", num_steps=3, **settings)
     stop = threading.Event()
     stop.set()
     for steps in (1, 2):
