@@ -163,7 +163,10 @@ def _records(pages: Sequence[str]) -> Iterator[IndexedText]:
 
 
 def in_front(planted: FullTextIndex | None, index: FullTextIndex) -> Callable[[str], list[str]]:
-    """A search that finds the best of the attacker's pages first, as one that is written for the query would be, then the run's own."""
+    """A search that finds the best of the attacker's pages first, as one that is written for the query would be, then the run's own.
+
+    Passages and not single sentences: what a page commands reaches the model then, which is the harder case.
+    """
 
     def search(query: str) -> list[str]:
         own = search_passages(index)(query)

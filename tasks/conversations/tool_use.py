@@ -20,7 +20,7 @@ import datetime
 import random
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
@@ -32,7 +32,7 @@ from tasks.records.messages import ToolCall
 from tasks.sample_web import chat
 from tasks.sample_web.asking import FORMS, answer, ask
 from tasks.sample_web.data import table
-from tasks.sample_web.grammar import LEXICON, expand, say
+from tasks.sample_web.grammar import LEXICON, expand, rename, say
 from tasks.sample_web.relations import RELATIONS
 from tasks.sample_web.sums import Sum
 from tasks.sample_web.world import KINDS as NAMED
@@ -216,14 +216,6 @@ def _stated_once(lines: Sequence[str], target: str, rng: random.Random) -> str:
     kept = rng.sample(telling, min(len(telling), rng.choice((1, 1, 2))))
     kept += others[: RESULT_LINES - len(kept)]
     return shortened("\n".join(line for line in stated if line in kept), MAX_CHARACTERS) if telling else ""
-
-
-def rename(text: str, renamed: Mapping[str, str]) -> str:
-    """The text with other names, as whole words; in lower case where it has them in lower case."""
-    both = {name.lower(): other.lower() for name, other in renamed.items()} | dict(renamed)
-    # Long names first: a first name is a part of a name.
-    names = "|".join(map(re.escape, sorted(both, key=len, reverse=True)))
-    return re.sub(rf"\b({names})\b", lambda found: both[found[1]], text)
 
 
 def find_facts(world: World, names: Iterable[Entity], search: Search) -> Iterator[Fact]:

@@ -27,6 +27,7 @@ from tasks.records.conversations import Conversation, Question
 from tasks.records.full_text import FullTextIndex, IndexedText, IndexWriter
 from tasks.sample_web.articles import write_articles
 from tasks.sample_web.config import SampleWebConfig
+from tasks.sample_web.grammar import rename
 from tasks.sample_web.statements import state
 from tasks.sample_web.sums import Sum
 from tasks.sample_web.world import World, build_world
@@ -119,7 +120,7 @@ def test_results_with_new_names_have_no_old_one(world: World, pages: FullTextInd
 def test_rename_replaces_whole_words_in_their_case() -> None:
     renamed = {"Ada": "Eva", "Ada Brell": "Eva Lomnor", "cat": "dog"}
     text = "ada brell likes Ada Brell's cat. Adam and Ada like the catalogue."
-    assert tool_use.rename(text, renamed) == "eva lomnor likes Eva Lomnor's dog. Adam and Eva like the catalogue."
+    assert rename(text, renamed) == "eva lomnor likes Eva Lomnor's dog. Adam and Eva like the catalogue."
 
 
 def test_facts_of_names_of_one_page_are_read_from_results(world: World) -> None:
