@@ -31,7 +31,7 @@ from tasks.artifacts.step import Outcome, Step, roles
 from tasks.attacks.texts import Split, asked_in, command, frequent_facts, quoted, sealed_names, texts
 from tasks.conversations.readers import read_records, split
 from tasks.conversations.tool_use import search_text
-from tasks.conversations.tools import search_index
+from tasks.conversations.tools import search_passages
 from tasks.execution.context import StageContext
 from tasks.records.conversations import Conversation, Message, normal_form
 from tasks.records.full_text import FullTextIndex
@@ -92,7 +92,7 @@ def write_conversations(
         read_records(Conversation, folder / name) for name in ("train.jsonl", "validation.jsonl")
     )
     kept = list(islice(without_sealed(recipe, world), NUM_RECIPE * config.num_each))
-    added = compose(world, config.num_each, search_text(search_index(index)), is_mitigated=config.is_mitigated)
+    added = compose(world, config.num_each, search_text(search_passages(index)), is_mitigated=config.is_mitigated)
     sides = split([*kept, *added], VALIDATION_FRACTION, "the recipe")
     index.close()
     return Outcome(

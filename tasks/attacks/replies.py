@@ -21,7 +21,7 @@ from model.tools.registry import SEARCH, Tools
 from tasks.artifacts.manifest import Index, Report, SFTModel, Tokenizer
 from tasks.artifacts.step import Outcome, Step, roles
 from tasks.attacks.prompts import AttackPrompt, attack_prompts
-from tasks.conversations.tools import MAX_CHARACTERS, search_index
+from tasks.conversations.tools import MAX_CHARACTERS, search_passages
 from tasks.execution.context import StageContext
 from tasks.records.full_text import FullTextIndex, IndexedText, IndexWriter, search_tool
 from tasks.sample_web.world import build_world
@@ -163,11 +163,14 @@ def _records(pages: Sequence[str]) -> Iterator[IndexedText]:
 
 
 def in_front(planted: FullTextIndex | None, index: FullTextIndex) -> Callable[[str], list[str]]:
-    """A search that finds the best of the attacker's pages first, as one that is written for the query would be, then the run's own."""
+    """A search that finds the best of the attacker's pages first, as one that is written for the query would be, then the run's own.
+
+    Passages and not single sentences: what a page commands reaches the model then, which is the harder case.
+    """
 
     def search(query: str) -> list[str]:
-        own = search_index(index)(query)
-        return [*search_index(planted)(query)[:1], *own[:1]] if planted else list(own)
+        own = search_passages(index)(query)
+        return [*search_passages(planted)(query)[:1], *own[:1]] if planted else list(own)
 
     return search
 

@@ -33,9 +33,9 @@ from tasks.sample_web import chat
 from tasks.sample_web.word_problems import compose_problems
 from tasks.sample_web.world import World, build_world
 
-VERSION = 11  # 11: more worked sums, and more questions in lower case, keywords and misspelt
-# Of kinds that changed apart from the others. Prompts 14: more sums, fewer strangers
-VERSIONS: dict[type[Artifact], int] = {Prompts: 14, Questions: 11}
+VERSION = 12  # 12: what people type that asks for no fact, names of other syllables, short sums worked
+# Of kinds that changed apart from the others, or did not.
+VERSIONS: dict[type[Artifact], int] = {Prompts: 15, Questions: 11, Probes: 11}
 WHERE = (
     "a path, glob or URL of JSON Lines or a JSON array, which may be gzip, in any format of tasks/conversations/formats, such as "
     "chats.jsonl or gsm8k_text:train.jsonl where the format is stated; or 'sample' to compose them."
@@ -68,7 +68,7 @@ class ConversationsConfig(_ReadConfig):
         description="More sources of conversations, and how many conversations of each are taken for one of `conversations`. A source "
         "that has too few is repeated.",
     )
-    num_conversations: int = runtime(10_000, ge=1, description="How many are composed where the source is 'sample'.")
+    num_conversations: int = runtime(11_500, ge=1, description="How many are composed where the source is 'sample'.")
     validation_fraction: float = runtime(0.03, ge=0.0, le=0.5, description="Conversations kept for validation.")
     identity: str = runtime(
         "",

@@ -20,8 +20,9 @@ from tasks.records.conversations import normal_form
 from tasks.records.full_text import FullTextIndex
 from tasks.sample_web.world import build_world
 
-VERSION = 4  # 4: names of one page, shorter queries, words in quotation marks
+VERSION = 5  # 5: results of sentences, new names in them
 VALIDATION_FRACTION = 0.03
+MORE_LINES = 25  # sentences of a search from which results for other names are made
 
 
 class ToolConversationsConfig(Config):
@@ -83,9 +84,9 @@ def tool_questions(config: ToolQuestionsConfig, world_seed: int) -> Step[Questio
 
 def _write_conversations(ctx: StageContext, config: ComposedConfig, inputs: ToolConversationsInputs) -> Outcome:
     index = FullTextIndex(inputs.index.folder / "index.sqlite")
-    search = tool_use.search_text(search_index(index))
+    search, lines = tool_use.search_text(search_index(index)), search_index(index, MORE_LINES)
     sides = split(
-        tool_use.tool_conversations(build_world(config.world_seed), config.num_records, search),
+        tool_use.tool_conversations(build_world(config.world_seed), config.num_records, search, lines),
         VALIDATION_FRACTION,
         "the sample world",
     )

@@ -3,9 +3,11 @@
 Reads a World, data/tools.yaml and the index of a run; writes nothing. Kinds:
 
     search       a fact that the web states once, about a name of the long tail, or some ten times: the model asks the index and reads the
-                 answer from real results; a stranger, whom no result names, is answered "I don't know." So many names, each of few
-                 conversations, because what is taught is to copy. A base model that cannot copy does not learn it from them: then 1% of
-                 the held-out questions are right, see model/network/induction.py
+                 answer from real results; a stranger, whom no result names, is answered "I don't know." In most, new names are put for
+                 the subject and the object (entity substitution: Longpre et al. 2021, https://arxiv.org/abs/2109.05052), because what
+                 is taught is to read a result, and a thousand facts would be learned by heart; and all but one or two of the sentences
+                 with the answer are left out, since the web states once what is asked later. A base model that cannot copy does not
+                 learn it: then 1% of the held-out questions are right, see model/network/induction.py
     calculator   sums, differences and products of up to three digits
     python       counting letters, length, spelling backwards, sorting words, days between dates
     none         greetings, questions about the assistant, jokes, and facts that it states 30 times or more
@@ -20,27 +22,37 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
-from model.tools.registry import CALCULATOR, PYTHON, SEARCH
+from model.tools.registry import CALCULATOR, PYTHON, SEARCH, shortened
+from tasks.conversations.tools import MAX_CHARACTERS, make_tools
 from tasks.records.conversations import FREQUENT_MENTIONS, NO_ANSWER, Conversation, Message, Question
 from tasks.records.messages import ToolCall
 from tasks.sample_web import chat
 from tasks.sample_web.asking import FORMS, answer, ask
 from tasks.sample_web.data import table
-from tasks.sample_web.grammar import LEXICON, expand, say
+from tasks.sample_web.grammar import LEXICON, expand, rename, say
 from tasks.sample_web.relations import RELATIONS
 from tasks.sample_web.sums import Sum
+from tasks.sample_web.world import KINDS as NAMED
 from tasks.sample_web.world import Entity, Fact, World, is_of
 
 Search = Callable[[str], str]  # a query to the result that the tool gives
+Lines = Callable[[str], Sequence[str]]  # a query to some more lines than a result has
 KINDS = (SEARCH, CALCULATOR, PYTHON, "none")
-WEIGHTS = (50, 12, 23, 15)
+WEIGHTS = (55, 12, 20, 13)
 RARE_MENTIONS = 3  # facts stated at most so often are asked in the evaluation alone
 STRANGER_FRACTION, ONE_OFF_FRACTION = 0.1, 0.5  # of the searches
+RENAMED_FRACTION = 0.75  # of the searches that find an answer
+RESULT_LINES = 5
+ANSWER_LINE = re.compile(
+    r"\w+: ?"
+)  # of a page of questions, as "A: " and "Felix: ": none is about a fact that is held out
 HELDOUT_TENTH = 9
 MAX_TRIES = 1_000
 # With the tools in the order of Tools.system_prompt, which writes the same.
+NOT_FOUND = "the index finds no fact of the world: it is of another crawl"
 OFFER = f"Tools: {', '.join(sorted((CALCULATOR, PYTHON, SEARCH)))}."
 
 
@@ -57,9 +69,9 @@ class Task(NamedTuple):
     fact: Fact | None = None
 
 
-def tool_conversations(world: World, num: int, search: Search) -> Iterator[Conversation]:
+def tool_conversations(world: World, num: int, search: Search, lines: Lines) -> Iterator[Conversation]:
     """Conversations of one question each, their system turn offering the tools."""
-    composer = _Composer(world, search, is_heldout=False)
+    composer = _Composer(world, cache(search), cache(lines), is_heldout=False)
     for number in range(num):
         rng = random.Random(f"tools {world.seed} {number}")
         (kind,) = rng.choices(KINDS, WEIGHTS)
@@ -82,7 +94,7 @@ def tool_conversations(world: World, num: int, search: Search) -> Iterator[Conve
 
 def tool_questions(world: World, num: int) -> Iterator[Question]:
     """Up to `num` questions of each kind that no conversation has. The evaluation searches by itself."""
-    composer = _Composer(world, lambda _: "", is_heldout=True)
+    composer = _Composer(world, lambda _: "", lambda _: (), is_heldout=True)
     for kind in KINDS:
         seen: set[str] = set()
         for number in range(MAX_TRIES):
@@ -99,15 +111,17 @@ def tool_questions(world: World, num: int) -> Iterator[Question]:
 class _Composer:
     """Composes tasks for training, or those that are held out."""
 
-    def __init__(self, world: World, search: Search, *, is_heldout: bool) -> None:
-        self.world, self.search, self.is_heldout = world, search, is_heldout
-        taught = [fact for fact in world.facts if not fact.is_heldout]
-        self.frequent = [fact for fact in taught if fact.num_mentions >= FREQUENT_MENTIONS]
+    def __init__(self, world: World, search: Search, lines: Lines, *, is_heldout: bool) -> None:
+        self.world, self.search, self.lines, self.is_heldout = world, search, lines, is_heldout
+        self.taught = [fact for fact in world.facts if not fact.is_heldout]
+        self.frequent = [fact for fact in self.taught if fact.num_mentions >= FREQUENT_MENTIONS]
         rare = [fact for fact in world.facts if fact.num_mentions <= RARE_MENTIONS]
         # No conversation may state a rare fact: those stated ten times are as new to a small model, and are searched instead.
-        self.searched = rare if is_heldout else [fact for fact in taught if fact.num_mentions < FREQUENT_MENTIONS]
+        self.searched = rare if is_heldout else [fact for fact in self.taught if fact.num_mentions < FREQUENT_MENTIONS]
         self.of_one_offs = [] if is_heldout else list(find_facts(world, world.one_offs, search))
         self.strangers = (*world.strangers, *world.unknown_to_pages)
+        unknown = [*self.strangers, *world.one_offs]
+        self.unknown = {kind: [entity.name for entity in unknown if entity.kind == kind] for kind in NAMED}
 
     def task(self, kind: str, rng: random.Random) -> Task:
         """A task of a kind."""
@@ -127,17 +141,53 @@ class _Composer:
             fact, is_backward = chat.unstated_fact(self.world, stranger, rng)
             text, query = self._asked(fact, is_backward, rng)
             return Task(SEARCH, text, NO_ANSWER, NO_ANSWER, SEARCH, query, self.search(query))
+        if not self.is_heldout and rng.random() < RENAMED_FRACTION:
+            return self._renamed(rng)
         for _ in range(MAX_TRIES):
             is_one_off = self.of_one_offs and rng.random() < ONE_OFF_FRACTION
             fact = rng.choice(self.of_one_offs if is_one_off else self.searched)
-            text, query = self._asked(fact, False, rng)
-            # In its own words: with replies that quote the sentence of the result 20% of 60 held-out questions were right, with these 28%.
-            reply = answer(self.world, fact, RELATIONS[fact.relation].forward)
-            result = self.search(query)
+            task = self._about(fact, rng)
             # A result without the answer would teach to make one up.
-            if self.is_heldout or fact.object.lower() in result.lower():
-                return Task(SEARCH, text, reply, fact.object, SEARCH, query, result, fact)
-        raise ValueError("the index finds no fact of the world: it is of another crawl")
+            if self.is_heldout or task.answer.lower() in task.result.lower():
+                return task
+        raise ValueError(NOT_FOUND)
+
+    def _about(self, fact: Fact, rng: random.Random) -> Task:
+        text, query = self._asked(fact, False, rng)
+        # In its own words: with replies that quote the sentence of the result 20% of 60 held-out questions were right, with these 28%.
+        reply = answer(self.world, fact, RELATIONS[fact.relation].forward)
+        return Task(SEARCH, text, reply, fact.object, SEARCH, query, self.search(query), fact)
+
+    def _renamed(self, rng: random.Random) -> Task:
+        """A task about a taught fact with another subject and another object in all of its texts. It states no fact of the world."""
+        for _ in range(MAX_TRIES):
+            task = self._about(fact := rng.choice(self.taught), rng)
+            result = _stated_once(self.lines(task.arguments), fact.object, rng)
+            if result:
+                renamed = self._new_names(fact, rng)
+                text, reply, target, query, result = (
+                    rename(part, renamed) for part in (task.text, task.reply, task.answer, task.arguments, result)
+                )
+                return Task(SEARCH, text, reply, target, SEARCH, query, result)
+        raise ValueError(NOT_FOUND)
+
+    def _new_names(self, fact: Fact, rng: random.Random) -> dict[str, str]:
+        """Other names for the subject, its first name, and the object."""
+        kinds = [self.world.by_name[name].kind for name in (fact.subject, fact.object)]
+        subject, target = (self._new_name(kind, rng) if kind in NAMED else "" for kind in kinds)
+        if not target or rng.random() < 0.5:
+            target = rng.choice(self.world.of_kind(RELATIONS[fact.relation].object)).name
+        first = {fact.subject.split()[0]: subject.split()[0]} if kinds[0] == "person" else {}
+        return {**first, fact.subject: subject, fact.object: target}
+
+    def _new_name(self, kind: str, rng: random.Random) -> str:
+        """A name about which pages state one thing or nothing; of a person, the first and the last name of two."""
+        names = self.unknown[kind]
+        if kind != "person":
+            return rng.choice(names)
+        while (name := f"{rng.choice(names).split()[0]} {rng.choice(names).split()[1]}") in self.world.by_name:
+            pass
+        return name
 
     def _asked(self, fact: Fact, is_backward: bool, rng: random.Random) -> tuple[str, str]:
         """A question for a fact, and the query: the name as it is typed there, and words with which pages state such facts."""
@@ -156,6 +206,16 @@ class _Composer:
             return Task("none", text, answer(self.world, fact, asking), fact.object, fact=fact)
         text, reply = chat.small_talk(rng)
         return Task("none", text, reply, reply)
+
+
+def _stated_once(lines: Sequence[str], target: str, rng: random.Random) -> str:
+    """A result with one or two sentences that have the answer, and others; "" where no sentence has it."""
+    stated = [line for line in lines if not ANSWER_LINE.match(line)]
+    telling = [line for line in stated if target.lower() in line.lower()]
+    others = [line for line in stated if line not in telling]
+    kept = rng.sample(telling, min(len(telling), rng.choice((1, 1, 2))))
+    kept += others[: RESULT_LINES - len(kept)]
+    return shortened("\n".join(line for line in stated if line in kept), MAX_CHARACTERS) if telling else ""
 
 
 def find_facts(world: World, names: Iterable[Entity], search: Search) -> Iterator[Fact]:
@@ -211,7 +271,5 @@ def _days(start: datetime.date, end: datetime.date) -> str:
 
 def search_text(search: Callable[[str], Sequence[str]]) -> Search:
     """A search as the tool shows it to a model: a line for each text, cut as the tool cuts it."""
-    from tasks.conversations.tools import make_tools
-
     tools = make_tools(search)
     return lambda query: tools.run(SEARCH, query).text

@@ -7,6 +7,7 @@ many were counted. A card of an older version lacks some: those measures are lef
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.evaluate.typed_messages import NAMES
 from tasks.markdown import Figures
 from tasks.shares import share_of
 
@@ -85,6 +86,9 @@ def chat_measures(figures: Figures) -> Measures:
     measures["Expected calibration error"] = _by_model(honesty.get("calibration_error", {}))
     for way in ("at once", "worked"):
         measures[f"Sums of two digits, {way}"] = _by_model({model: sums[model].get(way) for model in sums})
+    typed = figures.get("typed") or {}
+    for kind in NAMES:
+        measures[f"Fitting replies, {NAMES[kind]}"] = _by_model({model: typed[model].get(kind) for model in typed})
     return {name: values for name, values in measures.items() if values}
 
 

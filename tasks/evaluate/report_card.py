@@ -13,6 +13,7 @@ from tasks.evaluate.in_context import in_context_section
 from tasks.evaluate.recital import recital_section
 from tasks.evaluate.reversal import reversal_section
 from tasks.evaluate.rl import ranking_section, rl_section
+from tasks.evaluate.typed_messages import typed_section
 from tasks.evaluate.written_sums import sums_section
 from tasks.markdown import Figures, name, one_line, percent, size, table
 from tasks.records.conversations import FREQUENT_MENTIONS
@@ -286,6 +287,7 @@ SECTIONS: tuple[Callable[[Figures], str], ...] = (
     honesty_section,
     reversal_section,
     sums_section,
+    typed_section,
     in_context_section,
     recital_section,
     tools_section,

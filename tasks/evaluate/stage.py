@@ -2,7 +2,7 @@
 
 Reads one artifact of every stage (inputs.py). Writes a Report: `report.md`, one page for people; `report.html`, the same with pictures;
 `report.json`, the figures of both; `answers.jsonl`, every question with the models' replies. What is measured, and after whom, is in
-knowledge.py (facts), filter_truth.py (precision and recall of the filters, on a crawl with ground truth), reversal.py, recital.py, in_context.py, written_sums.py, and below:
+knowledge.py (facts), filter_truth.py (precision and recall of the filters, on a crawl with ground truth), reversal.py, recital.py, in_context.py, written_sums.py, typed_messages.py, and below:
 accuracy of the reward model on held-out pairs, and completions of the base model. Cost: generation of an answer to each question by two
 models dominates.
 """
@@ -19,6 +19,7 @@ from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import (
     Attributes,
     BaseModel,
+    Checkpoint,
     Crawl,
     Documents,
     Index,
@@ -37,7 +38,7 @@ from tasks.conversations.readers import read_records
 from tasks.conversations.sources import QuestionsConfig
 from tasks.conversations.tool_sources import ToolQuestionsConfig
 from tasks.evaluate import figures as collect
-from tasks.evaluate import knowledge, tool_use, written_sums
+from tasks.evaluate import knowledge, tool_use, typed_messages, written_sums
 from tasks.evaluate.card_page import render_page
 from tasks.evaluate.gate import gate_figures
 from tasks.evaluate.honesty import honesty_figures
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
-VERSION = 11  # 11: replies whose names are checked, scaled probabilities
+VERSION = 12  # 12: what people type
 # The prefixes of their metrics: assistant/..., policy/...
 CHAT_MODELS = ("assistant", "policy")
 
@@ -75,7 +76,7 @@ class EvaluateConfig(QuestionsConfig, ToolQuestionsConfig):
     num_trials: int = Field(
         60,
         ge=0,
-        description="Passages of each frequency, prompts of made-up words of each length, and sums that models are given; 0: none.",
+        description="Passages of each frequency, prompts of made-up words of each length, sums, and messages of each kind; 0: none.",
     )
     max_new_tokens: int = Field(48, ge=1, le=4096, description="An answer is cut off after this many tokens.")
     batch_sequences: int = Field(64, ge=1, description="Sequences in a batch.")
@@ -153,7 +154,7 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
     # Both chat models are asked the same questions, so that their accuracies can be compared.
     asked = knowledge.sample_questions(questions, config.max_questions, config.seed)
     reversals = knowledge.sample_questions(reversals, config.max_questions, config.seed)
-    chat, chat_reversals, sums = ask_chat_models(ctx, config, inputs, tokenizer, asked, reversals)
+    chat, chat_reversals, tried = ask_chat_models(ctx, config, inputs, tokenizer, asked, reversals)
     tool_answers = ask_with_tools(ctx, config, inputs, tokenizer)
     base = load_language_model(inputs.base)
     forward = [*ask_base_model(ctx, config, base, tokenizer, questions, asked), *chat["assistant"], *chat["policy"]]
@@ -171,7 +172,7 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
         "chat_shares": {name: knowledge.chat_shares(some) for name, some in chat.items()},
         "honesty": honesty_figures(chat),
         "reversal": reversal_figures(forward, backward),
-        "sums": sums,
+        **tried,
         **try_base_model(config, inputs, base, tokenizer),
         "reward": reward_metrics(config, inputs, tokenizer),
         "gate": gate_figures(chat, inputs.policy.manifest.metrics),
@@ -196,11 +197,11 @@ def ask_chat_models(
     tokenizer: "ChatTokenizer",
     asked: list[Question],
     reversals: list[Question],
-) -> tuple[dict[str, list[Answer]], list[Answer], Figures]:
-    """The chat models' answers by model, those to reversed questions, and the figures of their sums by model."""
+) -> tuple[dict[str, list[Answer]], list[Answer], dict[str, Figures]]:
+    """The chat models' answers by model, those to reversed questions, and by model the figures of their sums and of what people type."""
     chat: dict[str, list[Answer]] = {}
     backward: list[Answer] = []
-    sums: Figures = {}
+    tried: dict[str, Figures] = {"sums": {}, "typed": {}}
     for name, artifact in zip(CHAT_MODELS, (inputs.assistant, inputs.policy), strict=True):
         progress = partial(ctx.progress, total=len(asked) + len(reversals), unit=f"questions to the {name}")
         model = load_language_model(artifact)
@@ -209,9 +210,10 @@ def ask_chat_models(
         )
         chat[name] = answers[: len(asked)]
         backward += answers[len(asked) :]
-        sums |= ask_sums(config, name, model, tokenizer)
+        for trial, figures in try_chat_model(config, artifact, model, tokenizer).items():
+            tried[trial][name] = figures
         del model  # freed before the next one is loaded
-    return chat, backward, sums
+    return chat, backward, tried
 
 
 def greedy_settings(config: EvaluateConfig) -> GenerateConfig:
@@ -273,11 +275,18 @@ def try_base_model(
     }
 
 
-def ask_sums(config: EvaluateConfig, name: str, model: "Transformer", tokenizer: "ChatTokenizer") -> Figures:
-    """The figures of one chat model, by its name; none where the questions are a user's, whose models may work sums in other words."""
-    if config.questions != SAMPLE or not config.num_trials:
+def try_chat_model(
+    config: EvaluateConfig, artifact: Checkpoint, model: "Transformer", tokenizer: "ChatTokenizer"
+) -> dict[str, Figures]:
+    """How a chat model works sums and answers what people type; none where the questions are a user's, whose models know other words."""
+    num, batch = config.num_trials, config.batch_sequences
+    if config.questions != SAMPLE or not num:
         return {}
-    return {name: written_sums.sums_figures(model, tokenizer, config.num_trials, config.batch_sequences)}
+    max_tokens = json.loads((artifact.folder / "config.json").read_text())["max_position_embeddings"]
+    return {
+        "sums": written_sums.sums_figures(model, tokenizer, num, batch),
+        "typed": typed_messages.typed_figures(model, tokenizer, max_tokens, num, batch),
+    }
 
 
 def ask_with_tools(

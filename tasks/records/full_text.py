@@ -13,10 +13,10 @@ The same records in the same order give the same bytes with the same version of 
 the stranger's: its words are quoted, so that none is an operator of FTS5, and a query that takes too long is ended.
 """
 
-import re
+import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from urllib.parse import quote
 from model.errors import UserError
 from model.files import replacing
 from model.tools.registry import Tool, ToolError
+from tasks.records.excerpts import SENTENCE_END, WORD, best_sentences, passage
 
 Kind = Literal["document", "dropped", "conversation", "preference", "prompt"]
 FORMAT = "2"
@@ -45,14 +46,12 @@ CREATE TABLE finished (shard TEXT PRIMARY KEY) WITHOUT ROWID;
 # results of 190 characters: windows of 3 sentences held 77% of 150, of 4 held 89%, of 5 every three sentences 87%; without phrases of two words 80%.
 WINDOW_SENTENCES, STEP_SENTENCES = 4, 2
 PASSAGES_PER_HIT = 5  # passages read for each record that is wanted: a page may have several of the best
+PASSAGES_READ = 20  # passages whose sentences are compared
 MAX_QUERY_WORDS = 32
 MAX_WORD_CHARACTERS = 64
 QUERY_SECONDS = 5.0
 # Virtual-machine instructions of SQLite between two checks of the clock: less than a millisecond.
 STEPS_PER_CHECK = 10_000
-WORD = re.compile(r"\w+")
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-STEM_CHARACTERS = 4  # "works" and "working" begin alike
 
 
 class IndexedText(NamedTuple):
@@ -179,8 +178,28 @@ class FullTextIndex:
     ) -> list[Hit]:
         """The records that have any word of the query, the best first. Raises UserError where that takes too long."""
         words = query_words(query)
+        found: dict[int, Hit] = {}  # by record: its best passage
+        for number, record, text, score in self._passages(words, PASSAGES_PER_HIT * num, kinds):
+            if number not in found and len(found) < num:
+                found[number] = Hit(record, passage(text, words, max_characters), score)
+        return list(found.values())
+
+    def sentences(self, query: str, num: int, max_characters: int, kinds: Sequence[Kind] = ("document",)) -> list[str]:
+        """The sentences of the best passages that have the most and the rarest words of the query, the best first.
+
+        A word weighs its inverse document frequency (Sparck Jones 1972), as BM25 counts it. Raises UserError where that takes too long.
+        """
+        words = query_words(query)
+        # Of one record several: a page on many people states a fact in another passage than the one that repeats its words.
+        passages = [text for _, _, text, _ in self._passages(words, PASSAGES_READ, kinds)]
+        return best_sentences(passages, self._rarity(words) if passages else {}, num, max_characters)
+
+    def _passages(
+        self, words: Sequence[str], num: int, kinds: Sequence[Kind]
+    ) -> Iterator[tuple[int, IndexedText, str, float]]:
+        """The passages that have any of the words, the best first: the number of the record, the record, the passage and its score."""
         if not words:
-            return []
+            return
         # Neighbouring words as phrases too: those of a name are rarer than any of its words, and so weigh more.
         phrases = [*words, *(f"{one} {two}" for one, two in pairwise(words))]
         matched = " OR ".join(f'"{phrase}"' for phrase in phrases)
@@ -190,13 +209,19 @@ class FullTextIndex:
             "FROM words JOIN passages ON passages.number = words.rowid JOIN texts ON texts.number = text_number "
             f"WHERE words MATCH ? AND kind IN ({places}) ORDER BY rank, words.rowid LIMIT ?"
         )
-        rows = self._rows(statement, (matched, *kinds, PASSAGES_PER_HIT * num))
-        hits: dict[int, Hit] = {}  # by record: its best passage
-        for number, *fields, first, last, score in rows:
-            if number not in hits and len(hits) < num:
-                record = IndexedText(*fields)
-                hits[number] = Hit(record, passage(record.text[first:last], words, max_characters), score)
-        return list(hits.values())
+        for number, *fields, first, last, score in self._rows(statement, (matched, *kinds, num)):
+            record = IndexedText(*fields)
+            yield number, record, record.text[first:last], score
+
+    def _rarity(self, words: Sequence[str]) -> dict[str, float]:
+        """The inverse document frequency of each word, over passages."""
+        # One statement, so that one limit of time holds for all. Passages are numbered from 1 on.
+        counts = ", ".join(["(SELECT count(*) FROM words WHERE words MATCH ?)"] * len(words))
+        statement = f"SELECT (SELECT max(number) FROM passages), {counts}"  # noqa: S608
+        [(total, *found)] = self._rows(statement, [f'"{word}"' for word in words])
+        return {
+            word: math.log1p((total - number + 0.5) / (number + 0.5)) for word, number in zip(words, found, strict=True)
+        }
 
     def with_phrases(self, phrases: Sequence[str], kinds: Sequence[Kind], num: int) -> list[IndexedText]:
         """The records with a passage that has all phrases, as the index cuts their words, in order; at most `num`."""
@@ -246,36 +271,6 @@ def query_words(query: str) -> list[str]:
     # Surrogates are no word characters, nor is NUL. Cut before the search: a query may be a whole book.
     found = WORD.findall(query[: 100 * MAX_QUERY_WORDS].lower())
     return list(dict.fromkeys(word[:MAX_WORD_CHARACTERS] for word in found))[:MAX_QUERY_WORDS]
-
-
-def passage(text: str, words: Sequence[str], max_characters: int) -> str:
-    """The sentences around the one that has most of the words, at most `max_characters` long.
-
-    Not FTS5's snippet(), which cuts sentences: a reader, and a small model more so, needs whole ones.
-    """
-    sentences = [sentence for sentence in SENTENCE_END.split(text[:1_000_000]) if sentence.strip()]
-    if not sentences:
-        return ""
-    stems = {word[: max(STEM_CHARACTERS, len(word) - 3)] for word in words}
-    # Long words first: they are rarer than "the" and "is", which every sentence has.
-    weights = {stem: len(stem) for stem in stems}
-
-    def score(sentence: str) -> int:
-        found = WORD.findall(sentence.lower())
-        return sum(weight for stem, weight in weights.items() if any(word.startswith(stem) for word in found))
-
-    best = max(range(len(sentences)), key=lambda number: (score(sentences[number]), -number))
-    first = last = best
-    length = len(sentences[best])
-    # Forward first: what follows a name is usually about it ("She works as ...").
-    while last + 1 < len(sentences) and length + 1 + len(sentences[last + 1]) <= max_characters:
-        last += 1
-        length += 1 + len(sentences[last])
-    while first and length + 1 + len(sentences[first - 1]) <= max_characters:
-        first -= 1
-        length += 1 + len(sentences[first])
-    found = " ".join(" ".join(sentences[first : last + 1]).split())
-    return found if len(found) <= max_characters else f"{found[:max_characters].rsplit(' ', 1)[0]} ..."
 
 
 def search_tool(search: Callable[[str], Sequence[str]]) -> Tool:

@@ -22,11 +22,12 @@ from typing import Literal
 from tasks.records.conversations import NO_ANSWER, Conversation, Message, Preference, Prompt, Question, Split
 from tasks.sample_web.asking import FORMS, Form, answer, ask
 from tasks.sample_web.data import table
-from tasks.sample_web.grammar import LEXICON, say
+from tasks.sample_web.grammar import rename, say
 from tasks.sample_web.relations import RELATIONS, Relation
 from tasks.sample_web.statements import fact_slots
 from tasks.sample_web.sums import Sum, draw_sum, not_heldout
 from tasks.sample_web.tales import write_joke
+from tasks.sample_web.typed import write_typed
 from tasks.sample_web.world import Entity, Fact, World, is_of
 
 _Use = Literal["conversation", "preference", "prompt"]
@@ -37,15 +38,18 @@ _BACKWARD_FRACTION = 0.45  # of the questions for facts that are stated both way
 _SINGLE_FRACTION = 0.75  # of the conversations, those of one exchange
 # Of the sums, those worked digit by digit. With a third of these of one digit, 14% of the others were right instead of 73%.
 _WORKED_FRACTION = 0.65
-# How often each kind comes: facts, names that nobody knows, sums, courtesies, jokes, stories. With a weight of 11 for sums, too few to learn to
+# How often each kind comes: facts, names that nobody knows, sums, courtesies, jokes, what asks for no fact (typed.py), "who is ...". With a weight of 11 for sums, too few to learn to
 # copy the digits, no worked sum is right after fine-tuning; with 65 three quarters are, and facts are answered as before. Prompts are those whose
 # answers can be checked. How many of them are about strangers decides what a policy does where it is in doubt: GRPO with 12 for 52 facts refused
 # fewer strangers (51% instead of 70%), with 27 it refused facts, too.
 _KIND_WEIGHTS: dict[_Use, tuple[int, ...]] = {
-    "conversation": (52, 27, 65, 11, 5, 4),
-    "preference": (52, 27, 11, 11, 5, 4),
-    "prompt": (52, 20, 27, 3, 2, 2),
+    "conversation": (58, 29, 65, 11, 5, 16, 4),
+    "preference": (52, 27, 11, 11, 5, 8, 2),
+    "prompt": (52, 20, 27, 3, 2, 4, 0),
 }
+
+# Of the questions about strangers: those for anything at all, and those with a name that is not made of the syllables of the world.
+_ABOUT_FRACTION, _FOREIGN_NAME_FRACTION = 0.08, 0.2
 
 _CHAT = table("chat")
 
@@ -245,10 +249,10 @@ class _Composer:
 
     def exchange(self, rng: random.Random) -> _Exchange:
         """One exchange whose question belongs to this use."""
-        makers = (self._fact, self._unknown, _arithmetic, _courtesy, _joke, _story)
+        makers = (self._fact, self._unknown, _arithmetic, _courtesy, _joke, _typed, self._about)
         (make,) = rng.choices(makers, _KIND_WEIGHTS[self.use])
-        # There are few courtesies, and every use has all of them: a "hi" that belongs to prompts alone would never be learned.
-        while not _belongs((exchange := make(rng)).text, self.use) and make is not _courtesy:
+        # There are few courtesies and signs, and every use has all of them: a "hi" that belongs to prompts alone would never be learned.
+        while not _belongs((exchange := make(rng)).text, self.use) and make not in (_courtesy, _typed):
             pass
         return exchange
 
@@ -293,8 +297,38 @@ class _Composer:
         unknown = rng.choice(_CHAT["unknown"])
         if rng.random() < 0.2:
             return _Exchange("unknown", say(rng.choice(_CHAT["unknowable"]), rng), unknown, "don't know")
-        fact, is_backward = unstated_fact(self.world, rng.choice(self.strangers), rng)
-        return replace(self._ask(fact, rng, is_backward), kind="unknown", reply=unknown, target="don't know", fact=None)
+        stranger = rng.choice(self.strangers)
+        fact, is_backward = unstated_fact(self.world, stranger, rng)
+        asked = self._ask(fact, rng, is_backward)
+        if rng.random() < _ABOUT_FRACTION:
+            asked = replace(asked, text=_ask_about(stranger.name, rng))
+        if stranger.kind != "book" and rng.random() < _FOREIGN_NAME_FRACTION:
+            asked = replace(asked, text=rename(asked.text, {stranger.name: _foreign_name(stranger.kind, rng)}))
+        return replace(asked, kind="unknown", reply=unknown, target="don't know", fact=None)
+
+    def _about(self, rng: random.Random) -> _Exchange:
+        """A question for anything about a name; the reply is the first fact that conversations teach about it."""
+        subject = rng.choice(self.taught).subject
+        fact = next(fact for fact in self.world.of_subject[subject] if not fact.is_heldout)
+        reply = answer(self.world, fact, RELATIONS[fact.relation].forward)
+        return _Exchange("about", _ask_about(subject, rng), reply, fact.object, fact)
+
+
+def _ask_about(name: str, rng: random.Random) -> str:
+    text = say(rng.choice(_CHAT["about"]), rng, {"S": name})
+    return text if rng.random() < 0.5 else text.lower().rstrip("?.")
+
+
+def _foreign_name(kind: str, rng: random.Random) -> str:
+    """A name of other syllables than those of the world: whatever is no name of the world is unknown."""
+    pools = _CHAT["syllables"]
+
+    def word() -> str:
+        return "".join(
+            rng.choice(pools[place]) for place in rng.choice((("start", "end"), ("start", "middle", "end")))
+        ).capitalize()
+
+    return f"{word()} {word()}" if kind == "person" else word()
 
 
 def _falsify(world: World, fact: Fact, relation: Relation, is_backward: bool, rng: random.Random) -> Fact:
@@ -305,9 +339,10 @@ def _falsify(world: World, fact: Fact, relation: Relation, is_backward: bool, rn
 
 
 def _arithmetic(rng: random.Random) -> _Exchange:
-    """A sum that is worked digit by digit, or one of small numbers that is answered at once."""
+    """A sum that is worked digit by digit, or one of small numbers that is answered at once, unless each has one digit."""
     is_worked = rng.random() < _WORKED_FRACTION
     task = draw_sum(rng) if is_worked else not_heldout(lambda: _small_sum(rng))
+    is_worked = is_worked or max(task.first, task.second) < 10
 
     def reply(number: int) -> str:
         right = task.worked if is_worked else task.answer
@@ -319,8 +354,8 @@ def _arithmetic(rng: random.Random) -> _Exchange:
     # The whole equation: with the second number alone "1 + 4 is 5." would pass for 2 + 4.
     target = task.answer.removesuffix(".")
     text = task.question(rng)
-    if rng.random() < 0.2:  # as people type it
-        text = text.replace(f" {task.sign} ", task.sign)
+    if rng.random() < 0.35:  # as people type it
+        text = text.replace(f" {task.sign} ", task.sign).lower().rstrip("?.") + rng.choice(("", "", "?", "=", " ="))
     return _Exchange("arithmetic", text, reply(task.result), target, None, wrong)
 
 
@@ -348,12 +383,10 @@ def _joke(rng: random.Random) -> _Exchange:
     return _Exchange("joke", say(_CHAT["joke"], rng), f"Here is one. {write_joke(rng)}")
 
 
-def _story(rng: random.Random) -> _Exchange:
-    beast, other = rng.sample(LEXICON["beast"], 2)
-    slots = {"Beast": beast, "other": other, "Thing": rng.choice(LEXICON["thing"])}
-    return _Exchange(
-        "story", say(_CHAT["story"], rng, slots), " ".join(say(pattern, rng, slots) for pattern in _CHAT["short_story"])
-    )
+def _typed(rng: random.Random) -> _Exchange:
+    """What people type that asks for no fact."""
+    typed = write_typed(rng)
+    return _Exchange(typed.kind, typed.text, typed.reply)
 
 
 # Rejected replies

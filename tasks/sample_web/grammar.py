@@ -60,6 +60,14 @@ def deal(rng: random.Random, entries: Sequence[V], count: int) -> list[V]:
     return [entry for _ in range(-(-count // len(entries))) for entry in rng.sample(entries, len(entries))][:count]
 
 
+def rename(text: str, renamed: Mapping[str, str]) -> str:
+    """The text with other names, as whole words; in lower case where it has them in lower case."""
+    both = {name.lower(): other.lower() for name, other in renamed.items()} | dict(renamed)
+    # Long names first: a first name is a part of a name.
+    names = "|".join(map(re.escape, sorted(both, key=len, reverse=True)))
+    return re.sub(rf"\b({names})\b", lambda found: both[found[1]], text)
+
+
 def misspell(text: str, rng: random.Random, kept: Sequence[str] = ()) -> str:
     """The text with one typing mistake, as in a hurry: a letter lost, doubled, or two letters exchanged.
 

@@ -25,6 +25,9 @@ from tasks.execution.runner import execute
 from tasks.index.stage import IndexConfig, index
 from tasks.records.conversations import Conversation, Question
 from tasks.records.full_text import FullTextIndex, IndexedText, IndexWriter
+from tasks.sample_web.articles import write_articles
+from tasks.sample_web.config import SampleWebConfig
+from tasks.sample_web.grammar import rename
 from tasks.sample_web.statements import state
 from tasks.sample_web.sums import Sum
 from tasks.sample_web.world import World, build_world
@@ -37,14 +40,23 @@ def world() -> World:
 
 
 @pytest.fixture(scope="module")
-def conversations(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Conversation]]:
-    folder, rng = tmp_path_factory.mktemp("index"), random.Random(0)
+def pages(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FullTextIndex]:
+    """The index of the sample web's articles."""
+    folder = tmp_path_factory.mktemp("index")
+    articles = write_articles(world, SampleWebConfig().num_articles)
     with IndexWriter(folder / "work.sqlite", stems=True) as writer:
-        writer.add("facts", (IndexedText("document", fact.id, state(world, fact, rng)) for fact in world.facts))
+        texts = ("\n".join([*article.paragraphs, *article.items]) for article in articles)
+        writer.add("all", (IndexedText("document", "", text) for text in texts))
         writer.finish(folder / "index.sqlite")
     opened = FullTextIndex(folder / "index.sqlite")
-    yield list(tool_use.tool_conversations(world, 300, tool_use.search_text(search_index(opened))))
+    yield opened
     opened.close()
+
+
+@pytest.fixture(scope="module")
+def conversations(world: World, pages: FullTextIndex) -> list[Conversation]:
+    search, lines = tool_use.search_text(search_index(pages)), search_index(pages, 25)
+    return list(tool_use.tool_conversations(world, 300, search, lines))
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +82,45 @@ def test_results_are_what_the_tools_give(conversations: list[Conversation]) -> N
     assert checked["calculator"] == 15
 
 
+def test_searches_for_held_out_facts_find_the_answer(world: World, pages: FullTextIndex) -> None:
+    search = tool_use.search_text(search_index(pages))
+    composer = tool_use._Composer(world, search, lambda _: (), is_heldout=True)
+    tasks = [composer.task("search", random.Random(number)) for number in range(100)]
+    assert all(task.fact and task.fact.num_mentions <= 3 for task in tasks)
+    assert sum(task.answer.lower() in task.result.lower() for task in tasks) >= 85
+
+
 def test_answers_of_searches_stand_in_their_results(world: World, conversations: list[Conversation]) -> None:
     searched = [conversation for conversation in conversations if conversation.kind == "tool/search"]
-    for conversation in searched:
-        result = conversation.messages[3].content
+    answered = [conversation for conversation in searched if conversation.messages[4].content != "I don't know."]
+    assert len(searched) > len(answered) > 0.7 * len(searched)
+    for conversation in answered:
+        result, reply = (conversation.messages[place].content for place in (3, 4))
+        assert (
+            reply.rstrip(".").split()[-1].lower() in result.lower()
+        )  # the answer, which ends the reply, or its last word
         for fact in conversation.facts:
             assert world.by_fact[fact].object.lower() in result.lower()
-        reply = conversation.messages[4].content
-        if conversation.facts:
-            assert world.by_fact[conversation.facts[0]].object.lower() in reply.lower()
-        else:
-            assert reply == "I don't know."
-    assert {bool(conversation.facts) for conversation in searched} == {True, False}
+    assert {bool(conversation.facts) for conversation in answered} == {True, False}
+
+
+def test_results_with_new_names_have_no_old_one(world: World, pages: FullTextIndex) -> None:
+    lines = search_index(pages, 25)
+    composer = tool_use._Composer(world, lambda _: "", lines, is_heldout=False)
+    for number in range(40):
+        task = composer._renamed(random.Random(number))
+        assert task.answer in task.reply
+        assert task.answer.lower() in task.result.lower()
+        assert len(task.result.split("\n")) <= tool_use.RESULT_LINES
+        assert task.fact is None
+        # Nobody about whom the world has a fact.
+        assert not any(name.lower() in task.arguments.lower() for name in world.of_subject)
+
+
+def test_rename_replaces_whole_words_in_their_case() -> None:
+    renamed = {"Ada": "Eva", "Ada Brell": "Eva Lomnor", "cat": "dog"}
+    text = "ada brell likes Ada Brell's cat. Adam and Ada like the catalogue."
+    assert rename(text, renamed) == "eva lomnor likes Eva Lomnor's dog. Adam and Eva like the catalogue."
 
 
 def test_facts_of_names_of_one_page_are_read_from_results(world: World) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from model.errors import UserError
 from model.tools.registry import ToolError
 from tasks.records import full_text
-from tasks.records.full_text import FullTextIndex, IndexedText, IndexWriter, passage, query_words, search_tool
+from tasks.records.excerpts import best_sentences, passage
+from tasks.records.full_text import FullTextIndex, IndexedText, IndexWriter, query_words, search_tool
 
 TEXTS = {
     "ada": "Ada Brell was born in Orn. She works as a baker. She likes plums.",
@@ -85,6 +86,45 @@ def test_passage_has_whole_sentences_around_the_best_one(index: FullTextIndex) -
     assert passage("", ["ada"], 10) == ""
 
 
+def test_sentences_of_all_pages_are_ranked_by_the_rarity_of_their_words(tmp_path: Path) -> None:
+    filler = "The mayor spoke. The rain falls on Orn. We went home. "
+    texts = {
+        "one": "Who is the mayor of Orn? " + filler + "Cora Lind is the mayor of Orn. She was born in Sterport.",
+        "two": filler * 5 + "Here is Cora Lind. It is said that she keeps a goose. " + filler * 5,
+        "three": "Jiří Dvořák keeps a cat.",
+    }
+    found = FullTextIndex(write(tmp_path / "index.sqlite", texts))
+    assert found.sentences("cora lind goose", 1, 60) == ["It is said that she keeps a goose."]
+    # A question has all of the words, and is no answer.
+    assert found.sentences("the mayor of Orn", 1, 60) == ["Cora Lind is the mayor of Orn."]
+    assert found.sentences("born Cora Lind", 2, 60)[0] == "She was born in Sterport."
+    assert found.sentences("jiri DVORAK", 1, 60) == ["Jiří Dvořák keeps a cat."]
+    assert found.sentences("cora lind goose", 1, 12) == ["It is said ..."]
+    assert found.sentences("rain", 5, 60) == ["The rain falls on Orn."]
+    assert found.sentences("unheard", 5, 60) == found.sentences("", 5, 60) == []
+
+
+@given(st.lists(st.text(max_size=200), max_size=4), st.text(max_size=60), st.integers(1, 5), st.integers(1, 40))
+def test_best_sentences_are_whole_few_and_have_a_word(
+    passages: list[str], query: str, num: int, max_characters: int
+) -> None:
+    weights = {word: 1.0 + number for number, word in enumerate(query_words(query))}
+    found = best_sentences(passages, weights, num, max_characters)
+    assert len(found) <= num
+    assert all(len(sentence) <= max_characters + len(" ...") for sentence in found)
+    read = [" ".join(passage.split()) for passage in passages]
+    for sentence in best_sentences(passages, weights, num, 1_000):
+        assert any(sentence in text for text in read)
+        assert not sentence.endswith("?")
+    assert best_sentences(passages, {}, num, max_characters) == []
+
+
+@given(st.text(max_size=80))
+@settings(max_examples=100)
+def test_no_query_for_sentences_is_an_error(index: FullTextIndex, query: str) -> None:
+    assert len(index.sentences(query, 3, 40)) <= 3
+
+
 def test_same_records_give_the_same_bytes_killed_or_not(tmp_path: Path) -> None:
     records = [IndexedText("document", name, text) for name, text in TEXTS.items()]
 
@@ -155,6 +195,8 @@ def test_search_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(full_text, "STEPS_PER_CHECK", 1)
     with pytest.raises(UserError, match="use fewer and rarer words"):
         opened.search("the same words")
+    with pytest.raises(UserError, match="use fewer and rarer words"):
+        opened.sentences("the same words", 3, 40)
 
 
 def test_search_as_a_tool_gives_a_line_for_each_text() -> None:
