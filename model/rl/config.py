@@ -10,6 +10,11 @@ from pydantic import Field, model_validator
 
 from model.config import Config, ModelConfig, OptimConfig, TrainRun, runtime
 
+GAIN_RATE_FACTOR = (
+    "The gains of the policy's norms alone are trained, at this multiple of the learning rate (model/rl/gains.py); 0: all weights are "
+    "trained, at the learning rate."
+)
+
 
 class RLConfig(Config):
     """GRPO and PPO: the number and length of rollouts, their rewards, and how far the policy may move from the one that sampled them."""
@@ -205,6 +210,7 @@ class RLRun(Config):
     config: RLConfig
     ppo: PPOConfig = Field(PPOConfig(), description="Read by PPO alone.")
     optim: OptimConfig
+    gain_rate_factor: float = Field(0.0, ge=0.0, description=GAIN_RATE_FACTOR)
     model: ModelConfig = Field(description="The policy's shape, and the reference policy's.")
     initial_weights: str = Field(description="Folder with the SFT model's model.safetensors.")
     reward_model: str = Field(description="Folder with the reward model's model.safetensors.")
@@ -223,3 +229,4 @@ class DPORun(TrainRun):
         description="Folder with the SFT model's model.safetensors, which is also the reference policy."
     )
     dpo: DPOLossConfig = Field(DPOLossConfig())
+    gain_rate_factor: float = Field(0.0, ge=0.0, description=GAIN_RATE_FACTOR)

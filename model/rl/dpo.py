@@ -32,6 +32,7 @@ from model.network.huggingface import load_transformer
 from model.network.transformer import Transformer
 from model.rl.completions import pad_completions, score_completions
 from model.rl.config import DPOLossConfig, DPORun
+from model.rl.gains import train_gains_alone, with_gain_rate
 from model.training.engine import Engine
 from model.training.loop import LossTrainer
 from model.training.metrics import Metrics
@@ -117,6 +118,12 @@ class DPOTrainer(LossTrainer):
 
     run: DPORun
 
+    def __init__(self, run: DPORun, checkpoints: Path, stop: threading.Event) -> None:
+        """As the other trainers, with the learning rate of what is trained."""
+        super().__init__(
+            run.model_copy(update={"optim": with_gain_rate(run.optim, run.gain_rate_factor)}), checkpoints, stop
+        )
+
     def start_engine(self) -> Engine:
         """The policy with its optimizer; the reference's log-probabilities are computed first."""
         engine = super().start_engine()
@@ -129,6 +136,8 @@ class DPOTrainer(LossTrainer):
         """The objective around a model with fresh weights."""
         model = Transformer(self.run.model)
         model.model.activation_checkpointing = self.run.train.activation_checkpointing
+        if self.run.gain_rate_factor:
+            train_gains_alone(model)
         return PreferenceObjective(model, self.run.dpo)
 
     def add_reference(self, engine: Engine) -> None:

@@ -34,6 +34,7 @@ from model.rl.completions import (
     scattered,
 )
 from model.rl.config import RLConfig
+from model.rl.gains import train_gains_alone, with_gain_rate
 from model.rl.means import Means
 from model.rl.rollouts import Rollouts, roll_out
 from model.rl.trainer import RLTrainer
@@ -76,6 +77,11 @@ class OnlineTrainer(RLTrainer):
         return self.engine.module.model  # type: ignore[no-any-return]
 
     @property
+    def optim(self) -> OptimConfig:
+        """The optimizer's settings for the policy."""
+        return with_gain_rate(self.run.optim, self.run.gain_rate_factor)
+
+    @property
     def num_updates(self) -> int:
         """Optimizer updates of a step."""
         return self.config.updates_per_step * self.config.epochs_per_step
@@ -83,8 +89,10 @@ class OnlineTrainer(RLTrainer):
     def start_engine(self) -> Engine:
         """The policy, which starts from the SFT model, with its optimizer."""
         policy = CompletionModel(load_transformer(Path(self.run.initial_weights)), self.config.temperature)
+        if self.run.gain_rate_factor:
+            train_gains_alone(policy)
         is_resharded = self.checkpoints.is_resharded(self.config.num_ranks)
-        return Engine(policy, engine_config(self.run.optim, self.config), is_resharded=is_resharded)
+        return Engine(policy, engine_config(self.optim, self.config), is_resharded=is_resharded)
 
     def train_step(self, step: int) -> Metrics:
         """One round of rollouts and the updates on them. Raises RuntimeError if the policy diverges; no NaN is saved."""
@@ -140,7 +148,7 @@ class OnlineTrainer(RLTrainer):
         factor = optim.learning_rate_factor(self.run.optim, number, self.config.num_steps * self.num_updates)
         for engine in self.engines.values():
             engine.set_learning_rates(factor)
-        return factor * self.run.optim.learning_rate
+        return factor * self.optim.learning_rate
 
     def completions(self, rollouts: Rollouts) -> Completions:
         """The rollouts as tensors."""

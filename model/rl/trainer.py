@@ -35,7 +35,7 @@ from model.rl.means import Means
 from model.rl.prompts import read_prompts, split_prompts
 from model.rl.rewards import RewardFunction
 from model.rl.rollouts import Rollouts, add_rollouts, add_samples, calibrate, roll_out
-from model.rl.watch import ALL, Diagnosis, Validation, gold_means
+from model.rl.watch import ALL, Diagnosis, Validation, before_name, gold_means
 from model.tokenizer.chat import ChatTokenizer
 from model.training.checkpoints import Checkpoints, complete_checkpoints
 from model.training.engine import Engine, join_ranks
@@ -125,7 +125,8 @@ class RLTrainer(Trainer):
 
     def record(self, done: int, metrics: Metrics) -> None:
         """Write the metrics and two rollouts of a step, after a validation also the diagnosis and the best weights."""
-        super().record(done, metrics)
+        # In the first line too, so that a plot begins with the SFT model.
+        super().record(done, metrics | self.metrics_before() if done == 1 else metrics)
         if self.engine.rank == 0:
             path, group_size = self.output / "rollouts.jsonl", self.config.completions_per_prompt
             add_rollouts(path, self.rollouts, self.tokenizer, group_size, done)
@@ -181,7 +182,6 @@ class RLTrainer(Trainer):
         if best is not None:
             found = self.log.lines(best)[-1:] if best else [self.before]
             last = last | {name: value for name, value in found[0].items() if is_validation(name)}
-        before = {before_name(name): value for name, value in self.before.items()}
         return {
             "parameters": num_parameters(self.run.model),
             "steps": last.get("step", 0),
@@ -190,8 +190,12 @@ class RLTrainer(Trainer):
             **{name: value for name, value in last.items() if not name.startswith("phase/") and name != "step"},
             # Of the weights that are kept: those of the best step never have.
             "gold/has_fallen": float(best is None and self.diagnosis.has_fallen),
-            **before,
+            **self.metrics_before(),
         }
+
+    def metrics_before(self) -> Metrics:
+        """The SFT model's validation, under before/."""
+        return {before_name(name): value for name, value in self.before.items()}
 
 
 def num_validations(run: RLRun) -> int:
@@ -221,12 +225,3 @@ def gold_metrics(validation: Validation, kinds: list[str]) -> Metrics:
 def is_validation(name: str) -> bool:
     """Whether a metric is one of held-out prompts."""
     return name.startswith("validation/") or "/validation_" in name
-
-
-def before_name(name: str) -> str:
-    """The name of a validation metric as one of the SFT model: before/reward_mean, kind/KIND/before_reward_mean."""
-    return (
-        name.replace("validation/", "before/", 1)
-        if name.startswith("validation/")
-        else name.replace("/validation_", "/before_")
-    )

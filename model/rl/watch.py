@@ -152,3 +152,12 @@ def mean(values: Values) -> float:
     """The mean of the values that are not NaN; 0 of none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else 0.0
+
+
+def before_name(name: str) -> str:
+    """The name of a validation metric as one of the SFT model: before/reward_mean, kind/KIND/before_reward_mean."""
+    return (
+        name.replace("validation/", "before/", 1)
+        if name.startswith("validation/")
+        else name.replace("/validation_", "/before_")
+    )

@@ -309,10 +309,12 @@ def _uncompile_muon() -> None:
 
 def full_precision(parameter: Tensor) -> Tensor:
     """A parameter in float32 on the CPU, gathered from the ranks that hold a part of it; all ranks call it."""
-    # With ZeRO the float32 master weight, more exact than the bfloat16 copy; None without ZeRO.
+    # With ZeRO the float32 master weight, more exact than the bfloat16 copy; None without ZeRO, and of a frozen parameter.
     master = deepspeed.utils.safe_get_full_fp32_param(parameter)
-    whole = parameter.detach() if master is None else master
-    return whole.float().cpu().contiguous()
+    # With ZeRO 3 a frozen parameter is sharded too; GatheredParameters leaves others as they are.
+    with deepspeed.zero.GatheredParameters([parameter], enabled=master is None and hasattr(parameter, "ds_id")):
+        whole = parameter.detach() if master is None else master
+        return whole.float().cpu().clone(memory_format=torch.contiguous_format)
 
 
 @contextlib.contextmanager

@@ -37,10 +37,12 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
         (decayed if is_matrix else kept).append(parameter)
     # peak_lr is not an option of the optimizer: it keeps the rate that the schedule multiplies.
     rates = {"lr": config.learning_rate, "peak_lr": config.learning_rate}
-    return [
+    groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": config.weight_decay, **rates},
         {"params": kept, "weight_decay": 0.0, **rates},
     ]
+    # Where the matrices are frozen, no parameter decays, and DeepSpeed takes no empty group.
+    return [group for group in groups if group["params"]]
 
 
 def muon_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from model.config import OptimConfig, TrainConfig
-from model.rl.config import DPOLossConfig, DPORun, PPOConfig, RLConfig, RLRun
+from model.rl.config import GAIN_RATE_FACTOR, DPOLossConfig, DPORun, PPOConfig, RLConfig, RLRun
 from tasks.artifacts.manifest import Policy, Preferences, Prompts, RewardModel, SFTModel, Tokenizer
 from tasks.artifacts.step import ExistingArtifact, Outcome, Step, roles
 from tasks.artifacts.store import Store
@@ -29,7 +29,7 @@ from tasks.posttrain.watching import RLFollower, rewarded_alone, unranked_prompt
 from tasks.records.conversations import Prompt
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
-VERSION = 7  # 7: a likelihood in DPO's loss; other learning rate and steps
+VERSION = 8  # 8: the gains of the norms alone are trained
 # The metrics that the progress display shows, by label.
 SHOWN = {
     "reward": "reward/mean",
@@ -61,6 +61,9 @@ class RLHFConfig(PromptsConfig):
         title="Optimizer",
     )
 
+    # The gains alone suit a small model and a run of minutes; flows/recipes.py trains all weights of an imported model.
+    gain_rate_factor: float = Field(75.0, ge=0.0, le=1e4, description=GAIN_RATE_FACTOR)
+
     gold_model: str = Field(
         "",
         description="A second reward model, as reward/FINGERPRINT, which training never sees: it scores the held-out prompts without an "
@@ -76,6 +79,10 @@ class RLHFConfig(PromptsConfig):
             )
         if self.algorithm == "ppo" and self.ppo.kl_target and not self.train.kl_coef:
             raise ValueError("kl_coef=0 cannot be adapted to a kl_target: give it a first value, such as 0.02")
+        if self.gain_rate_factor and self.optim.optimizer == "muon":
+            raise ValueError(
+                "optimizer=muon moves matrices, and with a gain_rate_factor they stay as they are: take adamw, or gain_rate_factor=0"
+            )
         # Padded to its longest side, a batch of pairs has one of many shapes, and each would be compiled.
         if self.algorithm == "dpo" and self.dpo_train.is_compiled:
             raise ValueError("dpo_train.is_compiled is of no use, since DPO's batches have many shapes: turn it off")
@@ -148,6 +155,7 @@ def train_policy(ctx: StageContext, config: RLHFConfig, inputs: RLHFInputs) -> O
         config=config.train,
         ppo=config.ppo,
         optim=config.optim,
+        gain_rate_factor=config.gain_rate_factor,
         model=model_config(inputs.assistant),
         initial_weights=str(inputs.assistant.folder),
         # There is no field for the reference policy: it is the model of initial_weights, kept frozen.
@@ -191,6 +199,7 @@ def train_on_pairs(ctx: StageContext, config: RLHFConfig, inputs: RLHFInputs) ->
         model=model_config(inputs.assistant),
         train=config.dpo_train,
         optim=config.optim,
+        gain_rate_factor=config.gain_rate_factor,
         tokenizer=tokenizer_file(inputs.tokenizer),
         train_paths=paths(inputs.preferences, "train.jsonl"),
         validation_paths=paths(inputs.preferences, "validation.jsonl"),

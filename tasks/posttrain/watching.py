@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.files import read_lines
+from model.rl.watch import before_name
 from tasks.artifacts.files import write_atomically
 from tasks.execution.launcher import Metrics
 from tasks.plots import picture, svg
@@ -103,7 +104,9 @@ def expanded(names: Sequence[str], lines: Sequence[Metrics]) -> list[str]:
 
 def draw_curve(axes: "Axes", lines: Sequence[Metrics], name: str) -> None:
     """One metric by step. A metric of few steps, such as a validation, has a marker at each."""
-    points = thinned([(line["step"], line[name]) for line in lines if name in line])
+    # The SFT model's validation is step 0; a metric without one has another name there, or none.
+    first = [(0, line[before]) for line in lines[:1] if (before := before_name(name)) != name and before in line]
+    points = thinned([*first, *((line["step"], line[name]) for line in lines if name in line)])
     label = name.split("/")[1].replace("_", " ") if name.startswith("kind/") else name
     axes.plot(
         *zip(*points, strict=True),

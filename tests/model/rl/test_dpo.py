@@ -90,6 +90,14 @@ def test_policy_learns_what_the_pairs_prefer(folder: Path, loss_type: str) -> No
     assert lines[-1]["validation/loss_nats"] < lines[1]["validation/loss_nats"]
 
 
+def test_gains_alone_learn_what_the_pairs_prefer(folder: Path) -> None:
+    run = make_run(folder, num_steps=20).model_copy(update={"gain_rate_factor": 20.0})
+    assert train(run)[-1]["validation/accuracy"] == 1.0
+    first, last = (load_file(folder / name / "model.safetensors") for name in ("sft", "out"))
+    moved = {name for name in first if not torch.equal(first[name], last[name])}
+    assert moved == {name for name in first if first[name].dim() == 1}
+
+
 def test_first_loss_is_that_of_the_reference_itself(folder: Path) -> None:
     """Policy and reference are one model: every log-ratio is 0, and the loss log 2."""
     [line] = train(make_run(folder, num_steps=1, eval_every_steps=0))
@@ -209,6 +217,11 @@ def test_grpo_with_one_completion_per_prompt_raises_error() -> None:
 def test_kl_target_without_a_coefficient_raises_error() -> None:
     with pytest.raises(ValueError, match="kl_coef=0 cannot be adapted"):
         RLHFConfig(algorithm="ppo", ppo=PPOConfig(kl_target=6.0), train=RLConfig(kl_coef=0.0))
+
+
+def test_gains_alone_with_muon_raise_error() -> None:
+    with pytest.raises(ValueError, match="moves matrices, and with a gain_rate_factor they stay"):
+        RLHFConfig(optim=OptimConfig(optimizer="muon"))
 
 
 def test_pairs_of_which_none_fits_raise_user_error(folder: Path) -> None:

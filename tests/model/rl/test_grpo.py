@@ -170,6 +170,30 @@ def test_microbatches_and_zero_stage_do_not_change_the_results(folder: Path, zer
         assert after == pytest.approx(before, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
+def test_gains_alone_are_trained_and_resume_after_a_kill(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, zero_stage: int
+) -> None:
+    settings = {"num_steps": 3, "checkpoint_every_steps": 1, "zero_stage": zero_stage}
+    run = make_run(folder, **settings).model_copy(update={"gain_rate_factor": 5.0})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer, "add_rollouts", kill_at_step_2)
+        train(run)
+    lines = train(run)
+    whole = train(make_run(folder, "whole", num_steps=3).model_copy(update={"gain_rate_factor": 5.0}))
+    for before, after in zip(untimed(whole), untimed(lines), strict=True):
+        assert after == pytest.approx(before, rel=1e-3, abs=1e-4)
+    assert lines[0]["policy/learning_rate"] == pytest.approx(5e-2)
+    first, last = (load_file(folder / name / "model.safetensors") for name in ("sft", "out"))
+    moved = {name for name in first if not torch.equal(first[name], last[name])}
+    assert moved == {name for name in first if first[name].dim() == 1}
+
+
+def kill_at_step_2(*arguments: Any) -> None:
+    if arguments[-1] == 2:
+        raise KeyboardInterrupt
+
+
 def test_old_logprobs_are_those_at_sampling_and_masked_to_the_completion(folder: Path) -> None:
     policy, encoder = load_transformer(folder / "sft"), ChatTokenizer.load(folder / "tokenizer.json")
     texts = ["red", "what colour is the sky?", "yes no", "1"]

@@ -23,6 +23,7 @@ LINES = [
         "reward/mean": step / 10,
         "kind/sum/completion_tokens_mean": 10.0 + step,
         "kind/fact/completion_tokens_mean": 9.0,
+        **({"before/gold_mean": 0.3, "kind/sum/before_gold_mean": 0.2} if step == 1 else {}),
         **({"validation/gold_mean": 0.5, "kind/sum/validation_gold_mean": 0.4} if step % 5 == 0 else {}),
     }
     for step in range(1, 21)
@@ -40,7 +41,9 @@ def test_plot_has_a_panel_for_each_title_and_a_curve_for_each_kind() -> None:
     lengths = panels["completion length (tokens)"]
     assert [text.get_text() for text in lengths.get_legend().get_texts()] == ["sum", "fact"]
     gold = panels["held-out gold score"]
-    assert [list(line.get_xdata()) for line in gold.lines[:1]] == [[5, 10, 15, 20]]
+    # Step 0 is the SFT model.
+    assert [list(line.get_xdata()) for line in gold.lines[:2]] == [[0, 5, 10, 15, 20]] * 2
+    assert [list(line.get_ydata())[:2] for line in gold.lines[:2]] == [[0.3, 0.5], [0.2, 0.4]]
 
 
 def test_plot_of_a_run_without_held_out_prompts_has_empty_panels() -> None:
