@@ -115,8 +115,8 @@ def run_both(recipe: Path, settings: Sequence[str], store: Store) -> Comparison:
     changes = [f"filter.exclude={json.dumps([HOST])}"]
     made = make_recipe(str(recipe), settings=[*settings, "name=site"])
     changed = make_recipe(str(recipe), settings=[*settings, "name=site-without", *changes])
-    sides = [[evaluated(one, store) for one in seeded(each, NUM_SEEDS)] for each in (made, changed)]
-    return compared(store, made, *sides, changes, [HOST])
+    before, after = ([evaluated(one, store) for one in seeded(each, NUM_SEEDS)] for each in (made, changed))
+    return compared(store, made, before, after, changes, [HOST])
 
 
 def row_of(row: dict[str, Any]) -> tuple[object, ...]:

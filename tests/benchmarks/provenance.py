@@ -30,7 +30,7 @@ from tasks.provenance.spans import encoded, find_spans, maximal_spans
 from tasks.provenance.stage import ProvenanceConfig, shards
 from tasks.provenance.suffix_array import SuffixArray
 from tasks.provenance.token_text import TokenText, Vocabulary
-from tasks.records.full_text import SENTENCE_END
+from tasks.records.excerpts import SENTENCE_END
 from tasks.sample_web.articles import write_articles
 from tasks.sample_web.world import build_world
 from tasks.tokenizer.train import TokenizerConfig, train

@@ -50,7 +50,8 @@ from tasks.provenance.stage import RECORDS
 from tasks.provenance.why_not import Diagnosis, Evidence, Found, diagnose, search, taught_mixture, teaching
 from tasks.records.conversations import Question
 from tasks.records.documents import read_documents
-from tasks.records.full_text import SENTENCE_END, FullTextIndex
+from tasks.records.excerpts import SENTENCE_END
+from tasks.records.full_text import FullTextIndex
 from tasks.sample_web import chat
 from tasks.sample_web.statements import state
 from tasks.sample_web.world import Fact, World, build_world
