@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from tests.support.tiny_models import tiny_config
 
 __all__ = ["data", "one_thread"]  # fixtures
 LORA = LoRAConfig(rank=4, alpha=8)
-peft = pytest.importorskip("peft", reason="the extra lora is not installed")
+# Not imported here: that takes two seconds, in each worker that collects this file.
+pytestmark = pytest.mark.skipif(find_spec("peft") is None, reason="the extra lora is not installed")
 
 
 def with_lora(data: Path, folder: Path, **settings: Any) -> TrainRun:

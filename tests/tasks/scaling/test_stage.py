@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prefect.testing.utilities import prefect_test_harness
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.pipeline import dag
 from flows.recipes import Recipe, make_recipe
@@ -31,6 +31,7 @@ from tasks.pretrain.stage import PretrainConfig
 from tasks.scaling.report import runs_section
 from tasks.scaling.stage import BUDGETS, SIZES, ScalingConfig, Trained, compare, scaling
 from tests.model.data.test_dataloader import write_shard
+from tests.support.prefect_servers import server_for_commands
 from tests.support.tiny_models import finish, write_model, write_tokenizer
 from tests.support.wiring import pretrain
 
@@ -214,7 +215,11 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Studied:
         made = {"tokenize": tokens, "tokenizer": tokenizer, "pretrain": base}
         return {name: {"artifact": step.id} for name, step in made.items()}
 
-    with pytest.MonkeyPatch.context() as patch, prefect_test_harness(server_startup_timeout=120):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        server_for_commands(tmp_path_factory.mktemp("server")) as url,
+        temporary_settings({PREFECT_API_URL: url}),
+    ):
         patch.setenv("CRAWL2CHAT_STORE", store.url)
         patch.setattr("flows.scaling.make_recipe", lambda *_, **__: recipe)
         patch.setattr("flows.scaling.dag", lambda _: steps)
