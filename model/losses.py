@@ -111,7 +111,8 @@ def entropy(logits: Tensor) -> Tensor:
 
 def _entropy(logprobs: Tensor, probabilities: Tensor) -> Tensor:
     # 0 x -inf is NaN. The bound changes no product: below -104 the exponential is 0 in float32.
-    return -torch.linalg.vecdot(probabilities, logprobs.clamp_min(-1e3))
+    mean: Tensor = torch.linalg.vecdot(probabilities, logprobs.clamp_min(-1e3))
+    return -mean
 
 
 def group_advantages(rewards: Tensor, is_scaled: bool = True, eps: float = MIN_REWARD_DEVIATION) -> Tensor:
