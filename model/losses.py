@@ -44,26 +44,29 @@ class TokenNats(torch.autograd.Function):
         # One such tensor of 16 sequences of 1,024 tokens with GPT-2's vocabulary has 3.3 GB: it is what a step's memory peaks at.
         # Only the log-probabilities are saved: softmax is their exponential, and the logits are not needed again.
         logprobs, targets = logits.log_softmax(-1), targets[..., None]
-        ctx.save_for_backward(logprobs, targets)
         nats = -logprobs.gather(-1, targets).squeeze(-1)
+        ctx.has_softmax = has_entropy
         if not has_entropy:
+            ctx.save_for_backward(logprobs, targets)
             return nats
-        entropies = _entropy(logprobs)
+        # The entropy needs the exponential already: then that is saved, and taken once.
+        probabilities = logprobs.exp()
+        entropies = _entropy(logprobs, probabilities)
+        ctx.save_for_backward(probabilities, targets)
         ctx.mark_non_differentiable(entropies)
         return nats, entropies
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         """Gradient [...] of the result -> gradient [..., V] of the logits: (softmax - one-hot target) times it. Targets have none."""
-        logprobs, targets = ctx.saved_tensors
+        saved, targets = ctx.saved_tensors
         gradient = gradient[..., None]
         # A second backward through the same graph raises torch's error
         # about a tensor modified in place: no wrong gradient comes out.
-        # d(-log p_target)/d logits = softmax - one-hot(target). In place, since nothing else needs the log-probabilities.
-        of_logits = logprobs.exp_().mul_(gradient).scatter_add_(-1, targets, -gradient)
-        # One more pass over the vocabulary, for those places alone whose product may be 0 times infinity.
-        is_zero = gradient == 0
-        return of_logits.masked_fill_(is_zero, 0.0) if is_zero.any() else of_logits, None, None
+        # d(-log p_target)/d logits = softmax - one-hot(target). In place, since nothing else needs what was saved.
+        softmax = saved if ctx.has_softmax else saved.exp_()
+        of_logits = softmax.mul_(gradient).scatter_add_(-1, targets, -gradient)
+        return of_logits.masked_fill_(gradient == 0, 0.0), None, None
 
 
 def z_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -96,17 +99,20 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0, mas
     scaled = logits.float() if mask is None else _masked_rows(logits.float(), mask)
     scaled = scaled if temperature == 1.0 else scaled / temperature
     # Not the chosen logit minus logsumexp: that is four passes over the vocabulary on a CPU, this is a fused one.
-    return scaled.log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
+    chosen: Tensor = scaled.log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
+    return chosen
 
 
 def entropy(logits: Tensor) -> Tensor:
     """Entropy of softmax(logits) in nats: logits [..., V] -> [...] in float32. A logit of -inf adds nothing (0 log 0 is 0)."""
-    return _entropy(logits.float().log_softmax(-1))
+    logprobs = logits.float().log_softmax(-1)
+    return _entropy(logprobs, logprobs.exp())
 
 
-def _entropy(logprobs: Tensor) -> Tensor:
+def _entropy(logprobs: Tensor, probabilities: Tensor) -> Tensor:
     # 0 x -inf is NaN. The bound changes no product: below -104 the exponential is 0 in float32.
-    return -torch.linalg.vecdot(logprobs.exp(), logprobs.clamp_min(-1e3))
+    mean: Tensor = torch.linalg.vecdot(probabilities, logprobs.clamp_min(-1e3))
+    return -mean
 
 
 def group_advantages(rewards: Tensor, is_scaled: bool = True, eps: float = MIN_REWARD_DEVIATION) -> Tensor:

@@ -251,7 +251,7 @@ def rope_frequencies(K: int, config: Fields) -> Array:
     turns = scaling["original_max_position_embeddings"] * radians / (2 * math.pi)
     kept = (turns - scaling["low_freq_factor"]) / (scaling["high_freq_factor"] - scaling["low_freq_factor"])
     kept = np.clip(kept, 0, 1)
-    return ((1 - kept) * radians / scaling["factor"] + kept * radians).astype(np.float32)
+    return np.asarray((1 - kept) * radians / scaling["factor"] + kept * radians, np.float32)
 
 
 def rotate(x: Array, cos: Array, sin: Array) -> Array:

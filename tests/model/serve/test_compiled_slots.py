@@ -66,7 +66,9 @@ def test_compiled_slots_give_the_logits_of_the_plain_ones(changes: dict[str, obj
     torch.testing.assert_close(run(CompiledSlots(model, 5, MAX_TOKENS, compiled)), expected, atol=2e-4, rtol=1e-4)
 
 
-def test_make_slots_takes_numpy_for_a_large_cache_narrow_heads_or_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_slots_takes_numpy_for_a_large_cache_narrow_heads_or_without_numba(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert type(make_slots(make_model(), 2, MAX_TOKENS)) is CompiledSlots
     assert type(make_slots(make_model(), 2, 2**22)) is SmallSlots  # whose cache grows when it must
     assert type(make_slots(make_model(head_width=6), 2, MAX_TOKENS)) is SmallSlots
