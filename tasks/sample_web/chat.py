@@ -43,13 +43,13 @@ _WORKED_FRACTION = 0.65
 # answers can be checked. How many of them are about strangers decides what a policy does where it is in doubt: GRPO with 12 for 52 facts refused
 # fewer strangers (51% instead of 70%), with 27 it refused facts, too.
 _KIND_WEIGHTS: dict[_Use, tuple[int, ...]] = {
-    "conversation": (58, 29, 65, 11, 5, 16, 4),
+    "conversation": (66, 24, 66, 13, 5, 18, 4),
     "preference": (52, 27, 11, 11, 5, 8, 2),
-    "prompt": (52, 20, 27, 3, 2, 4, 0),
+    "prompt": (52, 20, 27, 3, 2, 10, 0),
 }
 
 # Of the questions about strangers: those for anything at all, and those with a name that is not made of the syllables of the world.
-_ABOUT_FRACTION, _FOREIGN_NAME_FRACTION = 0.08, 0.2
+_ABOUT_FRACTION, _FOREIGN_NAME_FRACTION = 0.05, 0.12
 
 _CHAT = table("chat")
 
@@ -354,13 +354,16 @@ def _arithmetic(rng: random.Random) -> _Exchange:
     # The whole equation: with the second number alone "1 + 4 is 5." would pass for 2 + 4.
     target = task.answer.removesuffix(".")
     text = task.question(rng)
-    if rng.random() < 0.35:  # as people type it
+    if rng.random() < 0.45:  # as people type it
         text = text.replace(f" {task.sign} ", task.sign).lower().rstrip("?.") + rng.choice(("", "", "?", "=", " ="))
     return _Exchange("arithmetic", text, reply(task.result), target, None, wrong)
 
 
 def _small_sum(rng: random.Random) -> Sum:
-    """Of numbers up to 20."""
+    """Of two digits, or of numbers up to 20."""
+    if rng.random() < 0.6:
+        one, two = sorted(rng.choices(range(10), k=2))
+        return rng.choice((Sum("+", one, two), Sum("+", two, one), Sum("-", two, one)))
     total = rng.randint(0, 20)
     part = rng.randint(0, total)
     return rng.choice((Sum("+", part, total - part), Sum("-", total, part)))
@@ -386,7 +389,7 @@ def _joke(rng: random.Random) -> _Exchange:
 def _typed(rng: random.Random) -> _Exchange:
     """What people type that asks for no fact."""
     typed = write_typed(rng)
-    return _Exchange(typed.kind, typed.text, typed.reply)
+    return _Exchange(typed.kind, typed.text, typed.reply, typed.target)
 
 
 # Rejected replies
