@@ -47,6 +47,23 @@ def heldout_typed(seed: int, num: int) -> Iterator[Typed]:
                 yield typed
 
 
+def ask_about(name: str, rng: random.Random) -> str:
+    """A question for anything about a name."""
+    text = say(rng.choice(table("typed")["about"]), rng, {"S": name})
+    return text if rng.random() < 0.5 else text.lower().rstrip("?.")
+
+
+def foreign_name(kind: str, rng: random.Random) -> str:
+    """A name of other syllables than those of the world: whatever is no name of the world is unknown."""
+    pools = table("typed")["syllables"]
+
+    def word() -> str:
+        places = rng.choice((("start", "end"), ("start", "middle", "end")))
+        return "".join(rng.choice(pools[place]) for place in places).capitalize()
+
+    return f"{word()} {word()}" if kind == "person" else word()
+
+
 def _write(kind: str, rng: random.Random, *, is_heldout: bool) -> Typed:
     pools = table("typed")["heldout" if is_heldout else "trained"]
     slots = {"Beast": rng.choice(pools["beasts"])}
