@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from tasks.provenance.spans import STOP_WORDS, WORD, Searchable
-from tasks.records.full_text import SENTENCE_END, FullTextIndex, IndexedText, Kind
+from tasks.records.excerpts import SENTENCE_END
+from tasks.records.full_text import FullTextIndex, IndexedText, Kind
 
 PRONOUNS = frozenset({"he", "she", "it", "they", "his", "her", "its", "their", "him", "them"})
 MAX_DOCUMENTS = 2_000
