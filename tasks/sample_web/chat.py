@@ -41,9 +41,10 @@ _WORKED_FRACTION = 0.65
 # How often each kind comes: facts, names that nobody knows, sums, courtesies, jokes, what asks for no fact (typed.py), "who is ...". With a
 # weight of 11 for sums, too few to learn to copy the digits, no worked sum is right after fine-tuning; with 65 three quarters are, and facts
 # are answered as before. With 29 for names that nobody knows, and more of them of other syllables, 95% of the new names and 59% of the
-# recombined ones were refused, but also 5.5% of taught facts; with 24 it is 89%, 45% and 1.0%. Prompts are those whose answers can be checked. How many of them are about strangers decides what a policy does where it is in doubt: GRPO with 12 for 52 facts refused
-# fewer strangers (51% instead of 70%), with 27 it refused facts, too. With 10
-# for what asks for no fact instead of 6, and 20 for strangers instead of 24, refusals of strangers fell from 70% to 63%.
+# recombined ones were refused, but also 5.5% of taught facts; with 24 it is 89%, 45% and 1.0%. Prompts are those whose answers can be checked.
+# How many of them are about strangers decides what a policy does where it is in doubt: GRPO with 12 for 52 facts refused fewer strangers (51%
+# instead of 70%), with 27 it refused facts, too. With 10 for what asks for no fact instead of 6, and 20 for strangers instead of 24, refusals of
+# strangers fell from 70% to 63%.
 _KIND_WEIGHTS: dict[_Use, tuple[int, ...]] = {
     "conversation": (66, 24, 66, 13, 5, 18, 4),
     "preference": (52, 27, 11, 11, 5, 8, 2),
