@@ -5,9 +5,9 @@ Reads a folder with model.safetensors and config.json, and a tokenizer.json. Wri
 
 import json
 from bisect import bisect_left
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -36,8 +36,10 @@ def fit_conversation(tokenizer: ChatTokenizer, messages: Messages, max_tokens: i
 
     The system turn at the beginning and <|bos|> always stay. The oldest exchanges (a user's turn with the replies to it) are dropped as
     a whole. If the last exchange alone is too long, the beginning of its first message is cut off.
+    A user's turn of blanks alone is read as an empty one: no record of training is blank, and a small model takes blanks for anything.
     Raises UserError if the system turn, or the other messages of the last exchange, leave no room for that.
     """
+    messages = [_without_blanks(message) for message in messages]
     tokens = tokenizer.render_prompt(messages)
     if len(tokens) <= max_tokens:
         return FittedPrompt(tokens, "")
@@ -56,6 +58,12 @@ def fit_conversation(tokenizer: ChatTokenizer, messages: Messages, max_tokens: i
         notice = f"the oldest {number} of {len(starts)} exchanges were left out: the model reads {max_tokens} tokens"
         return FittedPrompt(without_oldest(number), notice)
     return _cut_first_message(tokenizer, system, turns[starts[-1] :] if starts else [], max_tokens)
+
+
+def _without_blanks(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    content = message.get("content")
+    is_blank = message["role"] == "user" and isinstance(content, str) and not content.strip()
+    return {**message, "content": ""} if is_blank else message
 
 
 def _cut_first_message(tokenizer: ChatTokenizer, system: Messages, turns: Messages, max_tokens: int) -> FittedPrompt:

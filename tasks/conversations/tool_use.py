@@ -41,7 +41,7 @@ from tasks.sample_web.world import Entity, Fact, World, is_of
 Search = Callable[[str], str]  # a query to the result that the tool gives
 Lines = Callable[[str], Sequence[str]]  # a query to some more lines than a result has
 KINDS = (SEARCH, CALCULATOR, PYTHON, "none")
-WEIGHTS = (55, 12, 20, 13)
+WEIGHTS = (53, 11, 18, 18)
 RARE_MENTIONS = 3  # facts stated at most so often are asked in the evaluation alone
 STRANGER_FRACTION, ONE_OFF_FRACTION = 0.1, 0.5  # of the searches
 RENAMED_FRACTION = 0.75  # of the searches that find an answer

@@ -25,9 +25,9 @@ from tasks.sample_web.data import table
 from tasks.sample_web.grammar import rename, say
 from tasks.sample_web.relations import RELATIONS, Relation
 from tasks.sample_web.statements import fact_slots
-from tasks.sample_web.sums import Sum, draw_sum, not_heldout
+from tasks.sample_web.sums import draw_small_sum, draw_sum, not_heldout
 from tasks.sample_web.tales import write_joke
-from tasks.sample_web.typed import write_typed
+from tasks.sample_web.typed import ask_about, foreign_name, write_typed
 from tasks.sample_web.world import Entity, Fact, World, is_of
 
 _Use = Literal["conversation", "preference", "prompt"]
@@ -38,18 +38,21 @@ _BACKWARD_FRACTION = 0.45  # of the questions for facts that are stated both way
 _SINGLE_FRACTION = 0.75  # of the conversations, those of one exchange
 # Of the sums, those worked digit by digit. With a third of these of one digit, 14% of the others were right instead of 73%.
 _WORKED_FRACTION = 0.65
-# How often each kind comes: facts, names that nobody knows, sums, courtesies, jokes, what asks for no fact (typed.py), "who is ...". With a weight of 11 for sums, too few to learn to
-# copy the digits, no worked sum is right after fine-tuning; with 65 three quarters are, and facts are answered as before. Prompts are those whose
-# answers can be checked. How many of them are about strangers decides what a policy does where it is in doubt: GRPO with 12 for 52 facts refused
-# fewer strangers (51% instead of 70%), with 27 it refused facts, too.
+# How often each kind comes: facts, names that nobody knows, sums, courtesies, jokes, what asks for no fact (typed.py), "who is ...". With a
+# weight of 11 for sums, too few to learn to copy the digits, no worked sum is right after fine-tuning; with 65 three quarters are, and facts
+# are answered as before. With 29 for names that nobody knows, and more of them of other syllables, 95% of the new names and 59% of the
+# recombined ones were refused, but also 5.5% of taught facts; with 24 it is 89%, 45% and 1.0%. Prompts are those whose answers can be checked.
+# How many of them are about strangers decides what a policy does where it is in doubt: GRPO with 12 for 52 facts refused fewer strangers (51%
+# instead of 70%), with 27 it refused facts, too. With 10 for what asks for no fact instead of 6, and 20 for strangers instead of 24, refusals of
+# strangers fell from 70% to 63%.
 _KIND_WEIGHTS: dict[_Use, tuple[int, ...]] = {
-    "conversation": (58, 29, 65, 11, 5, 16, 4),
+    "conversation": (66, 24, 66, 13, 5, 18, 4),
     "preference": (52, 27, 11, 11, 5, 8, 2),
-    "prompt": (52, 20, 27, 3, 2, 4, 0),
+    "prompt": (52, 24, 27, 3, 2, 6, 0),
 }
 
 # Of the questions about strangers: those for anything at all, and those with a name that is not made of the syllables of the world.
-_ABOUT_FRACTION, _FOREIGN_NAME_FRACTION = 0.08, 0.2
+_ABOUT_FRACTION, _FOREIGN_NAME_FRACTION = 0.05, 0.12
 
 _CHAT = table("chat")
 
@@ -301,9 +304,9 @@ class _Composer:
         fact, is_backward = unstated_fact(self.world, stranger, rng)
         asked = self._ask(fact, rng, is_backward)
         if rng.random() < _ABOUT_FRACTION:
-            asked = replace(asked, text=_ask_about(stranger.name, rng))
+            asked = replace(asked, text=ask_about(stranger.name, rng))
         if stranger.kind != "book" and rng.random() < _FOREIGN_NAME_FRACTION:
-            asked = replace(asked, text=rename(asked.text, {stranger.name: _foreign_name(stranger.kind, rng)}))
+            asked = replace(asked, text=rename(asked.text, {stranger.name: foreign_name(stranger.kind, rng)}))
         return replace(asked, kind="unknown", reply=unknown, target="don't know", fact=None)
 
     def _about(self, rng: random.Random) -> _Exchange:
@@ -311,24 +314,7 @@ class _Composer:
         subject = rng.choice(self.taught).subject
         fact = next(fact for fact in self.world.of_subject[subject] if not fact.is_heldout)
         reply = answer(self.world, fact, RELATIONS[fact.relation].forward)
-        return _Exchange("about", _ask_about(subject, rng), reply, fact.object, fact)
-
-
-def _ask_about(name: str, rng: random.Random) -> str:
-    text = say(rng.choice(_CHAT["about"]), rng, {"S": name})
-    return text if rng.random() < 0.5 else text.lower().rstrip("?.")
-
-
-def _foreign_name(kind: str, rng: random.Random) -> str:
-    """A name of other syllables than those of the world: whatever is no name of the world is unknown."""
-    pools = _CHAT["syllables"]
-
-    def word() -> str:
-        return "".join(
-            rng.choice(pools[place]) for place in rng.choice((("start", "end"), ("start", "middle", "end")))
-        ).capitalize()
-
-    return f"{word()} {word()}" if kind == "person" else word()
+        return _Exchange("about", ask_about(subject, rng), reply, fact.object, fact)
 
 
 def _falsify(world: World, fact: Fact, relation: Relation, is_backward: bool, rng: random.Random) -> Fact:
@@ -341,7 +327,7 @@ def _falsify(world: World, fact: Fact, relation: Relation, is_backward: bool, rn
 def _arithmetic(rng: random.Random) -> _Exchange:
     """A sum that is worked digit by digit, or one of small numbers that is answered at once, unless each has one digit."""
     is_worked = rng.random() < _WORKED_FRACTION
-    task = draw_sum(rng) if is_worked else not_heldout(lambda: _small_sum(rng))
+    task = draw_sum(rng) if is_worked else not_heldout(lambda: draw_small_sum(rng))
     is_worked = is_worked or max(task.first, task.second) < 10
 
     def reply(number: int) -> str:
@@ -354,16 +340,9 @@ def _arithmetic(rng: random.Random) -> _Exchange:
     # The whole equation: with the second number alone "1 + 4 is 5." would pass for 2 + 4.
     target = task.answer.removesuffix(".")
     text = task.question(rng)
-    if rng.random() < 0.35:  # as people type it
+    if rng.random() < 0.45:  # as people type it
         text = text.replace(f" {task.sign} ", task.sign).lower().rstrip("?.") + rng.choice(("", "", "?", "=", " ="))
     return _Exchange("arithmetic", text, reply(task.result), target, None, wrong)
-
-
-def _small_sum(rng: random.Random) -> Sum:
-    """Of numbers up to 20."""
-    total = rng.randint(0, 20)
-    part = rng.randint(0, total)
-    return rng.choice((Sum("+", part, total - part), Sum("-", total, part)))
 
 
 def _courtesy(rng: random.Random) -> _Exchange:
@@ -386,7 +365,7 @@ def _joke(rng: random.Random) -> _Exchange:
 def _typed(rng: random.Random) -> _Exchange:
     """What people type that asks for no fact."""
     typed = write_typed(rng)
-    return _Exchange(typed.kind, typed.text, typed.reply)
+    return _Exchange(typed.kind, typed.text, typed.reply, typed.target)
 
 
 # Rejected replies

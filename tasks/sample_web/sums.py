@@ -85,6 +85,16 @@ def draw_sum(rng: random.Random, num_digits: int = 2) -> Sum:
     return not_heldout(lambda: _draw(rng, num_digits))
 
 
+def draw_small_sum(rng: random.Random) -> Sum:
+    """A sum of two digits, or of numbers up to 20."""
+    if rng.random() < 0.6:
+        one, two = sorted(rng.choices(range(10), k=2))
+        return rng.choice((Sum("+", one, two), Sum("+", two, one), Sum("-", two, one)))
+    total = rng.randint(0, 20)
+    part = rng.randint(0, total)
+    return rng.choice((Sum("+", part, total - part), Sum("-", total, part)))
+
+
 def not_heldout(draw: Callable[[], Sum]) -> Sum:
     """The first drawn sum that is not held out."""
     while (drawn := draw()).is_heldout:

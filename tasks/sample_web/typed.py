@@ -14,18 +14,20 @@ from tasks.sample_web.grammar import LEXICON, say
 from tasks.sample_web.noise import sentences
 
 KINDS = ("signs", "nonsense", "long", "foreign", "word", "story")
-WEIGHTS = (3, 6, 3, 6, 4, 8)
+WEIGHTS = (3, 6, 3, 10, 3, 10)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 MAX_TRIES = 1_000
+STORY = "came by and"  # as the second sentence of each story has it
 
 
 class Typed(NamedTuple):
-    """A message. `reply`: one that fits; "" for held-out ones. `fitting`: what a fitting reply has, any of them."""
+    """A message. `reply`: one that fits; "" for held-out ones. `fitting`: what a fitting reply has, any of them; `target`: what `reply` has."""
 
     kind: str
     text: str
     reply: str
     fitting: tuple[str, ...]
+    target: str
 
 
 def write_typed(rng: random.Random) -> Typed:
@@ -45,6 +47,23 @@ def heldout_typed(seed: int, num: int) -> Iterator[Typed]:
                 yield typed
 
 
+def ask_about(name: str, rng: random.Random) -> str:
+    """A question for anything about a name."""
+    text = say(rng.choice(table("typed")["about"]), rng, {"S": name})
+    return text if rng.random() < 0.5 else text.lower().rstrip("?.")
+
+
+def foreign_name(kind: str, rng: random.Random) -> str:
+    """A name of other syllables than those of the world: whatever is no name of the world is unknown."""
+    pools = table("typed")["syllables"]
+
+    def word() -> str:
+        places = rng.choice((("start", "end"), ("start", "middle", "end")))
+        return "".join(rng.choice(pools[place]) for place in places).capitalize()
+
+    return f"{word()} {word()}" if kind == "person" else word()
+
+
 def _write(kind: str, rng: random.Random, *, is_heldout: bool) -> Typed:
     pools = table("typed")["heldout" if is_heldout else "trained"]
     slots = {"Beast": rng.choice(pools["beasts"])}
@@ -60,7 +79,9 @@ def _write(kind: str, rng: random.Random, *, is_heldout: bool) -> Typed:
         text = text if rng.random() < 0.4 else text.lower().rstrip(".!") or text
     replies, fitting = (table("typed")[name] for name in ("replies", "fitting"))
     reply = "" if is_heldout else " ".join(say(pattern, rng, {**_cast(rng), **slots}) for pattern in replies[kind])
-    return Typed(kind, text, reply, tuple(fitting.get(kind, fitting["other"])))
+    # The last sentence; of a story what all of them have.
+    target = STORY if kind == "story" else replies[kind][-1]
+    return Typed(kind, text, reply, tuple(fitting.get(kind, fitting["other"])), target)
 
 
 def _cast(rng: random.Random) -> dict[str, str]:

@@ -139,6 +139,12 @@ def test_conversation_that_cannot_fit_raises_user_error(tokenizer: ChatTokenizer
         fit_conversation(tokenizer, messages, 60)
 
 
+def test_user_turn_of_blanks_is_read_as_an_empty_one(tokenizer: ChatTokenizer) -> None:
+    empty = fit_conversation(tokenizer, [{"role": "user", "content": ""}], 60).tokens
+    assert fit_conversation(tokenizer, [{"role": "user", "content": " \n\t  "}], 60).tokens == empty
+    assert fit_conversation(tokenizer, [{"role": "user", "content": " a "}], 60).tokens != empty
+
+
 TURNS = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": st.text("ab é", max_size=30)})
 
 

@@ -178,9 +178,9 @@ def test_conversations_refuse_a_file_that_changed_after_the_start(tmp_path: Path
 
 # By kind and version: the first 16 digits of SHA-256. A new digest needs a new version, or old artifacts would be reused.
 GOLDEN_DIGESTS = {
-    ("conversations", 11): "423b4904652be052",
-    ("preferences", 11): "9a35e7d5e183b39b",
-    ("prompts", 14): "22c1af5372a0a515",
+    ("conversations", 12): "e05e5dd51300bea6",
+    ("preferences", 12): "94b89995330cc0c2",
+    ("prompts", 15): "bfc2dde819006351",
     ("questions", 11): "5261ada90926eb04",
 }
 

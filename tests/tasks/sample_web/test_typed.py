@@ -26,6 +26,7 @@ def test_replies_are_fitting_ones(kind: str) -> None:
     for typed in made:
         assert typed.text.strip()
         assert any(words in typed.reply for words in typed.fitting)
+        assert typed.target in typed.reply
 
 
 def test_conversations_have_what_people_type_and_names_of_other_syllables() -> None:
