@@ -218,7 +218,7 @@ def print_tables(found: dict[tuple[str, int], dict[str, float]]) -> None:
         ["Store", "Stage, wall s", "Shards, wall", "CPU: driver", "workers", "Prefect's server", "PostgreSQL and Redis", "S3 server",
          "Requests to Prefect's server, in all", "Requests to S3, a shard"],
         rows,
-        f"{NUM_WORKERS} workers. {machine()}.",
+        f"{NUM_WORKERS} workers. Of up to {MAX_ELSEWHERE:,} shards the columns of S3 have the requests of the other machine too. {machine()}.",
     )  # fmt: skip
     rows = [
         [
