@@ -176,8 +176,15 @@ def draw(work: Work, num: int) -> None:
 def shortages(crawl: Crawl, merged: dict[str, float], num: int) -> list[list[str]]:
     """What a crawl asks of each part, in hours, the longest first."""
     shards = tables("many_shards")[0]
-    most = max((row[0] for row in shards[1:] if row[0].startswith("s3")), key=lambda name: number(name.split()[1]))
-    per_shard = {name: number(cell(shards, most, name)) for name in ("CPU: driver", "Prefect's server", "PostgreSQL and Redis", "S3 server", "Requests to S3, a shard")}  # fmt: skip
+    # The largest of each store: what a stage takes to start is divided by its shards.
+    largest, on_s3 = (
+        max((row[0] for row in shards[1:] if row[0].startswith(kind)), key=lambda name: number(name.split()[1]))
+        for kind in ("folder", "s3")
+    )
+    driver, prefect, database = (
+        number(cell(shards, largest, name)) for name in ("CPU: driver", "Prefect's server", "PostgreSQL and Redis")
+    )
+    server, requests = (number(cell(shards, on_s3, name)) for name in ("S3 server", "Requests to S3, a shard"))
     num_passes, read = sum(PASSES.values()), sum(crawl.terabytes[stage] for stage in READS.values())
     rate = copy_rate()
     each = FILES * num_passes / 1000 / 3600  # hours for a millisecond of each shard of each pass
@@ -186,9 +193,9 @@ def shortages(crawl: Crawl, merged: dict[str, float], num: int) -> list[list[str
         f"computing: {NUM_NODES * CORES:,} cores": (sum(map(crawl.hours, PASSES)), "falls with nodes"),
         f"store at s3://: {read:.1f} TB of inputs copied by the processes of the stages, {rate / 1e9:.2f} GB/s": (read * 1e12 / rate / 3600, "stays"),
         f"shuffle: merge of {crawl.num_documents / 1e6:,.0f} M documents in one process": (merged["driver"] * scaled, "stays"),
-        "driver: records, reports, progress": (per_shard["CPU: driver"] * each, "stays"),
-        "Prefect's server and its database": ((per_shard["Prefect's server"] + per_shard["PostgreSQL and Redis"]) * each, "stays"),
-        f"S3 server, {per_shard['Requests to S3, a shard']:.1f} requests a shard, one process": (per_shard["S3 server"] * each, "falls with its servers"),
+        "driver: records, reports, progress": (driver * each, "stays"),
+        "Prefect's server and its database": ((prefect + database) * each, "stays"),
+        f"S3 server, {requests:.1f} requests a shard, one process": (server * each, "falls with its servers"),
     }  # fmt: skip
     return [
         [name, f"{hours:.2f}", grows] for name, (hours, grows) in sorted(parts.items(), key=lambda item: -item[1][0])
@@ -204,7 +211,7 @@ def main() -> None:
         f"A crawl of {FILES:,} WARC files of about 1 GB, on {NUM_NODES} nodes of {CORES} cores",
         ["Stage", "CPU s a file", "MB written a file", "Core-hours", "Hours", "Dollars"],
         crawl.rows(),
-        f"Extractor {EXTRACTOR}; CPU seconds and bytes as measured by crawl_cost. ${DOLLARS_PER_CORE_HOUR} a core-hour. Storing all stages' "
+        f"Extractor {EXTRACTOR}; CPU seconds, bytes and the pages of a file as in crawl_cost. ${DOLLARS_PER_CORE_HOUR} a core-hour. Storing all stages' "
         f"artifacts: ${sum(crawl.terabytes.values()) * DOLLARS_PER_TB_MONTH:,.0f} a month.",
     )
     print_table(

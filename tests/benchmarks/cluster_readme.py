@@ -125,6 +125,15 @@ class Transcript:
             if status:
                 sys.exit(f"{command} on {machine.name} ended with {status}:\n{printed[-6000:]}")
 
+    def print(self) -> None:
+        """The table of all commands."""
+        rows = [
+            (done.section, done.machine, f"`{done.command}`", done.ended, f"{done.seconds:.0f}") for done in self.rows
+        ]
+        print_table(
+            "Commands in their order", ("Section", "Machine", "Command", "Ended", "s, wall"), rows, machine() + "."
+        )
+
 
 def borrow_packages(venv: Path, checkout: Path) -> None:
     """Let an environment use the packages of this one and the code of a checkout, as if they were installed."""
@@ -201,21 +210,18 @@ def inside(folder: Path) -> None:
             "PATH": path, "PGHOST": "127.0.0.1", "PGPORT": str(database.port), "LANG": "C.UTF-8", "TERM": "dumb",
             "AWS_DEFAULT_REGION": "us-east-1", "OMP_NUM_THREADS": "1",
         }  # fmt: skip
-        server, *others = (Machine(name, folder, environment) for name in ("server", "one", "two", "three"))
+        server, *others = machines = [Machine(name, folder, environment) for name in ("server", "one", "two", "three")]
         try:
             processes(transcript, server, others)
             values["BUCKET"] = s3.make_bucket("ray").removeprefix("s3://")
             nodes = [enter(Machine(name, folder, environment)) for name in ("ray-one", "ray-two", "ray-three")]
+            machines += nodes
             on_ray(transcript, nodes)
         finally:
-            for one in (*others, *locals().get("nodes", ())):
-                for worker in one.workers:
-                    kill(worker)
+            for worker in (worker for one in machines for worker in one.workers):
+                kill(worker)
             s3.kill()
-    rows = [
-        (done.section, done.machine, f"`{done.command}`", done.ended, f"{done.seconds:.0f}") for done in transcript.rows
-    ]
-    print_table("Commands in their order", ("Section", "Machine", "Command", "Ended", "s, wall"), rows, f"{machine()}.")
+            transcript.print()  # also of a run that a command has ended
 
 
 def main() -> None:
