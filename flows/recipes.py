@@ -230,7 +230,6 @@ def _start_from(values: dict[str, Any], folder: str) -> None:
     for stage, rate in BASE_MODEL_RATES.items():
         # The rates above are AdamW's; Muon's have another scale.
         values[stage]["optim"] |= {"optimizer": "adamw", "learning_rate": rate}
-    values["rlhf"]["gain_rate_factor"] = 0.0  # all weights, at the rate above
 
 
 def _set(values: dict[str, Any], setting: str) -> None:

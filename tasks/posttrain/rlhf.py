@@ -29,7 +29,7 @@ from tasks.posttrain.watching import RLFollower, rewarded_alone, unranked_prompt
 from tasks.records.conversations import Prompt
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
-VERSION = 8  # 8: the gains of the norms alone are trained
+VERSION = 8  # 8: the first line of metrics.jsonl has the SFT model's validation
 # The metrics that the progress display shows, by label.
 SHOWN = {
     "reward": "reward/mean",
@@ -61,8 +61,7 @@ class RLHFConfig(PromptsConfig):
         title="Optimizer",
     )
 
-    # The gains alone suit a small model and a run of minutes; flows/recipes.py trains all weights of an imported model.
-    gain_rate_factor: float = Field(75.0, ge=0.0, le=1e4, description=GAIN_RATE_FACTOR)
+    gain_rate_factor: float = Field(0.0, ge=0.0, le=1e4, description=GAIN_RATE_FACTOR)
 
     gold_model: str = Field(
         "",

@@ -221,7 +221,7 @@ def test_kl_target_without_a_coefficient_raises_error() -> None:
 
 def test_gains_alone_with_muon_raise_error() -> None:
     with pytest.raises(ValueError, match="moves matrices, and with a gain_rate_factor they stay"):
-        RLHFConfig(optim=OptimConfig(optimizer="muon"))
+        RLHFConfig(gain_rate_factor=50.0, optim=OptimConfig(optimizer="muon"))
 
 
 def test_pairs_of_which_none_fits_raise_user_error(folder: Path) -> None:
