@@ -6,6 +6,7 @@ logits after a token are a row of the matrix, and every score is a sum of its en
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,8 @@ def write_bigram_model(folder: Path, logprobs: Logprobs) -> None:
     initialize(model, seed=1)
     with torch.no_grad():
         model.model.embed_tokens.weight.copy_(EMBEDDING_SCALE * torch.eye(size))
-        for layer in model.model.layers:
+        layers: Any = model.model.layers  # typed as modules alone
+        for layer in layers:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
         # The norm makes a one of one channel into the square root of the width.
