@@ -408,14 +408,15 @@ COURTESY = re.compile("(hello|hi|hey|good (morning|evening|day|night)|thank|grea
 def test_courtesies_are_in_every_use_and_in_lower_case(world: World) -> None:
     for texts in first_turns(world).values():
         courtesies = [text for text in texts if COURTESY.match(text)]
-        assert len(courtesies) > 20
+        assert len(courtesies) > 10
         assert {text.islower() for text in courtesies} == {True, False}
     assert {"hi", "Hi.", "thanks", "bye"} <= {small_talk(Random(number))[0] for number in range(2000)}
 
 
 def test_uses_share_no_wording_of_a_fact(world: World) -> None:
-    turns = {
-        use: {text.lower() for text in texts if not COURTESY.match(text)} for use, texts in first_turns(world).items()
+    turns = {  # without signs alone, of which there are few
+        use: {text.lower() for text in texts if not COURTESY.match(text) and any(map(str.isalnum, text))}
+        for use, texts in first_turns(world).items()
     }
     assert all(len(some) > 300 for some in turns.values())
     for one, two in itertools.combinations(turns, 2):
