@@ -13,7 +13,7 @@ from flows import picture
 from flows.cli.main import app
 from flows.pipeline import dag
 from flows.resources import POOL_NAMES
-from tests.benchmarks.cluster_readme import BY_HAND, PROCESSES, RAY, blocks
+from tests.benchmarks.cluster_readme import BY_HAND, COMMAND, PROCESSES, RAY, blocks
 from tests.benchmarks.summary import anchor_of, summary_rows
 
 ROOT = Path(__file__).parents[1]
@@ -23,21 +23,13 @@ READMES = [
     if not {".venv", ".git", "artifacts", "node_modules"} & set(path.relative_to(ROOT).parts)
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ENVIRONMENT_ONLY = {
-    "source",
-    "export",
-    "git",
-    "hf",
-    "cd",
-    "pip",
-    "printf",
-    "sudo",
-}  # set up a machine: nothing to parse
+# These set up a machine: nothing to parse.
+ENVIRONMENT_ONLY = {"source", "export", "git", "hf", "cd", "pip", "printf", "sudo"}
 
 
 def commands_of(path: Path) -> list[str]:
     """The lines that begin with $, without their comment; `a; b` and `a | b` are two commands."""
-    lines = re.findall(r"^\$ (.*?)(?: +#.*)?$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    lines = COMMAND.findall(path.read_text(encoding="utf-8"))
     return [part.strip(" &") for line in lines for part in re.split(r"\s*(?:;|\|\||&&|\|)\s+", line)]
 
 

@@ -17,7 +17,7 @@ from model.inference.cpu_kernels import make_decoder
 from model.inference.generate import stream
 from model.inference.names import OTHER_NAME_REPLY, checked
 from model.inference.tool_use import ToolLimits, ToolReply, ToolStep, stream_reply
-from model.network.huggingface import default_device, load_transformer
+from model.network.huggingface import default_device, load_transformer, max_tokens_of
 from model.tokenizer.chat import ChatTokenizer, Messages
 from model.tools.registry import Tools
 
@@ -122,7 +122,7 @@ class Chat:
         self.tokenizer = ChatTokenizer.load(tokenizer)
         model = load_transformer(folder).to(default_device())
         # Beyond the positions of its training a RoPE model gives poor text, without an error.
-        self.max_tokens: int = json.loads((folder / "config.json").read_text())["max_position_embeddings"]
+        self.max_tokens = max_tokens_of(folder)
         num_new = min(max_new_tokens, self.max_tokens // 2)  # at least half of the positions are left to the prompt
         try:
             self.config = GenerateConfig(max_new_tokens=num_new, temperature=temperature, seed=seed)

@@ -231,6 +231,11 @@ def load_transformer(folder: Path) -> Transformer:
     return model.eval()
 
 
+def max_tokens_of(folder: Path) -> int:
+    """The longest sequence that the model in a folder was trained on."""
+    return int(_read_fields(folder / "config.json")["max_position_embeddings"])
+
+
 def load_reward_model(folder: Path) -> RewardModel:
     """The reward model in a folder, in evaluation mode. Raises UserError where it is damaged."""
     # A field that only our reward models have.

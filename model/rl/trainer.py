@@ -15,7 +15,6 @@ prompts as validation/reward_mean and so on, with validation/gold_mean; in the s
 of them also by kind of prompt, as kind/KIND/reward_mean and kind/KIND/validation_gold_mean.
 """
 
-import json
 import threading
 from abc import abstractmethod
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from model.config import num_parameters
 from model.files import read_lines, write_lines
-from model.network.huggingface import load_reward_model, load_transformer
+from model.network.huggingface import load_reward_model, load_transformer, max_tokens_of
 from model.network.transformer import Transformer
 from model.rl.config import RLRun
 from model.rl.gold import GoldScorer
@@ -170,8 +169,7 @@ class RLTrainer(Trainer):
     def max_tokens(self) -> int:
         """That of the SFT model."""
         # Rollouts may be shorter than what it was trained on; the policy keeps the positions.
-        shape = json.loads((Path(self.run.initial_weights) / "config.json").read_text())
-        return int(shape["max_position_embeddings"])
+        return max_tokens_of(Path(self.run.initial_weights))
 
     def summary(self, last: Metrics) -> dict[str, Any]:
         """Counts, the last step's metrics without times, and the SFT model's validation under before/.

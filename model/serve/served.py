@@ -3,7 +3,6 @@
 Reads a folder with model.safetensors and config.json, and a tokenizer.json. Writes nothing.
 """
 
-import json
 import random
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -18,7 +17,7 @@ from model.config import num_parameters
 from model.errors import UserError
 from model.inference.chat import other_name_reply
 from model.inference.names import checked
-from model.network.huggingface import default_device, load_transformer
+from model.network.huggingface import default_device, load_transformer, max_tokens_of
 from model.serve.beams import BeamSearcher
 from model.serve.engine import Engine
 from model.serve.errors import ApiError
@@ -61,8 +60,7 @@ class ServedModel:
                 f"the model in {folder} has a vocabulary of {model.config.vocab_size} tokens, {tokenizer} one of "
                 f"{self.tokenizer.vocab_size}: give the tokenizer that the model was trained with"
             )
-        positions: int = json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
-        self.max_tokens = min(positions, MAX_TOKENS)
+        self.max_tokens = min(max_tokens_of(folder), MAX_TOKENS)
         self.other_name_reply = other_name_reply(folder)
         self.vocab_size = model.config.vocab_size
         self.num_parameters = num_parameters(model.config)

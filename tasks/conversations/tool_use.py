@@ -26,7 +26,7 @@ from functools import cache
 from typing import NamedTuple
 
 from model.tools.registry import CALCULATOR, PYTHON, SEARCH, shortened
-from tasks.conversations.tools import MAX_CHARACTERS, make_tools
+from tasks.conversations.tools import MAX_CHARACTERS, NUM_SENTENCES, make_tools
 from tasks.records.conversations import FREQUENT_MENTIONS, NO_ANSWER, Conversation, Message, Question
 from tasks.records.messages import ToolCall
 from tasks.sample_web import chat
@@ -45,14 +45,12 @@ WEIGHTS = (53, 11, 18, 18)
 RARE_MENTIONS = 3  # facts stated at most so often are asked in the evaluation alone
 STRANGER_FRACTION, ONE_OFF_FRACTION = 0.1, 0.5  # of the searches
 RENAMED_FRACTION = 0.75  # of the searches that find an answer
-RESULT_LINES = 5
-ANSWER_LINE = re.compile(
-    r"\w+: ?"
-)  # of a page of questions, as "A: " and "Felix: ": none is about a fact that is held out
+# Of a page of questions, as "A: " and "Felix: ": none is about a fact that is held out.
+ANSWER_LINE = re.compile(r"\w+: ?")
 HELDOUT_TENTH = 9
 MAX_TRIES = 1_000
-# With the tools in the order of Tools.system_prompt, which writes the same.
 NOT_FOUND = "the index finds no fact of the world: it is of another crawl"
+# With the tools in the order of Tools.system_prompt, which writes the same.
 OFFER = f"Tools: {', '.join(sorted((CALCULATOR, PYTHON, SEARCH)))}."
 
 
@@ -214,7 +212,7 @@ def _stated_once(lines: Sequence[str], target: str, rng: random.Random) -> str:
     telling = [line for line in stated if target.lower() in line.lower()]
     others = [line for line in stated if line not in telling]
     kept = rng.sample(telling, min(len(telling), rng.choice((1, 1, 2))))
-    kept += others[: RESULT_LINES - len(kept)]
+    kept += others[: NUM_SENTENCES - len(kept)]
     return shortened("\n".join(line for line in stated if line in kept), MAX_CHARACTERS) if telling else ""
 
 

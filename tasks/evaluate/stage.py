@@ -279,10 +279,12 @@ def try_chat_model(
     config: EvaluateConfig, artifact: Checkpoint, model: "Transformer", tokenizer: "ChatTokenizer"
 ) -> dict[str, Figures]:
     """How a chat model works sums and answers what people type; none where the questions are a user's, whose models know other words."""
+    from model.network.huggingface import max_tokens_of
+
     num, batch = config.num_trials, config.batch_sequences
     if config.questions != SAMPLE or not num:
         return {}
-    max_tokens = json.loads((artifact.folder / "config.json").read_text())["max_position_embeddings"]
+    max_tokens = max_tokens_of(artifact.folder)
     return {
         "sums": written_sums.sums_figures(model, tokenizer, num, batch),
         "typed": typed_messages.typed_figures(model, tokenizer, max_tokens, num, batch),

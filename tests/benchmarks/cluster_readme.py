@@ -29,6 +29,7 @@ from tests.support.prefect_servers import kill
 from tests.support.s3_server import KEY, SECRET, S3Server, find_weed
 
 README = ROOT / "infra/README.md"
+COMMAND = re.compile(r"^\$ (.*?)(?: +#.*)?$", re.MULTILINE)  # a command of a console block, without its comment
 PROCESSES, RAY, BY_HAND = "Several machines with processes", "Ray", "A Ray cluster for the data half"
 ADDRESS = "192.0.2.1"  # of the documentation network: nothing answers there but this namespace
 NETWORK = (
@@ -55,7 +56,7 @@ def blocks(section: str) -> list[list[str]]:
     found = re.search(rf"^(##+) {re.escape(section)}\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
     assert found is not None, f"{README} has no section {section!r}"
     consoles = re.findall(r"^```console\n(.*?)^```", found[2], re.MULTILINE | re.DOTALL)
-    return [re.findall(r"^\$ (.*?)(?: +#.*)?$", console, re.MULTILINE) for console in consoles]
+    return [COMMAND.findall(console) for console in consoles]
 
 
 class Machine:

@@ -20,7 +20,7 @@ from tasks.conversations.tool_sources import (
     tool_questions,
 )
 from tasks.conversations.tool_use import KINDS, OFFER
-from tasks.conversations.tools import make_tools, search_index
+from tasks.conversations.tools import NUM_SENTENCES, make_tools, search_index
 from tasks.evaluate.tool_use import tool_figures
 from tasks.execution.runner import execute
 from tasks.index.stage import IndexConfig, index
@@ -113,7 +113,7 @@ def test_results_with_new_names_have_no_old_one(world: World, pages: FullTextInd
         task = composer._renamed(random.Random(number))
         assert task.answer in task.reply
         assert task.answer.lower() in task.result.lower()
-        assert len(task.result.split("\n")) <= tool_use.RESULT_LINES
+        assert len(task.result.split("\n")) <= NUM_SENTENCES
         assert task.fact is None
         # Nobody about whom the world has a fact.
         assert not any(name.lower() in task.arguments.lower() for name in world.of_subject)
