@@ -77,6 +77,20 @@ def test_compiled_products_are_torchs(num_rows: int) -> None:
         torch.testing.assert_close(CompiledProduct(matrix)(x), x @ matrix.T, atol=1e-5, rtol=1e-5)
 
 
+def test_logits_of_a_row_do_not_depend_on_the_other_rows() -> None:
+    model, draws = make_model(), random.Random(0)
+    prompts = [[draws.randrange(97) for _ in range(draws.randint(1, 20))] for _ in range(11)]
+    together, alone = (CompiledSlots(model, len(prompts), MAX_TOKENS) for _ in range(2))
+    lengths = list(map(len, prompts))
+    with torch.inference_mode():
+        read = together.extend([Part(row, 0, prompt) for row, prompt in enumerate(prompts)])
+        stepped = together.advance([5] * len(prompts), range(len(prompts)), lengths)
+        for row, prompt in enumerate(prompts):
+            # To the last bit: a seeded request gives the same text whoever else asks.
+            assert torch.equal(alone.extend([Part(row, 0, prompt)])[0], read[row])
+            assert torch.equal(alone.advance([5], [row], [lengths[row]])[0], stepped[row])
+
+
 def test_make_slots_takes_numpy_for_a_large_cache_narrow_heads_or_without_numba(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
