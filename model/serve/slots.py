@@ -55,8 +55,6 @@ class Slots(Protocol):
 
 def make_slots(model: Transformer, num_rows: int, max_tokens: int) -> Slots:
     """The fastest cache for the model's device."""
-    from model.serve.compiled import compiled
-    from model.serve.compiled_slots import CompiledSlots, fits
     from model.serve.small_slots import SmallSlots, is_small
 
     weight = model.model.embed_tokens.weight
@@ -64,9 +62,12 @@ def make_slots(model: Transformer, num_rows: int, max_tokens: int) -> Slots:
         return PlainSlots(model, num_rows, max_tokens)
     if not is_small(model):
         return CPUSlots(model, num_rows, max_tokens)
-    if compiled is None or not fits(model.config, num_rows, max_tokens):
+    try:
+        from model.serve.compiled_slots import CompiledSlots, fits
+    except (ImportError, RuntimeError):  # numba is missing, or has no folder for what it compiles
         return SmallSlots(model, num_rows, max_tokens)
-    return CompiledSlots(model, num_rows, max_tokens, compiled)
+    kind = CompiledSlots if fits(model.config, num_rows, max_tokens) else SmallSlots
+    return kind(model, num_rows, max_tokens)
 
 
 def slots_needed(span: int, max_tokens: int) -> int:

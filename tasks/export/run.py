@@ -69,17 +69,16 @@ def byte_alphabet() -> dict[int, str]:
 
 # How a text is split into words. Only these patterns are run: the file may come from a stranger, and with another one a few words of text
 # could take for ever. A number of the longest run of digits, {1,3}, may follow the last \p{N}.
-GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|%s| ?[^\s\p{L}\p{N}]+|\s+(?!%s)|\s+"
-UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-START, SUFFIX = r"[^\r\n\p{L}\p{N}]?", r"(?:'(?i:[sdmt]|ll|ve|re))?"
-END = r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n%s]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 PATTERNS = {
-    "gpt2": GPT2 % (r" ?\p{N}+", r"\S"),
-    "gpt2_digits": GPT2 % (r"\p{N}", r"[^\s\p{N}]"),
-    "gpt2_digits of older models": GPT2 % (r"\p{N}", r"\S"),
+    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "gpt2_digits": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+",
+    "gpt2_digits of older models": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
-    "gpt4o": f"{START}{UPPER}*{LOWER}+{SUFFIX}|{START}{UPPER}+{LOWER}*{SUFFIX}|" + END % "/",
-    "llama3 and qwen2": rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|{START}\p{{L}}+|" + END % "",
+    "gpt4o": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?:'(?i:[sdmt]|ll|ve|re))?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?:'(?i:[sdmt]|ll|ve|re))?"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "llama3 and qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
 
 
@@ -273,29 +272,30 @@ def choose(logits: Array, temperature: float, top_k: int, random: np.random.Gene
 
 
 # 5. Names. A small model completes a name that it does not know to one that it knows, and answers about that one.
-BEFORE = " the a an in of yes no and but so well sorry "  # names, with a capital letter too
-NAME = r"U[Ua'’-]*+(?: U[Ua'’-]*+)++"  # two words or more
+# Words that may stand in front of a name with a capital letter too: titles begin with articles, sentences with the others.
+BEFORE = {"the", "a", "an", "in", "of", "yes", "no", "and", "but", "so", "well", "sorry"}
+WORD, NAME = r"[Ua]+", r"U[Ua'’-]*+(?: U[Ua'’-]*+)++"  # in the letters of `find`; a name has two words or more
 
 
-def parts(text: str, pattern: str = "[Ua]+") -> list[str]:
-    """The words of a text, or other parts whose characters are of these kinds: U a capital letter; a another, or a digit or accent."""
+def find(pattern: str, text: str) -> list[str]:
+    """The parts of a text, in lower case, that have a pattern in which U is a capital letter and a another, a digit or an accent."""
     kinds = zip(text, map(unicodedata.category, text), strict=True)
-    shape = "".join("U" if kind == "Lu" else "a" if kind[0] in "LMN" else character for character, kind in kinds)
-    return [text[found.start() : found.end()].casefold() for found in re.finditer(pattern, shape)]
+    letters = "".join("U" if kind == "Lu" else "a" if kind[0] in "LMN" else character for character, kind in kinds)
+    return [text[match.start() : match.end()].casefold() for match in re.finditer(pattern, letters)]
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two words are the same, or long ones of which one has a letter more."""
+    """Whether two words are the same, or long ones of which one has a letter more: people misspell names."""
     short, long = sorted((one, other), key=len)
-    one_less = (long[:place] + long[place + 1 :] for place in range(len(long)))
-    return one == other or (6 <= len(long) <= 100 and short in one_less)
+    one_less = [long[:place] + long[place + 1 :] for place in range(len(long)) if 6 <= len(long) <= 100]
+    return one == other or short in one_less
 
 
 def gives_another_name(reply: str, turns: list[str]) -> bool:
-    """Whether a reply is about another name than the turns before it: one of its names shares a word with a turn, none is in one as a whole."""
-    found = [[word for word in parts(name) if f" {word} " not in BEFORE] for name in parts(reply, NAME)]
-    names = [name for name in found if len(name) > 1][:16]
-    asked = [set(parts(turn)) for turn in "\0".join(turns)[-20_000:].split("\0")]  # of a long conversation its end
+    """Whether a reply is about another name than the turns before it: one that shares a word with a turn, and none that is in one as a whole."""
+    names = [[word for word in find(WORD, name) if word not in BEFORE] for name in find(NAME, reply)]
+    names = [words for words in names if len(words) > 1][:16]
+    asked = [set(find(WORD, turn)) for turn in "\0".join(turns)[-20_000:].split("\0")]  # of a long conversation its end
     if not any(word in turn for turn in asked for name in names for word in name):
         return False
     return not any(all(any(is_same(word, w) for w in turn) for word in name) for turn in asked for name in names)

@@ -33,7 +33,7 @@ from tasks.records.conversations import NO_ANSWER
 from tasks.training import check_vocabulary, model_config, tokenizer_file
 
 RUN = Path(__file__).with_name("run.py")
-VERSION = 9  # 9: run.py checks names too
+VERSION = 10  # 10: run.py is written more plainly, with the same replies
 
 
 class ExportConfig(Config):

@@ -9,6 +9,7 @@ themselves. The completions of a prompt are made once, when the first person ope
 import hashlib
 import json
 import sqlite3
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -65,6 +66,16 @@ class Progress(NamedTuple):
     people: int
 
 
+def unreadable(text: str) -> str:
+    """Why a person cannot read a prompt; "" where one can."""
+    categories = {character: unicodedata.category(character) for character in set(text) - set("\t\n\r")}
+    # Cc: control characters; Cs: half a character, which no UTF-8 can hold.
+    if found := sorted(character for character, category in categories.items() if category in ("Cc", "Cs")):
+        return f"it has a control character, {found[0]!a}: take it out"
+    # Letters, numbers, punctuation, symbols. Spaces, marks and characters of no width show nothing alone.
+    return "" if any(category[0] in "LNPS" for category in categories.values()) else "it is blank: write a text"
+
+
 class LabelBook:
     """The prompts to rank and the labels of people."""
 
@@ -72,10 +83,14 @@ class LabelBook:
         self.file = file
 
     def add_prompts(self, prompts: Iterable[Messages]) -> int:
-        """Put prompts at the end of the queue. Returns how many are new. Raises UserError where the queue would be too long."""
+        """Put prompts at the end of the queue. Returns how many are new. Raises UserError where one cannot be read, or the queue would be too long."""
+        added = [list(messages) for messages in prompts]
+        for number, messages in enumerate(added, 1):
+            if reason := unreadable(str(messages[-1]["content"])):
+                raise UserError(f"prompt {number} cannot be read: {reason}")
         with self.file.writing() as database:
             [before] = database.execute("SELECT count(*) FROM prompts").fetchone()
-            values = [(now(), as_json(list(messages))) for messages in prompts]
+            values = [(now(), as_json(messages)) for messages in added]
             database.executemany("INSERT INTO prompts (at, messages) VALUES (?, ?) ON CONFLICT DO NOTHING", values)
             [after] = database.execute("SELECT count(*) FROM prompts").fetchone()
             if after > MAX_PROMPTS:

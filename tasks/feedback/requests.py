@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from tasks.feedback.labels import unreadable
 from tasks.feedback.ratings import Winner
 
 MAX_PROMPT = 20_000  # characters
@@ -17,9 +18,9 @@ NICKNAME = re.compile(r"\w(?:[\w .'-]{0,30}[\w.])?")  # letters of any script
 MAX_NUMBER = 2**53  # what JavaScript counts exactly; SQLite's integers end at 2^63
 
 
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("it is blank: write a text")
+def _readable(text: str) -> str:
+    if reason := unreadable(text):
+        raise ValueError(reason)
     return text
 
 
@@ -33,7 +34,7 @@ def _nickname(who: str) -> str:
 
 # A nickname, and no more of a person.
 Who = Annotated[str, AfterValidator(_nickname)]
-Prompt = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PROMPT), AfterValidator(_not_blank)]
+Prompt = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PROMPT), AfterValidator(_readable)]
 Number = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
 
 

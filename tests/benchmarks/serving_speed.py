@@ -6,7 +6,7 @@ BUNDLE: a folder with model.safetensors, config.json and tokenizer.json, as the 
 the GGUF file that is made of it, with NUM_THREADS threads, as many as ours computes a small model with: two threads that wait for each other
 on a machine that is shared would measure the machine. Both servers are processes that one client asks over HTTP, 1, 4 and 16
 requests at a time, each of NUM_PROMPT random tokens and completed greedily by NUM_TOKENS, without a stop. transformers completes 16 such
-prompts as one batch, in its own process. Rounds alternate; medians are compared. Also: the time to the first token of a stream, memory of the server
+prompts as one batch, in the process of the client. Rounds alternate; medians are compared. Also: the time to the first token of a stream, memory of the server
 over NUM_REQUESTS requests, and clients that hang up midway.
 """
 
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,20 +161,28 @@ def write_gguf_file(bundle: Path, folder: Path) -> int:
     return config.vocab_size
 
 
-def transformers_speed(bundle: Path, prompts: Sequence[list[int]]) -> float:
-    """Tokens a second of transformers' `generate` for a batch."""
+class Speed(NamedTuple):
+    """Of one server, or of transformers, with so many requests at a time."""
+
+    tokens_per_second: float
+    tokens_per_cpu_second: float
+
+
+def load_transformers(bundle: Path) -> Callable[[Sequence[list[int]]], Speed]:
+    """The function that completes a batch of prompts with transformers' `generate`."""
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(NUM_THREADS)
     model = AutoModelForCausalLM.from_pretrained(bundle)
-    tokens = torch.tensor(list(prompts))
-    speeds = []
-    for _ in range(NUM_ROUNDS):
-        start = time.monotonic()
+
+    def complete(prompts: Sequence[list[int]]) -> Speed:
+        tokens, start, cpu_start = torch.tensor(list(prompts)), time.monotonic(), time.process_time()
         model.generate(tokens, max_new_tokens=NUM_TOKENS, min_new_tokens=NUM_TOKENS, do_sample=False, pad_token_id=0)
-        speeds.append(len(prompts) * NUM_TOKENS / (time.monotonic() - start))
-    return statistics.median(speeds)
+        seconds, cpu = time.monotonic() - start, time.process_time() - cpu_start
+        return Speed(len(prompts) * NUM_TOKENS / seconds, len(prompts) * NUM_TOKENS / cpu)
+
+    return complete
 
 
 def cpu_seconds(pid: int) -> float:
@@ -187,16 +195,10 @@ def resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-class Speed(NamedTuple):
-    """Of one server with so many requests at a time."""
-
-    tokens_per_second: float
-    tokens_per_cpu_second: float
-
-
 def compare(bundle: Path, folder: Path, vocab_size: int) -> dict[str, dict[int, Speed]]:
-    """Median speeds of each server by the number of concurrent requests."""
+    """Median speeds of each server by the number of concurrent requests, and of transformers."""
     found: dict[tuple[str, int], list[Speed]] = {}
+    complete = load_transformers(bundle)
     with contextlib.ExitStack() as stack:
         servers = {
             "ours": stack.enter_context(server("--ours", str(bundle))),
@@ -211,11 +213,14 @@ def compare(bundle: Path, folder: Path, vocab_size: int) -> dict[str, dict[int, 
                     used = max(cpu_seconds(pid) - before, 0.01)
                     if number:  # the first warms up
                         found.setdefault((name, concurrent), []).append(Speed(speed, len(prompts) * NUM_TOKENS / used))
+            peer = complete(make_prompts(max(CONCURRENT), vocab_size, seed=number))
+            if number:
+                found.setdefault(("transformers", max(CONCURRENT)), []).append(peer)
             say(f"round {number} of {NUM_ROUNDS}")
-    return {
-        name: {n: Speed(*map(statistics.median, zip(*found[name, n], strict=True))) for n in CONCURRENT}
-        for name in servers
-    }
+    medians: dict[str, dict[int, Speed]] = {}
+    for (name, concurrent), speeds in found.items():
+        medians.setdefault(name, {})[concurrent] = Speed(*map(statistics.median, zip(*speeds, strict=True)))
+    return medians
 
 
 def endurance(bundle: Path, vocab_size: int) -> list[tuple[object, ...]]:
@@ -254,19 +259,21 @@ def main() -> None:
         report(Path(arguments[0]))
 
 
+def _ratios(mine: Speed, theirs: Speed) -> list[str]:
+    return [f"{a:,.0f} / {b:,.0f} = {a / b:.2f}" for a, b in zip(mine, theirs, strict=True)]
+
+
 def report(bundle: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         vocab_size = write_gguf_file(bundle, Path(name))
         speeds = compare(bundle, Path(name), vocab_size)
-    peer = transformers_speed(bundle, make_prompts(16, vocab_size, seed=3))
-    rows = []
-    for concurrent in CONCURRENT:
-        mine = speeds["ours"][concurrent]
-        theirs = speeds["llama.cpp"][concurrent]
-        last = [f"{peer:,.0f}", f"{mine.tokens_per_second / peer:.2f}"] if concurrent == 16 else ["", ""]
-        ratios = [f"{a:,.0f} / {b:,.0f} = {a / b:.2f}" for a, b in zip(mine, theirs, strict=True)]
-        rows.append((concurrent, *ratios, *last))
-    headings = ["Requests at a time", "Tokens a second, ratio to llama.cpp", "Per CPU second", "transformers", "Ratio"]
+    rows: list[tuple[object, ...]] = []
+    for concurrent, mine in speeds["ours"].items():
+        peers = (speeds[name].get(concurrent) for name in ("llama.cpp", "transformers"))
+        rows.append((concurrent, *(cell for peer in peers for cell in (_ratios(mine, peer) if peer else ["", ""]))))
+    headings = ["Requests at a time"]
+    for name in "llama.cpp", "transformers":
+        headings += [f"Tokens a second, of {name}, ratio", "Per CPU second"]
     title = f"Serving: tokens a second, prompts of {NUM_PROMPT} tokens, {NUM_TOKENS} new tokens"
     print_table(title, headings, rows, machine())
     print_table(

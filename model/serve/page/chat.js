@@ -45,7 +45,7 @@ class Chat {
     const coloured = h("label", { class: "check" }, this.probabilities, "Colour tokens by probability");
     const setup = foldable("Answered by", this.choices, field("System message", this.system), h("div", { class: "chat-checks" }, this.toolsLabel, coloured));
     const side = h("div", { class: "stack chat-side" }, setup, this.panel.element);
-    const header = h("div", { class: "row" }, h("h1", {}, "Chat"), h("span", { class: "push" }), button("New conversation", () => this.#reset()));
+    const header = h("div", { class: "row chat-head" }, h("h1", {}, "Chat"), h("span", { class: "push" }), button("New conversation", () => this.#reset()));
     root.append(header, h("div", { class: "with-side" }, talk, side));
   }
 

@@ -1,6 +1,7 @@
 """Compiled steps give the logits of the plain decoder, whatever the model's shape, and keep NaN visible."""
 
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ import torch
 
 from model.config import ModelConfig
 from model.network.transformer import Transformer, initialize
-from model.serve.compiled import _exp, compiled
-from model.serve.compiled_slots import CompiledSlots
 from model.serve.slots import Part, PlainSlots, make_slots
 from model.serve.small_slots import SmallSlots
 
 pytest.importorskip("numba")
+from model.serve.compiled import _exp
+from model.serve.compiled_slots import CompiledProduct, CompiledSlots
+
 MAX_TOKENS = 96
 
 
@@ -61,9 +63,32 @@ def run(slots: PlainSlots | CompiledSlots) -> torch.Tensor:
 )
 def test_compiled_slots_give_the_logits_of_the_plain_ones(changes: dict[str, object]) -> None:
     model = make_model(**changes)
-    assert compiled is not None
     expected = run(PlainSlots(model, 5, MAX_TOKENS))
-    torch.testing.assert_close(run(CompiledSlots(model, 5, MAX_TOKENS, compiled)), expected, atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(run(CompiledSlots(model, 5, MAX_TOKENS)), expected, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 2, 3, 4, 7, 8, 15, 21])
+def test_compiled_products_are_torchs(num_rows: int) -> None:
+    draws = torch.Generator().manual_seed(num_rows)
+    # Rows of every remainder, and outputs that fill whole panels, less than one, and one and a part.
+    for num_inputs, num_outputs in (1, 1), (7, 40), (96, 64), (33, 3), (16, 33):
+        matrix = torch.randn(num_outputs, num_inputs, generator=draws)
+        x = torch.randn(num_rows, num_inputs, generator=draws)
+        torch.testing.assert_close(CompiledProduct(matrix)(x), x @ matrix.T, atol=1e-5, rtol=1e-5)
+
+
+def test_logits_of_a_row_do_not_depend_on_the_other_rows() -> None:
+    model, draws = make_model(), random.Random(0)
+    prompts = [[draws.randrange(97) for _ in range(draws.randint(1, 20))] for _ in range(11)]
+    together, alone = (CompiledSlots(model, len(prompts), MAX_TOKENS) for _ in range(2))
+    lengths = list(map(len, prompts))
+    with torch.inference_mode():
+        read = together.extend([Part(row, 0, prompt) for row, prompt in enumerate(prompts)])
+        stepped = together.advance([5] * len(prompts), range(len(prompts)), lengths)
+        for row, prompt in enumerate(prompts):
+            # To the last bit: a seeded request gives the same text whoever else asks.
+            assert torch.equal(alone.extend([Part(row, 0, prompt)])[0], read[row])
+            assert torch.equal(alone.advance([5], [row], [lengths[row]])[0], stepped[row])
 
 
 def test_make_slots_takes_numpy_for_a_large_cache_narrow_heads_or_without_numba(
@@ -72,7 +97,10 @@ def test_make_slots_takes_numpy_for_a_large_cache_narrow_heads_or_without_numba(
     assert type(make_slots(make_model(), 2, MAX_TOKENS)) is CompiledSlots
     assert type(make_slots(make_model(), 2, 2**22)) is SmallSlots  # whose cache grows when it must
     assert type(make_slots(make_model(head_width=6), 2, MAX_TOKENS)) is SmallSlots
-    monkeypatch.setattr("model.serve.compiled.compiled", None)
+    assert (
+        type(make_slots(make_model(width=512, num_kv_heads=4, head_width=128), 2, 8)) is SmallSlots
+    )  # its qkv is large
+    monkeypatch.setitem(sys.modules, "model.serve.compiled_slots", None)
     assert type(make_slots(make_model(), 2, MAX_TOKENS)) is SmallSlots
 
 
@@ -89,8 +117,7 @@ def test_nan_of_any_part_reaches_the_logits(name: str) -> None:
     for parameter_name, parameter in model.named_parameters():
         if f"layers.1.self_attn.{name}" in parameter_name or f"layers.1.mlp.{name}" in parameter_name:
             parameter.data.flatten()[0] = float("nan")
-    assert compiled is not None
-    slots = CompiledSlots(model, 2, MAX_TOKENS, compiled)
+    slots = CompiledSlots(model, 2, MAX_TOKENS)
     with torch.inference_mode():
         assert slots.extend([Part(0, 0, [1, 2, 3])]).isnan().all()
         assert slots.advance([4], [0], [3]).isnan().all()

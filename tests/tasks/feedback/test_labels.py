@@ -152,6 +152,23 @@ def test_prompts_are_queued_once(book: LabelBook) -> None:
     assert book.add_prompts([ask("b?"), ask("c?")]) == 1
 
 
+@pytest.mark.parametrize(
+    "text", ["", " \t\n", "\u200b\u2060", "\u0301", "\x1b[2Jwho?", "who\x00?", "a\x85b", "\ud83d?"], ids=ascii
+)
+def test_prompt_that_nobody_can_read_is_refused(book: LabelBook, text: str) -> None:
+    before = book.progress("ada").prompts
+    with pytest.raises(UserError, match="prompt 2 cannot be read: it"):
+        book.add_prompts([ask("a?"), ask(text)])
+    assert book.progress("ada").prompts == before
+
+
+@pytest.mark.parametrize(
+    "text", ["?", "two\n\tlines\r\n", "नमस्ते", "👨\u200d👩\u200d👧", "\u202bמי?\u202c", "e\u0301"], ids=ascii
+)
+def test_prompt_in_any_script_is_queued(book: LabelBook, text: str) -> None:
+    assert book.add_prompts([ask(text)]) == 1
+
+
 def test_first_completions_of_a_prompt_stay(book: LabelBook) -> None:
     book.add_prompts([ask("a?")])
     assert book.add_completions(1, [Completion("x", "m", {}), Completion("y", "m", {})])
@@ -186,11 +203,12 @@ def test_each_person_sees_the_completions_in_another_order() -> None:
 
 def test_texts_of_any_kind_come_back_as_they_were(book: LabelBook) -> None:
     texts = ["'; DROP TABLE labels; --", "\0zero", "\u2028 line", "😀 \u202e", '"quoted"', "x" * 20_000]
-    book.add_prompts(map(ask, texts))
+    prompts = [text.replace("\0", "\n") for text in texts]  # a prompt has no control characters
+    book.add_prompts(map(ask, prompts))
     for number, text in enumerate(texts, 1):
         book.add_completions(number, [Completion(text, text, {}), Completion("other", "m", {})])
         book.add_label(number, Label(text, [1, 2], False, False), RULES)
-    assert [record["messages"][0]["content"] for record in book.export()] == texts
+    assert [record["messages"][0]["content"] for record in book.export()] == prompts
     assert [record["completions"][0]["text"] for record in book.export()] == texts
     assert [record["who"] for record in book.export()] == texts
 

@@ -229,6 +229,8 @@ def test_models_of_one_artifact_do_not_meet(client: TestClient, models: list[Fak
     [
         ("rank/prompts", {"prompts": []}),
         ("rank/prompts", {"prompts": [" "]}),
+        ("rank/prompts", {"prompts": ["who?", "\x1b[2J"]}),
+        ("rank/prompts", {"prompts": ["\u200b"]}),
         ("rank/prompts", {"prompts": ["x" * 20_001]}),
         ("rank/prompts", {"prompts": ["x"] * 1001}),
         ("rank/prompts", {"prompts": "x"}),
