@@ -110,8 +110,11 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def _entropy(logprobs: Tensor, probabilities: Tensor) -> Tensor:
-    # 0 x -inf is NaN. The bound changes no product: below -104 the exponential is 0 in float32.
-    mean: Tensor = torch.linalg.vecdot(probabilities, logprobs.clamp_min(-1e3))
+    mean: Tensor = torch.linalg.vecdot(probabilities, logprobs)
+    # 0 x -inf is NaN: then once more, with a bound that changes no other product, since below -104 the exponential is 0 in float32.
+    # Not always: the bounded copy is a pass over the whole vocabulary.
+    if mean.isnan().any():
+        mean = torch.linalg.vecdot(probabilities, logprobs.clamp_min(-1e3))
     return -mean
 
 

@@ -5,7 +5,7 @@ the normal approximation it stays within 0 and 1 and has a width where all or no
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Z_95 = 1.959964  # the normal distribution has 95% within so many standard deviations
@@ -24,6 +24,11 @@ def wilson_interval(num_right: int, num: int, z: float = Z_95) -> tuple[float, f
 def share(is_right: Sequence[bool]) -> dict[str, Any]:
     """The share of true values as JSON: `share`, `num` and the 95% interval `low` to `high`."""
     return share_of(sum(map(bool, is_right)), len(is_right))
+
+
+def shares(is_right: Mapping[str, Sequence[bool]]) -> dict[str, dict[str, Any]]:
+    """The share of true values of each kind."""
+    return {kind: share(flags) for kind, flags in is_right.items()}
 
 
 def share_of(num_right: int, num: int) -> dict[str, Any]:

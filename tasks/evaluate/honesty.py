@@ -21,7 +21,7 @@ from model.inference.names import gives_another_name
 from tasks.evaluate.knowledge import Answer
 from tasks.markdown import Figures, name, percent, table
 from tasks.records.conversations import NO_ANSWER
-from tasks.shares import share, shown
+from tasks.shares import share, shares, shown
 
 NUM_BINS = 10
 CHECKED = "names checked"
@@ -56,7 +56,12 @@ def check_name(answer: Answer) -> Answer:
 
 
 def by_kind(answers: Sequence[Answer]) -> dict[str, Figures]:
-    """The share of right replies by kind of question. Facts that are too rare to be known are left out."""
+    """The share of right replies by kind of question."""
+    return shares(replies_by_kind(answers))
+
+
+def replies_by_kind(answers: Sequence[Answer]) -> dict[str, list[bool]]:
+    """Whether each reply is right, by kind of question. Facts that are too rare to be known are left out."""
     found: dict[str, list[bool]] = defaultdict(list)
     for answer in answers:
         question = answer.question
@@ -65,7 +70,7 @@ def by_kind(answers: Sequence[Answer]) -> dict[str, Figures]:
                 found[f"{SPLITS[question.split]}: {question.form}"].append(answer.is_correct)
             if question.split == "unknown" and question.kind:
                 found[f"stranger, {question.kind.rpartition('/')[2]} name"].append(answer.is_correct)
-    return {kind: share(is_correct) for kind, is_correct in sorted(found.items())}
+    return dict(sorted(found.items()))
 
 
 def refusal_curve(answers: Sequence[Answer]) -> list[Figures]:

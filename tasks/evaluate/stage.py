@@ -40,6 +40,7 @@ from tasks.conversations.tool_sources import ToolQuestionsConfig
 from tasks.evaluate import figures as collect
 from tasks.evaluate import knowledge, tool_use, typed_messages, written_sums
 from tasks.evaluate.card_page import render_page
+from tasks.evaluate.chat_replies import ChatReplies, Flags
 from tasks.evaluate.gate import gate_figures
 from tasks.evaluate.honesty import honesty_figures
 from tasks.evaluate.in_context import in_context_figures
@@ -53,13 +54,14 @@ from tasks.evaluate.rl import rl_figures
 from tasks.execution.context import StageContext
 from tasks.markdown import Figures
 from tasks.records.conversations import Preference, Question, normal_form
+from tasks.shares import shares
 from tasks.training import load_language_model
 
 if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
-VERSION = 12  # 12: what people type
+VERSION = 13  # 13: the gate compares every kind of right replies
 # The prefixes of their metrics: assistant/..., policy/...
 CHAT_MODELS = ("assistant", "policy")
 
@@ -76,7 +78,8 @@ class EvaluateConfig(QuestionsConfig, ToolQuestionsConfig):
     num_trials: int = Field(
         60,
         ge=0,
-        description="Passages of each frequency, prompts of made-up words of each length, sums, and messages of each kind; 0: none.",
+        description="Passages of each frequency, prompts of made-up words of each length, messages of each kind, and four times as many sums; "
+        "0: none.",
     )
     max_new_tokens: int = Field(48, ge=1, le=4096, description="An answer is cut off after this many tokens.")
     batch_sequences: int = Field(64, ge=1, description="Sequences in a batch.")
@@ -154,13 +157,19 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
     # Both chat models are asked the same questions, so that their accuracies can be compared.
     asked = knowledge.sample_questions(questions, config.max_questions, config.seed)
     reversals = knowledge.sample_questions(reversals, config.max_questions, config.seed)
-    chat, chat_reversals, tried = ask_chat_models(ctx, config, inputs, tokenizer, asked, reversals)
-    tool_answers = ask_with_tools(ctx, config, inputs, tokenizer)
+    replies = ask_chat_models(ctx, config, inputs, tokenizer, asked, reversals)
+    assistant, policy = replies.values()
+    chat = {name: some.answers for name, some in replies.items()}
     base = load_language_model(inputs.base)
-    forward = [*ask_base_model(ctx, config, base, tokenizer, questions, asked), *chat["assistant"], *chat["policy"]]
-    backward = [*ask_backward(config, base, tokenizer, reversals), *chat_reversals]
+    forward = [*ask_base_model(ctx, config, base, tokenizer, questions, asked), *assistant.answers, *policy.answers]
+    backward = [
+        *ask_backward(config, base, tokenizer, reversals),
+        *assistant.reversed_answers,
+        *policy.reversed_answers,
+    ]
     # Before the figures: should one of them fail, the stage is run again, and nothing is published without a manifest.
-    write_lines(ctx.folder / "answers.jsonl", [*(answer.as_json() for answer in [*forward, *backward]), *tool_answers])
+    lines = (answer.as_json() for answer in [*forward, *backward])
+    write_lines(ctx.folder / "answers.jsonl", [*lines, *assistant.tool_answers, *policy.tool_answers])
     figures: Figures = {
         "documents": collect.documents_figures((inputs.raw, inputs.clean, inputs.unique)),
         "attributes": collect.attributes_figures(inputs.clean),
@@ -172,21 +181,22 @@ def evaluate_models(ctx: StageContext, config: EvaluateConfig, inputs: EvaluateI
         "chat_shares": {name: knowledge.chat_shares(some) for name, some in chat.items()},
         "honesty": honesty_figures(chat),
         "reversal": reversal_figures(forward, backward),
-        **tried,
+        "sums": {name: shares(some.sums) for name, some in replies.items() if some.sums},
+        "typed": {name: shares(some.typed) for name, some in replies.items() if some.typed},
         **try_base_model(config, inputs, base, tokenizer),
         "reward": reward_metrics(config, inputs, tokenizer),
-        "gate": gate_figures(chat, inputs.policy.manifest.metrics),
+        "gate": gate_figures(assistant.right(), policy.right(), inputs.policy.manifest.metrics),
         "rl": rl_figures(inputs.policy),
         "completions": complete_openings(config, base, tokenizer),
-        "examples": [answer.as_json() for answer in knowledge.examples(chat["policy"])],
+        "examples": [answer.as_json() for answer in knowledge.examples(policy.answers)],
         "cost": collect.cost_figures(inputs.all()),
         "curves": curves_figures(inputs.all()),
         "samples": samples_figures((inputs.raw, inputs.clean, inputs.unique)),
         "lineage": lineage_figures(inputs.all()),
     }
-    if tool_answers:
-        figures["tools"] = tool_use.tool_figures(tool_answers)
-        figures["search_steps"] = tool_use.search_steps(tool_answers)
+    if assistant.tool_answers:
+        figures["tools"] = tool_use.tool_figures(assistant.tool_answers)
+        figures["search_steps"] = tool_use.search_steps(assistant.tool_answers)
     return publish(ctx, figures, len(asked))
 
 
@@ -197,23 +207,23 @@ def ask_chat_models(
     tokenizer: "ChatTokenizer",
     asked: list[Question],
     reversals: list[Question],
-) -> tuple[dict[str, list[Answer]], list[Answer], dict[str, Figures]]:
-    """The chat models' answers by model, those to reversed questions, and by model the figures of their sums and of what people type."""
-    chat: dict[str, list[Answer]] = {}
-    backward: list[Answer] = []
-    tried: dict[str, Figures] = {"sums": {}, "typed": {}}
+) -> dict[str, ChatReplies]:
+    """The replies of each chat model, by model."""
+    found = {}
     for name, artifact in zip(CHAT_MODELS, (inputs.assistant, inputs.policy), strict=True):
         progress = partial(ctx.progress, total=len(asked) + len(reversals), unit=f"questions to the {name}")
         model = load_language_model(artifact)
         answers = knowledge.ask_chat_model(
             name, model, tokenizer, [*asked, *reversals], greedy_settings(config), config.batch_sequences, progress
         )
-        chat[name] = answers[: len(asked)]
-        backward += answers[len(asked) :]
-        for trial, figures in try_chat_model(config, artifact, model, tokenizer).items():
-            tried[trial][name] = figures
+        found[name] = ChatReplies(
+            answers[: len(asked)],
+            answers[len(asked) :],
+            **try_chat_model(config, artifact, model, tokenizer),
+            tool_answers=ask_with_tools(ctx, config, inputs, name, model, tokenizer),
+        )
         del model  # freed before the next one is loaded
-    return chat, backward, tried
+    return found
 
 
 def greedy_settings(config: EvaluateConfig) -> GenerateConfig:
@@ -277,8 +287,8 @@ def try_base_model(
 
 def try_chat_model(
     config: EvaluateConfig, artifact: Checkpoint, model: "Transformer", tokenizer: "ChatTokenizer"
-) -> dict[str, Figures]:
-    """How a chat model works sums and answers what people type; none where the questions are a user's, whose models know other words."""
+) -> dict[str, Flags]:
+    """Whether a chat model works sums and answers what people type; none where the questions are a user's, whose models know other words."""
     from model.network.huggingface import max_tokens_of
 
     num, batch = config.num_trials, config.batch_sequences
@@ -286,25 +296,29 @@ def try_chat_model(
         return {}
     max_tokens = max_tokens_of(artifact.folder)
     return {
-        "sums": written_sums.sums_figures(model, tokenizer, num, batch),
-        "typed": typed_messages.typed_figures(model, tokenizer, max_tokens, num, batch),
+        # More than the others, since the gate must see a fall of a few points.
+        "sums": written_sums.work_sums(model, tokenizer, 4 * num, batch),
+        "typed": typed_messages.answer_typed(model, tokenizer, max_tokens, num, batch),
     }
 
 
 def ask_with_tools(
-    ctx: StageContext, config: EvaluateConfig, inputs: EvaluateInputs, tokenizer: "ChatTokenizer"
+    ctx: StageContext,
+    config: EvaluateConfig,
+    inputs: EvaluateInputs,
+    name: str,
+    model: "Transformer",
+    tokenizer: "ChatTokenizer",
 ) -> list[Figures]:
-    """The SFT model's answers to the questions for tools; none where the recipe has no such questions."""
+    """A chat model's answers to the questions for tools; none where the recipe has no such questions."""
     if not (inputs.tool_questions and inputs.index):
         return []
     questions = list(read_records(Question, inputs.tool_questions.folder / "questions.jsonl"))
     # A call and the answer after it are a turn each, and the code of a call is longer than an answer.
     greedy = GenerateConfig(max_new_tokens=2 * config.max_new_tokens, temperature=0.0)
-    progress = partial(ctx.progress, total=len(questions), unit="questions with tools")
-    # Not the policy: RLHF has no prompts with tools yet.
-    model = load_language_model(inputs.assistant)
+    progress = partial(ctx.progress, total=len(questions), unit=f"questions with tools to the {name}")
     return tool_use.ask_with_tools(
-        "assistant", model, tokenizer, questions, inputs.index, greedy, config.batch_sequences, progress
+        name, model, tokenizer, questions, inputs.index, greedy, config.batch_sequences, progress
     )
 
 

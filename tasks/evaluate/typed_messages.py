@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from model.config import GenerateConfig
 from tasks.markdown import Figures, table
 from tasks.sample_web.typed import KINDS, heldout_typed
-from tasks.shares import share, shown
+from tasks.shares import shown
 
 if TYPE_CHECKING:
     from model.network.transformer import Transformer
@@ -28,8 +28,10 @@ NAMES = {
 }
 
 
-def typed_figures(model: "Transformer", tokenizer: "ChatTokenizer", max_tokens: int, num: int, batch: int) -> Figures:
-    """The share of fitting replies to at most `num` messages of each kind. `max_tokens`: the longest sequence of the model."""
+def answer_typed(
+    model: "Transformer", tokenizer: "ChatTokenizer", max_tokens: int, num: int, batch: int
+) -> dict[str, list[bool]]:
+    """Whether each reply fits, to at most `num` messages of each kind. `max_tokens`: the longest sequence of the model."""
     from model.inference.chat import fit_conversation
     from model.inference.cpu_kernels import make_decoder
     from model.inference.generate import generate
@@ -47,7 +49,7 @@ def typed_figures(model: "Transformer", tokenizer: "ChatTokenizer", max_tokens: 
             reply = tokenizer.parse_reply(tokens).text
             is_whole = bool(tokens) and tokens[-1] == tokenizer.turn_end
             fits[typed.kind].append(is_whole and any(words in reply for words in typed.fitting))
-    return {kind: share(fits[kind]) for kind in KINDS if fits[kind]}
+    return {kind: fits[kind] for kind in KINDS if fits[kind]}
 
 
 def typed_section(figures: Figures) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from model.config import GenerateConfig
 from tasks.markdown import Figures, table
 from tasks.sample_web.sums import Sum
-from tasks.shares import share, shown
+from tasks.shares import shown
 
 if TYPE_CHECKING:
     from model.network.transformer import Transformer
@@ -32,13 +32,13 @@ def make_sums(num_sums: int) -> list[Sum]:
     return random.Random("written sums").sample(heldout, min(num_sums, len(heldout)))
 
 
-def sums_figures(model: "Transformer", tokenizer: "ChatTokenizer", num_sums: int, batch: int) -> Figures:
-    """The share of right results, at once and worked."""
+def work_sums(model: "Transformer", tokenizer: "ChatTokenizer", num_sums: int, batch: int) -> dict[str, list[bool]]:
+    """Whether each result is right, at once and worked."""
     from model.inference.cpu_kernels import make_decoder
     from model.inference.generate import generate
 
     sums, decoder = make_sums(num_sums), make_decoder(model)
-    shares = {}
+    found = {}
     for way in (AT_ONCE, WORKED):
         is_right = []
         for start in range(0, len(sums), batch):
@@ -50,8 +50,8 @@ def sums_figures(model: "Transformer", tokenizer: "ChatTokenizer", num_sums: int
                 result_of(tokenizer.decode(tokens), way) == task.result
                 for task, tokens in zip(group, written, strict=True)
             ]
-        shares[way] = share(is_right)
-    return shares
+        found[way] = is_right
+    return found
 
 
 def sum_prompt(tokenizer: "ChatTokenizer", task: Sum, way: str) -> list[int]:

@@ -29,7 +29,7 @@ from tasks.posttrain.watching import RLFollower, rewarded_alone, unranked_prompt
 from tasks.records.conversations import Prompt
 from tasks.training import check_vocabulary, model_config, paths, tokenizer_file, train
 
-VERSION = 8  # 8: the first line of metrics.jsonl has the SFT model's validation
+VERSION = 9  # 9: the gains of the norms alone, on 256 completions a step
 # The metrics that the progress display shows, by label.
 SHOWN = {
     "reward": "reward/mean",
@@ -50,7 +50,19 @@ class RLHFConfig(PromptsConfig):
     )
     # No weight decay and a linear decay of the learning rate over the run, as TRL's GRPOTrainer has them. The rate suits models of about
     # 1 M parameters; TRL's 1e-6 suits billions, and flows/recipes.py takes it for imported models.
-    train: RLConfig = Field(RLConfig(num_steps=16, num_ranks=2), title="GRPO and PPO")
+    # Means by completion: a worked sum has five times the tokens of an answer. A third of the reward model's score: of the policy's own replies it
+    # ranks right sums above wrong ones in 74%, refusals above guesses in 62%. 96 tokens: a story has some 70, and one that is cut off is punished.
+    train: RLConfig = Field(
+        RLConfig(
+            num_steps=16,
+            prompts_per_step=32,
+            max_new_tokens=96,
+            model_weight=0.3,
+            loss_type="grpo",
+            num_ranks=2,
+        ),
+        title="GRPO and PPO",
+    )
     ppo: PPOConfig = Field(PPOConfig(), title="PPO")
     # With beta=0.1 and 80 steps the rejected sides became e^54 times less likely, and right answers fell from 84% to 78%.
     dpo: DPOLossConfig = Field(DPOLossConfig(beta=1.0, sft_weight=1.0), title="DPO")
@@ -61,7 +73,8 @@ class RLHFConfig(PromptsConfig):
         title="Optimizer",
     )
 
-    gain_rate_factor: float = Field(0.0, ge=0.0, le=1e4, description=GAIN_RATE_FACTOR)
+    # With all weights trained, GRPO lowered worked sums of tiny from 80% to 58% and what was typed in other languages from 95% to 82%.
+    gain_rate_factor: float = Field(50.0, ge=0.0, le=1e4, description=GAIN_RATE_FACTOR)
 
     gold_model: str = Field(
         "",

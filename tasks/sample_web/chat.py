@@ -42,13 +42,12 @@ _WORKED_FRACTION = 0.65
 # weight of 11 for sums, too few to learn to copy the digits, no worked sum is right after fine-tuning; with 65 three quarters are, and facts
 # are answered as before. With 29 for names that nobody knows, and more of them of other syllables, 95% of the new names and 59% of the
 # recombined ones were refused, but also 5.5% of taught facts; with 24 it is 89%, 45% and 1.0%. Prompts are those whose answers can be checked.
-# How many of them are about strangers decides what a policy does where it is in doubt: GRPO with 12 for 52 facts refused fewer strangers (51%
-# instead of 70%), with 27 it refused facts, too. With 10 for what asks for no fact instead of 6, and 20 for strangers instead of 24, refusals of
-# strangers fell from 70% to 63%.
+# How many of them are about strangers decides what a policy does where it is in doubt: GRPO of the gains with 45 for 52 facts refused 4.3% of facts
+# instead of 2.2%, with 32 as many as before.
 _KIND_WEIGHTS: dict[_Use, tuple[int, ...]] = {
     "conversation": (66, 24, 66, 13, 5, 18, 4),
     "preference": (52, 27, 11, 11, 5, 8, 2),
-    "prompt": (52, 24, 27, 3, 2, 6, 0),
+    "prompt": (52, 32, 16, 3, 2, 12, 0),
 }
 
 # Of the questions about strangers: those for anything at all, and those with a name that is not made of the syllables of the world.

@@ -17,11 +17,11 @@ from tasks.evaluate.written_sums import (
     make_sums,
     result_of,
     sum_prompt,
-    sums_figures,
     sums_section,
+    work_sums,
 )
 from tasks.records.conversations import Question
-from tasks.shares import share
+from tasks.shares import share, shares
 from tests.support.tiny_models import write_model, write_tokenizer
 
 BOS = 0
@@ -96,7 +96,7 @@ def test_figures_of_an_untrained_model_are_shares_of_all_trials(tmp_path: Path) 
     tokenizer = write_tokenizer(tmp_path)
     write_model(tmp_path, tokenizer.vocab_size)
     model = load_transformer(tmp_path)
-    sums = {"policy": sums_figures(model, tokenizer, 3, 2)}
+    sums = {"policy": shares(work_sums(model, tokenizer, 3, 2))}
     assert {value["num"] for value in sums["policy"].values()} == {3}
     assert "| worked |" in sums_section({"sums": sums})
     rows = in_context_figures(model, tokenizer, 2, 2)
