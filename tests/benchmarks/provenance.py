@@ -29,7 +29,7 @@ from tasks.provenance import suffix_array
 from tasks.provenance.spans import encoded, find_spans, maximal_spans
 from tasks.provenance.stage import ProvenanceConfig, shards
 from tasks.provenance.suffix_array import SuffixArray
-from tasks.provenance.token_text import TokenText, Vocabulary
+from tasks.provenance.token_text import Vocabulary
 from tasks.records.excerpts import SENTENCE_END
 from tasks.sample_web.articles import write_articles
 from tasks.sample_web.world import build_world
@@ -63,20 +63,15 @@ class Searched:
         )
         self.build_seconds = time.process_time() - start
         self.prefixes = {bounds: str(folder / f"{num_tokens}-{number}") for number, bounds in enumerate(ranges)}
-        files = [Path(prefix + end) for prefix in self.prefixes.values() for end in (".suffixes.npy", ".marks.npy")]
-        self.num_bytes = sum(file.stat().st_size for file in files)
-        self.files = files
+        self.files = [file for prefix in self.prefixes.values() for file in folder.glob(f"{Path(prefix).name}.*.npy")]
+        self.num_bytes = sum(file.stat().st_size for file in self.files)
         self.arrays: list[SuffixArray] = []
         self.open()
 
     def open(self) -> None:
         """Open the arrays, with nothing remembered of their texts."""
         self.arrays = [
-            SuffixArray(
-                TokenText(self.stream, self.vocabulary, *bounds, Path(f"{prefix}.marks.npy")),
-                Path(f"{prefix}.suffixes.npy"),
-            )
-            for bounds, prefix in self.prefixes.items()
+            SuffixArray(self.stream, self.vocabulary, *bounds, Path(prefix)) for bounds, prefix in self.prefixes.items()
         ]
         self.count_word = lru_cache(maxsize=100_000)(self.count)  # as `TrainingData` has it
 
@@ -87,7 +82,6 @@ class Searched:
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
                 os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        self.open()
 
     def longest(self, text: bytes) -> int:
         """As `Searchable` has it."""
@@ -154,7 +148,10 @@ def main() -> None:
             cold = []
             for reply in islice(replies(texts), NUM_COLD):
                 data.evict()
-                cold.append(seconds_of(data, reply, time.perf_counter))
+                start = time.perf_counter()
+                data.open()
+                seconds_of(data, reply, time.perf_counter)
+                cold.append(time.perf_counter() - start)
             rows.append(
                 (
                     f"{data.num_tokens:,}",
