@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,8 @@ def run_both(recipe: Path, settings: Sequence[str], store: Store) -> Comparison:
     changes = [f"filter.exclude={json.dumps([HOST])}"]
     made = make_recipe(str(recipe), settings=[*settings, "name=site"])
     changed = make_recipe(str(recipe), settings=[*settings, "name=site-without", *changes])
-    before, after = ([evaluated(one, store) for one in seeded(each, NUM_SEEDS)] for each in (made, changed))
+    with redirect_stdout(sys.stderr):  # progress is no part of the table
+        before, after = ([evaluated(one, store) for one in seeded(each, NUM_SEEDS)] for each in (made, changed))
     return compared(store, made, before, after, changes, [HOST])
 
 
