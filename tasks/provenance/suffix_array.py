@@ -26,6 +26,7 @@ from model.files import replacing
 from tasks.provenance.token_text import HEAD_BYTES, STRIDE, TokenText, Vocabulary, decode_range, mapped
 from tasks.provenance.words import LETTERS, Bytes, ends_in_letter, word_starts
 
+FEW = 4  # suffixes that are read one by one
 KEY_STRIDE = 1024  # suffixes between two keys: 4 KiB, a page of memory
 KEY_BYTES = 32  # some seven words; 0.03 bytes a suffix
 # The bytes at which letters begin and end, in order, and the end of all bytes
@@ -80,8 +81,13 @@ class SuffixArray:
 
     def find(self, text: bytes) -> Range:
         """The suffixes that begin with a text, which must begin at a word."""
-        low = self._bound(text, 0, len(self.places), is_upper=False)
-        return Range(low, self._bound(text, low, len(self.places), is_upper=True))
+        stop = first = self._bound(text, 0, len(self.places), is_upper=False)
+        # A long text stands nowhere or seldom: the next suffixes show where it ends without another search.
+        while stop < len(self.places) and self._prefix(stop, len(text)) == text:
+            stop += 1
+            if stop == first + FEW:
+                return Range(first, self._bound(text, stop, len(self.places), is_upper=True))
+        return Range(first, stop)
 
     def _near(self, text: bytes, *, is_upper: bool) -> Range:
         """Where `_bound` is, by the keys alone: behind the last key before it, up to the first one beyond it."""
@@ -92,8 +98,10 @@ class SuffixArray:
 
     def _bound(self, text: bytes, first: int, stop: int, *, is_upper: bool) -> int:
         """The first suffix in the range that does not come before `text`; of `is_upper`, that neither comes before nor begins with it."""
-        head, near = text[:HEAD_BYTES], self._near(text, is_upper=is_upper)
-        first, stop = max(first, near.first), min(stop, near.stop)
+        head = text[:HEAD_BYTES]
+        if stop - first > FEW:
+            near = self._near(text, is_upper=is_upper)
+            first, stop = max(first, near.first), min(stop, near.stop)
         while first < stop:
             middle = (first + stop) // 2
             found = self._prefix(middle, len(head))
