@@ -146,7 +146,8 @@ def main() -> None:
     beyond = [one for one in found.figures if one.noise is not None and abs(one.after - one.before) > one.noise]
     note = (
         f"{removal.num_documents} pages of the site have {removal.num_own:,} spans of eight words that stood nowhere else; {removal.num_left} are "
-        f"left. {len(beyond)} of {len(found.figures)} figures of the report cards differ beyond the noise of seeds. The same command again changed {'nothing' if is_same else 'SOMETHING'} ({seconds:.0f} s). {machine()}"
+        f"left. {len(beyond)} of {len(found.figures)} figures of the report cards differ beyond the noise of seeds. "
+        f"The same command again changed {'nothing' if is_same else 'SOMETHING'} ({seconds:.0f} s). {machine()}"
     )
     rows = [row_of(row) for row in found.facts]
     headings = ["Model", "Facts", "Questions", "Right with the site", "Without it", "Verdict"]
