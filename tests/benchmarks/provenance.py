@@ -145,13 +145,14 @@ def main() -> None:
             # One thread, and the pages of the index are in memory after a few replies.
             warm = [seconds_of(data, reply, time.process_time) for reply in islice(replies(texts), NUM_REPLIES)]
             memory = getrusage(RUSAGE_SELF).ru_maxrss
-            cold = []
+            cold, reads = [], []
             for reply in islice(replies(texts), NUM_COLD):
                 data.evict()
-                start = time.perf_counter()
+                start, num_reads = time.perf_counter(), getrusage(RUSAGE_SELF).ru_majflt
                 data.open()
                 seconds_of(data, reply, time.perf_counter)
                 cold.append(time.perf_counter() - start)
+                reads.append(getrusage(RUSAGE_SELF).ru_majflt - num_reads)
             rows.append(
                 (
                     f"{data.num_tokens:,}",
@@ -160,6 +161,7 @@ def main() -> None:
                     f"{data.build_seconds:.1f} s",
                     f"{memory / 1e6:.2f} GB",
                     *(f"{1000 * value:.0f} ms" for value in (*middle_and_p95(warm), *middle_and_p95(cold))),
+                    f"{statistics.median(reads):.0f}",
                 )
             )
             say(" | ".join(map(str, rows[-1])))
@@ -173,6 +175,7 @@ def main() -> None:
         "p95",
         "Cold, wall median",
         "p95",
+        "Waits for the disk, median",
     ]
     print_table("The index of training data, and the spans of a reply", headings, rows, machine())
 
