@@ -218,6 +218,8 @@ def print_comparison(found: Comparison, excluded: Sequence[str]) -> None:
     """Print the figures of both runs, then the facts of what was removed, then what is left of it."""
     say(f"\nWith {found.before}, without {found.after}, by {' '.join(found.settings)}\n")
     changed = [figure for figure in found.figures if figure.before != figure.after]
+    if changed:
+        say(f"{'':<63} {'before':>7} {'after':>7} {'change':>7}  noise of seeds")
     for figure in changed[:MAX_FIGURES]:
         print_figure(figure)
     say(f"{len(changed)} of {len(found.figures)} figures differ; --json has them all.")
@@ -246,7 +248,11 @@ def verdict(row: dict[str, Any]) -> str:
     if row["facts"] == "own" and row["chance"] is not None:
         where = "at" if row["after"]["low"] <= row["chance"] else "above"
         return f"  {where} chance, {percent(row['chance'])}"
-    return within_noise(row["after"]["share"] - row["before"]["share"], row["noise"])
+    if row["noise"] is None:
+        return ""
+    return (
+        f"{within_noise(100 * (row['after']['share'] - row['before']['share']), 100 * row['noise'], digits=1)} points"
+    )
 
 
 def by_seed(shares: Sequence[float]) -> str:
@@ -255,11 +261,11 @@ def by_seed(shares: Sequence[float]) -> str:
     return percent(sum(shares) / len(shares)) + spread
 
 
-def within_noise(difference: float, noise: float | None) -> str:
+def within_noise(difference: float, noise: float | None, digits: int = 3) -> str:
     """Whether a difference is chance; "" where nothing tells."""
     if noise is None:
         return ""
-    return f"  {'within' if abs(difference) <= noise else 'beyond'} ±{noise:.3f}"
+    return f"  {'within' if abs(difference) <= noise else 'beyond'} ±{noise:.{digits}f}"
 
 
 def print_figure(figure: Difference) -> None:

@@ -71,7 +71,7 @@ def compare_models(data: Path) -> str:
 def seconds_of(data: Path) -> tuple[int, dict[str, float]]:
     """The number of pages, and the CPU seconds of each extractor for them."""
     html = [page for name in ARCHIVES for page in list(pages(data / "extraction" / name).values())[::PAGE_STEP]]
-    seconds = dict[str, float].fromkeys(EXTRACTORS, 0.0)
+    seconds: dict[str, float] = dict.fromkeys(map(str, EXTRACTORS), 0.0)
     for extractor in EXTRACTORS:
         ours(extractor)(html[0])  # loads its library
     for page in html:
