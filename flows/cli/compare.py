@@ -42,10 +42,10 @@ def side(source: str) -> Side:
     if path.suffix == ".json":
         return Side(source, [read_card(path)])
     store = Store.default()
-    if "/" in source and (manifest := store.find(source)):
+    if source.count("/") == 1 and not source.startswith(("/", ".")) and (manifest := store.find(source)):
         return _of_artifact(source, manifest, store)
     if "/" in source and not source.endswith((".yaml", ".yml")):
-        raise UserError(f"there is no report card {source!r}: give {WHAT[0].lower()}{WHAT[1:]}")
+        raise UserError(f"there is no report card {source!r}: give {WHAT[0].lower()}{WHAT[1:-1]}")
     name = recipe_name(source)
     return _of_artifact(name, found(store, latest_report(name, store)), store)
 

@@ -129,10 +129,10 @@ def print_diagnosis(found: Diagnosis) -> None:
     console.print(f"[bold]{CAUSES[found.cause]}[/]")
     about = ", ".join(map(repr, found.subjects)) or "nothing"
     say(f"Searched for {about} with {found.answer!r}.")
-    enough = f"; from {found.threshold} on, half of such facts are known" if found.threshold else ""
+    enough = f"; of facts on {found.threshold} or more pages half are known" if found.threshold else ""
     say(
-        f"  pages         {found.num_kept:,} to learn from{enough}; {found.num_held_out} held out, {found.num_dropped} dropped; "
-        f"{found.num_chat} conversations"
+        f"  pages         {found.num_kept:,} in training, {found.num_held_out} held out for validation, {found.num_dropped} dropped; "
+        f"{found.num_chat} conversations{enough}"
     )
     asked = found.asked
     if asked.share is not None:

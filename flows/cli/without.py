@@ -29,6 +29,7 @@ from tasks.provenance.removal import (
     WORDS,
     Difference,
     Removal,
+    artifacts_with,
     check_removal,
     compare_cards,
     own_facts,
@@ -42,7 +43,10 @@ MAX_NAME = 40  # characters of the recipe's name in that of the run without
 
 
 class Comparison(NamedTuple):
-    """Both runs: their report cards, the figures that differ or not, facts of the removed documents, and what is left of their text."""
+    """Both runs: their report cards, the figures that differ or not, facts of the removed documents, and what is left of their text.
+
+    `held_by`: artifacts of the run without them that no model is trained on and that still have their text.
+    """
 
     before: str
     after: str
@@ -50,6 +54,7 @@ class Comparison(NamedTuple):
     figures: list[Difference]
     facts: list[dict[str, Any]]
     removal: Removal | None
+    held_by: tuple[str, ...] = ()
 
 
 def without(
@@ -159,9 +164,10 @@ def compared(
     """Both sides compared, each of one run or of one for each seed. What is left is checked in the first: all have the same documents."""
     figures = compare_cards(before, after, seeds_of(store, recipe.name))
     facts: list[dict[str, Any]] = []
-    removal = None
+    removal, held_by = None, list[str]()
     if excluded:
-        one, two = (open_training_data(store, follow(store, reports[0].manifest.id)) for reports in (before, after))
+        runs = [follow(store, reports[0].manifest.id) for reports in (before, after)]
+        one, two = (open_training_data(store, run) for run in runs)
         documents = documents_of(store, before[0])
         index = index_of(store, recipe, documents)
         if index:
@@ -173,8 +179,11 @@ def compared(
             if not is_validation(document["text"], held_out)  # no model was trained on these
         )
         removal = check_removal(one, two, texts)
+        held_by = artifacts_with(store, runs[1], lambda item: matches(item["url"], excluded))
+        # The index of dropped documents, which `why-not` searches
+        held_by += [two.provenance.manifest.id] if held_by else []
     earlier, later = (", ".join(report.manifest.id for report in reports) for reports in (before, after))
-    return Comparison(earlier, later, settings, figures, facts, removal)
+    return Comparison(earlier, later, settings, figures, facts, removal, tuple(held_by))
 
 
 def seeds_of(store: Store, recipe: str) -> Report | None:
@@ -209,6 +218,8 @@ def print_comparison(found: Comparison, excluded: Sequence[str]) -> None:
     """Print the figures of both runs, then the facts of what was removed, then what is left of it."""
     say(f"\nWith {found.before}, without {found.after}, by {' '.join(found.settings)}\n")
     changed = [figure for figure in found.figures if figure.before != figure.after]
+    if changed:
+        say(f"{'':<63} {'before':>7} {'after':>7} {'change':>7}  noise of seeds")
     for figure in changed[:MAX_FIGURES]:
         print_figure(figure)
     say(f"{len(changed)} of {len(found.figures)} figures differ; --json has them all.")
@@ -219,7 +230,7 @@ def print_comparison(found: Comparison, excluded: Sequence[str]) -> None:
     for row in found.facts:
         print_facts(row)
     if found.removal:
-        print_removal(found.removal, excluded)
+        print_removal(found.removal, found.held_by, excluded)
 
 
 def print_facts(row: dict[str, Any]) -> None:
@@ -237,7 +248,11 @@ def verdict(row: dict[str, Any]) -> str:
     if row["facts"] == "own" and row["chance"] is not None:
         where = "at" if row["after"]["low"] <= row["chance"] else "above"
         return f"  {where} chance, {percent(row['chance'])}"
-    return within_noise(row["after"]["share"] - row["before"]["share"], row["noise"])
+    if row["noise"] is None:
+        return ""
+    return (
+        f"{within_noise(100 * (row['after']['share'] - row['before']['share']), 100 * row['noise'], digits=1)} points"
+    )
 
 
 def by_seed(shares: Sequence[float]) -> str:
@@ -246,11 +261,11 @@ def by_seed(shares: Sequence[float]) -> str:
     return percent(sum(shares) / len(shares)) + spread
 
 
-def within_noise(difference: float, noise: float | None) -> str:
+def within_noise(difference: float, noise: float | None, digits: int = 3) -> str:
     """Whether a difference is chance; "" where nothing tells."""
     if noise is None:
         return ""
-    return f"  {'within' if abs(difference) <= noise else 'beyond'} ±{noise:.3f}"
+    return f"  {'within' if abs(difference) <= noise else 'beyond'} ±{noise:.{digits}f}"
 
 
 def print_figure(figure: Difference) -> None:
@@ -261,8 +276,8 @@ def print_figure(figure: Difference) -> None:
     )
 
 
-def print_removal(removal: Removal, excluded: Sequence[str]) -> None:
-    """Print what is left of removed documents."""
+def print_removal(removal: Removal, held_by: Sequence[str], excluded: Sequence[str]) -> None:
+    """Print what is left of removed documents, and where else their text still is."""
     what = ", ".join(excluded)[:200]
     say(
         f"\n{removal.num_documents:,} documents of {what} have {removal.num_spans:,} spans of {WORDS} words; {removal.num_own:,} stood nowhere "
@@ -272,7 +287,6 @@ def print_removal(removal: Removal, excluded: Sequence[str]) -> None:
         say("They stand on pages that were dropped as duplicates before; leave these out as well:")
         for place in removal.left:
             print_place(place)
-    else:
-        say(
-            "The archives and what the filter dropped still hold the pages: delete these artifacts, or the archives, as well."
-        )
+    say(
+        f"No model is trained on these, and they still have the text: {', '.join(['the archives', *held_by])}. Delete them as well to forget it."
+    )

@@ -59,8 +59,10 @@ class Explanation:
             return f"{what} stands in the training data."
         nowhere = ", ".join(repr(cut(text, UNKNOWN_CHARACTERS)) for *_, text in self.nowhere[:SHOWN_UNKNOWN])
         unknown = f" In no training data: {nowhere}." if nowhere else ""
-        do = "span of it does" if self.num_spans == 1 else "spans of it do"
-        return f"{what} stands nowhere in one piece; {self.num_spans:,} {do}.{unknown}"
+        if not self.num_spans:
+            return f"{what} has no part, but for common words, that stands in the training data.{unknown}"
+        parts = "part of it does" if self.num_spans == 1 else "parts of it do"
+        return f"{what} stands nowhere in one piece; {self.num_spans:,} {parts}.{unknown}"
 
 
 def cut(text: str, num_characters: int) -> str:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tasks.artifacts.manifest import Documents, Report
+from tasks.artifacts.store import Store
 from tasks.evaluate.compare import difference_interval
 from tasks.evaluate.measures import Value, base_measures, chat_measures, value_of
 from tasks.provenance import words
+from tasks.provenance.lineage import Run
 from tasks.provenance.statements import names, statements
 from tasks.provenance.training_data import Occurrence, TrainingData
 from tasks.records.documents import Document, read_documents
@@ -51,6 +53,20 @@ def removed_documents(documents: Documents, is_removed: Callable[[Document], boo
     """The kept documents of an artifact that are removed."""
     for path in documents.files("documents/*.parquet"):
         yield from (document for document in read_documents(path) if is_removed(document))
+
+
+def artifacts_with(store: Store, run: Run, is_removed: Callable[[Document], bool]) -> list[str]:
+    """The artifacts of a run that still have a text of removed documents, from before they were dropped or as dropped ones."""
+    return [
+        manifest.id
+        for manifest in run.of_kind(Documents)
+        for artifact in [store.open(manifest.id, Documents)]
+        if any(
+            document.get("text") and is_removed(document)
+            for path in (*artifact.files("documents/*.parquet"), *artifact.files("dropped/*.parquet"))
+            for document in read_documents(path)
+        )
+    ]
 
 
 def spans_of(text: str) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ Documents of every stage that dropped some. Writes a Provenance:
     sources.json                      the sources, their files and the shards of their suffix arrays
     NAME.records.npy                  of each document of a source: its file, its row or line there, its turn: [N, 3]
     NAME.arrow                        the turns of chat data as a token shard; pretraining's are those of its Tokens
-    NAME-000.suffixes.npy, .marks.npy a suffix array (tasks/provenance/suffix_array.py)
+    NAME-000.{suffixes,keys,marks}.npy  a suffix array (tasks/provenance/suffix_array.py)
     records.sqlite                    full-text index (tasks/records/full_text.py) of dropped documents with their reasons, and chat data
 
 No training needs it: it is made when it is first asked for. A stage that was killed begins again.
@@ -47,7 +47,7 @@ from tasks.records.documents import read_documents
 from tasks.records.full_text import IndexedText, IndexWriter, Kind
 from tasks.tokenizer.encode import TokenWriter, batches, is_validation, read_texts
 
-VERSION = 1
+VERSION = 2
 SOURCES = "sources.json"
 RECORDS = "records.sqlite"
 

@@ -7,9 +7,11 @@ are cut in another way at the beginning of a line or after a bracket. `<|bos|>`,
 The bytes before every STRIDE-th token are kept, 4 bytes each: an eighth of a byte a token.
 """
 
+import mmap
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,14 +57,24 @@ def decode_range(stream: TokenStream, vocabulary: Vocabulary, first: int, stop: 
         yield vocabulary.decode(tokens), vocabulary.lengths[tokens]
 
 
+def mapped(path: Path, advice: int) -> npt.NDArray[Any]:
+    """An array of a file, memory-mapped. `advice`: to the system, how it is used (madvise)."""
+    found = np.load(path, mmap_mode="r")
+    if isinstance(found.base, mmap.mmap):
+        # Else every page that is used brings megabytes around it, as far as the disk is set to read ahead.
+        found.base.madvise(advice)
+    # As a plain array: one element of a np.memmap costs ten times as much, and every step of a search reads one.
+    return np.asarray(found)
+
+
 class TokenText:
     """The text of a range of tokens by byte. Every place is counted from the first byte of the range."""
 
     def __init__(self, stream: TokenStream, vocabulary: Vocabulary, first: int, stop: int, marks: Path) -> None:
         self.stream, self.first, self.stop = stream, first, stop
         self._pieces = vocabulary.pieces
-        # Bytes before every STRIDE-th token, mapped
-        self._marks = np.asarray(np.load(marks, mmap_mode="r"))
+        # Bytes before every STRIDE-th token. All over the file within one search, so it is read as a whole.
+        self._marks = mapped(marks, mmap.MADV_WILLNEED)
         self.head = lru_cache(CACHED_HEADS)(lambda place: self.read(place, HEAD_BYTES))
 
     def read(self, place: int, num_bytes: int) -> bytes:

@@ -24,7 +24,7 @@ from tasks.artifacts.store import Store
 from tasks.provenance.chat_texts import turn_name
 from tasks.provenance.stage import SOURCES, Source
 from tasks.provenance.suffix_array import SuffixArray
-from tasks.provenance.token_text import TokenText, Vocabulary
+from tasks.provenance.token_text import Vocabulary
 from tasks.provenance.words import SEPARATOR
 from tasks.records.samples import redacted_excerpt, redacted_url
 
@@ -130,10 +130,7 @@ class IndexedSource:
         self.records = np.load(provenance.folder / f"{source.name}.records.npy", mmap_mode="r")
         prefix = str(provenance.folder / source.name)
         self.arrays = [
-            SuffixArray(
-                TokenText(self.stream, vocabulary, first, stop, Path(f"{prefix}-{number:03}.marks.npy")),
-                Path(f"{prefix}-{number:03}.suffixes.npy"),
-            )
+            SuffixArray(self.stream, vocabulary, first, stop, Path(f"{prefix}-{number:03}"))
             for number, (first, stop) in enumerate(source.shards)
         ]
         if len(self.records) != len(self._begins) - 1:

@@ -190,11 +190,12 @@ def dropped_documents(artifact: Documents, ids: Sequence[str]) -> Iterator[Docum
 def shown(
     evidence: Evidence, kept: Sequence[tuple[IndexedText, str]], dropped: Sequence[tuple[IndexedText, str]]
 ) -> list[Statement]:
-    """A few of the documents that state the answer, dropped ones with the value that decided."""
+    """A few of the documents that state the answer, kept ones first, dropped ones with the value that decided."""
+    kept, dropped = kept[:MAX_SHOWN], dropped[: max(0, MAX_SHOWN - len(kept))]
     outcomes: dict[str, str] = {}
     for manifest in evidence.run.of_kind(Documents) if dropped else ():
         artifact = evidence.store.open(manifest.id, Documents)
-        for document in dropped_documents(artifact, [record.id for record, _ in dropped[:MAX_SHOWN]]):
+        for document in dropped_documents(artifact, [record.id for record, _ in dropped]):
             outcomes[document["id"]] = f"{manifest.stage} dropped it, {why_dropped(document, artifact)}"
     return [
         Statement(
@@ -205,7 +206,7 @@ def shown(
             outcomes.get(record.id, "kept"),
             redacted_excerpt(sentence, SENTENCE_CHARACTERS),
         )
-        for record, sentence in [*kept[:MAX_SHOWN], *dropped[:MAX_SHOWN]]
+        for record, sentence in [*kept, *dropped]
     ]
 
 

@@ -70,4 +70,5 @@ def starts(text: bytes) -> list[int]:
 
 def ends_in_letter(text: bytes) -> bool:
     """Whether a letter that follows would belong to the last word."""
-    return bool(text) and int(character_classes(np.frombuffer(text[-4:], np.uint8))[-1]) == LETTER
+    # The first byte of the last character says what it is.
+    return next((CLASSES.item(byte) == LETTER for byte in reversed(text[-4:]) if CLASSES.item(byte) != INNER), False)

@@ -14,6 +14,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # with the arguments of the README's figu
     "fineweb_speed": (),
     "ray_speed": (),
     "extraction_quality": (),
+    "extractor_ablation": (),
     "filter_agreement": (),
     "language_identification": (),
     "pii_quality": (),

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,8 @@ def run_both(recipe: Path, settings: Sequence[str], store: Store) -> Comparison:
     changes = [f"filter.exclude={json.dumps([HOST])}"]
     made = make_recipe(str(recipe), settings=[*settings, "name=site"])
     changed = make_recipe(str(recipe), settings=[*settings, "name=site-without", *changes])
-    before, after = ([evaluated(one, store) for one in seeded(each, NUM_SEEDS)] for each in (made, changed))
+    with redirect_stdout(sys.stderr):  # progress is no part of the table
+        before, after = ([evaluated(one, store) for one in seeded(each, NUM_SEEDS)] for each in (made, changed))
     return compared(store, made, before, after, changes, [HOST])
 
 
@@ -141,15 +143,15 @@ def main() -> None:
     is_same = found == again and manifests == {one.id: one.model_dump_json() for one in store.manifests()}
     removal = found.removal
     assert removal is not None
+    beyond = [one for one in found.figures if one.noise is not None and abs(one.after - one.before) > one.noise]
     note = (
         f"{removal.num_documents} pages of the site have {removal.num_own:,} spans of eight words that stood nowhere else; {removal.num_left} are "
-        f"left. The same command again changed {'nothing' if is_same else 'SOMETHING'} ({seconds:.0f} s). {machine()}"
+        f"left. {len(beyond)} of {len(found.figures)} figures of the report cards differ beyond the noise of seeds. "
+        f"The same command again changed {'nothing' if is_same else 'SOMETHING'} ({seconds:.0f} s). {machine()}"
     )
     rows = [row_of(row) for row in found.facts]
     headings = ["Model", "Facts", "Questions", "Right with the site", "Without it", "Verdict"]
     print_table("Answers after a site was forgotten", headings, rows, note)
-    beyond = [one for one in found.figures if one.noise is not None and abs(one.after - one.before) > one.noise]
-    say(f"{len(beyond)} of {len(found.figures)} figures of the report cards differ beyond the noise of seeds")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 Makes token shards of pages of the sample web, and of documents that are put together of runs of eight of their tokens, so that words and
 phrases have the frequencies of the pages. A reply is some sentences of pages put together, 40 words; 200 are asked. ARRAYS: at least so
-many suffix arrays, as more tokens would have. Times are CPU times of one process, those of cold replies wall times: before each of these, the
+many suffix arrays, as more tokens would have. Times are CPU times of one process, those of cold replies also wait for the disk: before each of these, the
 arrays are put out of the system's page cache and what the process remembers of them is forgotten, as after a restart.
 """
 
@@ -29,7 +29,7 @@ from tasks.provenance import suffix_array
 from tasks.provenance.spans import encoded, find_spans, maximal_spans
 from tasks.provenance.stage import ProvenanceConfig, shards
 from tasks.provenance.suffix_array import SuffixArray
-from tasks.provenance.token_text import TokenText, Vocabulary
+from tasks.provenance.token_text import Vocabulary
 from tasks.records.excerpts import SENTENCE_END
 from tasks.sample_web.articles import write_articles
 from tasks.sample_web.world import build_world
@@ -63,20 +63,15 @@ class Searched:
         )
         self.build_seconds = time.process_time() - start
         self.prefixes = {bounds: str(folder / f"{num_tokens}-{number}") for number, bounds in enumerate(ranges)}
-        files = [Path(prefix + end) for prefix in self.prefixes.values() for end in (".suffixes.npy", ".marks.npy")]
-        self.num_bytes = sum(file.stat().st_size for file in files)
-        self.files = files
+        self.files = [file for prefix in self.prefixes.values() for file in folder.glob(f"{Path(prefix).name}.*.npy")]
+        self.num_bytes = sum(file.stat().st_size for file in self.files)
         self.arrays: list[SuffixArray] = []
         self.open()
 
     def open(self) -> None:
         """Open the arrays, with nothing remembered of their texts."""
         self.arrays = [
-            SuffixArray(
-                TokenText(self.stream, self.vocabulary, *bounds, Path(f"{prefix}.marks.npy")),
-                Path(f"{prefix}.suffixes.npy"),
-            )
-            for bounds, prefix in self.prefixes.items()
+            SuffixArray(self.stream, self.vocabulary, *bounds, Path(prefix)) for bounds, prefix in self.prefixes.items()
         ]
         self.count_word = lru_cache(maxsize=100_000)(self.count)  # as `TrainingData` has it
 
@@ -87,7 +82,6 @@ class Searched:
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
                 os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        self.open()
 
     def longest(self, text: bytes) -> int:
         """As `Searchable` has it."""
@@ -131,6 +125,12 @@ def seconds_of(data: Searched, reply: str, clock: Callable[[], float]) -> float:
     return clock() - start
 
 
+def seconds_without_queue() -> float:
+    """Wall time without what this thread waited for a core, of which other work on the machine decides: what it computed, or waited for the disk."""
+    queued_ns = int(Path("/proc/thread-self/schedstat").read_text(encoding="utf-8").split()[1])
+    return time.perf_counter() - queued_ns / 1e9
+
+
 def middle_and_p95(seconds: list[float]) -> tuple[float, float]:
     """The median and the 95th percentile."""
     return statistics.median(seconds), statistics.quantiles(seconds, n=20)[-1]
@@ -151,10 +151,14 @@ def main() -> None:
             # One thread, and the pages of the index are in memory after a few replies.
             warm = [seconds_of(data, reply, time.process_time) for reply in islice(replies(texts), NUM_REPLIES)]
             memory = getrusage(RUSAGE_SELF).ru_maxrss
-            cold = []
+            cold, reads = [], []
             for reply in islice(replies(texts), NUM_COLD):
                 data.evict()
-                cold.append(seconds_of(data, reply, time.perf_counter))
+                start, num_reads = seconds_without_queue(), getrusage(RUSAGE_SELF).ru_majflt
+                data.open()
+                seconds_of(data, reply, time.perf_counter)
+                cold.append(seconds_without_queue() - start)
+                reads.append(getrusage(RUSAGE_SELF).ru_majflt - num_reads)
             rows.append(
                 (
                     f"{data.num_tokens:,}",
@@ -163,6 +167,7 @@ def main() -> None:
                     f"{data.build_seconds:.1f} s",
                     f"{memory / 1e6:.2f} GB",
                     *(f"{1000 * value:.0f} ms" for value in (*middle_and_p95(warm), *middle_and_p95(cold))),
+                    f"{statistics.median(reads):.0f}",
                 )
             )
             say(" | ".join(map(str, rows[-1])))
@@ -174,8 +179,9 @@ def main() -> None:
         "Peak memory",
         "Reply, CPU median",
         "p95",
-        "Cold, wall median",
+        "Cold, without other work, median",
         "p95",
+        "Waits for the disk, median",
     ]
     print_table("The index of training data, and the spans of a reply", headings, rows, machine())
 

@@ -66,7 +66,8 @@ def test_file_that_is_no_card_is_refused(tmp_path: Path, content: str, message: 
         ("tiny", "left no artifact"),
         ("nosuch", "no recipe"),
         ("evaluate/x", "no report card"),
-        ("../../x", "no artifact"),
+        ("/etc/passwd", "no report card"),
+        ("../../x", "no report card"),
     ],
 )
 def test_unknown_name_is_refused(filled: Store, source: str, message: str) -> None:

@@ -13,7 +13,7 @@ from tasks.provenance import suffix_array
 from tasks.provenance.spans import MAX_REPLY_BYTES, encoded, find_spans, maximal_spans, uncovered
 from tasks.provenance.stage import shards
 from tasks.provenance.suffix_array import SuffixArray
-from tasks.provenance.token_text import TokenText, Vocabulary
+from tasks.provenance.token_text import Vocabulary
 from tasks.provenance.words import CLASSES, LETTER, MARK
 from tasks.tokenizer.encode import TokenWriter
 from tests.support.tiny_models import write_tokenizer
@@ -42,8 +42,7 @@ class Searched:
         self.arrays = []
         for number, (first, stop) in enumerate(shards(stream, shard_tokens)):
             self.num_words += suffix_array.build(stream, vocabulary, first, stop, folder / f"{number}")
-            text = TokenText(stream, vocabulary, first, stop, folder / f"{number}.marks.npy")
-            self.arrays.append(SuffixArray(text, folder / f"{number}.suffixes.npy"))
+            self.arrays.append(SuffixArray(stream, vocabulary, first, stop, folder / f"{number}"))
 
     def longest(self, text: bytes) -> int:
         return max(array.longest(text) for array in self.arrays)
@@ -98,6 +97,15 @@ def brute_spans(texts: list[str], reply: str) -> list[str]:
 def found_spans(data: Searched, reply: str) -> list[str]:
     text = reply.encode()
     return [text[start:stop].decode() for start, stop in maximal_spans(data, text)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def many_keys() -> Iterator[None]:
+    """Keys of short texts: with the real numbers, one key would stand for all that is indexed here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suffix_array, "KEY_STRIDE", 3)
+        patch.setattr(suffix_array, "KEY_BYTES", 4)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from tasks.artifacts.store import Store
 from tasks.execution.runner import execute
 from tasks.provenance.explanation import explain
 from tasks.provenance.lineage import Run, follow, open_training_data, provenance_step
-from tasks.provenance.removal import WORDS, check_removal, spans_of
+from tasks.provenance.removal import WORDS, artifacts_with, check_removal, spans_of
 from tasks.provenance.stage import RECORDS, ProvenanceConfig
 from tasks.provenance.training_data import TrainingData
 from tasks.records.full_text import FullTextIndex
@@ -154,6 +154,9 @@ def test_removed_pages_leave_none_of_their_own_spans(store: Store, data: Trainin
     # The first words stand in a conversation too.
     assert (found.num_documents, found.num_left) == (1, 0)
     assert found.num_own > 0
+    run = follow(store, after.provenance.manifest.id)
+    assert artifacts_with(store, run, lambda document: document["text"] in removed) == []
+    assert len(artifacts_with(store, run, lambda document: document["text"] in without["a"])) == 1
     # Of a page that is still there everything is left, and each place is named.
     still = check_removal(data, after, PAGES["a"][1:])
     assert still.num_left == still.num_own > 0
