@@ -133,7 +133,8 @@ class Server:
             self.stop()
         else:
             # Nobody looks for dead flows by their heartbeat here, and each flow would wait a second for the last beat at its end.
-            settings = {"api.url": self.url, "flows.heartbeat_frequency": None}
+            # Nor does it ask for tokens against requests of other sites, for which each client would ask it first.
+            settings = {"api.url": self.url, "flows.heartbeat_frequency": None, "client.csrf_support_enabled": False}
         # Not by os.environ: Prefect has read its settings at import.
         with temporary_settings(settings):
             with get_client(sync_client=True) as client:
