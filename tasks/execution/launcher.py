@@ -9,6 +9,7 @@ model/processes.py: no rank trains on unseen.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from types import FrameType
 from typing import Any, Never
 
 from model.errors import WRONG_USE, UserError
+from model.files import FULL_DISK
 from model.nodes import Node, await_first, check_first, this_node
 from tasks.execution.lease import Lease
 
@@ -54,8 +56,8 @@ def launch(
 ) -> None:
     """Run `python -m module run_file` on `num_ranks` processes to its end; `on_metrics` is called with each new line of metrics.
 
-    Raises RuntimeError with the error of the rank that failed first, LeaseLost where another run has taken over `lease`, UserError where
-    this machine and the others do not meet as the environment says.
+    Raises RuntimeError with the error of the rank that failed first, OSError where that is of a full disk, LeaseLost where another run has
+    taken over `lease`, UserError where this machine and the others do not meet as the environment says.
     """
     node = this_node()
     if node:
@@ -87,7 +89,15 @@ def launch(
         reason = error_of(error_file) or _signal_of(process.returncode) or last_lines(log_file)
         if node and process.returncode == WRONG_USE:
             raise UserError(reason.removeprefix("UserError: "))
-        raise RuntimeError(f"{module} ended with status {process.returncode}: {reason} (full log: {log_file})")
+        _raise(reason, f"{module} ended with status {process.returncode}: {reason} (full log: {log_file})")
+
+
+def _raise(reason: str, message: str) -> Never:
+    """Raise the error of a rank: OSError where its disk is full, which is for the user to mend, else RuntimeError."""
+    found = re.match(r"OSError: \[Errno (\d+)\]", reason)
+    if found and int(found[1]) in FULL_DISK:
+        raise OSError(int(found[1]), message)
+    raise RuntimeError(message)
 
 
 def join(node: Node) -> None:
