@@ -61,8 +61,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def naming_full_disk(folder: Path) -> Iterator[None]:
     """Raises an OSError that says so where the block fails while the disk of `folder` is full.
 
-    Libraries have their own words for it: torch that of a wrong position in its archive, NumPy two numbers, SQLite, safetensors and
-    tokenizers exceptions of their own. What the block wrote may be removed only after it.
+    Libraries have other words for it: torch reports a wrong position in its archive, NumPy two numbers; SQLite, safetensors and tokenizers
+    raise exceptions that are no OSError. What the block wrote may be removed only after it.
     """
     try:
         yield

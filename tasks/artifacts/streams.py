@@ -83,7 +83,7 @@ def _copy_range(sign: Callable[[], str], file: int, start: int, num_bytes: int) 
             raise
         raise Refused(f"status {error.code}") from error
     except urllib.error.URLError as error:
-        # A certificate that only s3fs is told to trust.
+        # A certificate that s3fs alone has the authority for.
         if isinstance(error.reason, ssl.SSLError):
             raise Refused(str(error.reason)) from error
         raise error.reason if isinstance(error.reason, OSError) else ConnectionError(str(error.reason)) from error

@@ -46,7 +46,7 @@ def write_attributes(path):
     write_rows(path, ({"id": os.urandom(200).hex()} for _ in range(3_000)), AttributesConfig())
 
 
-def write_weights(path):  # safetensors has an exception of its own
+def write_weights(path):  # safetensors raises what is no OSError
     with replacing(path) as temporary:
         save_file({"weights": np.zeros(100_000)}, temporary)
 
@@ -103,7 +103,7 @@ def test_shard_replaces_the_earlier_one_when_it_is_whole(kind: str, tmp_path: Pa
 
 
 def test_full_disk_is_named_where_an_index_is_written(tmp_path: Path) -> None:
-    """SQLite undoes the shard and says "disk I/O error". The writer goes on after the last whole shard when there is room."""
+    """SQLite undoes the shard and says "disk I/O error". With room again the writer resumes after the last whole shard."""
     path = tmp_path / "index.sqlite"
     printed = [
         subprocess.run(
