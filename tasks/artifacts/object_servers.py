@@ -44,7 +44,7 @@ class S3Objects(BucketObjects):
     def download_in_streams(self, key: str, path: Path, num_bytes: int) -> bool:
         """As `download`; a large object in several streams."""
         if num_bytes >= LARGE_BYTES:
-            # Signed for each range anew: a range that waits for its turn, or for a server that restarts, has a URL that is valid.
+            # Signed for each range again: a range that waits for its turn, or for a server that restarts, has a URL that is valid.
             sign = functools.partial(self.filesystem.sign, self.address(key), SIGNED_SECONDS)
             try:
                 copy_by_ranges(sign, path, num_bytes, self._call)
