@@ -87,7 +87,7 @@ def _copy_range(sign: Callable[[], str], file: int, start: int, num_bytes: int) 
         if isinstance(error.reason, ssl.SSLError):
             raise Refused(str(error.reason)) from error
         raise error.reason if isinstance(error.reason, OSError) else ConnectionError(str(error.reason)) from error
-    except http.client.HTTPException as error:
+    except (http.client.HTTPException, ssl.SSLError) as error:  # in the middle of an answer
         raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
