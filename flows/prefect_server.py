@@ -108,6 +108,9 @@ class Server:
         # Port 0: the kernel chooses a free one, and the listening socket is handed over, so no other process can take
         # the port in between. Bound to this machine only, as the temporary server has no password.
         with socket.create_server(("127.0.0.1", 0), backlog=128) as endpoint:
+            # Connections inherit it. asyncio sets it for those that it knows to be TCP, and uvicorn takes a socket that is handed over for
+            # a Unix one: each answer, written in two parts, would wait 40 ms for the acknowledgement of the first.
+            endpoint.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.url = f"http://127.0.0.1:{endpoint.getsockname()[1]}/api"
             self.process = subprocess.Popen(
                 [*UVICORN, "--fd", str(endpoint.fileno()), *APPLICATION],
@@ -130,7 +133,8 @@ class Server:
             self.stop()
         else:
             # Nobody looks for dead flows by their heartbeat here, and each flow would wait a second for the last beat at its end.
-            settings = {"api.url": self.url, "flows.heartbeat_frequency": None}
+            # Nor does it ask for tokens against requests of other sites, for which each client would ask it first.
+            settings = {"api.url": self.url, "flows.heartbeat_frequency": None, "client.csrf_support_enabled": False}
         # Not by os.environ: Prefect has read its settings at import.
         with temporary_settings(settings):
             with get_client(sync_client=True) as client:

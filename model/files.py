@@ -4,6 +4,7 @@ A line of JSON Lines ends with a line feed alone: the other characters that end 
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,9 @@ from typing import Any
 
 MAX_NAME_BYTES = 255  # of ext4, XFS, Btrfs, ZFS, NFS
 TEMPORARY = ".tmp"
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+PROBE_BYTES = 2**20
+SQLITE_FULL = 13  # of <sqlite3.h>
 
 
 _written: list[Path] | None = None  # what `recording_writes` collects
@@ -40,16 +44,48 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
     try:
-        yield temporary
-        # Without it some file systems put the rename on the disk before the data: after a power cut the file would be empty. The
-        # folder is not synced: the rename itself may be lost then, and the old file is there.
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with naming_full_disk(path.parent):
+            yield temporary
+            # Without it some file systems put the rename on the disk before the data: after a power cut the file would be empty. The
+            # folder is not synced: the rename itself may be lost then, and the old file is there.
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
         if _written is not None:
             _written.append(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming_full_disk(folder: Path) -> Iterator[None]:
+    """Raises an OSError that says so where the block fails while the disk of `folder` is full.
+
+    Libraries have other words for it: torch reports a wrong position in its archive, NumPy two numbers; SQLite, safetensors and tokenizers
+    raise exceptions that are no OSError. What the block wrote may be removed only after it.
+    """
+    try:
+        yield
+    except Exception as error:
+        full = None if isinstance(error, OSError) and error.errno is not None else _full_disk(folder, error)
+        if full is not None:
+            raise OSError(full, os.strerror(full), str(folder)) from error
+        raise
+
+
+def _full_disk(folder: Path, error: Exception) -> int | None:
+    """The system's number for a full disk if that of `folder` is, else None."""
+    # SQLite has given the space of the transaction back by now.
+    if getattr(error, "sqlite_errorcode", None) == SQLITE_FULL:
+        return errno.ENOSPC
+    probe = temporary_path(folder / "probe")
+    try:
+        probe.write_bytes(bytes(PROBE_BYTES))
+    except OSError as full:
+        return full.errno if full.errno in FULL_DISK else None
+    finally:
+        probe.unlink(missing_ok=True)
+    return None
 
 
 def temporary_path(path: Path) -> Path:

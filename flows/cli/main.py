@@ -44,11 +44,11 @@ from flows.cli.why_said import why_said
 from flows.cli.without import without
 from flows.prefect_server import prepare_environment
 from model.errors import WRONG_USE, UserError
+from model.files import FULL_DISK
 from tasks.artifacts.store import Store
 from tasks.redaction import redact_text
 
 FAILED = 1  # exit status
-FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # What a wrong path or missing rights cause. Any other error of the system is shown with its traceback.
 PATH_ERRORS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 REMEDY = "make room, or name a store elsewhere with CRAWL2CHAT_STORE, and run the same command again"

@@ -9,7 +9,7 @@ import typer
 from rich.markdown import Markdown
 
 from flows import recipe_files
-from flows.checks import check_run
+from flows.checks import check_run, state
 from flows.cli.console import (
     BaseModelOption,
     InputOption,
@@ -30,7 +30,7 @@ from tasks.artifacts.manifest import Artifact, Checkpoint
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.execution.reporter import reporting
-from tasks.execution.runner import join_training, up_to_date
+from tasks.execution.runner import execute, join_training, up_to_date
 
 DAMAGED_FILES = 3  # exit status
 SHOWN_FILES = 20
@@ -74,9 +74,12 @@ def run(
     # A mistake in the last stage's input is found before the first stage runs, and before the server is waited for.
     if check_run(steps, names, force, made.name, store):
         bounds: dict[str, Any] = {"start": start, "until": until, "only": only, "force": force}
-        with server.used(), Terminal(console) as terminal, reporting(terminal), planned(planned_steps):
-            # Only JSON goes through the flow's parameters; `planned` hands over the steps themselves.
-            pipeline(**as_parameters(recipe, made, shaping), **bounds, runs_deployments=False)
+        with Terminal(console) as terminal, reporting(terminal), planned(planned_steps):
+            if server.process is not None:  # it takes seconds to start, on another core
+                make_first_sources(steps, names, force, made.name, store)
+            with server.used():
+                # Only JSON goes through the flow's parameters; `planned` hands over the steps themselves.
+                pipeline(**as_parameters(recipe, made, shaping), **bounds, runs_deployments=False)
     else:
         what = f"{len(names)} stages of recipe {made.name} are" if len(names) > 1 else f"{names[0]} of {made.name} is"
         say(f"{what} up to date, nothing to run.")
@@ -107,6 +110,22 @@ def join_stage(recipe: Recipe, node: Node, start: str, until: str, only: str, fo
         errors.print(str(error), style="red", highlight=False, soft_wrap=True, markup=False)
         raise typer.Exit(1) from None
     say(f"the training of {step.id} has ended; the first node writes the artifact.")
+
+
+def make_first_sources(
+    steps: Mapping[StageName, Step[Artifact]],
+    names: Sequence[StageName],
+    force: Sequence[str],
+    recipe_name: str,
+    store: Store,
+) -> None:
+    """Make the sources of the first stage that are made of no artifact, such as the sample web, if the stage is to run."""
+    from flows.launch import imported
+
+    first = steps[names[0]]
+    if names[0] in force or state(first, recipe_name, store) != "up to date":
+        for _, source in imported(first):
+            execute(source, store)
 
 
 def as_parameters(source: str, recipe: Recipe, shaping: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Terminal(Reporter):
         self.console = console
         self.bars: dict[str, TaskID] = {}
         self.last_plain = 0.0
+        self.shown: set[str] = set()  # artifacts that have their line
         columns = (
             SpinnerColumn(),
             TextColumn("[bold]{task.description:<12}"),
@@ -76,6 +77,10 @@ class Terminal(Reporter):
         """Replace the stage's bar by a line with its time, in seconds, and its headline figures."""
         if step.stage in self.bars:
             self.display.remove_task(self.bars.pop(step.stage))
+        # A source that several stages read has one line, and not one for each of them.
+        if is_skipped and step.id in self.shown:
+            return
+        self.shown.add(step.id)
         if is_skipped:
             outcome = "[dim]up to date[/]"
         else:

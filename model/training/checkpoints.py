@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from model.errors import UserError
-from model.files import files_of
+from model.files import files_of, naming_full_disk
 from model.processes import check_lease
 from model.training.engine import Engine
 from model.training.node_files import agreed, collect, nodes_apart, spread
@@ -48,10 +48,11 @@ class Checkpoints:
         if rank in (0, *apart):
             shutil.rmtree(partial, ignore_errors=True)
         try:
-            for name, engine in engines.items():
-                engine.save(partial / name, steps)
-            if apart:
-                collect(partial, apart)
+            with naming_full_disk(self.folder):
+                for name, engine in engines.items():
+                    engine.save(partial / name, steps)
+                if apart:
+                    collect(partial, apart)
         # KeyboardInterrupt and SystemExit too. On a full disk, what was written would hold the rest of the space.
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)

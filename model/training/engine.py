@@ -44,6 +44,7 @@ from model.config import OptimConfig
 from model.errors import UserError
 from model.files import files_of
 from model.training import optim
+from model.training.local_ranks import MEETING
 from model.training.node_files import nodes_apart, spread
 
 logger = logging.getLogger(__name__)
@@ -228,7 +229,7 @@ class Engine:
 
 
 def join_ranks(num_ranks: int) -> None:
-    """Join the ranks that torchrun started, or be the only one. Raises UserError where these are not `num_ranks`."""
+    """Join the ranks that an agent started, or be the only one. Raises UserError where these are not `num_ranks`."""
     if not dist.is_initialized():
         # DeepSpeed asserts that LOCAL_RANK is set, for a single process too.
         os.environ.setdefault("LOCAL_RANK", "0")
@@ -236,7 +237,8 @@ def join_ranks(num_ranks: int) -> None:
             # Before the process group: NCCL takes the current device, and every rank of a machine would meet the others on GPU 0.
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         if "RANK" in os.environ:
-            dist.init_process_group()
+            # None: at the address that torchrun has put into the environment.
+            dist.init_process_group(init_method=os.environ.get(MEETING))
         else:
             # A process alone needs no port: a store in its memory. init_process_group would ask for MASTER_ADDR.
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -10,13 +10,10 @@ import os
 import runpy
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from model.processes import LeaseFile, guard
-
-if TYPE_CHECKING:
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 
 def run_module(module: str, arguments: list[str]) -> None:
@@ -39,7 +36,8 @@ def record_error(error: Exception) -> None:
 
     # Raised by the agent: it has a failure for each rank.
     if isinstance(error, ChildFailedError):
-        _record_failed_rank(error, Path(path))
+        failures = {rank: (failure.exitcode, float(failure.timestamp)) for rank, failure in error.failures.items()}
+        record_killed_rank(failures, Path(path))
         return
 
     # torch's format, with traceback and time, which the agent reads to find the rank that failed first.
@@ -53,23 +51,22 @@ def record_error(error: Exception) -> None:
         assert same is error, "record raises what it records"
 
 
-def _record_failed_rank(error: "ChildFailedError", path: Path) -> None:
-    """A rank that was killed comes first: the others fail of its absence, and may have been noticed before it.
+def record_killed_rank(failures: Mapping[int, tuple[int, float]], path: Path) -> None:
+    """Write to the error file `path` which rank was killed. `failures`: exit code, as subprocess has it, and time of each rank that failed.
 
-    The agent ends the others with SIGTERM; torchrun has copied the error file of the first that failed by itself.
+    A rank that was killed comes before one that recorded an error: the others fail of its absence, and may have been noticed before it.
+    Their agent ends the others with SIGTERM, and has copied the error file of the first that failed.
     """
-    # A negative exit code is the number of the signal, as subprocess has it.
-    killed = {rank: failure for rank, failure in error.failures.items() if failure.exitcode < 0}
+    killed = {rank: (code, when) for rank, (code, when) in failures.items() if code < 0}
     # The agent's SIGTERM follows another failure; a rank killed in another way is the likelier cause.
-    by_agent = {rank for rank, failure in killed.items() if failure.exitcode == -signal.SIGTERM}
+    by_agent = {rank for rank, (code, _) in killed.items() if code == -signal.SIGTERM}
     # With an error file, and no rank killed but by the agent, the file has the cause already.
     if not killed or (path.exists() and by_agent == set(killed)):
         return
-    rank, failure = min(killed.items(), key=lambda item: (item[0] in by_agent, item[1].timestamp))
+    rank, (code, _) = min(killed.items(), key=lambda item: (item[0] in by_agent, item[1][1]))
     # Only the kernel and users send SIGKILL.
-    reason = " (manually or out of memory)" if failure.exitcode == -signal.SIGKILL else ""
-    name = signal.Signals(-failure.exitcode).name
-    path.write_text(json.dumps({"message": f"rank {rank} was killed by {name}{reason}"}))
+    reason = " (manually or out of memory)" if code == -signal.SIGKILL else ""
+    path.write_text(json.dumps({"message": f"rank {rank} was killed by {signal.Signals(-code).name}{reason}"}))
 
 
 def main() -> None:

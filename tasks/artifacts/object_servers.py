@@ -4,6 +4,7 @@ Conditional puts are what each protocol calls otherwise, and fsspec not at all: 
 requests through s3fs and gcsfs.
 """
 
+import functools
 import hashlib
 import json
 import secrets
@@ -17,12 +18,15 @@ from urllib.parse import quote
 import fsspec
 
 from model.errors import UserError
+from tasks.artifacts.files import logger
 from tasks.artifacts.object_errors import error_code, status_of
 from tasks.artifacts.objects import Conflict, Listed, Objects, Stored, TooLarge, check_size
+from tasks.artifacts.streams import LARGE_BYTES, Refused, copy_by_ranges
 from tasks.redaction import redact_text, redact_url
 
 # Without these a lost packet holds a request for a minute, and a lease is to be renewed several times a minute.
 S3_CONFIG = {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 1}}
+SIGNED_SECONDS = 3600  # for which a URL to read an object by is valid
 
 
 class BucketObjects(Objects):
@@ -36,6 +40,20 @@ class BucketObjects(Objects):
 
 class S3Objects(BucketObjects):
     """Amazon's S3 and servers of its protocol. The tag of a version is its ETag."""
+
+    def download_in_streams(self, key: str, path: Path, num_bytes: int) -> bool:
+        """As `download`; a large object in several streams."""
+        if num_bytes >= LARGE_BYTES:
+            # Signed for each range again: a range that waits for its turn, or for a server that restarts, has a URL that is valid.
+            sign = functools.partial(self.filesystem.sign, self.address(key), SIGNED_SECONDS)
+            try:
+                copy_by_ranges(sign, path, num_bytes, self._call)
+            except Refused as error:
+                # Some policies allow no signed URLs. Whatever else is wrong, a request of s3fs has the error for.
+                logger.debug("%s/%s is read in one stream: %s", self.shown_url, key, error)
+            else:
+                return True
+        return self.download(key, path, num_bytes)
 
     def _get(self, key: str, max_bytes: int) -> Stored:
         # Not cat_file: it gives no ETag, and a HEAD before or after could be of another version.

@@ -117,6 +117,10 @@ class Objects(ABC):
 
         return self._call(write, missing=False)
 
+    def download_in_streams(self, key: str, path: Path, num_bytes: int) -> bool:
+        """As `download`, of an object that is to have `num_bytes`: a large one in several streams, where the protocol has them."""
+        return self.download(key, path, num_bytes)
+
     def listing(self, prefix: str) -> Iterator[Listed]:
         """All objects whose key begins with `prefix`, in pages of 1,000 or so a request."""
         page: str | None = ""

@@ -8,20 +8,17 @@ after another one took its place, writes next to the other's files and not over 
 files that their manifest names; and what an earlier run has uploaded needs no second upload.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from model.errors import UserError
 from model.files import MAX_NAME_BYTES, replacing, short_file_name
 from tasks.artifacts.files import Hashes, is_inside
 from tasks.artifacts.manifest import MANIFEST, FileRecord
 from tasks.artifacts.objects import Conflict, Objects, TooLarge
+from tasks.artifacts.streams import in_parallel
 
-T = TypeVar("T")
 HASH_DIGITS = 16  # 64 bits: two contents of one path never meet by chance, and readers compare the whole hash
-NUM_CONNECTIONS = 8  # one stream to S3 has some 80 MB/s, so eight fill a line of 5 Gbit/s
 
 
 class DamagedArtifact(UserError):
@@ -48,15 +45,19 @@ class Remote:
     def __init__(self, objects: Objects, root: Path, hashes: Hashes) -> None:
         self.objects, self.root, self.hashes = objects, root, hashes
 
-    def fetch(self, key: str, path: Path, max_bytes: int) -> bool:
-        """Copy an object to a file. Returns whether the object exists. Raises DamagedArtifact where it is larger than it may be."""
+    def fetch(self, key: str, path: Path, max_bytes: int, *, is_size: bool = False) -> bool:
+        """Copy an object to a file. Returns whether the object exists. Raises DamagedArtifact where it is larger than it may be.
+
+        `is_size`: it is to have `max_bytes`, and is read in several streams where these are many.
+        """
         # The cache is a folder of this user, but others may have put a link into it.
         if not is_inside(path, self.root):
             raise DamagedArtifact(f"{path} is a link that leads out of the store: delete it")
         try:
             # A download that is cut leaves no half file under the name: whoever sees the file sees all of it.
             with replacing(path) as temporary:
-                if not self.objects.download(key, temporary, max_bytes):
+                read = self.objects.download_in_streams if is_size else self.objects.download
+                if not read(key, temporary, max_bytes):
                     raise _Missing
         except _Missing:
             return False
@@ -71,7 +72,7 @@ class Remote:
             path, key = folder / file.path, object_key(prefix, file)
             stage, artifact_id = prefix.split("/", maxsplit=1)[0], "/".join(prefix.split("/")[:2])
             remedy = f"make artifact {artifact_id} again with `crawl2chat run RECIPE --force {stage}`"
-            if not self.fetch(key, path, file.bytes):
+            if not self.fetch(key, path, file.bytes, is_size=True):
                 raise DamagedArtifact(f"{self.objects.shown_url}/{key} was deleted: {remedy}")
             # The transport has checksums, but the object may have been written wrong, or replaced by hand.
             if path.stat().st_size != file.bytes or self.hashes.of(path) != file.sha256:
@@ -101,20 +102,3 @@ class Remote:
                 f"another run has put artifact {artifact_id} into {self.objects.shown_url} already: this one ends without a result; "
                 "run the stage again to use the other's"
             ) from None
-
-
-def in_parallel(work: Callable[[T], object], items: Sequence[T]) -> None:
-    """`work` on every item, several at a time. Raises the first error; what was not begun then is not done."""
-    if len(items) < 2:
-        # Without a pool: an error then has a short traceback, and most stages publish one or two files at a time.
-        for item in items:
-            work(item)
-        return
-    with ThreadPoolExecutor(NUM_CONNECTIONS) as pool:
-        try:
-            for _ in pool.map(work, items):
-                pass
-        except BaseException:
-            # Without it the pool would first finish what waits: hundreds of uploads after the one that was refused.
-            pool.shutdown(cancel_futures=True)
-            raise

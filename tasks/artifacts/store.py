@@ -37,8 +37,9 @@ from tasks.artifacts.manifest import (
     kind_named,
 )
 from tasks.artifacts.object_servers import open_objects
-from tasks.artifacts.remote import DamagedArtifact, Remote, in_parallel
+from tasks.artifacts.remote import DamagedArtifact, Remote
 from tasks.artifacts.step import A_co
+from tasks.artifacts.streams import in_parallel
 from tasks.redaction import redact_url
 
 __all__ = ["DamagedArtifact", "Store"]

@@ -1,7 +1,7 @@
 """How a training process group starts: in a new session, followed through the metrics file that it writes.
 
 Reads the metrics, JSON Lines that rank 0 appends to; writes the group's output to a log file. One rank is started as a plain
-process, several through torchrun on this machine. Where the environment describes several nodes (model/nodes.py), this machine is the
+process, several through model/training/local_ranks.py. Where the environment describes several nodes (model/nodes.py), this machine is the
 first of them and starts its ranks through model/training/agent.py; each other node calls `join`. Cancelling the stage ends the
 group with SIGTERM, on which it saves, then SIGKILL. The death of the stage's own process, or the loss of its lease, ends every rank, see
 model/processes.py: no rank trains on unseen.
@@ -9,17 +9,18 @@ model/processes.py: no rank trains on unseen.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, Never
 
 from model.errors import WRONG_USE, UserError
+from model.files import FULL_DISK
 from model.nodes import Node, await_first, check_first, this_node
 from tasks.execution.lease import Lease
 
@@ -55,8 +56,8 @@ def launch(
 ) -> None:
     """Run `python -m module run_file` on `num_ranks` processes to its end; `on_metrics` is called with each new line of metrics.
 
-    Raises RuntimeError with the error of the rank that failed first, LeaseLost where another run has taken over `lease`, UserError where
-    this machine and the others do not meet as the environment says.
+    Raises RuntimeError with the error of the rank that failed first, OSError where that is of a full disk, LeaseLost where another run has
+    taken over `lease`, UserError where this machine and the others do not meet as the environment says.
     """
     node = this_node()
     if node:
@@ -75,8 +76,7 @@ def launch(
         )
         try:
             # Polled, because three things are watched at once: the group, its metrics and the lease.
-            while process.poll() is None:
-                time.sleep(POLL_SECONDS)
+            while not _has_ended(process, POLL_SECONDS):
                 if lease:
                     lease.check()
                 _follow(metrics, on_metrics)
@@ -89,7 +89,15 @@ def launch(
         reason = error_of(error_file) or _signal_of(process.returncode) or last_lines(log_file)
         if node and process.returncode == WRONG_USE:
             raise UserError(reason.removeprefix("UserError: "))
-        raise RuntimeError(f"{module} ended with status {process.returncode}: {reason} (full log: {log_file})")
+        _raise(reason, f"{module} ended with status {process.returncode}: {reason} (full log: {log_file})")
+
+
+def _raise(reason: str, message: str) -> Never:
+    """Raise the error of a rank: OSError where its disk is full, which is for the user to mend, else RuntimeError."""
+    found = re.match(r"OSError: \[Errno (\d+)\]", reason)
+    if found and int(found[1]) in FULL_DISK:
+        raise OSError(int(found[1]), message)
+    raise RuntimeError(message)
 
 
 def join(node: Node) -> None:
@@ -154,16 +162,13 @@ def last_lines(log_file: Path) -> str:
 
 def _command(module: str, run_file: Path, num_ranks: int, lease: Lease | None, node: Node | None) -> list[str]:
     held = ["--lease", str(lease.file.path), lease.file.token] if lease else []
-    guarded = ["model.training.ranks", *held]
     # Guarded before anything else is imported: torch takes seconds, in which the stage may be killed.
-    start = [sys.executable, "-m", *guarded]
+    start = [sys.executable, "-m", "model.training.ranks", *held]
     if node:
         return [*start, "model.training.agent", *held, module, str(run_file)]
     if num_ranks == 1:
         return [*start, module, str(run_file)]
-    # --standalone picks a free port, so that two runs on one machine do not meet.
-    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"]
-    return [*start, *torchrun, "-m", *guarded, module, str(run_file)]
+    return [*start, "model.training.local_ranks", str(num_ranks), *held, module, str(run_file)]
 
 
 def _environment(num_ranks: int) -> dict[str, str]:
@@ -171,6 +176,15 @@ def _environment(num_ranks: int) -> dict[str, str]:
     # The cores that this process may use, which in a container are fewer than os.cpu_count() returns.
     threads = max(1, len(os.sched_getaffinity(0)) // num_ranks)
     return {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads), **os.environ}
+
+
+def _has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait up to `seconds` for the end of a process; one that ends is noticed at once."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _follow(metrics: Any, on_metrics: Callable[[Metrics], None]) -> None:

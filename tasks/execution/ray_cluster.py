@@ -108,15 +108,15 @@ class InFlight(Generic[S]):
         self.cluster, self.task = cluster, task
         self.waiting: deque[Attempt[S]] = deque(Attempt(name, shard) for name, shard in shards)
         self.running: dict[Any, Attempt[S]] = {}
-        name = f"progress-{secrets.token_hex(8)}"
-        self.progress = ray.remote(Progress).options(name=name, num_cpus=0, max_restarts=-1).remote()
-        self.asked: Any = self.progress.ticks.remote()
+        self.progress, name = progress_actor()
+        self.run = secrets.token_hex(8)  # two stages may have shards of one name
+        self.asked: Any = self.progress.ticks.remote(self.run)
         self.unfinished_ticks: dict[str, int] = {}
         self.finished_ticks = 0
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         # Bytes, which a worker reads once (`ray_worker.run_shard`): as an object of Ray it would be read again for each shard. By
         # cloudpickle, since the work of a script (`__main__`) is no module that a worker could import.
-        self.job = ray.cloudpickle.dumps(Job(task, code_digest(), environment, name))
+        self.job = ray.cloudpickle.dumps(Job(task, code_digest(), environment, name, self.run))
         settings = {
             "num_cpus": cluster.num_cpus,
             "memory": cluster.memory_bytes,
@@ -197,7 +197,7 @@ class InFlight(Generic[S]):
             # The actor may be lost with its node, and starts again elsewhere.
             with contextlib.suppress(exceptions.RayError):
                 self.unfinished_ticks = ray.get(self.asked)
-            self.asked = self.progress.ticks.remote()
+            self.asked = self.progress.ticks.remote(self.run)
         running = {attempt.name for attempt in self.running.values()}
         return self.finished_ticks + sum(num for name, num in self.unfinished_ticks.items() if name in running)
 
@@ -207,7 +207,7 @@ class InFlight(Generic[S]):
             with contextlib.suppress(exceptions.RayError):
                 ray.cancel(reference, force=True)
         with contextlib.suppress(exceptions.RayError):
-            ray.kill(self.progress)
+            self.progress.forget.remote(self.run)
         if not self.running or self.task.lease is None:
             return
         # Ray counts a task as cancelled before its worker is dead. Workers share this lock until they are.
@@ -218,15 +218,27 @@ class InFlight(Generic[S]):
 
 _connecting = threading.Lock()
 _connected_to = ""
+_progress: tuple[Any, str] | None = None  # of this connection
+
+
+def progress_actor() -> tuple[Any, str]:
+    """The actor that this process's stages report their progress to, and its name."""
+    global _progress  # noqa: PLW0603 - as the connection
+    # One for all stages: an actor takes a worker process, with all that it has imported, and its end ends the process.
+    if _progress is None:
+        name = f"progress-{secrets.token_hex(8)}"
+        _progress = ray.remote(Progress).options(name=name, num_cpus=0, max_restarts=-1).remote(), name
+    return _progress
 
 
 def connect(address: str) -> None:
     """Connect this process to a cluster, once for all its stages. Raises UserError where no cluster answers."""
-    global _connected_to  # noqa: PLW0603 - Ray has one connection for each process
+    global _connected_to, _progress  # noqa: PLW0603 - Ray has one connection for each process
     with _connecting:
         if ray.is_initialized() and _connected_to == address:
             return
         ray.shutdown()
+        _progress = None
         try:
             _refuse_closed_port(address)
             with _own_signals():

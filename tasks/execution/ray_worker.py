@@ -38,24 +38,29 @@ class Job(Generic[S]):
     code_digest: str  # of the stage's process
     environment: Mapping[str, str]
     progress: str  # the name of the actor `Progress`
+    run: str  # what this run of the stage is called there
 
 
 class Progress:
     """An actor that keeps how many units of its work each running shard has counted."""
 
     def __init__(self) -> None:
-        self.by_shard: dict[str, int] = {}
+        self.by_run: dict[str, dict[str, int]] = {}
 
-    def report(self, name: str, num: int | None) -> None:
+    def report(self, run: str, name: str, num: int | None) -> None:
         """`num` units are counted; None: the shard has ended."""
         if num is None:
-            self.by_shard.pop(name, None)
+            self.by_run.get(run, {}).pop(name, None)
         else:
-            self.by_shard[name] = num
+            self.by_run.setdefault(run, {})[name] = num
 
-    def ticks(self) -> dict[str, int]:
+    def ticks(self, run: str) -> dict[str, int]:
         """The units of each running shard."""
-        return self.by_shard
+        return self.by_run.get(run, {})
+
+    def forget(self, run: str) -> None:
+        """A run of a stage has ended."""
+        self.by_run.pop(run, None)
 
 
 def run_shard(pickled_job: bytes, name: str, shard: S) -> Record:
@@ -76,7 +81,7 @@ def run_shard(pickled_job: bytes, name: str, shard: S) -> Record:
         os.environ.pop(variable, None)
     # The node's own come last: a node that refuses private addresses does so whatever a stage says.
     os.environ.update({**job.environment, **NODES_OWN})
-    with guarding(task.lease), _reporting(name, job.progress):
+    with guarding(task.lease), _reporting(job, name):
         return task.run(shard)
 
 
@@ -87,7 +92,7 @@ def _read_job(pickled: bytes) -> Job[Any]:
 
 
 @contextlib.contextmanager
-def _reporting(name: str, actor: str) -> Iterator[None]:
+def _reporting(job: Job[Any], name: str) -> Iterator[None]:
     """Report what this shard counts once a second. One that is done before costs nothing."""
     counted, over = 0, threading.Event()
 
@@ -100,10 +105,10 @@ def _reporting(name: str, actor: str) -> Iterator[None]:
             return
         import ray
 
-        progress = ray.get_actor(actor)
+        progress = ray.get_actor(job.progress)
         while not over.wait(REPORT_SECONDS):
-            progress.report.remote(name, counted)
-        progress.report.remote(name, None)
+            progress.report.remote(job.run, name, counted)
+        progress.report.remote(job.run, name, None)
 
     report_ticks(count)
     threading.Thread(target=report, name="progress", daemon=True).start()

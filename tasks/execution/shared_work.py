@@ -26,8 +26,9 @@ from model.files import MAX_NAME_BYTES, recording_writes, short_file_name
 from model.processes import check_lease
 from tasks.artifacts.files import write_atomically
 from tasks.artifacts.manifest import STATE, FileRecord
-from tasks.artifacts.remote import DamagedArtifact, Remote, in_parallel
+from tasks.artifacts.remote import DamagedArtifact, Remote
 from tasks.artifacts.store import Store
+from tasks.artifacts.streams import in_parallel
 from tasks.execution.executor import Record, S, Task
 from tasks.execution.reporter import logger
 

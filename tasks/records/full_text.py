@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import quote
 
 from model.errors import UserError
-from model.files import replacing
+from model.files import naming_full_disk, replacing
 from model.tools.registry import Tool, ToolError
 from tasks.records.excerpts import SENTENCE_END, WORD, best_sentences, passage
 
@@ -101,7 +101,11 @@ class IndexWriter:
         return self.database.execute("SELECT 1 FROM finished WHERE shard = ?", (shard,)).fetchone() is not None
 
     def add(self, shard: str, records: Iterable[IndexedText]) -> int:
-        """Add the records of a shard. Returns their number."""
+        """Add the records of a shard. Returns their number. Raises OSError where the disk is full."""
+        with naming_full_disk(self.path.parent):
+            return self._add(shard, records)
+
+    def _add(self, shard: str, records: Iterable[IndexedText]) -> int:
         self.database.execute("BEGIN")
         try:
             before = self._last()
@@ -127,7 +131,8 @@ class IndexWriter:
             self.database.execute("INSERT INTO finished VALUES (?)", (shard,))
             self.database.execute("COMMIT")
         except BaseException:
-            self.database.execute("ROLLBACK")
+            if self.database.in_transaction:  # where the disk is full SQLite has ended it
+                self.database.execute("ROLLBACK")
             raise
         return self._last() - before
 

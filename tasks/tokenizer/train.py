@@ -26,6 +26,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from model.config import Config, runtime
 from model.errors import UserError
+from model.files import replacing
 from model.tokenizer import vocabularies
 from model.tokenizer.chat import SPECIAL_TOKENS, ChatTokenizer
 from model.tokenizer.vocabularies import PatternName
@@ -129,7 +130,8 @@ def train_tokenizer(ctx: StageContext, config: TokenizerConfig, inputs: Tokenize
     ours = ChatTokenizer(encoder)
     # Before anything is written: every later stage trusts the vocabulary.
     verify(ours, [document["text"] for document in measured])
-    encoder.save(str(ctx.folder / "tokenizer.json"))
+    with replacing(ctx.folder / "tokenizer.json") as temporary:
+        encoder.save(str(temporary))
     (ctx.folder / "vocabulary.txt").write_text(listing(encoder), encoding="utf-8")
     others = {
         vocabularies.short_name(path): ChatTokenizer(vocabularies.load(compared.files("*")))

@@ -191,7 +191,7 @@ def shortages(crawl: Crawl, merged: dict[str, float], num: int) -> list[list[str
     scaled = crawl.num_documents / num / 3600
     parts = {
         f"computing: {NUM_NODES * CORES:,} cores": (sum(map(crawl.hours, PASSES)), "falls with nodes"),
-        f"store at s3://: {read:.1f} TB of inputs copied by the processes of the stages, {rate / 1e9:.2f} GB/s": (read * 1e12 / rate / 3600, "stays"),
+        f"store at s3://: {read:.1f} TB of inputs copied by the processes of the stages, {rate / 1e9:.2f} GB/s if each has one core for it": (read * 1e12 / rate / 3600, "stays"),
         f"shuffle: merge of {crawl.num_documents / 1e6:,.0f} M documents in one process": (merged["driver"] * scaled, "stays"),
         "driver: records, reports, progress": (driver * each, "stays"),
         "Prefect's server and its database": ((prefect + database) * each, "stays"),

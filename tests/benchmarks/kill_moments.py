@@ -4,7 +4,7 @@
 
 A very small recipe runs once undisturbed, with one rank a training stage; each training stage once more with two. A try takes a copy of that
 store without one stage's artifact, the stages in turn, and starts the stage by itself, training stages with one and two ranks in turn. At a
-random moment SIGKILL ends the command, a worker, the server that workers are forked from, a rank, or torchrun's agent. The same command
+random moment SIGKILL ends the command, a worker, the server that workers are forked from, a rank, or the agent of the ranks. The same command
 runs again as soon as the first one has ended. Same bytes: every file of the artifact that holds no clock has the SHA-256 of the
 undisturbed run. Orphans: processes of the first run that live 10 s after its end. Two writers: processes of both runs that
 hold the lock of the folder's writers. Needs about half a minute a try on two quiet cores.

@@ -132,7 +132,7 @@ class MarkedRun:
         if "multiprocessing.forkserver" in line:  # workers are forked from it and have its command line
             return "forkserver" if parent == self.process.pid else "worker"
         if "model.training.ranks" in line:
-            return "agent" if "torch.distributed.run" in line else "rank"
+            return "agent" if "model.training.local_ranks" in line else "rank"
         return "server" if "uvicorn" in line else "other"
 
     def await_processes(self, kind: str, seconds: float) -> list[int]:

@@ -1,5 +1,6 @@
 """Training process groups: their metrics are followed, their errors reported, and no process is left behind."""
 
+import errno
 import json
 import os
 import signal
@@ -96,6 +97,20 @@ def test_error_of_a_rank_is_reported_as_it_recorded_it(
             metrics_file=tmp_path / "metrics",
             on_metrics=lambda line: None,
         )
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, OSError), (errno.EINVAL, RuntimeError)])
+def test_full_disk_of_a_rank_is_an_error_of_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    (tmp_path / "full.py").write_text(f"raise OSError({number}, 'of the system', 'checkpoints')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    with pytest.raises(kind, match="of the system: 'checkpoints'") as raised:
+        launch(
+            "full", tmp_path / "run.json", num_ranks=2, metrics_file=tmp_path / "metrics", on_metrics=lambda line: None
+        )
+    assert type(raised.value) is kind
+    assert getattr(raised.value, "errno", number) == number
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"message": 3}', '{"message": {}}'])

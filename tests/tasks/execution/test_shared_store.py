@@ -3,6 +3,7 @@
 Races for a stage, kills of the holder and of the server, a holder that was stopped: one computes, another resumes, nobody overwrites.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -19,8 +20,10 @@ import pytest
 
 from model.config import Config, TrainConfig
 from model.files import read_lines, replacing
+from tasks.artifacts import object_servers, streams
 from tasks.artifacts.manifest import BaseModel, Documents, Manifest, Tokenizer, Tokens
 from tasks.artifacts.object_servers import open_objects
+from tasks.artifacts.remote import DamagedArtifact, object_key
 from tasks.artifacts.step import ExistingArtifact, Outcome, Step
 from tasks.artifacts.store import Store
 from tasks.execution.context import StageContext
@@ -293,6 +296,37 @@ def test_mistake_of_the_environment_is_one_line_without_a_secret(
     assert re.search(reason, line), line
     assert "SECRET-wrong" not in done.stdout + done.stderr
     assert world.server.environment["AWS_SECRET_ACCESS_KEY"] not in done.stdout
+
+
+def write_large(ctx: StageContext, _: Settings) -> Outcome:
+    for number in range(3):
+        (ctx.folder / f"{number}.bin").write_bytes(os.urandom(5 * 2**20 + number))
+    return Outcome()
+
+
+@pytest.mark.parametrize("is_signed", [True, False], ids=["by ranges", "where signed URLs are refused"])
+def test_large_files_are_copied_from_the_server(world: World, monkeypatch: pytest.MonkeyPatch, is_signed: bool) -> None:
+    monkeypatch.setattr(streams, "RANGE_BYTES", 2**20)
+    monkeypatch.setattr(object_servers, "LARGE_BYTES", 2**20)
+    if not is_signed:
+        monkeypatch.setattr(object_servers, "SIGNED_SECONDS", 1 - 10**8)  # such a URL is no longer valid
+    step = Step("large", 1, Documents, Settings(), {}, run=write_large)
+    made = execute(step, world.store("one"))
+    before = world.server.requests()["GET"]
+    found = world.store("two").open(step.id, Documents)
+    assert [digest_of(found.folder / file.path) for file in made.files] == [file.sha256 for file in made.files]
+    if is_signed:
+        assert world.server.requests()["GET"] - before >= 3 * 6  # of five ranges and a rest
+    # Another object under the name of one that the manifest has: of the same size, and of another.
+    for changed in (os.urandom(made.files[0].bytes), b"short"):
+        open_objects(world.url).put(object_key(step.id, made.files[0]), changed)
+        with pytest.raises(DamagedArtifact, match=r"was changed \(its sha256 differs\)"):
+            world.store(f"damaged-{len(changed)}").open(step.id, Documents)
+        assert not list((world.folder / f"damaged-{len(changed)}").rglob("0.bin*"))
+
+
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 TRAINING = """if True:

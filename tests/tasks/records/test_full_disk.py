@@ -15,8 +15,11 @@ import os, resource, sys
 from pathlib import Path
 
 import numpy as np
+from model.files import replacing
+from safetensors.numpy import save_file
 from tasks.filter.attributes import AttributesConfig, write_rows
 from tasks.records.documents import ShardWriter
+from tasks.records.full_text import IndexedText, IndexWriter
 from tasks.tokenizer.encode import TokenWriter
 
 
@@ -43,6 +46,22 @@ def write_attributes(path):
     write_rows(path, ({"id": os.urandom(200).hex()} for _ in range(3_000)), AttributesConfig())
 
 
+def write_weights(path):  # safetensors raises what is no OSError
+    with replacing(path) as temporary:
+        save_file({"weights": np.zeros(100_000)}, temporary)
+
+
+def write_array(path):  # NumPy an OSError without a number
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, np.zeros(100_000))
+
+
+def write_index(path):
+    with IndexWriter(path, stems=False) as writer:
+        for number in (one for one in range(30) if not writer.has(str(one))):
+            writer.add(str(number), (IndexedText("kept", str(n), os.urandom(2_000).hex()) for n in range(10)))
+
+
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 try:
     globals()["write_" + sys.argv[1]](Path(sys.argv[2]))
@@ -53,8 +72,11 @@ else:
 """
 
 
+KINDS = ["documents", "tokens", "attributes", "weights", "array"]
+
+
 @pytest.mark.parametrize("num_bytes", [3, 100_000])  # while the file is opened, and in the middle
-@pytest.mark.parametrize("kind", ["documents", "tokens", "attributes"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_full_disk_leaves_no_part_of_a_shard(kind: str, num_bytes: int, tmp_path: Path) -> None:
     path = tmp_path / "shards" / "shard"
     path.parent.mkdir()
@@ -69,7 +91,7 @@ def test_full_disk_leaves_no_part_of_a_shard(kind: str, num_bytes: int, tmp_path
     assert path.read_text() == "the earlier shard"
 
 
-@pytest.mark.parametrize("kind", ["documents", "tokens", "attributes"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_shard_replaces_the_earlier_one_when_it_is_whole(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "new" / "shard"
     ended = subprocess.run(
@@ -78,3 +100,17 @@ def test_shard_replaces_the_earlier_one_when_it_is_whole(kind: str, tmp_path: Pa
     assert ended.stdout == "written\n"
     assert path.stat().st_size > 100_000
     assert len(list(path.parent.iterdir())) == 1
+
+
+def test_full_disk_is_named_where_an_index_is_written(tmp_path: Path) -> None:
+    """SQLite undoes the shard and says "disk I/O error". With room again the writer resumes after the last whole shard."""
+    path = tmp_path / "index.sqlite"
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT, "index", str(path), limit], check=True, capture_output=True, text=True
+        ).stdout
+        for limit in ("400000", str(10**9))
+    ]
+    assert printed[0].startswith(f"{errno.EFBIG} ")
+    assert "File too large" in printed[0]
+    assert printed[1] == "written\n"
