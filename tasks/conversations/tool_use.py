@@ -41,10 +41,11 @@ from tasks.sample_web.world import Entity, Fact, World, is_of
 Search = Callable[[str], str]  # a query to the result that the tool gives
 Lines = Callable[[str], Sequence[str]]  # a query to some more lines than a result has
 KINDS = (SEARCH, CALCULATOR, PYTHON, "none")
-WEIGHTS = (53, 11, 18, 18)
+WEIGHTS = (49, 11, 16, 24)
 RARE_MENTIONS = 3  # facts stated at most so often are asked in the evaluation alone
 STRANGER_FRACTION, ONE_OFF_FRACTION = 0.1, 0.5  # of the searches
 RENAMED_FRACTION = 0.75  # of the searches that find an answer
+FACT_FRACTION = 0.6  # of the questions that need no tool
 # Of a page of questions, as "A: " and "Felix: ": none is about a fact that is held out.
 ANSWER_LINE = re.compile(r"\w+: ?")
 HELDOUT_TENTH = 9
@@ -197,7 +198,7 @@ class _Composer:
         return text, f"{shown} {table('tools')['search'][fact.relation]}"
 
     def _none(self, rng: random.Random) -> Task:
-        if rng.random() < 0.5:
+        if rng.random() < FACT_FRACTION:
             fact = rng.choice(self.frequent)
             asking = RELATIONS[fact.relation].forward
             text = ask(self.world, fact, asking, rng.choice(FORMS), rng, is_heldout=self.is_heldout, is_framed=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 WORD = re.compile(r"\w+")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 STEM_CHARACTERS = 4  # that are compared at least
+REFERRING = re.compile(r"\b(?:he|she|it|him|his|her|its|they|their|this|these)\b", re.IGNORECASE)
 EARLIER = 0.6  # what a word counts that stands in the passage before the sentence: "She works as ..." is about a name in an earlier one
 MAX_PASSAGE_CHARACTERS = 1_000_000
 
@@ -39,7 +40,8 @@ def best_sentences(passages: Sequence[str], weights: Mapping[str, float], num: i
     """The sentences of all passages whose words weigh most, each once and cut to `max_characters`, the best first.
 
     `weights`: of the words of a query. A sentence has at least one of them; one that stands in the same passage before it counts for it too, a
-    little less. Questions are left out: they have a query's words, and answer nothing.
+    little less. Questions are left out: they have a query's words, and answer nothing. Of a sentence such as "She works as a
+    baker." rarer words that stand before it are shown, too: "ada brell ... She works as a baker."
     """
     stems: dict[str, float] = {}
     for word, weight in weights.items():
@@ -51,7 +53,13 @@ def best_sentences(passages: Sequence[str], weights: Mapping[str, float], num: i
             here = _found(sentence, stems)
             score = _weight(here, stems) + EARLIER * _weight(earlier - here, stems)
             if here and not sentence.endswith("?"):
-                scores[sentence] = max(score, scores.get(sentence, 0.0))
+                heaviest = max(stems[stem] for stem in here)
+                rarer = {stem for stem in earlier - here if stems[stem] > heaviest}
+                before = (
+                    " ".join(word for word in weights if _stem(word) in rarer) if REFERRING.search(sentence) else ""
+                )
+                shown = f"{before} ... {sentence}" if before else sentence
+                scores[shown] = max(score, scores.get(shown, 0.0))
             earlier |= here
     # A sort keeps the order of equals, that of the passages.
     best = sorted(scores, key=lambda sentence: -scores[sentence])
