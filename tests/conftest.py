@@ -56,12 +56,14 @@ SLOW = (  # files that start servers, training processes or whole runs; `make qu
     "tasks/scaling/",
     "tasks/evaluate/test_stage.py",
     "tasks/web/test_download.py",
+    "test_lint.py",
 )
 # A busy machine takes its time for an example.
 hypothesis.settings.register_profile("unhurried", parent=hypothesis.settings.default, deadline=None)
 hypothesis.settings.load_profile("unhurried")
 LONGEST = (  # files of minutes, which begin first: else one worker waits at the end for the other, which has begun one of these
     "end_to_end/test_pipeline.py",
+    "test_lint.py",  # its types take a minute where no cache is; flows/test_pipeline.py then finds one
     "end_to_end/test_kill.py",
     "flows/test_training_slot.py",
     "model/training/test_loop.py",
