@@ -63,16 +63,23 @@ hypothesis.settings.register_profile("unhurried", parent=hypothesis.settings.def
 hypothesis.settings.load_profile("unhurried")
 LONGEST = (  # files of minutes, which begin first: else one worker waits at the end for the other, which has begun one of these
     "end_to_end/test_pipeline.py",
+    "end_to_end/test_browser.py",
     "test_lint.py",  # its types take a minute where no cache is; flows/test_pipeline.py then finds one
-    "end_to_end/test_kill.py",
     "flows/test_training_slot.py",
-    "model/training/test_loop.py",
     "flows/test_deployments.py",
+    "model/training/test_loop.py",
     "tasks/execution/test_shared_store.py",
-    "tasks/execution/test_several_nodes.py",
     "flows/test_server_outage.py",
-    "end_to_end/test_privacy.py",
+    "tasks/execution/test_several_nodes.py",
+    "end_to_end/test_kill.py",  # not earlier: it would wait for the run that test_pipeline.py has begun
     "flows/test_prefect_server.py",
+    "tasks/execution/test_ray_cluster.py",
+    "model/rl/test_dpo.py",
+    "model/rl/test_grpo.py",
+    "model/rl/test_ppo.py",
+    "flows/test_reconcile.py",
+    "end_to_end/test_privacy.py",
+    "end_to_end/test_feedback_page.py",
     "tasks/scaling/test_stage.py",
 )
 

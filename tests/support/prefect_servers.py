@@ -39,10 +39,12 @@ def free_port() -> int:
 
 def wait_for(condition: Callable[[], T | bool | None], what: str, seconds: float = PATIENCE_SECONDS) -> T:
     """Ask until `condition` is true, and return what it was. Fails after `seconds`."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, 0.1
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.2)
+        # What takes long is asked seldom: each question costs the server, which others are waiting for.
+        time.sleep(pause)
+        pause = min(1.3 * pause, 1.0)
     return value  # type: ignore[return-value]
 
 
