@@ -107,10 +107,10 @@ class LocalPrefect:
         command = [sys.executable, "-m", "flows.cli.main", "deploy", *options]
         subprocess.run(command, env=self.environment, check=True, cwd=self.folder)
 
-    def deploy_here(self, *options: str) -> None:
-        """The same command in this process, which has imported Prefect and the flows already."""
+    def deploy_here(self, *options: str, status: int = 0) -> str:
+        """The same command in this process, which has imported Prefect and the flows already. Returns what it prints."""
         with temporary_settings({PREFECT_API_URL: self.api}), contextlib.chdir(self.folder):
-            crawl2chat_here(self.environment | {"COLUMNS": "160"}, "deploy", *options)
+            return crawl2chat_here(self.environment | {"COLUMNS": "160"}, "deploy", *options, status=status)
 
     def stop(self) -> None:
         for process in reversed(self.processes):
