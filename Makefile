@@ -14,7 +14,8 @@ demo: $(VENV)/installed  ## run the whole pipeline on the sample web, from web p
 	$(BIN)/crawl2chat run tiny
 
 # Some tests start servers and kill processes: on a busy machine what they wait for may come too late. One that fails runs once more, and is listed.
-test: $(VENV)/installed-test lint  ## run every check: style, types, import contracts, all tests
+# The checks of `lint` are among the tests (tests/test_lint.py), and run beside the others.
+test: $(VENV)/installed-test  ## run every check: style, types, import contracts, all tests
 	$(PYTEST) --durations=15 --reruns 1 -rsR
 
 quick: $(VENV)/installed-test  ## run the tests that are not marked slow, in about a minute

@@ -21,7 +21,9 @@ from tasks.artifacts.store import Store
 LATEST = "latest"
 LINEAGE = ("crawl", "attributes", "preferences")  # sources that go with an artifact: taken from its manifest
 STEPS = dag(make_recipe("tiny")).by_stage()
-FORMS = {stage: form_of({recipe: getattr(load(recipe), stage) for recipe in RECIPES}) for stage in STEPS}
+# Each read once: every run of a deployment imports this.
+LOADED = {name: load(name) for name in RECIPES}
+FORMS = {stage: form_of({name: getattr(recipe, stage) for name, recipe in LOADED.items()}) for stage in STEPS}
 DOCUMENTATION = """{purpose}
 
 Args:

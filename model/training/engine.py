@@ -9,13 +9,14 @@ DeepSpeed is pinned, and all that depends on its internals is in this file. Each
   DeepSpeed's inference uses.
 - The optimizer is passed to DeepSpeed: its own Adam would be compiled at the first step.
 - torch's own optimizers import torch's compiler at the first call: 1.4 CPU seconds of each rank's start, a third. `EagerAdamW`
-  does not. With ZeRO or Muon DeepSpeed imports it in any case.
+  does not; with ZeRO 3 or Muon it is imported in any case.
+- ZeRO imports DeepSpeed's Muon to compare any optimizer with it, and Muon compiles its matrix products when it is imported: 1.9 of
+  2.1 CPU seconds of a small run. Where it is not used they stay uncompiled, and without a GPU: compiling needs g++ and gains
+  nothing on CPUs. torch.compile itself stays on.
 - bfloat16 takes at least ZeRO 1: float32 master weights exist only there.
 - Without ZeRO the gradient is clipped here: DeepSpeed then clips but does not report the norm.
 - With Muon nothing is clipped: a step of Muon has the same length whatever the gradient's norm, and with ZeRO DeepSpeed would
   clip the step instead of the gradient.
-- DeepSpeed compiles Muon's matrix products when it is imported. Without a GPU they are taken uncompiled: compiling needs g++ and
-  gains nothing on CPUs. torch.compile itself stays on.
 - `load_checkpoint` asks torch for the unsafe load. TORCH_FORCE_WEIGHTS_ONLY_LOAD overrules it, so that no pickle is executed.
 - A checkpoint of another number of ranks is read through DeepSpeed's universal checkpoint, whose converter is a command-line
   program. It does not know Muon's ZeRO shards; that is refused. From one of ZeRO 3 all parameter groups come back with the
@@ -37,6 +38,7 @@ from typing import Any, NamedTuple, TypeVar
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.runtime import compiler
 from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
 from torch import Tensor, nn
 
@@ -49,7 +51,6 @@ from model.training.node_files import nodes_apart, spread
 
 logger = logging.getLogger(__name__)
 
-MUON_FUNCTIONS = ("zeropower_via_newtonschulz5", "zeropower_via_gram_newtonschulz", "muon_update")
 Tensors = TypeVar("Tensors", bound=tuple[Tensor, ...])
 
 
@@ -274,12 +275,12 @@ ZERO_SUPPORTED_OPTIMIZERS.append(EagerAdamW)
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """The optimizer over the parameter groups of `model`: torch's fused AdamW, or DeepSpeed's Muon with AdamW for the rest."""
+    if config.optimizer == "adamw" or not torch.cuda.is_available():
+        _import_muon_uncompiled()
     if config.optimizer == "adamw":
         groups = optim.parameter_groups(model, config)
         # Fused: one pass over weights, gradients and moments instead of one for each operation of the update.
         return EagerAdamW(groups, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
-    if not torch.cuda.is_available():
-        _uncompile_muon()
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 
     # ZeRO flattens the parameters into one vector: it needs the mark
@@ -290,23 +291,18 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     return optimizer
 
 
-def _uncompile_muon() -> None:
-    """Have DeepSpeed's Muon call its functions uncompiled. Where the names no longer fit, they stay compiled, with a warning."""
-    from deepspeed.runtime.zero.muon import muon_optimizer, original_muon
-
-    for name in MUON_FUNCTIONS:
-        function = getattr(original_muon, name, None)
-        # torch.compile keeps the original function under this name. One without a wrapper is plain already.
-        plain = getattr(function, "_torchdynamo_orig_callable", None if hasattr(function, "__wrapped__") else function)
-        if plain is None:
-            logger.warning(
-                "DeepSpeed %s has no Muon function %s that can be taken uncompiled", deepspeed.__version__, name
-            )
-            continue
-        setattr(original_muon, name, plain)
-        # It imported the function by name, and would keep calling the compiled one.
-        if hasattr(muon_optimizer, name):
-            setattr(muon_optimizer, name, plain)
+def _import_muon_uncompiled() -> None:
+    """Import DeepSpeed's Muon with its functions uncompiled. Where it compiles them in another way, they stay so, with a warning."""
+    compile_functions = compiler.compile
+    # It returns the decorator of Muon's functions.
+    compiler.compile = lambda: lambda function: function
+    try:
+        from deepspeed.runtime.zero.muon.original_muon import muon_update
+    finally:
+        compiler.compile = compile_functions
+    # torch.compile keeps the original function under this name.
+    if hasattr(muon_update, "_torchdynamo_orig_callable"):
+        logger.warning("DeepSpeed %s has compiled the functions of Muon", deepspeed.__version__)
 
 
 def full_precision(parameter: Tensor) -> Tensor:

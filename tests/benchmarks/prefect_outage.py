@@ -25,7 +25,7 @@ def main() -> None:
         prefect = LocalPrefect(Path(folder), PREFECT_CLIENT_MAX_RETRIES="5")
         try:
             prefect.start_server()
-            stage = ReportingStage(prefect)
+            stage = ReportingStage(prefect, prefect.folder)
             prefect.kill_server()
             say(f"the server is away for {options.seconds:.0f} s")
             time.sleep(options.seconds)

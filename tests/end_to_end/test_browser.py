@@ -81,6 +81,11 @@ def open_page(page: Any, prefect: LocalPrefect, path: str, ui: str = NEW) -> Non
     page.goto(f"{prefect.api.removesuffix('/api')}{ui}/{path}")
 
 
+def leave(page: Any) -> None:
+    """Close the UI for as long as nobody watches it: it asks the server each second, and draws each answer without a GPU."""
+    page.goto("about:blank")
+
+
 def deployment_of(prefect: LocalPrefect, stage: str) -> dict[str, Any]:
     return prefect.call("GET", f"/deployments/name/{stage}/{stage}")  # type: ignore[no-any-return]
 
@@ -107,6 +112,7 @@ def submit(page: Any, prefect: LocalPrefect, stage: str) -> dict[str, Any]:
     before = {run["id"] for run in runs_of(prefect, stage)}
     page.get_by_role("button", name="Submit").click()
     made = wait_for(lambda: [run for run in runs_of(prefect, stage) if run["id"] not in before], "the form makes a run")
+    leave(page)
     return made[0]
 
 
@@ -124,6 +130,8 @@ def cancel(page: Any, prefect: LocalPrefect, run_id: str, ui: str = NEW) -> None
     """Cancel a run on its page. It ends as CANCELLED, and none of its processes is left."""
     choose(page, prefect, run_id, "Cancel", ui)
     page.get_by_role("button", name="Cancel Flow Run" if ui == NEW else "Confirm").click()
+    prefect.wait_for_state(run_id, "CANCELLING")
+    leave(page)
     ended = prefect.wait_for_state(run_id)
     assert ended["state"]["type"] == "CANCELLED", ended["state"]
     wait_for(lambda: not processes_of(prefect, run_id), "no process is left")
@@ -203,6 +211,8 @@ def test_interval_schedule_fires(page: Any, prefect: LocalPrefect) -> None:
 
     run = wait_for(fired, "the schedule has started a run")[0]
     page.get_by_role("switch", name="Every 20 seconds").click()
+    page.get_by_role("switch", name="Every 20 seconds", checked=False).wait_for()
+    leave(page)
     ended = prefect.wait_for_state(run["id"])
     assert ended["state"]["type"] == "COMPLETED", ended["state"]
     assert ended["parameters"]["config"] == SAMPLE
@@ -241,6 +251,8 @@ def test_training_that_was_lost_with_its_worker_is_ended_and_retried(page: Any, 
     choose(page, prefect, run["id"], "Retry", OLD)
     page.get_by_text("This will retry flow run").wait_for()
     page.get_by_role("button", name="Retry", exact=True).last.click()
+    wait_for(lambda: prefect.run(run["id"])["state"]["type"] != "CANCELLED", "the run is retried")
+    leave(page)
     wait_for(lambda: steps_saved(prefect) > before, "the retried run trains")
     kill(prefect.processes[-1])
     for process in processes_of(prefect, run["id"]):
@@ -250,4 +262,6 @@ def test_training_that_was_lost_with_its_worker_is_ended_and_retried(page: Any, 
     wait_for(lambda: prefect.run(run["id"])["state"]["type"] == "CRASHED", "the next worker ends the lost run")
     choose(page, prefect, run["id"], "Retry")
     page.get_by_role("alertdialog").or_(page.get_by_role("dialog")).get_by_role("button", name="Retry").click()
+    wait_for(lambda: prefect.run(run["id"])["state"]["type"] != "CRASHED", "the run that was lost is retried")
+    leave(page)
     wait_for(lambda: steps_resumed(prefect, run["id"])[-1] == saved, "the run that was lost resumes")

@@ -10,25 +10,23 @@ from pathlib import Path
 import pytest
 
 from tasks.artifacts.store import Store
-from tests.support.kills import SETTINGS, MarkedRun, digests, kill_and_rerun, without
+from tests.support.kills import MarkedRun, digests, kill_and_rerun, without
 from tests.support.prefect_servers import server_for_commands
+from tests.support.small_run import copy_finished_run, settings
 
 LIMIT_SECONDS = 250.0  # a bound on hangs
-ARGUMENTS = [word for setting in (*SETTINGS, "pretrain.train.num_ranks=2") for word in ("--set", setting)]
+# Checkpoints so often that a kill falls between two; that is no setting that a result depends on.
+ARGUMENTS = settings("sft.train.checkpoint_every_steps=1")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the machine may be loaded: bounds on hangs alone
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the store of an undisturbed run from the first stage to SFT, on two ranks."""
+    """The store of an undisturbed run, on two ranks."""
     folder = tmp_path_factory.mktemp("finished")
-    run = MarkedRun(folder / "store", folder / "prefect", "undisturbed", [*ARGUMENTS, "--until", "sft"])
-    try:
-        assert run.process.wait(2 * LIMIT_SECONDS) == 0, run.log.read_text()
-    finally:
-        run.end()
-    return folder
+    copy_finished_run(folder)
+    return folder / "store"
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +57,10 @@ def test_stage_with_a_killed_process_leaves_nothing_behind_and_reruns_to_the_sam
     if not has_server:
         monkeypatch.setenv("PREFECT_API_URL", request.getfixturevalue("server_url"))
     place = tmp_path / "copy"
-    store = without(finished / "store", place, stage)
+    store = without(finished, place, stage)
 
     def start(mark: str) -> MarkedRun:
-        return MarkedRun(place / "store", finished / "prefect", mark, [*ARGUMENTS, "--only", stage])
+        return MarkedRun(place / "store", place / "prefect", mark, [*ARGUMENTS, "--only", stage])
 
     outcome = kill_and_rerun(start, kind, until_file(place / "store", pattern), lambda found: found[-1], LIMIT_SECONDS)
     assert outcome.is_killed, "the run ended before its process was killed"
@@ -70,7 +68,7 @@ def test_stage_with_a_killed_process_leaves_nothing_behind_and_reruns_to_the_sam
     assert outcome.orphans == []
     assert outcome.num_two_writers == 0
     assert outcome.status == 0, outcome.output
-    assert digests_of(store, stage) == digests_of(Store(str(finished / "store")), stage)
+    assert digests_of(store, stage) == digests_of(Store(str(finished)), stage)
 
 
 def until_file(store: Path, pattern: str) -> Callable[[MarkedRun], None]:

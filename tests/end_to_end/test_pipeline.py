@@ -1,6 +1,6 @@
 """The whole pipeline, small: every stage runs, is skipped when it is up to date, and resumes after a kill.
 
-One run on a sample web of a few hundred pages is shared by all tests of this file; each command is the one of the README. That run, one
+All tests of this file start from a copy of one run (tests/support/small_run.py); each command is the one of the README. That run, one
 that skips all stages, and those that are ended start a server, as a user's do; the other runs share one, which PREFECT_API_URL names.
 """
 
@@ -26,45 +26,15 @@ from flows.cli.terminal import Terminal
 from flows.recipes import STAGE_NAMES
 from model.inference.chat import Chat
 from model.network.huggingface import load_transformer
-from tasks.artifacts.manifest import Artifact, Documents
+from tasks.artifacts.manifest import Artifact
 from tasks.artifacts.store import Store
-from tasks.records.documents import read_documents
 from tests.support import golden
 from tests.support.commands import crawl2chat_here
+from tests.support.kills import digests
 from tests.support.prefect_home import provide_database
 from tests.support.prefect_servers import server_for_commands
+from tests.support.small_run import copy_finished_run, crawl2chat, environment_in, settings
 
-SMALL = [
-    "ingest.sample.num_articles=160",
-    "ingest.sample.num_files=3",
-    "tokenizer.vocab_size=600",
-    "pretrain.model.width=32",
-    "pretrain.model.num_layers=2",
-    "pretrain.model.num_heads=2",
-    "pretrain.model.num_kv_heads=2",
-    "pretrain.model.head_width=16",
-    "pretrain.model.ff_width=64",
-    "pretrain.train.num_steps=12",
-    "pretrain.train.batch_tokens=512",
-    "pretrain.train.sequence_tokens=64",
-    "pretrain.train.microbatch_sequences=8",
-    "pretrain.train.checkpoint_every_steps=4",
-    "probe.max_questions=60",
-    "probe.num_samples=2",
-    "probe.max_new_tokens=8",
-    "sft.num_conversations=200",
-    "sft.train.num_steps=4",
-    "sft.train.batch_tokens=1024",
-    "reward.num_pairs=100",
-    "reward.train.num_steps=3",
-    "reward.train.batch_tokens=1024",
-    "rlhf.num_prompts=40",
-    "rlhf.train.num_steps=2",
-    "rlhf.train.max_new_tokens=8",
-    "evaluate.max_questions=20",
-    "evaluate.max_preferences=20",
-    "evaluate.num_trials=4",
-]
 AWAY = "http://127.0.0.1:9/api"  # of no server
 QUICK = [  # for tests that do not use what the models learned
     "pretrain.train.num_steps=0",
@@ -80,25 +50,10 @@ QUICK = [  # for tests that do not use what the models learned
 ]
 
 
-def settings(*more: str) -> list[str]:
-    return [word for setting in (*SMALL, *more) for word in ("--set", setting)]
-
-
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Of every command here. A proxy that is dead and a long folder of temporary files disturb none."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    # A Unix socket's address has at most 108 bytes, which a socket in this folder exceeds.
-    temporary = folder / ("temporary-" * 12)[: 120 - len(str(folder))].rstrip("-")
-    temporary.mkdir()
-    return {
-        **os.environ,
-        "CRAWL2CHAT_STORE": str(folder / "store"),
-        "PREFECT_HOME": str(provide_database(folder / "prefect")),
-        "COLUMNS": "160",
-        **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9"),
-        "TMPDIR": str(temporary),
-    }
+    """Of every command here."""
+    return environment_in(tmp_path_factory.mktemp("pipeline"))
 
 
 @pytest.fixture(scope="session")
@@ -108,24 +63,10 @@ def served(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
         yield {**environment, "PREFECT_API_URL": url}
 
 
-def crawl2chat(environment: dict[str, str], *arguments: str, status: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", *arguments],
-        check=False,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 @pytest.fixture(scope="session")
 def finished(environment: dict[str, str]) -> str:
     """What a whole run printed."""
-    return crawl2chat(environment, "run", "tiny", *settings())
+    return copy_finished_run(Path(environment["CRAWL2CHAT_STORE"]).parent)
 
 
 def store_of(environment: dict[str, str]) -> Store:
@@ -159,18 +100,20 @@ def test_golden_check_finds_an_output_that_changed_without_its_version() -> None
     assert golden.problems(raised, known)[0].startswith("stage filter has version 2, recorded is 1: record it")
 
 
-def test_second_run_skips_every_stage(finished: str, environment: dict[str, str]) -> None:
-    """It neither starts a Prefect server nor loads what only training needs: that is what takes seconds."""
-    printed = crawl2chat({**environment, "PYTHONPROFILEIMPORTTIME": "1"}, "run", "tiny", *settings())
+def test_second_run_skips_every_stage_and_prints_to_an_ascii_terminal(
+    finished: str, environment: dict[str, str]
+) -> None:
+    """It neither waits for a Prefect server nor loads what only training needs: that is what takes seconds."""
+    # By the option and not by the variable, which the server that it starts, and ends at once, would inherit.
+    command = [sys.executable, "-X", "importtime", "-m", "flows.cli.main", "run", "tiny", *settings()]
+    ascii_only = {**environment, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=ascii_only, check=True, capture_output=True, text=True)
+    printed = done.stdout + done.stderr
+    assert printed.isascii()
     assert f"{len(STAGE_NAMES)} stages of recipe tiny are up to date" in printed
     imported = set(re.findall(r"^import time:.*\| +(\S+)$", printed, re.MULTILINE))
     assert "flows.recipes" in imported
     assert not imported & {"torch", "sqlalchemy", "prefect.server", "trafilatura"}
-
-
-def test_run_prints_to_an_ascii_terminal(finished: str, environment: dict[str, str]) -> None:
-    ascii_only = {**environment, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
-    assert crawl2chat(ascii_only, "run", "tiny", *settings()).isascii()
 
 
 @pytest.mark.parametrize("command", ["stages tiny", "show sft", "report tiny", "report tiny --brief"])
@@ -365,23 +308,28 @@ def test_attacks_that_are_killed_resume_and_are_in_the_report_card(
 def test_run_killed_in_ingest_and_pretrain_resumes_to_the_same_result(
     finished: str, environment: dict[str, str], served: dict[str, str], tmp_path: Path
 ) -> None:
-    killed = {**environment, "CRAWL2CHAT_STORE": str(tmp_path / "store")}
+    """In a copy of the finished run without these two artifacts: what is between them is up to date if ingest makes the same bytes."""
+    whole, copy = store_of(environment), tmp_path / "store"
+    shutil.copytree(whole.root, copy)
+    for stage in ("ingest", "pretrain"):
+        shutil.rmtree(copy / whole.latest("tiny", stage))
+    killed = {**environment, "CRAWL2CHAT_STORE": str(copy)}
     command = ["run", "tiny", *settings(), "--until", "pretrain"]
     end_when(killed, [*command, "--set", "ingest.num_workers=1"], "ingest/*/.state/shards/*.json", signal.SIGKILL)
-    killed = {**served, "CRAWL2CHAT_STORE": killed["CRAWL2CHAT_STORE"]}
+    killed = {**served, "CRAWL2CHAT_STORE": str(copy)}
     end_when(killed, command, "pretrain/*/.state/checkpoints/*", signal.SIGKILL)
     crawl2chat(killed, *command)
 
-    def documents(store: Store) -> list[object]:
-        paths = store.open(store.latest("tiny", "dedup"), Documents).files("documents/*.parquet")
-        return [document for path in paths for document in read_documents(path)]
+    def files(store: Store, stage: str) -> dict[str, str]:
+        return digests(store.open(store.latest("tiny", stage), Artifact).manifest)
 
     def losses(store: Store) -> list[tuple[int, float]]:
         lines = (store.folder(store.latest("tiny", "pretrain")) / "metrics.jsonl").read_text().splitlines()
         return [(line["step"], line["train/loss_nats"]) for line in map(json.loads, lines) if "train/loss_nats" in line]
 
-    assert documents(store_of(killed)) == documents(store_of(environment))
-    assert losses(store_of(killed)) == losses(store_of(environment))
+    assert files(store_of(killed), "ingest") == files(whole, "ingest")
+    assert files(store_of(killed), "pretrain") == files(whole, "pretrain")
+    assert losses(store_of(killed)) == losses(whole)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

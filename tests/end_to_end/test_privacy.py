@@ -1,50 +1,33 @@
 """No personal data of the sample web's pages in anything that is printed, logged, sent to Prefect, or written as JSON or Markdown."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import crawl2chat_here
-from tests.support.prefect_home import provide_database
+from tests.support.small_run import copy_finished_run, environment_in
 
-SETTINGS = ["ingest.sample.num_articles=300", "ingest.sample.num_files=2"]
 READING = (
     ["show", "ingest"],
     ["show", "filter"],
     *(["show", "filter", "--reason", family, "--num", "200"] for family in ("url", "language", "quality", "pii")),
     ["show", "dedup", "--reason", "duplicate", "--num", "200"],
+    ["report", "tiny"],
 )
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("privacy")
-    return {
-        **os.environ,
-        "CRAWL2CHAT_STORE": str(folder / "store"),
-        "PREFECT_HOME": str(provide_database(folder / "prefect")),
-        "COLUMNS": "1200",  # no value is broken over two lines
-        "PREFECT_LOGGING_TO_API_ENABLED": "true",
-    }
-
-
-def crawl2chat(environment: dict[str, str], *arguments: str) -> str:
-    command = [sys.executable, "-m", "flows.cli.main", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    # COLUMNS: no value is broken over two lines.
+    return environment_in(tmp_path_factory.mktemp("privacy")) | {"COLUMNS": "1200"}
 
 
 @pytest.fixture(scope="module")
 def printed(environment: dict[str, str]) -> dict[str, str]:
-    """What the data half and the commands that read it print, by command."""
-    changed = [word for setting in SETTINGS for word in ("--set", setting)]
-    run = crawl2chat(environment, "run", "tiny", *changed, "--until", "dedup")
+    """What a whole run and the commands that read it print, by command."""
+    run = copy_finished_run(Path(environment["CRAWL2CHAT_STORE"]).parent)
     return {"run": run} | {" ".join(command): crawl2chat_here(environment, *command) for command in READING}
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -94,8 +93,8 @@ def test_what_is_asked_for_is_added_once(prefect: LocalPrefect) -> None:
 
 
 def test_unknown_notification_block_is_refused(prefect: LocalPrefect) -> None:
-    with pytest.raises(subprocess.CalledProcessError):
-        prefect.deploy("--notify", "slack-webhook/nobody")
+    printed = prefect.deploy_here("--notify", "slack-webhook/nobody", status=2)
+    assert "there is no notification block 'slack-webhook/nobody'" in printed
 
 
 def test_every_stage_is_deployed_with_a_form_that_describes_each_field(prefect: LocalPrefect) -> None:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from prefect.server.database import configurations
 
-from flows.prefect_sqlite import IS_CHANGED, begin_transactions_immediately
+from flows.prefect_sqlite import IS_CHANGED, begin_transactions_immediately, create_app
 
 NUM_TRANSACTIONS = 3
 
@@ -58,6 +58,11 @@ def test_transactions_that_begin_immediately_wait_for_each_other(
     assert begin_transactions_immediately(configurations)
     number = asyncio.run(read_then_write_at_once(tmp_path / "prefect.db", lambda: asyncio.sleep(0.1)))
     assert number == NUM_TRANSACTIONS
+
+
+def test_application_of_a_temporary_server_has_the_change() -> None:
+    create_app()
+    assert hasattr(configurations.AioSqliteConfiguration.begin_transaction, IS_CHANGED)
 
 
 def begin_of_another_version(self: Any, session: Any) -> None: ...

@@ -18,15 +18,17 @@ CLIENT_RETRIES = "1"  # after 2 s, at most a fifth longer, Prefect's own client 
 AWAY_SECONDS = 5.0  # longer than that; tests/benchmarks/prefect_outage.py outlasts the 62 s of Prefect's default
 
 
-@pytest.fixture
-def prefect(tmp_path: Path) -> Iterator[LocalPrefect]:
-    with running_server(tmp_path) as local:
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
+    """A server that each test leaves running."""
+    with running_server(tmp_path_factory.mktemp("prefect")) as local:
         yield local
 
 
-def test_stage_continues_while_the_server_is_away_and_its_reports_arrive_later(prefect: LocalPrefect) -> None:
-    prefect.environment["PREFECT_CLIENT_MAX_RETRIES"] = CLIENT_RETRIES
-    stage = ReportingStage(prefect)
+def test_stage_continues_while_the_server_is_away_and_its_reports_arrive_later(
+    prefect: LocalPrefect, tmp_path: Path
+) -> None:
+    stage = ReportingStage(prefect, tmp_path, PREFECT_CLIENT_MAX_RETRIES=CLIENT_RETRIES)
     prefect.kill_server()
     time.sleep(AWAY_SECONDS)  # the outage itself is what is tested
     assert stage.is_running(), stage.log()
@@ -36,8 +38,8 @@ def test_stage_continues_while_the_server_is_away_and_its_reports_arrive_later(p
     assert stage.check_reports() > 0
 
 
-def test_stage_that_ends_while_the_server_is_away_is_committed(prefect: LocalPrefect) -> None:
-    stage = ReportingStage(prefect)
+def test_stage_that_ends_while_the_server_is_away_is_committed(prefect: LocalPrefect, tmp_path: Path) -> None:
+    stage = ReportingStage(prefect, tmp_path)
     prefect.kill_server()
     stage.let_end()
     wait_for(stage.is_committed, "the artifact is committed")
@@ -46,9 +48,9 @@ def test_stage_that_ends_while_the_server_is_away_is_committed(prefect: LocalPre
     assert stage.run()["state"]["type"] == "COMPLETED"
 
 
-def test_stage_continues_while_the_server_accepts_and_never_answers(prefect: LocalPrefect) -> None:
+def test_stage_continues_while_the_server_accepts_and_never_answers(prefect: LocalPrefect, tmp_path: Path) -> None:
     """A stopped server: the kernel takes the connections, and nobody answers."""
-    stage = ReportingStage(prefect)
+    stage = ReportingStage(prefect, tmp_path)
     assert prefect.server is not None
     os.killpg(prefect.server.pid, signal.SIGSTOP)
     try:
@@ -68,7 +70,7 @@ def test_run_that_ends_while_postgresql_and_redis_are_away_is_completed(tmp_path
         Redis() as redis,
         running_server(tmp_path, **server_settings(database, redis)) as prefect,
     ):
-        stage = ReportingStage(prefect)
+        stage = ReportingStage(prefect, tmp_path)
         database.kill()
         redis.kill()
         stage.let_end()

@@ -71,7 +71,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
 
 @pytest.fixture(scope="module")
 def forker(prefect: LocalPrefect) -> Iterator[Forker]:
-    made = Forker("tests.support.slot_holder", prefect.environment)
+    made = Forker("tests.support.slot_holder", environment=prefect.environment)
     yield made
     made.close()
 

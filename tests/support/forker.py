@@ -1,7 +1,7 @@
 """Processes that start at once: forked from one that has imported what they need, which takes a new process seconds.
 
-`python -m tests.support.forker MODULE` imports a module, and forks a process for each request, which runs the module's `main` as the main
-program does. A forked process is one with the main function, the signals and the environment of a new one. How the commands
+`python -m tests.support.forker MODULE [MODULE ...]` imports modules, and forks a process for each request, which runs the first one's `main`
+as the main program does. A forked process is one with the main function, the signals and the environment of a new one. How the commands
 themselves start is tested in tests/end_to_end and tests/tasks/execution.
 """
 
@@ -27,10 +27,10 @@ PATIENCE_SECONDS = 900.0  # a bound on hangs
 class Forker:
     """The process that others are forked from, and what is known of them: exit statuses as subprocess has them."""
 
-    def __init__(self, module: str, environment: Mapping[str, str] = {}) -> None:
-        """`environment`: what the module has to see when it is imported."""
+    def __init__(self, module: str, *others: str, environment: Mapping[str, str] = {}) -> None:
+        """`others`: modules that it imports later. `environment`: what the modules have to see when they are imported."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.forker", module],
+            [sys.executable, "-m", "tests.support.forker", module, *others],
             env={**os.environ, **environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -126,11 +126,11 @@ def _run(module: Any, request: dict[str, Any]) -> None:
         os._exit(status)
 
 
-def serve(name: str) -> None:
+def serve(*names: str) -> None:
     """Fork a process for each line of the input, and report starts and ends, until the input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # DeepSpeed prints when it is imported
-    module = importlib.import_module(name)
+    module, *_ = map(importlib.import_module, names)
     living: set[int] = set()
     buffered = b""
     while True:
@@ -155,4 +155,4 @@ def serve(name: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

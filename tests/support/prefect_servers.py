@@ -39,10 +39,12 @@ def free_port() -> int:
 
 def wait_for(condition: Callable[[], T | bool | None], what: str, seconds: float = PATIENCE_SECONDS) -> T:
     """Ask until `condition` is true, and return what it was. Fails after `seconds`."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, 0.1
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.2)
+        # What takes long is asked seldom: each question costs the server, which others are waiting for.
+        time.sleep(pause)
+        pause = min(1.3 * pause, 1.0)
     return value  # type: ignore[return-value]
 
 
@@ -105,10 +107,10 @@ class LocalPrefect:
         command = [sys.executable, "-m", "flows.cli.main", "deploy", *options]
         subprocess.run(command, env=self.environment, check=True, cwd=self.folder)
 
-    def deploy_here(self, *options: str) -> None:
-        """The same command in this process, which has imported Prefect and the flows already."""
+    def deploy_here(self, *options: str, status: int = 0) -> str:
+        """The same command in this process, which has imported Prefect and the flows already. Returns what it prints."""
         with temporary_settings({PREFECT_API_URL: self.api}), contextlib.chdir(self.folder):
-            crawl2chat_here(self.environment | {"COLUMNS": "160"}, "deploy", *options)
+            return crawl2chat_here(self.environment | {"COLUMNS": "160"}, "deploy", *options, status=status)
 
     def stop(self) -> None:
         for process in reversed(self.processes):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from tests.support.prefect_servers import LocalPrefect, wait_for
@@ -44,14 +45,16 @@ run()
 
 
 class ReportingStage:
-    """The process of the stage. Its report `page` holds the number of its last log line."""
+    """The process of the stage, with its store in `folder`. Its report `page` holds the number of its last log line."""
 
-    def __init__(self, prefect: LocalPrefect) -> None:
-        self.prefect, self.folder = prefect, prefect.folder
+    def __init__(self, prefect: LocalPrefect, folder: Path, **environment: str) -> None:
+        self.prefect, self.folder = prefect, folder
+        self.earlier = {run["id"] for run in self.all_runs()}
         with (self.folder / "stage.log").open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", SCRIPT, str(self.folder)],
-                env=prefect.environment, stdout=log, stderr=log, start_new_session=True,
+                env={**prefect.environment, "CRAWL2CHAT_STORE": str(folder / "store"), **environment},
+                stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         prefect.processes.append(self.process)
         wait_for((self.folder / "started").exists, "the stage has started")
@@ -74,9 +77,12 @@ class ReportingStage:
         return any((self.folder / "store" / "stage").glob("*/manifest.json"))
 
     def run(self) -> dict[str, Any]:
-        """The flow run, which is the only one of the server."""
-        (run,) = self.prefect.call("POST", "/flow_runs/filter", {})
-        return run  # type: ignore[no-any-return]
+        """The flow run, which is the only one since."""
+        (run,) = [run for run in self.all_runs() if run["id"] not in self.earlier]
+        return run
+
+    def all_runs(self) -> list[dict[str, Any]]:
+        return self.prefect.call("POST", "/flow_runs/filter", {})  # type: ignore[no-any-return]
 
     def check_reports(self) -> int:
         """Check that the server has every report, and has the run as completed. Returns the number of log lines."""

@@ -1,6 +1,9 @@
 """The engine: what it does with DeepSpeed leaves the rest of the process as it was."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from model.network.transformer import Transformer
 from model.training.engine import make_optimizer, weights_only
 from tests.support.tiny_models import tiny_config
 
+ADAMW = OptimConfig()
 MUON = OptimConfig(optimizer="muon")
 
 
@@ -37,6 +41,19 @@ def test_muon_without_gpu_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> No
     model(torch.arange(64)[None]).logsumexp(-1).sum().backward()
     optimizer.step()
     assert torch._dynamo.utils.counters["frames"]["total"] == 0
+
+
+def test_adamw_with_zero_does_not_import_torchs_compiler() -> None:
+    """ZeRO imports Muon to compare it with any optimizer."""
+    code = """if True:
+        import sys
+        from model.training.engine import make_optimizer
+        from tests.model.training.test_engine import ADAMW, Transformer, tiny_config
+        make_optimizer(Transformer(tiny_config(320)), ADAMW)
+        import deepspeed.runtime.zero.muon.muon_optimizer
+        sys.exit("torch._dynamo" in sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
 
 @pytest.mark.parametrize("before", [None, "0"])

@@ -46,6 +46,7 @@ def test_interval_of_two_shares_is_newcombes() -> None:
     st.lists(st.integers(0, 50).map(lambda num: num / 50), min_size=2, max_size=5),
 )
 def test_interval_of_several_seeds_is_welchs(a: list[float], b: list[float]) -> None:
+
     found = difference_interval(a, b)
     if np.std(a) + np.std(b) > 1e-6:
         expected = ttest_ind(b, a, equal_var=False).confidence_interval(0.95)

@@ -4,7 +4,6 @@ Races for a stage, kills of the holder and of the server, a holder that was stop
 """
 
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -18,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from model.config import Config, TrainConfig
-from model.files import read_lines, replacing
+from model.config import TrainConfig
+from model.files import read_lines
 from tasks.artifacts import object_servers, streams
 from tasks.artifacts.manifest import BaseModel, Documents, Manifest, Tokenizer, Tokens
 from tasks.artifacts.object_servers import open_objects
@@ -28,10 +27,10 @@ from tasks.artifacts.step import ExistingArtifact, Outcome, Step
 from tasks.artifacts.store import Store
 from tasks.execution.context import StageContext
 from tasks.execution.runner import execute
-from tasks.execution.shards import Counts, map_shards, tick
 from tasks.pretrain.stage import PretrainConfig
 from tests.support.kills import digests
 from tests.support.s3_server import S3Server, child_environment, find_weed
+from tests.support.shared_stage import MACHINE, NUM_SHARDS, Settings, stage
 from tests.support.tiny_models import tiny_config
 from tests.support.wiring import pretrain
 from tests.tasks.pretrain.test_stage import make_tokenizer, make_tokens
@@ -39,60 +38,7 @@ from tests.tasks.pretrain.test_stage import make_tokenizer, make_tokens
 pytestmark = [pytest.mark.timeout(600)]
 LEASE_SECONDS = 8.0  # a machine that is loaded renews in time; a test waits that long for a takeover
 LIMIT_SECONDS = 300.0  # a bound on hangs
-NUM_SHARDS = 6
 NUM_STEPS = 30
-
-
-class Settings(Config):
-    number: int = 0
-
-
-def work(shard: tuple[str, str, str]) -> Counts:
-    """Write a shard and its state, and note it in the journal of all machines. Takes longer where the file `slow` is there."""
-    name, folder, journal = shard
-    note(Path(journal), f"shard {name}")
-    with replacing(Path(folder) / f"documents/{name}.parquet") as temporary:
-        temporary.write_text(f"documents of {name}")
-    with replacing(Path(folder) / f".state/overview/{name}.json") as temporary:
-        temporary.write_text(json.dumps(name))
-    while (Path(journal).parent / "slow").exists() and name > "shard-2":
-        time.sleep(0.05)
-    tick(2)
-    return {"documents": 2}
-
-
-def note(journal: Path, event: str) -> None:
-    with journal.open("a") as stream:  # one write of a few bytes: lines of several processes do not mix
-        stream.write(f"{event}\n")
-
-
-def make(ctx: StageContext, _: Settings) -> Outcome:
-    journal = Path(os.environ["JOURNAL"])
-    note(journal, f"begin {ctx.step.id}")
-    names = [f"shard-{number}" for number in range(NUM_SHARDS)]
-    shards = [(name, (name, str(ctx.folder), str(journal))) for name in names]
-    counts = map_shards(ctx, work, shards, num_workers=1, total=2 * NUM_SHARDS, unit="documents")
-    overview = [json.loads(path.read_text()) for path in sorted((ctx.state / "overview").glob("*.json"))]
-    (ctx.folder / "overview.json").write_text(json.dumps(overview))
-    note(journal, f"end {ctx.step.id}")
-    return Outcome(counts)
-
-
-def stage(number: int = 0) -> Step[Documents]:
-    return Step("shared", 1, Documents, Settings(number=number), {}, run=make)
-
-
-MACHINE = """if True:
-    import logging, sys
-    from tasks.artifacts.store import Store
-    from tasks.execution import lease as leases
-    from tasks.execution.runner import execute
-    from tests.tasks.execution.test_shared_store import stage
-    logging.basicConfig(level=logging.INFO)
-    leases.LEASE_SECONDS = float(sys.argv[1])
-    for number in map(int, sys.argv[2:]):
-        execute(stage(number), Store.default())
-"""
 
 
 class World:
