@@ -33,6 +33,7 @@ from tasks.artifacts.step import ExistingArtifact
 from tasks.artifacts.store import Store
 from tasks.conversations.readers import read_records
 from tasks.evaluate.knowledge import Answer, ask_chat_model, sample_questions
+from tasks.evaluate.written_sums import WORKED, work_sums
 from tasks.execution.runner import execute
 from tasks.posttrain.rlhf import RLHFConfig, rlhf
 from tasks.records.conversations import Question
@@ -41,7 +42,7 @@ from tasks.sample_web.world import build_world
 from tests.benchmarks.harness import machine, print_table, say
 
 ALGORITHMS = ("grpo", "ppo", "dpo")
-MAX_QUESTIONS, NUM_PROMPTS, LEVEL = 2000, 800, 0.05
+MAX_QUESTIONS, NUM_PROMPTS, NUM_SUMS, LEVEL = 2000, 800, 400, 0.05
 SFT = "SFT model"
 Figures = dict[str, list[float]]  # by row of the table: a value for each question or prompt
 
@@ -148,6 +149,10 @@ class Measure:
         return {
             "right, wording seen in training": picked(frequent, "seen_wording"),
             "right, held-out wording": picked(frequent, "heldout_wording"),
+            "right, held-out facts": picked(frequent, "heldout_fact"),
+            "worked sums of two digits": [
+                float(flag) for flag in work_sums(model, self.tokenizer, NUM_SUMS, 64)[WORKED]
+            ],
             "refusals of strangers": picked(answers, "unknown"),
             "false refusals": [float(bool(answer.is_refusal)) for answer in frequent],
         }
