@@ -37,7 +37,7 @@ RECIPE = {
     "pretrain": {
         "model": {"num_layers": 2, "width": 64, "num_heads": 2, "num_kv_heads": 2, "head_width": 32, "ff_width": 192},
         "train": {
-            "num_steps": 60,
+            "num_steps": 100,
             "batch_tokens": 2048,
             "sequence_tokens": 128,
             "eval_every_steps": 0,
@@ -48,10 +48,10 @@ RECIPE = {
     },
 }
 TASKS = (
-    {"name": "blimp", "path": "evals/blimp.jsonl.gz", "format": "blimp", "licence": "CC-BY-4.0", "limit": 200},
-    {"name": "wikipedia", "path": "pretrain/wikipedia-demo.txt.gz", "format": "text", "licence": "CC-BY-SA-4.0", "limit": 30},
-    {"name": "c4", "path": "pretrain/c4-demo.jsonl.gz", "format": "text", "licence": "ODC-By", "limit": 30},
-    {"name": "stories", "path": "pretrain/tinystories-a.txt.gz", "format": "text", "licence": "CDLA-Sharing-1.0", "limit": 30},
+    {"name": "blimp", "path": "evals/blimp.jsonl.gz", "format": "blimp", "licence": "CC-BY-4.0", "limit": 300},
+    {"name": "wikipedia", "path": "pretrain/wikipedia-demo.txt.gz", "format": "text", "licence": "CC-BY-SA-4.0", "limit": 40},
+    {"name": "c4", "path": "pretrain/c4-demo.jsonl.gz", "format": "text", "licence": "ODC-By", "limit": 40},
+    {"name": "stories", "path": "pretrain/tinystories-a.txt.gz", "format": "text", "licence": "CDLA-Sharing-1.0", "limit": 40},
 )  # fmt: skip
 
 
