@@ -52,15 +52,15 @@ def test_temporary_server_uses_what_prefect_uses_itself() -> None:
 
 
 def test_connections_to_the_temporary_server_wait_for_no_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
-    listening: list[socket.socket] = []
+    handed_over: list[socket.socket] = []
 
     def start(command: Sequence[str], *, pass_fds: Sequence[int], **_: object) -> None:
-        listening.append(socket.fromfd(pass_fds[0], socket.AF_INET, socket.SOCK_STREAM))
+        handed_over.append(socket.fromfd(pass_fds[0], socket.AF_INET, socket.SOCK_STREAM))
 
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setattr(subprocess, "Popen", start)
     server = prefect_server.Server()
-    [endpoint] = listening
+    [endpoint] = handed_over
     with endpoint, socket.create_connection(endpoint.getsockname()), endpoint.accept()[0] as connection:
         assert f":{endpoint.getsockname()[1]}/" in server.url
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
