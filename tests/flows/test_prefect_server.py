@@ -72,15 +72,15 @@ def test_temporary_server_starts_in_a_folder_with_other_flows_and_registers_no_b
 
 
 def test_connections_to_the_temporary_server_wait_for_no_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
-    listening: list[socket.socket] = []
+    handed_over: list[socket.socket] = []
 
     def start(command: Sequence[str], *, pass_fds: Sequence[int], **_: object) -> None:
-        listening.append(socket.fromfd(pass_fds[0], socket.AF_INET, socket.SOCK_STREAM))
+        handed_over.append(socket.fromfd(pass_fds[0], socket.AF_INET, socket.SOCK_STREAM))
 
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setattr(subprocess, "Popen", start)
     server = prefect_server.Server()
-    [endpoint] = listening
+    [endpoint] = handed_over
     with endpoint, socket.create_connection(endpoint.getsockname()), endpoint.accept()[0] as connection:
         assert f":{endpoint.getsockname()[1]}/" in server.url
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
