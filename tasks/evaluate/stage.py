@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from model.network.transformer import Transformer
     from model.tokenizer.chat import ChatTokenizer
 
-VERSION = 13  # 13: the gate compares every kind of right replies; a story fits that says that there are few
+VERSION = 13  # 13: the gate compares every kind of right replies
 # The prefixes of their metrics: assistant/..., policy/...
 CHAT_MODELS = ("assistant", "policy")
 

@@ -39,15 +39,13 @@ def test_conversations_have_what_people_type_and_names_of_other_syllables() -> N
     assert sum(not any(name in text for name in known) for text in refused) > 30
 
 
-def test_story_says_that_there_are_few_and_is_short() -> None:
-    stories = [typed for typed in map(write_typed, map(random.Random, range(600))) if typed.kind == "story"]
-    assert any(" about a " in typed.text for typed in stories)
-    assert all(typed.reply.startswith("I know few stories") for typed in stories)
-    # About 60 tokens: by default a reply is cut off after 64.
-    assert max(len(typed.reply.split()) for typed in stories) <= 48
-    # A story alone, about whatever it may be, does not fit.
-    [fitting] = {typed.fitting for typed in heldout_typed(1, 40) if typed.kind == "story"}
-    assert not any(words in "Once there was a kind fox near a hill. A hen came by and laughed." for words in fitting)
+def test_story_has_the_beast_that_is_asked_for() -> None:
+    for number in range(300):
+        typed = write_typed(random.Random(number))
+        if typed.kind == "story" and "robot" in typed.text:
+            assert "robot" in typed.reply
+            return
+    pytest.fail("no story about a robot among 300 messages")
 
 
 def test_section_shows_each_kind() -> None:
