@@ -180,7 +180,7 @@ def test_conversations_refuse_a_file_that_changed_after_the_start(tmp_path: Path
 GOLDEN_DIGESTS = {
     ("conversations", 12): "e05e5dd51300bea6",
     ("preferences", 12): "94b89995330cc0c2",
-    ("prompts", 15): "bfc2dde819006351",
+    ("prompts", 16): "79845886d8af8e24",
     ("questions", 11): "5261ada90926eb04",
 }
 
