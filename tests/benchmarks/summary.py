@@ -60,7 +60,7 @@ QUOTES = (
     ),
     Quote(
         "training_speed",
-        "Training 1.3 M parameters on two CPU threads",
+        "Training 1.2 M parameters on two CPU threads",
         "{0} tokens/s: {1} times nanochat, {2} times plain PyTorch",
         (
             (0, "**model.train, 1 rank**", "tokens/s"),
