@@ -5,7 +5,7 @@ runs, and only after it has imported the whole server into this process too: 3.4
 process, while the flows are still being imported. It uses of Prefect what `SubprocessASGIServer` uses of it, all private, and
 tests/flows/test_prefect_server.py checks that the installed version still has it:
 
-- the application factory `prefect.server.api.server:create_app`, run by uvicorn, here through flows/prefect_sqlite.py;
+- the application factory `prefect.server.api.server:create_app`, run by uvicorn, here through flows/temporary_server.py;
 - the variables of `TEMPORARY`, which turn off the UI and the services that a temporary server does not need.
 """
 
@@ -53,7 +53,7 @@ WITHOUT_BLOCKS = {
 }
 UVICORN = [sys.executable, "-m", "uvicorn", "--log-level", "error", "--lifespan", "on"]
 # By default uvicorn looks in the working directory first, which may have a folder `flows`, too.
-APPLICATION = ["--app-dir", str(Path(__file__).parents[1]), "--factory", "flows.prefect_sqlite:create_app"]
+APPLICATION = ["--app-dir", str(Path(__file__).parents[1]), "--factory", "flows.temporary_server:create_app"]
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 

@@ -1,5 +1,5 @@
 """Prefect's server on SQLite without "database is locked". Prefect's server imports this, by its entry point for collections; a
-temporary one, which loads no collections, starts with `create_app`.
+temporary one, which loads no collections, by flows/temporary_server.py.
 
 Prefect 3.8.8 opens most transactions as DEFERRED: they read first and ask for the write lock when they write. SQLite refuses
 that at once, without the 60 s of patience that Prefect sets, if another transaction has written in between (SQLITE_BUSY_SNAPSHOT,
@@ -15,12 +15,9 @@ import inspect
 import sys
 from collections.abc import AsyncGenerator
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.execution.reporter import logger
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 MODULE = "prefect.server.database.configurations"  # a process that has not loaded it is no server
 TRIED_WITH = "3.8.8"
@@ -53,14 +50,6 @@ def begin_transactions_immediately(configurations: ModuleType) -> bool:
     setattr(begin_transaction, IS_CHANGED, begin)
     sqlite.begin_transaction = begin_transaction
     return True
-
-
-def create_app() -> "FastAPI":
-    """Prefect's application, for uvicorn, with the change above."""
-    from prefect.server.api import server
-
-    begin_transactions_immediately(sys.modules[MODULE])
-    return server.create_app()
 
 
 # Clients load the entry point as well: they must not import the server, which takes seconds.

@@ -1,6 +1,7 @@
 """Prefect's transactions on SQLite: one that reads, then writes after another has written, waits instead of failing."""
 
 import asyncio
+import importlib
 import types
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 from prefect.server.database import configurations
 
-from flows.prefect_sqlite import IS_CHANGED, begin_transactions_immediately, create_app
+from flows import temporary_server
+from flows.prefect_sqlite import IS_CHANGED, begin_transactions_immediately
 
 NUM_TRANSACTIONS = 3
 
@@ -61,7 +63,8 @@ def test_transactions_that_begin_immediately_wait_for_each_other(
 
 
 def test_application_of_a_temporary_server_has_the_change() -> None:
-    create_app()
+    importlib.reload(temporary_server)  # other tests have taken the change back since it was imported
+    assert callable(temporary_server.create_app)
     assert hasattr(configurations.AioSqliteConfiguration.begin_transaction, IS_CHANGED)
 
 
