@@ -45,9 +45,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(CONTENT)}")
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
-        self.wfile.write(part[: len(part) // 2] if fault == "cut" else part)
-        with self.server.lock:
+        sent = part[: len(part) // 2] if fault == "cut" else part
+        self.wfile.write(sent[:-1])
+        with self.server.lock:  # before the end: whoever has read it makes the next request at once
             self.server.at_once -= 1
+        self.wfile.write(sent[-1:])
 
     def log_message(self, *_: object) -> None:
         pass
