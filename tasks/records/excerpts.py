@@ -53,17 +53,24 @@ def best_sentences(passages: Sequence[str], weights: Mapping[str, float], num: i
             here = _found(sentence, stems)
             score = _weight(here, stems) + EARLIER * _weight(earlier - here, stems)
             if here and not sentence.endswith("?"):
-                heaviest = max(stems[stem] for stem in here)
-                rarer = {stem for stem in earlier - here if stems[stem] > heaviest}
-                before = (
-                    " ".join(word for word in weights if _stem(word) in rarer) if REFERRING.search(sentence) else ""
-                )
-                shown = f"{before} ... {sentence}" if before else sentence
+                shown = _with_names(sentence, here, earlier, weights, stems)
                 scores[shown] = max(score, scores.get(shown, 0.0))
             earlier |= here
     # A sort keeps the order of equals, that of the passages.
     best = sorted(scores, key=lambda sentence: -scores[sentence])
     return [_cut(sentence, max_characters) for sentence in best[:num]]
+
+
+def _with_names(
+    sentence: str, here: set[str], earlier: set[str], weights: Mapping[str, float], stems: Mapping[str, float]
+) -> str:
+    """A sentence about "her" or "it" behind the words of a query that stand before it and are rarer than those in it; any other as it is."""
+    if not REFERRING.search(sentence):
+        return sentence
+    heaviest = max(stems[stem] for stem in here)
+    rarer = {stem for stem in earlier - here if stems[stem] > heaviest}
+    before = " ".join(word for word in weights if _stem(word) in rarer)
+    return f"{before} ... {sentence}" if before else sentence
 
 
 def _sentences(text: str) -> list[str]:
