@@ -24,9 +24,42 @@ from pathlib import Path
 from flows.recipes import STAGE_NAMES
 from tasks.artifacts.store import Store
 from tests.benchmarks.harness import machine, print_table, say
-from tests.support.kills import SETTINGS, TRAINING, MarkedRun, Outcome, digests, kill_and_rerun, without
+from tests.support.kills import SMALL_MODEL, MarkedRun, Outcome, digests, kill_and_rerun, without
 
 LIMIT_SECONDS = 400.0
+TRAINING = ("pretrain", "sft", "reward", "rlhf")
+SETTINGS = [  # the smallest run that reaches every stage; checkpoints so often that a kill falls between two
+    "ingest.sample.num_articles=60",
+    "ingest.sample.num_files=3",
+    "tokenizer.vocab_size=400",
+    *SMALL_MODEL,
+    "pretrain.train.num_steps=12",
+    "pretrain.train.batch_tokens=512",
+    "pretrain.train.sequence_tokens=64",
+    "pretrain.train.microbatch_sequences=4",
+    "pretrain.train.checkpoint_every_steps=3",
+    "probe.max_questions=40",
+    "probe.num_samples=2",
+    "probe.max_new_tokens=4",
+    "sft.num_conversations=60",
+    "sft.train.num_steps=4",
+    "sft.train.batch_tokens=512",
+    "sft.train.checkpoint_every_steps=1",
+    "sft.train.eval_every_steps=1",
+    "reward.num_pairs=60",
+    "reward.train.num_steps=4",
+    "reward.train.batch_tokens=1024",
+    "reward.train.checkpoint_every_steps=1",
+    "rlhf.num_prompts=20",
+    "rlhf.train.num_steps=3",
+    "rlhf.train.prompts_per_step=2",
+    "rlhf.train.max_new_tokens=4",
+    "rlhf.train.checkpoint_every_steps=1",
+    "evaluate.max_questions=4",
+    "evaluate.max_preferences=4",
+    "evaluate.num_trials=2",
+    "evaluate.max_new_tokens=4",
+]
 SHARDED = ("ingest", "filter", "dedup", "tokenize")  # stages with worker processes
 NUM_AIMS = 4  # a run may end before the moment of its kill: then another try is made, earlier
 COLUMNS = ("tries", "same bytes", "orphans after 10 s", "hangs", "two writers", "run ended before the kill")

@@ -23,7 +23,6 @@ MARK = "CRAWL2CHAT_KILL_MARK"
 POLL_SECONDS = 0.05
 ORPHAN_SECONDS = 10.0
 CLOCKED = ("metrics.jsonl", "run.json", "run.log", "summary.json", "tfevents", "report.", "README.md")  # hold times
-TRAINING = ("pretrain", "sft", "reward", "rlhf")
 
 SMALL_MODEL = [
     "pretrain.model.width=32",
@@ -32,38 +31,6 @@ SMALL_MODEL = [
     "pretrain.model.num_kv_heads=2",
     "pretrain.model.head_width=16",
     "pretrain.model.ff_width=64",
-]
-SETTINGS = [  # the smallest run that reaches every stage; checkpoints so often that a kill falls between two
-    "ingest.sample.num_articles=60",
-    "ingest.sample.num_files=3",
-    "tokenizer.vocab_size=400",
-    *SMALL_MODEL,
-    "pretrain.train.num_steps=12",
-    "pretrain.train.batch_tokens=512",
-    "pretrain.train.sequence_tokens=64",
-    "pretrain.train.microbatch_sequences=4",
-    "pretrain.train.checkpoint_every_steps=3",
-    "probe.max_questions=40",
-    "probe.num_samples=2",
-    "probe.max_new_tokens=4",
-    "sft.num_conversations=60",
-    "sft.train.num_steps=4",
-    "sft.train.batch_tokens=512",
-    "sft.train.checkpoint_every_steps=1",
-    "sft.train.eval_every_steps=1",
-    "reward.num_pairs=60",
-    "reward.train.num_steps=4",
-    "reward.train.batch_tokens=1024",
-    "reward.train.checkpoint_every_steps=1",
-    "rlhf.num_prompts=20",
-    "rlhf.train.num_steps=3",
-    "rlhf.train.prompts_per_step=2",
-    "rlhf.train.max_new_tokens=4",
-    "rlhf.train.checkpoint_every_steps=1",
-    "evaluate.max_questions=4",
-    "evaluate.max_preferences=4",
-    "evaluate.num_trials=2",
-    "evaluate.max_new_tokens=4",
 ]
 
 
