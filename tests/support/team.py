@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 import httpx
 import psutil
 
+from flows.cancellation import TAKEN_FOR_DEAD
 from tasks.artifacts.manifest import MANIFEST
 from tasks.artifacts.object_servers import open_objects
 from tasks.artifacts.store import Store
 from tests.support.databases import PostgreSQL, Redis, missing_databases, server_settings
-from tests.support.prefect_servers import LocalPrefect, running_server, wait_for
+from tests.support.prefect_servers import FINAL, LocalPrefect, running_server, wait_for
 from tests.support.s3_server import S3Server, find_weed
 
 TARGET = "process"
@@ -178,14 +179,26 @@ class Team:
         return found
 
     def _end(self, start: Event, events: list[Event]) -> datetime:
-        """When a computation ended: by its log, by a kill, or, where the log was lost with a worker, by the manifest."""
+        """When a computation ended: by its log or a kill, or, where the log was lost with a worker, by what its run told Prefect, or the manifest."""
+        told = self._told_end(start)
         for event in events:
             is_later = event.time >= start.time and event.machine == start.machine
             is_own = event.run == start.run and start.artifact.startswith(event.artifact)
             if is_later and (event.action == "killed" or (event.action in ENDS and is_own)):
-                return event.time
+                return min(event.time, told or event.time)  # with its log lost, the event may be of the run after it
+        if told:
+            return told
         manifests = open_objects(self.url).listing(f"{start.artifact}/{MANIFEST}")
         return next((listed.modified for listed in manifests), datetime.now(UTC))  # now: it has not ended
+
+    def _told_end(self, start: Event) -> datetime | None:
+        """When the run of a computation told Prefect that it ends; None where it did not, or was taken for dead without a heartbeat."""
+        wanted = {"name": {"any_": [start.run]}, "start_time": {"before_": start.time.isoformat()}}
+        asked = {"flow_runs": wanted, "sort": "START_TIME_DESC", "limit": 1}
+        for run in self.prefect.call("POST", "/flow_runs/filter", asked):
+            if run["state"]["type"] in FINAL and TAKEN_FOR_DEAD not in (run["state"]["message"] or ""):
+                return datetime.fromisoformat(run["end_time"])
+        return None
 
 
 def missing_for_team() -> str:
