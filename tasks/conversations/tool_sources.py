@@ -20,7 +20,7 @@ from tasks.records.conversations import normal_form
 from tasks.records.full_text import FullTextIndex
 from tasks.sample_web.world import build_world
 
-VERSION = 6  # 6: sentences with the name that they are about
+VERSION = 7  # 7: sentences about "her" first, and more differences
 VALIDATION_FRACTION = 0.03
 MORE_LINES = 25  # sentences of a search from which results for other names are made
 

@@ -41,7 +41,8 @@ from tasks.sample_web.world import Entity, Fact, World, is_of
 Search = Callable[[str], str]  # a query to the result that the tool gives
 Lines = Callable[[str], Sequence[str]]  # a query to some more lines than a result has
 KINDS = (SEARCH, CALCULATOR, PYTHON, "none")
-WEIGHTS = (49, 11, 16, 24)
+WEIGHTS = (47, 13, 16, 24)
+SIGNS = "+--x"  # half are differences: a negative result is the hardest to copy, since "-" is another token at a line's beginning
 RARE_MENTIONS = 3  # facts stated at most so often are asked in the evaluation alone
 STRANGER_FRACTION, ONE_OFF_FRACTION = 0.1, 0.5  # of the searches
 RENAMED_FRACTION = 0.75  # of the searches that find an answer
@@ -233,7 +234,7 @@ def find_facts(world: World, names: Iterable[Entity], search: Search) -> Iterato
 def _sum(rng: random.Random) -> Task:
     task = Sum("+", 0, 0)
     while task == Sum("+", 0, 0) or task.is_heldout:  # held out for those that are worked without the calculator
-        task = Sum(rng.choice("+-x"), *(rng.randrange(10 ** rng.randint(1, 3)) for _ in range(2)))
+        task = Sum(rng.choice(SIGNS), *(rng.randrange(10 ** rng.randint(1, 3)) for _ in range(2)))
     sign, first, second, result = task.sign, task.first, task.second, str(task.result)
     text = expand(table("tools")["sums"][sign], rng, {"a": str(first), "b": str(second)})
     text = text[:1].upper() + text[1:] + rng.choice(("?", "?", ""))

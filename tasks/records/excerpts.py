@@ -12,7 +12,8 @@ WORD = re.compile(r"\w+")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 STEM_CHARACTERS = 4  # that are compared at least
 REFERRING = re.compile(r"\b(?:he|she|it|him|his|her|its|they|their|this|these)\b", re.IGNORECASE)
-EARLIER = 0.6  # what a word counts that stands in the passage before the sentence: "She works as ..." is about a name in an earlier one
+# What a word counts that stands in the passage before the sentence: before one such as "She works as ...", and before any other.
+REFERRED, EARLIER = 0.9, 0.3
 MAX_PASSAGE_CHARACTERS = 1_000_000
 
 
@@ -39,8 +40,8 @@ def passage(text: str, words: Sequence[str], max_characters: int) -> str:
 def best_sentences(passages: Sequence[str], weights: Mapping[str, float], num: int, max_characters: int) -> list[str]:
     """The sentences of all passages whose words weigh most, each once and cut to `max_characters`, the best first.
 
-    `weights`: of the words of a query. A sentence has at least one of them; one that stands in the same passage before it counts for it too, a
-    little less. Questions are left out: they have a query's words, and answer nothing. Of a sentence such as "She works as a
+    `weights`: of the words of a query. A sentence has at least one of them; one that stands in the same passage before it counts for it too,
+    less. Questions are left out: they have a query's words, and answer nothing. Of a sentence such as "She works as a
     baker." rarer words that stand before it are shown, too: "ada brell ... She works as a baker."
     """
     stems: dict[str, float] = {}
@@ -51,7 +52,8 @@ def best_sentences(passages: Sequence[str], weights: Mapping[str, float], num: i
         earlier: set[str] = set()
         for sentence in _sentences(text):
             here = _found(sentence, stems)
-            score = _weight(here, stems) + EARLIER * _weight(earlier - here, stems)
+            counted = REFERRED if REFERRING.search(sentence) else EARLIER
+            score = _weight(here, stems) + counted * _weight(earlier - here, stems)
             if here and not sentence.endswith("?"):
                 shown = _with_names(sentence, here, earlier, weights, stems)
                 scores[shown] = max(score, scores.get(shown, 0.0))

@@ -102,9 +102,12 @@ def test_sentences_of_all_pages_are_ranked_by_the_rarity_of_their_words(tmp_path
     assert found.sentences("cora lind goose", 1, 12) == ["It is said ..."]
     assert found.sentences("rain", 5, 60) == ["The rain falls on Orn."]
     # Rare words before a sentence say about whom it is.
-    assert best_sentences(["Ada Brell is here. She works."], {"brell": 2.0, "ada": 2.0, "works": 1.9}, 2, 60) == [
+    assert best_sentences(
+        ["Ada Brell is here. Bo Lind works. She works."], {"brell": 2.0, "ada": 2.0, "works": 1.9}, 3, 60
+    ) == [
         "brell ada ... She works.",
         "Ada Brell is here.",
+        "Bo Lind works.",
     ]
     assert found.sentences("unheard", 5, 60) == found.sentences("", 5, 60) == []
 
