@@ -33,9 +33,9 @@ from tasks.sample_web import chat
 from tasks.sample_web.word_problems import compose_problems
 from tasks.sample_web.world import World, build_world
 
-VERSION = 12  # 12: what people type that asks for no fact, names of other syllables, short sums worked
+VERSION = 13  # 13: more cities among the strangers
 # Of kinds that changed apart from the others, or did not.
-VERSIONS: dict[type[Artifact], int] = {Prompts: 16, Questions: 11, Probes: 11}
+VERSIONS: dict[type[Artifact], int] = {Prompts: 17, Questions: 11, Probes: 11}
 WHERE = (
     "a path, glob or URL of JSON Lines or a JSON array, which may be gzip, in any format of tasks/conversations/formats, such as "
     "chats.jsonl or gsm8k_text:train.jsonl where the format is stated; or 'sample' to compose them."

@@ -178,9 +178,9 @@ def test_conversations_refuse_a_file_that_changed_after_the_start(tmp_path: Path
 
 # By kind and version: the first 16 digits of SHA-256. A new digest needs a new version, or old artifacts would be reused.
 GOLDEN_DIGESTS = {
-    ("conversations", 12): "e05e5dd51300bea6",
-    ("preferences", 12): "94b89995330cc0c2",
-    ("prompts", 16): "79845886d8af8e24",
+    ("conversations", 13): "95ddd4c24524f736",
+    ("preferences", 13): "7db4ec1049752d57",
+    ("prompts", 17): "64ff4ff7bd2a5a97",
     ("questions", 11): "5261ada90926eb04",
 }
 
