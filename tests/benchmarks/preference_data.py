@@ -28,7 +28,6 @@ from tests.benchmarks.harness import machine, print_table, say, shared_data
 FILES = {  # name -> file, tokens of the longest sides that are read, epochs
     "instructions (rasbt)": ("sft_rl/instruction-preference.jsonl.gz", 256, 3),
     "OpenAssistant rankings": ("sft_rl/oasst-en_100_tree.jsonl.gz", 512, 2),
-    "instructions (LLaMA-Factory)": ("sft_rl/dpo_en_demo.jsonl.gz", 1024, 3),
     "HH harmless (Anthropic)": ("sft_rl/hh-harmless-base.jsonl.gz", 512, 1),
 }
 PAIRS = 16  # of a step
