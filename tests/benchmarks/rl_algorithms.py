@@ -1,6 +1,6 @@
 """GRPO, PPO and DPO from one SFT model: what each does to the reward, to right answers and to refusals, at what KL.
 
-    python -m tests.benchmarks.rl_algorithms [RECIPE] [--seeds 3] [--algorithms grpo dpo]
+    python -m tests.benchmarks.rl_algorithms [RECIPE] [--seeds 3] [--algorithms grpo dpo] [--set rlhf.dpo.beta=0.2 ...]
 
 Reads the latest SFT model, reward model, preference pairs, prompts and questions of a recipe that was run (default: tiny) and its settings of `rlhf`;
 trains a policy by each algorithm, into the store. Questions, right answers and refusals are those of the report card, whose truth no training sees.
@@ -59,8 +59,9 @@ def main() -> None:
     parser.add_argument("recipe", nargs="?", default="tiny")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
+    parser.add_argument("--set", nargs="+", default=(), metavar="rlhf.FIELD=VALUE", help="of the policies' training")
     given = parser.parse_args()
-    store, config = Store.default(), make_recipe(given.recipe).rlhf
+    store, config = Store.default(), make_recipe(given.recipe, settings=given.set).rlhf
     ids = inputs_of(store, given.recipe)
     measure = Measure(store, ids, make_recipe(given.recipe))
     found: dict[str, Figures] = defaultdict(lambda: defaultdict(list))
@@ -70,7 +71,7 @@ def main() -> None:
         for name, folder in folders.items():
             for row, values in measure(folder, seed).items():
                 found[name][row] += values
-    show(found, given.seeds)
+    show(found, given.seeds, given.set)
 
 
 def inputs_of(store: Store, recipe: str) -> dict[str, str]:
@@ -191,7 +192,7 @@ def picked(answers: Sequence[Answer], split: str) -> list[float]:
     return [float(answer.is_correct) for answer in answers if answer.question.split == split]
 
 
-def show(found: Mapping[str, Figures], num_seeds: int) -> None:
+def show(found: Mapping[str, Figures], num_seeds: int, settings: Sequence[str]) -> None:
     """Print the table."""
     rows, names = [], [name for name in found if name != SFT]
     for name, before in found[SFT].items():
@@ -202,7 +203,8 @@ def show(found: Mapping[str, Figures], num_seeds: int) -> None:
             mark = "*" if is_compared and differs(before, after, num_seeds) else ""
             cells.append(f"{mean(after):.3f}{mark}")
         rows.append((f"{name} [{len(before) // num_seeds}]", *cells))
-    note = f"In brackets the number of prompts or questions; {num_seeds} seed(s). * beyond chance. {machine()}."
+    seeds = ", ".join((f"{num_seeds} seed(s)", *settings))
+    note = f"In brackets the number of prompts or questions; {seeds}. * beyond chance. {machine()}."
     print_table("GRPO, PPO and DPO from one SFT model", ("", SFT, *names), rows, note)
 
 
