@@ -1,20 +1,25 @@
 """GRPO, PPO and DPO from one SFT model: what each does to the reward, to right answers and to refusals, at what KL.
 
-    python -m tests.benchmarks.rl_algorithms [RECIPE] [--seeds 1] [--algorithms grpo dpo]
+    python -m tests.benchmarks.rl_algorithms [RECIPE] [--seeds 3] [--algorithms grpo dpo] [--set rlhf.dpo.beta=0.2 ...]
 
 Reads the latest SFT model, reward model, preference pairs, prompts and questions of a recipe that was run (default: tiny) and its settings of `rlhf`;
 trains a policy by each algorithm, into the store. Questions, right answers and refusals are those of the report card, whose truth no training sees.
-The gold score (model/rl/gold.py) is that of completions of further prompts of the sample world, which no run has trained or validated
-on: greedy ones, and ones sampled at the temperature of training. The reward model's score is in standard deviations of the SFT model's. The KL is measured on completions sampled
-from the policy (k1, nats of a whole completion). A star marks what differs from the SFT model beyond chance (sign test over the questions or
-prompts on which they differ, p < 0.05).
+The gold score (model/rl/gold.py) is that of completions of further prompts of the sample world, which no run has trained or validated on: greedy ones, and
+ones sampled at the temperature of training, the SFT model's too anew for each seed. The reward model's score is in standard deviations of the SFT
+model's. The KL is measured on completions sampled from the policy (k1, nats of a whole completion).
+
+A star marks what differs from the SFT model beyond chance, in either direction (p < 0.05). Policies of several seeds answer the same questions, which so
+do not count several times: a question's differences are added up over the seeds, and a permutation test flips the signs of these sums.
 """
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+
+import numpy as np
 
 from flows.recipes import Recipe, make_recipe
 from model import losses
@@ -26,7 +31,6 @@ from model.rl.gold import GoldScorer
 from model.rl.prompts import Prompt, read_prompts, split_prompts
 from model.rl.rewards import RewardFunction
 from model.rl.rollouts import Rollouts, calibrate, roll_out
-from model.rl.watch import Change
 from model.tokenizer.chat import ChatTokenizer
 from tasks.artifacts.manifest import Preferences, Prompts, RewardModel, SFTModel, Tokenizer
 from tasks.artifacts.step import ExistingArtifact
@@ -42,31 +46,32 @@ from tasks.sample_web.world import build_world
 from tests.benchmarks.harness import machine, print_table, say
 
 ALGORITHMS = ("grpo", "ppo", "dpo")
-MAX_QUESTIONS, NUM_PROMPTS, NUM_SUMS, LEVEL = 2000, 800, 400, 0.05
+MAX_QUESTIONS, NUM_PROMPTS, NUM_SUMS = 2000, 2000, 800
+LEVEL, NUM_FLIPS = 0.05, 20000
 SFT = "SFT model"
-Figures = dict[str, list[float]]  # by row of the table: a value for each question or prompt
+# By row of the table: a value for each question or prompt, those of one seed after another's.
+Figures = dict[str, list[float]]
 
 
 def main() -> None:
     """Train, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", nargs="?", default="tiny")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
+    parser.add_argument("--set", nargs="+", default=(), metavar="rlhf.FIELD=VALUE", help="of the policies' training")
     given = parser.parse_args()
-    store, config = Store.default(), make_recipe(given.recipe).rlhf
+    store, config = Store.default(), make_recipe(given.recipe, settings=given.set).rlhf
     ids = inputs_of(store, given.recipe)
     measure = Measure(store, ids, make_recipe(given.recipe))
-    found = {SFT: measure(store.folder(ids["sft"]))}
-    for algorithm in given.algorithms:
-        for seed in range(given.seeds):
-            folder = train(store, ids, config, algorithm, seed)
-            figures = measure(folder)
-            # Several seeds are more questions of one kind: each is compared with the SFT model's answer to it.
-            known = found.setdefault(algorithm.upper(), {name: [] for name in figures})
-            for name, values in figures.items():
-                known[name] += values
-    show(found, given.seeds)
+    found: dict[str, Figures] = defaultdict(lambda: defaultdict(list))
+    for seed in range(given.seeds):
+        folders = {SFT: store.folder(ids["sft"])}
+        folders |= {name.upper(): train(store, ids, config, name, seed) for name in given.algorithms}
+        for name, folder in folders.items():
+            for row, values in measure(folder, seed).items():
+                found[name][row] += values
+    show(found, given.seeds, given.set)
 
 
 def inputs_of(store: Store, recipe: str) -> dict[str, str]:
@@ -120,10 +125,10 @@ class Measure:
             list(read_records(Question, store.folder(ids["questions"]) / "questions.jsonl")), MAX_QUESTIONS, seed=0
         )
 
-    def __call__(self, folder: Path) -> Figures:
-        """The rows of the model in a folder."""
+    def __call__(self, folder: Path, seed: int) -> Figures:
+        """The rows of the model in a folder. `seed`: of the sampled completions."""
         model = load_transformer(folder)
-        greedy, sampled = (roll_out(model, self.rewards, self.prompts, seed=1, temperature=one) for one in (0.0, None))
+        greedy, sampled = (roll_out(model, self.rewards, self.prompts, seed, temperature=one) for one in (0.0, None))
         return {
             **self.gold("greedy", greedy),
             **self.gold("sampled", sampled),
@@ -187,7 +192,7 @@ def picked(answers: Sequence[Answer], split: str) -> list[float]:
     return [float(answer.is_correct) for answer in answers if answer.question.split == split]
 
 
-def show(found: dict[str, Figures], num_seeds: int) -> None:
+def show(found: Mapping[str, Figures], num_seeds: int, settings: Sequence[str]) -> None:
     """Print the table."""
     rows, names = [], [name for name in found if name != SFT]
     for name, before in found[SFT].items():
@@ -195,18 +200,25 @@ def show(found: dict[str, Figures], num_seeds: int) -> None:
         for algorithm in names:
             after = found[algorithm][name]
             is_compared = not name.startswith(("KL", "tokens"))
-            cells.append(f"{mean(after):.3f}{star(before * num_seeds, after) if is_compared else ''}")
-        rows.append((f"{name} [{len(before)}]", *cells))
-    note = f"In brackets the number of prompts or questions; {num_seeds} seed(s). * beyond chance. {machine()}."
+            mark = "*" if is_compared and differs(before, after, num_seeds) else ""
+            cells.append(f"{mean(after):.3f}{mark}")
+        rows.append((f"{name} [{len(before) // num_seeds}]", *cells))
+    seeds = ", ".join((f"{num_seeds} seed(s)", *settings))
+    note = f"In brackets the number of prompts or questions; {seeds}. * beyond chance. {machine()}."
     print_table("GRPO, PPO and DPO from one SFT model", ("", SFT, *names), rows, note)
 
 
-def star(before: Sequence[float], after: Sequence[float]) -> str:
-    """A mark where more values rose, or fell, than by chance."""
-    worse = sum(now < then for then, now in zip(before, after, strict=True))
-    better = sum(now > then for then, now in zip(before, after, strict=True))
-    change = Change("", worse, better)
-    return "*" if change.has_fallen(LEVEL / 2) or change.has_risen(LEVEL / 2) else ""
+def differs(before: Sequence[float], after: Sequence[float], num_seeds: int) -> bool:
+    """Whether the values of the questions, of one seed after another, differ beyond chance.
+
+    If nothing changed, a question's difference would have the other sign as often.
+    """
+    differences = np.subtract(after, before).reshape(num_seeds, -1).sum(0)
+    differences = differences[differences != 0]
+    signs = 2 * np.random.default_rng(0).integers(0, 2, (NUM_FLIPS, len(differences)), np.int8) - 1
+    # The differences themselves are one of the cases, so that p is never 0; a little less, for the rounding of sums.
+    as_large = np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9
+    return bool((1 + as_large.sum()) / (1 + NUM_FLIPS) < LEVEL)
 
 
 def mean(values: Sequence[float]) -> float:
