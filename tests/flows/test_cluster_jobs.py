@@ -11,7 +11,6 @@ import pytest
 
 from flows.cluster_jobs import LABEL, Job, Jobs, configured_jobs
 
-pytest.importorskip("kubernetes_asyncio", reason="comes with prefect-kubernetes")
 RUN, REQUESTS = uuid4(), list[tuple[str, str, str]]()
 CONFIG = """
 apiVersion: v1
@@ -53,6 +52,7 @@ class ApiServer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    pytest.importorskip("kubernetes_asyncio", reason="comes with prefect-kubernetes")
     server = ThreadingHTTPServer(("127.0.0.1", 0), ApiServer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     config = tmp_path / "config"

@@ -10,13 +10,22 @@ from prefect.client.schemas.objects import FlowRun
 from flows.resources import DEPLOYMENT_NAMES, DeploymentName, load_resources, num_bytes
 from flows.targets import Target, job_template, make_target
 
-kubernetes = pytest.importorskip("prefect_kubernetes.worker")
-docker = pytest.importorskip("prefect_docker.worker")
 validator = pytest.importorskip("kubernetes_validate")
 
 VERSIONS = ("1.28", "1.37")  # the oldest that is likely in use, the newest of the package
 RESOURCES = load_resources()
 COMMAND = ["prefect", "flow-run", "execute"]
+
+
+# Imported late: a second, which workers that only collect this file are spared.
+@pytest.fixture
+def kubernetes() -> Any:
+    return pytest.importorskip("prefect_kubernetes.worker")
+
+
+@pytest.fixture
+def docker() -> Any:
+    return pytest.importorskip("prefect_docker.worker")
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +48,9 @@ def configured(kind: Any, chosen: Target, name: DeploymentName) -> Any:
 
 
 @pytest.mark.parametrize("name", DEPLOYMENT_NAMES)
-def test_kubernetes_worker_makes_a_valid_job_for_each_stage(name: DeploymentName, on_kubernetes: Target) -> None:
+def test_kubernetes_worker_makes_a_valid_job_for_each_stage(
+    kubernetes: Any, name: DeploymentName, on_kubernetes: Target
+) -> None:
     job = configured(kubernetes.KubernetesWorkerJobConfiguration, on_kubernetes, name).job_manifest
     job["metadata"]["name"] = job["metadata"].pop("generateName") + "x"  # the validator knows no generateName
     for version in VERSIONS:
@@ -63,7 +74,7 @@ def test_kubernetes_worker_makes_a_valid_job_for_each_stage(name: DeploymentName
     assert environment["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] == "reschedule"
 
 
-def test_pods_may_do_nothing_that_a_run_does_not_need(on_kubernetes: Target) -> None:
+def test_pods_may_do_nothing_that_a_run_does_not_need(kubernetes: Any, on_kubernetes: Target) -> None:
     job = configured(kubernetes.KubernetesWorkerJobConfiguration, on_kubernetes, "pretrain").job_manifest
     pod = job["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -75,7 +86,7 @@ def test_pods_may_do_nothing_that_a_run_does_not_need(on_kubernetes: Target) -> 
     assert {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]} == {"/scratch", "/tmp", "/dev/shm"}
 
 
-def test_a_run_may_override_its_resources_and_node(on_kubernetes: Target) -> None:
+def test_a_run_may_override_its_resources_and_node(kubernetes: Any, on_kubernetes: Target) -> None:
     asked = {"gpus": 2, "node_selector": {"zone": "a"}, "memory": "9Gi"}
     template, variables = job_template("kubernetes"), on_kubernetes.job_variables("sft") | asked
     made = asyncio.run(kubernetes.KubernetesWorkerJobConfiguration.from_template_and_values(template, variables))
@@ -85,7 +96,7 @@ def test_a_run_may_override_its_resources_and_node(on_kubernetes: Target) -> Non
 
 
 @pytest.mark.parametrize("name", DEPLOYMENT_NAMES)
-def test_docker_worker_makes_a_container_for_each_stage(name: DeploymentName) -> None:
+def test_docker_worker_makes_a_container_for_each_stage(docker: Any, name: DeploymentName) -> None:
     chosen = make_target("docker", "crawl2chat", RESOURCES)
     made = configured(docker.DockerWorkerJobConfiguration, chosen, name)
     stage = RESOURCES.stages[name]

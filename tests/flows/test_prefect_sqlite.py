@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from prefect.server.database import configurations
 
-from flows import temporary_server
 from flows.prefect_sqlite import IS_CHANGED, begin_transactions_immediately
 
 NUM_TRANSACTIONS = 3
 
 
-async def read_then_write_at_once(path: Path, after_reading: Callable[[], Awaitable[object]]) -> int:
+async def read_then_write_at_once(
+    configurations: Any, path: Path, after_reading: Callable[[], Awaitable[object]]
+) -> int:
     """Transactions that each read a number, await `after_reading`, and write it back, one higher. Returns the number."""
     database = configurations.AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{path}")
     engine = await database.engine()
@@ -38,31 +38,40 @@ async def read_then_write_at_once(path: Path, after_reading: Callable[[], Awaita
         return int((await session.execute(sa.text("SELECT value FROM numbers"))).scalar_one())
 
 
-@pytest.fixture(autouse=True)
-def unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prefect's own transactions: importing the module above has changed them, as it does in a server."""
+@pytest.fixture
+def configurations(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """
+    The module with Prefect's own transactions: importing flows/temporary_server.py changes them, as it does in a server.
+
+    It is imported here, with the rest of Prefect's server: two seconds, which workers that only collect this file are spared.
+    """
+    from prefect.server.database import configurations
+
     begin = configurations.AioSqliteConfiguration.begin_transaction
     monkeypatch.setattr(configurations.AioSqliteConfiguration, "begin_transaction", getattr(begin, IS_CHANGED, begin))
+    return configurations
 
 
-def test_transactions_of_prefect_fail_when_they_read_before_they_write(tmp_path: Path) -> None:
+def test_transactions_of_prefect_fail_when_they_read_before_they_write(configurations: Any, tmp_path: Path) -> None:
     """The reason for the change. When this fails, Prefect has mended it, and the change can go."""
     everybody_has_read = asyncio.Barrier(NUM_TRANSACTIONS)
     with pytest.raises(sa.exc.OperationalError, match="database is locked"):
-        asyncio.run(read_then_write_at_once(tmp_path / "prefect.db", everybody_has_read.wait))
+        asyncio.run(read_then_write_at_once(configurations, tmp_path / "prefect.db", everybody_has_read.wait))
 
 
 def test_transactions_that_begin_immediately_wait_for_each_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    configurations: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = configurations.AioSqliteConfiguration.begin_transaction
     monkeypatch.setattr(configurations.AioSqliteConfiguration, "begin_transaction", original)  # put back after the test
     assert begin_transactions_immediately(configurations)
-    number = asyncio.run(read_then_write_at_once(tmp_path / "prefect.db", lambda: asyncio.sleep(0.1)))
+    number = asyncio.run(read_then_write_at_once(configurations, tmp_path / "prefect.db", lambda: asyncio.sleep(0.1)))
     assert number == NUM_TRANSACTIONS
 
 
-def test_application_of_a_temporary_server_has_the_change() -> None:
+def test_application_of_a_temporary_server_has_the_change(configurations: Any) -> None:
+    from flows import temporary_server
+
     importlib.reload(temporary_server)  # other tests have taken the change back since it was imported
     assert callable(temporary_server.create_app)
     assert hasattr(configurations.AioSqliteConfiguration.begin_transaction, IS_CHANGED)
