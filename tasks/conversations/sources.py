@@ -33,7 +33,7 @@ from tasks.sample_web import chat
 from tasks.sample_web.word_problems import compose_problems
 from tasks.sample_web.world import World, build_world
 
-VERSION = 13  # 13: more cities among the strangers
+VERSION = 13  # 13: more cities among the strangers, follow-ups of all kinds, "how are you?"
 # Of kinds that changed apart from the others, or did not.
 VERSIONS: dict[type[Artifact], int] = {Prompts: 17, Questions: 11, Probes: 11}
 WHERE = (

