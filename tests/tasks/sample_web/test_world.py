@@ -455,6 +455,17 @@ def test_conversations_alternate_and_end_with_the_assistant(world: World) -> Non
         assert all(message.content.strip() == message.content != "" for message in record.messages)
 
 
+def test_later_turns_are_of_every_kind(world: World) -> None:
+    later = [one.messages for one in conversations(world, 2000) if len(one.messages) > 2]
+    asked, replies = ([turns[place].content for turns in later] for place in (2, 3))
+    pronoun = re.compile(r"\b(?:he|she|it|his|her|its)\b")
+    assert sum(bool(pronoun.search(text)) for text in asked) > 20  # about whom the first turn was
+    assert sum(reply.startswith("First the ones") for reply in replies) > 20
+    assert sum("don't know" in reply for reply in replies) > 10
+    assert any(reply.startswith("Here is one.") for reply in replies)
+    assert any(reply.startswith("Fine, thank you!") for reply in replies)
+
+
 def test_strangers_of_the_questions_occur_in_no_training(world: World) -> None:
     unknown = [question for question in questions(world) if question.split == "unknown"]
     assert {question.kind.split("/")[1] for question in unknown} == {"invented", "recombined"}
