@@ -17,6 +17,7 @@ Ray retries nothing here (max_retries=0), since its counts do not separate a sha
 Ray Data is not used: it cannot resume, and a preempted node ends its pipeline (ray issues 55008 and 52815). Tried with ray 2.60.
 """
 
+import atexit
 import contextlib
 import itertools
 import os
@@ -45,6 +46,9 @@ try:
     from ray import exceptions
 except ImportError as error:
     raise UserError(f"Ray is not installed ({error}): install crawl2chat with `pip install '.[ray]'`") from None
+
+# Ray's own leaving at the end of the process first sleeps half a second, for the workers' output, which is not asked for here.
+atexit.register(ray.shutdown)
 
 MAX_LOSSES = (
     10  # of one shard with its node: one that takes its node along, as by its memory, must not go round for ever
