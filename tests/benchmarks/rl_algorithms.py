@@ -5,7 +5,7 @@
 Reads the latest SFT model, reward model, preference pairs, prompts and questions of a recipe that was run (default: tiny) and its settings of `rlhf`;
 trains a policy by each algorithm, into the store. Questions, right answers and refusals are those of the report card, whose truth no training sees.
 The gold score (model/rl/gold.py) is that of completions of further prompts of the sample world, which no run has trained or validated on: greedy ones, and
-ones sampled at the temperature of training, the SFT model's too anew for each seed. The reward model's score is in standard deviations of the SFT
+ones sampled at the temperature of training, the SFT model's too, with each seed. The reward model's score is in standard deviations of the SFT
 model's. The KL is measured on completions sampled from the policy (k1, nats of a whole completion).
 
 A star marks what differs from the SFT model beyond chance, in either direction (p < 0.05). Policies of several seeds answer the same questions, which so

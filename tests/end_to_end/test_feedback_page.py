@@ -40,7 +40,7 @@ MODEL_NAMES = ("policy", "assistant")
 
 @pytest.fixture
 def page(browser: Any, served: PageServer) -> Iterator[Any]:
-    """A new visitor. What is sent back to the page is kept in `page.answers`."""
+    """A new visitor."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)

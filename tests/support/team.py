@@ -179,20 +179,25 @@ class Team:
         return found
 
     def _end(self, start: Event, events: list[Event]) -> datetime:
-        """When a computation ended: by its log or a kill, or, where the log was lost with a worker, by what its run told Prefect, or the manifest."""
-        told = self._told_end(start)
+        """When a computation ended: by its log or a kill, or, where the log was lost with a worker, by Prefect's record of its run, or the manifest."""
+        ends = [self._logged_end(start, events), self._recorded_end(start)]
+        if known := [end for end in ends if end]:
+            return min(known)  # with its log lost, the logged end may be of the run after it
+        manifests = open_objects(self.url).listing(f"{start.artifact}/{MANIFEST}")
+        return next((listed.modified for listed in manifests), datetime.now(UTC))  # now: it has not ended
+
+    @staticmethod
+    def _logged_end(start: Event, events: list[Event]) -> datetime | None:
+        """When the run of a computation ended, or one of its name, by the log of its machine or a kill; None where neither says so."""
         for event in events:
             is_later = event.time >= start.time and event.machine == start.machine
             is_own = event.run == start.run and start.artifact.startswith(event.artifact)
             if is_later and (event.action == "killed" or (event.action in ENDS and is_own)):
-                return min(event.time, told or event.time)  # with its log lost, the event may be of the run after it
-        if told:
-            return told
-        manifests = open_objects(self.url).listing(f"{start.artifact}/{MANIFEST}")
-        return next((listed.modified for listed in manifests), datetime.now(UTC))  # now: it has not ended
+                return event.time
+        return None
 
-    def _told_end(self, start: Event) -> datetime | None:
-        """When the run of a computation told Prefect that it ends; None where it did not, or was taken for dead without a heartbeat."""
+    def _recorded_end(self, start: Event) -> datetime | None:
+        """When the run of a computation ended by its own report to Prefect; None where it did not, or was taken for dead without a heartbeat."""
         wanted = {"name": {"any_": [start.run]}, "start_time": {"before_": start.time.isoformat()}}
         asked = {"flow_runs": wanted, "sort": "START_TIME_DESC", "limit": 1}
         for run in self.prefect.call("POST", "/flow_runs/filter", asked):
