@@ -54,6 +54,7 @@ MAX_LOSSES = (
     10  # of one shard with its node: one that takes its node along, as by its memory, must not go round for ever
 )
 MIN_IN_FLIGHT = 8
+PROGRESS_SECONDS = 10.0  # without a finished shard, after which the running ones are asked how far they are
 CAPACITY_SECONDS = 5.0  # after which the cluster is asked for its size again
 CANCEL_SECONDS = 10.0
 CONNECT_SECONDS = 10.0
@@ -112,15 +113,15 @@ class InFlight(Generic[S]):
         self.cluster, self.task = cluster, task
         self.waiting: deque[Attempt[S]] = deque(Attempt(name, shard) for name, shard in shards)
         self.running: dict[Any, Attempt[S]] = {}
-        self.progress, name = progress_actor()
         self.run = secrets.token_hex(8)  # two stages may have shards of one name
-        self.asked: Any = self.progress.ticks.remote(self.run)
+        self.finished_at = time.monotonic()
+        self.asked: Any = None
         self.unfinished_ticks: dict[str, int] = {}
         self.finished_ticks = 0
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         # Bytes, which a worker reads once (`ray_worker.run_shard`): as an object of Ray it would be read again for each shard. By
         # cloudpickle, since the work of a script (`__main__`) is no module that a worker could import.
-        self.job = ray.cloudpickle.dumps(Job(task, code_digest(), environment, name, self.run))
+        self.job = ray.cloudpickle.dumps(Job(task, code_digest(), environment, _progress_name, self.run))
         settings = {
             "num_cpus": cluster.num_cpus,
             "memory": cluster.memory_bytes,
@@ -191,17 +192,23 @@ class InFlight(Generic[S]):
             )
         else:
             self.finished_ticks += record["ticks"]
+            self.finished_at = time.monotonic()
             return Result(attempt.name, record)
         self.waiting.appendleft(attempt)
         return None
 
     def _ticks(self) -> int:
         """The units that all shards have counted. The nodes report once a second; nobody waits for them."""
+        if self.asked is None:
+            # Shards that end within seconds tell enough themselves.
+            if time.monotonic() - self.finished_at < PROGRESS_SECONDS:
+                return self.finished_ticks
+            self.asked = progress_actor().ticks.remote(self.run)
         if ray.wait([self.asked], timeout=0)[0]:
             # The actor may be lost with its node, and starts again elsewhere.
             with contextlib.suppress(exceptions.RayError):
                 self.unfinished_ticks = ray.get(self.asked)
-            self.asked = self.progress.ticks.remote(self.run)
+            self.asked = progress_actor().ticks.remote(self.run)
         running = {attempt.name for attempt in self.running.values()}
         return self.finished_ticks + sum(num for name, num in self.unfinished_ticks.items() if name in running)
 
@@ -210,8 +217,9 @@ class InFlight(Generic[S]):
         for reference in self.running:
             with contextlib.suppress(exceptions.RayError):
                 ray.cancel(reference, force=True)
-        with contextlib.suppress(exceptions.RayError):
-            self.progress.forget.remote(self.run)
+        if _progress is not None:
+            with contextlib.suppress(exceptions.RayError):
+                _progress.forget.remote(self.run)
         if not self.running or self.task.lease is None:
             return
         # Ray counts a task as cancelled before its worker is dead. Workers share this lock until they are.
@@ -222,27 +230,27 @@ class InFlight(Generic[S]):
 
 _connecting = threading.Lock()
 _connected_to = ""
-_progress: tuple[Any, str] | None = None  # of this connection
+_progress_name = ""  # of this connection
+_progress: Any = None
 
 
-def progress_actor() -> tuple[Any, str]:
-    """The actor that this process's stages report their progress to, and its name."""
+def progress_actor() -> Any:
+    """The actor that the workers of this process's stages report their progress to. Started when it is first asked for."""
     global _progress  # noqa: PLW0603 - as the connection
     # One for all stages: an actor takes a worker process, with all that it has imported, and its end ends the process.
     if _progress is None:
-        name = f"progress-{secrets.token_hex(8)}"
-        _progress = ray.remote(Progress).options(name=name, num_cpus=0, max_restarts=-1).remote(), name
+        _progress = ray.remote(Progress).options(name=_progress_name, num_cpus=0, max_restarts=-1).remote()
     return _progress
 
 
 def connect(address: str) -> None:
     """Connect this process to a cluster, once for all its stages. Raises UserError where no cluster answers."""
-    global _connected_to, _progress  # noqa: PLW0603 - Ray has one connection for each process
+    global _connected_to, _progress, _progress_name  # noqa: PLW0603 - Ray has one connection for each process
     with _connecting:
         if ray.is_initialized() and _connected_to == address:
             return
         ray.shutdown()
-        _progress = None
+        _progress, _progress_name = None, f"progress-{secrets.token_hex(8)}"
         try:
             _refuse_closed_port(address)
             with _own_signals():

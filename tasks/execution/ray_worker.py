@@ -37,7 +37,7 @@ class Job(Generic[S]):
     task: Task[S]
     code_digest: str  # of the stage's process
     environment: Mapping[str, str]
-    progress: str  # the name of the actor `Progress`
+    progress: str  # the name of the actor `Progress`, which may not be started yet
     run: str  # what this run of the stage is called there
 
 
@@ -93,7 +93,7 @@ def _read_job(pickled: bytes) -> Job[Any]:
 
 @contextlib.contextmanager
 def _reporting(job: Job[Any], name: str) -> Iterator[None]:
-    """Report what this shard counts once a second. One that is done before costs nothing."""
+    """Report what this shard counts once a second, where somebody asks. One that is done before costs nothing."""
     counted, over = 0, threading.Event()
 
     def count(num: int) -> None:
@@ -101,14 +101,13 @@ def _reporting(job: Job[Any], name: str) -> Iterator[None]:
         counted += num
 
     def report() -> None:
-        if over.wait(REPORT_SECONDS):
-            return
-        import ray
-
-        progress = ray.get_actor(job.progress)
+        progress = None
         while not over.wait(REPORT_SECONDS):
-            progress.report.remote(job.run, name, counted)
-        progress.report.remote(job.run, name, None)
+            progress = progress or _actor(job.progress)
+            if progress:
+                progress.report.remote(job.run, name, counted)
+        if progress:
+            progress.report.remote(job.run, name, None)
 
     report_ticks(count)
     threading.Thread(target=report, name="progress", daemon=True).start()
@@ -117,3 +116,13 @@ def _reporting(job: Job[Any], name: str) -> Iterator[None]:
     finally:
         over.set()
         report_ticks(lambda _: None)
+
+
+def _actor(name: str) -> Any:
+    """The actor of that name; None where it is not started."""
+    import ray
+
+    try:
+        return ray.get_actor(name)
+    except ValueError:
+        return None

@@ -57,6 +57,7 @@ CONDITION = re.compile(
 ANY_OF = re.compile(r"\[\s*@(?:\s+or\s+@)*\s*\]")
 # 2^15 values of at most so many characters are cached for each attribute: 32 MB at worst where they are ASCII
 CACHED_CHARACTERS = 1000  # longer values are not cached
+CACHED_MATCHES = 2**12  # of each search
 LOOKAHEAD = re.compile(r"\(\?[=!]\w+\)")  # RE2 has none; without it more elements are tagged
 
 Search = Callable[[Any], list[Any]]
@@ -120,7 +121,7 @@ def _apply() -> None:
         *((core, name) for name in ("load_html", "_extract_and_compare")),
         *((external, name) for name in ("compare_extraction", "_prefer_readability")),
         *((htmlprocessing, "prune_unwanted_nodes"), (main_extractor, "extract_content"), (xml, "delete_element")),
-        *((utils, "load_html"), (utils, "trim"), (utils, "HTML_PARSER")),
+        *((utils, "load_html"), (utils, "trim"), (utils, "HTML_PARSER"), (utils, "INVALID_XML_CHARS")),
     )
     # All names are looked up before anything is changed: half a patch could change the output.
     for module, name in used:
@@ -132,6 +133,8 @@ def _apply() -> None:
         expressions[:] = [_faster_search(expression, next(letters)) for expression in expressions]
     for table in _tables.values():
         table.patterns.Compile()
+    # `decode` and `mend_characters` have removed the others, and a search for one character is a hundred times as fast.
+    utils.INVALID_XML_CHARS = re.compile("\ufffe")
     core.load_html = load_html
     core._extract_and_compare = extract_and_compare
     utils.HTML_PARSER.set_element_class_lookup(ElementDefaultClassLookup(element=HtmlElement, comment=HtmlComment))
@@ -142,10 +145,14 @@ def load_html(page: Any, max_size: int | None = None) -> Any:
     tree = load_tree(page, max_size)
     if tree is not None:
         letters: set[str] = set()
+        # For every attribute of every element, so that a lookup and a call count.
+        letters_of = {name: table.letters_of for name, table in _tables.items()}.get
         for element in tree.iter("*"):
-            if found := "".join(
-                [_tables[name].letters_of(value) for name, value in element.items() if name in _tables]
-            ):
+            found = ""
+            for name, value in element.items():
+                if search := letters_of(name):
+                    found += search(value)
+            if found:
                 element.set(LETTERS_ATTRIBUTE, found)
                 letters.update(found)
         tree.set(LETTERS_ATTRIBUTE, "".join(letters))
@@ -193,7 +200,7 @@ def _faster_search(expression: Any, letter: str) -> Search:
             patterns[attribute].append(_pattern(condition))
     for attribute, alternatives in patterns.items():
         _tables[attribute].add(letter, "|".join(alternatives))
-    return _search(expression, shape, letter)
+    return _search(expression, shape, letter, tuple(patterns))
 
 
 def _pattern(condition: re.Match[str]) -> str:
@@ -208,13 +215,18 @@ def _pattern(condition: re.Match[str]) -> str:
     return f"(?{ignored_case}:{'^' * is_start}{text})"
 
 
-def _search(expression: Any, shape: re.Match[str], letter: str) -> Search:
-    """`expression`, run on the elements with `letter` alone. Of an expression that ends in [1] only the first element is used."""
+def _search(expression: Any, shape: re.Match[str], letter: str, attributes: tuple[str, ...]) -> Search:
+    """`expression`, run on the elements with `letter` alone. Of an expression that ends in [1] only the first element is used.
+
+    `attributes`: those that its conditions ask for.
+    """
     from lxml.etree import XPath
 
     tags = re.findall(r"self::(\w+)", shape["tags"] or "") or ["*"]
     predicates = f"{shape['tags'] or ''}{shape['conditions']}{shape['more']}"
-    is_match = XPath(f"self::*{predicates}", namespaces={"re": REGULAR_EXPRESSIONS})
+    is_match: Callable[[Any], Any] = XPath(f"self::*{predicates}", namespaces={"re": REGULAR_EXPRESSIONS})
+    if not shape["more"]:
+        is_match = _of_values(is_match, attributes)
     max_found = 1 if shape["first"] else None
 
     def search(tree: Any) -> list[Any]:
@@ -230,3 +242,21 @@ def _search(expression: Any, shape: re.Match[str], letter: str) -> Search:
         return list(islice(filter(is_match, candidates), max_found))
 
     return search
+
+
+def _of_values(is_match: Callable[[Any], Any], attributes: tuple[str, ...]) -> Callable[[Any], bool]:
+    """`is_match`, which depends on the name of an element and these attributes alone, asked once for elements alike."""
+    known: dict[tuple[str | None, ...], bool] = {}
+
+    def is_match_of_values(element: Any) -> bool:
+        values = (element.tag, *map(element.get, attributes))
+        found = known.get(values)
+        if found is None:
+            found = bool(is_match(element))
+            if sum(len(value) for value in values if value) < CACHED_CHARACTERS:
+                if len(known) == CACHED_MATCHES:
+                    known.clear()
+                known[values] = found
+        return found
+
+    return is_match_of_values

@@ -20,9 +20,9 @@ from tasks.artifacts.manifest import Manifest
 from tasks.artifacts.step import Step
 from tasks.artifacts.store import Store
 from tasks.dedup.stage import DedupConfig
-from tasks.execution import ray_worker
+from tasks.execution import ray_cluster, ray_worker
 from tasks.execution.context import StageContext
-from tasks.execution.executor import chosen_executor
+from tasks.execution.executor import Task, chosen_executor
 from tasks.execution.lease import lease
 from tasks.execution.provenance import code_digest
 from tasks.execution.runner import execute
@@ -113,6 +113,25 @@ def test_shards_of_a_dead_node_are_done_again_and_a_new_node_takes_part(cluster:
     assert counts == [{"documents": 6}]
     attempts = {shard: len(list(tmp_path.glob(f"{shard}-*.started"))) for shard, _ in shards}
     assert attempts == {shard: 1 + (shard == lost.stem.partition("-")[0]) for shard, _ in shards}
+
+
+def count_and_wait(shard: str) -> Counts:
+    tick(3)
+    wait_until((Path(shard).parent / "released").exists)
+    return {"documents": 1}
+
+
+def test_units_of_shards_that_still_run_are_seen(
+    cluster: RayNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "PROGRESS_SECONDS", 0.1)
+    task = Task("ingest", count_and_wait, tmp_path, None, 0)
+    seen = 0
+    for update in chosen_executor().run(task, named(tmp_path, "a", "b")):
+        seen = update.ticks
+        if seen == 6:  # which both have counted, and neither has ended
+            (tmp_path / "released").touch()
+    assert seen == 6 and (tmp_path / "released").exists()
 
 
 def fail_by_kind(shard: str) -> Counts:
