@@ -4,21 +4,24 @@ Applied once in each extraction process by `patch_trafilatura`. With any other v
 warning and changes nothing: extraction is then slower, and its output the same. tests/tasks/ingest/test_trafilatura_patch.py compares
 the outputs on real pages and each search on random trees.
 
-Three things cost trafilatura more than half of its time:
+Five things cost trafilatura more than half of its time:
 
 1. Searches. It looks for the article and for unwanted parts with a dozen XPath expressions, each of which tests the class and id of
    every element against long regular expressions: some 6,000 tests in a page. Here each attribute value is tested once, when the
    page is parsed, against all expressions at the same time (one RE2 automaton, Cox 2010), and each element is tagged with the letters
    of the expressions that it may match, in an attribute added for this, which copies of the tree keep. A search then runs its expression
-   on the elements with its letter alone. What an attribute must match is read from the expressions themselves. An element that has
-   the letter and does not match costs time and is not found, so that the result is the same.
+   on the elements with its letter alone, once for all of the same name and values. What an attribute must match is read from the
+   expressions themselves. An element that has the letter and does not match costs time and is not found, so that the result is the same.
 2. readability (Peters 2011). With preference for precision trafilatura also has readability extract the page, and takes that text only
    if its own has no paragraphs or is less than half as long. What readability finds is part of the page's text, so it need not run if
    all text of the page is too short to be taken: on three pages in four, which saves an eighth of the time.
 3. Element classes. lxml calls a Python function for each element to choose its class (a form has other fields than a link). A lookup
    by type does the same in C for what trafilatura uses.
+4. Characters that XML forbids, which were removed before (tasks/ingest/markup.py) and are searched for with a regular expression.
+5. justext's stop words, 154,000 of 100 languages, which are hashed for each page.
 
-Together trafilatura takes 45% of its time (tests/benchmarks/fineweb_speed.py). Worth offering upstream; then this file can go.
+Together trafilatura takes 41% of its time (a quarter of the pages of tests/benchmarks/fineweb_speed.py). Worth offering upstream; then
+this file can go.
 """
 
 import logging
@@ -85,6 +88,17 @@ class LetterTable:
         return "".join([self.letters[number] for number in self.patterns.Match(value) or ()])
 
 
+class StopWords(tuple[str, ...]):
+    """justext's stop words of all languages, hashed as one object.
+
+    justext asks a cache for their set at each page, and to hash 154,000 words takes 3 ms.
+    """
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
 _tables: defaultdict[str, LetterTable] = defaultdict(LetterTable)  # by attribute
 
 
@@ -119,7 +133,10 @@ def _apply() -> None:
     used = (
         *((xpaths, name) for name in SEARCHES),
         *((core, name) for name in ("load_html", "_extract_and_compare")),
-        *((external, name) for name in ("compare_extraction", "_prefer_readability")),
+        *(
+            (external, name)
+            for name in ("compare_extraction", "_prefer_readability", "jt_stoplist_init", "JT_STOPLIST")
+        ),
         *((htmlprocessing, "prune_unwanted_nodes"), (main_extractor, "extract_content"), (xml, "delete_element")),
         *((utils, "load_html"), (utils, "trim"), (utils, "HTML_PARSER"), (utils, "INVALID_XML_CHARS")),
     )
@@ -135,6 +152,7 @@ def _apply() -> None:
         table.patterns.Compile()
     # `decode` and `mend_characters` have removed the others, and a search for one character is a hundred times as fast.
     utils.INVALID_XML_CHARS = re.compile("\ufffe")
+    external.JT_STOPLIST = StopWords(external.jt_stoplist_init())
     core.load_html = load_html
     core._extract_and_compare = extract_and_compare
     utils.HTML_PARSER.set_element_class_lookup(ElementDefaultClassLookup(element=HtmlElement, comment=HtmlComment))

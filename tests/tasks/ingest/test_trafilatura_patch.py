@@ -36,14 +36,14 @@ TEXT = PARAGRAPH.format(1).strip()
 # As installed: modules are collected before any test runs, and other tests of this process may patch trafilatura
 ORIGINAL_SEARCHES = {name: list(getattr(xpaths, name)) for name in SEARCHES}
 ORIGINAL_FUNCTIONS = core.load_html, core._extract_and_compare
-ORIGINAL_CHARACTERS = utils.INVALID_XML_CHARS
+ORIGINAL_CHARACTERS, ORIGINAL_STOP_WORDS = utils.INVALID_XML_CHARS, external.JT_STOPLIST
 
 
 def remove_patch() -> None:
     for name, searches in ORIGINAL_SEARCHES.items():
         getattr(xpaths, name)[:] = searches
     core.load_html, core._extract_and_compare = ORIGINAL_FUNCTIONS
-    utils.INVALID_XML_CHARS = ORIGINAL_CHARACTERS
+    utils.INVALID_XML_CHARS, external.JT_STOPLIST = ORIGINAL_CHARACTERS, ORIGINAL_STOP_WORDS
     utils.HTML_PARSER.set_element_class_lookup(HtmlElementClassLookup())
     patch_trafilatura.cache_clear()
 
