@@ -66,7 +66,8 @@ class RLConfig(Config):
         0.02,
         ge=0.0,
         le=100.0,
-        description="Weight of the KL to the frozen reference policy, per token: in GRPO's loss, or in PPO's reward.",
+        description="Weight of the KL to the frozen reference policy, per token: in GRPO's loss, where that of dead groups counts too, or in "
+        "PPO's reward.",
     )
     # k1 is left out: the mean of its gradient is 0.
     kl_estimator: Literal["k2", "k3"] = Field(

@@ -17,7 +17,7 @@ Departures from GRPO: the upper clip bound may be larger than the lower one, whi
 over completions first, which would weigh a token of a long wrong completion less than one of a short (both from DAPO, Yu et al. 2025,
 https://arxiv.org/abs/2503.14476). A dead group, whose rewards are all equal, is left out of the loss and of the number of tokens that it is divided
 by: otherwise the learning rate would in effect fall with every prompt that is always or never solved. DAPO samples others in their
-place; here they are only counted, as group/dead_fraction.
+place; here they are only counted, as group/dead_fraction. Their KL counts: where all completions are right the policy should stay as it is.
 """
 
 import threading

@@ -178,14 +178,18 @@ class OnlineTrainer(RLTrainer):
         num_terms = self.engine.total(sum(float(terms) for _, terms in weighted))
         if not num_terms:  # every group is left out, on all ranks
             return
-        for part, (weights, _) in zip(parts, weighted, strict=True):
+        # The KL is of all completions: a group is dead, too, where the policy is always right, and there it should stay as it is.
+        anchored = [losses.token_weights(part.mask, config.loss_type, config.max_new_tokens) for part in parts]
+        kl_coef *= num_terms / self.engine.total(sum(float(terms) for _, terms in anchored))
+        for part, (weights, _), (kl_weights, _) in zip(parts, weighted, anchored, strict=True):
             now, entropies = self.engine(part.tokens, part.mask)
             with torch.no_grad():
                 # The entropy is reported, not rewarded: `clip_high` is what keeps the policy exploring.
                 means.add("policy/entropy_nats", entropies, part.mask, part.kinds)
             # At first nothing has moved: every ratio is 1, and has a gradient.
             kept = part._replace(old_logprobs=now.detach()) if is_first else part
-            self.engine.backward(policy_loss(now, kept, weights, config, kl_coef, means), num_terms)
+            loss = policy_loss(now, kept, weights, config, kl_coef * kl_weights, means)
+            self.engine.backward(loss, num_terms)
             self.engine.step()
 
     def summary(self, last: Metrics) -> dict[str, Any]:
@@ -201,8 +205,10 @@ class OnlineTrainer(RLTrainer):
         return transformer_of(weights, self.run.model).to(self.engine.device, getattr(torch, self.config.dtype))
 
 
-def policy_loss(now: Tensor, part: Batch, weights: Tensor, config: RLConfig, kl_coef: float, means: Means) -> Tensor:
-    """The clipped surrogate plus the KL, a weighted sum over tokens: logprobs [n, T - 1], weights [n, T - 1] -> a scalar."""
+def policy_loss(
+    now: Tensor, part: Batch, weights: Tensor, config: RLConfig, kl_weights: Tensor, means: Means
+) -> Tensor:
+    """The clipped surrogate plus the KL, each a weighted sum over tokens: logprobs and weights [n, T - 1] -> a scalar."""
     old, mask, low, high = part.old_logprobs, part.mask, config.clip_low, config.clip_high
     kl = losses.kl_estimate(now, part.reference_logprobs, config.kl_estimator, mask)
     surrogate = losses.policy_loss(*ratio_logprobs(now, old, mask, config), part.advantages, low, high, mask)
@@ -210,7 +216,7 @@ def policy_loss(now: Tensor, part: Batch, weights: Tensor, config: RLConfig, kl_
         means.add("policy/kl_k3", losses.kl_estimate(now, part.reference_logprobs, "k3", mask), mask, part.kinds)
         is_clipped = losses.is_clipped(*ratio_logprobs(now, old, mask, config), part.advantages, low, high, mask)
         means.add("policy/clip_fraction", is_clipped, mask)
-    return losses.masked_sum(weights * (surrogate + kl_coef * kl), weights > 0)[0]
+    return losses.masked_sum(weights * surrogate + kl_weights * kl, mask)[0]
 
 
 def ratio_logprobs(now: Tensor, old: Tensor, mask: Tensor, config: RLConfig) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ from tasks.sample_web.world import World, build_world
 
 VERSION = 13  # 13: more cities among the strangers, follow-ups of all kinds, "how are you?"
 # Of kinds that changed apart from the others, or did not.
-VERSIONS: dict[type[Artifact], int] = {Prompts: 17, Questions: 11, Probes: 11}
+VERSIONS: dict[type[Artifact], int] = {Preferences: 14, Prompts: 18, Questions: 11, Probes: 11}
 WHERE = (
     "a path, glob or URL of JSON Lines or a JSON array, which may be gzip, in any format of tasks/conversations/formats, such as "
     "chats.jsonl or gsm8k_text:train.jsonl where the format is stated; or 'sample' to compose them."
@@ -101,7 +101,7 @@ class PromptsConfig(_ReadConfig):
     """Where prompts come from."""
 
     prompts: str = runtime(SAMPLE, description=f"Prompts: {WHERE}")
-    num_prompts: int = runtime(1000, ge=1, description="How many are composed where the source is 'sample'.")
+    num_prompts: int = runtime(4000, ge=1, description="How many are composed where the source is 'sample'.")
     num_word_problems: int = runtime(0, ge=0, description="Word problems of the sample web among the prompts; 0: none.")
 
 

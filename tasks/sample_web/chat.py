@@ -43,11 +43,12 @@ _WORKED_FRACTION = 0.65
 # are answered as before. With 29 for names that nobody knows, and more of them of other syllables, 95% of the new names and 59% of the
 # recombined ones were refused, but also 5.5% of taught facts; with 24 it is 89%, 45% and 1.0%. Prompts are those whose answers can be checked.
 # How many of them are about strangers decides what a policy does where it is in doubt. An SFT model that refused 69% of strangers learned with 45 for 52
-# facts to refuse 4.3% of facts instead of 2.2%, with 32 as many as before; one that refused 75% came down to 71.5% with 32, and stayed with 40.
+# facts to refuse 4.3% of facts instead of 2.2%, with 32 as many as before; one that refused 75% came down to 71.5% with 32, and stayed with 40. With 16
+# for sums, worked ones fell from 95% to 92%, with 40 they stay.
 _KIND_WEIGHTS: dict[_Use, tuple[int, ...]] = {
     "conversation": (66, 24, 66, 13, 5, 18, 4),
-    "preference": (52, 27, 11, 11, 5, 8, 2),
-    "prompt": (52, 40, 16, 3, 2, 12, 0),
+    "preference": (52, 25, 20, 11, 5, 8, 2),
+    "prompt": (52, 42, 40, 3, 2, 12, 0),
 }
 
 # Of the questions about strangers: those for anything at all, and those with a name that is not made of the syllables of the world.
@@ -335,19 +336,20 @@ def _arithmetic(rng: random.Random) -> _Exchange:
     task = draw_sum(rng) if is_worked else not_heldout(lambda: draw_small_sum(rng))
     is_worked = is_worked or max(task.first, task.second) < 10
 
-    def reply(number: int) -> str:
-        right = task.worked if is_worked else task.answer
-        return right.removesuffix(f"{task.result}.") + f"{number}."
-
     def wrong(rng: random.Random) -> str:
-        return reply(task.result + rng.choice((1, 2, 3, 5)))
+        # Half of the worked ones with a wrong step, which is how models err; the others tell a result that does not follow.
+        if is_worked and rng.random() < 0.5:
+            return task.worked_wrong(rng)
+        return reply.removesuffix(f"{task.result}.") + f"{task.result + rng.choice((1, 2, 3, 5))}."
+
+    reply = task.worked if is_worked else task.answer
 
     # The whole equation: with the second number alone "1 + 4 is 5." would pass for 2 + 4.
     target = task.answer.removesuffix(".")
     text = task.question(rng)
     if rng.random() < 0.45:  # as people type it
         text = text.replace(f" {task.sign} ", task.sign).lower().rstrip("?.") + rng.choice(("", "", "?", "=", " ="))
-    return _Exchange("arithmetic", text, reply(task.result), target, None, wrong)
+    return _Exchange("arithmetic", text, reply, target, None, wrong)
 
 
 def _courtesy(rng: random.Random) -> _Exchange:

@@ -42,28 +42,42 @@ class Sum:
     @property
     def worked(self) -> str:
         """The steps from the ones on, then the answer."""
+        return self._work()
+
+    def worked_wrong(self, rng: random.Random) -> str:
+        """The steps with one that is wrong by one, and the answer that then follows. As a model errs: mostly in what it has carried."""
+        num_steps = len(str(max(self.first, self.second)))
+        while (wrong := self._work(rng.randrange(num_steps), rng.choice((-1, 1)))).endswith(f" {self.result}."):
+            pass
+        return wrong
+
+    def _work(self, slip_at: int = 0, slip: int = 0) -> str:
+        """The steps and the answer; `slip` is added to the result of a step, unless that would be negative."""
         pools = table("tales")["sums"]
         wordings = pools[self.sign]
         digits, others = ([int(digit) for digit in reversed(str(number))] for number in (self.first, self.second))
         others += [others[0] if self.sign == "x" else 0] * (len(digits) - len(others))
         digits += [0] * (len(others) - len(digits))
         steps: list[str] = []
-        carried = 0
+        carried = total = 0
         for place, digit, other in zip(pools["places"], digits, others, strict=False):
             result = {"+": digit + other + carried, "-": digit - other - carried, "x": digit * other + carried}[
                 self.sign
             ]
+            if slip_at == len(steps) and (result >= 0) == (result + slip >= 0):
+                result += slip
             borrowed = int(result < 0)
             spelled = {"a": digit + 10 * borrowed, "b": other, "c": carried, "r": result + 10 * borrowed}
             slots = {name: _spell(number) for name, number in spelled.items()}
             is_last = len(steps) == len(digits) - 1
             written = result if is_last else result % 10
+            total += written * 10 ** len(steps)
             pattern = wordings["carried"] if carried else wordings["step"]
             carried = borrowed if self.sign == "-" else (0 if is_last else result // 10)
             pattern += wordings["carries"] if carried else ""
             step = expand(pattern, random.Random(), slots | {"w": str(written), "k": _spell(carried)})
             steps.append(say(place, random.Random(), {"step": step}))
-        return " ".join([*steps, f"So {self.answer}"])
+        return " ".join([*steps, f"So {self.first} {self.sign} {self.second} is {total}."])
 
     def question(self, rng: random.Random) -> str:
         """A question for the result."""

@@ -5,6 +5,7 @@ import math
 import threading
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -269,7 +270,7 @@ def test_policy_loss_clips_at_the_configured_bounds(
     now, mask = torch.tensor([[-1.0, 3.0]]), torch.tensor([[1.0, 0.0]])
     old = torch.tensor([[-1.0 - math.log(ratio), float("nan")]])
     part = one_row(mask, advantage, old, old)
-    assert online.policy_loss(now, part, mask, config, 0.0, means).item() == pytest.approx(loss, abs=1e-5)
+    assert online.policy_loss(now, part, mask, config, 0 * mask, means).item() == pytest.approx(loss, abs=1e-5)
     assert means.sums["policy/clip_fraction"] == is_clipped
     assert means.counts["policy/clip_fraction"] == 1
 
@@ -284,11 +285,49 @@ def test_policy_loss_ignores_masked_places(bad: float) -> None:
     now = torch.tensor([[-1.0, bad]], requires_grad=True)
     mask = torch.tensor([[1.0, 0.0]])
     part = one_row(mask, 1.0, *torch.tensor([[[-1.0, bad]], [[-1.2, -bad]]]))
-    loss = online.policy_loss(now, part, mask, RLConfig(), 0.1, Means())
+    loss = online.policy_loss(now, part, mask, RLConfig(), 0.1 * mask, Means())
     (gradient,) = torch.autograd.grad(loss, now)
     assert loss.isfinite()
     assert gradient.isfinite().all()
     assert gradient[0, 1] == 0
+
+
+class OneUpdate:
+    """An engine that returns given log-probabilities, and keeps the loss of the update."""
+
+    def __init__(self, logprobs: torch.Tensor) -> None:
+        self.logprobs, self.loss = logprobs, 0.0
+
+    def __call__(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = [0 if mask[row].sum() == 1 else 1 for row in range(len(mask))]  # parts are ordered by length
+        return self.logprobs[rows], torch.zeros_like(mask)
+
+    def total(self, value: float) -> float:
+        return value
+
+    def backward(self, loss: torch.Tensor, num_terms: float) -> None:
+        self.loss += loss.item() / num_terms
+
+    def step(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
+def test_kl_is_of_the_completions_of_dead_groups_too(loss_type: str) -> None:
+    """Where every completion is right there is nothing to gain and something to lose."""
+    mask = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    now, reference = torch.tensor([[-1.0, 0.0], [-2.0, -3.0]]), torch.tensor([[-1.5, 0.0], [-2.5, -2.0]])
+    live = mask * torch.tensor([[1.0], [0.0]])
+    advantages, none = torch.tensor([[2.0], [0.0]]), torch.zeros_like(mask)
+    tokens = torch.tensor([[0, 2, 1], [0, 2, 1]])
+    batch = online.Batch(tokens, mask, live, advantages, now, reference, torch.tensor([0, 0]), none, none)
+    config = RLConfig(loss_type=loss_type, prompts_per_step=2, completions_per_prompt=1, updates_per_step=1)
+    engine = OneUpdate(now)
+    trainer = SimpleNamespace(config=config, engine=engine)
+    online.OnlineTrainer.update_policy(trainer, batch, Means(), 0.5, is_first=False)  # type: ignore[arg-type]
+    kl = losses.kl_estimate(now, reference, "k3", mask)
+    mean = (kl[0, 0] + kl[1].mean()) / 2 if loss_type == "grpo" else kl.sum() / 3
+    assert engine.loss == pytest.approx(-2.0 + 0.5 * mean.item())
 
 
 def test_dead_groups_have_no_part_in_the_loss(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -325,6 +325,25 @@ def digits(word: str) -> str:
     return str(NUMBER_WORDS.index(word)) if word in NUMBER_WORDS else word
 
 
+def test_wrong_worked_sums_have_one_wrong_step_and_what_follows_from_it() -> None:
+    rng = Random("wrong steps")
+    assert Sum("+", 12, 7).worked_wrong(Random(1)) == (
+        "First the ones: two plus seven is eight so write 8. Then the tens: one plus zero is one so write 1. So 12 + 7 is 18."
+    )
+    for num_digits in (2, 3):
+        for _ in range(300):
+            task = draw_sum(rng, num_digits)
+            right, wrong = task.worked.split(". "), task.worked_wrong(rng).split(". ")
+            assert len(wrong) == len(right)
+            first = next(one for one, other in zip(right, wrong, strict=True) if one != other)
+            assert first != right[-1], "a step is wrong, not the answer alone"
+            assert wrong[-1] != right[-1]
+            assert int(wrong[-1].split()[-1].rstrip(".")) == sum(
+                int(step.split(" and carry")[0].split(" and borrow")[0].split()[-1]) * 10**place
+                for place, step in enumerate(wrong[:-1])
+            )
+
+
 def test_worked_sums_are_right_digit_by_digit() -> None:
     """Every step of a worked sum is a true statement, and the digits that it writes are those of the result."""
     rng = Random(0)
