@@ -228,6 +228,8 @@ def _start_from(values: dict[str, Any], folder: str) -> None:
     values["export"]["other_name_reply"] = ""  # suits the names of the sample web
     values["sft"]["starts_from_letters"] = False  # its own tokens that end a text are better
     values["rlhf"]["gain_rate_factor"] = 0.0  # the rates above are those of all weights
+    # DPO's own loss and beta (Rafailov et al. 2023): the sample's is for a model that makes a few kinds of replies.
+    values["rlhf"]["dpo"] |= {"is_reference_free": False, "beta": 0.1}
     for stage, rate in BASE_MODEL_RATES.items():
         # The rates above are AdamW's; Muon's have another scale.
         values[stage]["optim"] |= {"optimizer": "adamw", "learning_rate": rate}

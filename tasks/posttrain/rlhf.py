@@ -66,10 +66,10 @@ class RLHFConfig(PromptsConfig):
         title="GRPO and PPO",
     )
     ppo: PPOConfig = Field(PPOConfig(), title="PPO")
-    # With beta=0.1 and 80 steps the rejected sides became e^54 times less likely, and right answers fell from 84% to 78%.
-    dpo: DPOLossConfig = Field(DPOLossConfig(beta=1.0, sft_weight=1.0), title="DPO")
-    # A sixteenth of an epoch of the sample's 10,800 pairs.
-    dpo_train: TrainConfig = Field(TrainConfig(num_steps=40, batch_tokens=8192, num_ranks=2), title="DPO's training")
+    # Without a reference, as CPO (Xu et al. 2024, https://arxiv.org/abs/2401.08417): with one, and beta=0.3, worked sums of tiny fell from 95% to 87%.
+    dpo: DPOLossConfig = Field(DPOLossConfig(beta=0.2, sft_weight=1.0, is_reference_free=True), title="DPO")
+    # Half an epoch of the sample's 10,800 pairs.
+    dpo_train: TrainConfig = Field(TrainConfig(num_steps=40, batch_tokens=65536, num_ranks=2), title="DPO's training")
     optim: OptimConfig = Field(
         OptimConfig(learning_rate=2e-4, weight_decay=0.0, decay_fraction=1.0, final_learning_rate_fraction=0.1),
         title="Optimizer",

@@ -16,6 +16,7 @@ import math
 import os
 
 from model.config import TrainConfig
+from model.rl.config import DPOLossConfig
 from tasks.artifacts.manifest import RewardModel, SFTModel, Tokenizer
 from tasks.artifacts.step import ExistingArtifact
 from tasks.artifacts.store import Store
@@ -75,7 +76,7 @@ def figures(recipe: str, name: str) -> tuple[str, ...]:
     say(f"{name}: {num_pairs} pairs, {train.num_steps} steps")
     measured = execute(reward(assistant, tokenizer, pairs, RewardConfig(train=train)), store).metrics
     unread = prompts(PromptsConfig(), world_seed=1)
-    config = RLHFConfig(algorithm="dpo", dpo_train=train)
+    config = RLHFConfig(algorithm="dpo", dpo_train=train, dpo=DPOLossConfig(beta=1.0, sft_weight=1.0))
     # Neither is read by DPO.
     scored = ExistingArtifact.of(RewardModel, store.latest(recipe, "reward"))
     preferred = execute(rlhf(assistant, scored, tokenizer, unread, pairs, config), store).metrics

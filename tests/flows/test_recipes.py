@@ -70,6 +70,7 @@ def test_base_model_is_taken_with_its_vocabulary_and_settings_still_count(tmp_pa
     assert recipe.pretrain.train.num_steps == 50
     assert recipe.sft.optim == OptimConfig(learning_rate=2e-5, beta1=0.8)
     assert recipe.rlhf.optim == make_recipe("gpt2").rlhf.optim.model_copy(update={"learning_rate": 1e-6})
+    assert not recipe.rlhf.dpo.is_reference_free and make_recipe("gpt2").rlhf.dpo.is_reference_free
     assert recipe.export.license == "other"
     assert make_recipe("gpt2", base_model=folder).pretrain.train.num_steps == 0
     # Names are checked as those of the sample web are, and nowhere else.
