@@ -179,8 +179,8 @@ def test_conversations_refuse_a_file_that_changed_after_the_start(tmp_path: Path
 # By kind and version: the first 16 digits of SHA-256. A new digest needs a new version, or old artifacts would be reused.
 GOLDEN_DIGESTS = {
     ("conversations", 13): "f523cddfc3745a51",
-    ("preferences", 13): "443287052f66ecbc",
-    ("prompts", 17): "1675a64a1141bddb",
+    ("preferences", 14): "82bf51005387ad89",
+    ("prompts", 18): "cd23e595ebbc136e",
     ("questions", 11): "5261ada90926eb04",
 }
 
