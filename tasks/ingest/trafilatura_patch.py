@@ -127,9 +127,10 @@ def _apply() -> None:
     """Change trafilatura. Raises AttributeError or ImportError before the first change if anything is missing."""
     from lxml.etree import ElementDefaultClassLookup
     from lxml.html import HtmlComment, HtmlElement
-    from trafilatura import external, htmlprocessing, main_extractor, utils, xml, xpaths
+    from trafilatura import htmlprocessing, main_extractor, utils, xml, xpaths
 
     core: Any = import_module("trafilatura.core")
+    external: Any = import_module("trafilatura.external")
     used = (
         *((xpaths, name) for name in SEARCHES),
         *((core, name) for name in ("load_html", "_extract_and_compare")),

@@ -144,7 +144,7 @@ def histogram_page(histograms: Mapping[str, Mapping[str, Any]]) -> str:
 
     num_rows = math.ceil(len(histograms) / PLOT_COLUMNS)
     figure = Figure(figsize=(3.2 * PLOT_COLUMNS, 1.2 * num_rows))
-    # All in one pair of axes, a unit square for each: axes of their own, with ticks and a layout, take ten times as long.
+    # All in one pair of axes, a unit square for each: a pair for each, with ticks and a layout, takes six times as long.
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, PLOT_COLUMNS), ylim=(num_rows, 0))
     axes.set_axis_off()
     for place, (name, histogram) in enumerate(histograms.items()):
