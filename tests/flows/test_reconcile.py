@@ -19,14 +19,14 @@ from flows.reconcile import reconcile
 from flows.run_place import MACHINE, PROCESS, Place, start_of, this_machine
 from tasks.artifacts.store import Store
 from tasks.execution.lease import lease
-from tests.support.prefect_servers import LocalPrefect, running_server, wait_for
+from tests.support.prefect_servers import LocalPrefect, bare_server, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
-    with running_server(tmp_path_factory.mktemp("prefect")) as local:
+    with bare_server(tmp_path_factory.mktemp("prefect")) as local:
         yield local
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from flows.training_slot import LIMIT, QUEUE
 from tests.support.forker import Forked, Forker
-from tests.support.prefect_servers import LocalPrefect, running_server, wait_for
+from tests.support.prefect_servers import LocalPrefect, bare_server, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -65,7 +65,7 @@ class Slots:
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
     # How often the server looks for leases that are over: each 15 s by default.
     loop = {"PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "2"}
-    with running_server(tmp_path_factory.mktemp("prefect"), **loop) as local:
+    with bare_server(tmp_path_factory.mktemp("prefect"), **loop) as local:
         yield local
 
 

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.prefect_server import SETTINGS, Server
+from flows.prefect_server import SETTINGS, WITHOUT_BLOCKS, Server
 from tests.support.commands import crawl2chat_here
 from tests.support.prefect_home import provide_database
 
@@ -29,6 +29,11 @@ PATIENCE_SECONDS = 600.0
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 ERROR = re.compile(r"\| (?:ERROR|CRITICAL) +\||^Traceback|database is locked|Exception in ASGI", re.MULTILINE)
 T = TypeVar("T")
+COMMAND = ("prefect", "server", "start")
+# The same application with the same services, by uvicorn as the command starts it. It starts in less CPU time: with neither the UI
+# nor block types, for which Prefect imports each installed collection.
+BARE = ("uvicorn", "--factory", "flows.temporary_server:create_app")
+BARE_SETTINGS = WITHOUT_BLOCKS | {"PREFECT_UI_ENABLED": "0"}
 
 
 def free_port() -> int:
@@ -51,8 +56,8 @@ def wait_for(condition: Callable[[], T | bool | None], what: str, seconds: float
 class LocalPrefect:
     """A server that is started, killed and started again at the same address; a worker; what both logged."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder: Path, command: Sequence[str] = COMMAND, **settings: str) -> None:
+        self.folder, self.command, self.port = folder, command, free_port()
         self.api = f"http://127.0.0.1:{self.port}/api"
         self.environment = {
             **os.environ,
@@ -87,7 +92,7 @@ class LocalPrefect:
         return process
 
     def start_server(self) -> None:
-        self.server = self.start("server.log", "prefect", "server", "start", "--port", str(self.port))
+        self.server = self.start("server.log", *self.command, "--port", str(self.port))
         wait_for(self.answers, "the server answers")
 
     def start_worker(self) -> subprocess.Popen[bytes]:
@@ -197,11 +202,16 @@ def server_for_commands(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def running_server(folder: Path, **settings: str) -> Iterator[LocalPrefect]:
+def running_server(folder: Path, command: Sequence[str] = COMMAND, **settings: str) -> Iterator[LocalPrefect]:
     """A server in a folder, which ends with the block, with all that was started with it."""
-    local = LocalPrefect(folder, **settings)
+    local = LocalPrefect(folder, command, **settings)
     try:
         local.start_server()
         yield local
     finally:
         local.stop()
+
+
+def bare_server(folder: Path, **settings: str) -> contextlib.AbstractContextManager[LocalPrefect]:
+    """The same for tests that use neither the UI nor blocks."""
+    return running_server(folder, BARE, **BARE_SETTINGS, **settings)
