@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.databases import PostgreSQL, Redis, missing_databases, server_settings
-from tests.support.prefect_servers import LocalPrefect, running_server, wait_for
+from tests.support.prefect_servers import LocalPrefect, bare_server, running_server, wait_for
 from tests.support.reporting_stages import ReportingStage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -21,7 +21,7 @@ AWAY_SECONDS = 5.0  # longer than that; tests/benchmarks/prefect_outage.py outla
 @pytest.fixture(scope="module")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPrefect]:
     """A server that each test leaves running."""
-    with running_server(tmp_path_factory.mktemp("prefect")) as local:
+    with bare_server(tmp_path_factory.mktemp("prefect")) as local:
         yield local
 
 
