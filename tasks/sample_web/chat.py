@@ -44,7 +44,7 @@ _WORKED_FRACTION = 0.65
 # recombined ones were refused, but also 5.5% of taught facts; with 24 it is 89%, 45% and 1.0%. Prompts are those whose answers can be checked.
 # How many of them are about strangers decides what a policy does where it is in doubt. An SFT model that refused 69% of strangers learned with 45 for 52
 # facts to refuse 4.3% of facts instead of 2.2%, with 32 as many as before; one that refused 75% came down to 71.5% with 32, and stayed with 40. With 16
-# for sums, worked ones fell from 95% to 92%, with 40 they stay.
+# for sums, worked ones fell from 95% to 92.5%, with 40 to 93% (three seeds).
 _KIND_WEIGHTS: dict[_Use, tuple[int, ...]] = {
     "conversation": (66, 24, 66, 13, 5, 18, 4),
     "preference": (52, 25, 20, 11, 5, 8, 2),
